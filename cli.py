@@ -1,0 +1,5 @@
+"""Run the command line from a checkout: ``python cli.py analyze model.onnx``."""
+
+from onnxslim_learn.cli import main
+
+raise SystemExit(main())

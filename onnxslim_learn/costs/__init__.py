@@ -1,0 +1,1 @@
+"""What a model costs: polynomials in the widths, and measured latency."""

@@ -1,0 +1,1 @@
+"""The trained network and held-out data that ship with the package."""

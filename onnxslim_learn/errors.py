@@ -1,0 +1,30 @@
+"""Every exception this package raises on purpose, under one base.
+
+A message reads *where: what holds, but what was found. What to do.*
+"""
+
+
+class SlimError(Exception):
+    """Base of all errors a caller may want to catch; the command line turns it into one sentence."""
+
+    exit_code = 2
+
+
+class InputError(SlimError):
+    """Raised for a file, option or array that cannot be used as given (exit code 2)."""
+
+
+class PlanError(SlimError):
+    """Raised for a plan that does not fit the model or breaks a constraint (exit code 2)."""
+
+
+class TargetError(SlimError):
+    """Raised when a cost target cannot be reached; says the best that can (exit code 1)."""
+
+    exit_code = 1
+
+
+class VerifyError(SlimError):
+    """Raised when a written result would not compute what was promised (exit code 1)."""
+
+    exit_code = 1

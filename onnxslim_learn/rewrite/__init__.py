@@ -1,0 +1,1 @@
+"""Cutting: slice, mask, verify, save."""

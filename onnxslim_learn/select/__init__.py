@@ -1,0 +1,1 @@
+"""What to cut: criteria score units, budgets choose widths."""
