@@ -1,0 +1,242 @@
+"""Shape arithmetic: the few operators exporters use to compute shapes, as numpy functions.
+
+Only small integer tensors, and small tensors that descend from ``Shape``, are evaluated here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from onnxslim_learn.graph.shapes import Sample, Shapes
+
+Array = np.ndarray[Any, Any]
+
+LARGEST = 4096  # elements; larger integer tensors are data, not shapes
+DTYPES = frozenset(
+    (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)
+)
+
+
+def is_small(shape: Sequence[int]) -> bool:
+    """Whether a tensor is small enough to be evaluated."""
+    return math.prod(shape) <= LARGEST
+
+
+def _axes(node: ir.Node, args: Sequence[Array | None]) -> tuple[int, ...] | None:
+    """The axes of Squeeze, Unsqueeze or Reduce: second input or attribute."""
+    if len(args) > 1 and args[1] is not None:
+        return tuple(int(a) for a in args[1].reshape(-1))
+    found = node.attributes.get_ints("axes", None)
+    return None if found is None else tuple(found)
+
+
+def _unsqueeze(node: ir.Node, x: Array, *rest: Array) -> Array:
+    return np.expand_dims(x, _axes(node, (x, *rest)) or ())
+
+
+def _squeeze(node: ir.Node, x: Array, *rest: Array) -> Array:
+    return np.squeeze(x, _axes(node, (x, *rest)))
+
+
+def _cast(node: ir.Node, x: Array) -> Array:
+    return x.astype(onnx.helper.tensor_dtype_to_np_dtype(node.attributes["to"].as_int()))
+
+
+def _div(node: ir.Node, a: Array, b: Array) -> Array:
+    if np.issubdtype(a.dtype, np.integer):
+        return np.asarray(np.trunc(a.astype(np.float64) / b), a.dtype)
+    return np.asarray(a / b)
+
+
+def _reshape(node: ir.Node, x: Array, shape: Array) -> Array:
+    return x.reshape([x.shape[i] if s == 0 else int(s) for i, s in enumerate(shape)])
+
+
+def slice_arguments(node: ir.Node, args: Sequence[Array | None], rank: int) -> list[slice]:
+    """The Python slice of every axis for a Slice node, from inputs (opset 10) or attributes (before)."""
+    if "starts" in node.attributes:
+        starts, ends = node.attributes["starts"].as_ints(), node.attributes["ends"].as_ints()
+        axes = node.attributes.get_ints("axes", None) or range(len(starts))
+        steps: Sequence[int] = [1] * len(starts)
+    else:
+        starts, ends = [int(v) for v in args[0].reshape(-1)], [int(v) for v in args[1].reshape(-1)]  # type: ignore[union-attr]
+        given = args[2] if len(args) > 2 else None
+        axes = range(len(starts)) if given is None else [int(v) for v in given.reshape(-1)]
+        strides = args[3] if len(args) > 3 else None
+        steps = [1] * len(starts) if strides is None else [int(v) for v in strides.reshape(-1)]
+    slices = [slice(None)] * rank
+    for start, end, axis, stride in zip(starts, ends, axes, steps, strict=True):
+        stop = None if stride < 0 and end <= -(2**31) else end
+        slices[axis % rank] = slice(start, stop, stride)
+    return slices
+
+
+def _slice(node: ir.Node, x: Array, *args: Array) -> Array:
+    return x[tuple(slice_arguments(node, args, x.ndim))]
+
+
+def split_sizes(node: ir.Node, size: int, given: Array | None) -> list[int]:
+    """The sizes of a Split's outputs along its axis."""
+    listed = [int(v) for v in given.reshape(-1)] if given is not None else node.attributes.get_ints("split", None)
+    if listed:
+        return list(listed)
+    parts = node.attributes.get_int("num_outputs", len(node.outputs)) or len(node.outputs)
+    chunk = -(-size // parts)
+    return [min(chunk, size - chunk * k) for k in range(parts)]
+
+
+def _reduce(fold: Callable[..., Any]) -> Callable[..., Array]:
+    def run(node: ir.Node, x: Array, *rest: Array) -> Array:
+        keep = bool(node.attributes.get_int("keepdims", 1))
+        return np.asarray(fold(x, axis=_axes(node, (x, *rest)), keepdims=keep), x.dtype)
+
+    return run
+
+
+def _fill(node: ir.Node, shape: Array) -> Array:
+    given = node.attributes.get("value")
+    fill = given.as_tensor().numpy().reshape(-1)[0] if given is not None else np.float32(0)
+    return np.full([int(s) for s in shape], fill)
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Array]:
+    return lambda node, *args: np.asarray(function(*args))
+
+
+EVALUATE: dict[str, Callable[..., Array]] = {
+    "Identity": _plain(lambda x: x),
+    "Cast": _cast,
+    "Add": _plain(np.add),
+    "Sub": _plain(np.subtract),
+    "Mul": _plain(np.multiply),
+    "Div": _div,
+    "Mod": _plain(np.mod),
+    "Neg": _plain(np.negative),
+    "Abs": _plain(np.abs),
+    "Sqrt": _plain(np.sqrt),
+    "Reciprocal": _plain(lambda x: 1 / x),
+    "Pow": _plain(lambda x, y: np.power(x, y).astype(x.dtype)),
+    "Floor": _plain(np.floor),
+    "Ceil": _plain(np.ceil),
+    "Min": _plain(lambda *x: np.minimum.reduce(x)),
+    "Max": _plain(lambda *x: np.maximum.reduce(x)),
+    "Equal": _plain(np.equal),
+    "Greater": _plain(np.greater),
+    "GreaterOrEqual": _plain(np.greater_equal),
+    "Less": _plain(np.less),
+    "LessOrEqual": _plain(np.less_equal),
+    "And": _plain(np.logical_and),
+    "Or": _plain(np.logical_or),
+    "Not": _plain(np.logical_not),
+    "Where": _plain(np.where),
+    "Range": _plain(lambda a, b, c: np.arange(a, b, c, dtype=a.dtype)),
+    "Concat": lambda node, *args: np.concatenate(args, node.attributes["axis"].as_int()),
+    "Gather": lambda node, x, i: np.take(x, i, node.attributes.get_int("axis", 0)),
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+    "Reshape": _reshape,
+    "Slice": _slice,
+    "Transpose": lambda node, x: np.transpose(x, node.attributes.get_ints("perm", None)),
+    "Expand": _plain(lambda x, s: np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(int(v) for v in s)))),
+    "Tile": _plain(np.tile),
+    "ConstantOfShape": _fill,
+    "ReduceProd": _reduce(np.prod),
+    "ReduceSum": _reduce(np.sum),
+    "ReduceMax": _reduce(np.max),
+    "ReduceMin": _reduce(np.min),
+}
+
+
+def evaluate(node: ir.Node, sample: Sample) -> bool:
+    """Evaluate a node if it is shape arithmetic; stores its outputs in the sample and says whether it did."""
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    names = [None if value is None else str(value.name) for value in node.inputs]
+    if node.op_type in ("Shape", "Size"):
+        shape = sample.shape.get(str(names[0]))
+        if shape is None:
+            return False
+        start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
+        array = np.array(shape[start:end] if node.op_type == "Shape" else math.prod(shape), np.int64)
+        return _store(sample, [str(node.outputs[0].name)], [array], derived=True)
+    if any(name is not None and name not in sample.value for name in names) or not names:
+        return False
+    arrays = [None if name is None else sample.value[name] for name in names]
+    derived = any(name in sample.derived for name in names)
+    if not derived and any(a is not None and not np.issubdtype(a.dtype, np.integer) and a.dtype != np.bool_ for a in arrays):
+        return False
+    results = _compute(node, arrays)
+    if results is None or any(result.size > LARGEST for result in results):
+        return False
+    return _store(sample, [str(value.name) for value in node.outputs], results, derived=derived)
+
+
+def _compute(node: ir.Node, arrays: list[Array | None]) -> list[Array] | None:
+    if node.op_type == "Split" and arrays[0] is not None:
+        axis = node.attributes.get_int("axis", 0) or 0
+        sizes = split_sizes(node, arrays[0].shape[axis], arrays[1] if len(arrays) > 1 else None)
+        return list(np.split(arrays[0], np.cumsum(sizes)[:-1], axis))
+    function = EVALUATE.get(node.op_type)
+    if function is None:
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            return [function(node, *arrays)]
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError, ZeroDivisionError):
+        return None
+
+
+def _store(sample: Sample, names: list[str], arrays: list[Array], *, derived: bool) -> bool:
+    for name, array in zip(names, arrays, strict=True):
+        sample.value[name], sample.shape[name] = array, array.shape
+        sample.dtype[name] = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        if derived:
+            sample.derived.add(name)
+    return True
+
+
+def _reshape_target(node: ir.Node, shapes: Shapes) -> list[int] | None:
+    """A constant that means the same as a computed Reshape target at every size, or ``None``."""
+    if node.attributes.get_int("allowzero", 0) or shapes.known(str(node.inputs[1].name)) is None:  # type: ignore[union-attr]
+        return None
+    before = [sample.shape[str(node.inputs[0].name)] for sample in shapes.samples]  # type: ignore[union-attr]
+    after = [sample.shape[str(node.outputs[0].name)] for sample in shapes.samples]
+    target = []
+    for axis, sizes in enumerate(zip(*after, strict=True)):
+        if len(set(sizes)) == 1:
+            target.append(sizes[0])
+        elif all(axis < len(b) and b[axis] == s for b, s in zip(before, sizes, strict=True)):
+            target.append(0)
+        else:
+            target.append(-1)
+    return None if target.count(-1) > 1 else target
+
+
+def _expand_target(node: ir.Node, shapes: Shapes) -> list[int] | None:
+    """A constant that means the same as a computed Expand target at every size, or ``None``."""
+    before = [sample.shape[str(node.inputs[0].name)] for sample in shapes.samples]  # type: ignore[union-attr]
+    after = [sample.shape[str(node.outputs[0].name)] for sample in shapes.samples]
+    target = []
+    for back in range(len(after[0]), 0, -1):
+        sizes = [shape[-back] for shape in after]
+        if all(len(b) >= back and b[-back] == s for b, s in zip(before, sizes, strict=True)):
+            target.append(1)
+        elif len(set(sizes)) == 1:
+            target.append(sizes[0])
+        else:
+            return None
+    return target
+
+
+TARGETS: dict[str, Callable[[ir.Node, Shapes], list[int] | None]] = {
+    "Reshape": _reshape_target,
+    "Expand": _expand_target,
+}

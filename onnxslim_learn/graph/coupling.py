@@ -1,0 +1,327 @@
+"""What must be cut together: atoms solved into classes, classes gathered into groups, plans checked.
+
+The relations that operators stated are solved once. A *class* is a set of atoms removed together always; a *column* a
+set of classes removed together unless a whole row goes; a *group* the columns that meet in the same places, which is
+what a plan decides on. Rows (attention heads, convolution groups) are atoms like others; their cells follow them.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
+
+from onnxslim_learn.errors import PlanError
+from onnxslim_learn.graph import operators
+from onnxslim_learn.graph.layout import Digit, Grid, Labels, Ledger, Pin, Relation, Value, row_atoms
+from onnxslim_learn.graph.site import Records, Site
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from onnxslim_learn.graph.load import Graph
+
+logger = logging.getLogger(__name__)
+
+Array = np.ndarray[Any, Any]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that a plan keeps or removes.
+
+    Attributes:
+        name: Its first parameter axis, ``initializer:axis``, with what tells it from others on that axis.
+        units: Column of each unit, in order of position.
+        members: Parameter axes that carry its units.
+        strata: Units that must lose in proportion, as index arrays over ``units`` (one array if they are free).
+        rows: Whether a unit is a whole row (an attention head, a convolution group).
+        pin: Why it cannot go, or ``None``.
+    """
+
+    name: str
+    units: Labels
+    members: tuple[str, ...]
+    strata: tuple[Labels, ...]
+    rows: bool
+    pin: Pin | None
+
+    @property
+    def width(self) -> int:
+        """Number of units."""
+        return len(self.units)
+
+    @property
+    def levels(self) -> int:
+        """Number of equal steps from empty to full that keep all strata in proportion."""
+        return int(np.gcd.reduce([len(s) for s in self.strata]))
+
+
+@dataclass
+class Coupling:
+    """The solved coupling of a graph.
+
+    Attributes:
+        graph: The graph.
+        values: Layout of every value by name.
+        ledger: The relations as stated.
+        records: Contractions, work and patches as stated.
+        strong: Class of every atom.
+        column: Column of every class.
+    """
+
+    graph: Graph
+    values: dict[str, Value]
+    ledger: Ledger
+    records: Records
+    strong: Labels
+    column: Labels
+    _cells: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Number of classes."""
+        return len(self.column)
+
+    @cached_property
+    def membership(self) -> Any:
+        """Sparse matrix, cells × rows, over classes."""
+        pairs = _pairs(self.ledger.member, self.strong)
+        ones = np.ones(len(pairs), np.int32)
+        return sp.csr_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(self.size, self.size))
+
+    @cached_property
+    def is_row(self) -> Mask:
+        """Which classes are rows."""
+        return np.asarray(self.membership.sum(axis=0)).reshape(-1) > 0
+
+    @cached_property
+    def pinned(self) -> tuple[Labels, Labels]:
+        """For every class and every column the index of a pin that holds it, or -1."""
+        classes = np.full(self.size, -1, np.int64)
+        columns = np.full(int(self.column.max()) + 1, -1, np.int64)
+        for index in range(len(self.ledger.pins) - 1, -1, -1):
+            pin = self.ledger.pins[index]
+            atoms = self.strong[pin.atoms[pin.atoms > 0]]
+            if pin.weak:
+                columns[self.column[atoms]] = index
+            else:
+                classes[atoms] = index
+        transposed = self.membership.T.tocsr()
+        while True:  # a row with a cell that can never go can never go
+            held = classes >= 0
+            reached = (transposed @ held.astype(np.int32) > 0) & ~held
+            if not reached.any():
+                break
+            for row in np.flatnonzero(reached):
+                cells = transposed.indices[transposed.indptr[row] : transposed.indptr[row + 1]]
+                classes[row] = classes[cells].max()
+        held = classes >= 0
+        columns[self.column[held]] = classes[held]
+        return classes, columns
+
+    # --- plans ------------------------------------------------------------------------------------------------
+
+    def close(self, columns: Mask) -> Mask:
+        """Which classes go when these columns go: cells follow their rows, a row goes when all its cells have."""
+        gone = columns[self.column].copy()
+        counts = np.asarray(self.membership.sum(axis=0)).reshape(-1)
+        while True:
+            before = int(gone.sum())
+            gone |= (self.membership @ (gone & self.is_row).astype(np.int32)) > 0
+            gone |= self.is_row & ((self.membership.T @ gone.astype(np.int32)) == counts)
+            if int(gone.sum()) == before:
+                return gone
+
+    def faults(self, gone: Mask) -> list[str]:
+        """Constraints that a set of removed classes breaks, in words; empty for a valid plan."""
+        found = []
+        classes, columns = self.pinned
+        if (gone & (classes >= 0)).any():
+            pin = self.ledger.pins[int(classes[gone & (classes >= 0)][0])]
+            found.append(f"{self._where(pin.node)}: removes positions pinned because it {pin.reason}")
+        rowless = gone & ((self.membership @ (gone & self.is_row).astype(np.int32)) == 0)
+        if (rowless & (columns[self.column] >= 0)).any():
+            pin = self.ledger.pins[int(columns[self.column[rowless]].max())]
+            found.append(f"{self._where(pin.node)}: removes single positions pinned because it {pin.reason}")
+        found += self._uneven(gone) + self._misaligned(gone)
+        for node, atoms in self.ledger.some:
+            if gone[self.strong[atoms]].all() and (atoms > 0).all():
+                found.append(f"{self._where(node)}: nothing would be left of a part")
+        for name in self.graph.initializers:
+            for axis in self.values[name].axes if name in self.values else ():
+                for digit in axis:
+                    if digit.labels is not None and self.removed(digit.labels, gone).all():
+                        found.append(f"{name}: nothing would be left of it")
+        return found
+
+    def _uneven(self, gone: Mask) -> list[str]:
+        found = []
+        for grid in self.ledger.grids:
+            kept = ~self.removed(grid.cells, gone)
+            alive = np.ones(len(kept), bool)
+            for rows in grid.rows:
+                alive &= ~self.removed(rows, gone)
+            counts = kept.sum(axis=1)[alive]
+            if len(counts) and (counts.min() != counts.max() or counts.min() < grid.least):
+                found.append(f"{self._where(grid.node)}: rows would keep {counts.min()} to {counts.max()} positions")
+        return found
+
+    def _misaligned(self, gone: Mask) -> list[str]:
+        by_row = (self.membership @ (gone & self.is_row).astype(np.int32)) > 0
+        found = []
+        for relation in self.ledger.weak:
+            a, b = self.strong[relation.a], self.strong[relation.b]
+            wrong = (gone[a] != gone[b]) & ~by_row[a] & ~by_row[b]
+            if wrong.any():
+                found.append(f"{self._where(relation.node)}: positions that meet would not go together")
+        return found
+
+    def _where(self, node: int) -> str:
+        nodes = self.graph.nodes
+        return f"node {nodes[node].name} ({nodes[node].op_type})" if 0 <= node < len(nodes) else "model"
+
+    def removed(self, labels: Labels, gone: Mask) -> Mask:
+        """Which positions of a label array go (pinned ones never)."""
+        result: Mask = gone[self.strong[labels]] & (labels > 0)
+        return result
+
+
+def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
+    """Lay out every value of a graph and solve what must be cut together.
+
+    Args:
+        graph: The graph in normal form.
+        sensitive: Whether axes that are normalised over may be cut (legal, but not exact).
+    """
+    ledger, records, values = Ledger(), Records(), {}
+    for value in graph.model.graph.inputs:
+        values[str(value.name)] = ledger.free(graph.shapes.analysis.shape[str(value.name)])
+    for index, node in enumerate(graph.nodes):
+        ledger.node = index
+        version = graph.model.opset_imports.get(node.domain, 1)
+        operators.rule_for(node.domain, node.op_type)(
+            Site(node, index, version, ledger, graph.shapes, values, records, sensitive)
+        )
+    ledger.node = -1
+    for value in graph.model.graph.outputs:
+        name = str(value.name)
+        if name in values:
+            ledger.pin_axes(values[name], range(len(values[name].axes)), f"is the graph output {name}")
+    strong = _components(ledger.count, ledger.strong)
+    column = _components(int(strong.max()) + 1, ledger.weak, strong)
+    return Coupling(graph, values, ledger, records, strong, column)
+
+
+def _components(count: int, relations: Sequence[Relation], through: Labels | None = None) -> Labels:
+    """Connected components of ``count`` things under relations (mapped by ``through`` first)."""
+    if not relations:
+        return np.arange(count)
+    a = np.concatenate([r.a for r in relations])
+    b = np.concatenate([r.b for r in relations])
+    if through is not None:
+        a, b = through[a], through[b]
+    matrix = sp.coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(count, count))
+    return np.asarray(connected_components(matrix, directed=False)[1], np.int64)
+
+
+def _pairs(relations: Sequence[Relation], strong: Labels) -> Labels:
+    """Unique (cell class, row class) pairs, without pinned atoms."""
+    if not relations:
+        return np.zeros((0, 2), np.int64)
+    a = np.concatenate([r.a for r in relations])
+    b = np.concatenate([r.b for r in relations])
+    use = (a > 0) & (b > 0)
+    codes = np.unique(strong[a[use]] * (int(strong.max()) + 1) + strong[b[use]])
+    return np.stack([codes // (int(strong.max()) + 1), codes % (int(strong.max()) + 1)], axis=1)
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A closed set of removed classes: what a patch, a slice or a mask asks (see :class:`site.Cut`)."""
+
+    coupling: Coupling
+    gone: Mask
+
+    def kept(self, digit: Digit) -> Mask:
+        """Which labels of a digit stay, shape of its labels."""
+        assert digit.labels is not None
+        return ~self.coupling.removed(digit.labels, self.gone)
+
+    def width(self, value: Value, digit: Digit) -> int:
+        """How many indices of a digit stay in every kept row."""
+        if digit.labels is None:
+            return digit.size
+        kept = self.kept(digit).reshape(-1, digit.size)
+        counts = kept.sum(axis=1)[self._alive(value, digit)]
+        return int(counts[0]) if len(counts) else 0
+
+    def _alive(self, value: Value, digit: Digit) -> Mask:
+        alive = np.ones(int(np.prod(digit.labels.shape[:-1])) if digit.labels is not None else 1, bool)
+        for rows in row_atoms(value, digit):
+            alive &= ~self.coupling.removed(rows, self.gone)
+        return alive
+
+    def size(self, value: Value, axis: int) -> int:
+        """New length of an axis."""
+        return int(np.prod([self.width(value, digit) for digit in value.axes[axis]], dtype=np.int64))
+
+    def keep(self, value: Value, axis: int) -> Mask:
+        """Which positions of an axis of one digit stay; where rows differ, of the first kept row.
+
+        Raises:
+            PlanError: If kept rows keep different positions.
+        """
+        if not value.axes[axis]:
+            return np.ones(1, bool)
+        if len(value.axes[axis]) > 1:
+            return self.keep_all(value, axis)
+        digit = value.axes[axis][0]
+        if digit.labels is None:
+            return np.ones(digit.size, bool)
+        kept = self.kept(digit).reshape(-1, digit.size)[self._alive(value, digit)]
+        result: Mask = kept[0]
+        return result
+
+    def keep_all(self, value: Value, axis: int) -> Mask:
+        """Which positions of an axis of several digits, independent of other axes, stay."""
+        own = {d.key for d in value.axes[axis]}
+        total = np.ones(1, bool)
+        shape = [d.size for d in value.axes[axis]]
+        keys = [d.key for d in value.axes[axis]]
+        total = np.ones(shape, bool)
+        for digit in value.axes[axis]:
+            if digit.labels is None:
+                continue
+            if any(k not in own for k in digit.deps):
+                raise PlanError("an axis keeps other positions for every row of another axis. Report this model.")
+            order = [*digit.deps, digit.key]
+            kept = self.kept(digit).transpose(sorted(range(len(order)), key=lambda i: keys.index(order[i])))
+            total &= kept.reshape([s if k in order else 1 for k, s in zip(keys, shape, strict=True)])
+        return total.reshape(-1)
+
+
+def removal(coupling: Coupling, columns: Iterable[int]) -> Removal:
+    """The closure of a set of columns, checked.
+
+    Raises:
+        PlanError: If it breaks a constraint.
+    """
+    chosen = np.zeros(int(coupling.column.max()) + 1, bool)
+    chosen[list(columns)] = True
+    gone = coupling.close(chosen)
+    faults = coupling.faults(gone)
+    if faults:
+        raise PlanError(f"{faults[0]}. Choose other positions.")
+    return Removal(coupling, gone)
+
+
+def grids_of(coupling: Coupling) -> list[Grid]:
+    """The grids that have several rows."""
+    return [grid for grid in coupling.ledger.grids if len(grid.cells) > 1]

@@ -1,0 +1,478 @@
+"""Axis layouts: labels on digits, and the few moves operators make with them.
+
+A *digit* is a named mixed-radix factor of an axis; an axis is a tuple of digits, outermost first, and a size-1 axis has
+none. A labelled digit carries one integer *atom* per index: what can be removed. A digit's labels may depend on outer
+digits of the same value: splitting C into (H, D) gives H fresh row atoms and D cell labels that depend on H.
+
+Every move appends relations between atoms to a ledger; nothing is solved here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+Labels = np.ndarray[Any, np.dtype[np.int64]]
+
+PINNED = 0  # the atom of positions that can never go
+LARGEST = 1 << 22  # atoms in one label array; beyond, a fused axis is pinned instead
+
+
+@dataclass(frozen=True, slots=True)
+class Digit:
+    """One factor of an axis.
+
+    Attributes:
+        key: Identity within its value.
+        size: Number of indices.
+        labels: Atoms, shape ``(*sizes of deps, size)``, or ``None`` for a free digit (batch, space, tokens).
+        deps: Keys of the digits of the same value that the labels depend on.
+    """
+
+    key: int
+    size: int
+    labels: Labels | None = None
+    deps: tuple[int, ...] = ()
+
+
+Axis = tuple[Digit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The layout of a tensor: one tuple of digits per axis."""
+
+    axes: tuple[Axis, ...]
+
+    @property
+    def digits(self) -> dict[int, Digit]:
+        """All digits by key, in axis order."""
+        return {digit.key: digit for axis in self.axes for digit in axis}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        return tuple(math.prod(d.size for d in axis) for axis in self.axes)
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Pairs of atoms related by one node: ``a`` and ``b`` are arrays of equal shape."""
+
+    node: int
+    a: Labels
+    b: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Atoms that cannot go. Weak: not as a column, though a whole row still can."""
+
+    node: int
+    atoms: Labels
+    reason: str
+    weak: bool
+    axis: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Cells of which kept rows must keep equal counts, and ``least`` at least.
+
+    ``cells`` is rows × n; a row is kept while none of its atoms, one per array of ``rows``, is removed.
+    """
+
+    node: int
+    cells: Labels
+    rows: tuple[Labels, ...]
+    least: int = 1
+
+
+@dataclass
+class Ledger:
+    """Fresh atoms and the relations between them, in the order operators state them.
+
+    Attributes:
+        node: Index of the node now being laid out; every relation remembers it.
+        strong: Removed together, always.
+        weak: Removed together as a column; a row removal ignores it.
+        member: ``a`` is a cell of row ``b``.
+        pins: What cannot go and why.
+        grids: Rows that keep equal counts.
+        some: Sets of atoms of which one at least must stay.
+        leaves: Label arrays as they were created, with a description of where.
+    """
+
+    node: int = -1
+    count: int = 1
+    strong: list[Relation] = field(default_factory=list)
+    weak: list[Relation] = field(default_factory=list)
+    member: list[Relation] = field(default_factory=list)
+    pins: list[Pin] = field(default_factory=list)
+    grids: list[Grid] = field(default_factory=list)
+    some: list[tuple[int, Labels]] = field(default_factory=list)
+    leaves: list[tuple[int, Labels]] = field(default_factory=list)
+    splits: dict[tuple[int, int, bytes], Labels] = field(default_factory=dict)
+    keys: Any = field(default_factory=itertools.count)
+
+    def fresh(self, *shape: int) -> Labels:
+        """New atoms in an array of the given shape."""
+        size = math.prod(shape)
+        labels = np.arange(self.count, self.count + size, dtype=np.int64).reshape(shape)
+        self.count += size
+        self.leaves.append((self.node, labels))
+        return labels
+
+    def digit(self, size: int, labels: Labels | None = None, deps: Sequence[int] = ()) -> Digit:
+        """A digit with a new key; labels that are all pinned make it free."""
+        if labels is not None and not labels.any():
+            labels = None
+        return Digit(next(self.keys), size, labels, tuple(deps) if labels is not None else ())
+
+    def axis(self, size: int) -> Axis:
+        """A free axis."""
+        return (self.digit(size),) if size != 1 else ()
+
+    def free(self, shape: Iterable[int]) -> Value:
+        """A value with no labels."""
+        return Value(tuple(self.axis(size) for size in shape))
+
+    def tie(self, a: Labels, b: Labels) -> None:
+        """State that ``a`` and ``b`` (broadcast against each other) are removed together, always."""
+        self._relate(self.strong, a, b)
+
+    def tie_columns(self, a: Labels, b: Labels) -> None:
+        """State that ``a`` and ``b`` are removed together except where a whole row goes."""
+        self._relate(self.weak, a, b)
+
+    def place(self, cells: Labels, rows: Labels) -> None:
+        """State that each cell belongs to the row it is broadcast against."""
+        cells, rows = np.broadcast_arrays(cells, rows)
+        self.member.append(Relation(self.node, cells.reshape(-1), rows.reshape(-1)))
+
+    def pin(self, digit: Digit, reason: str, axis: str = "") -> None:
+        """Forbid removal along a digit: of whole columns only if it depends on rows."""
+        if digit.labels is not None:
+            self.pins.append(Pin(self.node, digit.labels.reshape(-1), reason, bool(digit.deps), axis))
+
+    def pin_axes(self, value: Value, axes: Iterable[int], reason: str) -> None:
+        """Forbid removal along whole axes of a value."""
+        for axis in axes:
+            for digit in value.axes[axis]:
+                self.pin(digit, reason, str(axis))
+
+    def _relate(self, store: list[Relation], a: Labels, b: Labels) -> None:
+        if a is b:
+            return
+        a, b = (array.reshape(-1) for array in np.broadcast_arrays(a, b))
+        differ = a != b
+        if not differ.any():
+            return
+        a, b = a[differ], b[differ]
+        for one, other in ((a, b), (b, a)):
+            pinned = one == PINNED
+            if pinned.any():
+                self.pins.append(Pin(self.node, other[pinned], "meets positions that cannot go", store is self.weak))
+        both = (a != PINNED) & (b != PINNED)
+        if both.any():
+            store.append(Relation(self.node, a[both], b[both]))
+
+
+def over(labels: Labels, own: Sequence[int], target: Sequence[int], sizes: Mapping[int, int]) -> Labels:
+    """Broadcast labels with one axis per key of ``own`` to one axis per key of ``target`` (which has all of them)."""
+    order = sorted(range(len(own)), key=lambda i: target.index(own[i]))
+    shape = [sizes[k] if k in own else 1 for k in target]
+    return np.broadcast_to(labels.transpose(order).reshape(shape), [sizes[k] for k in target])
+
+
+def spread(labels: Labels, deps: Sequence[int], target: Sequence[int], sizes: Mapping[int, int]) -> Labels:
+    """Broadcast labels ``(*deps, n)`` to ``(*target, n)``; ``deps`` is a subset of ``target``."""
+    return over(labels, (*deps, -1), (*target, -1), {**sizes, -1: labels.shape[-1]})
+
+
+def rebuild(value: Value, new: Mapping[int, Sequence[Digit]]) -> Value:
+    """Put digits in place of others in a value (its dependants already in ``new``)."""
+    return Value(tuple(tuple(d for old in axis for d in new.get(old.key, (old,))) for axis in value.axes))
+
+
+def split(ledger: Ledger, value: Value, key: int, outer: int) -> Value:
+    """Split a digit of size n into ``outer`` × n/outer.
+
+    Labels that vary along one factor only stay with it. Else the outer factor gets fresh row atoms and the inner one
+    keeps the labels as cells, under the law that kept rows keep equal counts.
+    """
+    digit = value.digits[key]
+    inner = digit.size // outer
+    new: dict[int, Sequence[Digit]] = {}
+    if digit.labels is None:
+        first, second = ledger.digit(outer), ledger.digit(inner)
+    else:
+        cells = digit.labels.reshape(*digit.labels.shape[:-1], outer, inner)
+        if (cells == cells[..., :1]).all():
+            first, second = ledger.digit(outer, cells[..., 0], digit.deps), ledger.digit(inner)
+        elif (cells == cells[..., :1, :]).all():
+            first, second = ledger.digit(outer), ledger.digit(inner, cells[..., 0, :], digit.deps)
+        else:
+            rows = _rows(ledger, cells)
+            first = ledger.digit(outer, rows, digit.deps)
+            second = ledger.digit(inner, cells, (*digit.deps, first.key))
+    new[key] = (first, second)
+    for other in value.digits.values():
+        if key in other.deps:
+            assert other.labels is not None
+            place = other.deps.index(key)
+            shape = other.labels.shape
+            labels = other.labels.reshape(*shape[:place], outer, inner, *shape[place + 1 :])
+            deps = (*other.deps[:place], first.key, second.key, *other.deps[place + 1 :])
+            new[other.key] = (Digit(other.key, other.size, labels, deps),)
+    return rebuild(value, new)
+
+
+def _rows(ledger: Ledger, cells: Labels) -> Labels:
+    """Row atoms of a split, the same for every view of the same labels."""
+    memo = (*cells.shape[-2:], hashlib.blake2b(np.ascontiguousarray(cells).tobytes()).digest())
+    if memo not in ledger.splits:
+        rows = ledger.fresh(*cells.shape[:-1])
+        ledger.place(cells, rows[..., None])
+        ledger.grids.append(Grid(ledger.node, cells.reshape(-1, cells.shape[-1]), (rows.reshape(-1),)))
+        ledger.splits[memo] = rows
+    return ledger.splits[memo]
+
+
+def fuse(ledger: Ledger, value: Value, axis: int) -> Value:
+    """Make one digit of an axis."""
+    return fuse_digits(ledger, value, value.axes[axis]) if len(value.axes[axis]) > 1 else value
+
+
+def fuse_digits(ledger: Ledger, value: Value, run: Axis) -> Value:
+    """Make one digit of adjacent digits of one axis, and let what depends on them depend on it."""
+    keys = [d.key for d in run]
+    sizes = {d.key: d.size for d in value.digits.values()}
+    outer = tuple(dict.fromkeys(k for d in run for k in d.deps if k not in keys))
+    total = math.prod(d.size for d in run)
+    if math.prod(sizes[k] for k in outer) * total > LARGEST and any(d.labels is not None for d in run):
+        for digit in run:
+            ledger.pin(digit, "the fused axis is too long to track")
+        labels = None
+    else:
+        labels = _fused_labels(ledger, run, outer, sizes)
+    flat = ledger.digit(total, labels, outer)
+    new: dict[int, Sequence[Digit]] = {key: () for key in keys}
+    new[keys[0]] = (flat,)
+    for other in value.digits.values():
+        if other.key not in keys and any(k in keys for k in other.deps):
+            new[other.key] = (_depend_on(ledger, other, run, flat, sizes),)
+    return rebuild(value, new)
+
+
+def _fused_labels(ledger: Ledger, run: Axis, outer: tuple[int, ...], sizes: Mapping[int, int]) -> Labels | None:
+    """Labels of a fused digit, shape ``(*outer, n)``."""
+    keys = tuple(d.key for d in run)
+    labelled = [d for d in run if d.labels is not None]
+    if not labelled:
+        return None
+    axes = (*outer, *keys)
+    shape = [sizes[k] for k in axes]
+
+    def cells_of(digit: Digit) -> Labels:
+        assert digit.labels is not None
+        return over(digit.labels, (*digit.deps, digit.key), axes, sizes)
+
+    tops = [d for d in labelled if not any(d.key in other.deps for other in labelled)]
+    flat_shape = (*(sizes[k] for k in outer), math.prod(d.size for d in run))
+    if len(tops) == 1:
+        top = tops[0]
+        inside = [k for k in top.deps if k in keys]
+        if any(keys.index(k) > keys.index(top.key) for k in inside):
+            cells = cells_of(top)
+            for k in inside:  # a transposed merge interleaves rows: their kept columns must be the same
+                ledger.tie_columns(cells, cells.take([0], axis=axes.index(k)))
+        return np.ascontiguousarray(cells_of(top)).reshape(flat_shape)
+    need = [k for k in axes if any(k == d.key or k in d.deps for d in labelled)]
+    compact = tuple(sizes[k] if k in need else 1 for k in axes)
+    cells = ledger.fresh(*compact)
+
+    def within(digit: Digit) -> Labels:
+        full = cells_of(digit)
+        return full[tuple(slice(None) if k in need else slice(0, 1) for k in axes)]
+
+    ledger.place(cells, within(tops[0]))
+    for other in tops[1:]:
+        ledger.tie_columns(cells, within(other))
+    rows = within(tops[0])
+    last = axes.index(tops[1].key) if len(tops) == 2 else None
+    if last is not None:
+        moved = np.moveaxis(cells, last, -1)
+        ledger.grids.append(Grid(ledger.node, moved.reshape(-1, moved.shape[-1]), (np.moveaxis(rows, last, -1)[..., 0].reshape(-1),)))
+    return np.ascontiguousarray(np.broadcast_to(cells, shape)).reshape(flat_shape)
+
+
+def _depend_on(ledger: Ledger, digit: Digit, run: Axis, flat: Digit, sizes: Mapping[int, int]) -> Digit:
+    """A dependant of fused digits, with labels over the fused one instead."""
+    assert digit.labels is not None
+    keys = [d.key for d in run]
+    index = dict(zip(keys, np.unravel_index(np.arange(flat.size), [d.size for d in run]), strict=True))
+    rest = tuple(k for k in digit.deps if k not in keys)
+    moved = digit.labels.transpose(*(digit.deps.index(k) for k in (*rest, *(k for k in keys if k in digit.deps))), -1)
+    picked = moved[(*(slice(None) for _ in rest), *(index[k] for k in keys if k in digit.deps))]
+    if any(d.labels is not None and d.key not in digit.deps for d in run):
+        cells = ledger.fresh(*picked.shape)
+        ledger.tie_columns(cells, picked)
+        assert flat.labels is not None
+        if all(k in rest for k in flat.deps):
+            own = spread(flat.labels, flat.deps, rest, sizes)
+            ledger.place(cells, own[..., None])
+            ledger.grids.append(Grid(ledger.node, cells.reshape(-1, digit.size), (own.reshape(-1),)))
+        else:
+            ledger.pins.append(Pin(ledger.node, cells.reshape(-1), "rows nest too deeply to track", weak=False))
+        picked = cells
+    return Digit(digit.key, digit.size, picked, (*rest, flat.key))
+
+
+def regroup(ledger: Ledger, value: Value, shape: Sequence[int]) -> Value:
+    """Reshape: the row-major digit sequence cut anew into axes of the given sizes.
+
+    A digit is split only where a target boundary falls inside it; where boundaries do not nest, the run of digits
+    between two common boundaries is fused and split again.
+    """
+    value = Value((tuple(d for axis in value.axes for d in axis),))
+    done: list[int] = []  # digits per target axis
+    for size in shape:
+        taken, product = 0, 1
+        start = sum(done)
+        while product < size:
+            digit = value.axes[0][start + taken]
+            if (size // product) % digit.size == 0 and size % product == 0:
+                product, taken = product * digit.size, taken + 1
+                continue
+            wanted = size // product
+            if size % product or digit.size % wanted:
+                value = _fuse_common(ledger, value, start, shape[len(done) :])
+                taken, product = 0, 1
+                continue
+            value = split(ledger, value, digit.key, wanted)
+            product, taken = size, taken + 1
+        done.append(taken)
+    bounds = list(itertools.accumulate(done, initial=0))
+    flat = value.axes[0]
+    value = Value(tuple(flat[a:b] for a, b in itertools.pairwise(bounds)))
+    return canonical(ledger, value)
+
+
+def _fuse_common(ledger: Ledger, value: Value, start: int, shape: Sequence[int]) -> Value:
+    """Fuse the digits from ``start`` to the next boundary that digits and target axes share."""
+    digits = value.axes[0][start:]
+    ends = set(itertools.accumulate((d.size for d in digits), lambda a, b: a * b))
+    product = 1
+    for size in shape:
+        product *= size
+        if product > 1 and product in ends and product != digits[0].size:
+            break
+    count, reached = 0, 1
+    while reached < product:
+        reached *= digits[count].size
+        count += 1
+    return fuse_digits(ledger, value, digits[:count])
+
+
+def canonical(ledger: Ledger, value: Value) -> Value:
+    """Fuse each pair (H, D depending on H) that stands in one axis: a plain channel axis stays one digit."""
+    for axis in value.axes:
+        for first, second in itertools.pairwise(axis):
+            if first.labels is not None and first.key in second.deps:
+                return canonical(ledger, fuse_digits(ledger, value, (first, second)))
+    return value
+
+
+def permute(value: Value, order: Sequence[int]) -> Value:
+    """Transpose: axes in another order."""
+    return Value(tuple(value.axes[axis] for axis in order))
+
+
+def take(ledger: Ledger, value: Value, axis: int, index: np.ndarray[Any, Any], size: int) -> Value:
+    """Pick positions along an axis of one digit; at least one picked position must stay.
+
+    Args:
+        ledger: Where relations go.
+        value: The layout.
+        axis: Which axis; it is fused first.
+        index: Positions, one-dimensional.
+        size: Length of the axis in the result (``len(index)``).
+    """
+    value = fuse(ledger, value, axis)
+    if not value.axes[axis]:
+        return Value((*value.axes[:axis], ledger.axis(size), *value.axes[axis + 1 :]))
+    digit = value.axes[axis][0]
+    new: dict[int, Sequence[Digit]] = {}
+    if digit.labels is None:
+        fresh = ledger.axis(size)
+    else:
+        labels = np.ascontiguousarray(digit.labels[..., index])
+        note_part(ledger, value, digit, labels)
+        if index[0] > 0:
+            note_part(ledger, value, digit, digit.labels[..., : index[0]], least=0)
+        fresh = (ledger.digit(size, labels, digit.deps),) if size != 1 else ()
+    new[digit.key] = fresh
+    for other in value.digits.values():
+        if digit.key in other.deps:
+            assert other.labels is not None
+            picked = np.take(other.labels, index, axis=other.deps.index(digit.key))
+            if fresh:
+                deps = tuple(fresh[0].key if k == digit.key else k for k in other.deps)
+            else:
+                picked = picked.squeeze(other.deps.index(digit.key))
+                deps = tuple(k for k in other.deps if k != digit.key)
+            new[other.key] = (Digit(other.key, other.size, np.ascontiguousarray(picked), deps),)
+    return rebuild(value, new)
+
+
+def row_atoms(value: Value, digit: Digit) -> tuple[Labels, ...]:
+    """Atoms of the rows a digit's labels depend on, one flat array per labelled dependency."""
+    sizes = {d.key: d.size for d in value.digits.values()}
+    found = []
+    for key in digit.deps:
+        dep = value.digits[key]
+        if dep.labels is not None:
+            found.append(over(dep.labels, (*dep.deps, key), digit.deps, sizes).reshape(-1))
+    return tuple(found)
+
+
+def note_part(ledger: Ledger, value: Value, digit: Digit, labels: Labels, least: int = 1) -> None:
+    """State that a part of a digit keeps something, and as much in every row."""
+    if least:
+        ledger.some.append((ledger.node, labels.reshape(-1)))
+    if digit.deps:
+        cells = labels.reshape(-1, labels.shape[-1])
+        ledger.grids.append(Grid(ledger.node, cells, row_atoms(value, digit), least))
+
+
+def drop(ledger: Ledger, value: Value, axes: Iterable[int], *, keep: bool = False) -> Value:
+    """Remove axes (or keep them with size 1); what depended on them is freshly labelled and tied as columns."""
+    gone = {d.key for a in axes for d in value.axes[a]}
+    value = forget(ledger, value, gone)
+    if keep:
+        return Value(tuple(() if a in set(axes) else axis for a, axis in enumerate(value.axes)))
+    return Value(tuple(axis for a, axis in enumerate(value.axes) if a not in set(axes)))
+
+
+def forget(ledger: Ledger, value: Value, gone: set[int]) -> Value:
+    """Make no digit depend on the given ones."""
+    new: dict[int, Sequence[Digit]] = {}
+    for digit in value.digits.values():
+        lost = [k for k in digit.deps if k in gone]
+        if lost and digit.key not in gone:
+            assert digit.labels is not None
+            rest = tuple(k for k in digit.deps if k not in gone)
+            sizes = {d.key: d.size for d in value.digits.values()}
+            labels = ledger.fresh(*(sizes[k] for k in rest), digit.size)
+            ledger.tie_columns(spread(labels, rest, digit.deps, sizes), digit.labels)
+            new[digit.key] = (Digit(digit.key, digit.size, labels, rest),)
+    return rebuild(value, new)

@@ -1,0 +1,163 @@
+"""Read an ``.onnx`` file into the normal form every later stage works on.
+
+Normal form: no Constant nodes, no local functions, no sparse initializers, every node and value named, no
+initializer listed as a graph input, no small initializer shared between uses, shape arithmetic that is the same for
+every input size folded to constants. Weights stay on disk or in the parsed file until something slices them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph import shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+logger = logging.getLogger(__name__)
+
+SHARED_RANK = 1  # initializers up to this rank are un-shared: exporters merge equal constants, which couples falsely
+
+
+@dataclass
+class Graph:
+    """A model in normal form with the shapes of all its values.
+
+    Attributes:
+        model: The normal form; its main graph's values are named uniquely.
+        source: The file it was read from, or ``None`` for a model given in memory.
+        data: The serialized source model (without external data), kept for an empty plan and for hashing.
+        shapes: Shapes and small integer values at several input sizes.
+        clones: Name of an un-shared initializer -> name of the initializer it was copied from.
+        external: Whether the source keeps weights in external data files.
+    """
+
+    model: ir.Model
+    source: Path | None
+    data: bytes = field(repr=False)
+    shapes: shapes.Shapes
+    clones: dict[str, str]
+    external: bool
+
+    @property
+    def nodes(self) -> list[ir.Node]:
+        """The nodes of the main graph in topological order."""
+        return list(self.model.graph)
+
+    @property
+    def initializers(self) -> Mapping[str, ir.Value]:
+        """The initializers of the main graph by name."""
+        return self.model.graph.initializers
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the serialized source model, as hexadecimal digits."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def load(model: str | Path | onnx.ModelProto, inputs: Mapping[str, Sequence[int]] | None = None) -> Graph:
+    """Read a model and bring it into normal form.
+
+    Args:
+        model: Path of an ``.onnx`` file, or a model in memory.
+        inputs: Graph input name -> shape to use for costs and latency where the file leaves dimensions open.
+
+    Raises:
+        InputError: If the file is missing or no valid model, or an input's name or shape does not fit.
+    """
+    proto, source = read(model)
+    external = any(onnx.external_data_helper.uses_external_data(t) for t in proto.graph.initializer)
+    data = proto.SerializeToString()
+    _densify(proto)
+    try:
+        module = ir.from_proto(proto)
+        if source is not None:
+            ir.external_data.set_base_dir(module.graph, source.parent)
+        _clean(module)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{source or 'model'}: not a valid ONNX graph ({_first_line(error)}). Run onnx.checker on it.") from error
+    clones = _unshare(module)
+    resolved = shapes.resolve(module, inputs or {})
+    shapes.settle(module, resolved)
+    passes.RemoveUnusedNodesPass()(module)
+    return Graph(module, source, data, resolved, clones, external)
+
+
+def read(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
+    """Parse a model file without loading external data; returns the model and its path.
+
+    Raises:
+        InputError: If the file is missing or cannot be parsed.
+    """
+    if isinstance(model, onnx.ModelProto):
+        return model, None
+    path = Path(model)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Give the path of an .onnx model.")
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except Exception as error:
+        raise InputError(f"{path}: not an ONNX model ({_first_line(error)}).") from error
+    if not proto.graph.node and not proto.graph.output:
+        raise InputError(f"{path}: not an ONNX model (it has no nodes and no outputs).")
+    return proto, path
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
+def _densify(proto: onnx.ModelProto) -> None:
+    """Turn sparse initializers into dense ones: onnx-ir would drop them."""
+    for sparse in proto.graph.sparse_initializer:
+        values = onnx.numpy_helper.to_array(sparse.values)
+        where = onnx.numpy_helper.to_array(sparse.indices)
+        dense = np.zeros(tuple(sparse.dims), values.dtype)
+        if where.ndim == 1:
+            dense.reshape(-1)[where] = values
+        else:
+            dense[tuple(where.T)] = values
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(dense, sparse.values.name))
+    del proto.graph.sparse_initializer[:]
+
+
+def _clean(module: ir.Model) -> None:
+    """Inline functions, lift constants, name everything, drop what is unused and what is listed twice."""
+    if module.functions:
+        passes.InlinePass()(module)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(module)
+    if module.ir_version < 4:
+        module.ir_version = 4  # earlier versions require initializers to be graph inputs
+    passes.RemoveInitializersFromInputsPass()(module)
+    passes.TopologicalSortPass()(module)
+    passes.RemoveUnusedNodesPass()(module)
+    passes.NameFixPass()(module)
+
+
+def _unshare(module: ir.Model) -> dict[str, str]:
+    """Give every use of a small initializer its own copy; returns copy -> original."""
+    graph = module.graph
+    clones: dict[str, str] = {}
+    outputs = set(graph.outputs)
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or len(tensor.shape) > SHARED_RANK or tensor.size <= 1 or value in outputs:
+            continue
+        uses = [use for use in value.uses() if use.node.graph is graph]
+        for number, (node, index) in enumerate(uses[1:], 1):
+            copy = ir.Value(name=f"{name}~{number}", shape=value.shape, type=value.type, const_value=tensor)
+            graph.register_initializer(copy)
+            node.replace_input_with(index, copy)
+            clones[f"{name}~{number}"] = name
+    return clones

@@ -1,0 +1,104 @@
+"""The operator table: every operator declared once, by the family it belongs to.
+
+From a declaration follow coupling, weight slicing, attribute patches, mask placement, parameter counts and
+multiply-accumulates. An operator that is not here is opaque: it pins what it touches and is reported by name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.graph import families as f
+
+if TYPE_CHECKING:
+    from onnxslim_learn.graph.site import Site
+
+
+def _axis(default: int = -1) -> Any:
+    """The single axis given as attribute."""
+    return lambda site, rank: [int(site.attr("axis", default)) % rank]
+
+
+def _from_axis(default: int = -1) -> Any:
+    """All axes from the one given as attribute to the last."""
+    return lambda site, rank: range(int(site.attr("axis", default)) % rank, rank)
+
+
+def _softmax(site: Site, rank: int) -> Any:
+    """One axis since opset 13; all from ``axis`` (default 1) before."""
+    return _axis(-1)(site, rank) if site.version >= 13 else _from_axis(1)(site, rank)
+
+
+def _cumsum(site: Site, rank: int) -> Any:
+    """The axis given as an input, or all if it is computed."""
+    found = site.static(1)
+    return range(rank) if found is None else [int(found.reshape(-1)[0])]
+
+
+def _trained(site: Site, rank: int) -> Any:
+    """Batch norm in training mode normalises over all axes but the channel."""
+    return [a for a in range(rank) if a != 1] if site.attr("training_mode", 0) else []
+
+
+ELEMENTWISE = """
+    Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil
+    Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf
+    IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or Pow PRelu Reciprocal Relu Round Selu
+    Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor
+""".split()
+
+TABLE: dict[str, Any] = {
+    **dict.fromkeys(ELEMENTWISE, f.elementwise),
+    "Dropout": f.first_input,
+    "BatchNormalization": f.per_channel(normalised=_trained),
+    "InstanceNormalization": f.per_channel(normalised=lambda site, rank: range(2, rank)),
+    "QuantizeLinear": f.per_channel(axis=None),
+    "DequantizeLinear": f.per_channel(axis=None),
+    "LayerNormalization": f.norm(_from_axis()),
+    "RMSNormalization": f.norm(_from_axis()),
+    "LpNormalization": f.norm(_axis()),
+    "MeanVarianceNormalization": f.norm(lambda site, rank: site.attr("axes", [0, 2, 3])),
+    "LRN": f.norm(lambda site, rank: [1]),
+    "Softmax": f.norm(_softmax),
+    "LogSoftmax": f.norm(_softmax),
+    "Hardmax": f.norm(_softmax),
+    "CumSum": f.mixing(_cumsum),
+    "TopK": f.mixing(_axis()),
+    "ArgMax": f.mixing(_axis(0), vanish=True),
+    "ArgMin": f.mixing(_axis(0), vanish=True),
+    "Trilu": f.mixing(lambda site, rank: range(rank - 2, rank)),
+    "MatMul": f.einsum(f.matmul),
+    "Gemm": f.einsum(f.gemm),
+    "Einsum": f.einsum(f.equation),
+    "Conv": f.convolution(),
+    "ConvTranspose": f.convolution(transposed=True),
+    **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"], f.reduce(exact=True)),
+    **dict.fromkeys(
+        ["ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"], f.reduce(exact=False)
+    ),
+    **dict.fromkeys(["MaxPool", "AveragePool", "LpPool"], f.spatial()),
+    **dict.fromkeys(["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"], f.spatial()),
+    "Resize": f.resize,
+    "Upsample": f.resize,
+    "Reshape": f.reshape,
+    **dict.fromkeys(["Flatten", "Squeeze", "Unsqueeze"], f.regrouped),
+    "Transpose": f.transpose,
+    "DepthToSpace": f.blocks(to_space=True),
+    "SpaceToDepth": f.blocks(to_space=False),
+    "Expand": f.expand,
+    "ConstantOfShape": f.fill,
+    "Tile": f.tile,
+    "Concat": f.concat,
+    "Split": f.split_parts,
+    "Slice": f.slice_axes,
+    "Gather": f.gather,
+    "Pad": f.pad,
+    "Shape": f.shape_of,
+    "Size": f.shape_of,
+    **dict.fromkeys(["Range", "NonZero", "EyeLike", "RandomNormalLike", "RandomUniformLike"], f.fresh_output),
+}
+
+
+def rule_for(domain: str, op_type: str) -> Any:
+    """The rule of an operator; :func:`onnxslim_learn.graph.families.opaque` for one that has none."""
+    return TABLE.get(op_type, f.opaque) if domain in ("", "ai.onnx") else f.opaque

@@ -1,0 +1,336 @@
+"""Shapes of all values at several input sizes, and the shape arithmetic folded away.
+
+A model with open dimensions is evaluated at three sizes: the *nominal* one (costs, latency), the *analysis* one
+(batch 2, so that a batch axis is never mistaken for a broadcast one) and a third. What is the same at all three is
+static; what differs is dynamic. No float is computed: only integer tensors and what descends from ``Shape``.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph import arithmetic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+logger = logging.getLogger(__name__)
+
+Shape = tuple[int, ...]
+
+# Sizes tried for open dimensions, in order, until one gives consistent shapes: (nominal, analysis, third).
+BATCH = ((1, 2, 3), (1, 1, 1))
+SPATIAL = ((224, 128, 192), (640, 320, 960), (32, 64, 96), (299, 331, 363))
+SEQUENCE = ((128, 16, 24), (16, 64, 96), (512, 256, 128))
+
+
+@dataclass
+class Sample:
+    """Everything known at one choice of input sizes.
+
+    Attributes:
+        inputs: Graph input -> shape.
+        shape: Value name -> shape.
+        dtype: Value name -> ONNX element type number.
+        value: Value name -> its value, for small integer tensors and what descends from ``Shape``.
+        derived: Names of values that descend from a ``Shape`` or ``Size`` operator.
+    """
+
+    inputs: dict[str, Shape]
+    shape: dict[str, Shape] = field(default_factory=dict)
+    dtype: dict[str, int] = field(default_factory=dict)
+    value: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    derived: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Samples of a model at its nominal, analysis and third input sizes (one object thrice if nothing is open)."""
+
+    nominal: Sample
+    analysis: Sample
+    third: Sample
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The distinct samples, nominal first."""
+        return (self.nominal,) if self.nominal is self.analysis else (self.nominal, self.analysis, self.third)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether any input dimension is open."""
+        return self.nominal is not self.analysis
+
+    def known(self, name: str) -> tuple[np.ndarray[Any, Any], ...] | None:
+        """Values of a small integer tensor in every sample, or ``None`` where one does not know it."""
+        found = tuple(sample.value.get(name) for sample in self.samples)
+        return None if any(value is None for value in found) else found  # type: ignore[return-value]
+
+    def static(self, name: str) -> np.ndarray[Any, Any] | None:
+        """Value of a small tensor that is the same at every size, else ``None``."""
+        found = self.known(name)
+        if found is None or any(v.shape != found[0].shape or not np.array_equal(v, found[0]) for v in found[1:]):
+            return None
+        return found[0]
+
+    def is_open(self, name: str, axis: int) -> bool:
+        """Whether the size of an axis depends on the input sizes."""
+        return len({sample.shape[name][axis] for sample in self.samples}) > 1
+
+
+def resolve(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -> Shapes:
+    """Find sizes for the open dimensions at which all shapes are consistent, and evaluate them.
+
+    Raises:
+        InputError: If an override does not fit an input, or no sizes tried give consistent shapes.
+    """
+    _check_overrides(module, overrides)
+    if not any(_open_axes(value) for value in module.graph.inputs):
+        sample = complete(module, Sample({str(v.name): _fixed(v, {}) for v in module.graph.inputs}))
+        return Shapes(sample, sample, sample)
+    failure: Exception | None = None
+    for batch in BATCH:
+        for tried in zip(SPATIAL, (*SEQUENCE, SEQUENCE[0]), strict=True):
+            try:
+                found = [complete(module, s) for s in _samples(module, overrides, (batch, *tried))]
+                return Shapes(*found)
+            except InputError as error:
+                failure = failure or error
+    raise InputError(f"{failure} Give the input shapes with --input NAME:1x3x224x224.")
+
+
+def _check_overrides(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -> None:
+    inputs = {str(value.name): value for value in module.graph.inputs}
+    for name, shape in overrides.items():
+        if name not in inputs:
+            raise InputError(f"--input {name}: the model has no such input. Its inputs are {', '.join(inputs)}.")
+        declared = inputs[name].shape
+        if declared is None:
+            continue
+        fits = len(declared) == len(shape) and all(
+            not isinstance(d, int) or d == s for d, s in zip(declared, shape, strict=True)
+        )
+        if not fits or any(s < 1 for s in shape):
+            raise InputError(f"--input {name}: the model declares {declared}, but {'x'.join(map(str, shape))} was given.")
+
+
+def _open_axes(value: ir.Value) -> list[int]:
+    if value.shape is None:
+        raise InputError(f"input {value.name}: its rank is unknown. Declare a shape for it in the file.")
+    return [axis for axis, dim in enumerate(value.shape) if not isinstance(dim, int) or dim < 1]
+
+
+def _fixed(value: ir.Value, sizes: Mapping[int, int]) -> Shape:
+    assert value.shape is not None
+    return tuple(sizes[a] if a in sizes else int(d) for a, d in enumerate(value.shape))  # type: ignore[arg-type]
+
+
+def _samples(
+    module: ir.Model, overrides: Mapping[str, Sequence[int]], tried: tuple[tuple[int, int, int], ...]
+) -> list[Sample]:
+    """Three assignments of the open dimensions; dimensions with one name get one size."""
+    chosen: dict[str, tuple[int, int, int]] = {}
+    for value in module.graph.inputs:
+        for axis in _open_axes(value):
+            assert value.shape is not None
+            rank = len(value.shape)
+            kind = 0 if axis == 0 else 1 if rank >= 4 else 2
+            nominal, analysis, third = tried[kind]
+            if value.name in overrides:
+                nominal = overrides[str(value.name)][axis]
+                analysis, third = _others(nominal, (analysis, third))
+            key = _dim_key(value, axis)
+            if key not in chosen or value.name in overrides:
+                chosen[key] = (nominal, analysis, third)
+    return [
+        Sample({str(v.name): _fixed(v, {a: chosen[_dim_key(v, a)][k] for a in _open_axes(v)}) for v in module.graph.inputs})
+        for k in range(3)
+    ]
+
+
+def _others(nominal: int, wanted: tuple[int, int]) -> tuple[int, int]:
+    """Two sizes that differ from the nominal one."""
+    left = [size for size in dict.fromkeys((*wanted, 2 * nominal, 3 * nominal)) if size != nominal]
+    return left[0], left[1]
+
+
+def _dim_key(value: ir.Value, axis: int) -> str:
+    assert value.shape is not None
+    dim = value.shape[axis]
+    named = getattr(dim, "value", None)
+    return str(named) if named else f"{value.name}.{axis}"
+
+
+def complete(module: ir.Model, sample: Sample) -> Sample:
+    """Fill in a sample: every shape of the main graph, by inference, else by running the model once.
+
+    Raises:
+        InputError: If the shapes at these sizes are inconsistent or cannot be found.
+    """
+    missing = walk(module, sample)
+    if missing:
+        logger.debug("shapes of %d values come from a run", len(missing))
+        _run_for_shapes(module, sample, missing)
+        missing = walk(module, sample)
+    if missing:
+        raise InputError(f"value {missing[0]}: its shape cannot be found at input sizes {sample.inputs}.")
+    return sample
+
+
+def walk(module: ir.Model, sample: Sample) -> list[str]:
+    """Evaluate shapes and small integer values node by node; returns the names whose shape stays unknown.
+
+    Raises:
+        InputError: If an operator's input shapes do not fit each other.
+    """
+    for value in module.graph.inputs:
+        sample.shape[str(value.name)] = sample.inputs[str(value.name)]
+        sample.dtype[str(value.name)] = int(value.dtype or onnx.TensorProto.UNDEFINED)
+    for name, value in module.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None:
+            raise InputError(f"initializer {name}: it has no value.")
+        sample.shape[name] = tuple(int(d) for d in tensor.shape)  # type: ignore[arg-type]
+        sample.dtype[name] = int(tensor.dtype)
+        if arithmetic.is_small(sample.shape[name]) and name not in sample.value and tensor.dtype in arithmetic.DTYPES:
+            sample.value[name] = tensor.numpy()
+    return [name for node in module.graph for name in step(node, module, sample)]
+
+
+def step(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
+    """Evaluate one node in a sample; returns its outputs whose shape stays unknown."""
+    if arithmetic.evaluate(node, sample):
+        return []
+    outputs = [str(value.name) for value in node.outputs if value.name]
+    if all(name in sample.shape and name in sample.dtype for name in outputs):
+        return []
+    try:
+        inferred = _infer(node, module, sample)
+    except onnx.shape_inference.InferenceError as error:
+        text = str(error).strip().splitlines()[0]
+        raise InputError(f"node {node.name} ({node.op_type}): shapes do not fit at {sample.inputs}: {text}.") from error
+    except (onnx.defs.SchemaError, RuntimeError, ValueError, TypeError, KeyError):
+        inferred = {}
+    for name in outputs:
+        _note(name, inferred.get(name), sample)
+    return [name for name in outputs if name not in sample.shape]
+
+
+def _note(name: str, found: onnx.TypeProto | None, sample: Sample) -> None:
+    if found is None or not found.HasField("tensor_type"):
+        return
+    sample.dtype.setdefault(name, found.tensor_type.elem_type)
+    if found.tensor_type.HasField("shape"):
+        dims = found.tensor_type.shape.dim
+        if all(dim.HasField("dim_value") for dim in dims):
+            sample.shape.setdefault(name, tuple(dim.dim_value for dim in dims))
+
+
+def _infer(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, onnx.TypeProto]:
+    """Shape inference of a single node by the onnx package, with the small values it needs."""
+    version = module.opset_imports.get(node.domain, 1)
+    schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+    types, data = {}, {}
+    for value in node.inputs:
+        if value is None or not value.name:
+            continue
+        if value.name not in sample.shape:
+            return {}
+        kind = sample.dtype[value.name]
+        types[value.name] = onnx.helper.make_tensor_type_proto(kind, sample.shape[value.name])
+        if value.name in sample.value:
+            data[value.name] = onnx.numpy_helper.from_array(sample.value[value.name], value.name)
+    found: dict[str, onnx.TypeProto] = onnx.shape_inference.infer_node_outputs(
+        schema,
+        ir.to_proto(node),
+        types,
+        data,
+        opset_imports=[onnx.helper.make_opsetid(d, v) for d, v in module.opset_imports.items()],
+        ir_version=module.ir_version,
+    )
+    return found
+
+
+def _run_for_shapes(module: ir.Model, sample: Sample, missing: Sequence[str]) -> None:
+    """Run the model once with stand-in inputs and read the missing shapes."""
+    import onnxruntime as ort
+
+    proto = ir.to_proto(module)
+    present = {value.name for value in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in missing if name not in present)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(proto, path)
+        try:
+            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            feeds = {
+                name: np.ones(shape, onnx.helper.tensor_dtype_to_np_dtype(sample.dtype[name]))
+                for name, shape in sample.inputs.items()
+            }
+            results = session.run(list(missing), feeds)
+        except Exception as error:
+            text = str(error).strip().splitlines()[0]
+            raise InputError(f"onnxruntime cannot run the model at {sample.inputs}: {text}") from error
+    for name, result in zip(missing, results, strict=True):
+        if isinstance(result, np.ndarray):
+            sample.shape[name] = result.shape
+            sample.dtype[name] = onnx.helper.np_dtype_to_tensor_dtype(result.dtype)
+        else:
+            sample.shape[name], sample.dtype[name] = (), onnx.TensorProto.UNDEFINED
+
+
+def settle(module: ir.Model, shapes: Shapes) -> None:
+    """Fold what is static among the shape arithmetic, and rewrite Reshape and Expand targets to constants.
+
+    A dynamic target becomes constant where ``0`` (copy), ``1`` (keep) or a single ``-1`` says the same.
+    """
+    graph = module.graph
+    outputs = set(graph.outputs)
+    for node in list(graph):
+        for value in node.outputs:
+            name = str(value.name)
+            if name not in shapes.nominal.value or value in outputs or not value.uses():
+                continue
+            static = shapes.static(name)
+            if static is not None:
+                _replace(graph, value, static)
+    for node in graph:
+        if node.op_type in arithmetic.TARGETS and node.domain in ("", "ai.onnx") and len(node.inputs) > 1:
+            target = node.inputs[1]
+            if target is None or target.is_initializer():
+                continue
+            constant = arithmetic.TARGETS[node.op_type](node, shapes)
+            if constant is not None:
+                name = f"{node.name}.target"
+                fresh = _constant(graph, name, np.array(constant, np.int64))
+                node.replace_input_with(1, fresh)
+                for sample in shapes.samples:
+                    sample.value[name] = np.array(constant, np.int64)
+                    sample.shape[name], sample.dtype[name] = (len(constant),), onnx.TensorProto.INT64
+
+
+def _constant(graph: ir.Graph, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def _replace(graph: ir.Graph, value: ir.Value, array: np.ndarray[Any, Any]) -> None:
+    """Let an initializer of the same name take the place of a computed value."""
+    name = str(value.name)
+    value.name = f"{name}~computed"
+    fresh = _constant(graph, name, np.ascontiguousarray(array))
+    ir.convenience.replace_all_uses_with(value, fresh)

@@ -1,0 +1,94 @@
+"""Small edits of one node, stated as data: slot -> new content (see :class:`onnxslim_learn.graph.site.Patch`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from onnxslim_learn.graph.site import Slot
+
+
+def apply(graph: ir.Graph, node: ir.Node, changes: Mapping[Slot, Any]) -> None:
+    """Change a node.
+
+    An integer key is an input: an array replaces it by a constant, a dictionary changes elements of it, ``None`` drops
+    it. A string key is an attribute (``op_type`` renames the operator): ``None`` drops it.
+    """
+    for slot, content in changes.items():
+        if slot == "op_type":
+            node.op_type = content
+        elif isinstance(slot, str):
+            _set_attribute(node, slot, content)
+        elif isinstance(content, dict):
+            if content:
+                _set_elements(graph, node, slot, content)
+        else:
+            _set_input(graph, node, slot, content)
+    while len(node.inputs) and node.inputs[-1] is None:
+        node.resize_inputs(len(node.inputs) - 1)
+
+
+def _set_attribute(node: ir.Node, name: str, content: Any) -> None:
+    if content is None:
+        node.attributes.pop(name, None)
+    elif isinstance(content, list):
+        node.attributes[name] = ir.AttrInt64s(name, content)
+    else:
+        node.attributes[name] = ir.AttrInt64(name, int(content))
+
+
+def constant(graph: ir.Graph, wish: str, array: np.ndarray[Any, Any]) -> ir.Value:
+    """Add an initializer under a free name that starts with ``wish``."""
+    name, number = wish, 0
+    taken = graph.initializers
+    while name in taken:
+        number += 1
+        name = f"{wish}_{number}"
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def _set_input(graph: ir.Graph, node: ir.Node, slot: int, array: np.ndarray[Any, Any] | None) -> None:
+    if slot >= len(node.inputs):
+        if array is None:
+            return
+        node.resize_inputs(slot + 1)
+    old = node.inputs[slot]
+    if array is None:
+        node.replace_input_with(slot, None)
+        return
+    wish = str(old.name) if old is not None and old.is_initializer() else f"{node.name}.{slot}"
+    if old is not None and old.is_initializer() and len(old.uses()) == 1 and not old.is_graph_output():
+        tensor = ir.tensor(array, name=old.name)
+        old.const_value, old.shape = tensor, ir.Shape(array.shape)
+        return
+    node.replace_input_with(slot, constant(graph, wish, array))
+
+
+def _set_elements(graph: ir.Graph, node: ir.Node, slot: int, elements: Mapping[int, int]) -> None:
+    """Change elements of an integer vector: of a constant in place, of a computed one through Where."""
+    old = node.inputs[slot]
+    assert old is not None
+    if old.is_initializer() and old.const_value is not None:
+        array = old.const_value.numpy().copy()
+        for place, new in elements.items():
+            array[place] = new
+        _set_input(graph, node, slot, array)
+        return
+    size = max(elements) + 1 if old.shape is None or not isinstance(old.shape[0], int) else int(old.shape[0])
+    mask, wanted = np.zeros(size, bool), np.zeros(size, np.int64)
+    for place, new in elements.items():
+        mask[place], wanted[place] = True, new
+    inputs = [constant(graph, f"{node.name}.cut", mask), constant(graph, f"{node.name}.sizes", wanted), old]
+    where = ir.Node("", "Where", inputs, name=f"{node.name}.where")
+    where.outputs[0].name = f"{node.name}.target"
+    where.outputs[0].type, where.outputs[0].shape = ir.TensorType(ir.DataType.INT64), ir.Shape([size])
+    graph.insert_before(node, where)
+    node.replace_input_with(slot, where.outputs[0])

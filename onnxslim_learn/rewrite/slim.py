@@ -1,0 +1,148 @@
+"""Carry out a removal: slice every initializer, patch what states a size, keep everything else.
+
+The result computes what the original computes when the removed positions are zeroed where they are consumed
+(:mod:`onnxslim_learn.rewrite.mask` builds that reference).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+from onnxslim_learn.errors import PlanError
+from onnxslim_learn.rewrite import edit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from onnxslim_learn.graph.coupling import Removal
+    from onnxslim_learn.graph.layout import Digit, Value
+
+Array = np.ndarray[Any, Any]
+
+
+def slim(removal: Removal) -> ir.Model:
+    """Build the slimmed model; its weights are sliced when they are read.
+
+    Raises:
+        PlanError: If a node cannot state the new sizes.
+    """
+    coupling = removal.coupling
+    model = coupling.graph.model.clone()
+    model.functions.clear()
+    nodes = list(model.graph)
+    for name, value in model.graph.initializers.items():
+        if name in coupling.values:
+            _slice(value, coupling.values[name], removal)
+    for patch in coupling.records.patches:
+        node = nodes[patch.node]
+        try:
+            edit.apply(model.graph, node, patch.make(removal))
+        except NotImplementedError as error:
+            raise PlanError(f"node {node.name} ({node.op_type}): cannot state the new sizes. Protect its group.") from error
+    _restate_shapes(nodes, removal)
+    _reunite(model.graph, coupling.graph.clones, removal)
+    passes.RemoveUnusedNodesPass()(model)
+    return model
+
+
+def kept_positions(removal: Removal, name: str) -> dict[int, list[int]]:
+    """Kept positions of every cut axis of an initializer; an axis uneven over rows is listed over the merged rows."""
+    value = removal.coupling.values[name]
+    found = {}
+    for axis, digits in enumerate(value.axes):
+        if any(d.labels is not None and not removal.kept(d).all() for d in digits):
+            own = {d.key for d in digits}
+            if all(k in own for d in digits for k in d.deps):
+                found[axis] = np.flatnonzero(removal.keep_all(value, axis)).tolist()
+            else:
+                found[axis] = [np.flatnonzero(row).tolist() for row in _per_row(removal, digits)]
+    return found
+
+
+def _per_row(removal: Removal, digits: tuple[Digit, ...]) -> Array:
+    (digit,) = digits
+    return removal.kept(digit).reshape(-1, digit.size)
+
+
+def _slice(value: ir.Value, layout: Value, removal: Removal) -> None:
+    """Replace an initializer's tensor by one that reads and slices on demand."""
+    digits = layout.digits.values()
+    if all(d.labels is None or removal.kept(d).all() for d in digits):
+        return
+    tensor = value.const_value
+    assert tensor is not None
+    shape = ir.Shape([removal.size(layout, axis) for axis in range(len(layout.axes))])
+    value.const_value = ir.LazyTensor(
+        lambda: ir.tensor(cut(tensor.numpy(), layout, removal), dtype=tensor.dtype, name=tensor.name),
+        dtype=tensor.dtype,
+        shape=shape,
+        name=tensor.name,
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+    )
+    value.shape = shape
+
+
+def cut(array: Array, layout: Value, removal: Removal) -> Array:
+    """Slice an array of the layout's shape to what a removal keeps.
+
+    A digit whose labels depend on others may keep other positions in every row: rows are brought to the front and
+    one boolean mask over all labelled digits cuts them at once.
+    """
+    digits = layout.digits
+    labelled = [d for d in digits.values() if d.labels is not None and not (removal.kept(d).all() and not d.deps)]
+    if not any(d.deps for d in labelled):
+        for axis, own in enumerate(layout.axes):
+            if any(d in labelled for d in own):
+                array = np.take(array, np.flatnonzero(removal.keep_all(layout, axis)), axis=axis)
+        return np.ascontiguousarray(array)
+    keys = list(digits)
+    needed = {k for d in labelled for k in (d.key, *d.deps)}
+    front = sorted((k for k in keys if k in needed), key=lambda k: (len(digits[k].deps), keys.index(k)))
+    order = [*front, *(k for k in keys if k not in needed)]
+    sizes = {k: d.size for k, d in digits.items()}
+    moved = array.reshape([sizes[k] for k in keys]).transpose([keys.index(k) for k in order])
+    mask = np.ones([sizes[k] for k in front], bool)
+    for digit in labelled:
+        own = [*digit.deps, digit.key]
+        kept = removal.kept(digit).transpose(sorted(range(len(own)), key=lambda i: front.index(own[i])))
+        mask &= kept.reshape([sizes[k] if k in own else 1 for k in front])
+    widths = {k: removal.width(layout, d) for k, d in digits.items()}
+    picked = moved[mask].reshape([widths[k] for k in order])
+    back = picked.transpose([order.index(k) for k in keys])
+    return np.ascontiguousarray(back.reshape([math.prod(widths[d.key] for d in axis) for axis in layout.axes]))
+
+
+def _restate_shapes(nodes: list[ir.Node], removal: Removal) -> None:
+    """Correct the declared shapes of intermediate values."""
+    values = removal.coupling.values
+    for node in nodes:
+        for output in node.outputs:
+            layout = values.get(str(output.name))
+            if output.shape is None or layout is None or len(output.shape) != len(layout.axes):
+                continue
+            sizes = [removal.size(layout, axis) for axis in range(len(layout.axes))]
+            dims = [
+                new if new != old and isinstance(dim, int) else dim
+                for dim, new, old in zip(output.shape, sizes, layout.shape, strict=True)
+            ]
+            output.shape = ir.Shape(dims)
+
+
+def _reunite(graph: ir.Graph, clones: Mapping[str, str], removal: Removal) -> None:
+    """Share again what was un-shared and still is equal."""
+    kept: dict[tuple[str, str], ir.Value] = {}
+    for name, value in list(graph.initializers.items()):
+        origin = clones.get(name, name)
+        if origin == name and name not in set(clones.values()):
+            continue
+        key = (origin, str(kept_positions(removal, name)) if name in removal.coupling.values else "")
+        if key in kept:
+            ir.convenience.replace_all_uses_with(value, kept[key])
+        else:
+            kept[key] = value
