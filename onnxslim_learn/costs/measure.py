@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,19 +30,17 @@ if TYPE_CHECKING:
 Model: TypeAlias = str | Path | bytes
 Feeds: TypeAlias = Mapping[str, npt.NDArray[Any]]
 _Key: TypeAlias = tuple[str, str]  # name and operator, of an event in a profile or of a row
+_Nodes: TypeAlias = Mapping[str, "NodeProto"]
+_Runs: TypeAlias = list[tuple["InferenceSession", Feeds]]
 
-CPU = "CPUExecutionProvider"
-LAYOUT = "layout"
-OTHER = "(other)"
+CPU, LAYOUT, OTHER = "CPUExecutionProvider", "layout", "(other)"
 
 # The first run takes 2 to 6 times the steady state; between medians of three runs, 5 % is noise.
 _WARM_UPS, _MOST_WARM_UPS, _SETTLED = 5, 50, 0.05
 _ROUNDS, _MOST_ROUNDS = 10, 2000
-# A named copy and the optimised graph must stay well below the 2 GB one protobuf message may hold.
-_MOST_BYTES = 1_500_000_000
+_MOST_BYTES = 1_500_000_000  # a named copy and the optimised graph must stay below the 2 GB of a protobuf message
 # Operators onnxruntime inserts only to rearrange or move data.
-_MOVES = {"ReorderInput", "ReorderOutput", "MemcpyFromHost", "MemcpyToHost"}
-_MOVES |= {"Transpose", "Reshape", "Squeeze", "Unsqueeze"}
+_MOVES = re.compile(r"Reorder(In|Out)put|Memcpy(To|From)Host|Transpose|Reshape|Squeeze|Unsqueeze")
 # What it adds to the name of a node it rewrites, as in "fused fc" or "mm/MatmulTransposeFusion//MatMulScaleFusion/".
 _REWRITTEN = re.compile(r"^fused |(/\w+Fusion/?)+$|_new_reshape$|_token_\d+$")
 # A blocked node is named after the tensor it computes; one made of BatchNormalization, Mul or Add carries a mark more.
@@ -56,9 +53,8 @@ class Latency:
 
     Attributes:
         median_ms, low_ms, high_ms: Median, 10 % and 90 % quantile of the wall-clock time of a run, milliseconds.
-        runs: Number of timed runs, warm-ups not counted.
+        runs, load_ms: Timed runs, and the time to read the file and build the session, milliseconds.
         threads, provider: Threads one operator may use, and the onnxruntime execution provider.
-        load_ms: Time to read the file and build the session, milliseconds, once.
     """
 
     median_ms: float
@@ -76,17 +72,11 @@ class Latency:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Time of a model over that of a base, paired by round; below 1 the model is faster.
-
-    Attributes:
-        median, low, high: Median of the ratios, and the ends of its 95 % bootstrap interval.
-        rounds: Number of paired rounds.
-    """
+    """Median of a model's time over a base's, paired by round, and its 95 % interval; below 1 the model is faster."""
 
     median: float
     low: float
     high: float
-    rounds: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +84,8 @@ class Timings:
     """Raw times of paired rounds.
 
     Attributes:
-        ms: Wall-clock times, milliseconds, ``(rounds, models)``, read-only.
-        load_ms: Time to build each session, milliseconds, one per model.
+        ms: Wall-clock times, milliseconds, ``(rounds, models)``.
+        load_ms: Time to read and build each model, milliseconds.
         threads, provider: As in ``Latency``.
     """
 
@@ -104,14 +94,11 @@ class Timings:
     threads: int
     provider: str
 
-    def latency(self, model: int = 0) -> Latency:
-        """Summarise the column of one model."""
-        low, middle, high = (float(q) for q in np.quantile(self.ms[:, model], (0.1, 0.5, 0.9)))
-        return Latency(middle, low, high, len(self.ms), self.threads, self.provider, self.load_ms[model])
-
     def latencies(self) -> list[Latency]:
         """Summarise every column, in the order of the models."""
-        return [self.latency(model) for model in range(self.ms.shape[1])]
+        columns = zip(*np.quantile(self.ms, (0.5, 0.1, 0.9), axis=0).tolist(), self.load_ms, strict=True)
+        rest = (len(self.ms), self.threads, self.provider)
+        return [Latency(middle, low, high, *rest, load_ms) for middle, low, high, load_ms in columns]
 
 
 @dataclass(frozen=True)
@@ -165,10 +152,8 @@ def measure(
     """
     if not models or len(models) != len(feeds):
         raise InputError(f"feeds: one set for each model is needed, but got {len(feeds)} for {len(models)} models.")
-    if not seconds >= 0:
-        raise InputError(f"seconds: a time of at least 0 is needed, but got {seconds}.")
     options = _options(threads, True, None)
-    runs: list[tuple[InferenceSession, Feeds]] = []
+    runs: _Runs = []
     load_ms: list[float] = []
     for model, feed in zip(models, feeds, strict=True):
         start = perf_counter()
@@ -179,21 +164,18 @@ def measure(
 
 
 def compare(timings: Timings, model: int, base: int = 0, *, resamples: int = 2000, seed: int = 0) -> Ratio:
-    """Compare two columns by the median of their paired ratios, with a 95 % bootstrap interval.
-
-    The same times, ``resamples`` (of the rounds) and ``seed`` give the same interval.
-    """
+    """Compare two columns by the median of their paired ratios, with a bootstrap interval that ``seed`` repeats."""
     ratios = timings.ms[:, model] / timings.ms[:, base]
     drawn = np.random.default_rng(seed).integers(len(ratios), size=(resamples, len(ratios)))
     low, high = np.quantile(np.median(ratios[drawn], axis=1), (0.025, 0.975))
-    return Ratio(float(np.median(ratios)), float(low), float(high), len(ratios))
+    return Ratio(float(np.median(ratios)), float(low), float(high))
 
 
 def per_node(model: Model, feeds: Feeds, *, threads: int = 1, provider: str = CPU, runs: int = 20) -> list[NodeTime]:
     """Profile a model and lay the time of onnxruntime's nodes on the nodes of the file, slowest first.
 
-    A fused node counts for the node it is built around; nodes folded or absorbed have no row. A subgraph's nodes have
-    rows of their own. Times are medians over ``runs`` after warming up; on a device, of launching the kernels only.
+    A fused node counts for the node it is built around; nodes folded or absorbed have no row, those of subgraphs have.
+    Times are medians over ``runs`` after warming up; on a device, of launching the kernels only.
 
     Raises:
         InputError: If the model, its feeds, the runs, the threads or the provider cannot be used.
@@ -208,8 +190,8 @@ def per_node(model: Model, feeds: Feeds, *, threads: int = 1, provider: str = CP
             options.optimized_model_filepath = str(dump)
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         taken = _record(model, _create(source, options, provider), feeds, runs)
-        optimised = _graph(_read(dump).graph.node if dump.is_file() else ())
-    return _summarise(taken, _attribute(set(chain.from_iterable(taken)), _graph(_nodes(proto.graph)), optimised))
+        dumped = _read(dump).graph.node if dump.is_file() else ()
+        return _summarise(taken, _attribute(set(chain.from_iterable(taken)), [*_nodes(proto.graph)], dumped))
 
 
 def _options(threads: int, optimize: bool, profile_to: Path | None) -> SessionOptions:
@@ -220,12 +202,10 @@ def _options(threads: int, optimize: bool, profile_to: Path | None) -> SessionOp
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    # Idle threads of one session would otherwise spin while another is timed.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads must not slow other sessions
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if profile_to is not None:
-        options.enable_profiling, options.profile_file_prefix = True, str(profile_to)
+    options.enable_profiling, options.profile_file_prefix = profile_to is not None, str(profile_to or "")
     return options
 
 
@@ -234,30 +214,24 @@ def _create(model: Model, options: SessionOptions, provider: str) -> InferenceSe
 
     if provider not in (available := ort.get_available_providers()):
         raise InputError(f"provider: one of {', '.join(available)} is needed, but got {provider}.")
-    with _saying(f"{_where(model)}: onnxruntime must accept the model"):
-        source = model if isinstance(model, bytes) else str(model)
-        session = ort.InferenceSession(source, options, providers=list(dict.fromkeys((provider, CPU))))
+    with _saying(model, "onnxruntime must accept the model"):
+        session = ort.InferenceSession(model, options, providers=[provider])
     if provider not in session.get_providers():
         raise InputError(f"provider: {provider} must start on this machine, but it does not.")
     return session
 
 
-def _where(model: Model) -> str:
-    """Name a model for messages, which a missing file has already."""
-    if not isinstance(model, bytes) and not Path(model).is_file():
-        raise InputError(f"{model}: the path of an ONNX file is needed, but there is no such file.")
-    return "model" if isinstance(model, bytes) else str(model)
-
-
 @contextmanager
-def _saying(need: str) -> Iterator[None]:
+def _saying(model: Model, need: str) -> Iterator[None]:
     """Turn any exception, for onnxruntime's share no base, into one sentence without codes and source lines."""
     try:
+        if not isinstance(model, bytes) and not Path(model).is_file():
+            raise FileNotFoundError("no file at this path")
         yield
     except Exception as error:
         text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (/\S+:\d+ [^()]*\([^()]*\))?", "", str(error))
         text = " ".join(re.sub(r"[.!?]\s+(?=\S)", "; ", text).split())[:400].rstrip(".")
-        raise InputError(f"{need}, but the answer is: {text}.") from error
+        raise InputError(f"{'model' if isinstance(model, bytes) else model}: {need}, but got: {text}.") from error
 
 
 def _run(session: InferenceSession, feeds: Feeds) -> float:
@@ -270,39 +244,33 @@ def _warm_up(model: Model, session: InferenceSession, feeds: Feeds, seconds: flo
     """Run at least five times, until the running median settles or the time is up."""
     wanted = ", ".join(f"{x.name} {x.type} {x.shape}" for x in session.get_inputs())
     end = perf_counter() + seconds
-    times: list[float] = []
-    with _saying(f"{_where(model)}: feeds for {wanted} are needed"):
-        while len(times) < _MOST_WARM_UPS:
-            times.append(_run(session, feeds))
-            before, now = median(times[-5:-2] or [0.0]), median(times[-3:])
-            if len(times) >= _WARM_UPS and (abs(now - before) <= _SETTLED * before or perf_counter() > end):
+    with _saying(model, f"feeds for {wanted} are needed"):
+        times = [_run(session, feeds) for _ in range(_WARM_UPS)]
+        while len(times) < _MOST_WARM_UPS and perf_counter() < end:
+            before, now = sorted(times[-5:-2])[1], sorted(times[-3:])[1]
+            if abs(now - before) <= _SETTLED * before:
                 return
+            times.append(_run(session, feeds))
 
 
-def _rounds(
-    runs: Sequence[tuple[InferenceSession, Feeds]], seconds: float, progress: Callable[[float], None]
-) -> npt.NDArray[np.float64]:
+def _rounds(runs: _Runs, seconds: float, progress: Callable[[float], None]) -> npt.NDArray[np.float64]:
     """Run every model once per round, in a fresh order each, until the time is used."""
     order, start, part = np.random.default_rng(0), perf_counter(), 0.0
     rounds: list[list[float]] = []
     while part < 1:
-        row = [0.0] * len(runs)
-        for model in order.permutation(len(runs)):
-            row[model] = _run(*runs[model])
-        rounds.append(row)
-        spent = (perf_counter() - start) / seconds if seconds else 1.0
+        times = {model: _run(*runs[model]) for model in order.permutation(len(runs))}
+        rounds.append([times[model] for model in range(len(runs))])
+        spent = (perf_counter() - start) / seconds if seconds > 0 else 1.0
         part = max(min(spent, len(rounds) / _ROUNDS, 1.0), len(rounds) / _MOST_ROUNDS)
         progress(part)
-    ms = np.array(rounds)
-    ms.setflags(write=False)
-    return ms
+    return np.array(rounds)
 
 
 def _read(model: Model) -> ModelProto:
     """Read a model without the weights it keeps in other files."""
     import onnx
 
-    with _saying(f"{_where(model)}: an ONNX model is needed"):
+    with _saying(model, "an ONNX model is needed"):
         return onnx.load_model_from_string(model if isinstance(model, bytes) else Path(model).read_bytes())
 
 
@@ -323,27 +291,27 @@ def _named(model: Model, proto: ModelProto) -> tuple[Model, bool]:
     entries = chain.from_iterable(tensor.external_data for tensor in proto.graph.initializer)
     files = {folder / entry.value for entry in entries if entry.key == "location"}
     small = proto.ByteSize() + sum(file.stat().st_size for file in files if file.is_file()) < _MOST_BYTES
-    if not (changed and small):
-        return model, small
-    load_external_data_for_model(proto, str(folder))
-    return proto.SerializeToString(), small
+    if changed and small:
+        with _saying(model, "the files of its weights are needed"):
+            load_external_data_for_model(proto, str(folder))
+    return proto.SerializeToString() if changed and small else model, small
 
 
 def _give_names(nodes: Sequence[NodeProto]) -> bool:
     """Name nameless nodes after their first output, number repeated names, and say whether any changed."""
-    taken, seen, changed = {node.name for node in nodes}, {""}, False
+    taken, seen = {node.name for node in nodes}, {""}
+    changed = len(taken - seen) < len(nodes)
     for node in nodes:
         if node.name in seen:
             stem = node.name or next(filter(None, node.output), node.op_type)
             node.name = next(n for n in chain([stem], (f"{stem}_{i}" for i in count(2))) if n not in taken)
             taken.add(node.name)
-            changed = True
         seen.add(node.name)
     return changed
 
 
 def _record(model: Model, session: InferenceSession, feeds: Feeds, runs: int) -> list[dict[_Key, float]]:
-    """Run, and return the milliseconds of every node in each of the last ``runs`` runs."""
+    """Run, and return the microseconds of every node in each of the last ``runs`` runs."""
     try:
         _warm_up(model, session, feeds, seconds=1.0)
         for _ in range(runs):
@@ -352,79 +320,70 @@ def _record(model: Model, session: InferenceSession, feeds: Feeds, runs: int) ->
         profile = Path(session.end_profiling())
     events = sorted(json.loads(profile.read_text(encoding="utf-8")), key=lambda event: (event["ts"], -event["dur"]))
     spans = [(event["ts"], event["ts"] + event["dur"]) for event in events if event["name"] == "model_run"][-runs:]
-    nodes = [event for event in events if event["cat"] == "Node"]
+    nodes = [event for event in events if event["name"].endswith("_kernel_time")]
     return [_own_times([node for node in nodes if start <= node["ts"] < end]) for start, end in spans]
 
 
 def _own_times(events: Sequence[Mapping[str, Any]]) -> dict[_Key, float]:
-    """Sum the events of one run, sorted by start, by node, less the events inside each (those of a subgraph)."""
+    """Sum the microseconds of one run's events, sorted by start, less those of the events inside (of a subgraph)."""
     times: defaultdict[_Key, float] = defaultdict(float)
     around: list[tuple[float, _Key]] = []
     for event in events:
         key = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
-        while around and around[-1][0] <= event["ts"]:
-            around.pop()
-        if around:
-            times[around[-1][1]] -= event["dur"] / 1e3
-        times[key] += event["dur"] / 1e3
+        around = [(end, outer) for end, outer in around if end > event["ts"]]
+        for _, outer in around[-1:]:
+            times[outer] -= event["dur"]
+        times[key] += event["dur"]
         around.append((event["ts"] + event["dur"], key))
     return dict(times)
 
 
-class _Graph(NamedTuple):
-    """Nodes by name and by the tensors they compute."""
-
-    nodes: dict[str, NodeProto]
-    makers: dict[str, NodeProto]
-
-
-def _graph(nodes: Iterable[NodeProto]) -> _Graph:
-    nodes = [node for node in nodes if node.name]
-    return _Graph({node.name: node for node in nodes}, {name: node for node in nodes for name in node.output if name})
-
-
-def _attribute(keys: Iterable[_Key], file: _Graph, optimised: _Graph) -> dict[_Key, _Key]:
+def _attribute(keys: Iterable[_Key], nodes: Sequence[NodeProto], dumped: Sequence[NodeProto]) -> dict[_Key, _Key]:
     """Map the nodes of a profile to rows: nodes of the file, ``layout`` or ``(other)``."""
-    rows = {key: (LAYOUT if key[1] in _MOVES else OTHER, key[1]) for key in keys}
-    named = {key: _by_name(key[0], file) for key in rows}
-    found = {key: node or _by_result(*key, file, optimised) for key, node in named.items()}
+    names = {node.name: node for node in nodes}
+    makers = {tensor: node for node in nodes for tensor in node.output if tensor}
+    results = _by_result(dumped, names, makers)
+    rows = {key: (LAYOUT if _MOVES.fullmatch(key[1]) else OTHER, key[1]) for key in keys}
+    named = {key: _by_name(key[0], names) for key in rows}
+    found = {key: node or _by_tensor(key[0], makers) or results.get(key) for key, node in named.items()}
     owned = {node.name for node in found.values() if node}
     for key, node in found.items():
         if node:
-            core = named[key] or _core(node, key[1], file, owned)
+            core = named[key] or _core(node, key[1], makers, owned)
             rows[key] = core.name, core.op_type
     return rows
 
 
-def _by_name(name: str, file: _Graph) -> NodeProto | None:
+def _by_name(name: str, names: _Nodes) -> NodeProto | None:
     """Find the node a name comes from; blocked nodes are named after tensors instead."""
-    while name not in file.nodes and not _BLOCKED.search(name) and (shorter := _REWRITTEN.sub("", name)) != name:
+    while name not in names and not _BLOCKED.search(name) and (shorter := _REWRITTEN.sub("", name)) != name:
         name = shorter
-    return file.nodes.get(name)
+    return names.get(name)
 
 
-def _by_result(name: str, op_type: str, file: _Graph, optimised: _Graph) -> NodeProto | None:
-    """Find the maker of the tensor in a name, else of the first tensor of the file after an optimised node."""
-    queue = [] if op_type in _MOVES else [name]
-    for tensor in (name.removesuffix("_nchwc"), _BLOCKED.sub("", name)):
-        if queue and tensor in file.makers:
-            return file.makers[tensor]
-    for current in queue:  # grows by the readers without a name in the file
-        for tensor in optimised.nodes[current].output if current in optimised.nodes else ():
-            if tensor in file.makers:
-                return file.makers[tensor]
-            readers = [node.name for node in optimised.nodes.values() if tensor and tensor in node.input]
-            queue += [reader for reader in readers if reader not in queue and not _by_name(reader, file)]
-    return None
+def _by_tensor(name: str, makers: _Nodes) -> NodeProto | None:
+    return makers.get(name.removesuffix("_nchwc")) or makers.get(_BLOCKED.sub("", name))
 
 
-def _core(node: NodeProto, op_type: str, file: _Graph, owned: set[str]) -> NodeProto:
+def _by_result(dumped: Sequence[NodeProto], names: _Nodes, makers: _Nodes) -> dict[_Key, NodeProto]:
+    """Map optimised nodes to the makers of the tensors they lead to, past nodes without a name in the file."""
+    leads, found = dict(makers), {}
+    for node in reversed(dumped):
+        maker = next((leads[tensor] for tensor in node.output if tensor in leads), None)
+        if maker and not _MOVES.fullmatch(node.op_type):
+            found[node.name, node.op_type] = maker
+        if maker and not _by_name(node.name, names):
+            leads.update((tensor, maker) for tensor in node.input if tensor and tensor not in leads)
+    return found
+
+
+def _core(node: NodeProto, op_type: str, makers: _Nodes, owned: set[str]) -> NodeProto:
     """Walk back from the result of a fused node, over absorbed nodes, to the operator it is built around."""
     seen, queue = set(owned), [node]
     for current in queue:
         if current.op_type == op_type.removeprefix("Fused"):
             return current
-        for maker in filter(None, map(file.makers.get, current.input)):
+        for maker in filter(None, map(makers.get, current.input)):
             if maker.name not in seen:
                 seen.add(maker.name)
                 queue.append(maker)
@@ -434,8 +393,8 @@ def _core(node: NodeProto, op_type: str, file: _Graph, owned: set[str]) -> NodeP
 def _summarise(runs: Sequence[Mapping[_Key, float]], rows: Mapping[_Key, _Key]) -> list[NodeTime]:
     times: defaultdict[_Key, npt.NDArray[np.float64]] = defaultdict(lambda: np.zeros(len(runs)))
     for index, run in enumerate(runs):
-        for key, ms in run.items():
-            times[rows[key]][index] += ms
-    medians = {row: float(np.median(ms)) for row, ms in times.items()}
+        for key, us in run.items():
+            times[rows[key]][index] += us
+    medians = {row: float(np.median(us)) for row, us in times.items()}
     total = sum(medians.values()) or 1.0
-    return [NodeTime(*row, ms, ms / total) for row, ms in sorted(medians.items(), key=lambda item: -item[1])]
+    return [NodeTime(*row, us / 1e3, us / total) for row, us in sorted(medians.items(), key=lambda item: -item[1])]

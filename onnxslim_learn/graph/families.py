@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxslim_learn.graph import layout
+from onnxslim_learn.graph import joint, layout
+from onnxslim_learn.graph.arithmetic import slice_arguments, split_sizes
 from onnxslim_learn.graph.layout import Digit, Value
+from onnxslim_learn.graph.site import Affine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -46,12 +48,18 @@ def first_input(site: Site) -> None:
     site.yields(*(site.value(0) for _ in site.node.outputs))
 
 
-def per_channel(*, normalised: Callable[[Site, int], Iterable[int]] = lambda site, rank: (), axis: int | None = 1) -> Any:
+def per_channel(
+    *,
+    normalised: Callable[[Site, int], Iterable[int]] = lambda site, rank: (),
+    axis: int | None = 1,
+    affine: bool = False,
+) -> Any:
     """Vectors of one entry per channel: batch and instance norm, per-axis scales.
 
     Args:
         normalised: Which axes of the data are normalised over.
         axis: The channel axis, or ``None`` to read attribute ``axis``.
+        affine: Whether inputs 1 and 2 scale and shift a normalised input.
     """
 
     def rule(site: Site) -> None:
@@ -64,6 +72,8 @@ def per_channel(*, normalised: Callable[[Site, int], Iterable[int]] = lambda sit
         result = joined.output(site.ledger, letters)
         rest = [joined.output(site.ledger, letters[channel]) for _ in site.node.outputs[1:]]
         site.yields(result, *rest)
+        if affine:
+            site.records.affines.append(Affine(site.index, 1, 2))
 
     return rule
 
@@ -352,26 +362,23 @@ def concat(site: Site) -> None:
     """Join end to end: other axes align, labels of the joined axis follow each other."""
     rank = len(site.shape(0))
     axis = int(site.attr("axis")) % rank
-    letters: list[str] = list(_aligned(rank))
     slots = site.given()
-    if len(slots) == 1:
-        return site.yields(site.value(slots[0]))
     values = [_one_digit(site, layout.fuse(site.ledger, site.value(slot), axis), axis) for slot in slots]
-    if any(v.axes[axis][0].labels is None for v in values):
-        values = [
-            site.freed(v, [axis], f"{site.node.op_type} joins it with a free part", site.shape(slot))
-            for slot, v in zip(slots, values, strict=True)
-        ]
-    # one letter per part: parts keep their own digit, and what depends on it, through the alignment of the rest
-    from onnxslim_learn.graph import joint
-
+    free = any(value.axes[axis][0].labels is None for value in values)
+    if free:
+        why = f"is joined with a free part by {site.node.op_type}"
+        values = [site.freed(v, [axis], why, site.shape(slot)) for v, slot in zip(values, slots, strict=True)]
+    # each part has a letter of its own and so keeps its digit, and what depends on it, while the other axes align
+    letters = list(_aligned(rank))
+    parts = [f"+{k}" for k in range(len(slots))]
     operands = [
-        joint.Operand((*letters[:axis], f"+{k}", *letters[axis + 1 :]), site.shape(slot), v.axes)
-        for k, (slot, v) in enumerate(zip(slots, values, strict=True))
+        joint.Operand((*letters[:axis], None if free else part, *letters[axis + 1 :]), site.shape(slot), value.axes)
+        for part, slot, value in zip(parts, slots, values, strict=True)
     ]
-    joined = joint.join(site.ledger, operands, f"{site.node.op_type} ties it to a free axis")
-    site.yields(_concatenated(site, joined.space, letters, axis, len(slots)))
-    return None
+    space = joint.join(site.ledger, operands, f"meets a free axis in {site.node.op_type}").space
+    space[letters[axis]] = site.ledger.axis(site.out_shape()[axis]) if free else ()
+    joined = Value(tuple(space[letter] for letter in letters))
+    site.yields(joined if free else _put_together(site, joined, [space[part][0] for part in parts], axis))
 
 
 def _one_digit(site: Site, value: Value, axis: int) -> Value:
@@ -382,31 +389,23 @@ def _one_digit(site: Site, value: Value, axis: int) -> Value:
     return Value((*value.axes[:axis], (single,), *value.axes[axis + 1 :]))
 
 
-def _concatenated(site: Site, space: dict[str, layout.Axis], letters: list[str], axis: int, count: int) -> Value:
-    """The layout of joined parts; digits that depend on the joined axis are pinned."""
-    parts = [space[f"+{k}"][0] for k in range(count)]
+def _put_together(site: Site, value: Value, parts: Sequence[Digit], axis: int) -> Value:
+    """Fill in the joined axis; other digits that depend on a part are pinned."""
     gone = {part.key for part in parts}
-    others = Value(tuple(() if a == axis else space[letter] for a, letter in enumerate(letters)))
-    for digit in others.digits.values():
+    for digit in value.digits.values():
         if any(k in gone for k in digit.deps):
             site.ledger.pin(digit, f"depends on the axis that {site.node.op_type} joins")
-    full = Value((*others.axes, *((part,) for part in parts)))
-    full = layout.forget(site.ledger, full, gone)
-    sizes = {d.key: d.size for d in full.digits.values()}
-    total = sum(part.size for part in parts)
-    if any(part.labels is None for part in parts):
-        joined = site.ledger.axis(total)
-    else:
-        deps = tuple(dict.fromkeys(k for part in parts for k in part.deps))
-        spread = [layout.spread(p.labels, p.deps, deps, sizes) for p in parts if p.labels is not None]
-        joined = (site.ledger.digit(total, np.concatenate(spread, axis=-1), deps),)
-    return Value((*full.axes[:axis], joined, *full.axes[axis + 1 : len(letters)]))
+    rank = len(value.axes)
+    value = layout.forget(site.ledger, Value((*value.axes, *((part,) for part in parts))), gone)
+    sizes = {d.key: d.size for d in value.digits.values()}
+    deps = tuple(dict.fromkeys(k for part in parts for k in part.deps))
+    spread = [layout.spread(part.labels, part.deps, deps, sizes) for part in parts if part.labels is not None]
+    joined = site.ledger.digit(sum(part.size for part in parts), np.concatenate(spread, axis=-1), deps)
+    return Value((*value.axes[:axis], (joined,), *value.axes[axis + 1 : rank]))
 
 
 def split_parts(site: Site) -> None:
     """Cut into parts along an axis; the sizes follow the plan."""
-    from onnxslim_learn.graph.arithmetic import split_sizes
-
     shape = site.shape(0)
     axis = int(site.attr("axis", 0)) % len(shape)
     sizes = [site.out_shape(k)[axis] for k in range(len(site.node.outputs))]
@@ -433,8 +432,6 @@ def split_parts(site: Site) -> None:
 
 def slice_axes(site: Site) -> None:
     """Take ranges of axes; their ends follow the plan."""
-    from onnxslim_learn.graph.arithmetic import slice_arguments
-
     shape = site.shape(0)
     value = site.value(0)
     old = "starts" in site.node.attributes
@@ -513,6 +510,7 @@ def gather(site: Site) -> None:
     letters = list(_aligned(len(shape)))
     joined = site.join((0, site.operand(0, [None if a == axis else c for a, c in enumerate(letters)])), reason="")
     where = site.value(1)
+    site.records.indices[str(site.name(1))] = shape[axis]
     site.pin(where, range(len(where.axes)), "is an index")
     rest = joined.output(site.ledger, [c for a, c in enumerate(letters) if a != axis])
     site.yields(Value((*rest.axes[:axis], *site.ledger.free(site.shape(1)).axes, *rest.axes[axis:])))
@@ -604,7 +602,3 @@ def _captured(attribute: Any) -> list[str]:
         return []
     return [str(v.name) for body in bodies for node in body.all_nodes() for v in node.inputs if v is not None and v.name]
 
-
-def last_digit(value: Value, axis: int) -> Digit | None:
-    """The innermost digit of an axis."""
-    return value.axes[axis][-1] if value.axes[axis] else None

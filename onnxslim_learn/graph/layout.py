@@ -384,10 +384,12 @@ def _fuse_common(ledger: Ledger, value: Value, start: int, shape: Sequence[int])
 
 
 def canonical(ledger: Ledger, value: Value) -> Value:
-    """Fuse each pair (H, D depending on H) that stands in one axis: a plain channel axis stays one digit."""
+    """Fuse adjacent digits of one axis of which one depends on the other: a plain channel axis stays one digit."""
     for axis in value.axes:
         for first, second in itertools.pairwise(axis):
-            if first.labels is not None and first.key in second.deps:
+            nested = first.key in second.deps and first.labels is not None
+            shuffled = second.key in first.deps and second.labels is not None
+            if nested or shuffled:
                 return canonical(ledger, fuse_digits(ledger, value, (first, second)))
     return value
 

@@ -50,8 +50,8 @@ ELEMENTWISE = """
 TABLE: dict[str, Any] = {
     **dict.fromkeys(ELEMENTWISE, f.elementwise),
     "Dropout": f.first_input,
-    "BatchNormalization": f.per_channel(normalised=_trained),
-    "InstanceNormalization": f.per_channel(normalised=lambda site, rank: range(2, rank)),
+    "BatchNormalization": f.per_channel(normalised=_trained, affine=True),
+    "InstanceNormalization": f.per_channel(normalised=lambda site, rank: range(2, rank), affine=True),
     "QuantizeLinear": f.per_channel(axis=None),
     "DequantizeLinear": f.per_channel(axis=None),
     "LayerNormalization": f.norm(_from_axis()),

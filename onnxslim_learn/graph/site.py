@@ -69,13 +69,33 @@ class Patch:
     make: Callable[[Cut], Mapping[Slot, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """A node that normalises its first input and then scales and shifts it per channel."""
+
+    node: int
+    scale: int
+    shift: int
+
+
 @dataclass
 class Records:
-    """What all rules of a model stated, beside the relations of the ledger."""
+    """What all rules of a model stated, beside the relations of the ledger.
+
+    Attributes:
+        contractions: Inputs that are summed over.
+        affines: Scales and shifts after a normalisation.
+        terms: Multiply-accumulates.
+        patches: How nodes follow a plan.
+        indices: Name of a value used as index -> size of the axis it points into.
+        opaque: Operator without a rule -> number of nodes.
+    """
 
     contractions: list[Contraction] = field(default_factory=list)
+    affines: list[Affine] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
     patches: list[Patch] = field(default_factory=list)
+    indices: dict[str, int] = field(default_factory=dict)
     opaque: dict[str, int] = field(default_factory=dict)
 
 

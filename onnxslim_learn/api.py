@@ -1,0 +1,310 @@
+"""The work flow in Python: analyze, plan, slim, apply, verify."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxslim_learn.costs import cost
+from onnxslim_learn.errors import InputError, PlanError, VerifyError
+from onnxslim_learn.graph import groups as grouping
+from onnxslim_learn.graph.coupling import Coupling, Group, Removal, couple, removal
+from onnxslim_learn.graph.load import Graph, load
+from onnxslim_learn.plans import Plan
+from onnxslim_learn.rewrite import save, verify as checking
+from onnxslim_learn.rewrite.slim import kept_positions
+from onnxslim_learn.rewrite.slim import slim as rewrite
+from onnxslim_learn.select import budget, criteria
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import onnx
+
+Progress = "Callable[[float], None]"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A model understood: its graph, what is coupled, the groups that can be decided on, and what everything costs.
+
+    Attributes:
+        graph: The model in normal form.
+        coupling: The solved coupling.
+        groups: All groups, those that cannot go with the reason.
+        sensitive: Whether normalised axes may be cut.
+    """
+
+    graph: Graph
+    coupling: Coupling
+    groups: tuple[Group, ...]
+    sensitive: bool
+
+    @cached_property
+    def costs(self) -> dict[str, cost.Cost]:
+        """The costs ``macs``, ``params`` and ``bytes`` (of the weights)."""
+        return {name: make(self.coupling) for name, make in cost.COSTS.items()}
+
+    @cached_property
+    def whole(self) -> Removal:
+        """The removal of nothing."""
+        return Removal(self.coupling, np.zeros(self.coupling.size, bool))
+
+    @property
+    def opaque(self) -> dict[str, int]:
+        """Operators without a rule -> number of nodes; what they touch is pinned."""
+        return dict(self.coupling.records.opaque)
+
+    def price(self, cut: Removal) -> dict[str, int]:
+        """Costs as integers: ``macs``, ``params``, ``bytes`` of the weights."""
+        alive = (~cut.gone).astype(float)
+        return {name: round(value.value(alive)) for name, value in self.costs.items()}
+
+    def group(self, name: str) -> Group:
+        """A group by name.
+
+        Raises:
+            PlanError: If there is none.
+        """
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise PlanError(f"group {name}: the model has no such group. Run analyze to see their names.")
+
+
+def analyze(
+    model: str | Path | onnx.ModelProto,
+    *,
+    inputs: Mapping[str, Sequence[int]] | None = None,
+    allow_sensitive: bool = False,
+) -> Analysis:
+    """Understand a model: load it, find what is coupled, and why what cannot go cannot.
+
+    Args:
+        model: Path of an ``.onnx`` file, or a model in memory.
+        inputs: Graph input -> shape at which costs and latency are counted, where the file leaves dimensions open.
+        allow_sensitive: Also allow cutting axes that are normalised over; results are then not exact.
+
+    Raises:
+        InputError: If the model cannot be used.
+    """
+    graph = load(model, inputs)
+    coupling = couple(graph, sensitive=allow_sensitive)
+    groups = budget.decidable(coupling, grouping.find(coupling))
+    return Analysis(graph, coupling, tuple(groups), allow_sensitive)
+
+
+def plan(
+    analysis: Analysis,
+    target: Mapping[str, float],
+    *,
+    criterion: str = "energy",
+    multiple: int = 1,
+    protect: Sequence[str] = (),
+    progress: Callable[[float], None] = lambda share: None,
+) -> Plan:
+    """Choose what to keep so that every target is met from below.
+
+    Args:
+        analysis: The model.
+        target: ``macs``, ``params`` or ``bytes`` -> bound; at most 1 is a fraction of the original, more is absolute.
+            ``bytes`` is the size of the file.
+        criterion: What scores the units of a group.
+        multiple: Widths are multiples of this where the group is wide enough.
+        protect: Regular expressions; groups they find stay whole.
+        progress: Called with the share done.
+
+    Raises:
+        InputError: If an argument does not fit.
+        TargetError: If a target cannot be met.
+    """
+    if multiple < 1:
+        raise InputError(f"--multiple {multiple}: expected a positive number. Use 1 for any width.")
+    bounds = _bounds(analysis, target)
+    groups = budget.protected(analysis.groups, protect)
+    scores = criteria.scores(analysis.coupling, groups, criterion)
+    found = None
+    for cells in (False, True):
+        choices = budget.choices(analysis.coupling, groups, scores, multiple, cells=cells)
+        task = budget.Search(analysis.coupling, choices, bounds)
+        if cells or task.fits(task.at(0.0)):
+            found = budget.search(task, progress)
+            break
+    assert found is not None
+    made = {"criterion": criterion, "target": dict(target), "multiple": multiple, "protect": list(protect)}
+    return describe(analysis, found, made)
+
+
+def describe(analysis: Analysis, cut: Removal, made: Mapping[str, Any]) -> Plan:
+    """Write a removal down as a plan."""
+    coupling = analysis.coupling
+    whole = np.ones(int(coupling.column.max()) + 1, bool)
+    whole[coupling.column[~cut.gone]] = False
+    kept, widths = {}, {}
+    for group in analysis.groups:
+        gone = whole[group.units]
+        if gone.any():
+            kept[group.name] = np.flatnonzero(~gone).tolist()
+            widths[group.name] = group.width
+    provenance = {
+        "source": str(analysis.graph.source.name) if analysis.graph.source else "",
+        "sha256": analysis.graph.digest,
+        **made,
+        "allow_sensitive": analysis.sensitive,
+        "before": analysis.price(analysis.whole),
+        "after": analysis.price(cut),
+    }
+    return Plan(kept, widths, _tensors(cut), provenance)
+
+
+def _tensors(cut: Removal) -> dict[str, dict[str, list[Any]]]:
+    found = {}
+    for name in cut.coupling.graph.initializers:
+        if name in cut.coupling.values:
+            axes = kept_positions(cut, name)
+            if axes:
+                found[name] = {str(axis): kept for axis, kept in axes.items()}
+    return found
+
+
+def realize(analysis: Analysis, chosen: Plan) -> Removal:
+    """The removal that a plan describes, checked against the model.
+
+    Raises:
+        PlanError: If the plan does not fit the model, was edited inconsistently, or breaks a constraint.
+    """
+    columns: list[int] = []
+    for name, kept in chosen.groups.items():
+        group = analysis.group(name)
+        if group.width != chosen.widths[name]:
+            raise PlanError(f"group {name}: the model has {group.width} units, but the plan {chosen.widths[name]}. Use its own model.")
+        if any(not 0 <= k < group.width for k in kept) or len(set(kept)) != len(kept):
+            raise PlanError(f"group {name}: kept indices must be distinct and below {group.width}. Correct the plan.")
+        columns += group.units[np.setdiff1d(np.arange(group.width), kept)].tolist()
+    found = removal(analysis.coupling, columns)
+    if chosen.tensors:
+        derived = _tensors(found)
+        for name in {*derived, *chosen.tensors}:
+            if derived.get(name) != chosen.tensors.get(name):
+                raise PlanError(f"tensor {name}: 'tensors' and 'groups' of the plan disagree. Drop 'tensors' or correct it.")
+    return found
+
+
+@dataclass
+class Slimmed:
+    """A slimmed model, not yet written.
+
+    Attributes:
+        analysis: The original.
+        plan: What was kept.
+        removal: The same, as classes.
+        model: The slimmed model; weights are sliced when it is saved.
+    """
+
+    analysis: Analysis
+    plan: Plan
+    removal: Removal
+    model: ir.Model = field(repr=False)
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        check: bool = True,
+        real: Sequence[Mapping[str, Any]] = (),
+        file_bytes: float | None = None,
+    ) -> checking.Verification | None:
+        """Write the model: stage it, compare it with the masked original in onnxruntime, then move it to its place.
+
+        Args:
+            path: Where; weights go to ``<path>.data`` if the source kept them in external files.
+            check: Whether to compare.
+            real: Real inputs to compare on, beside random ones.
+            file_bytes: Largest size on disk allowed.
+
+        Raises:
+            VerifyError: If the result differs, or is too large; nothing is written.
+            InputError: If the place cannot be written.
+        """
+        target = Path(path)
+        folder = save.workplace(target)
+        try:
+            staged = self._stage(target.name, folder)
+            found = checking.verify(self.removal, staged, real) if check else None
+            if found is not None and not found.passed:
+                raise VerifyError(
+                    f"{target}: output {found.worst_output} differs from the masked original by {found.max_rel_diff:.2e} of its"
+                    f" largest value (allowed {found.tolerance:.0e}). Nothing was written; report this model."
+                )
+            if file_bytes is not None and save.size_on_disk(staged) > file_bytes:
+                raise TooLarge(save.size_on_disk(staged) - file_bytes)
+            save.publish(staged, target)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return found
+
+    def _stage(self, name: str, folder: Path) -> Path:
+        source = self.analysis.graph.source
+        if self.removal.gone.any() or (source is not None and self.analysis.graph.external):
+            return save.staged(self.model, name, folder, external=self.analysis.graph.external)
+        staged = folder / name
+        staged.write_bytes(self.analysis.graph.data if source is None else source.read_bytes())
+        return staged
+
+
+class TooLarge(VerifyError):
+    """Raised when a written file exceeds its bound; ``args[0]`` is by how many bytes."""
+
+
+def slim(analysis: Analysis, chosen: Plan) -> Slimmed:
+    """Carry out a plan.
+
+    Raises:
+        PlanError: If the plan does not fit the model.
+    """
+    cut = realize(analysis, chosen)
+    return Slimmed(analysis, chosen, cut, rewrite(cut))
+
+
+def verify(original: Analysis, slimmed: str | Path, chosen: Plan, real: Sequence[Mapping[str, Any]] = ()) -> checking.Verification:
+    """Check that a slimmed file computes what the original computes under the plan's mask.
+
+    Raises:
+        PlanError: If the plan does not fit the original.
+        InputError: If the slimmed file cannot be run on the original's inputs.
+    """
+    if not Path(slimmed).is_file():
+        raise InputError(f"{slimmed}: no such file. Give the slimmed model.")
+    return checking.verify(realize(original, chosen), Path(slimmed), real)
+
+
+def _bounds(analysis: Analysis, target: Mapping[str, float]) -> dict[str, tuple[cost.Cost, float]]:
+    """Absolute bounds of cost targets; the bound on file bytes leaves room for everything but weights."""
+    before = analysis.price(analysis.whole)
+    bounds = {}
+    for name, wish in target.items():
+        if name not in analysis.costs:
+            raise InputError(f"--target {name}: expected {', '.join(analysis.costs)}. Use one of them.")
+        if not wish > 0 or not np.isfinite(wish):
+            raise InputError(f"--target {name}={wish}: expected a positive number. At most 1 is a fraction, more is absolute.")
+        total, overhead = before[name], 0
+        if name == "bytes" and analysis.graph.source is not None:
+            total = save.size_on_disk(analysis.graph.source)
+            overhead = max(total - before[name], 0)
+        bound = wish * total if wish <= 1 else wish
+        bounds[name] = (analysis.costs[name], bound - overhead)
+    return bounds
+
+
+def with_less(bounds: Mapping[str, tuple[cost.Cost, float]], excess: float) -> dict[str, tuple[cost.Cost, float]]:
+    """Bounds with less room for bytes."""
+    return {k: (c, b - excess if k == "bytes" else b) for k, (c, b) in bounds.items()}
+
+
+_ = replace

@@ -1,0 +1,75 @@
+"""A plan is data: which units of every group stay, where it comes from, and what that makes of every tensor."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnxslim_learn.errors import PlanError
+
+FORMAT = "onnxslim-learn plan 1"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to keep.
+
+    Attributes:
+        groups: Group name -> indices of the units that stay; groups kept whole are left out.
+        widths: Group name -> number of units before, for every group in ``groups``.
+        tensors: Initializer -> axis -> kept positions, for every cut initializer (a list per row where rows keep
+            different positions of one axis).
+        provenance: Source hash, criterion, targets, costs before and after.
+    """
+
+    groups: dict[str, list[int]]
+    widths: dict[str, int]
+    tensors: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Write the plan as JSON text."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "plan") -> Plan:
+        """Read a plan from JSON text.
+
+        Raises:
+            PlanError: If the text is no plan.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise PlanError(f"{where}: not JSON (line {error.lineno}: {error.msg}). Give a plan that slim wrote.") from error
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            found = data.get("format", "no format") if isinstance(data, dict) else type(data).__name__
+            raise PlanError(f"{where}: expected format {FORMAT!r}, but found {found!r}. Give a plan that slim wrote.")
+        groups, widths = data.get("groups"), data.get("widths")
+        if not _is_index_table(groups) or not isinstance(widths, dict) or set(widths) != set(groups):
+            raise PlanError(f"{where}: 'groups' must map names to lists of indices, with their 'widths'. Write it with slim.")
+        return cls(groups, widths, data.get("tensors", {}), data.get("provenance", {}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan file.
+
+        Raises:
+            PlanError: If the file is missing or no plan.
+        """
+        if not Path(path).is_file():
+            raise PlanError(f"{path}: no such file. Give a plan that slim wrote with --plan-out.")
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise PlanError(f"{path}: not a text file. Give a plan that slim wrote with --plan-out.") from error
+        return cls.from_json(text, str(path))
+
+
+def _is_index_table(groups: Any) -> bool:
+    return isinstance(groups, dict) and all(
+        isinstance(kept, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in kept)
+        for kept in groups.values()
+    )

@@ -1,0 +1,89 @@
+"""Write a model so that nothing is lost: to a temporary place first, then by renaming."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+
+from onnxslim_learn.errors import InputError, VerifyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LARGEST_FILE = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2 GiB
+
+
+def staged(model: ir.Model, name: str, folder: Path, *, external: bool) -> Path:
+    """Write a model under its final file name into a temporary folder; weights go to ``<name>.data`` if external."""
+    path = folder / name
+    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    aside = external or weights > LARGEST_FILE
+    if not aside:
+        for value in model.graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = ir.tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=value.name)
+    ir.save(model, path, external_data=f"{name}.data" if aside else None)
+    return path
+
+
+def workplace(target: Path) -> Path:
+    """A temporary folder beside the target, so that renaming stays on one file system.
+
+    Raises:
+        InputError: If the target's folder does not exist or cannot be written.
+    """
+    if target.is_dir():
+        raise InputError(f"{target}: is a folder. Give a file name for the result.")
+    try:
+        return Path(tempfile.mkdtemp(prefix=".onnxslim-", dir=target.parent))
+    except OSError as error:
+        raise InputError(f"{target.parent}: cannot be written ({error.strerror}). Choose another folder.") from error
+
+
+def publish(staged_model: Path, target: Path) -> None:
+    """Check a staged model and move it, weights first, to its place.
+
+    Raises:
+        VerifyError: If onnx.checker refuses it.
+    """
+    try:
+        onnx.checker.check_model(str(staged_model))
+    except onnx.checker.ValidationError as error:
+        raise VerifyError(f"{target}: onnx.checker refuses the result ({str(error).splitlines()[0]}). Nothing was written.") from error
+    data = staged_model.with_name(f"{staged_model.name}.data")
+    if data.exists():
+        os.replace(data, target.with_name(data.name))
+    os.replace(staged_model, target)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one step.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    folder = workplace(path)
+    try:
+        draft = folder / path.name
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes of a model file and of the external data files it names."""
+    proto = onnx.load(path, load_external_data=False)
+    names = {entry.value for t in tensors(proto) for entry in t.external_data if entry.key == "location"}
+    return path.stat().st_size + sum((path.parent / n).stat().st_size for n in names if (path.parent / n).exists())
+
+
+def tensors(proto: onnx.ModelProto) -> Sequence[onnx.TensorProto]:
+    """Initializers of the main graph."""
+    return list(proto.graph.initializer)

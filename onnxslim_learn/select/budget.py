@@ -1,0 +1,253 @@
+"""From cost targets to widths, and from scores to the units that stay.
+
+All groups are narrowed by one fraction, the largest that meets every bound, and what is left of the budget is then
+given back unit by unit, so that no single step more would fit.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxslim_learn.errors import InputError, PlanError, TargetError
+from onnxslim_learn.graph.coupling import Removal
+from onnxslim_learn.graph.layout import Pin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from onnxslim_learn.costs.cost import Cost
+    from onnxslim_learn.graph.coupling import Coupling, Group
+
+Array = np.ndarray[Any, Any]
+
+ROWS_SUFFICE = 4  # with at least this many rows (heads, convolution groups), whole rows go and not cells of each
+BISECTIONS = 24
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One group as the budget sees it.
+
+    Attributes:
+        group: The group.
+        order: Its units, in every stratum the most important first: what stays at ``k`` is a prefix of every stratum.
+        kept: Allowed numbers of units to keep, ascending; the last is all of them.
+    """
+
+    group: Group
+    order: tuple[Array, ...]
+    kept: tuple[int, ...]
+
+    def columns_removed(self, kept: int) -> Array:
+        """Columns that go when ``kept`` units stay."""
+        width = self.group.width
+        parts = [part[len(part) * kept // width :] for part in self.order]
+        return self.group.units[np.concatenate(parts)]
+
+
+def protected(groups: Sequence[Group], patterns: Sequence[str]) -> list[Group]:
+    """Pin the groups that a regular expression finds in their name or members.
+
+    Raises:
+        InputError: If a pattern is invalid or finds nothing.
+    """
+    result = list(groups)
+    for pattern in patterns:
+        try:
+            compiled = re.compile(pattern)
+        except re.error as error:
+            raise InputError(f"--protect {pattern}: not a regular expression ({error}).") from error
+        hits = [k for k, g in enumerate(result) if any(compiled.search(text) for text in (g.name, *g.members))]
+        if not hits:
+            raise InputError(f"--protect {pattern}: no group matches. Run analyze to see their names.")
+        for k in hits:
+            pin = Pin(-1, np.zeros(0, np.int64), f"is protected by {pattern}", weak=False)
+            result[k] = replace(result[k], pin=result[k].pin or pin)
+    return result
+
+
+def decidable(coupling: Coupling, groups: Sequence[Group]) -> list[Group]:
+    """The groups with the reason filled in for those that cannot lose any unit alone."""
+    result = []
+    for group in groups:
+        if group.pin is None:
+            reason = _refusal(coupling, group)
+            if reason:
+                group = replace(group, pin=Pin(-1, np.zeros(0, np.int64), reason, weak=False))
+        result.append(group)
+    return result
+
+
+def _refusal(coupling: Coupling, group: Group) -> str:
+    """Why a group cannot lose one step of units, or an empty string."""
+    levels = group.levels
+    if levels < 2:
+        return "has rows of which each would lose its last unit" if group.width > 1 else "has one unit only"
+    removed = np.zeros(int(coupling.column.max()) + 1, bool)
+    for part in group.strata:
+        removed[group.units[part[: len(part) // levels]]] = True
+    faults = coupling.faults(coupling.close(removed))
+    return faults[0] if faults else ""
+
+
+def choices(coupling: Coupling, groups: Sequence[Group], scores: Array, multiple: int, *, cells: bool) -> list[Choice]:
+    """What can be decided, with the allowed widths.
+
+    Args:
+        coupling: The coupling.
+        groups: Its groups, pinned where they cannot go.
+        scores: One number per column; low goes first.
+        multiple: Kept positions on a group's parameter axis are a multiple of this, where it is long enough.
+        cells: Whether to cut inside rows that could go as a whole, too.
+    """
+    free = [group for group in groups if group.pin is None]
+    shadowed = set() if cells else _shadowed(coupling, free)
+    found = []
+    for group in free:
+        if group.name in shadowed:
+            continue
+        order = tuple(part[np.argsort(-scores[group.units[part]], kind="stable")] for part in group.strata)
+        step = group.width // group.levels
+        span = _span(coupling, group)
+        kept = [k for k in range(step, group.width, step) if k * span % multiple == 0]
+        found.append(Choice(group, order, (*kept, group.width)))
+    return found
+
+
+def _shadowed(coupling: Coupling, groups: Sequence[Group]) -> set[str]:
+    """Groups of cells all of whose rows can go as a whole, where there are enough rows; rows of few are left out too."""
+    columns = int(coupling.column.max()) + 1
+    owner = np.full(columns, -1)
+    for number, group in enumerate(groups):
+        owner[group.units] = number
+    cells, rows = coupling.membership.nonzero()
+    pairs = {(int(a), int(b)) for a, b in zip(owner[coupling.column[cells]], owner[coupling.column[rows]], strict=True)}
+    shadowed = set()
+    for cell, row in sorted(pairs):
+        if row >= 0 and cell >= 0 and cell != row:
+            few = groups[row].levels < ROWS_SUFFICE
+            shadowed.add(groups[row].name if few else groups[cell].name)
+    return shadowed
+
+
+def _span(coupling: Coupling, group: Group) -> int:
+    """Positions on the first parameter axis that one unit takes."""
+    units = np.zeros(int(coupling.column.max()) + 1, bool)
+    units[group.units[0]] = True
+    if group.rows:
+        cells = coupling.membership[:, np.flatnonzero(units[coupling.column])]
+        inside = np.unique(cells.nonzero()[0])
+    else:
+        inside = np.flatnonzero(units[coupling.column])
+    chosen = np.zeros(coupling.size, bool)
+    chosen[inside] = True
+    for name in coupling.graph.initializers:
+        for axis in coupling.values[name].axes if name in coupling.values else ():
+            for digit in axis:
+                if digit.labels is not None:
+                    count = int((chosen[coupling.strong[digit.labels]] & (digit.labels > 0)).sum())
+                    if count:
+                        return count
+    return 1
+
+
+@dataclass(frozen=True)
+class Search:
+    """A budget search over choices."""
+
+    coupling: Coupling
+    choices: Sequence[Choice]
+    bounds: Mapping[str, tuple[Cost, float]]
+
+    def removal(self, widths: Sequence[int]) -> Removal:
+        """The removal that keeps these numbers of units, unchecked."""
+        columns = np.zeros(int(self.coupling.column.max()) + 1, bool)
+        for choice, kept in zip(self.choices, widths, strict=True):
+            columns[choice.columns_removed(kept)] = True
+        return Removal(self.coupling, self.coupling.close(columns))
+
+    def fits(self, widths: Sequence[int]) -> bool:
+        """Whether all bounds hold."""
+        alive = (~self.removal(widths).gone).astype(float)
+        return all(cost.value(alive) <= bound * (1 + 1e-9) for cost, bound in self.bounds.values())
+
+    def at(self, fraction: float) -> list[int]:
+        """Widths at one fraction of every group, rounded down to what is allowed."""
+        return [max([k for k in c.kept if k <= fraction * c.group.width + 1e-9], default=c.kept[0]) for c in self.choices]
+
+    def solve(self, progress: Callable[[float], None] = lambda share: None) -> list[int]:
+        """Find the widths.
+
+        Raises:
+            TargetError: If the narrowest widths do not meet the bounds.
+        """
+        if self.fits(self.at(1.0)):
+            return self.at(1.0)
+        if not self.fits(self.at(0.0)):
+            raise TargetError(self._unreachable())
+        low, high = 0.0, 1.0
+        for step in range(BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.fits(self.at(middle)) else (low, middle)
+            progress(0.5 * (step + 1) / BISECTIONS)
+        return self._fill(self.at(low), progress)
+
+    def _fill(self, widths: list[int], progress: Callable[[float], None]) -> list[int]:
+        """Give back steps, to the most narrowed group first, until none fits."""
+        stuck: set[int] = set()
+        while len(stuck) < len(self.choices):
+            open_ = [k for k in range(len(self.choices)) if k not in stuck]
+            k = min(open_, key=lambda k: (widths[k] / self.choices[k].group.width, k))
+            kept = self.choices[k].kept
+            after = kept.index(widths[k]) + 1
+            if after == len(kept):
+                stuck.add(k)
+                continue
+            tried = [*widths[:k], kept[after], *widths[k + 1 :]]
+            if self.fits(tried):
+                widths = tried
+            else:
+                stuck.add(k)
+            progress(0.5 + 0.5 * len(stuck) / len(self.choices))
+        return widths
+
+    def _unreachable(self) -> str:
+        alive = (~self.removal(self.at(0.0)).gone).astype(float)
+        everything = np.ones(self.coupling.size)
+        missed = []
+        for name, (cost, bound) in self.bounds.items():
+            best = cost.value(alive)
+            if best > bound:
+                share = best / max(cost.value(everything), 1)
+                missed.append(f"{name} {round(bound)} cannot be reached, the best is {round(best)} ({share:.3f} of the original)")
+        return f"target: {'; '.join(missed)}. Raise it, drop --protect or --multiple, or see analyze for what is pinned."
+
+
+def search(search: Search, progress: Callable[[float], None] = lambda share: None) -> Removal:
+    """Find a valid removal that meets the bounds.
+
+    Raises:
+        TargetError: If the bounds cannot be met.
+        PlanError: If the choice breaks a constraint that no single group shows.
+    """
+    removal = search.removal(search.solve(progress))
+    faults = search.coupling.faults(removal.gone)
+    if not faults:
+        return removal
+    kept = []
+    for choice in search.choices:  # leave out the groups that do not combine with the ones before
+        trial = replace(search, choices=[*kept, choice])
+        if not search.coupling.faults(trial.removal(trial.at(0.5)).gone):
+            kept.append(choice)
+    if len(kept) == len(search.choices):
+        raise PlanError(f"{faults[0]}. Protect that group.")
+    trial = replace(search, choices=kept)
+    removal = trial.removal(trial.solve(progress))
+    faults = search.coupling.faults(removal.gone)
+    if faults:
+        raise PlanError(f"{faults[0]}. Protect that group.")
+    return removal
