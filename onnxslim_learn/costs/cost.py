@@ -183,21 +183,16 @@ def parameters(coupling: Coupling) -> Mapping[str, Any]:
     for name, value in coupling.graph.initializers.items():
         if value.const_value is None or value.const_value.dtype in skip:
             continue
+        if value.const_value.dtype == ir.DataType.INT32 and name not in coupling.values:
+            continue  # a setting, not a quantized bias
         origin = clones.get(name, name)
         if origin in origins:
-            mark = (origin, _signature(coupling, name))
+            mark = (origin, coupling.signature(name))
             if mark in seen:
                 continue
             seen.add(mark)
         found[name] = value
     return found
-
-
-def _signature(coupling: Coupling, name: str) -> bytes:
-    """Equal for copies of one initializer that every plan cuts alike."""
-    layout = coupling.values.get(name)
-    labels = [d.labels for d in layout.digits.values()] if layout else []
-    return b"|".join(b"" if found is None else (coupling.strong[found] * (found > 0)).tobytes() for found in labels)
 
 
 COSTS = {"macs": macs, "params": params, "bytes": weight_bytes}

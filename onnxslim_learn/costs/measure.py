@@ -43,8 +43,8 @@ _MOST_BYTES = 1_500_000_000  # a named copy and the optimised graph must stay be
 _MOVES = re.compile(r"Reorder(In|Out)put|Memcpy(To|From)Host|Transpose|Reshape|Squeeze|Unsqueeze")
 # What it adds to the name of a node it rewrites, as in "fused fc" or "mm/MatmulTransposeFusion//MatMulScaleFusion/".
 _REWRITTEN = re.compile(r"^fused |(/\w+Fusion/?)+$|_new_reshape$|_token_\d+$")
-# A blocked node is named after the tensor it computes; one made of BatchNormalization, Mul or Add carries a mark more.
-_BLOCKED = re.compile(r"(_bn|_mul|_add)?_nchwc$")
+# Blocked nodes and casts are named after the tensor they compute; BatchNormalization, Mul and Add leave a mark more.
+_BLOCKED = re.compile(r"^InsertedPrecisionFreeCast_|(_bn|_mul|_add)?_nchwc$")
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,12 @@ class Coupling:
         columns[self.column[held]] = classes[held]
         return classes, columns
 
+    def signature(self, name: str) -> bytes:
+        """Equal for copies of one initializer that every plan cuts alike."""
+        layout = self.values.get(name)
+        labels = [d.labels for d in layout.digits.values()] if layout else []
+        return b"|".join(b"" if found is None else (self.strong[found] * (found > 0)).tobytes() for found in labels)
+
     # --- plans ------------------------------------------------------------------------------------------------
 
     def close(self, columns: Mask) -> Mask:

@@ -8,6 +8,7 @@ every input size folded to constants. Weights stay on disk or in the parsed file
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,8 +157,9 @@ def _unshare(module: ir.Model) -> dict[str, str]:
             continue
         uses = [use for use in value.uses() if use.node.graph is graph]
         for number, (node, index) in enumerate(uses[1:], 1):
-            copy = ir.Value(name=f"{name}~{number}", shape=value.shape, type=value.type, const_value=tensor)
+            free = next(n for k in itertools.count(number) if (n := f"{name}~{k}") not in graph.initializers)
+            copy = ir.Value(name=free, shape=value.shape, type=value.type, const_value=tensor)
             graph.register_initializer(copy)
             node.replace_input_with(index, copy)
-            clones[f"{name}~{number}"] = name
+            clones[free] = name
     return clones

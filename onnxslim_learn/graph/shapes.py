@@ -28,9 +28,23 @@ logger = logging.getLogger(__name__)
 Shape = tuple[int, ...]
 
 # Sizes tried for open dimensions, in order, until one gives consistent shapes: (nominal, analysis, third).
-BATCH = ((1, 2, 3), (1, 1, 1))
-SPATIAL = ((224, 128, 192), (640, 320, 960), (32, 64, 96), (299, 331, 363))
-SEQUENCE = ((128, 16, 24), (16, 64, 96), (512, 256, 128))
+Triple = tuple[int, int, int]
+BATCH: Triple = (1, 2, 3)
+SIZES: tuple[dict[str, Triple], ...] = (
+    {"height": (224, 128, 192), "width": (224, 128, 192), "length": (128, 16, 24)},
+    {"height": (640, 320, 960), "width": (640, 320, 960), "length": (16, 64, 96)},
+    {"height": (48, 96, 144), "width": (320, 160, 240), "length": (512, 256, 128)},
+    {"height": (32, 64, 96), "width": (32, 64, 96), "length": (1024, 2048, 4096)},
+    {"height": (32, 64, 96), "width": (320, 160, 240), "length": (16000, 24000, 32000)},
+    {"height": (299, 331, 363), "width": (299, 331, 363), "length": (3000, 1500, 2000)},
+)
+# Kinds that are open in the file but turn out to be fixed, in the order tried.
+FROZEN: tuple[frozenset[str], ...] = (
+    frozenset(),
+    frozenset({"height"}),
+    frozenset({"height", "width", "length"}),
+    frozenset({"batch", "height", "width", "length"}),
+)
 
 
 @dataclass
@@ -98,11 +112,10 @@ def resolve(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -> Shapes:
         sample = complete(module, Sample({str(v.name): _fixed(v, {}) for v in module.graph.inputs}))
         return Shapes(sample, sample, sample)
     failure: Exception | None = None
-    for batch in BATCH:
-        for tried in zip(SPATIAL, (*SEQUENCE, SEQUENCE[0]), strict=True):
+    for frozen in FROZEN:
+        for sizes in SIZES:
             try:
-                found = [complete(module, s) for s in _samples(module, overrides, (batch, *tried))]
-                return Shapes(*found)
+                return Shapes(*(complete(module, s) for s in _samples(module, overrides, sizes, frozen)))
             except InputError as error:
                 failure = failure or error
     raise InputError(f"{failure} Give the input shapes with --input NAME:1x3x224x224.")
@@ -135,39 +148,46 @@ def _fixed(value: ir.Value, sizes: Mapping[int, int]) -> Shape:
 
 
 def _samples(
-    module: ir.Model, overrides: Mapping[str, Sequence[int]], tried: tuple[tuple[int, int, int], ...]
+    module: ir.Model, overrides: Mapping[str, Sequence[int]], sizes: Mapping[str, Triple], frozen: frozenset[str]
 ) -> list[Sample]:
-    """Three assignments of the open dimensions; dimensions with one name get one size."""
-    chosen: dict[str, tuple[int, int, int]] = {}
+    """Three assignments of the open dimensions; dimensions with one name get one size, frozen kinds do not vary."""
+    chosen: dict[str, Triple] = {}
     for value in module.graph.inputs:
         for axis in _open_axes(value):
-            assert value.shape is not None
-            rank = len(value.shape)
-            kind = 0 if axis == 0 else 1 if rank >= 4 else 2
-            nominal, analysis, third = tried[kind]
-            if value.name in overrides:
-                nominal = overrides[str(value.name)][axis]
-                analysis, third = _others(nominal, (analysis, third))
+            kind = _kind(value, axis)
+            triple = BATCH if kind == "batch" else sizes[kind]
             key = _dim_key(value, axis)
-            if key not in chosen or value.name in overrides:
-                chosen[key] = (nominal, analysis, third)
-    return [
-        Sample({str(v.name): _fixed(v, {a: chosen[_dim_key(v, a)][k] for a in _open_axes(v)}) for v in module.graph.inputs})
+            if value.name in overrides:
+                triple = _around(overrides[str(value.name)][axis], triple)
+            elif key in chosen:
+                continue
+            chosen[key] = (triple[0],) * 3 if kind in frozen else triple
+    shapes = [
+        {str(v.name): _fixed(v, {a: chosen[_dim_key(v, a)][k] for a in _open_axes(v)}) for v in module.graph.inputs}
         for k in range(3)
     ]
+    return [Sample(shape) for shape in shapes]
 
 
-def _others(nominal: int, wanted: tuple[int, int]) -> tuple[int, int]:
-    """Two sizes that differ from the nominal one."""
-    left = [size for size in dict.fromkeys((*wanted, 2 * nominal, 3 * nominal)) if size != nominal]
-    return left[0], left[1]
+def _kind(value: ir.Value, axis: int) -> str:
+    """What an open axis most likely is, by its place."""
+    assert value.shape is not None
+    if axis == 0:
+        return "batch"
+    return "length" if len(value.shape) < 4 else ("height", "width")[axis == len(value.shape) - 1]
+
+
+def _around(nominal: int, triple: Triple) -> Triple:
+    """A triple that starts with a given size and differs from it afterwards."""
+    left = [size for size in dict.fromkeys((*triple[1:], 2 * nominal, 3 * nominal)) if size != nominal]
+    return nominal, left[0], left[1]
 
 
 def _dim_key(value: ir.Value, axis: int) -> str:
+    """Identity of an open dimension: its name, or its place where the name says nothing."""
     assert value.shape is not None
-    dim = value.shape[axis]
-    named = getattr(dim, "value", None)
-    return str(named) if named else f"{value.name}.{axis}"
+    named = getattr(value.shape[axis], "value", None)
+    return str(named) if named and named not in ("?", "None", "-1") else f"{value.name}.{axis}"
 
 
 def complete(module: ir.Model, sample: Sample) -> Sample:

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
+PATCH = 16  # pixels
 BINARY = 2  # integers that index nothing: token types, masks
 
 
 def random_inputs(coupling: Coupling, sample: Sample, seed: int = 0) -> dict[str, Array]:
     """Draw inputs of the shapes of a sample.
 
-    Floats are standard normal; integers that a lookup uses stay inside its table, others are 0 or 1.
+    Floats have unit variance; integers that a lookup uses stay inside its table, others are 0 or 1.
     """
     rng = np.random.default_rng(seed)
     limits = index_limits(coupling)
@@ -34,8 +35,19 @@ def random_inputs(coupling: Coupling, sample: Sample, seed: int = 0) -> dict[str
         elif dtype.kind in "OSU":
             feeds[name] = np.full(shape, "a", object)
         else:
-            feeds[name] = rng.standard_normal(shape).astype(dtype)
+            feeds[name] = _patchy(rng, shape).astype(dtype)
     return feeds
+
+
+def _patchy(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Noise of unit variance; over images most of it in patches, since white noise saturates trained nets."""
+    white = rng.standard_normal(shape)
+    if len(shape) < 4 or min(shape[2:]) < PATCH:
+        return white
+    coarse = rng.standard_normal((*shape[:2], *(-(-n // PATCH) for n in shape[2:])))
+    for axis in range(2, len(shape)):
+        coarse = np.repeat(coarse, PATCH, axis=axis).take(np.arange(shape[axis]), axis=axis)
+    return 0.9 * coarse + 0.436 * white
 
 
 def index_limits(coupling: Coupling) -> dict[str, int]:

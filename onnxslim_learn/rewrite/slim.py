@@ -17,9 +17,7 @@ from onnxslim_learn.errors import PlanError
 from onnxslim_learn.rewrite import edit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from onnxslim_learn.graph.coupling import Removal
+    from onnxslim_learn.graph.coupling import Coupling, Removal
     from onnxslim_learn.graph.layout import Digit, Value
 
 Array = np.ndarray[Any, Any]
@@ -45,7 +43,7 @@ def slim(removal: Removal) -> ir.Model:
         except NotImplementedError as error:
             raise PlanError(f"node {node.name} ({node.op_type}): cannot state the new sizes. Protect its group.") from error
     _restate_shapes(nodes, removal)
-    _reunite(model.graph, coupling.graph.clones, removal)
+    _reunite(model.graph, coupling)
     passes.RemoveUnusedNodesPass()(model)
     return model
 
@@ -134,15 +132,15 @@ def _restate_shapes(nodes: list[ir.Node], removal: Removal) -> None:
             output.shape = ir.Shape(dims)
 
 
-def _reunite(graph: ir.Graph, clones: Mapping[str, str], removal: Removal) -> None:
-    """Share again what was un-shared and still is equal."""
-    kept: dict[tuple[str, str], ir.Value] = {}
+def _reunite(graph: ir.Graph, coupling: Coupling) -> None:
+    """Share again what was un-shared: copies that every plan cuts alike, and constants that are still equal."""
+    clones = coupling.graph.clones
+    origins = set(clones.values())
+    kept: dict[tuple[str, bytes], ir.Value] = {}
     for name, value in list(graph.initializers.items()):
         origin = clones.get(name, name)
-        if origin == name and name not in set(clones.values()):
-            continue
-        key = (origin, str(kept_positions(removal, name)) if name in removal.coupling.values else "")
-        if key in kept:
-            ir.convenience.replace_all_uses_with(value, kept[key])
-        else:
-            kept[key] = value
+        if origin in origins and value.const_value is not None:
+            mark = coupling.signature(name) if name in coupling.values else value.const_value.tobytes()
+            if (origin, mark) in kept:
+                ir.convenience.replace_all_uses_with(value, kept[origin, mark])
+            kept.setdefault((origin, mark), value)

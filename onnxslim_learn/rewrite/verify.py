@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 Feeds = dict[str, Array]
+Results = list[list[Array]]
 
 RELATIVE = 1e-4  # of an output's largest magnitude: float32 rounding in another summation order stays below 1e-5
 HALF = 2e-2  # for half precision outputs
@@ -65,16 +66,16 @@ def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] 
         reference = save.staged(mask(removal), "masked.onnx", Path(folder), external=False)
         original = save.staged(coupling.graph.model.clone(), "original.onnx", Path(folder), external=False)
         wanted = [_run(reference, f) for f in feeds]
-        unmasked = _run(original, feeds[0])
+        whole = [_run(original, f) for f in feeds]
         found = [_run(slimmed, f) for f in feeds]
         names = [str(v.name) for v in coupling.graph.model.graph.outputs]
         tolerance = max([HALF if a.dtype.itemsize == 2 and a.dtype.kind != "i" else RELATIVE for a in wanted[0]], default=RELATIVE)
-        absolute, relative, worst = _largest(wanted, found, names)
+        absolute, relative, worst = _largest(wanted, found, names, whole)
         passed = relative <= tolerance
         if not passed and np.isfinite(relative):
-            floor = _noise_floor(reference, feeds, wanted, names)
+            floor = _noise_floor(reference, feeds, wanted, names, whole)
             passed, tolerance = relative <= AMPLIFIED * floor, max(tolerance, AMPLIFIED * floor)
-        _, change, _ = _largest([unmasked], [found[0]], names)
+        _, change, _ = _largest(whole, found, names, whole)
     return Verification(bool(passed), absolute, relative, worst, len(feeds), tolerance, change)
 
 
@@ -83,34 +84,41 @@ def _run(path: Path, feeds: Feeds) -> list[Array]:
     return [np.asarray(result) for result in session.run(None, feeds)]
 
 
-def _largest(wanted: Sequence[list[Array]], found: Sequence[list[Array]], names: Sequence[str]) -> tuple[float, float, str]:
-    """Largest absolute and relative difference, and the output where the relative one was."""
+def _largest(
+    wanted: Results, found: Results, names: Sequence[str], scales: Results
+) -> tuple[float, float, str]:
+    """Largest absolute difference, largest one relative to the output's magnitude, and the output where that was."""
     absolute, relative, worst = 0.0, 0.0, names[0] if names else ""
-    for one, other in zip(wanted, found, strict=True):
-        for name, a, b in zip(names, one, other, strict=True):
+    for one, other, scale in zip(wanted, found, scales, strict=True):
+        for name, a, b, full in zip(names, one, other, scale, strict=True):
             if a.dtype.kind in "OSU" or a.size == 0:
                 continue
-            gap, scale = _gap(a, b)
+            gap = _gap(a, b)
             absolute = max(absolute, gap)
-            if gap / scale > relative:
-                relative, worst = gap / scale, name
+            share = gap / max(_magnitude(a), _magnitude(full), 1e-12)
+            if share > relative:
+                relative, worst = share, name
     return absolute, relative, worst
 
 
-def _gap(a: Array, b: Array) -> tuple[float, float]:
+def _magnitude(a: Array) -> float:
+    finite = np.abs(a[np.isfinite(a)].astype(np.float64)) if a.dtype.kind == "f" else np.abs(a.astype(np.float64))
+    return float(finite.max()) if finite.size else 0.0
+
+
+def _gap(a: Array, b: Array) -> float:
     if a.shape != b.shape:
-        return float("inf"), 1.0
+        return float("inf")
     x, y = a.astype(np.float64), b.astype(np.float64)
     same = (x == y) | (np.isnan(x) & np.isnan(y))
-    if same.all():
-        return 0.0, 1.0
     with np.errstate(invalid="ignore"):
         gap = float(np.max(np.where(same, 0.0, np.abs(x - y))))
-    finite = np.abs(x[np.isfinite(x)])
-    return (gap if np.isfinite(gap) else float("inf")), max(float(finite.max()) if finite.size else 1.0, 1e-12)
+    return gap if np.isfinite(gap) else float("inf")
 
 
-def _noise_floor(reference: Path, feeds: Sequence[Feeds], wanted: Sequence[list[Array]], names: Sequence[str]) -> float:
+def _noise_floor(
+    reference: Path, feeds: Sequence[Feeds], wanted: Results, names: Sequence[str], scales: Results
+) -> float:
     """Relative effect of one rounding error in the inputs on the outputs of the masked original."""
     rng = np.random.default_rng(0)
     shaken = []
@@ -120,4 +128,4 @@ def _noise_floor(reference: Path, feeds: Sequence[Feeds], wanted: Sequence[list[
             for k, v in feed.items()
         }
         shaken.append(_run(reference, noisy))
-    return _largest(wanted, shaken, names)[1]
+    return _largest(wanted, shaken, names, scales)[1]
