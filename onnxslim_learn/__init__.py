@@ -1,0 +1,56 @@
+"""onnxslim-learn: find what an ONNX model can lose, and write the smaller, verified model.
+
+>>> import onnxslim_learn as osl
+>>> found = osl.analyze("model.onnx")
+>>> plan = osl.plan(found, {"macs": 0.5})
+>>> osl.slim(found, plan).save("slim.onnx")
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxslim_learn.api import Analysis, Slimmed, analyze, example_inputs, plan, slim, slim_to, verify, why
+    from onnxslim_learn.costs.measure import measure as profile
+    from onnxslim_learn.errors import InputError, PlanError, SlimError, TargetError, VerifyError
+    from onnxslim_learn.plans import Plan
+
+_WHERE = {
+    # the work flow
+    **dict.fromkeys(
+        ["Analysis", "Slimmed", "analyze", "example_inputs", "plan", "slim", "slim_to", "verify", "why"], "api"
+    ),
+    # data
+    "Plan": "plans",
+    # latency
+    "profile": "costs.measure",
+    # errors
+    **dict.fromkeys(["InputError", "PlanError", "SlimError", "TargetError", "VerifyError"], "errors"),
+}
+
+__all__ = [
+    "Analysis",
+    "InputError",
+    "Plan",
+    "PlanError",
+    "SlimError",
+    "Slimmed",
+    "TargetError",
+    "VerifyError",
+    "analyze",
+    "example_inputs",
+    "plan",
+    "profile",
+    "slim",
+    "slim_to",
+    "verify",
+    "why",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use, so that importing the package costs nothing."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_WHERE[name]}")
+    return getattr(module, "measure" if name == "profile" else name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,15 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxslim_learn.costs import cost
-from onnxslim_learn.errors import InputError, PlanError, VerifyError
+from onnxslim_learn.errors import InputError, PlanError, TargetError, VerifyError
+from onnxslim_learn.graph import explain
 from onnxslim_learn.graph import groups as grouping
 from onnxslim_learn.graph.coupling import Coupling, Group, Removal, couple, removal
 from onnxslim_learn.graph.load import Graph, load
 from onnxslim_learn.plans import Plan
-from onnxslim_learn.rewrite import save, verify as checking
+from onnxslim_learn.rewrite import save
+from onnxslim_learn.rewrite import verify as checking
+from onnxslim_learn.rewrite.inputs import random_inputs
 from onnxslim_learn.rewrite.slim import kept_positions
 from onnxslim_learn.rewrite.slim import slim as rewrite
 from onnxslim_learn.select import budget, criteria
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-Progress = "Callable[[float], None]"
+TRIES = 4  # a file's overhead changes by a few bytes with its sizes
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ def plan(
     multiple: int = 1,
     protect: Sequence[str] = (),
     progress: Callable[[float], None] = lambda share: None,
+    slack: float = 0.0,
 ) -> Plan:
     """Choose what to keep so that every target is met from below.
 
@@ -119,6 +123,7 @@ def plan(
         multiple: Widths are multiples of this where the group is wide enough.
         protect: Regular expressions; groups they find stay whole.
         progress: Called with the share done.
+        slack: Bytes to stay below a bound on bytes.
 
     Raises:
         InputError: If an argument does not fit.
@@ -126,7 +131,7 @@ def plan(
     """
     if multiple < 1:
         raise InputError(f"--multiple {multiple}: expected a positive number. Use 1 for any width.")
-    bounds = _bounds(analysis, target)
+    bounds = _bounds(analysis, target, slack)
     groups = budget.protected(analysis.groups, protect)
     scores = criteria.scores(analysis.coupling, groups, criterion)
     found = None
@@ -144,7 +149,7 @@ def plan(
 def describe(analysis: Analysis, cut: Removal, made: Mapping[str, Any]) -> Plan:
     """Write a removal down as a plan."""
     coupling = analysis.coupling
-    whole = np.ones(int(coupling.column.max()) + 1, bool)
+    whole = np.ones(coupling.columns, bool)
     whole[coupling.column[~cut.gone]] = False
     kept, widths = {}, {}
     for group in analysis.groups:
@@ -183,7 +188,9 @@ def realize(analysis: Analysis, chosen: Plan) -> Removal:
     for name, kept in chosen.groups.items():
         group = analysis.group(name)
         if group.width != chosen.widths[name]:
-            raise PlanError(f"group {name}: the model has {group.width} units, but the plan {chosen.widths[name]}. Use its own model.")
+            raise PlanError(
+                f"group {name}: it has {group.width} units, but {chosen.widths[name]} in the plan. Use its model."
+            )
         if any(not 0 <= k < group.width for k in kept) or len(set(kept)) != len(kept):
             raise PlanError(f"group {name}: kept indices must be distinct and below {group.width}. Correct the plan.")
         columns += group.units[np.setdiff1d(np.arange(group.width), kept)].tolist()
@@ -192,7 +199,9 @@ def realize(analysis: Analysis, chosen: Plan) -> Removal:
         derived = _tensors(found)
         for name in {*derived, *chosen.tensors}:
             if derived.get(name) != chosen.tensors.get(name):
-                raise PlanError(f"tensor {name}: 'tensors' and 'groups' of the plan disagree. Drop 'tensors' or correct it.")
+                raise PlanError(
+                    f"tensor {name}: 'tensors' and 'groups' of the plan disagree. Drop 'tensors' or correct it."
+                )
     return found
 
 
@@ -239,11 +248,11 @@ class Slimmed:
             found = checking.verify(self.removal, staged, real) if check else None
             if found is not None and not found.passed:
                 raise VerifyError(
-                    f"{target}: output {found.worst_output} differs from the masked original by {found.max_rel_diff:.2e} of its"
-                    f" largest value (allowed {found.tolerance:.0e}). Nothing was written; report this model."
+                    f"{target}: output {found.worst_output} is {found.max_rel_diff:.2e} of its largest value"
+                    f" from the masked original (allowed {found.tolerance:.0e}). Nothing was written."
                 )
             if file_bytes is not None and save.size_on_disk(staged) > file_bytes:
-                raise TooLarge(save.size_on_disk(staged) - file_bytes)
+                raise TooLargeError(save.size_on_disk(staged) - file_bytes)
             save.publish(staged, target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -258,7 +267,7 @@ class Slimmed:
         return staged
 
 
-class TooLarge(VerifyError):
+class TooLargeError(VerifyError):
     """Raised when a written file exceeds its bound; ``args[0]`` is by how many bytes."""
 
 
@@ -272,7 +281,9 @@ def slim(analysis: Analysis, chosen: Plan) -> Slimmed:
     return Slimmed(analysis, chosen, cut, rewrite(cut))
 
 
-def verify(original: Analysis, slimmed: str | Path, chosen: Plan, real: Sequence[Mapping[str, Any]] = ()) -> checking.Verification:
+def verify(
+    original: Analysis, slimmed: str | Path, chosen: Plan, real: Sequence[Mapping[str, Any]] = ()
+) -> checking.Verification:
     """Check that a slimmed file computes what the original computes under the plan's mask.
 
     Raises:
@@ -284,7 +295,7 @@ def verify(original: Analysis, slimmed: str | Path, chosen: Plan, real: Sequence
     return checking.verify(realize(original, chosen), Path(slimmed), real)
 
 
-def _bounds(analysis: Analysis, target: Mapping[str, float]) -> dict[str, tuple[cost.Cost, float]]:
+def _bounds(analysis: Analysis, target: Mapping[str, float], slack: float) -> dict[str, tuple[cost.Cost, float]]:
     """Absolute bounds of cost targets; the bound on file bytes leaves room for everything but weights."""
     before = analysis.price(analysis.whole)
     bounds = {}
@@ -292,19 +303,84 @@ def _bounds(analysis: Analysis, target: Mapping[str, float]) -> dict[str, tuple[
         if name not in analysis.costs:
             raise InputError(f"--target {name}: expected {', '.join(analysis.costs)}. Use one of them.")
         if not wish > 0 or not np.isfinite(wish):
-            raise InputError(f"--target {name}={wish}: expected a positive number. At most 1 is a fraction, more is absolute.")
-        total, overhead = before[name], 0
+            raise InputError(
+                f"--target {name}={wish}: expected a positive number. At most 1 is a fraction, more is absolute."
+            )
+        total, overhead = before[name], 0.0
         if name == "bytes" and analysis.graph.source is not None:
             total = save.size_on_disk(analysis.graph.source)
-            overhead = max(total - before[name], 0)
+            overhead = max(total - before[name], 0) + slack
         bound = wish * total if wish <= 1 else wish
         bounds[name] = (analysis.costs[name], bound - overhead)
     return bounds
 
 
-def with_less(bounds: Mapping[str, tuple[cost.Cost, float]], excess: float) -> dict[str, tuple[cost.Cost, float]]:
-    """Bounds with less room for bytes."""
-    return {k: (c, b - excess if k == "bytes" else b) for k, (c, b) in bounds.items()}
+def slim_to(
+    analysis: Analysis,
+    target: Mapping[str, float],
+    path: str | Path,
+    *,
+    stage: Callable[[str], Callable[[float], None]] = lambda name: lambda share: None,
+    real: Sequence[Mapping[str, Any]] = (),
+    **settings: Any,
+) -> tuple[Slimmed, checking.Verification]:
+    """Plan, slim, verify and write in one go; a bound on file bytes is met by the file itself.
+
+    Args:
+        analysis: The model.
+        target: See :func:`plan`.
+        path: Where to write.
+        stage: Called with the name of each stage; returns what to call with the share done.
+        real: Real inputs to verify on, beside random ones.
+        **settings: See :func:`plan`.
+
+    Raises:
+        InputError, TargetError, PlanError, VerifyError: See :func:`plan` and :meth:`Slimmed.save`; nothing is written.
+    """
+    limit = _file_limit(analysis, target)
+    slack = 0.0
+    for _ in range(TRIES):
+        chosen = plan(analysis, target, progress=stage("choosing"), slack=slack, **settings)
+        stage("cutting and verifying")
+        slimmed = slim(analysis, chosen)
+        try:
+            found = slimmed.save(path, real=real, file_bytes=limit)
+        except TooLargeError as error:
+            slack += float(error.args[0])
+            continue
+        assert found is not None
+        return slimmed, found
+    raise TargetError(f"target: bytes {round(limit or 0)} cannot be reached by the file. Raise it.")
 
 
-_ = replace
+def _file_limit(analysis: Analysis, target: Mapping[str, float]) -> float | None:
+    """Largest file allowed, in bytes."""
+    if "bytes" not in target or analysis.graph.source is None:
+        return None
+    wish = target["bytes"]
+    return wish * save.size_on_disk(analysis.graph.source) if wish <= 1 else wish
+
+
+def why(analysis: Analysis, question: str) -> list[explain.Step]:
+    """Explain by a path why a group (or parameter axis) cannot go, or why ``axis,axis`` are coupled.
+
+    Raises:
+        InputError: If the question names nothing.
+    """
+    first, comma, second = question.partition(",")
+    if comma:
+        return explain.why_coupled(analysis.coupling, analysis.groups, first.strip(), second.strip())
+    found = [g for g in analysis.groups if g.name == first] or [g for g in analysis.groups if first in g.members]
+    if not found:
+        raise InputError(f"--why {question}: no group or parameter axis has that name. See analyze for the names.")
+    return explain.why_pinned(analysis.coupling, found[0])
+
+
+def example_inputs(model: str | Path, inputs: Mapping[str, Sequence[int]] | None = None) -> dict[str, Any]:
+    """Random inputs that a model accepts, at its nominal sizes.
+
+    Raises:
+        InputError: If the model cannot be used.
+    """
+    found = analyze(model, inputs=inputs)
+    return random_inputs(found.coupling, found.graph.shapes.nominal)

@@ -43,13 +43,19 @@ class Plan:
         try:
             data = json.loads(text)
         except json.JSONDecodeError as error:
-            raise PlanError(f"{where}: not JSON (line {error.lineno}: {error.msg}). Give a plan that slim wrote.") from error
+            raise PlanError(
+                f"{where}: not JSON (line {error.lineno}: {error.msg}). Give a plan that slim wrote."
+            ) from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             found = data.get("format", "no format") if isinstance(data, dict) else type(data).__name__
             raise PlanError(f"{where}: expected format {FORMAT!r}, but found {found!r}. Give a plan that slim wrote.")
         groups, widths = data.get("groups"), data.get("widths")
-        if not _is_index_table(groups) or not isinstance(widths, dict) or set(widths) != set(groups):
-            raise PlanError(f"{where}: 'groups' must map names to lists of indices, with their 'widths'. Write it with slim.")
+        if not (isinstance(groups, dict) and isinstance(widths, dict) and set(widths) == set(groups)) or not _indices(
+            groups
+        ):
+            raise PlanError(
+                f"{where}: 'groups' must map names to lists of indices, with their 'widths'. Write it with slim."
+            )
         return cls(groups, widths, data.get("tensors", {}), data.get("provenance", {}))
 
     @classmethod
@@ -68,8 +74,8 @@ class Plan:
         return cls.from_json(text, str(path))
 
 
-def _is_index_table(groups: Any) -> bool:
-    return isinstance(groups, dict) and all(
+def _indices(groups: dict[str, Any]) -> bool:
+    return all(
         isinstance(kept, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in kept)
         for kept in groups.values()
     )

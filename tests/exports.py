@@ -1,7 +1,8 @@
 """Well-known networks written to ONNX by both exporters of PyTorch.
 
 The nets are randomly initialised and then jittered, so that no normalisation, bias, scale or zero-initialised weight is
-an identity that a wrong rewrite could drop unseen. Needs torch, onnxscript, torchvision and (for BERT) transformers.
+an identity that a wrong rewrite could drop unseen; batch statistics follow the data, so that the signal reaches the
+output. Needs torch, onnxscript, torchvision and (for BERT) transformers.
 
     python -m tests.exports FOLDER [NAME ...]     # every name, or the named ones, by both exporters
 """
@@ -38,7 +39,7 @@ class Network:
         build: Makes the net; called under the seed.
         inputs: Makes its example inputs, by name, for a batch size; called under the seed.
         outputs: The names of its outputs.
-        dynamic: The named axes that stay dynamic, by input.
+        dynamic: The named axes that stay dynamic, by input and output.
         keep_norms: Leave BatchNormalization nodes instead of folding them into the convolutions.
     """
 
@@ -100,33 +101,20 @@ def _tokens(batch: int, length: int = 32) -> Inputs:
     }
 
 
-_PLAIN = (
-    "resnet18",
-    "resnet50",
-    "vgg11_bn",
-    "densenet121",
-    "mobilenet_v2",
-    "mobilenet_v3_large",
-    "efficientnet_b0",
-    "resnext50_32x4d",
-    "squeezenet1_1",
-    "shufflenet_v2_x1_0",
-    "convnext_tiny",
-    "vit_b_16",
-    "swin_t",
-)
-_BATCH = {"image": {0: "batch"}}
-_BATCH_AND_SIZE = {"image": {0: "batch", 2: "height", 3: "width"}}
+_SERVER = ("resnet18", "resnet50", "resnext50_32x4d", "vgg11_bn", "densenet121", "convnext_tiny", "vit_b_16", "swin_t")
+_MOBILE = ("mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "squeezenet1_1", "shufflenet_v2_x1_0")
+_BATCH = {"image": {0: "batch"}, "output": {0: "batch"}}
+_BATCH_AND_SIZE = {"image": {0: "batch", 2: "height", 3: "width"}, "output": {0: "batch"}}
 _BERT = partial(Network, _Bert, _tokens, ("hidden", "pooled"))
-_BATCH_AND_LENGTH = {name: {0: "batch", 1: "sequence"} for name in ("input_ids", "attention_mask", "token_type_ids")}
+_LENGTHS = {key: {0: "batch", 1: "sequence"} for key in ("input_ids", "attention_mask", "token_type_ids", "hidden")}
 
 NAMES: dict[str, Network] = {
-    **{name: Network(partial(_vision, name), _image) for name in _PLAIN},
+    **{name: Network(partial(_vision, name), _image) for name in (*_SERVER, *_MOBILE)},
     "googlenet": Network(
         partial(_vision, "googlenet", aux_logits=False, transform_input=False, init_weights=False), _image
     ),
     "bert": _BERT(),
-    "bert_dyn": _BERT(dynamic=_BATCH_AND_LENGTH),
+    "bert_dyn": _BERT(dynamic={**_LENGTHS, "pooled": {0: "batch"}}),
     "resnet18_dyn": Network(partial(_vision, "resnet18"), _image, dynamic=_BATCH),
     "mobilenet_v3_large_dyn": Network(partial(_vision, "mobilenet_v3_large"), _image, dynamic=_BATCH),
     "efficientnet_b0_dyn": Network(partial(_vision, "efficientnet_b0"), _image, dynamic=_BATCH_AND_SIZE),
@@ -135,13 +123,8 @@ NAMES: dict[str, Network] = {
 
 
 @torch.no_grad()
-def jitter(net: nn.Module) -> None:
-    """Randomise in place the statistics, the biases and every parameter whose elements are all equal."""
-    for name, buffer in net.named_buffers():
-        if name.endswith("running_mean"):
-            buffer.normal_(0, 0.2)
-        elif name.endswith("running_var"):
-            buffer.uniform_(0.5, 1.5)
+def jitter(net: nn.Module, inputs: Inputs) -> None:
+    """Randomise in place biases, constant parameters and, around what the inputs give, the batch statistics."""
     for name, parameter in net.named_parameters():
         first = parameter.flatten()[0]
         constant = bool((parameter == first).all())
@@ -150,6 +133,20 @@ def jitter(net: nn.Module) -> None:
         elif constant:  # the scales of normalisations and of residual branches
             parameter.uniform_(0.5, 1.5)
 
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(_measure) for norm in norms]
+    if hooks:
+        net(*inputs.values())
+    for hook in hooks:
+        hook.remove()
+
+
+def _measure(norm: nn.BatchNorm2d, arguments: tuple[Tensor]) -> None:
+    """Set the statistics of a normalisation to those of its input, within about a factor."""
+    variance, mean = torch.var_mean(arguments[0], (0, 2, 3))
+    norm.running_mean.copy_(mean + variance.sqrt() * torch.empty_like(mean).normal_(0, 0.2))
+    norm.running_var.copy_(variance * torch.empty_like(mean).uniform_(0.5, 1.5))
+
 
 def build(name: str, *, seed: int = 0) -> tuple[nn.Module, Inputs]:
     """Make the jittered net called ``name``, in evaluation mode, and example inputs for it."""
@@ -157,7 +154,7 @@ def build(name: str, *, seed: int = 0) -> tuple[nn.Module, Inputs]:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         net = network.build().eval()
-        jitter(net)
+        jitter(net, network.inputs(4))
         return net, network.inputs(2 if network.dynamic else 1)
 
 
@@ -178,22 +175,17 @@ def export(name: str, exporter: Exporter, path: Path, *, seed: int = 0) -> Path:
     options: dict[str, Any] = {"input_names": list(inputs), "output_names": list(network.outputs)}
     if exporter == "legacy":
         options |= {"opset_version": LEGACY_OPSET, "do_constant_folding": not network.keep_norms}
-        options |= {"dynamic_axes": _with_batch(network)}
+        options |= {"dynamic_axes": network.dynamic}
         if network.keep_norms:
             options["training"] = torch.onnx.TrainingMode.PRESERVE
     else:
         size = sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
         options |= {"external_data": size > EXTERNAL_BYTES, "optimize": not network.keep_norms, "verbose": False}
-        options |= {"dynamic_shapes": network.dynamic or None}
+        options |= {"dynamic_shapes": tuple(network.dynamic.get(key) for key in inputs)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(net, tuple(inputs.values()), target, dynamo=exporter == "dynamo", **options)
     return target
-
-
-def _with_batch(network: Network) -> dict[str, dict[int, str]]:
-    """The dynamic axes with the batch of the outputs, which the tracing exporter wants named too."""
-    return {**network.dynamic, **{name: {0: "batch"} for name in network.outputs}} if network.dynamic else {}
 
 
 if __name__ == "__main__":

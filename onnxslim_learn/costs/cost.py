@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from onnxslim_learn.graph.coupling import Coupling
-    from onnxslim_learn.graph.layout import Digit, Labels
+    from onnxslim_learn.graph.ledger import Digit, Labels
 
 Array = np.ndarray[Any, Any]
 
@@ -170,7 +170,11 @@ def _sizes(coupling: Coupling, *, bits: bool) -> Iterable[tuple[str, int, Sequen
         per = value.const_value.dtype.bitwidth if bits else 1
         size = int(np.prod(value.const_value.shape, dtype=np.int64))
         coefficient = size // max(labelled, 1) * per
-        yield name, coefficient // 8 if bits and coefficient % 8 == 0 else coefficient / 8 if bits else coefficient, digits  # type: ignore[misc]
+        yield (
+            name,
+            coefficient // 8 if bits and coefficient % 8 == 0 else coefficient / 8 if bits else coefficient,
+            digits,
+        )  # type: ignore[misc]
 
 
 def parameters(coupling: Coupling) -> Mapping[str, Any]:

@@ -63,9 +63,10 @@ def _reshape(node: ir.Node, x: Array, shape: Array) -> Array:
 def slice_arguments(node: ir.Node, args: Sequence[Array | None], rank: int) -> list[slice]:
     """The Python slice of every axis for a Slice node, from inputs (opset 10) or attributes (before)."""
     if "starts" in node.attributes:
-        starts, ends = node.attributes["starts"].as_ints(), node.attributes["ends"].as_ints()
-        axes = node.attributes.get_ints("axes", None) or range(len(starts))
-        steps: Sequence[int] = [1] * len(starts)
+        starts, ends = list(node.attributes["starts"].as_ints()), list(node.attributes["ends"].as_ints())
+        listed = node.attributes.get("axes")
+        axes: Sequence[int] = range(len(starts)) if listed is None else listed.as_ints()
+        steps = [1] * len(starts)
     else:
         starts, ends = [int(v) for v in args[0].reshape(-1)], [int(v) for v in args[1].reshape(-1)]  # type: ignore[union-attr]
         given = args[2] if len(args) > 2 else None
@@ -138,6 +139,7 @@ EVALUATE: dict[str, Callable[..., Array]] = {
     "Not": _plain(np.logical_not),
     "Where": _plain(np.where),
     "Range": _plain(lambda a, b, c: np.arange(a, b, c, dtype=a.dtype)),
+    "NonZero": _plain(lambda x: np.stack(np.nonzero(x)).astype(np.int64)),
     "Concat": lambda node, *args: np.concatenate(args, node.attributes["axis"].as_int()),
     "Gather": lambda node, x, i: np.take(x, i, node.attributes.get_int("axis", 0)),
     "Unsqueeze": _unsqueeze,
@@ -157,26 +159,31 @@ EVALUATE: dict[str, Callable[..., Array]] = {
 
 def evaluate(node: ir.Node, sample: Sample) -> bool:
     """Evaluate a node if it is shape arithmetic; stores its outputs in the sample and says whether it did."""
-    if node.domain not in ("", "ai.onnx"):
-        return False
     names = [None if value is None else str(value.name) for value in node.inputs]
+    if node.domain not in ("", "ai.onnx") or not names:
+        return False
     if node.op_type in ("Shape", "Size"):
         shape = sample.shape.get(str(names[0]))
-        if shape is None:
-            return False
-        start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
-        array = np.array(shape[start:end] if node.op_type == "Shape" else math.prod(shape), np.int64)
-        return _store(sample, [str(node.outputs[0].name)], [array], derived=True)
-    if any(name is not None and name not in sample.value for name in names) or not names:
+        return (
+            shape is not None
+            and names[0] not in sample.loose
+            and _store(sample, node, [_shape(node, shape)], derived=True)
+        )
+    if any(name is not None and name not in sample.value for name in names):
         return False
     arrays = [None if name is None else sample.value[name] for name in names]
     derived = any(name in sample.derived for name in names)
-    if not derived and any(a is not None and not np.issubdtype(a.dtype, np.integer) and a.dtype != np.bool_ for a in arrays):
+    if not derived and any(array is not None and array.dtype.kind not in "iub" for array in arrays):
         return False
     results = _compute(node, arrays)
     if results is None or any(result.size > LARGEST for result in results):
         return False
-    return _store(sample, [str(value.name) for value in node.outputs], results, derived=derived)
+    return _store(sample, node, results, derived=derived)
+
+
+def _shape(node: ir.Node, shape: tuple[int, ...]) -> Array:
+    start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
+    return np.array(shape[start:end] if node.op_type == "Shape" else math.prod(shape), np.int64)
 
 
 def _compute(node: ir.Node, arrays: list[Array | None]) -> list[Array] | None:
@@ -194,8 +201,9 @@ def _compute(node: ir.Node, arrays: list[Array | None]) -> list[Array] | None:
         return None
 
 
-def _store(sample: Sample, names: list[str], arrays: list[Array], *, derived: bool) -> bool:
-    for name, array in zip(names, arrays, strict=True):
+def _store(sample: Sample, node: ir.Node, arrays: list[Array], *, derived: bool) -> bool:
+    for output, array in zip(node.outputs, arrays, strict=True):
+        name = str(output.name)
         sample.value[name], sample.shape[name] = array, array.shape
         sample.dtype[name] = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
         if derived:

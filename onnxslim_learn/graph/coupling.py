@@ -18,7 +18,8 @@ from scipy.sparse.csgraph import connected_components
 
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.graph import operators
-from onnxslim_learn.graph.layout import Digit, Grid, Labels, Ledger, Pin, Relation, Value, row_atoms
+from onnxslim_learn.graph.layout import over, row_atoms
+from onnxslim_learn.graph.ledger import Digit, Labels, Ledger, Pin, Relation, Value
 from onnxslim_learn.graph.site import Records, Site
 
 if TYPE_CHECKING:
@@ -89,6 +90,11 @@ class Coupling:
         """Number of classes."""
         return len(self.column)
 
+    @property
+    def columns(self) -> int:
+        """Number of columns."""
+        return int(self.column.max()) + 1
+
     @cached_property
     def membership(self) -> Any:
         """Sparse matrix, cells × rows, over classes."""
@@ -105,7 +111,7 @@ class Coupling:
     def pinned(self) -> tuple[Labels, Labels]:
         """For every class and every column the index of a pin that holds it, or -1."""
         classes = np.full(self.size, -1, np.int64)
-        columns = np.full(int(self.column.max()) + 1, -1, np.int64)
+        columns = np.full(self.columns, -1, np.int64)
         for index in range(len(self.ledger.pins) - 1, -1, -1):
             pin = self.ledger.pins[index]
             atoms = self.strong[pin.atoms[pin.atoms > 0]]
@@ -151,15 +157,15 @@ class Coupling:
         classes, columns = self.pinned
         if (gone & (classes >= 0)).any():
             pin = self.ledger.pins[int(classes[gone & (classes >= 0)][0])]
-            found.append(f"{self._where(pin.node)}: removes positions pinned because it {pin.reason}")
+            found.append(f"{self.where(pin.node)}: removes positions pinned because it {pin.reason}")
         rowless = gone & ((self.membership @ (gone & self.is_row).astype(np.int32)) == 0)
         if (rowless & (columns[self.column] >= 0)).any():
             pin = self.ledger.pins[int(columns[self.column[rowless]].max())]
-            found.append(f"{self._where(pin.node)}: removes single positions pinned because it {pin.reason}")
+            found.append(f"{self.where(pin.node)}: removes single positions pinned because it {pin.reason}")
         found += self._uneven(gone) + self._misaligned(gone)
         for node, atoms in self.ledger.some:
             if gone[self.strong[atoms]].all() and (atoms > 0).all():
-                found.append(f"{self._where(node)}: nothing would be left of a part")
+                found.append(f"{self.where(node)}: nothing would be left of a part")
         for name in self.graph.initializers:
             for axis in self.values[name].axes if name in self.values else ():
                 for digit in axis:
@@ -176,7 +182,7 @@ class Coupling:
                 alive &= ~self.removed(rows, gone)
             counts = kept.sum(axis=1)[alive]
             if len(counts) and (counts.min() != counts.max() or counts.min() < grid.least):
-                found.append(f"{self._where(grid.node)}: rows would keep {counts.min()} to {counts.max()} positions")
+                found.append(f"{self.where(grid.node)}: rows would keep {counts.min()} to {counts.max()} positions")
         return found
 
     def _misaligned(self, gone: Mask) -> list[str]:
@@ -186,10 +192,11 @@ class Coupling:
             a, b = self.strong[relation.a], self.strong[relation.b]
             wrong = (gone[a] != gone[b]) & ~by_row[a] & ~by_row[b]
             if wrong.any():
-                found.append(f"{self._where(relation.node)}: positions that meet would not go together")
+                found.append(f"{self.where(relation.node)}: positions that meet would not go together")
         return found
 
-    def _where(self, node: int) -> str:
+    def where(self, node: int) -> str:
+        """A node in words."""
         nodes = self.graph.nodes
         return f"node {nodes[node].name} ({nodes[node].op_type})" if 0 <= node < len(nodes) else "model"
 
@@ -297,19 +304,15 @@ class Removal:
 
     def keep_all(self, value: Value, axis: int) -> Mask:
         """Which positions of an axis of several digits, independent of other axes, stay."""
-        own = {d.key for d in value.axes[axis]}
-        total = np.ones(1, bool)
-        shape = [d.size for d in value.axes[axis]]
         keys = [d.key for d in value.axes[axis]]
-        total = np.ones(shape, bool)
+        sizes = {d.key: d.size for d in value.axes[axis]}
+        total = np.ones(list(sizes.values()), bool)
         for digit in value.axes[axis]:
             if digit.labels is None:
                 continue
-            if any(k not in own for k in digit.deps):
+            if any(k not in sizes for k in digit.deps):
                 raise PlanError("an axis keeps other positions for every row of another axis. Report this model.")
-            order = [*digit.deps, digit.key]
-            kept = self.kept(digit).transpose(sorted(range(len(order)), key=lambda i: keys.index(order[i])))
-            total &= kept.reshape([s if k in order else 1 for k, s in zip(keys, shape, strict=True)])
+            total &= over(self.kept(digit), [*digit.deps, digit.key], keys, sizes)
         return total.reshape(-1)
 
 
@@ -319,15 +322,10 @@ def removal(coupling: Coupling, columns: Iterable[int]) -> Removal:
     Raises:
         PlanError: If it breaks a constraint.
     """
-    chosen = np.zeros(int(coupling.column.max()) + 1, bool)
+    chosen = np.zeros(coupling.columns, bool)
     chosen[list(columns)] = True
     gone = coupling.close(chosen)
     faults = coupling.faults(gone)
     if faults:
         raise PlanError(f"{faults[0]}. Choose other positions.")
     return Removal(coupling, gone)
-
-
-def grids_of(coupling: Coupling) -> list[Grid]:
-    """The grids that have several rows."""
-    return [grid for grid in coupling.ledger.grids if len(grid.cells) > 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,20 @@ import numpy as np
 from onnxslim_learn.graph.coupling import Coupling, Group
 
 if TYPE_CHECKING:
-    from onnxslim_learn.graph.layout import Labels
+    from onnxslim_learn.graph.ledger import Labels
+
+Codes = np.ndarray[Any, np.dtype[np.uint64]]
+
+NEVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Place:
+    """A label array in which columns occur: a parameter axis, or (unnamed) fresh atoms such as rows."""
+
+    name: str
+    columns: Labels
+    positions: Labels
 
 
 def find(coupling: Coupling) -> list[Group]:
@@ -18,96 +32,104 @@ def find(coupling: Coupling) -> list[Group]:
     Columns that occur in the same label arrays and have the same pin are one group: its units are exchangeable but
     for the rows they sit in.
     """
-    places, names = _places(coupling)
-    columns = int(coupling.column.max()) + 1
-    random = np.random.default_rng(0)
-    signature = np.zeros(columns, np.uint64)
-    first = np.full(columns, np.iinfo(np.int64).max)
-    order = np.full(columns, np.iinfo(np.int64).max)
-    for number, labels in enumerate(places):
-        atoms = labels.reshape(-1)
-        atoms = atoms[atoms > 0]
-        found, where = np.unique(coupling.column[coupling.strong[atoms]], return_index=True)
-        signature[found] += random.integers(1, 2**63, dtype=np.uint64)
-        fresh = first[found] == np.iinfo(np.int64).max
-        first[found[fresh]], order[found[fresh]] = number, where[fresh]
-    used = np.flatnonzero(signature)
-    _, pinned = coupling.pinned
-    key = np.stack([signature[used].astype(np.uint64), (pinned[used] + 1).astype(np.uint64)], axis=1)
-    _, label = np.unique(key, axis=0, return_inverse=True)
-    label = label.reshape(-1)
-    strata = _strata(coupling, columns)
-    rows = np.zeros(columns, bool)
+    places = _places(coupling)
+    first, position = _first_occurrence(coupling, places)
+    label, used = _same_places(coupling, places)
+    strata = _strata(coupling)
+    rows = np.zeros(coupling.columns, bool)
     rows[coupling.column[coupling.is_row]] = True
-    members: dict[int, list[str]] = {}
-    for number, labels in enumerate(places):
-        if names[number]:
-            atoms = labels.reshape(-1)
-            touched = np.zeros(columns, bool)
-            touched[coupling.column[coupling.strong[atoms[atoms > 0]]]] = True
-            for group in np.unique(label[touched[used]]):
-                members.setdefault(int(group), []).append(names[number])
-    groups = []
+    members = _members(places, label, used)
+    groups: list[Group] = []
     taken: set[str] = set()
-    for group in range(int(label.max()) + 1 if len(label) else 0):
-        units = used[label == group]
-        units = units[np.lexsort((order[units], first[units]))]
-        pin = None if pinned[units[0]] < 0 else coupling.ledger.pins[int(pinned[units[0]])]
-        own = members.get(group, [])
-        name = _name(coupling, places, names, first, order, units, own, bool(rows[units].all()))
+    _, pins = coupling.pinned
+    for number in range(int(label.max(initial=-1)) + 1):
+        units = used[label == number]
+        ordered = units[np.lexsort((position[units], first[units]))]
+        own = members.get(number, [])
+        place = places[first[ordered[0]]]
+        name = _name(place, ordered, int(position[ordered[0]])) if own else _row_name(coupling, places, ordered)
         while name in taken:
             name += "'"
         taken.add(name)
-        parts = tuple(np.flatnonzero(strata[units] == s) for s in np.unique(strata[units]))
-        groups.append((int(first[units[0]]), Group(name, units, tuple(own), parts, bool(rows[units].all()), pin)))
-    return [group for _, group in sorted(groups, key=lambda item: item[0])]
+        parts = tuple(np.flatnonzero(strata[ordered] == s) for s in np.unique(strata[ordered]))
+        pin = None if pins[ordered[0]] < 0 else coupling.ledger.pins[int(pins[ordered[0]])]
+        groups.append(Group(name, ordered, tuple(own), parts, bool(rows[ordered].all()), pin))
+    return sorted(groups, key=lambda group: int(first[group.units[0]]))
 
 
-def _places(coupling: Coupling) -> tuple[list[Labels], list[str]]:
-    """Label arrays in which atoms occur: parameter axes by name first, then rows and other fresh ones unnamed."""
-    places: list[Labels] = []
-    names: list[str] = []
-    for name in coupling.graph.initializers:
-        if name in coupling.values:
-            for axis, digits in enumerate(coupling.values[name].axes):
-                for digit in digits:
-                    if digit.labels is not None:
-                        places.append(digit.labels)
-                        names.append(f"{name}:{axis}")
-    for _, labels in coupling.ledger.leaves:
-        places.append(labels)
-        names.append("")
-    return places, names
+def _places(coupling: Coupling) -> list[Place]:
+    """Parameter axes by name first, then fresh atoms."""
+    named = [
+        (f"{name}:{axis}", digit.labels)
+        for name in coupling.graph.initializers
+        if name in coupling.values
+        for axis, digits in enumerate(coupling.values[name].axes)
+        for digit in digits
+        if digit.labels is not None
+    ]
+    found = []
+    for name, labels in [*named, *(("", labels) for _, labels in coupling.ledger.leaves)]:
+        atoms = labels.reshape(-1)
+        columns, positions = np.unique(coupling.column[coupling.strong[atoms[atoms > 0]]], return_index=True)
+        found.append(Place(name, columns, positions))
+    return found
 
 
-def _strata(coupling: Coupling, columns: int) -> Any:
+def _first_occurrence(coupling: Coupling, places: list[Place]) -> tuple[Labels, Labels]:
+    """For every column, the first place it occurs in and where there."""
+    first, position = np.full(coupling.columns, NEVER), np.full(coupling.columns, NEVER)
+    for number, place in enumerate(places):
+        fresh = first[place.columns] == NEVER
+        first[place.columns[fresh]], position[place.columns[fresh]] = number, place.positions[fresh]
+    return first, position
+
+
+def _same_places(coupling: Coupling, places: list[Place]) -> tuple[Labels, Labels]:
+    """A label per occurring column, equal where columns occur in the same places and have the same pin."""
+    random = np.random.default_rng(0)
+    signature: Codes = np.zeros(coupling.columns, np.uint64)
+    for place in places:
+        signature[place.columns] += random.integers(1, 2**63, dtype=np.uint64)
+    used = np.flatnonzero(signature)
+    pins = (coupling.pinned[1][used] + 1).astype(np.uint64)
+    _, label = np.unique(np.stack([signature[used], pins], axis=1), axis=0, return_inverse=True)
+    return label.reshape(-1), used
+
+
+def _strata(coupling: Coupling) -> Codes:
     """A number per column: equal where columns sit in the same rows of all grids."""
     random = np.random.default_rng(1)
-    strata = np.zeros(columns, np.uint64)
+    strata: Codes = np.zeros(coupling.columns, np.uint64)
     for grid in coupling.ledger.grids:
         if len(grid.cells) > 1:
             codes = random.integers(1, 2**63, len(grid.cells), dtype=np.uint64)
-            cells = np.where(grid.cells > 0, coupling.column[coupling.strong[grid.cells]], -1)
-            row = np.broadcast_to(np.arange(len(cells))[:, None], cells.shape)
-            pairs = np.unique(np.stack([cells.reshape(-1), row.reshape(-1)], axis=1), axis=0)
-            pairs = pairs[pairs[:, 0] >= 0]
+            row, where = np.nonzero(grid.cells > 0)
+            columns = coupling.column[coupling.strong[grid.cells[row, where]]]
+            pairs = np.unique(np.stack([columns, row], axis=1), axis=0)
             np.add.at(strata, pairs[:, 0], codes[pairs[:, 1]])
     return strata
 
 
-def _name(
-    coupling: Coupling, places: Any, names: Any, first: Any, order: Any, units: Any, own: list[str], rows: bool
-) -> str:
-    """A stable name: the first parameter axis, its rows' count, and the first position where the axis is shared."""
-    if own:
-        place = int(first[units[0]])
-        base = names[place] or own[0]
-        whole = len(np.unique(coupling.column[coupling.strong[places[place].reshape(-1)]])) == len(units)
-        return base if whole else f"{base}@{int(order[units[0]])}"
-    atoms = places[int(first[units[0]])].reshape(-1)
-    cells = coupling.membership[:, coupling.strong[atoms[atoms > 0]]]
-    inside = np.unique(coupling.column[cells.nonzero()[0]])
-    for place, name in enumerate(names):
-        if name and np.isin(coupling.column[coupling.strong[places[place].reshape(-1)]], inside).any():
-            return f"{name}/{len(units)}"
-    return f"{'rows' if rows else 'fresh'}/{len(units)}"
+def _members(places: list[Place], label: Labels, used: Labels) -> dict[int, list[str]]:
+    """Group label -> names of the parameter axes that carry it."""
+    members: dict[int, list[str]] = {}
+    for place in places:
+        if place.name:
+            for group in np.unique(label[np.searchsorted(used, place.columns)]):
+                members.setdefault(int(group), []).append(place.name)
+    return members
+
+
+def _name(place: Place, units: Labels, position: int) -> str:
+    """The first parameter axis, and the first position there if others share it."""
+    return place.name if len(place.columns) == len(units) else f"{place.name}@{position}"
+
+
+def _row_name(coupling: Coupling, places: list[Place], rows: Labels) -> str:
+    """The first parameter axis that carries cells of the rows, and how many rows there are."""
+    chosen = np.isin(coupling.column, rows)
+    inside = np.unique(coupling.column[coupling.membership[:, np.flatnonzero(chosen)].nonzero()[0]])
+    for place in places:
+        if place.name and np.isin(place.columns, inside).any():
+            return f"{place.name}/{len(rows)}"
+    return f"fresh/{len(rows)}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxslim_learn.graph import layout
-from onnxslim_learn.graph.layout import Axis, Digit, Ledger, Value
+from onnxslim_learn.graph.ledger import Axis, Digit, Ledger, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,8 +118,8 @@ def _same_structure(ledger: Ledger, operands: list[Operand]) -> list[Operand]:
     ready = []
     for operand in operands:
         value = Value(tuple(axis or () for axis in operand.axes))
-        for a, letter in enumerate(operand.letters):
-            if letter in differing:
+        for a, own in enumerate(operand.letters):
+            if own in differing:
                 value = layout.fuse(ledger, value, a)
         axes = tuple(None if old is None else new for old, new in zip(operand.axes, value.axes, strict=True))
         ready.append(replace(operand, axes=axes))

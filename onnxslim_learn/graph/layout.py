@@ -1,10 +1,6 @@
-"""Axis layouts: labels on digits, and the few moves operators make with them.
+"""The few moves that operators make with axis layouts: split, fuse, regroup, permute, take, drop.
 
-A *digit* is a named mixed-radix factor of an axis; an axis is a tuple of digits, outermost first, and a size-1 axis has
-none. A labelled digit carries one integer *atom* per index: what can be removed. A digit's labels may depend on outer
-digits of the same value: splitting C into (H, D) gives H fresh row atoms and D cell labels that depend on H.
-
-Every move appends relations between atoms to a ledger; nothing is solved here.
+Every move appends relations between atoms to the ledger; nothing is solved here.
 """
 
 from __future__ import annotations
@@ -12,182 +8,24 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.graph.ledger import Axis, Digit, Grid, Labels, Ledger, Pin, Relation, Value
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-Labels = np.ndarray[Any, np.dtype[np.int64]]
+__all__ = ["Axis", "Digit", "Grid", "Labels", "Ledger", "Pin", "Relation", "Value"]
 
-PINNED = 0  # the atom of positions that can never go
+Array = np.ndarray[Any, Any]
+
 LARGEST = 1 << 22  # atoms in one label array; beyond, a fused axis is pinned instead
 
 
-@dataclass(frozen=True, slots=True)
-class Digit:
-    """One factor of an axis.
-
-    Attributes:
-        key: Identity within its value.
-        size: Number of indices.
-        labels: Atoms, shape ``(*sizes of deps, size)``, or ``None`` for a free digit (batch, space, tokens).
-        deps: Keys of the digits of the same value that the labels depend on.
-    """
-
-    key: int
-    size: int
-    labels: Labels | None = None
-    deps: tuple[int, ...] = ()
-
-
-Axis = tuple[Digit, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """The layout of a tensor: one tuple of digits per axis."""
-
-    axes: tuple[Axis, ...]
-
-    @property
-    def digits(self) -> dict[int, Digit]:
-        """All digits by key, in axis order."""
-        return {digit.key: digit for axis in self.axes for digit in axis}
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes of the axes."""
-        return tuple(math.prod(d.size for d in axis) for axis in self.axes)
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """Pairs of atoms related by one node: ``a`` and ``b`` are arrays of equal shape."""
-
-    node: int
-    a: Labels
-    b: Labels
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """Atoms that cannot go. Weak: not as a column, though a whole row still can."""
-
-    node: int
-    atoms: Labels
-    reason: str
-    weak: bool
-    axis: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """Cells of which kept rows must keep equal counts, and ``least`` at least.
-
-    ``cells`` is rows × n; a row is kept while none of its atoms, one per array of ``rows``, is removed.
-    """
-
-    node: int
-    cells: Labels
-    rows: tuple[Labels, ...]
-    least: int = 1
-
-
-@dataclass
-class Ledger:
-    """Fresh atoms and the relations between them, in the order operators state them.
-
-    Attributes:
-        node: Index of the node now being laid out; every relation remembers it.
-        strong: Removed together, always.
-        weak: Removed together as a column; a row removal ignores it.
-        member: ``a`` is a cell of row ``b``.
-        pins: What cannot go and why.
-        grids: Rows that keep equal counts.
-        some: Sets of atoms of which one at least must stay.
-        leaves: Label arrays as they were created, with a description of where.
-    """
-
-    node: int = -1
-    count: int = 1
-    strong: list[Relation] = field(default_factory=list)
-    weak: list[Relation] = field(default_factory=list)
-    member: list[Relation] = field(default_factory=list)
-    pins: list[Pin] = field(default_factory=list)
-    grids: list[Grid] = field(default_factory=list)
-    some: list[tuple[int, Labels]] = field(default_factory=list)
-    leaves: list[tuple[int, Labels]] = field(default_factory=list)
-    splits: dict[tuple[int, int, bytes], Labels] = field(default_factory=dict)
-    keys: Any = field(default_factory=itertools.count)
-
-    def fresh(self, *shape: int) -> Labels:
-        """New atoms in an array of the given shape."""
-        size = math.prod(shape)
-        labels = np.arange(self.count, self.count + size, dtype=np.int64).reshape(shape)
-        self.count += size
-        self.leaves.append((self.node, labels))
-        return labels
-
-    def digit(self, size: int, labels: Labels | None = None, deps: Sequence[int] = ()) -> Digit:
-        """A digit with a new key; labels that are all pinned make it free."""
-        if labels is not None and not labels.any():
-            labels = None
-        return Digit(next(self.keys), size, labels, tuple(deps) if labels is not None else ())
-
-    def axis(self, size: int) -> Axis:
-        """A free axis."""
-        return (self.digit(size),) if size != 1 else ()
-
-    def free(self, shape: Iterable[int]) -> Value:
-        """A value with no labels."""
-        return Value(tuple(self.axis(size) for size in shape))
-
-    def tie(self, a: Labels, b: Labels) -> None:
-        """State that ``a`` and ``b`` (broadcast against each other) are removed together, always."""
-        self._relate(self.strong, a, b)
-
-    def tie_columns(self, a: Labels, b: Labels) -> None:
-        """State that ``a`` and ``b`` are removed together except where a whole row goes."""
-        self._relate(self.weak, a, b)
-
-    def place(self, cells: Labels, rows: Labels) -> None:
-        """State that each cell belongs to the row it is broadcast against."""
-        cells, rows = np.broadcast_arrays(cells, rows)
-        self.member.append(Relation(self.node, cells.reshape(-1), rows.reshape(-1)))
-
-    def pin(self, digit: Digit, reason: str, axis: str = "") -> None:
-        """Forbid removal along a digit: of whole columns only if it depends on rows."""
-        if digit.labels is not None:
-            self.pins.append(Pin(self.node, digit.labels.reshape(-1), reason, bool(digit.deps), axis))
-
-    def pin_axes(self, value: Value, axes: Iterable[int], reason: str) -> None:
-        """Forbid removal along whole axes of a value."""
-        for axis in axes:
-            for digit in value.axes[axis]:
-                self.pin(digit, reason, str(axis))
-
-    def _relate(self, store: list[Relation], a: Labels, b: Labels) -> None:
-        if a is b:
-            return
-        a, b = (array.reshape(-1) for array in np.broadcast_arrays(a, b))
-        differ = a != b
-        if not differ.any():
-            return
-        a, b = a[differ], b[differ]
-        for one, other in ((a, b), (b, a)):
-            pinned = one == PINNED
-            if pinned.any():
-                self.pins.append(Pin(self.node, other[pinned], "meets positions that cannot go", store is self.weak))
-        both = (a != PINNED) & (b != PINNED)
-        if both.any():
-            store.append(Relation(self.node, a[both], b[both]))
-
-
-def over(labels: Labels, own: Sequence[int], target: Sequence[int], sizes: Mapping[int, int]) -> Labels:
-    """Broadcast labels with one axis per key of ``own`` to one axis per key of ``target`` (which has all of them)."""
+def over(labels: Array, own: Sequence[int], target: Sequence[int], sizes: Mapping[int, int]) -> Array:
+    """Broadcast an array with one axis per key of ``own`` to one axis per key of ``target`` (which has all of them)."""
     order = sorted(range(len(own)), key=lambda i: target.index(own[i]))
     shape = [sizes[k] if k in own else 1 for k in target]
     return np.broadcast_to(labels.transpose(order).reshape(shape), [sizes[k] for k in target])
@@ -222,6 +60,8 @@ def split(ledger: Ledger, value: Value, key: int, outer: int) -> Value:
             first, second = ledger.digit(outer), ledger.digit(inner, cells[..., 0, :], digit.deps)
         else:
             rows = _rows(ledger, cells)
+            for outside in row_atoms(value, digit):
+                ledger.place(rows, outside.reshape(*rows.shape[:-1], 1))
             first = ledger.digit(outer, rows, digit.deps)
             second = ledger.digit(inner, cells, (*digit.deps, first.key))
     new[key] = (first, second)
@@ -265,7 +105,7 @@ def fuse_digits(ledger: Ledger, value: Value, run: Axis) -> Value:
     else:
         labels = _fused_labels(ledger, run, outer, sizes)
     flat = ledger.digit(total, labels, outer)
-    new: dict[int, Sequence[Digit]] = {key: () for key in keys}
+    new: dict[int, Sequence[Digit]] = dict.fromkeys(keys, ())
     new[keys[0]] = (flat,)
     for other in value.digits.values():
         if other.key not in keys and any(k in keys for k in other.deps):
@@ -302,7 +142,8 @@ def _fused_labels(ledger: Ledger, run: Axis, outer: tuple[int, ...], sizes: Mapp
 
     def within(digit: Digit) -> Labels:
         full = cells_of(digit)
-        return full[tuple(slice(None) if k in need else slice(0, 1) for k in axes)]
+        picked: Labels = full[tuple([slice(None) if k in need else slice(0, 1) for k in axes])]
+        return picked
 
     ledger.place(cells, within(tops[0]))
     for other in tops[1:]:
@@ -311,7 +152,9 @@ def _fused_labels(ledger: Ledger, run: Axis, outer: tuple[int, ...], sizes: Mapp
     last = axes.index(tops[1].key) if len(tops) == 2 else None
     if last is not None:
         moved = np.moveaxis(cells, last, -1)
-        ledger.grids.append(Grid(ledger.node, moved.reshape(-1, moved.shape[-1]), (np.moveaxis(rows, last, -1)[..., 0].reshape(-1),)))
+        ledger.grids.append(
+            Grid(ledger.node, moved.reshape(-1, moved.shape[-1]), (np.moveaxis(rows, last, -1)[..., 0].reshape(-1),))
+        )
     return np.ascontiguousarray(np.broadcast_to(cells, shape)).reshape(flat_shape)
 
 
@@ -322,7 +165,8 @@ def _depend_on(ledger: Ledger, digit: Digit, run: Axis, flat: Digit, sizes: Mapp
     index = dict(zip(keys, np.unravel_index(np.arange(flat.size), [d.size for d in run]), strict=True))
     rest = tuple(k for k in digit.deps if k not in keys)
     moved = digit.labels.transpose(*(digit.deps.index(k) for k in (*rest, *(k for k in keys if k in digit.deps))), -1)
-    picked = moved[(*(slice(None) for _ in rest), *(index[k] for k in keys if k in digit.deps))]
+    chosen: list[Any] = [slice(None) for _ in rest] + [index[k] for k in keys if k in digit.deps]
+    picked = moved[tuple(chosen)]
     if any(d.labels is not None and d.key not in digit.deps for d in run):
         cells = ledger.fresh(*picked.shape)
         ledger.tie_columns(cells, picked)

@@ -86,7 +86,9 @@ def load(model: str | Path | onnx.ModelProto, inputs: Mapping[str, Sequence[int]
             ir.external_data.set_base_dir(module.graph, source.parent)
         _clean(module)
     except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{source or 'model'}: not a valid ONNX graph ({_first_line(error)}). Run onnx.checker on it.") from error
+        raise InputError(
+            f"{source or 'model'}: not a valid ONNX graph ({_first_line(error)}). Run onnx.checker on it."
+        ) from error
     clones = _unshare(module)
     resolved = shapes.resolve(module, inputs or {})
     shapes.settle(module, resolved)
@@ -138,8 +140,7 @@ def _clean(module: ir.Model) -> None:
     if module.functions:
         passes.InlinePass()(module)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(module)
-    if module.ir_version < 4:
-        module.ir_version = 4  # earlier versions require initializers to be graph inputs
+    module.ir_version = max(module.ir_version, 4)  # earlier versions require initializers to be graph inputs
     passes.RemoveInitializersFromInputsPass()(module)
     passes.TopologicalSortPass()(module)
     passes.RemoveUnusedNodesPass()(module)

@@ -6,36 +6,39 @@ multiply-accumulates. An operator that is not here is opaque: it pins what it to
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from onnxslim_learn.graph import families as f
+from onnxslim_learn.graph import moves as m
 
 if TYPE_CHECKING:
-    from onnxslim_learn.graph.site import Site
+    from collections.abc import Iterable
+
+    from onnxslim_learn.graph.site import Axes, Rule, Site
 
 
-def _axis(default: int = -1) -> Any:
+def _axis(default: int = -1) -> Axes:
     """The single axis given as attribute."""
     return lambda site, rank: [int(site.attr("axis", default)) % rank]
 
 
-def _from_axis(default: int = -1) -> Any:
+def _from_axis(default: int = -1) -> Axes:
     """All axes from the one given as attribute to the last."""
     return lambda site, rank: range(int(site.attr("axis", default)) % rank, rank)
 
 
-def _softmax(site: Site, rank: int) -> Any:
+def _softmax(site: Site, rank: int) -> Iterable[int]:
     """One axis since opset 13; all from ``axis`` (default 1) before."""
     return _axis(-1)(site, rank) if site.version >= 13 else _from_axis(1)(site, rank)
 
 
-def _cumsum(site: Site, rank: int) -> Any:
+def _cumsum(site: Site, rank: int) -> Iterable[int]:
     """The axis given as an input, or all if it is computed."""
     found = site.static(1)
     return range(rank) if found is None else [int(found.reshape(-1)[0])]
 
 
-def _trained(site: Site, rank: int) -> Any:
+def _trained(site: Site, rank: int) -> Iterable[int]:
     """Batch norm in training mode normalises over all axes but the channel."""
     return [a for a in range(rank) if a != 1] if site.attr("training_mode", 0) else []
 
@@ -45,9 +48,9 @@ ELEMENTWISE = """
     Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf
     IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or Pow PRelu Reciprocal Relu Round Selu
     Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor
-""".split()
+""".split()  # noqa: SIM905
 
-TABLE: dict[str, Any] = {
+TABLE: dict[str, Rule] = {
     **dict.fromkeys(ELEMENTWISE, f.elementwise),
     "Dropout": f.first_input,
     "BatchNormalization": f.per_channel(normalised=_trained, affine=True),
@@ -80,25 +83,25 @@ TABLE: dict[str, Any] = {
     **dict.fromkeys(["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"], f.spatial()),
     "Resize": f.resize,
     "Upsample": f.resize,
-    "Reshape": f.reshape,
-    **dict.fromkeys(["Flatten", "Squeeze", "Unsqueeze"], f.regrouped),
-    "Transpose": f.transpose,
-    "DepthToSpace": f.blocks(to_space=True),
-    "SpaceToDepth": f.blocks(to_space=False),
-    "Expand": f.expand,
-    "ConstantOfShape": f.fill,
-    "Tile": f.tile,
-    "Concat": f.concat,
-    "Split": f.split_parts,
-    "Slice": f.slice_axes,
-    "Gather": f.gather,
-    "Pad": f.pad,
+    "Reshape": m.reshape,
+    **dict.fromkeys(["Flatten", "Squeeze", "Unsqueeze"], m.regrouped),
+    "Transpose": m.transpose,
+    "DepthToSpace": m.blocks(to_space=True),
+    "SpaceToDepth": m.blocks(to_space=False),
+    "Expand": m.expand,
+    "ConstantOfShape": m.fill,
+    "Tile": m.tile,
+    "Concat": m.concat,
+    "Split": m.split_parts,
+    "Slice": m.slice_axes,
+    "Gather": m.gather,
+    "Pad": m.pad,
     "Shape": f.shape_of,
     "Size": f.shape_of,
     **dict.fromkeys(["Range", "NonZero", "EyeLike", "RandomNormalLike", "RandomUniformLike"], f.fresh_output),
 }
 
 
-def rule_for(domain: str, op_type: str) -> Any:
+def rule_for(domain: str, op_type: str) -> Rule:
     """The rule of an operator; :func:`onnxslim_learn.graph.families.opaque` for one that has none."""
     return TABLE.get(op_type, f.opaque) if domain in ("", "ai.onnx") else f.opaque

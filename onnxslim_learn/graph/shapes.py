@@ -57,6 +57,7 @@ class Sample:
         dtype: Value name -> ONNX element type number.
         value: Value name -> its value, for small integer tensors and what descends from ``Shape``.
         derived: Names of values that descend from a ``Shape`` or ``Size`` operator.
+        loose: Names of values whose shape depends on data, and of what is computed from them.
     """
 
     inputs: dict[str, Shape]
@@ -64,6 +65,7 @@ class Sample:
     dtype: dict[str, int] = field(default_factory=dict)
     value: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     derived: set[str] = field(default_factory=set)
+    loose: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,8 @@ class Shapes:
         return found[0]
 
     def is_open(self, name: str, axis: int) -> bool:
-        """Whether the size of an axis depends on the input sizes."""
-        return len({sample.shape[name][axis] for sample in self.samples}) > 1
+        """Whether the size of an axis depends on the input sizes, or on data."""
+        return name in self.nominal.loose or len({sample.shape[name][axis] for sample in self.samples}) > 1
 
 
 def resolve(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -> Shapes:
@@ -133,7 +135,9 @@ def _check_overrides(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -
             not isinstance(d, int) or d == s for d, s in zip(declared, shape, strict=True)
         )
         if not fits or any(s < 1 for s in shape):
-            raise InputError(f"--input {name}: the model declares {declared}, but {'x'.join(map(str, shape))} was given.")
+            raise InputError(
+                f"--input {name}: the model declares {declared}, but {'x'.join(map(str, shape))} was given."
+            )
 
 
 def _open_axes(value: ir.Value) -> list[int]:
@@ -231,6 +235,8 @@ def step(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
     if arithmetic.evaluate(node, sample):
         return []
     outputs = [str(value.name) for value in node.outputs if value.name]
+    if any(value is not None and value.name in sample.loose for value in node.inputs):
+        sample.loose.update(outputs)
     if all(name in sample.shape and name in sample.dtype for name in outputs):
         return []
     try:
@@ -242,7 +248,10 @@ def step(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
         inferred = {}
     for name in outputs:
         _note(name, inferred.get(name), sample)
-    return [name for name in outputs if name not in sample.shape]
+    missing = [name for name in outputs if name not in sample.shape]
+    if inferred:  # the operator is known and its inputs are: what is missing depends on data
+        sample.loose.update(missing)
+    return missing
 
 
 def _note(name: str, found: onnx.TypeProto | None, sample: Sample) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from onnxslim_learn.graph import joint, layout
-from onnxslim_learn.graph.layout import Axis, Digit, Ledger, Value
+from onnxslim_learn.graph.ledger import Axis, Digit, Ledger, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -97,6 +98,14 @@ class Records:
     patches: list[Patch] = field(default_factory=list)
     indices: dict[str, int] = field(default_factory=dict)
     opaque: dict[str, int] = field(default_factory=dict)
+
+
+RANK = "abcdefghijklmnop"  # letters of axes counted from the last
+
+
+def aligned(rank: int) -> str:
+    """Letters of the axes of a tensor, such that tensors of other ranks align at the last axis."""
+    return RANK[:rank][::-1]
 
 
 @dataclass
@@ -206,8 +215,10 @@ class Site:
         if not self.sensitive:
             self.pin(value, axes, reason)
 
-    def operand(self, slot: int, letters: Sequence[str | None], view: Sequence[int] = (), parts: Sequence[int] = ()) -> joint.Operand:
-        """An input as an operand of a joint, seen with the axes of ``view`` (of which ``parts`` make up each own axis)."""
+    def operand(
+        self, slot: int, letters: Sequence[str | None], view: Sequence[int] = (), parts: Sequence[int] = ()
+    ) -> joint.Operand:
+        """An input as an operand of a joint, with the axes of ``view``; ``parts`` of them make up each own axis."""
         shape = tuple(view) or self.shape(slot)
         name = str(self.name(slot))
         if name not in self.values and self.node.inputs[slot].is_initializer():  # type: ignore[union-attr]
@@ -221,7 +232,9 @@ class Site:
 
     def join(self, *operands: tuple[int, joint.Operand], reason: str = "") -> joint.Joined:
         """Join inputs, and remember the layouts that initializers adopted."""
-        joined = joint.join(self.ledger, [op for _, op in operands], reason or f"{self.node.op_type} ties it to a free axis")
+        joined = joint.join(
+            self.ledger, [op for _, op in operands], reason or f"{self.node.op_type} ties it to a free axis"
+        )
         for (slot, operand), value in zip(operands, joined.operands, strict=True):
             name = str(self.name(slot))
             if name not in self.values:
@@ -263,3 +276,7 @@ def _unview(value: Value, parts: Sequence[int]) -> Value:
         axes.append(tuple(d for axis in value.axes[end : end + count] for d in axis))
         end += count
     return Value(tuple(axes))
+
+
+Rule = Callable[[Site], None]
+Axes = Callable[[Site, int], Iterable[int]]  # the axes an operator works on, from its node and its input's rank

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxslim_learn.graph.layout import over
 from onnxslim_learn.rewrite import edit
 
 if TYPE_CHECKING:
     from onnxslim_learn.graph.coupling import Removal
-    from onnxslim_learn.graph.layout import Value
+    from onnxslim_learn.graph.ledger import Value
 
 
 def mask(removal: Removal) -> ir.Model:
@@ -46,6 +47,5 @@ def mask_array(value: Value, axes: tuple[int, ...], removal: Removal) -> np.ndar
     keep = np.ones([sizes[k] if k in full else 1 for k in keys], bool)
     for digit in digits:
         own = [*digit.deps, digit.key]
-        kept = removal.kept(digit).transpose(sorted(range(len(own)), key=lambda i: keys.index(own[i])))
-        keep &= kept.reshape([sizes[k] if k in own else 1 for k in keys])
+        keep &= over(removal.kept(digit), own, keys, {k: n if k in own else 1 for k, n in sizes.items()})
     return keep.reshape([math.prod(sizes[d.key] if d.key in full else 1 for d in axis) for axis in value.axes])

@@ -55,7 +55,9 @@ def publish(staged_model: Path, target: Path) -> None:
     try:
         onnx.checker.check_model(str(staged_model))
     except onnx.checker.ValidationError as error:
-        raise VerifyError(f"{target}: onnx.checker refuses the result ({str(error).splitlines()[0]}). Nothing was written.") from error
+        raise VerifyError(
+            f"{target}: onnx.checker refuses the result ({str(error).splitlines()[0]}). Nothing was written."
+        ) from error
     data = staged_model.with_name(f"{staged_model.name}.data")
     if data.exists():
         os.replace(data, target.with_name(data.name))
@@ -80,8 +82,9 @@ def write_text(path: Path, text: str) -> None:
 def size_on_disk(path: Path) -> int:
     """Bytes of a model file and of the external data files it names."""
     proto = onnx.load(path, load_external_data=False)
-    names = {entry.value for t in tensors(proto) for entry in t.external_data if entry.key == "location"}
-    return path.stat().st_size + sum((path.parent / n).stat().st_size for n in names if (path.parent / n).exists())
+    names: set[str] = {entry.value for t in tensors(proto) for entry in t.external_data if entry.key == "location"}
+    files = [path, *(path.parent / name for name in names)]
+    return sum(int(file.stat().st_size) for file in files if file.exists())
 
 
 def tensors(proto: onnx.ModelProto) -> Sequence[onnx.TensorProto]:

@@ -14,11 +14,12 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from onnxslim_learn.errors import PlanError
+from onnxslim_learn.graph.layout import over
 from onnxslim_learn.rewrite import edit
 
 if TYPE_CHECKING:
     from onnxslim_learn.graph.coupling import Coupling, Removal
-    from onnxslim_learn.graph.layout import Digit, Value
+    from onnxslim_learn.graph.ledger import Digit, Value
 
 Array = np.ndarray[Any, Any]
 
@@ -41,17 +42,19 @@ def slim(removal: Removal) -> ir.Model:
         try:
             edit.apply(model.graph, node, patch.make(removal))
         except NotImplementedError as error:
-            raise PlanError(f"node {node.name} ({node.op_type}): cannot state the new sizes. Protect its group.") from error
+            raise PlanError(
+                f"node {node.name} ({node.op_type}): cannot state the new sizes. Protect its group."
+            ) from error
     _restate_shapes(nodes, removal)
     _reunite(model.graph, coupling)
     passes.RemoveUnusedNodesPass()(model)
     return model
 
 
-def kept_positions(removal: Removal, name: str) -> dict[int, list[int]]:
+def kept_positions(removal: Removal, name: str) -> dict[int, list[Any]]:
     """Kept positions of every cut axis of an initializer; an axis uneven over rows is listed over the merged rows."""
     value = removal.coupling.values[name]
-    found = {}
+    found: dict[int, list[Any]] = {}
     for axis, digits in enumerate(value.axes):
         if any(d.labels is not None and not removal.kept(d).all() for d in digits):
             own = {d.key for d in digits}
@@ -107,9 +110,8 @@ def cut(array: Array, layout: Value, removal: Removal) -> Array:
     moved = array.reshape([sizes[k] for k in keys]).transpose([keys.index(k) for k in order])
     mask = np.ones([sizes[k] for k in front], bool)
     for digit in labelled:
-        own = [*digit.deps, digit.key]
-        kept = removal.kept(digit).transpose(sorted(range(len(own)), key=lambda i: front.index(own[i])))
-        mask &= kept.reshape([sizes[k] if k in own else 1 for k in front])
+        own_keys = [*digit.deps, digit.key]
+        mask &= over(removal.kept(digit), own_keys, front, sizes)
     widths = {k: removal.width(layout, d) for k, d in digits.items()}
     picked = moved[mask].reshape([widths[k] for k in order])
     back = picked.transpose([order.index(k) for k in keys])

@@ -60,7 +60,9 @@ def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] 
     coupling = removal.coupling
     shapes = coupling.graph.shapes
     samples: list[Sample] = [shapes.analysis, *([shapes.nominal] if shapes.dynamic else [])]
-    feeds = [inputs.random_inputs(coupling, sample, seed) for seed in range(seeds) for sample in samples[: 1 if seed else 2]]
+    feeds = [
+        inputs.random_inputs(coupling, sample, seed) for seed in range(seeds) for sample in samples[: 1 if seed else 2]
+    ]
     feeds += [dict(f) for f in real]
     with tempfile.TemporaryDirectory() as folder:
         reference = save.staged(mask(removal), "masked.onnx", Path(folder), external=False)
@@ -69,7 +71,9 @@ def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] 
         whole = [_run(original, f) for f in feeds]
         found = [_run(slimmed, f) for f in feeds]
         names = [str(v.name) for v in coupling.graph.model.graph.outputs]
-        tolerance = max([HALF if a.dtype.itemsize == 2 and a.dtype.kind != "i" else RELATIVE for a in wanted[0]], default=RELATIVE)
+        tolerance = max(
+            [HALF if a.dtype.itemsize == 2 and a.dtype.kind != "i" else RELATIVE for a in wanted[0]], default=RELATIVE
+        )
         absolute, relative, worst = _largest(wanted, found, names, whole)
         passed = relative <= tolerance
         if not passed and np.isfinite(relative):
@@ -84,9 +88,7 @@ def _run(path: Path, feeds: Feeds) -> list[Array]:
     return [np.asarray(result) for result in session.run(None, feeds)]
 
 
-def _largest(
-    wanted: Results, found: Results, names: Sequence[str], scales: Results
-) -> tuple[float, float, str]:
+def _largest(wanted: Results, found: Results, names: Sequence[str], scales: Results) -> tuple[float, float, str]:
     """Largest absolute difference, largest one relative to the output's magnitude, and the output where that was."""
     absolute, relative, worst = 0.0, 0.0, names[0] if names else ""
     for one, other, scale in zip(wanted, found, scales, strict=True):
@@ -124,7 +126,9 @@ def _noise_floor(
     shaken = []
     for feed in feeds:
         noisy = {
-            k: (v * (1 + np.finfo(v.dtype).eps * rng.choice([-1, 1], v.shape))).astype(v.dtype) if v.dtype.kind == "f" else v
+            k: (v * (1 + np.finfo(v.dtype).eps * rng.choice([-1, 1], v.shape))).astype(v.dtype)
+            if v.dtype.kind == "f"
+            else v
             for k, v in feed.items()
         }
         shaken.append(_run(reference, noisy))

@@ -14,7 +14,7 @@ import numpy as np
 
 from onnxslim_learn.errors import InputError, PlanError, TargetError
 from onnxslim_learn.graph.coupling import Removal
-from onnxslim_learn.graph.layout import Pin
+from onnxslim_learn.graph.ledger import Pin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +46,8 @@ class Choice:
         """Columns that go when ``kept`` units stay."""
         width = self.group.width
         parts = [part[len(part) * kept // width :] for part in self.order]
-        return self.group.units[np.concatenate(parts)]
+        removed: Array = self.group.units[np.concatenate(parts)]
+        return removed
 
 
 def protected(groups: Sequence[Group], patterns: Sequence[str]) -> list[Group]:
@@ -76,9 +77,10 @@ def decidable(coupling: Coupling, groups: Sequence[Group]) -> list[Group]:
     for group in groups:
         if group.pin is None:
             reason = _refusal(coupling, group)
-            if reason:
-                group = replace(group, pin=Pin(-1, np.zeros(0, np.int64), reason, weak=False))
-        result.append(group)
+            pin = Pin(-1, np.zeros(0, np.int64), reason, weak=False) if reason else None
+            result.append(replace(group, pin=pin))
+        else:
+            result.append(group)
     return result
 
 
@@ -87,7 +89,7 @@ def _refusal(coupling: Coupling, group: Group) -> str:
     levels = group.levels
     if levels < 2:
         return "has rows of which each would lose its last unit" if group.width > 1 else "has one unit only"
-    removed = np.zeros(int(coupling.column.max()) + 1, bool)
+    removed = np.zeros(coupling.columns, bool)
     for part in group.strata:
         removed[group.units[part[: len(part) // levels]]] = True
     faults = coupling.faults(coupling.close(removed))
@@ -119,8 +121,8 @@ def choices(coupling: Coupling, groups: Sequence[Group], scores: Array, multiple
 
 
 def _shadowed(coupling: Coupling, groups: Sequence[Group]) -> set[str]:
-    """Groups of cells all of whose rows can go as a whole, where there are enough rows; rows of few are left out too."""
-    columns = int(coupling.column.max()) + 1
+    """Groups of cells whose rows can go as a whole, where these are enough; else the groups of the rows."""
+    columns = coupling.columns
     owner = np.full(columns, -1)
     for number, group in enumerate(groups):
         owner[group.units] = number
@@ -136,7 +138,7 @@ def _shadowed(coupling: Coupling, groups: Sequence[Group]) -> set[str]:
 
 def _span(coupling: Coupling, group: Group) -> int:
     """Positions on the first parameter axis that one unit takes."""
-    units = np.zeros(int(coupling.column.max()) + 1, bool)
+    units = np.zeros(coupling.columns, bool)
     units[group.units[0]] = True
     if group.rows:
         cells = coupling.membership[:, np.flatnonzero(units[coupling.column])]
@@ -165,7 +167,7 @@ class Search:
 
     def removal(self, widths: Sequence[int]) -> Removal:
         """The removal that keeps these numbers of units, unchecked."""
-        columns = np.zeros(int(self.coupling.column.max()) + 1, bool)
+        columns = np.zeros(self.coupling.columns, bool)
         for choice, kept in zip(self.choices, widths, strict=True):
             columns[choice.columns_removed(kept)] = True
         return Removal(self.coupling, self.coupling.close(columns))
@@ -177,7 +179,9 @@ class Search:
 
     def at(self, fraction: float) -> list[int]:
         """Widths at one fraction of every group, rounded down to what is allowed."""
-        return [max([k for k in c.kept if k <= fraction * c.group.width + 1e-9], default=c.kept[0]) for c in self.choices]
+        return [
+            max([k for k in c.kept if k <= fraction * c.group.width + 1e-9], default=c.kept[0]) for c in self.choices
+        ]
 
     def solve(self, progress: Callable[[float], None] = lambda share: None) -> list[int]:
         """Find the widths.
@@ -223,8 +227,12 @@ class Search:
             best = cost.value(alive)
             if best > bound:
                 share = best / max(cost.value(everything), 1)
-                missed.append(f"{name} {round(bound)} cannot be reached, the best is {round(best)} ({share:.3f} of the original)")
-        return f"target: {'; '.join(missed)}. Raise it, drop --protect or --multiple, or see analyze for what is pinned."
+                missed.append(
+                    f"{name} {round(bound)} cannot be reached, the best is {round(best)} ({share:.3f} of the original)"
+                )
+        return (
+            f"target: {'; '.join(missed)}. Raise it, drop --protect or --multiple, or see analyze for what is pinned."
+        )
 
 
 def search(search: Search, progress: Callable[[float], None] = lambda share: None) -> Removal:
@@ -238,7 +246,7 @@ def search(search: Search, progress: Callable[[float], None] = lambda share: Non
     faults = search.coupling.faults(removal.gone)
     if not faults:
         return removal
-    kept = []
+    kept: list[Choice] = []
     for choice in search.choices:  # leave out the groups that do not combine with the ones before
         trial = replace(search, choices=[*kept, choice])
         if not search.coupling.faults(trial.removal(trial.at(0.5)).gone):

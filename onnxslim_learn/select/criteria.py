@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from onnxslim_learn.graph.coupling import Coupling, Group
-    from onnxslim_learn.graph.layout import Digit, Labels, Value
+    from onnxslim_learn.graph.ledger import Digit, Labels, Value
 
 Array = np.ndarray[Any, Any]
 
@@ -83,7 +83,7 @@ class _Sums:
 
     def __init__(self, coupling: Coupling) -> None:
         self.coupling = coupling
-        self.total = np.zeros(int(coupling.column.max()) + 1)
+        self.total = np.zeros(coupling.columns)
         self.count = np.zeros_like(self.total)
 
     def add(self, labels: Labels, values: Array) -> None:
@@ -98,7 +98,7 @@ class _Sums:
 
 
 def magnitude(power: int) -> Callable[[Coupling, Sequence[Group]], Array]:
-    """Group norm: mean over members of the mean of |w|^p (Li et al. 2017, arXiv:1608.08710; DepGraph, arXiv:2301.12900).
+    """Group norm: mean over members of the mean of |w|^p (arXiv:1608.08710; DepGraph, arXiv:2301.12900).
 
     Means per element, so that a wide member does not drown a narrow one.
     """
@@ -114,7 +114,7 @@ def magnitude(power: int) -> Callable[[Coupling, Sequence[Group]], Array]:
 
 
 def lamp(coupling: Coupling, groups: Sequence[Group]) -> Array:
-    """Layer-adaptive magnitude (Lee et al. 2021, arXiv:2010.07611): w² over the sum of all w² at least as large, per group."""
+    """LAMP (Lee et al. 2021, arXiv:2010.07611): w² over the sum of all w² at least as large, in the group."""
     energy = magnitude(2)(coupling, groups) ** 2
     result = np.zeros_like(energy)
     for group in groups:
@@ -126,7 +126,7 @@ def lamp(coupling: Coupling, groups: Sequence[Group]) -> Array:
 
 
 def fpgm(coupling: Coupling, groups: Sequence[Group]) -> Array:
-    """Distance to the other filters of the layer, Σ_u ‖W_c − W_u‖₂ (He et al. 2019, arXiv:1811.00250), mean over members."""
+    """Distance to the other filters of the layer, Σ_u ‖W_c − W_u‖₂ (FPGM, arXiv:1811.00250), mean over members."""
     sums = _Sums(coupling)
     for part in slices(coupling, least_rank=2):
         if not part.summed and part.array.shape[1] > 1:
@@ -142,7 +142,7 @@ def random(seed: int = 0) -> Callable[[Coupling, Sequence[Group]], Array]:
     """Uniform noise: the baseline every criterion has to beat."""
 
     def score(coupling: Coupling, groups: Sequence[Group]) -> Array:
-        return np.random.default_rng(seed).random(int(coupling.column.max()) + 1)
+        return np.random.default_rng(seed).random(coupling.columns)
 
     return score
 
@@ -158,7 +158,7 @@ def energy(coupling: Coupling, groups: Sequence[Group]) -> Array:
     mean, deviation = _moments(coupling)
     sums = _Sums(coupling)
     nodes = coupling.graph.nodes
-    norms = {}
+    norms: dict[str, list[tuple[Labels, Array]]] = {}
     for part in slices(coupling, least_rank=2):
         if part.summed:
             norms.setdefault(part.name, []).append((part.labels, (part.array**2).sum(axis=1)))
@@ -243,18 +243,23 @@ def _keeps_shape(node: ir.Node) -> bool:
 
 
 def _evaluate(node: ir.Node, x: Array) -> Array:
-    feeds = {}
+    feeds: dict[str, Array] = {}
     for value in node.inputs:
         if value is not None and value.is_initializer() and value.const_value is not None:
             feeds[str(value.name)] = np.asarray(value.const_value.numpy()).reshape(())
         elif value is not None:
             feeds[str(value.name)] = x
     proto = ir.to_proto(node)
-    types = [onnx.helper.make_tensor_value_info(k, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), None) for k, v in feeds.items()]
+    types = [
+        onnx.helper.make_tensor_value_info(k, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), None)
+        for k, v in feeds.items()
+    ]
     outputs = [onnx.ValueInfoProto(name=proto.output[0])]
     graph = onnx.helper.make_graph([proto], "node", types, outputs)
-    version = node.graph.opset_imports.get("", 20) if node.graph is not None else 20
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", version)])
+    assert node.graph is not None
+    versions: dict[str, int] = node.graph.opset_imports  # type: ignore[assignment]
+    opsets = [onnx.helper.make_opsetid("", versions[""])]
+    model = onnx.helper.make_model(graph, opset_imports=opsets)
     return np.asarray(ReferenceEvaluator(model).run(None, feeds)[0])
 
 

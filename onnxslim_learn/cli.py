@@ -1,0 +1,259 @@
+"""The command line: what each command does, in a few calls, and how it talks.
+
+Results go to standard output, progress to standard error. Exit codes: 0 done; 1 a check failed or a target cannot be
+reached; 2 bad usage or bad input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn import config
+from onnxslim_learn.errors import InputError, SlimError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator, Sequence
+
+    from onnxslim_learn.api import Analysis, Slimmed
+    from onnxslim_learn.plans import Plan
+
+Say = "Callable[[str], Callable[[float], None]]"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        options = config.parse(arguments)
+        if options.version:
+            from importlib.metadata import version
+
+            print(version("onnxslim-learn"))
+            return 0
+        if options.command is None:
+            config.parser().print_help()
+            return 0
+        return int(COMMANDS[options.command](options) or 0)
+    except SlimError as error:
+        print(f"onnxslim-learn: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("onnxslim-learn: interrupted; nothing was written.", file=sys.stderr)
+        return 130
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], Callable[[float], None]]]:
+    """A progress bar on standard error: call it with a stage's name to get a function of the share done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: list[Any] = []
+
+        def stage(name: str) -> Callable[[float], None]:
+            for task in tasks:
+                bar.update(task, visible=False)
+            task = bar.add_task(name, total=None)
+            tasks.append(task)
+            return lambda share: bar.update(task, total=1.0, completed=share)
+
+        yield stage
+
+
+def emit(data: dict[str, Any], where: str | None, show: Callable[[Any, dict[str, Any]], None]) -> None:
+    """Print a result as tables, or as JSON to standard output, or write it as JSON beside the tables."""
+    from onnxslim_learn.report import tables
+    from onnxslim_learn.rewrite import save
+
+    text = json.dumps(data, indent=1) + "\n"
+    if where == "-":
+        sys.stdout.write(text)
+        return
+    if where:
+        save.write_text(Path(where), text)
+    show(tables.console(), data)
+
+
+def analyze(options: argparse.Namespace) -> None:
+    """Show what can be cut."""
+    from onnxslim_learn import api
+    from onnxslim_learn.report import data, tables
+
+    with progress() as stage:
+        stage("analyzing")
+        found = api.analyze(options.model, inputs=config.shapes(options.input), allow_sensitive=options.allow_sensitive)
+        result = data.overview(found)
+    paths = {text: api.why(found, text) for text in options.why}
+    if paths:
+        result["why"] = {text: [vars_of(step) for step in steps] for text, steps in paths.items()}
+
+    def show(out: Any, result: dict[str, Any]) -> None:
+        tables.analysis(out, result)
+        for text, steps in paths.items():
+            tables.path(out, f"\nWhy {text}" if steps else f"\n{text}: nothing ties these or holds it", steps)
+
+    emit(result, options.json, show)
+
+
+def vars_of(thing: Any) -> dict[str, Any]:
+    """The fields of a small dataclass."""
+    from dataclasses import asdict
+
+    return asdict(thing)
+
+
+def slim(options: argparse.Namespace) -> None:
+    """Cut a model to its targets."""
+    from onnxslim_learn import api
+
+    target = config.targets(options.target)
+    output = _output(options.output)
+    with progress() as stage:
+        stage("analyzing")
+        found = api.analyze(options.model, inputs=config.shapes(options.input), allow_sensitive=options.allow_sensitive)
+        settings = {"criterion": options.criterion, "multiple": options.multiple, "protect": options.protect}
+        slimmed, check = api.slim_to(found, target, output, stage=stage, **settings)
+        finish(options, slimmed, check, output, stage)
+
+
+def apply(options: argparse.Namespace) -> None:
+    """Carry out a plan."""
+    from onnxslim_learn import api
+    from onnxslim_learn.plans import Plan
+
+    chosen = Plan.load(options.plan)
+    output = _output(options.output)
+    with progress() as stage:
+        stage("analyzing")
+        found = _analyzed_for(options, options.model, chosen)
+        stage("cutting and verifying")
+        slimmed = api.slim(found, chosen)
+        finish(options, slimmed, slimmed.save(output), output, stage)
+
+
+def _analyzed_for(options: argparse.Namespace, model: str, chosen: Plan) -> Analysis:
+    from onnxslim_learn import api
+
+    sensitive = bool(chosen.provenance.get("allow_sensitive", False))
+    return api.analyze(model, inputs=config.shapes(options.input), allow_sensitive=sensitive)
+
+
+def _output(text: str) -> Path:
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist. Make it first.")
+    return path
+
+
+def finish(options: argparse.Namespace, slimmed: Slimmed, check: Any, output: Path, stage: Any) -> None:
+    """Time both models, write the plan, and report."""
+    from onnxslim_learn.costs import measure
+    from onnxslim_learn.report import data, tables
+    from onnxslim_learn.rewrite import inputs, save
+
+    if getattr(options, "plan_out", None):
+        save.write_text(Path(options.plan_out), slimmed.plan.to_json())
+    latencies = ratio = None
+    source = slimmed.analysis.graph.source
+    assert source is not None
+    if not options.no_latency:
+        feeds = inputs.random_inputs(slimmed.analysis.coupling, slimmed.analysis.graph.shapes.nominal)
+        timings = measure.measure(
+            [source, output],
+            [feeds, feeds],
+            threads=options.threads,
+            provider=options.provider,
+            seconds=options.seconds,
+            progress=stage("timing"),
+        )
+        latencies, ratio = timings.latencies(), measure.compare(timings, 1)
+    emit(data.outcome(slimmed, output, check, latencies, ratio), options.json, tables.comparison)
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Check a slimmed model."""
+    from onnxslim_learn import api
+    from onnxslim_learn.plans import Plan
+
+    chosen = Plan.load(options.plan)
+    with progress() as stage:
+        stage("verifying")
+        found = api.verify(_analyzed_for(options, options.original, chosen), options.slimmed, chosen)
+    result = {"original": options.original, "slimmed": options.slimmed, "verify": found.to_dict()}
+
+    def show(out: Any, result: dict[str, Any]) -> None:
+        verdict = "computes" if found.passed else "does NOT compute"
+        out.print(f"{options.slimmed} {verdict} what {options.original} computes under the plan's mask.")
+        out.print(
+            f"Largest difference {found.max_abs_diff:.2e}, {found.max_rel_diff:.1e} of the output's magnitude"
+            f" (allowed {found.tolerance:.0e}), on {found.runs} inputs."
+        )
+
+    emit(result, options.json, show)
+    return 0 if found.passed else 1
+
+
+def profile(options: argparse.Namespace) -> None:
+    """Time models."""
+    from onnxslim_learn import api
+    from onnxslim_learn.costs import measure
+    from onnxslim_learn.report import tables
+
+    models = [Path(m) for m in options.models]
+    with progress() as stage:
+        stage("reading")
+        feeds = [api.example_inputs(m, config.shapes(options.input)) for m in models]
+        runtime = {"threads": options.threads, "provider": options.provider}
+        timings = measure.measure(models, feeds, seconds=options.seconds, progress=stage("timing"), **runtime)
+        nodes = []
+        if options.per_node:
+            stage("timing nodes")
+            nodes = [measure.per_node(m, f, **runtime) for m, f in zip(models, feeds, strict=True)]
+    found = timings.latencies()
+    ratios = [measure.compare(timings, k) for k in range(1, len(models))]
+    result = {
+        "models": [
+            {"model": str(m), **vars_of(one), "nodes": [vars_of(t) for t in (nodes[k] if nodes else [])]}
+            for k, (m, one) in enumerate(zip(models, found, strict=True))
+        ],
+        "ratios": [vars_of(r) for r in ratios],
+    }
+
+    def show(out: Any, result: dict[str, Any]) -> None:
+        tables.latencies(out, [str(m) for m in models], found, ratios)
+        for model, times in zip(models, nodes, strict=False):
+            tables.node_times(out, str(model), times)
+
+    emit(result, options.json, show)
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Tell the whole story on the net that ships with the package."""
+    from onnxslim_learn.demo import story
+
+    with progress() as stage:
+        result = story.tell(Path(options.output) if options.output else None, stage)
+    emit(result, options.json, story.show)
+
+
+COMMANDS: dict[str, Callable[[Any], int | None]] = {
+    "analyze": analyze,
+    "slim": slim,
+    "apply": apply,
+    "verify": verify,
+    "profile": profile,
+    "demo": demo,
+}
+
+if __name__ == "__main__":
+    raise SystemExit(main())

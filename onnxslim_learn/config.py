@@ -1,0 +1,195 @@
+"""The command line's options: one parser, typed results, no logic."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TYPE_CHECKING
+
+from onnxslim_learn.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CRITERIA = ("energy", "l1", "l2", "lamp", "fpgm", "random")
+UNITS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises its errors instead of exiting."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise InputError(f"{self.prog}: {message}. See {self.prog} --help.")
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line.
+
+    Raises:
+        InputError: If it cannot be understood.
+    """
+    return parser().parse_args(arguments)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    main = _Parser(
+        prog="onnxslim-learn",
+        description="Find what an ONNX model can lose, say what each cut buys, and write the smaller, verified model.",
+    )
+    main.add_argument("--version", action="store_true", help="print the version and stop")
+    commands = main.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    _analyze(commands.add_parser("analyze", help="show what can be cut, what cannot and why"))
+    _slim(commands.add_parser("slim", help="cut a model to a target, verify it, write it"))
+    _apply(commands.add_parser("apply", help="carry out a plan that slim wrote"))
+    _verify(commands.add_parser("verify", help="check a slimmed model against its original under a plan"))
+    _profile(commands.add_parser("profile", help="time one or several models on onnxruntime"))
+    _demo(commands.add_parser("demo", help="the whole story on a trained net that ships with the package"))
+    return main
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="an .onnx file")
+
+
+def _inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input",
+        metavar="NAME:1x3x224x224",
+        action="append",
+        default=[],
+        help="shape of an input whose dimensions the file leaves open, for costs and latency (repeatable)",
+    )
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", metavar="FILE|-", help="write the result as JSON to a file, or - for standard output")
+
+
+def _runtime(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of onnxruntime (default 1)")
+    parser.add_argument(
+        "--provider", default="CPUExecutionProvider", metavar="P", help="onnxruntime execution provider (default CPU)"
+    )
+    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="time to measure for (default 2)")
+
+
+def _result(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="where to write the slimmed model")
+    parser.add_argument("--no-latency", action="store_true", help="do not time the models")
+
+
+def _analyze(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    _inputs(parser)
+    parser.add_argument(
+        "--why",
+        metavar="GROUP|AXIS,AXIS",
+        action="append",
+        default=[],
+        help="explain by a path why a group cannot go, or why two parameter axes (name:axis) are coupled (repeatable)",
+    )
+    parser.add_argument("--allow-sensitive", action="store_true", help="treat normalised axes as cuttable (not exact)")
+    _json(parser)
+
+
+def _slim(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    _result(parser)
+    parser.add_argument(
+        "--target",
+        metavar="COST=NUMBER",
+        action="append",
+        required=True,
+        help="macs=, params= or bytes=; at most 1 is a fraction, more is absolute: macs=300M (repeatable)",
+    )
+    parser.add_argument(
+        "--criterion", default="energy", metavar="NAME", help=f"what scores units: {', '.join(CRITERIA)}"
+    )
+    parser.add_argument("--multiple", type=int, default=1, metavar="N", help="keep widths a multiple of N (default 1)")
+    parser.add_argument(
+        "--protect", metavar="REGEX", action="append", default=[], help="groups whose name or members match stay whole"
+    )
+    parser.add_argument("--allow-sensitive", action="store_true", help="also cut normalised axes (not exact)")
+    parser.add_argument("--plan-out", metavar="FILE", help="write the plan as JSON")
+    _inputs(parser)
+    _runtime(parser)
+    _json(parser)
+
+
+def _apply(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    parser.add_argument("plan", metavar="PLAN", help="a plan that slim wrote with --plan-out")
+    _result(parser)
+    _inputs(parser)
+    _runtime(parser)
+    _json(parser)
+
+
+def _verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("original", metavar="ORIGINAL", help="the original .onnx file")
+    parser.add_argument("slimmed", metavar="SLIMMED", help="the slimmed .onnx file")
+    parser.add_argument("--plan", metavar="PLAN", required=True, help="the plan that made it")
+    _inputs(parser)
+    _json(parser)
+
+
+def _profile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "models", metavar="MODEL", nargs="+", help=".onnx files; several are timed in turns and compared"
+    )
+    _inputs(parser)
+    parser.add_argument("--per-node", action="store_true", help="also show the time of every node")
+    _runtime(parser)
+    _json(parser)
+
+
+def _demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="OUT", help="keep the slimmed demo model here")
+    _json(parser)
+
+
+def targets(texts: Sequence[str]) -> dict[str, float]:
+    """Read ``cost=number`` texts; numbers may end in k, M, G or T.
+
+    Raises:
+        InputError: If one cannot be read.
+    """
+    found: dict[str, float] = {}
+    for text in texts:
+        name, equals, number = text.partition("=")
+        if name in found:
+            raise InputError(f"--target {text}: {name} is bounded twice. Give one bound for each cost.")
+        if name == "latency":
+            raise InputError(f"--target {text}: latency is measured, not yet a target. Bound macs, params or bytes.")
+        if not equals:
+            raise InputError(f"--target {text}: expected COST=NUMBER. For example macs=0.5 or params=2M.")
+        found[name] = _number(text, number)
+    return found
+
+
+def _number(text: str, number: str) -> float:
+    unit = number[-1:] if number[-1:] in UNITS else ""
+    try:
+        value = float(number[: len(number) - len(unit)]) * UNITS[unit]
+    except ValueError as error:
+        raise InputError(f"--target {text}: {number!r} is no number. For example macs=0.5 or params=2M.") from error
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"--target {text}: expected a positive number. For example macs=0.5 or params=2M.")
+    return value
+
+
+def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Read ``NAME:1x3x224x224`` texts.
+
+    Raises:
+        InputError: If one cannot be read.
+    """
+    found = {}
+    for text in texts:
+        name, colon, dims = text.rpartition(":")
+        sizes = dims.split("x")
+        if not colon or not all(s.isdigit() and int(s) > 0 for s in sizes):
+            raise InputError(f"--input {text}: expected NAME:1x3x224x224 with positive sizes.")
+        found[name] = tuple(int(s) for s in sizes)
+    return found

@@ -1,0 +1,153 @@
+"""Why things are coupled and why something cannot go, as paths through the graph."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+import numpy as np
+
+from onnxslim_learn.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from onnxslim_learn.graph.coupling import Coupling, Group, Mask
+
+Axis = tuple[str, int]  # a tensor's name and one of its axes
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of an explanation: an operator that ties an axis of one tensor to an axis of another (or pins it)."""
+
+    source: str
+    node: str
+    op_type: str
+    target: str
+
+
+def coupling_graph(coupling: Coupling, groups: Sequence[Group]) -> Any:
+    """Parameter axes, groups and pins as a ``networkx.Graph``.
+
+    Nodes are ``("parameter", "name:axis")``, ``("group", name)`` with ``width``, ``rows`` and ``prunable``, and
+    ``("pin", reason)``. Edges join a group to the axes that carry it, to the group of its rows (``row=True``) and to
+    the pin that holds it (with the ``node`` that created it). Connected components but for pins decide independently.
+    """
+    view = nx.Graph()
+    owner = np.full(coupling.columns, -1)
+    for number, group in enumerate(groups):
+        owner[group.units] = number
+        me = ("group", group.name)
+        view.add_node(me, width=group.width, rows=group.rows, prunable=group.pin is None)
+        view.add_edges_from((me, ("parameter", member)) for member in group.members)
+        if group.pin is not None:
+            view.add_edge(me, ("pin", group.pin.reason), node=coupling.where(group.pin.node))
+    cells, rows = coupling.membership.nonzero()
+    for cell, row in set(
+        zip(owner[coupling.column[cells]].tolist(), owner[coupling.column[rows]].tolist(), strict=True)
+    ):
+        if cell >= 0 and row >= 0 and cell != row:
+            view.add_edge(("group", groups[cell].name), ("group", groups[row].name), row=True)
+    return view
+
+
+def axes_of(coupling: Coupling, classes: Mask) -> Any:
+    """All tensor axes that carry some of these classes, as a ``networkx.Graph`` whose edges are operators.
+
+    Nodes are ``(tensor, axis)``; an edge carries ``node`` and ``op_type``. Axes that only rows connect are left apart.
+    """
+    view = nx.Graph()
+    carried: dict[str, list[tuple[int, Mask]]] = {}
+    for name, value in coupling.values.items():
+        for axis, digits in enumerate(value.axes):
+            found = np.zeros(coupling.size, bool)
+            for digit in digits:
+                if digit.labels is not None:
+                    atoms = digit.labels.reshape(-1)
+                    found[coupling.strong[atoms[atoms > 0]]] = True
+            found &= classes
+            if found.any():
+                view.add_node((name, axis))
+                carried.setdefault(name, []).append((axis, found))
+    for node in coupling.graph.nodes:
+        near = [str(v.name) for v in (*node.inputs, *node.outputs) if v is not None and str(v.name) in carried]
+        ends = [(name, axis, found) for name in dict.fromkeys(near) for axis, found in carried[name]]
+        for k, (name, axis, found) in enumerate(ends):
+            for other, position, also in ends[k + 1 :]:
+                if (found & also).any():
+                    view.add_edge((name, axis), (other, position), node=str(node.name), op_type=node.op_type)
+    return view
+
+
+def why_coupled(coupling: Coupling, groups: Sequence[Group], first: str, second: str) -> list[Step]:
+    """The shortest chain of operators that ties one parameter axis to another; empty if nothing does.
+
+    Args:
+        coupling: The coupling.
+        groups: Its groups.
+        first: A parameter axis, ``name:axis``.
+        second: Another.
+
+    Raises:
+        InputError: If an axis is unknown or has no labels.
+    """
+    classes = np.zeros(coupling.size, bool)
+    for group in groups:
+        if first in group.members and second in group.members:
+            classes |= np.isin(coupling.column, group.units)
+    ends = [_parse(coupling, text) for text in (first, second)]
+    view = axes_of(coupling, classes)
+    if not all(view.has_node(end) for end in ends) or not nx.has_path(view, *ends):
+        return []
+    return _steps(view, nx.shortest_path(view, *ends))
+
+
+def why_pinned(coupling: Coupling, group: Group) -> list[Step]:
+    """The chain of operators from a group's first parameter axis to the node that pins it, and the reason last."""
+    if group.pin is None:
+        return []
+    classes = np.isin(coupling.column, group.units)
+    if not group.members or group.pin.node < -1:
+        return []
+    view = axes_of(coupling, classes)
+    start = _parse(coupling, group.members[0])
+    nodes = coupling.graph.nodes
+    pinned = coupling.strong[group.pin.atoms[group.pin.atoms > 0]]
+    if group.pin.node >= 0:
+        node = nodes[group.pin.node]
+        tensors = [str(v.name) for v in (*node.inputs, *node.outputs) if v is not None]
+        where, op_type = str(node.name), node.op_type
+    else:
+        tensors = [str(v.name) for v in coupling.graph.model.graph.outputs]
+        where, op_type = "model", "output"
+    ends = [axis for axis in view if axis[0] in tensors and _carries(coupling, axis, pinned)]
+    paths = [
+        nx.shortest_path(view, start, end) for end in ends if view.has_node(start) and nx.has_path(view, start, end)
+    ]
+    path: list[Axis] = min(paths, key=len, default=[])
+    last = _text(path[-1]) if path else group.members[0]
+    return [*_steps(view, path), Step(last, where, op_type, f"cannot go: it {group.pin.reason}")]
+
+
+def _carries(coupling: Coupling, axis: Axis, classes: Any) -> bool:
+    digits = coupling.values[axis[0]].axes[axis[1]]
+    return any(d.labels is not None and np.isin(coupling.strong[d.labels], classes).any() for d in digits)
+
+
+def _parse(coupling: Coupling, text: str) -> Axis:
+    name, _, axis = text.rpartition(":")
+    if name not in coupling.values or not axis.isdigit() or int(axis) >= len(coupling.values[name].axes):
+        raise InputError(f"{text}: no such parameter axis. Give name:axis as analyze lists them.")
+    return name, int(axis)
+
+
+def _text(axis: Axis) -> str:
+    return f"{axis[0]}:{axis[1]}"
+
+
+def _steps(view: Any, path: Sequence[Axis]) -> list[Step]:
+    pairs = itertools.pairwise(path)
+    return [Step(_text(a), view.edges[a, b]["node"], view.edges[a, b]["op_type"], _text(b)) for a, b in pairs]

@@ -1,0 +1,155 @@
+"""Reports as text tables for a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from onnxslim_learn.costs.measure import Latency, NodeTime, Ratio
+    from onnxslim_learn.graph.explain import Step
+
+MEMBERS = 2  # parameter axes named in a row; the rest are counted
+
+
+def console() -> Console:
+    """Standard output, without colour when it is no terminal; wide enough not to cut columns then."""
+    found = Console(highlight=False, soft_wrap=False)
+    return found if found.is_terminal else Console(highlight=False, width=160)
+
+
+def count(number: float) -> str:
+    """A number in three digits and a unit: 1.81 G."""
+    for scale, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(number) >= scale:
+            return f"{number / scale:.3g}{unit}" if number < 1e12 else f"{number / 1e12:.3g} T"
+    return f"{number:.0f}"
+
+
+def size(number: float) -> str:
+    """Bytes in a readable unit."""
+    for scale, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if number >= scale:
+            return f"{number / scale:.2f} {unit}"
+    return f"{number:.0f} B"
+
+
+def share(part: float) -> str:
+    """A fraction as a percentage."""
+    return f"{100 * part:.1f} %"
+
+
+def analysis(out: Console, data: dict[str, Any]) -> None:
+    """Print an overview: totals, then one row per group."""
+    costs = data["costs"]
+    shapes = ", ".join(f"{name} {'x'.join(map(str, dims))}" for name, dims in data["inputs"].items())
+    out.print(f"[bold]{data['model']}[/bold]: {data['nodes']} nodes; {shapes}")
+    out.print(
+        f"{count(costs['macs'])} MACs, {count(costs['params'])} parameters, {size(costs['file_bytes'])} on disk",
+        end="\n\n",
+    )
+    table = Table(title="Groups that can be cut", title_justify="left")
+    for name, justify in (
+        ("group", "left"),
+        ("ties", "left"),
+        ("units", "right"),
+        ("MACs", "right"),
+        ("parameters", "right"),
+    ):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in data["groups"]:
+        units = f"{row['width']} rows" if row["rows"] else str(row["width"])
+        table.add_row(row["name"], _ties(row), units, share(row["macs_share"]), share(row["params_share"]))
+    out.print(table)
+    _pinned(out, data)
+
+
+def _ties(row: dict[str, Any]) -> str:
+    others = [m for m in row["members"] if m != row["name"]]
+    named = ", ".join(others[:MEMBERS])
+    return named + (f" and {len(others) - MEMBERS} more" if len(others) > MEMBERS else "")
+
+
+def _pinned(out: Console, data: dict[str, Any]) -> None:
+    working = [row for row in data["pinned"] if row["macs"] > 0]
+    idle = len(data["pinned"]) - len(working)
+    if working:
+        table = Table(title="Groups that cannot be cut", title_justify="left")
+        for name, justify in (("group", "left"), ("units", "right"), ("would save", "right"), ("because", "left")):
+            table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        for row in working:
+            because = f"{row['where']}: it {row['reason']}" if row["where"] else f"it {row['reason']}"
+            table.add_row(row["name"], str(row["width"]), f"{share(row['macs_share'])} of MACs", because)
+        out.print(table)
+    if idle:
+        out.print(f"{idle} more parameter axes carry no MACs (kernel, position, vocabulary) and stay.")
+    if data["unknown_operators"]:
+        named = ", ".join(f"{name} ({number})" for name, number in data["unknown_operators"].items())
+        out.print(f"Operators without a rule, which pin what they touch: {named}.")
+
+
+def comparison(out: Console, data: dict[str, Any], names: tuple[str, str] = ("before", "after")) -> None:
+    """Print before and after side by side, then what the check found."""
+    before, after = data["before"], data["after"]
+    table = Table()
+    for name in ("", *names, "ratio"):
+        table.add_column(name, justify="left" if not name else "right")
+    lines = [
+        ("MACs", before["macs"], after["macs"], count),
+        ("parameters", before["params"], after["params"], count),
+        ("bytes on disk", before["bytes"], after["bytes"], size),
+        ("latency", before["latency_ms"], after["latency_ms"], lambda ms: f"{ms:.3g} ms"),
+    ]
+    for name, old, new, text in lines:
+        if old is not None and new is not None:
+            table.add_row(name, text(old), text(new), f"{new / old:.3f}" if old else "-")
+    out.print(table)
+    check = data["verify"]
+    out.print(
+        f"Verified on {check['runs']} inputs against the masked original: difference at most"
+        f" {check['max_abs_diff']:.1e} ({check['max_rel_diff']:.1e} of the output's magnitude)."
+    )
+
+
+def latencies(out: Console, names: Sequence[str], found: Sequence[Latency], ratios: Sequence[Ratio]) -> None:
+    """Print the latency of one or several models."""
+    table = Table(title=f"onnxruntime, {found[0].threads} thread(s), {found[0].provider}", title_justify="left")
+    for name in ("model", "median", "10 % to 90 %", "runs per second", "load", "against the first"):
+        table.add_column(name, justify="left" if name == "model" else "right", overflow="fold")
+    for number, (name, one) in enumerate(zip(names, found, strict=True)):
+        ratio = (
+            ""
+            if number == 0
+            else f"{ratios[number - 1].median:.3f} ({ratios[number - 1].low:.3f} to {ratios[number - 1].high:.3f})"
+        )
+        spread = f"{one.low_ms:.3g} to {one.high_ms:.3g} ms"
+        table.add_row(
+            name, f"{one.median_ms:.3g} ms", spread, f"{one.throughput():.4g}", f"{one.load_ms:.3g} ms", ratio
+        )
+    out.print(table)
+
+
+def node_times(out: Console, name: str, times: Sequence[NodeTime], most: int = 30) -> None:
+    """Print where the time goes, slowest first."""
+    table = Table(title=f"{name}: time by node", title_justify="left")
+    for head in ("node", "operator", "ms", "share"):
+        table.add_column(head, justify="left" if head in ("node", "operator") else "right", overflow="fold")
+    for one in times[:most]:
+        table.add_row(one.name, one.op_type, f"{one.ms:.4f}", share(one.share))
+    if len(times) > most:
+        rest = times[most:]
+        table.add_row(f"{len(rest)} more", "", f"{sum(t.ms for t in rest):.4f}", share(sum(t.share for t in rest)))
+    out.print(table)
+
+
+def path(out: Console, title: str, steps: Sequence[Step]) -> None:
+    """Print an explanation as a chain."""
+    out.print(f"[bold]{title}[/bold]")
+    for step in steps:
+        out.print(f"  {step.source}\n    through {step.node} ({step.op_type})")
+    if steps:
+        out.print(f"  {steps[-1].target}")

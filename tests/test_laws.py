@@ -1,0 +1,340 @@
+"""The laws: what must hold of every net and every valid removal, judged by onnxruntime and by onnx."""
+
+import math
+import re
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxslim_learn import api
+from onnxslim_learn.graph.coupling import Removal
+from onnxslim_learn.graph.operators import TABLE
+from onnxslim_learn.plans import Plan
+from onnxslim_learn.rewrite.slim import cut, slim
+from tests import laws
+from tests.examples import EXAMPLES
+from tests.laws import ALL, analysed, draw_removal
+from tests.random_graphs import graphs
+from tests.zoo import NETS
+
+WHOLE = {"spatial_attention", "group_norm_native", "lstm", "gru_bidirectional"}
+"""Nets of which nothing can go: their channels are normalised over, or meet an operator without a rule."""
+
+CUT = [name for name in ALL if name not in WHOLE]
+PLANS = settings(max_examples=5, deadline=None, derandomize=True, print_blob=False)
+MANY_PLANS = settings(PLANS, max_examples=60)
+GRAPHS = settings(PLANS, max_examples=25)
+MANY_GRAPHS = settings(PLANS, max_examples=500)
+
+
+def slimmed(removal: Removal) -> onnx.ModelProto:
+    return ir.to_proto(slim(removal))
+
+
+def assert_slim_is_mask(removal: Removal) -> None:
+    small, reference = slimmed(removal), laws.masked(removal)
+    assert small.ByteSize() < reference.ByteSize(), "nothing was removed"
+    for feed in laws.input_sets(small):
+        found, wanted = laws.run(small, feed), laws.run(reference, feed)
+        assert list(found) == list(wanted)
+        for name in wanted:
+            laws.assert_close(found[name], wanted[name], name)
+
+
+# --- slim = mask ------------------------------------------------------------------------------------------------------
+
+
+def test_nets_of_which_nothing_can_go_are_known():
+    assert {name for name in ALL if not laws.free(analysed(name))} == WHOLE
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_normal_form_computes_the_same(name):
+    source, normal = ALL[name].build(), laws.masked(analysed(name).whole)
+    for feed in laws.input_sets(source):
+        wanted, found = laws.run(source, feed), laws.run(normal, feed)
+        assert list(found) == list(wanted)
+        for output in wanted:
+            laws.assert_close(found[output], wanted[output], output)
+
+
+@pytest.mark.parametrize("name", CUT)
+@PLANS
+@given(st.data())
+def test_slim_is_mask(name, data):
+    assert_slim_is_mask(draw_removal(data.draw, analysed(name)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CUT)
+@MANY_PLANS
+@given(st.data())
+def test_slim_is_mask_for_many_plans(name, data):
+    assert_slim_is_mask(draw_removal(data.draw, analysed(name)))
+
+
+def check_random_graph(data):
+    analysis = api.analyze(data.draw(graphs()))
+    if laws.free(analysis):
+        assert_slim_is_mask(draw_removal(data.draw, analysis))
+
+
+@GRAPHS
+@given(st.data())
+def test_slim_is_mask_for_random_graphs(data):
+    check_random_graph(data)
+
+
+@pytest.mark.slow
+@MANY_GRAPHS
+@given(st.data())
+def test_slim_is_mask_for_many_random_graphs(data):
+    check_random_graph(data)
+
+
+@pytest.mark.parametrize("name", CUT)
+@PLANS
+@given(st.data())
+def test_every_tensor_is_the_cut_of_the_masked_one(name, data):
+    removal = draw_removal(data.draw, analysed(name))
+    small, reference = laws.exposed(slimmed(removal)), laws.exposed(laws.masked(removal))
+    for feed in laws.input_sets(small)[:1]:
+        found, wanted = laws.run(small, feed), laws.run(reference, feed)
+        shared = [n for n in found if n in wanted and n in removal.coupling.values]
+        assert any(found[n].shape != wanted[n].shape for n in shared) or not shared
+        for n in shared:
+            laws.assert_close(found[n], cut(wanted[n], removal.coupling.values[n], removal), n)
+
+
+# --- axes are true ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CUT)
+@PLANS
+@given(st.data())
+def test_removed_positions_reach_only_removed_positions(name, data):
+    """Noise in all weights at removed positions moves what the layouts say is removed, and nothing else, not by a bit."""
+    removal = draw_removal(data.draw, analysed(name))
+    quiet = laws.exposed(laws.masked(removal))
+    noisy = onnx.ModelProto()
+    noisy.CopyFrom(quiet)
+    rng = np.random.default_rng(0)
+    for tensor in noisy.graph.initializer:
+        if tensor.name in removal.coupling.values:
+            values = onnx.numpy_helper.to_array(tensor)
+            shaken = np.where(laws.kept(removal, tensor.name), values, noise(rng, values))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(shaken.astype(values.dtype), tensor.name))
+    feed = laws.input_sets(quiet)[0]
+    before, after = laws.run(quiet, feed), laws.run(noisy, feed)
+    moved = False
+    for n in before:
+        if n in removal.coupling.values:
+            stays = laws.kept(removal, n)
+            assert np.array_equal(before[n][stays], after[n][stays]), n
+            moved |= not np.array_equal(before[n], after[n])
+    assert moved
+
+
+def noise(rng, values):
+    """Other values that fit where these are: as large, of one sign where these are (gains, variances, scales)."""
+    scale = max(1, np.abs(values).max())
+    if values.dtype.kind != "f":
+        return rng.integers(-scale, scale + 1, values.shape)
+    return rng.uniform(0.5, 2, values.shape) * scale if (values > 0).all() else rng.normal(0, scale, values.shape)
+
+
+# --- costs are true ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CUT)
+@PLANS
+@given(st.data())
+def test_price_of_a_plan_is_the_price_of_its_file(name, data):
+    analysis = analysed(name)
+    removal = draw_removal(data.draw, analysis)
+    again = api.analyze(laws.written(analysis, removal), inputs=analysis.graph.shapes.nominal.inputs)
+    assert again.price(again.whole) == analysis.price(removal)
+    assert analysis.price(removal)["params"] < analysis.price(analysis.whole)["params"]
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_empty_plan_gives_the_same_bytes(name, tmp_path):
+    source = tmp_path / "source.onnx"
+    onnx.save(ALL[name].build(), source)
+    api.slim(api.analyze(source), Plan({}, {})).save(tmp_path / "slim.onnx", check=False)
+    assert (tmp_path / "slim.onnx").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("name", CUT)
+@PLANS
+@given(st.data())
+def test_file_keeps_all_but_widths(name, data):
+    source = ALL[name].build()
+    source.producer_name, source.producer_version, source.doc_string = "maker", "3.1", "What it is."
+    source.model_version = 7
+    onnx.helper.set_model_props(source, {"author": "somebody", "task": "a test"})
+    analysis = api.analyze(source)
+    result = laws.written(analysis, draw_removal(data.draw, analysis))
+    onnx.checker.check_model(result, full_check=True)
+    listed = {tensor.name for tensor in source.graph.initializer}
+    assert list(result.graph.input) == [info for info in source.graph.input if info.name not in listed]
+    assert list(result.graph.output) == list(source.graph.output)
+    assert {o.domain: o.version for o in result.opset_import}.items() <= {o.domain: o.version for o in source.opset_import}.items()
+    for field in ("ir_version", "producer_name", "producer_version", "model_version", "doc_string", "metadata_props"):
+        assert getattr(result, field) == getattr(source, field), field
+    assert result.graph.name == source.graph.name
+    used = {name for node in all_nodes(result.graph) for name in node.input} | {info.name for info in result.graph.output}
+    assert {tensor.name for tensor in result.graph.initializer} <= used
+
+
+def all_nodes(graph):
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from all_nodes(body)
+
+
+@pytest.mark.parametrize("name", CUT)
+@PLANS
+@given(st.data())
+def test_topology_stays(name, data):
+    """Same operators in the same order on the same tensors; a Slice that became uneven is a Gather."""
+    analysis = analysed(name)
+    before, after = (
+        [("Slice" if node.op_type == "Gather" else node.op_type, *node.output) for node in model.graph.node]
+        for model in (laws.masked(analysis.whole), laws.written(analysis, draw_removal(data.draw, analysis)))
+    )
+    assert after == before
+
+
+# --- slim twice -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CUT)
+@PLANS
+@given(st.data())
+def test_slim_twice_is_slim_by_the_intersection(name, data):
+    analysis = analysed(name)
+    both = draw_removal(data.draw, analysis)
+    first = draw_removal(data.draw, analysis)
+    first = Removal(analysis.coupling, first.gone & both.gone)
+    first = laws.close(analysis, np.flatnonzero(whole_columns(first)))
+    if not laws.valid(first):
+        first = both
+    again = api.analyze(laws.written(analysis, first))
+    second = laws.close(again, columns_left(again, first, both))
+    assert laws.valid(second)
+    one, two = slimmed(both), slimmed(second)
+    wanted = {t.name: onnx.numpy_helper.to_array(t) for t in one.graph.initializer if t.name in analysis.coupling.values}
+    found = {t.name: onnx.numpy_helper.to_array(t) for t in two.graph.initializer if t.name in wanted}
+    assert set(found) == set(wanted)
+    for tensor in wanted:
+        assert np.array_equal(found[tensor], wanted[tensor]), tensor
+    for feed in laws.input_sets(one):
+        a, b = laws.run(one, feed), laws.run(two, feed)
+        assert all(np.array_equal(a[output], b[output]) for output in a)
+
+
+def whole_columns(removal):
+    """Columns of which every class is removed."""
+    coupling = removal.coupling
+    whole = np.ones(int(coupling.column.max()) + 1, bool)
+    whole[coupling.column[~removal.gone]] = False
+    return whole
+
+
+def columns_left(again, first, both):
+    """Columns of a model slimmed by `first` that `both` removes beyond it, found on the indices of its weights."""
+    gone = np.zeros(again.coupling.size, bool)
+    for name in again.graph.initializers:
+        origin = first.coupling.values.get(name)
+        layout = again.coupling.values.get(name)
+        if origin is None or layout is None:
+            continue
+        places = np.arange(math.prod(origin.shape)).reshape(origin.shape)
+        lost = ~np.isin(cut(places, origin, first), cut(places, origin, both))
+        digits = list(layout.digits.values())
+        lost = lost.reshape([d.size for d in digits])
+        for digit in digits:
+            if digit.labels is not None:
+                own = [digits.index(next(d for d in digits if d.key == k)) for k in (*digit.deps, digit.key)]
+                rest = tuple(a for a in range(len(digits)) if a not in own)
+                order = np.argsort(np.argsort(own))
+                without = lost.all(axis=rest).transpose(order)
+                gone[again.coupling.strong[digit.labels[without]]] = True
+    return np.unique(again.coupling.column[gone])
+
+
+# --- operators --------------------------------------------------------------------------------------------------------
+
+
+def operators_of(model):
+    return {node.op_type for graph in (model.graph, *model.functions) for node in graph.node}
+
+
+def test_every_operator_has_an_example():
+    covered = set().union(*(operators_of(net.build()) for net in ALL.values()))
+    assert set(TABLE) <= covered
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_holds_its_operator_and_no_net_does(name):
+    assert name in operators_of(EXAMPLES[name].build())
+    assert not any(name in operators_of(net.build()) for net in NETS.values())
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_is_valid_and_its_output_depends_on_its_input(name):
+    model = EXAMPLES[name].build()
+    onnx.checker.check_model(model, full_check=True)
+    first, second = (laws.run(model, laws.feeds(model, seed))["y"] for seed in (0, 1))
+    assert np.isfinite(first).all()
+    assert np.std(first - second) > 0.01
+    assert np.std(first) < 10
+
+
+# --- unknown operators ------------------------------------------------------------------------------------------------
+
+UNKNOWN = """<ir_version: 8, opset_import: ["" : 17, "maker" : 1]> net (float[2,3] x) => (float[2,5] y)
+<float[3,8] w1, float[8,6] w2, float[6,7] w3, float[7,5] w4, float[8] pair> {
+    a = MatMul(x, w1)
+    b, c = maker.Twist(a, pair)
+    h = Tanh(b)
+    d = MatMul(h, w2)
+    e = MatMul(d, w3)
+    y = MatMul(e, w4)
+}"""
+"""w1 ends in an operator of a domain without rules, and w2 begins behind it; w3 and w4 are far from it."""
+
+
+@pytest.fixture
+def unknown():
+    model = onnx.parser.parse_model(re.sub(r"<float\[3,8\].*?>", "", UNKNOWN, flags=re.S))
+    rng = np.random.default_rng(0)
+    shapes = {"w1": (3, 8), "w2": (8, 6), "w3": (6, 7), "w4": (7, 5), "pair": (8,)}
+    for name, shape in shapes.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
+    for name in ("b", "c"):
+        model.graph.value_info.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2, 8]))
+    return api.analyze(model)
+
+
+def test_unknown_operator_pins_what_it_touches_and_is_named(unknown):
+    assert unknown.opaque == {"Twist": 1}
+    pins = {group.name: group.pin.reason if group.pin else "" for group in unknown.groups}
+    assert pins == {
+        "w1:1": "feeds Twist, which has no rule",
+        "w2:1": "",
+        "w3:1": "",
+        "w4:1": "is the graph output y",
+    }
+    (twist,) = [node for node in unknown.graph.nodes if node.op_type == "Twist"]
+    assert all(not d.labels for v in twist.outputs for d in unknown.coupling.values[str(v.name)].digits.values())
