@@ -16,11 +16,20 @@ if TYPE_CHECKING:
     from onnxslim_learn.graph.ledger import Value
 
 
+OPEN = "onnxslim_learn.open"  # the extra input that lifts all masks
+
+
 def mask(removal: Removal) -> ir.Model:
-    """Build the masked original: a product with 0 and 1 in front of every contraction input that loses positions."""
+    """Build the masked original: a product with 0 and 1 in front of every contraction input that loses positions.
+
+    An extra boolean input, :data:`OPEN`, lifts all masks: with it the model must compute what the source computes,
+    which proves the reference itself.
+    """
     coupling = removal.coupling
     model = coupling.graph.model.clone()
-    nodes = list(model.graph)
+    graph, nodes = model.graph, list(model.graph)
+    lift = ir.Value(name=OPEN, shape=ir.Shape(()), type=ir.TensorType(ir.DataType.BOOL))
+    graph.inputs.append(lift)
     for contraction in coupling.records.contractions:
         keep = mask_array(contraction.value, contraction.axes, removal)
         if keep.all():
@@ -28,13 +37,21 @@ def mask(removal: Removal) -> ir.Model:
         node = nodes[contraction.node]
         source = node.inputs[contraction.slot]
         assert source is not None
-        dtype = ir.DataType(coupling.graph.shapes.analysis.dtype[str(source.name)])
-        factor = edit.constant(model.graph, f"{node.name}.mask{contraction.slot}", keep.astype(dtype.numpy()))
-        product = ir.Node("", "Mul", [source, factor], name=f"{node.name}.masked{contraction.slot}")
-        product.outputs[0].name = f"{node.name}.masked{contraction.slot}"
-        model.graph.insert_before(node, product)
-        node.replace_input_with(contraction.slot, product.outputs[0])
+        name = f"{node.name}.masked{contraction.slot}"
+        dtype = ir.DataType(coupling.graph.shapes.analysis.dtype[str(source.name)]).numpy()
+        ones = edit.constant(graph, f"{name}.one", np.ones((), dtype))
+        zeros = edit.constant(graph, f"{name}.mask", keep.astype(dtype))
+        factor = _insert(graph, node, "Where", [lift, ones, zeros], f"{name}.factor")
+        node.replace_input_with(contraction.slot, _insert(graph, node, "Mul", [source, factor], name))
     return model
+
+
+def _insert(graph: ir.Graph, before: ir.Node, op_type: str, inputs: list[ir.Value], name: str) -> ir.Value:
+    """Put a node in front of another; returns its output."""
+    node = ir.Node("", op_type, inputs, name=name)
+    node.outputs[0].name = name
+    graph.insert_before(before, node)
+    return node.outputs[0]
 
 
 def mask_array(value: Value, axes: tuple[int, ...], removal: Removal) -> np.ndarray[Any, Any]:

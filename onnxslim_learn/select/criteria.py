@@ -257,10 +257,10 @@ def _evaluate(node: ir.Node, x: Array) -> Array:
     outputs = [onnx.ValueInfoProto(name=proto.output[0])]
     graph = onnx.helper.make_graph([proto], "node", types, outputs)
     assert node.graph is not None
-    versions: dict[str, int] = node.graph.opset_imports  # type: ignore[assignment]
-    opsets = [onnx.helper.make_opsetid("", versions[""])]
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in node.graph.opset_imports.items()]
     model = onnx.helper.make_model(graph, opset_imports=opsets)
-    return np.asarray(ReferenceEvaluator(model).run(None, feeds)[0])
+    results: list[Array] = ReferenceEvaluator(model).run(None, feeds)  # type: ignore[assignment]
+    return results[0]
 
 
 CRITERIA: dict[str, Callable[[Coupling, Sequence[Group]], Array]] = {
