@@ -113,6 +113,10 @@ def comparison(out: Console, data: dict[str, Any], names: tuple[str, str] = ("be
         f"Verified on {check['runs']} inputs against the masked original: difference at most"
         f" {check['max_abs_diff']:.1e} ({check['max_rel_diff']:.1e} of the output's magnitude)."
     )
+    if check["noise"] is not None:
+        out.print(
+            f"This net amplifies rounding: one rounding error in its inputs alone moves them by {check['noise']:.1e}."
+        )
 
 
 def latencies(out: Console, names: Sequence[str], found: Sequence[Latency], ratios: Sequence[Ratio]) -> None:
