@@ -83,8 +83,14 @@ class _Bert(nn.Module):
             _torchvision()
         from transformers import BertConfig, BertModel
 
-        sizes = {"num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
-        self.bert = BertModel(BertConfig(vocab_size=VOCABULARY, **sizes))
+        config = BertConfig(
+            vocab_size=VOCABULARY,
+            num_hidden_layers=4,
+            hidden_size=256,
+            num_attention_heads=4,
+            intermediate_size=1024,
+        )
+        self.bert = BertModel(config)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Tensor]:
         encoded = self.bert(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
@@ -144,8 +150,8 @@ def jitter(net: nn.Module, inputs: Inputs) -> None:
 def _measure(norm: nn.BatchNorm2d, arguments: tuple[Tensor]) -> None:
     """Set the statistics of a normalisation to those of its input, within about a factor."""
     variance, mean = torch.var_mean(arguments[0], (0, 2, 3))
-    norm.running_mean.copy_(mean + variance.sqrt() * torch.empty_like(mean).normal_(0, 0.2))
-    norm.running_var.copy_(variance * torch.empty_like(mean).uniform_(0.5, 1.5))
+    norm.running_mean = mean + variance.sqrt() * torch.empty_like(mean).normal_(0, 0.2)
+    norm.running_var = variance * torch.empty_like(mean).uniform_(0.5, 1.5)
 
 
 def build(name: str, *, seed: int = 0) -> tuple[nn.Module, Inputs]:

@@ -14,7 +14,8 @@ from onnxslim_learn import api
 from onnxslim_learn.graph import groups as grouping
 from onnxslim_learn.graph.coupling import Removal
 from onnxslim_learn.graph.layout import over
-from onnxslim_learn.rewrite.mask import mask
+from onnxslim_learn.rewrite.inputs import random_inputs
+from onnxslim_learn.rewrite.mask import OPEN, mask
 from tests.examples import EXAMPLES
 from tests.zoo import NETS, feeds
 
@@ -114,9 +115,18 @@ def written(analysis: api.Analysis, removal: Removal) -> onnx.ModelProto:
         return onnx.load(path)
 
 
-def masked(removal: Removal) -> onnx.ModelProto:
-    """Return the original with the removed positions zeroed where they are consumed."""
-    return ir.to_proto(mask(removal))
+def normal(analysis: api.Analysis) -> onnx.ModelProto:
+    """Return the original in normal form."""
+    return ir.to_proto(analysis.graph.model)
+
+
+def masked(removal: Removal, *, lift: bool = False) -> onnx.ModelProto:
+    """Return the original with the removed positions zeroed where they are consumed, or with all masks lifted."""
+    model = ir.to_proto(mask(removal))
+    (switch,) = [info for info in model.graph.input if info.name == OPEN]
+    model.graph.input.remove(switch)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(lift), OPEN))
+    return model
 
 
 def exposed(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -138,6 +148,11 @@ def run(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> dict[str, np.n
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [info.name for info in session.get_outputs()]
     return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def analysis_inputs(analysis: api.Analysis) -> dict[str, np.ndarray]:
+    """Return random inputs at the sizes that layouts speak of."""
+    return random_inputs(analysis.coupling, analysis.graph.shapes.analysis)
 
 
 def input_sets(model: onnx.ModelProto, seed: int = 0) -> list[dict[str, np.ndarray]]:

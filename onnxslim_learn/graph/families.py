@@ -7,15 +7,14 @@ family per operator. Letters are single characters; ``site`` is the node at hand
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.graph import layout
+from onnxslim_learn.graph import joint, layout
 from onnxslim_learn.graph.ledger import Value
 from onnxslim_learn.graph.site import Affine, Axes, Rule, aligned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from onnxslim_learn.graph.site import Site
 
 # --- elementwise and per channel --------------------------------------------------------------------------------------
@@ -54,6 +53,8 @@ def per_channel(
 
     def rule(site: Site) -> None:
         rank = len(site.shape(0))
+        if any(len(site.shape(slot)) > 1 for slot in site.given()[1:]):
+            return opaque(site)  # scales by block
         channel = (int(site.attr("axis", 1)) if axis is None else axis) % max(rank, 1)
         site.delicate(site.value(0), normalised(site, rank), f"is normalised over by {site.node.op_type}")
         letters = aligned(rank)
@@ -64,6 +65,7 @@ def per_channel(
         site.yields(result, *rest)
         if affine:
             site.records.affines.append(Affine(site.index, 1, 2))
+        return None
 
     return rule
 
@@ -76,30 +78,31 @@ def norm(axes: Axes) -> Rule:
         site.delicate(site.value(0), axes(site, rank), f"is normalised over by {site.node.op_type}")
         operands = [(slot, site.operand(slot, aligned(len(site.shape(slot))))) for slot in site.given()]
         joined = site.join(*operands)
-        value = joined.output(site.ledger, aligned(rank))
-        statistics = [
-            site.ledger.free(site.out_shape(k)) for k in range(1, len(site.node.outputs)) if site.node.outputs[k].name
-        ]
-        site.yields(value, *statistics)
+        site.yields(joined.output(site.ledger, aligned(rank)), *site.free_outputs(1))
 
     return rule
 
 
 def mixing(axes: Axes, *, vanish: bool = False) -> Rule:
-    """Mix positions along axes (sort, cumulate, arg-max): these are pinned, the others pass."""
+    """Mix positions along axes (sort, cumulate, arg-max): these are pinned, the others pass.
+
+    Args:
+        axes: Which axes.
+        vanish: Whether outputs may lack these axes.
+    """
 
     def rule(site: Site) -> None:
-        value, chosen = site.value(0), {a % len(site.shape(0)) for a in axes(site, len(site.shape(0)))}
+        rank = len(site.shape(0))
+        value, chosen = site.value(0), {a % rank for a in axes(site, rank)}
         for slot in site.given()[1:]:
             site.leave(slot)
-        results = []
-        for k, output in enumerate(site.node.outputs):
-            shape = site.out_shape(k) if output.name else ()
-            if vanish and len(shape) < len(value.axes):
-                passed = site.freed(value, chosen, f"is mixed by {site.node.op_type}", site.shape(0))
-                results.append(layout.drop(site.ledger, passed, chosen))
-            else:
-                results.append(site.freed(value, chosen, f"is mixed by {site.node.op_type}", shape or site.shape(0)))
+        results = site.free_outputs(0)
+        for k, free in enumerate(results):
+            passed = site.freed(value, chosen, f"is mixed by {site.node.op_type}", site.shape(0))
+            if vanish and len(free.axes) < rank:
+                results[k] = layout.drop(site.ledger, passed, chosen)
+            elif len(free.axes) == rank:
+                results[k] = site.freed(value, chosen, f"is mixed by {site.node.op_type}", free.shape)
         site.yields(*results)
 
     return rule
@@ -108,85 +111,171 @@ def mixing(axes: Axes, *, vanish: bool = False) -> Rule:
 # --- contraction ------------------------------------------------------------------------------------------------------
 
 
-def einsum(notation: Callable[[Site], tuple[list[str], str]]) -> Rule:
-    """Sum of products: letters of every input, letters of the output; what the output lacks is contracted."""
+Notation = Callable[["Site"], "tuple[dict[int, str], str] | None"]
+
+
+def einsum(notation: Notation, *, zero: int | None = None) -> Rule:
+    """Sum of products: letters by input, letters of the output; what the output lacks is contracted.
+
+    Args:
+        notation: Letters from the node; ``None`` for a form that has no rule.
+        zero: Input with the value that stands for zero in the first factor (quantized).
+    """
 
     def rule(site: Site) -> None:
-        inputs, output = notation(site)
-        slots = site.given()
-        joined = site.join(*((slot, site.operand(slot, letters)) for slot, letters in zip(slots, inputs, strict=True)))
+        found = notation(site)
+        if found is None:
+            return opaque(site)
+        inputs, output = found
+        joined = site.join(*((slot, site.operand(slot, letters)) for slot, letters in inputs.items()))
         site.yields(joined.output(site.ledger, output))
-        for slot, letters in zip(slots[:2], inputs, strict=False):
-            site.contract(slot, [a for a, letter in enumerate(letters) if letter not in output])
+        factors = [slot for slot in inputs if any(c not in output and c != UNIT for c in inputs[slot])]
+        for slot in factors[: 1 if zero is not None else None]:
+            site.contract(slot, [a for a, letter in enumerate(inputs[slot]) if letter not in output], zero)
         sizes: dict[str, int] = {}
-        for slot, letters in zip(slots, inputs, strict=True):
+        for slot, letters in inputs.items():
             for letter, size in zip(letters, site.nominal(slot), strict=True):
                 sizes[letter] = max(size, sizes.get(letter, 1))
         site.work(joined.space, sizes)
+        return None
 
     return rule
 
 
-def matmul(site: Site) -> tuple[list[str], str]:
-    """Letters of MatMul: batch axes broadcast, vectors lose their axis."""
-    a, b = len(site.shape(0)), len(site.shape(1))
-    left = aligned(a - 2) + "xy" if a > 1 else "y"
-    right = aligned(b - 2) + "yz" if b > 1 else "y"
-    batch = aligned(max(a, b) - 2) if max(a, b) > 2 else ""
-    return [left, right], batch + ("x" if a > 1 else "") + ("z" if b > 1 else "")
+UNIT = "."  # the letter of axes that have one element
 
 
-def gemm(site: Site) -> tuple[list[str], str]:
-    """Letters of Gemm with its optional transpositions and broadcast bias."""
-    a = "yx" if site.attr("transA", 0) else "xy"
-    b = "zy" if site.attr("transB", 0) else "yz"
-    bias = [["", "z", "xz"][len(site.shape(2))]] if site.name(2) else []
-    return [a, b, *bias], "xz"
+def vector(site: Site, slot: int, letter: str) -> str:
+    """Letters of an input that has one entry per ``letter``, or one in all."""
+    shape = site.shape(slot)
+    return letter if math.prod(shape) > 1 else UNIT * len(shape)
 
 
-def equation(site: Site) -> tuple[list[str], str]:
-    """Letters of Einsum's equation, written out."""
-    text = site.attr("equation").replace(" ", "")
-    left, _, right = text.partition("->")
+def matmul(*, left: int = 0, right: int = 1, columns: Sequence[int] = ()) -> Notation:
+    """Letters of MatMul: batch axes broadcast, vectors lose their axis; attributes may transpose the last two.
+
+    Args:
+        left: Input with the first factor.
+        right: Input with the second.
+        columns: Inputs with one entry per output column, or one in all.
+    """
+
+    def notation(site: Site) -> tuple[dict[int, str], str]:
+        a, b = len(site.shape(left)), len(site.shape(right))
+        letters = {}
+        for slot, rank, plain, side in ((left, a, "xy", "A"), (right, b, "yz", "B")):
+            last = plain[::-1] if site.attr(f"trans{side}", 0) else plain
+            batch = aligned(rank - 2) if rank > 1 else ""
+            spelled = last[0] + batch + last[1] if site.attr(f"transBatch{side}", 0) else batch + last
+            letters[slot] = spelled if rank > 1 else "y"
+        letters |= {slot: vector(site, slot, "z") for slot in columns if site.name(slot)}
+        batch = aligned(max(a, b) - 2) if max(a, b) > 2 else ""
+        return letters, batch + ("x" if a > 1 else "") + ("z" if b > 1 else "")
+
+    return notation
+
+
+def gemm(*, right: int = 1, bias: int = 2, columns: Sequence[int] = ()) -> Notation:
+    """Letters of Gemm with its optional transpositions and broadcast bias; slots as in :func:`matmul`."""
+
+    def notation(site: Site) -> tuple[dict[int, str], str]:
+        letters = {0: "yx" if site.attr("transA", 0) else "xy", right: "zy" if site.attr("transB", 0) else "yz"}
+        letters |= {slot: vector(site, slot, "z") for slot in columns if site.name(slot)}
+        if site.name(bias):
+            letters[bias] = ["", "z", "xz"][len(site.shape(bias))]
+        return letters, "xz"
+
+    return notation
+
+
+def equation(site: Site) -> tuple[dict[int, str], str] | None:
+    """Letters of Einsum's equation, with an ellipsis written out; ``None`` if a letter repeats in one operand."""
+    left, arrow, right = site.attr("equation").replace(" ", "").partition("->")
     inputs = left.split(",")
-    if "->" not in text:
+    free = [c for c in "ZYXWVUTSRQPONMLKJIHGFEDCBA" if c not in left]
+    extra = max((len(site.shape(k)) - len(text.replace("...", "")) for k, text in enumerate(inputs)), default=0)
+    batch = "".join(free[:extra])
+    for k, text in enumerate(inputs):
+        own = len(site.shape(k)) - len(text.replace("...", ""))
+        inputs[k] = text.replace("...", batch[extra - own :])
+    if not arrow:
         joined = "".join(inputs)
-        right = "".join(sorted(c for c in set(joined) if joined.count(c) == 1))
-    return inputs, right
+        right = batch + "".join(sorted(c for c in set(joined) if joined.count(c) == 1 and c not in batch))
+    if any(len(set(text)) < len(text) for text in inputs):
+        return None
+    return dict(enumerate(inputs)), right.replace("...", batch)
 
 
-def convolution(*, transposed: bool = False) -> Rule:
-    """Convolution of any rank: channels (g, i) of the data meet (g, o, i) of the weight."""
+def convolution(
+    *,
+    data: int = 0,
+    weight: int = 1,
+    bias: int = 2,
+    more: Sequence[int] = (),
+    zero: int | None = None,
+    transposed: bool = False,
+) -> Rule:
+    """Convolution of any rank: channels (g, i) of the data meet (g, o, i) of the weight.
+
+    Args:
+        data: Input with the data.
+        weight: Input with the weight.
+        bias: Input with the bias.
+        more: Inputs with one entry per output channel, or one in all.
+        zero: Input with the value that stands for zero in the data (quantized).
+        transposed: Whether the weight is ``(g i)(o)`` instead of ``(g o)(i)``.
+    """
 
     def rule(site: Site) -> None:
-        x, w = site.shape(0), site.shape(1)
+        x, w = site.shape(data), site.shape(weight)
         groups = int(site.attr("group", 1))
-        spatial = [None] * (len(x) - 2)
-        inner = x[1] // groups
-        outer = w[1] if transposed else w[0] // groups
-        data = site.operand(0, ["n", "g", "i", *spatial], (x[0], groups, inner, *x[2:]))
-        if transposed:
-            weight = site.operand(
-                1, ["g", "i", "o", *spatial], (groups, inner, outer, *w[2:]), (2, *(1,) * (len(w) - 1))
-            )
-        else:
-            weight = site.operand(1, ["g", "o", "i", *spatial], (groups, outer, *w[1:]), (2, *(1,) * (len(w) - 1)))
-        bias = [(2, site.operand(2, ["g", "o"], (groups, outer), (2,)))] if site.name(2) else []
-        joined = site.join((0, data), (1, weight), *bias)
+        space, own = [None] * (len(x) - 2), (1,) * (len(w) - 1)
+        inner, outer = x[1] // groups, w[1] if transposed else w[0] // groups
+        view = (groups, inner, outer, *w[2:]) if transposed else (groups, outer, *w[1:])
+        letters = "gio" if transposed else "goi"
+        vectors = [(s, _per_filter(site, s, groups, outer)) for s in (bias, *more) if site.name(s)]
+        joined = site.join(
+            (data, site.operand(data, ["n", "g", "i", *space], (x[0], groups, inner, *x[2:]))),
+            (weight, site.operand(weight, [*letters, *space], view, (2, *own))),
+            *vectors,
+        )
         out = site.out_shape()
-        value = joined.output(site.ledger, "ngo")
-        value = layout.regroup(site.ledger, value, (out[0], groups * outer))
+        value = layout.regroup(site.ledger, joined.output(site.ledger, "ngo"), (out[0], groups * outer))
         site.yields(Value((*value.axes, *site.ledger.free(out[2:]).axes)))
         if inner > 1 or groups == 1:
-            site.contract(0, [1])
+            site.contract(data, [1], zero)
         if groups > 1:
             group = Value((joined.space["g"],))
             site.patch(lambda cut: {"group": cut.size(group, 0)})
-        positions = site.nominal(0) if transposed else site.out_shape(nominal=True)
-        sizes = {"n": site.nominal(0)[0], "g": groups, "i": inner, "o": outer}
-        site.work(joined.space, sizes, math.prod(positions[2:]) * math.prod(w[2:]))
+        positions = site.nominal(data) if transposed else site.out_shape(nominal=True)
+        sizes = {"n": site.nominal(data)[0], "g": groups, "i": inner, "o": outer}
+        work = {letter: joined.space[letter] for letter in "ngoi"}
+        site.work(work, sizes, math.prod(positions[2:]) * math.prod(w[2:]))
 
     return rule
+
+
+def _per_filter(site: Site, slot: int, groups: int, outer: int) -> joint.Operand:
+    """An input with one entry per output channel ``(g o)``, or one in all."""
+    if math.prod(site.shape(slot)) == 1:
+        return site.operand(slot, UNIT * len(site.shape(slot)))
+    return site.operand(slot, "go", (groups, outer), (2,))
+
+
+def fused(rule: Rule, skip: int) -> Rule:
+    """A layer with a further input that is added to its output."""
+
+    def both(site: Site) -> None:
+        rule(site)
+        if site.name(skip):
+            output = str(site.node.outputs[0].name)
+            letters = aligned(len(site.out_shape()))
+            result = joint.Operand(tuple(letters), site.out_shape(), site.values[output].axes)
+            added = site.operand(skip, aligned(len(site.shape(skip))))
+            joined = joint.join(site.ledger, [result, added], f"{site.node.op_type} adds a free axis")
+            site.values[output] = joined.output(site.ledger, letters)
+
+    return both
 
 
 def reduce(*, exact: bool) -> Rule:
@@ -227,20 +316,6 @@ def spatial(keep: int = 2) -> Rule:
         site.yields(*results)
 
     return rule
-
-
-def resize(site: Site) -> None:
-    """Axes whose size stays pass; a constant list of sizes follows the cut."""
-    value, before, after = site.value(0), site.shape(0), site.out_shape()
-    changed = [
-        a for a in range(len(before)) if before[a] != after[a] or site.nominal(0)[a] != site.out_shape(nominal=True)[a]
-    ]
-    result = site.freed(value, changed, f"is an axis that {site.node.op_type} works along", after)
-    site.yields(result)
-    if site.name(3) and site.node.op_type == "Resize" and len(site.shape(3)) == len(before):
-        site.patch(
-            lambda cut: {3: {a: cut.size(result, a) for a in range(len(after)) if cut.size(result, a) != after[a]}}
-        )
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------------

@@ -77,7 +77,8 @@ def load(model: str | Path | onnx.ModelProto, inputs: Mapping[str, Sequence[int]
         InputError: If the file is missing or no valid model, or an input's name or shape does not fit.
     """
     proto, source = read(model)
-    external = any(onnx.external_data_helper.uses_external_data(t) for t in proto.graph.initializer)
+    external = [t for t in proto.graph.initializer if onnx.external_data_helper.uses_external_data(t)]
+    _check_external(external, source)
     data = proto.SerializeToString()
     _densify(proto)
     try:
@@ -93,7 +94,7 @@ def load(model: str | Path | onnx.ModelProto, inputs: Mapping[str, Sequence[int]
     resolved = shapes.resolve(module, inputs or {})
     shapes.settle(module, resolved)
     passes.RemoveUnusedNodesPass()(module)
-    return Graph(module, source, data, resolved, clones, external)
+    return Graph(module, source, data, resolved, clones, bool(external))
 
 
 def read(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
@@ -114,6 +115,19 @@ def read(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | N
     if not proto.graph.node and not proto.graph.output:
         raise InputError(f"{path}: not an ONNX model (it has no nodes and no outputs).")
     return proto, path
+
+
+def _check_external(tensors: Sequence[onnx.TensorProto], source: Path | None) -> None:
+    """Refuse a model whose external data is not there."""
+    for tensor in tensors:
+        info = onnx.external_data_helper.ExternalDataInfo(tensor)
+        if source is None:
+            raise InputError(f"initializer {tensor.name}: its data is in {info.location}. Give the model as a file.")
+        path = source.parent / info.location
+        if not path.is_file():
+            raise InputError(f"{source}: its weights are in {path}, which does not exist. Put the file there.")
+        if path.stat().st_size < (info.offset or 0) + (info.length or 0):
+            raise InputError(f"{path}: too short for initializer {tensor.name}. Copy the file again.")
 
 
 def _first_line(error: Exception) -> str:

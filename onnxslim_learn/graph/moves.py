@@ -335,3 +335,17 @@ def pad(site: Site) -> None:
 
     if parts:
         site.patch(make)
+
+
+def resize(site: Site) -> None:
+    """Axes whose size stays pass; a constant list of sizes follows the cut."""
+    value, before, after = site.value(0), site.shape(0), site.out_shape()
+    changed = [
+        a for a in range(len(before)) if before[a] != after[a] or site.nominal(0)[a] != site.out_shape(nominal=True)[a]
+    ]
+    result = site.freed(value, changed, f"is an axis that {site.node.op_type} works along", after)
+    site.yields(result)
+    if site.name(3) and site.node.op_type == "Resize" and len(site.shape(3)) == len(before):
+        site.patch(
+            lambda cut: {3: {a: cut.size(result, a) for a in range(len(after)) if cut.size(result, a) != after[a]}}
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxslim_learn.graph import families as f
+from onnxslim_learn.graph import macros as x
 from onnxslim_learn.graph import moves as m
 
 if TYPE_CHECKING:
@@ -44,10 +45,15 @@ def _trained(site: Site, rank: int) -> Iterable[int]:
 
 
 ELEMENTWISE = """
-    Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil
-    Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf
-    IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or Pow PRelu Reciprocal Relu Round Selu
-    Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor
+    Abs Acos Acosh Add And Asin Asinh Atan Atanh Bernoulli BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor
+    Cast CastLike Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish
+    Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or Pow PRelu Reciprocal Relu
+    Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor
+""".split()  # noqa: SIM905
+
+FRESH = """
+    AffineGrid BlackmanWindow EyeLike HammingWindow HannWindow MelWeightMatrix Multinomial NonMaxSuppression NonZero
+    RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range
 """.split()  # noqa: SIM905
 
 TABLE: dict[str, Rule] = {
@@ -55,8 +61,10 @@ TABLE: dict[str, Rule] = {
     "Dropout": f.first_input,
     "BatchNormalization": f.per_channel(normalised=_trained, affine=True),
     "InstanceNormalization": f.per_channel(normalised=lambda site, rank: range(2, rank), affine=True),
+    "GroupNormalization": x.group_norm,
     "QuantizeLinear": f.per_channel(axis=None),
     "DequantizeLinear": f.per_channel(axis=None),
+    "DynamicQuantizeLinear": f.mixing(lambda site, rank: range(rank)),
     "LayerNormalization": f.norm(_from_axis()),
     "RMSNormalization": f.norm(_from_axis()),
     "LpNormalization": f.norm(_axis()),
@@ -70,19 +78,35 @@ TABLE: dict[str, Rule] = {
     "ArgMax": f.mixing(_axis(0), vanish=True),
     "ArgMin": f.mixing(_axis(0), vanish=True),
     "Trilu": f.mixing(lambda site, rank: range(rank - 2, rank)),
-    "MatMul": f.einsum(f.matmul),
-    "Gemm": f.einsum(f.gemm),
+    "ReverseSequence": f.mixing(lambda site, rank: [site.attr("batch_axis", 1), site.attr("time_axis", 0)]),
+    "MatMul": f.einsum(f.matmul()),
+    "Gemm": f.einsum(f.gemm()),
     "Einsum": f.einsum(f.equation),
     "Conv": f.convolution(),
     "ConvTranspose": f.convolution(transposed=True),
+    "ConvInteger": f.convolution(bias=3, zero=2),
+    "MatMulInteger": f.einsum(f.matmul(columns=(3,)), zero=2),
+    "QLinearConv": f.convolution(weight=3, bias=8, more=(4, 5), zero=2),
+    "QLinearMatMul": f.einsum(f.matmul(right=3, columns=(4, 5)), zero=2),
+    **dict.fromkeys(["RNN"], x.recurrent(1, 1)),
+    "GRU": x.recurrent(3, 1),
+    "LSTM": x.recurrent(4, 2),
+    "Attention": x.attention(
+        slots={"query": 0, "key": 1, "value": 2, "past_key": 4, "past_value": 5},
+        heads=("q_num_heads", "kv_num_heads"),
+        transposed=True,
+    ),
+    "RotaryEmbedding": x.rotary(positions=3, cosine=1),
     **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"], f.reduce(exact=True)),
     **dict.fromkeys(
         ["ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"], f.reduce(exact=False)
     ),
     **dict.fromkeys(["MaxPool", "AveragePool", "LpPool"], f.spatial()),
     **dict.fromkeys(["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"], f.spatial()),
-    "Resize": f.resize,
-    "Upsample": f.resize,
+    **dict.fromkeys(["RoiAlign", "MaxRoiPool"], x.along_rois),
+    "GridSample": x.sampled,
+    "Resize": m.resize,
+    "Upsample": m.resize,
     "Reshape": m.reshape,
     **dict.fromkeys(["Flatten", "Squeeze", "Unsqueeze"], m.regrouped),
     "Transpose": m.transpose,
@@ -95,13 +119,52 @@ TABLE: dict[str, Rule] = {
     "Split": m.split_parts,
     "Slice": m.slice_axes,
     "Gather": m.gather,
+    "GatherND": x.gather_nd,
+    "ScatterND": x.scatter_nd,
+    **dict.fromkeys(["GatherElements", "ScatterElements", "Scatter"], x.elements),
     "Pad": m.pad,
     "Shape": f.shape_of,
     "Size": f.shape_of,
-    **dict.fromkeys(["Range", "NonZero", "EyeLike", "RandomNormalLike", "RandomUniformLike"], f.fresh_output),
+    **dict.fromkeys(FRESH, f.fresh_output),
 }
+
+# Operators that onnxruntime writes into optimised models (domain com.microsoft).
+CONTRIB_ELEMENTWISE = """
+    BiasAdd BiasDropout BiasGelu BiasSplitGelu FastGelu Gelu QLinearAdd QLinearLeakyRelu QLinearMul QLinearSigmoid
+    QuickGelu
+""".split()  # noqa: SIM905
+
+CONTRIB: dict[str, Rule] = {
+    **dict.fromkeys(CONTRIB_ELEMENTWISE, f.elementwise),
+    "FusedConv": f.fused(f.convolution(), skip=3),
+    "FusedGemm": f.einsum(f.gemm()),
+    "FusedMatMul": f.einsum(f.matmul()),
+    "TransposeMatMul": f.einsum(f.matmul()),
+    "MatMulNBits": x.block_quantized,
+    "QGemm": f.einsum(f.gemm(right=3, bias=6, columns=(4, 5)), zero=2),
+    "MatMulIntegerToFloat": f.einsum(f.matmul(columns=(3, 5, 6)), zero=4),
+    "QLinearGlobalAveragePool": f.spatial(),
+    "QuantizeLinear": f.per_channel(axis=None),
+    "DequantizeLinear": f.per_channel(axis=None),
+    "LayerNormalization": f.norm(_from_axis()),
+    "SimplifiedLayerNormalization": f.norm(_from_axis()),
+    "SkipLayerNormalization": x.skip_norm((2, 3, 4)),
+    "SkipSimplifiedLayerNormalization": x.skip_norm((2, 3)),
+    "EmbedLayerNormalization": x.embed_norm,
+    "Attention": x.packed_attention,
+    "MultiHeadAttention": x.attention(
+        slots={"query": 0, "key": 1, "value": 2, "bias": 3, "past_key": 6, "past_value": 7},
+        heads=("num_heads", "num_heads"),
+    ),
+    "GroupQueryAttention": x.attention(
+        slots={"query": 0, "key": 1, "value": 2, "past_key": 3, "past_value": 4}, heads=("num_heads", "kv_num_heads")
+    ),
+    "RotaryEmbedding": x.rotary(positions=1, cosine=2),
+}
+
+DOMAINS: dict[str, dict[str, Rule]] = {"": TABLE, "ai.onnx": TABLE, "com.microsoft": CONTRIB}
 
 
 def rule_for(domain: str, op_type: str) -> Rule:
     """The rule of an operator; :func:`onnxslim_learn.graph.families.opaque` for one that has none."""
-    return TABLE.get(op_type, f.opaque) if domain in ("", "ai.onnx") else f.opaque
+    return DOMAINS.get(domain, {}).get(op_type, f.opaque)

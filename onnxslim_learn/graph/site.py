@@ -45,12 +45,14 @@ class Contraction:
         slot: Which input.
         value: The layout of that input.
         axes: Its summed axes.
+        zero: Input of the same node with the value that stands for zero, or ``None`` for plain zero.
     """
 
     node: int
     slot: int
     value: Value
     axes: tuple[int, ...]
+    zero: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,11 @@ class Site:
 
     # --- stating ----------------------------------------------------------------------------------------------
 
+    def free_outputs(self, start: int) -> list[Value]:
+        """Layouts without labels for the outputs from one on; absent ones get an empty one."""
+        outputs = self.node.outputs
+        return [self.ledger.free(self.out_shape(k) if outputs[k].name else ()) for k in range(start, len(outputs))]
+
     def yields(self, *values: Value) -> None:
         """Set the layouts of the outputs."""
         for output, value in zip(self.node.outputs, values, strict=False):
@@ -241,12 +248,14 @@ class Site:
                 self.values[name] = _unview(value, operand.parts)
         return joined
 
-    def contract(self, slot: int, axes: Iterable[int]) -> None:
-        """State that axes of an input are summed over."""
+    def contract(self, slot: int, axes: Iterable[int], zero: int | None = None) -> None:
+        """State that axes of an input are summed over; ``zero`` is the input with its zero point, if it has one."""
         value = self.values[str(self.name(slot))]
         found = tuple(a for a in axes if any(d.labels is not None for d in value.axes[a]))
         if found:
-            self.records.contractions.append(Contraction(self.index, slot, value, found))
+            self.records.contractions.append(
+                Contraction(self.index, slot, value, found, zero if zero is not None and self.name(zero) else None)
+            )
 
     def work(self, space: Mapping[str, Axis], sizes: Mapping[str, int], factor: int = 1) -> None:
         """State multiply-accumulates: the product over all letters, times a factor.

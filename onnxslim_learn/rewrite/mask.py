@@ -20,7 +20,7 @@ OPEN = "onnxslim_learn.open"  # the extra input that lifts all masks
 
 
 def mask(removal: Removal) -> ir.Model:
-    """Build the masked original: a product with 0 and 1 in front of every contraction input that loses positions.
+    """Build the masked original: zeros put in front of every contraction input that loses positions.
 
     An extra boolean input, :data:`OPEN`, lifts all masks: with it the model must compute what the source computes,
     which proves the reference itself.
@@ -39,10 +39,10 @@ def mask(removal: Removal) -> ir.Model:
         assert source is not None
         name = f"{node.name}.masked{contraction.slot}"
         dtype = ir.DataType(coupling.graph.shapes.analysis.dtype[str(source.name)]).numpy()
-        ones = edit.constant(graph, f"{name}.one", np.ones((), dtype))
-        zeros = edit.constant(graph, f"{name}.mask", keep.astype(dtype))
-        factor = _insert(graph, node, "Where", [lift, ones, zeros], f"{name}.factor")
-        node.replace_input_with(contraction.slot, _insert(graph, node, "Mul", [source, factor], name))
+        zero = None if contraction.zero is None else node.inputs[contraction.zero]
+        zero = zero or edit.constant(graph, f"{name}.zero", np.zeros((), dtype))
+        kept = _insert(graph, node, "Or", [lift, edit.constant(graph, f"{name}.keep", keep)], f"{name}.kept")
+        node.replace_input_with(contraction.slot, _insert(graph, node, "Where", [kept, source, zero], name))
     return model
 
 
