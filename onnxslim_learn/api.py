@@ -16,7 +16,7 @@ from onnxslim_learn.errors import InputError, PlanError, TargetError, VerifyErro
 from onnxslim_learn.graph import explain
 from onnxslim_learn.graph import groups as grouping
 from onnxslim_learn.graph.coupling import Coupling, Group, Removal, couple, removal
-from onnxslim_learn.graph.load import Graph, load
+from onnxslim_learn.graph.load import Graph, check_file, load
 from onnxslim_learn.plans import Plan
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite import verify as checking
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-TRIES = 4  # a file's overhead changes by a few bytes with its sizes
+TRIES = 12  # a file's overhead changes by a few bytes with its sizes, and one unit may be more than that
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def plan(
     found = None
     for cells in (False, True):
         choices = budget.choices(analysis.coupling, groups, scores, multiple, cells=cells)
-        task = budget.Search(analysis.coupling, choices, bounds)
+        task = budget.Search(analysis.coupling, choices, bounds, dict(target))
         if cells or task.fits(task.at(0.0)):
             found = budget.search(task, progress)
             break
@@ -290,8 +290,7 @@ def verify(
         PlanError: If the plan does not fit the original.
         InputError: If the slimmed file cannot be run on the original's inputs.
     """
-    if not Path(slimmed).is_file():
-        raise InputError(f"{slimmed}: no such file. Give the slimmed model.")
+    check_file(Path(slimmed), "the slimmed model")
     return checking.verify(realize(original, chosen), Path(slimmed), real)
 
 
@@ -346,11 +345,11 @@ def slim_to(
         try:
             found = slimmed.save(path, real=real, file_bytes=limit)
         except TooLargeError as error:
-            slack += float(error.args[0])
+            slack = 2 * slack + float(error.args[0])
             continue
         assert found is not None
         return slimmed, found
-    raise TargetError(f"target: bytes {round(limit or 0)} cannot be reached by the file. Raise it.")
+    raise TargetError(f"--target bytes={target['bytes']:g}: cannot be reached by the whole file. Raise it.")
 
 
 def _file_limit(analysis: Analysis, target: Mapping[str, float]) -> float | None:

@@ -23,31 +23,47 @@ if TYPE_CHECKING:
     from onnxslim_learn.api import Analysis, Slimmed
     from onnxslim_learn.plans import Plan
 
-Say = "Callable[[str], Callable[[float], None]]"
+DEBUG = "ONNXSLIM_LEARN_DEBUG"
+DEFECT = 70  # as in sysexits.h: an internal software error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     try:
-        options = config.parse(arguments)
-        if options.version:
-            from importlib.metadata import version
-
-            print(version("onnxslim-learn"))
-            return 0
-        if options.command is None:
-            config.parser().print_help()
-            return 0
-        return int(COMMANDS[options.command](options) or 0)
-    except SlimError as error:
-        print(f"onnxslim-learn: {error}", file=sys.stderr)
-        return error.exit_code
+        return _run(config.parse(arguments))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        print("onnxslim-learn: interrupted; nothing was written.", file=sys.stderr)
-        return 130
+    except BaseException as error:
+        if os.environ.get(DEBUG) or isinstance(error, SystemExit | GeneratorExit):
+            raise
+        sentence, code = _failure(error)
+        print(f"onnxslim-learn: {sentence}", file=sys.stderr)
+        return code
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.version:
+        from importlib.metadata import version
+
+        print(version("onnxslim-learn"))
+        return 0
+    if options.command is None:
+        config.parser().print_help()
+        return 0
+    return int(COMMANDS[options.command](options) or 0)
+
+
+def _failure(error: BaseException) -> tuple[str, int]:
+    """One sentence and the exit code for what went wrong."""
+    if isinstance(error, SlimError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError):
+        return "out of memory. Give smaller shapes with --input, or a machine with more.", 2
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted.", 130
+    said = (str(error).strip().splitlines() or [""])[0]
+    return f"a defect of ours, {type(error).__name__}: {said}. Please report it; {DEBUG}=1 shows where.", DEFECT
 
 
 @contextmanager
@@ -57,7 +73,8 @@ def progress() -> Iterator[Callable[[str], Callable[[float], None]]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks: list[Any] = []
 
         def stage(name: str) -> Callable[[float], None]:
@@ -123,6 +140,8 @@ def slim(options: argparse.Namespace) -> None:
         found = api.analyze(options.model, inputs=config.shapes(options.input), allow_sensitive=options.allow_sensitive)
         settings = {"criterion": options.criterion, "multiple": options.multiple, "protect": options.protect}
         slimmed, check = api.slim_to(found, target, output, stage=stage, **settings)
+        if not slimmed.plan.groups:
+            print("onnxslim-learn: the model already meets the target; nothing was cut.", file=sys.stderr)
         finish(options, slimmed, check, output, stage)
 
 

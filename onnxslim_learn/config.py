@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CRITERIA = ("energy", "l1", "l2", "lamp", "fpgm", "random")
-UNITS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
+COSTS = ("macs", "params", "bytes")
+UNITS = {"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 
 
 class _Parser(argparse.ArgumentParser):
     """A parser that raises its errors instead of exiting."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        raise InputError(f"{self.prog}: {message}. See {self.prog} --help.")
+        raise InputError(f"{message}. See {self.prog} --help.")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -48,6 +49,12 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, but got {text!r}")
+    return int(text)
+
+
 def _model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="an .onnx file")
 
@@ -67,7 +74,7 @@ def _json(parser: argparse.ArgumentParser) -> None:
 
 
 def _runtime(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of onnxruntime (default 1)")
+    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads of onnxruntime (default 1)")
     parser.add_argument(
         "--provider", default="CPUExecutionProvider", metavar="P", help="onnxruntime execution provider (default CPU)"
     )
@@ -106,7 +113,9 @@ def _slim(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--criterion", default="energy", metavar="NAME", help=f"what scores units: {', '.join(CRITERIA)}"
     )
-    parser.add_argument("--multiple", type=int, default=1, metavar="N", help="keep widths a multiple of N (default 1)")
+    parser.add_argument(
+        "--multiple", type=_positive, default=1, metavar="N", help="keep widths a multiple of N (default 1)"
+    )
     parser.add_argument(
         "--protect", metavar="REGEX", action="append", default=[], help="groups whose name or members match stay whole"
     )
@@ -158,12 +167,14 @@ def targets(texts: Sequence[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     for text in texts:
         name, equals, number = text.partition("=")
-        if name in found:
-            raise InputError(f"--target {text}: {name} is bounded twice. Give one bound for each cost.")
         if name == "latency":
             raise InputError(f"--target {text}: latency is measured, not yet a target. Bound macs, params or bytes.")
-        if not equals:
-            raise InputError(f"--target {text}: expected COST=NUMBER. For example macs=0.5 or params=2M.")
+        if not equals or name not in COSTS:
+            raise InputError(f"--target {text}: expected macs=, params= or bytes= and a number. For example macs=0.5.")
+        if "," in number:
+            raise InputError(f"--target {text}: one bound at a time. Repeat --target for several.")
+        if name in found:
+            raise InputError(f"--target {text}: {name} is bounded twice. Give one bound for each cost.")
         found[name] = _number(text, number)
     return found
 
@@ -189,7 +200,7 @@ def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     for text in texts:
         name, colon, dims = text.rpartition(":")
         sizes = dims.split("x")
-        if not colon or not all(s.isdigit() and int(s) > 0 for s in sizes):
+        if not colon or not all(s.isascii() and s.isdecimal() and int(s) > 0 for s in sizes):
             raise InputError(f"--input {text}: expected NAME:1x3x224x224 with positive sizes.")
         found[name] = tuple(int(s) for s in sizes)
     return found

@@ -66,7 +66,8 @@ class Plan:
             PlanError: If the file is missing or no plan.
         """
         if not Path(path).is_file():
-            raise PlanError(f"{path}: no such file. Give a plan that slim wrote with --plan-out.")
+            found = "is a folder" if Path(path).is_dir() else "no such file"
+            raise PlanError(f"{path}: {found}. Give a plan that slim wrote with --plan-out.")
         try:
             text = Path(path).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:

@@ -97,6 +97,18 @@ def load(model: str | Path | onnx.ModelProto, inputs: Mapping[str, Sequence[int]
     return Graph(module, source, data, resolved, clones, bool(external))
 
 
+def check_file(path: Path, what: str) -> None:
+    """Refuse what is no file.
+
+    Raises:
+        InputError: If the path is missing or a folder.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder. Give the path of {what}.")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Give the path of {what}.")
+
+
 def read(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
     """Parse a model file without loading external data; returns the model and its path.
 
@@ -106,14 +118,13 @@ def read(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | N
     if isinstance(model, onnx.ModelProto):
         return model, None
     path = Path(model)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file. Give the path of an .onnx model.")
+    check_file(path, "an .onnx model")
     try:
-        proto = onnx.load(path, load_external_data=False)
+        proto = onnx.load(path, format="protobuf", load_external_data=False)
     except Exception as error:
-        raise InputError(f"{path}: not an ONNX model ({_first_line(error)}).") from error
+        raise InputError(f"{path}: not an ONNX model, or cut off. Give a whole .onnx file.") from error
     if not proto.graph.node and not proto.graph.output:
-        raise InputError(f"{path}: not an ONNX model (it has no nodes and no outputs).")
+        raise InputError(f"{path}: not an ONNX model (it has no nodes and no outputs). Give a whole .onnx file.")
     return proto, path
 
 

@@ -260,6 +260,8 @@ def _note(name: str, found: onnx.TypeProto | None, sample: Sample) -> None:
     sample.dtype.setdefault(name, found.tensor_type.elem_type)
     if found.tensor_type.HasField("shape"):
         dims = found.tensor_type.shape.dim
+        if any(dim.HasField("dim_value") and dim.dim_value < 0 for dim in dims):
+            raise InputError(f"value {name}: its shape would be negative at input sizes {sample.inputs}.")
         if all(dim.HasField("dim_value") for dim in dims):
             sample.shape.setdefault(name, tuple(dim.dim_value for dim in dims))
 

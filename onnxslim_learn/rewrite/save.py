@@ -22,6 +22,8 @@ LARGEST_FILE = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2
 def staged(model: ir.Model, name: str, folder: Path, *, external: bool) -> Path:
     """Write a model under its final file name into a temporary folder; weights go to ``<name>.data`` if external."""
     path = folder / name
+    for value in model.graph.initializers.values():
+        value.shape = value.type = None  # else the format repeats both beside the tensor
     weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
     aside = external or weights > LARGEST_FILE
     if not aside:

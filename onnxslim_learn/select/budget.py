@@ -26,6 +26,7 @@ Array = np.ndarray[Any, Any]
 
 ROWS_SUFFICE = 4  # with at least this many rows (heads, convolution groups), whole rows go and not cells of each
 BISECTIONS = 24
+SMALL = 1000  # an absolute bound below this is likely meant as a fraction
 
 
 @dataclass(frozen=True)
@@ -159,11 +160,19 @@ def _span(coupling: Coupling, group: Group) -> int:
 
 @dataclass(frozen=True)
 class Search:
-    """A budget search over choices."""
+    """A budget search over choices.
+
+    Attributes:
+        coupling: The coupling.
+        choices: What can be decided.
+        bounds: Cost name -> the cost and its largest value.
+        wishes: Cost name -> the bound as it was asked for.
+    """
 
     coupling: Coupling
     choices: Sequence[Choice]
     bounds: Mapping[str, tuple[Cost, float]]
+    wishes: Mapping[str, float]
 
     def removal(self, widths: Sequence[int]) -> Removal:
         """The removal that keeps these numbers of units, unchecked."""
@@ -224,15 +233,14 @@ class Search:
         everything = np.ones(self.coupling.size)
         missed = []
         for name, (cost, bound) in self.bounds.items():
-            best = cost.value(alive)
+            best, total = cost.value(alive), cost.value(everything)
             if best > bound:
-                share = best / max(cost.value(everything), 1)
+                wish = self.wishes.get(name, bound)
+                read = " (above 1, so absolute)" if 1 < wish < SMALL else ""
                 missed.append(
-                    f"{name} {round(bound)} cannot be reached, the best is {round(best)} ({share:.3f} of the original)"
+                    f"{name}={wish:g}{read} cannot be reached, the best is {round(best)} ({best / total:.4f} of it)"
                 )
-        return (
-            f"target: {'; '.join(missed)}. Raise it, drop --protect or --multiple, or see analyze for what is pinned."
-        )
+        return f"--target {'; '.join(missed)}. Raise it, or see analyze for what is pinned."
 
 
 def search(search: Search, progress: Callable[[float], None] = lambda share: None) -> Removal:
