@@ -106,6 +106,7 @@ def analyze(options: argparse.Namespace) -> None:
     from onnxslim_learn import api
     from onnxslim_learn.report import data, tables
 
+    claim(options, options.model)
     with progress() as stage:
         stage("analyzing")
         found = api.analyze(options.model, inputs=config.shapes(options.input), allow_sensitive=options.allow_sensitive)
@@ -133,11 +134,12 @@ def slim(options: argparse.Namespace) -> None:
     """Cut a model to its targets."""
     from onnxslim_learn import api
 
-    target = config.targets(options.target)
-    output = _output(options.output)
+    target, shapes = config.targets(options.target), config.shapes(options.input)
+    claim(options, options.model)
+    output = Path(options.output)
     with progress() as stage:
         stage("analyzing")
-        found = api.analyze(options.model, inputs=config.shapes(options.input), allow_sensitive=options.allow_sensitive)
+        found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
         settings = {"criterion": options.criterion, "multiple": options.multiple, "protect": options.protect}
         slimmed, check = api.slim_to(found, target, output, stage=stage, **settings)
         if not slimmed.plan.groups:
@@ -150,8 +152,8 @@ def apply(options: argparse.Namespace) -> None:
     from onnxslim_learn import api
     from onnxslim_learn.plans import Plan
 
-    chosen = Plan.load(options.plan)
-    output = _output(options.output)
+    claim(options, options.model, options.plan)
+    chosen, output = Plan.load(options.plan), Path(options.output)
     with progress() as stage:
         stage("analyzing")
         found = _analyzed_for(options, options.model, chosen)
@@ -167,11 +169,30 @@ def _analyzed_for(options: argparse.Namespace, model: str, chosen: Plan) -> Anal
     return api.analyze(model, inputs=config.shapes(options.input), allow_sensitive=sensitive)
 
 
-def _output(text: str) -> Path:
-    path = Path(text)
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist. Make it first.")
-    return path
+def claim(options: argparse.Namespace, *read: str) -> None:
+    """Refuse result files that cannot be written, that are read as well, or that are named twice, before any work.
+
+    Args:
+        options: The command line's options.
+        read: Files that the command reads.
+
+    Raises:
+        InputError: With the option at fault.
+    """
+    from onnxslim_learn.rewrite import save
+
+    taken = {Path(name).resolve(): "is read by this command" for name in read}
+    for flag, name in (("-o", "output"), ("--plan-out", "plan_out"), ("--json", "json")):
+        text = getattr(options, name, None)
+        if text is None or (text == "-" and flag == "--json"):
+            continue
+        path = Path(text)
+        if text in ("", "-"):
+            raise InputError(f"{flag} {text!r}: is no file name. Give one.")
+        save.check_target(path, flag)
+        if path.resolve() in taken:
+            raise InputError(f"{flag} {text}: {taken[path.resolve()]}. Give another name.")
+        taken[path.resolve()] = f"is written by {flag} as well"
 
 
 def finish(options: argparse.Namespace, slimmed: Slimmed, check: Any, output: Path, stage: Any) -> None:
@@ -204,6 +225,7 @@ def verify(options: argparse.Namespace) -> int:
     from onnxslim_learn import api
     from onnxslim_learn.plans import Plan
 
+    claim(options, options.original, options.slimmed, options.plan)
     chosen = Plan.load(options.plan)
     with progress() as stage:
         stage("verifying")
@@ -228,6 +250,7 @@ def profile(options: argparse.Namespace) -> None:
     from onnxslim_learn.costs import measure
     from onnxslim_learn.report import tables
 
+    claim(options, *options.models)
     models = [Path(m) for m in options.models]
     with progress() as stage:
         stage("reading")
@@ -260,6 +283,7 @@ def demo(options: argparse.Namespace) -> None:
     """Tell the whole story on the net that ships with the package."""
     from onnxslim_learn.demo import story
 
+    claim(options)
     with progress() as stage:
         result = story.tell(Path(options.output) if options.output else None, stage)
     emit(result, options.json, story.show)

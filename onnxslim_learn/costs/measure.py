@@ -200,7 +200,7 @@ def _options(threads: int, optimize: bool, profile_to: Path | None) -> SessionOp
     if threads < 1:
         raise InputError(f"threads: a whole number of at least 1 is needed, but got {threads}.")
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads must not slow other sessions
     if not optimize:

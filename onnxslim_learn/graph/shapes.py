@@ -207,6 +207,9 @@ def complete(module: ir.Model, sample: Sample) -> Sample:
         missing = walk(module, sample)
     if missing:
         raise InputError(f"value {missing[0]}: its shape cannot be found at input sizes {sample.inputs}.")
+    for value in module.graph.outputs:
+        if 0 in sample.shape[str(value.name)] and value.name not in sample.loose:
+            raise InputError(f"output {value.name}: it would be empty at input sizes {sample.inputs}.")
     return sample
 
 

@@ -34,16 +34,36 @@ def staged(model: ir.Model, name: str, folder: Path, *, external: bool) -> Path:
     return path
 
 
+def check_target(target: Path, what: str = "output") -> None:
+    """Refuse a place that no file can be written to.
+
+    Raises:
+        InputError: If the folder does not exist or is not writable, or something else than a file is there.
+    """
+    try:
+        if target.is_dir():
+            raise InputError(f"{what} {target}: is a folder. Give a file name for the result.")
+        if target.exists() and not target.is_file():
+            raise InputError(f"{what} {target}: is no regular file. Give another name.")
+        if not target.parent.is_dir():
+            raise InputError(f"{what} {target}: {target.parent} is no folder. Make it first.")
+    except OSError as error:
+        raise InputError(
+            f"{what} {str(target)[:80]}: cannot be a file name ({error.strerror}). Give another."
+        ) from error
+    if not os.access(target.parent, os.W_OK):
+        raise InputError(f"{what} {target}: {target.parent} cannot be written. Choose another folder.")
+
+
 def workplace(target: Path) -> Path:
     """A temporary folder beside the target, so that renaming stays on one file system.
 
     Raises:
-        InputError: If the target's folder does not exist or cannot be written.
+        InputError: If the target cannot be written.
     """
-    if target.is_dir():
-        raise InputError(f"{target}: is a folder. Give a file name for the result.")
+    check_target(target)
     try:
-        return Path(tempfile.mkdtemp(prefix=".onnxslim-", dir=target.parent))
+        return Path(tempfile.mkdtemp(prefix=".onnxslim-", dir=target.resolve().parent))
     except OSError as error:
         raise InputError(f"{target.parent}: cannot be written ({error.strerror}). Choose another folder.") from error
 
@@ -62,8 +82,8 @@ def publish(staged_model: Path, target: Path) -> None:
         ) from error
     data = staged_model.with_name(f"{staged_model.name}.data")
     if data.exists():
-        os.replace(data, target.with_name(data.name))
-    os.replace(staged_model, target)
+        os.replace(data, target.resolve().with_name(data.name))
+    os.replace(staged_model, target.resolve())
 
 
 def write_text(path: Path, text: str) -> None:
@@ -76,7 +96,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         draft = folder / path.name
         draft.write_text(text, encoding="utf-8")
-        os.replace(draft, path)
+        os.replace(draft, path.resolve())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

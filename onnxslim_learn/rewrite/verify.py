@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.costs import measure
+from onnxslim_learn.errors import InputError
 from onnxslim_learn.rewrite import inputs, save
 from onnxslim_learn.rewrite.mask import OPEN, mask
 
@@ -94,12 +95,21 @@ def _written(data: bytes, path: Path) -> Path:
 
 
 def _run(path: Path, feeds: Sequence[Feeds]) -> Results:
-    session = measure.open_session(path, optimize=False)
-    return [[np.asarray(result) for result in session.run(None, feed)] for feed in feeds]
+    return _run_session(measure.open_session(path, optimize=False), feeds)
 
 
-def _run_session(session: InferenceSession, feeds: Sequence[Feeds], *, lift: bool) -> Results:
-    return [[np.asarray(r) for r in session.run(None, {**feed, OPEN: np.array(lift)})] for feed in feeds]
+def _run_session(session: InferenceSession, feeds: Sequence[Feeds], *, lift: bool | None = None) -> Results:
+    """Outputs for every set of inputs.
+
+    Raises:
+        InputError: If onnxruntime cannot run the model on one.
+    """
+    more = {} if lift is None else {OPEN: np.array(lift)}
+    try:
+        return [[np.asarray(result) for result in session.run(None, {**feed, **more})] for feed in feeds]
+    except Exception as error:
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"onnxruntime cannot run the model: {text}. Check --input and the data.") from error
 
 
 def _shaken(feed: Feeds) -> Feeds:
