@@ -184,20 +184,30 @@ def realize(analysis: Analysis, chosen: Plan) -> Removal:
     Raises:
         PlanError: If the plan does not fit the model, was edited inconsistently, or breaks a constraint.
     """
+    try:
+        return _realize(analysis, chosen)
+    except PlanError as error:
+        made = chosen.provenance
+        if made.get("sha256") in (None, analysis.graph.digest):
+            raise
+        raise PlanError(f"{error} The plan was made for another file ({made.get('source', 'unnamed')}).") from error
+
+
+def _realize(analysis: Analysis, chosen: Plan) -> Removal:
     columns: list[int] = []
     for name, kept in chosen.groups.items():
         group = analysis.group(name)
         if group.width != chosen.widths[name]:
             raise PlanError(
-                f"group {name}: it has {group.width} units, but {chosen.widths[name]} in the plan. Use its model."
+                f"group {name}: it has {group.width} units, but {chosen.widths[name]!r} in the plan. Use its model."
             )
         if any(not 0 <= k < group.width for k in kept) or len(set(kept)) != len(kept):
-            raise PlanError(f"group {name}: kept indices must be distinct and below {group.width}. Correct the plan.")
+            raise PlanError(f"group {name}: kept indices must be distinct and below {group.width}, found {kept}.")
         columns += group.units[np.setdiff1d(np.arange(group.width), kept)].tolist()
     found = removal(analysis.coupling, columns)
     if chosen.tensors:
         derived = _tensors(found)
-        for name in {*derived, *chosen.tensors}:
+        for name in sorted({*derived, *chosen.tensors}):
             if derived.get(name) != chosen.tensors.get(name):
                 raise PlanError(
                     f"tensor {name}: 'tensors' and 'groups' of the plan disagree. Drop 'tensors' or correct it."
@@ -247,10 +257,7 @@ class Slimmed:
             staged = self._stage(target.name, folder)
             found = checking.verify(self.removal, staged, real) if check else None
             if found is not None and not found.passed:
-                raise VerifyError(
-                    f"{target}: output {found.worst_output} is {found.max_rel_diff:.2e} of its largest value"
-                    f" from the masked original (allowed {found.tolerance:.0e}). Nothing was written."
-                )
+                raise VerifyError(f"{target}: {found.complaint}. Nothing was written.")
             if file_bytes is not None and save.size_on_disk(staged) > file_bytes:
                 raise TooLargeError(save.size_on_disk(staged) - file_bytes)
             save.publish(staged, target)

@@ -7,6 +7,7 @@ reached; 2 bad usage or bad input.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     if options.version:
         from importlib.metadata import version
 
@@ -142,8 +144,6 @@ def slim(options: argparse.Namespace) -> None:
         found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
         settings = {"criterion": options.criterion, "multiple": options.multiple, "protect": options.protect}
         slimmed, check = api.slim_to(found, target, output, stage=stage, **settings)
-        if not slimmed.plan.groups:
-            print("onnxslim-learn: the model already meets the target; nothing was cut.", file=sys.stderr)
         finish(options, slimmed, check, output, stage)
 
 
@@ -201,6 +201,8 @@ def finish(options: argparse.Namespace, slimmed: Slimmed, check: Any, output: Pa
     from onnxslim_learn.report import data, tables
     from onnxslim_learn.rewrite import inputs, save
 
+    if not slimmed.plan.groups:
+        print("onnxslim-learn: nothing had to be cut; the result is a copy.", file=sys.stderr)
     if getattr(options, "plan_out", None):
         save.write_text(Path(options.plan_out), slimmed.plan.to_json())
     latencies = ratio = None

@@ -3,6 +3,21 @@
 A message reads *where: what holds, but what was found. What to do.*
 """
 
+import re
+
+_NOISE = re.compile(
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from \S+ failed: ?|\[\w+Error\] ?|/\S+/onnxruntime_src\S+ "
+)
+
+
+def reason(error: BaseException) -> str:
+    """What another library's error says, in one line without its codes and paths."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    text = lines[0]
+    while (shorter := _NOISE.sub("", text)) != text:
+        text = shorter
+    return text.strip().rstrip(".")[:300]
+
 
 class SlimError(Exception):
     """Base of all errors a caller may want to catch; the command line turns it into one sentence."""

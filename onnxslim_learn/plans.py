@@ -56,7 +56,10 @@ class Plan:
             raise PlanError(
                 f"{where}: 'groups' must map names to lists of indices, with their 'widths'. Write it with slim."
             )
-        return cls(groups, widths, data.get("tensors", {}), data.get("provenance", {}))
+        tensors, provenance = data.get("tensors", {}), data.get("provenance", {})
+        if not isinstance(tensors, dict) or not isinstance(provenance, dict):
+            raise PlanError(f"{where}: 'tensors' and 'provenance' must be objects. Write it with slim.")
+        return cls(groups, widths, tensors, provenance)
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -69,9 +72,11 @@ class Plan:
             found = "is a folder" if Path(path).is_dir() else "no such file"
             raise PlanError(f"{path}: {found}. Give a plan that slim wrote with --plan-out.")
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise PlanError(f"{path}: not a text file. Give a plan that slim wrote with --plan-out.") from error
+        except OSError as error:
+            raise PlanError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
         return cls.from_json(text, str(path))
 
 

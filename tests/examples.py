@@ -1,103 +1,339 @@
-"""One tiny net per operator of the table that no zoo net uses: the operator between two convolutions."""
+"""One tiny net per operator of the table that no zoo net uses: the operator between two convolutions or products.
+
+Keys are operators; those of onnxruntime's own domain are spelled with it.
+"""
 
 from tests.zoo_net import Net
 
+_FLOAT32, _UINT8, _INT32, _INT64, _UINT32 = 1, 2, 6, 7, 12
+"""Element types as numbers."""
 
-def _between(body: str, weights: str = "", opset: int = 17, kernel: int = 1, wide: int = 8) -> Net:
-    """Return a net in which `body` makes `z`, of `wide` channels, from `a` ``[2, 8, 4, 4]``, on which a group ends.
+_QUANTIZED = "uint8 zx = {128}, int8 zw = {0}, float sx = {0.02}, float sw = {0.01}"
+"""Zero points and scales: asymmetric for what flows, symmetric for weights."""
 
-    Its last convolution takes windows of `kernel` pixels, and so has one output pixel where that is the size of `z`.
-    """
-    return Net(
-        f"""(float[2,3,4,4] x) => (float[2,5,height,width] y) {{
-            a = Conv(x, w1, b1)
-            {body}
-            h = Conv(z, w2, b2)
-            r = Relu(h)
-            y = Conv(r, w3, b3)
-        }}""",
-        f"w1 8x3x1x1, b1 8, w2 6x{wide}x{kernel}x{kernel}, b2 6, w3 5x6x1x1, b3 5, {weights}",
-        opset=opset,
-    )
+_ORT = "com.microsoft."
 
 
-_FLOAT = "Identity Neg Atan Asinh Sin Cos Sinh Cosh Celu Elu Selu Softplus Softsign Exp Floor Ceil Round Sign"
-_LATER = {"Mish": 18, "Swish": 24}
-_COMPARED = "Equal Less LessOrEqual GreaterOrEqual"
-_VARIADIC = "Max Min Mean Sum"
-_BITS = "BitwiseAnd BitwiseOr BitwiseXor"
-_LAST = "LogSoftmax Hardmax LpNormalization"
-_LESS_EXACT = "ReduceMin ReduceProd ReduceLogSum ReduceLogSumExp"
-_EXACT = "ReduceL1 ReduceL2 ReduceSum ReduceSumSquare"
-_INT, _FLOAT32, _BOOL, _UINT = 7, 1, 9, 12
-"""Element types as numbers: int64, float, bool and uint32."""
+def _net(op: str, text: str, weights: str, opset: int) -> Net:
+    return Net(text, weights, opset=opset, domains=', "com.microsoft" : 1' if op.startswith(_ORT) else "")
 
-EXAMPLES: dict[str, Net] = {
-    **{op: _between(f"z = {op}(a)") for op in _FLOAT.split()},
-    **{op: _between(f"z = {op}(a)", opset=opset) for op, opset in _LATER.items()},
-    **{op: _between(f"s = Tanh(a) z = {op}(s)") for op in ("Acos", "Asin", "Tan")},
-    "Atanh": _between("s = Tanh(a) half = Mul(s, {0.5}) z = Atanh(half)"),
-    **{op: _between(f"s = Softplus(a) p = Add(s, {{1.0}}) z = {op}(p)") for op in ("Acosh", "Log", "Reciprocal")},
-    "ThresholdedRelu": _between("z = ThresholdedRelu<alpha=0.3>(a)"),
-    "Dropout": _between("z = Dropout(a, {0.5})"),
-    "CastLike": _between(f"i = Cast<to={_INT}>(a) z = CastLike(i, a)"),
-    "Mod": _between("z = Mod<fmod=1>(a, {0.7})"),
-    **{op: _between(f"b = Conv(x, w4, b4) z = {op}(a, b)", "w4 8x3x1x1, b4 8") for op in _VARIADIC.split()},
-    **{op: _between(f"p = Round(a) q = {op}(p, {{0.0}}) z = Cast<to={_FLOAT32}>(q)") for op in _COMPARED.split()},
-    **{
-        op: _between(
-            f"n = Neg(s) p = Greater(a, n) q = Less(a, s) t = {op}(p, q) z = Cast<to={_FLOAT32}>(t)", "s 8x1x1"
-        )
-        for op in ("And", "Xor")
-    },
-    "Or": _between(f"n = Neg(s) p = Greater(a, s) q = Less(a, n) t = Or(p, q) z = Cast<to={_FLOAT32}>(t)", "s 8x1x1"),
-    "Not": _between(f"p = Greater(a, {{0.0}}) q = Not(p) z = Cast<to={_FLOAT32}>(q)"),
-    "IsNaN": _between(f"p = IsNaN(a) q = Cast<to={_FLOAT32}>(p) z = Sub(a, q)"),
-    "IsInf": _between(f"p = IsInf(a) q = Cast<to={_FLOAT32}>(p) z = Sub(a, q)"),
-    "Where": _between("p = Greater(a, {0.0}) z = Where(p, a, s)", "s 8x1x1"),
-    "BitShift": _between(
-        f"""m = Abs(a) i = Cast<to={_UINT}>(m) one = Cast<to={_UINT}>({{1}})
-            j = BitShift<direction="LEFT">(i, one) z = Cast<to={_FLOAT32}>(j)"""
-    ),
-    **{
-        op: _between(
-            f"big = Mul(a, {{9.0}}) i = Cast<to={_INT}>(big) j = {op}(i, {{5}}) z = Cast<to={_FLOAT32}>(j)", opset=18
-        )
-        for op in _BITS.split()
-    },
-    "BitwiseNot": _between(
-        f"big = Mul(a, {{9.0}}) i = Cast<to={_INT}>(big) j = BitwiseNot(i) z = Cast<to={_FLOAT32}>(j)", opset=18
-    ),
-    **{op: _between(f"z = {op}<axis=-1>(a)") for op in _LAST.split()},
-    "RMSNormalization": _between("z = RMSNormalization<axis=-1>(a, gain)", "gain 4", opset=23),
-    "LRN": _between("z = LRN<size=3>(a)"),
-    "MeanVarianceNormalization": _between("z = MeanVarianceNormalization<axes=[2, 3]>(a)"),
-    "Trilu": _between("z = Trilu(a)"),
-    **{op: _between(f"i = {op}<axis=2>(a) z = Cast<to={_FLOAT32}>(i)") for op in ("ArgMax", "ArgMin")},
-    **{
-        op: _between(f"q = Sigmoid(a) s = Add(q, {{0.6}}) t = {op}<axes=[2, 3]>(s) z = Mul(a, t)", opset=12)
-        for op in _LESS_EXACT.split()
-    },
-    **{
-        op: _between(f"t = {op}(a, [1]) u = {op}(a, [2, 3]) v = Add(t, u) d = Div(a, {{9.0}}) z = Mul(d, v)", opset=18)
-        for op in _EXACT.split()
-    },
-    "GlobalMaxPool": _between("z = GlobalMaxPool(a)"),
-    "GlobalLpPool": _between("z = GlobalLpPool(a)"),
-    "LpPool": _between("z = LpPool<kernel_shape=[2, 2]>(a)"),
-    "Upsample": _between("z = Upsample(a, [1.0, 1.0, 2.0, 2.0])", opset=9),
-    "Tile": _between("z = Tile(a, [1, 2, 1, 1])", wide=16),
-    "Size": _between(f"n = Size(a) m = Cast<to={_FLOAT32}>(n) l = Log(m) z = Div(a, l)"),
-    "Range": _between(
-        f"n = Shape(a) k = Gather(n, {{3}}) i = Range({{0}}, k, {{1}}) f = Cast<to={_FLOAT32}>(i) z = Add(a, f)"
-    ),
-    "NonZero": _between(
-        f"""p = Relu(a) i = NonZero(p) n = Shape(i) k = Gather(n, {{1}}) m = Cast<to={_FLOAT32}>(k)
-            d = Div(m, {{99.0}}) z = Add(a, d)"""
-    ),
-    "EyeLike": _between("q = Reshape(a, [16, 16]) e = EyeLike(q) f = Mul(q, e) z = Reshape(f, [2, 8, 4, 4])"),
-    **{
-        op: _between(f"n = {op}<seed=1.0>(a) d = Mul(n, {{0.1}}) z = Add(a, d)")
-        for op in ("RandomNormalLike", "RandomUniformLike")
-    },
+
+def _map(op: str, body: str, weights: str = "", *, opset: int = 17, wide: int = 8, given: str = "") -> tuple[str, Net]:
+    """Return a net in which `body` makes `z`, of `wide` channels, from the feature map `a` ``[2, 8, 4, 4]``."""
+    text = f"""(float[2,3,4,4] x) => (float[2,5,height,width] y) {f"<{given}>" if given else ""} {{
+        a = Conv(x, w1, b1)
+        {body}
+        h = Conv(z, w2, b2)
+        r = Relu(h)
+        y = Conv(r, w3, b3)
+    }}"""
+    layers = f"w1 8x3x1x1, b1 8, w2 6x{wide}x1x1, b2 6, w3 5x6x1x1, b3 5"
+    return op, _net(op, text.replace("OP", op), f"{layers}, {weights}", opset)
+
+
+def _tokens(
+    op: str, body: str, weights: str = "", *, opset: int = 17, wide: int = 8, given: str = "", width: int = 8
+) -> tuple[str, Net]:
+    """Return a net in which `body` makes `z`, of `wide` channels, from the tokens `a` ``[2, 4, width]``."""
+    text = f"""(float[2,4,6] x) => (float[2,4,5] y) {f"<{given}>" if given else ""} {{
+        a = MatMul(x, w1)
+        {body}
+        h = MatMul(z, w2)
+        r = Relu(h)
+        y = MatMul(r, w3)
+    }}"""
+    layers = f"w1 6x{width}, w2 {wide}x6, w3 6x5"
+    return op, _net(op, text.replace("OP", op), f"{layers}, {weights}", opset)
+
+
+_UNARY = """
+    Acos Acosh Asin Asinh Atan Atanh Ceil Celu Cos Cosh Elu Exp Floor Identity Log Mish Reciprocal Round Selu Shrink
+    Sign Sin Sinh Softplus Softsign Swish Tan ThresholdedRelu
+""".split()  # noqa: SIM905
+_RANGE = {
+    **dict.fromkeys(["Acos", "Asin", "Atanh", "Tan"], "t = Tanh(a) u = Mul(t, {0.9})"),
+    **dict.fromkeys(["Acosh", "Log", "Reciprocal"], "t = Softplus(a) u = Add(t, {1.0})"),
 }
+"""What comes before an operator that is not defined, or has poles, on all numbers."""
+
+ELEMENTWISE = [
+    *(_map(op, f"{_RANGE.get(op, 'u = Mul(a, {1.1})')} z = OP(u)", opset=24) for op in _UNARY),
+    *(_map(op, "b = Conv(x, w4, b4) z = OP(a, b)", "w4 8x3x1x1, b4 8") for op in ("Max", "Min", "Mean", "Sum")),
+    *(
+        _map(op, f"p = Round(a) q = OP(p, {{0.0}}) z = Cast<to={_FLOAT32}>(q)")
+        for op in ("Equal", "Less", "LessOrEqual", "GreaterOrEqual")
+    ),
+    *(
+        _map(op, f"n = Neg(s) p = Greater({a}, s) q = Less({b}, a) t = OP(p, q) z = Cast<to={_FLOAT32}>(t)", "s 8x1x1")
+        for op, a, b in (("And", "a", "n"), ("Or", "a", "s"), ("Xor", "a", "n"))
+    ),
+    *(
+        _map(
+            op,
+            f"big = Mul(a, {{9.0}}) i = Cast<to={_INT64}>(big) j = OP(i, {{5}}) z = Cast<to={_FLOAT32}>(j)",
+            opset=18,
+        )
+        for op in ("BitwiseAnd", "BitwiseOr", "BitwiseXor")
+    ),
+    _map(
+        "BitwiseNot",
+        f"big = Mul(a, {{9.0}}) i = Cast<to={_INT64}>(big) j = OP(i) z = Cast<to={_FLOAT32}>(j)",
+        opset=18,
+    ),
+    _map(
+        "BitShift",
+        f"""m = Abs(a) i = Cast<to={_UINT32}>(m) one = Cast<to={_UINT32}>({{1}})
+            j = OP<direction="LEFT">(i, one) z = Cast<to={_FLOAT32}>(j)""",
+    ),
+    _map(
+        "BitCast",
+        f"i = OP<to={_INT32}>(a) j = BitwiseAnd(i, keep) z = OP<to={_FLOAT32}>(j)",
+        opset=26,
+        given="int32 keep = {-65536}",
+    ),
+    _map("Bernoulli", f"p = Greater(a, {{0.2}}) q = Cast<to={_FLOAT32}>(p) z = OP(q)"),
+    _map("CastLike", f"i = Cast<to={_INT64}>(a) z = OP(i, a)"),
+    _map("Dropout", "z = OP(a, {0.5})"),
+    _map("IsInf", f"p = OP(a) q = Cast<to={_FLOAT32}>(p) z = Sub(a, q)"),
+    _map("IsNaN", f"p = OP(a) q = Cast<to={_FLOAT32}>(p) z = Sub(a, q)"),
+    _map("Mod", "z = OP<fmod=1>(a, {0.7})"),
+    _map("Not", f"p = Greater(a, {{0.2}}) q = OP(p) z = Cast<to={_FLOAT32}>(q)"),
+    _map("Where", "p = Greater(a, {0.0}) z = OP(p, a, s)", "s 8x1x1"),
+]
+
+AXES = [
+    *(_map(op, "z = OP<axis=-1>(a)") for op in ("LogSoftmax", "Hardmax", "LpNormalization")),
+    _map("RMSNormalization", "z = OP<axis=-1>(a, gain)", "gain 4", opset=23),
+    _map("LRN", "z = OP<size=3>(a)"),
+    _map("MeanVarianceNormalization", "z = OP<axes=[2, 3]>(a)"),
+    _map("Trilu", "z = OP(a)"),
+    *(_map(op, f"i = OP<axis=2>(a) z = Cast<to={_FLOAT32}>(i)") for op in ("ArgMax", "ArgMin")),
+    *(
+        _map(op, "q = Sigmoid(a) s = Add(q, {0.4}) t = OP<axes=[2, 3]>(s) z = Mul(a, t)", opset=12)
+        for op in ("ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp")
+    ),
+    *(
+        _map(op, "t = OP(a, [1]) u = OP(a, [2, 3]) v = Add(t, u) d = Div(a, {9.0}) z = Mul(d, v)", opset=18)
+        for op in ("ReduceL1", "ReduceSum", "ReduceSumSquare")
+    ),
+    _map(
+        "ReverseSequence",
+        """t = Transpose<perm=[0,2,1,3]>(a) q = OP<batch_axis=0, time_axis=1>(t, [4, 2])
+           z = Transpose<perm=[0,2,1,3]>(q)""",
+    ),
+]
+
+SPACE = [
+    *(_map(op, "z = OP(a)") for op in ("GlobalMaxPool", "GlobalLpPool")),
+    _map("LpPool", "z = OP<kernel_shape=[2, 2]>(a)"),
+    _map("Upsample", "z = OP(a, [1.0, 1.0, 2.0, 2.0])", opset=9),
+    _map(
+        "RoiAlign",
+        "z = OP<output_height=3, output_width=3>(a, boxes, [1, 0])",
+        given="float[2,4] boxes = {0.0, 0.0, 3.0, 3.0, 1.0, 0.0, 3.5, 2.0}",
+    ),
+    _map(
+        "MaxRoiPool",
+        "z = OP<pooled_shape=[2, 2]>(a, boxes)",
+        given="float[2,5] boxes = {0.0, 0.0, 0.0, 3.0, 3.0, 1.0, 1.0, 0.0, 3.0, 2.0}",
+    ),
+    _map("GridSample", "g = Tanh(grid) z = OP(a, g)", "grid 2x3x3x2"),
+    _map("AffineGrid", "g = OP(turn, [2, 8, 4, 4]) z = GridSample(a, g)", "turn 2x2x3", opset=20),
+]
+
+MOVES = [
+    _map("Tile", "z = OP(a, [1, 2, 1, 1])", wide=16),
+    _map("GatherND", "z = OP(a, places)", given="int64[2,1] places = {1, 0}"),
+    _map("ScatterND", "b = Gather<axis=0>(a, [1]) z = OP(a, places, b)", given="int64[1,1] places = {0}"),
+    _map("GatherElements", f"i = ArgMax<axis=3>(a) z = OP<axis=3>(a, i)"),
+    *(
+        _map(op, "i = ArgMax<axis=3>(a) s = Sigmoid(a) u = ReduceMax<axes=[3]>(s) z = OP<axis=3>(a, i, u)", opset=opset)
+        for op, opset in (("ScatterElements", 13), ("Scatter", 10))
+    ),
+]
+
+FRESH = [
+    _map("Size", f"n = OP(a) m = Cast<to={_FLOAT32}>(n) l = Log(m) z = Div(a, l)"),
+    _map(
+        "Range", f"n = Shape(a) k = Gather(n, {{3}}) i = OP({{0}}, k, {{1}}) f = Cast<to={_FLOAT32}>(i) z = Add(a, f)"
+    ),
+    _map(
+        "NonZero",
+        f"""p = Relu(a) i = OP(p) n = Shape(i) k = Gather(n, {{1}}) m = Cast<to={_FLOAT32}>(k) d = Div(m, {{99.0}})
+            z = Add(a, d)""",
+    ),
+    _map(
+        "NonMaxSuppression",
+        f"""b = Conv(x, w4, b4) boxes = Squeeze(b, [1]) s = Gather<axis=2>(b, {{0}}) i = OP(boxes, s, {{3}}) n = Shape(i)
+            k = Gather(n, {{0}}) m = Cast<to={_FLOAT32}>(k) d = Div(m, {{3.0}}) z = Add(a, d)""",
+        "w4 1x3x1x1, b4 1",
+    ),
+    _map("EyeLike", "q = Reshape(a, [16, 16]) e = OP(q) f = Mul(q, e) z = Reshape(f, [2, 8, 4, 4])"),
+    *(
+        _map(op, "n = OP<seed=1.0>(a) d = Mul(n, {0.1}) z = Add(a, d)")
+        for op in ("RandomNormalLike", "RandomUniformLike")
+    ),
+    *(_map(op, "n = OP<seed=1.0, shape=[4, 4]>() z = Add(a, n)") for op in ("RandomNormal", "RandomUniform")),
+    _map(
+        "Multinomial",
+        f"""l = ReduceMean<axes=[2, 3], keepdims=0>(a) i = OP<sample_size=4, seed=1.0>(l) f = Cast<to={_FLOAT32}>(i)
+            u = Unsqueeze(f, [1, 2]) z = Mul(a, u)""",
+    ),
+    *(_map(op, "n = OP({4}) z = Add(a, n)") for op in ("BlackmanWindow", "HammingWindow", "HannWindow")),
+    _map("MelWeightMatrix", "n = OP({4}, {6}, {16000}, {0.0}, {8000.0}) m = Add(n, {0.5}) z = MatMul(a, m)"),
+]
+
+QUANTIZED = [
+    _map("DynamicQuantizeLinear", "q, s, p = OP(a) z = DequantizeLinear(q, s, p)"),
+    _map(
+        "ConvInteger",
+        f"q = QuantizeLinear(a, sx, zx) i = OP(q, w4, zx) f = Cast<to={_FLOAT32}>(i) z = Mul(f, {{0.0002}})",
+        "w4 8x8x1x1:int8",
+        given=_QUANTIZED,
+    ),
+    _tokens(
+        "MatMulInteger",
+        f"q = QuantizeLinear(a, sx, zx) i = OP(q, w4, zx) f = Cast<to={_FLOAT32}>(i) z = Mul(f, {{0.0002}})",
+        "w4 8x8:int8",
+        given=_QUANTIZED,
+    ),
+    _map(
+        "QLinearConv",
+        "q = QuantizeLinear(a, sx, zx) i = OP(q, sx, zx, w4, sw, zw, sx, zx) z = DequantizeLinear(i, sx, zx)",
+        "w4 8x8x1x1:int8",
+        given=_QUANTIZED,
+    ),
+    _tokens(
+        "QLinearMatMul",
+        "q = QuantizeLinear(a, sx, zx) i = OP(q, sx, zx, w4, sw, zw, sx, zx) z = DequantizeLinear(i, sx, zx)",
+        "w4 8x8:int8",
+        given=_QUANTIZED,
+    ),
+]
+
+SEQUENCES = [
+    _tokens(
+        "RNN",
+        "t = Transpose<perm=[1,0,2]>(a) s, = OP<hidden_size=8>(t, w4, r4, b4) q = Squeeze(s, [1]) z = Transpose<perm=[1,0,2]>(q)",
+        "w4 1x8x8, r4 1x8x8, b4 1x16",
+    ),
+    _tokens(
+        "Attention",
+        "k = MatMul(x, wk) v = MatMul(x, wv) z = OP<q_num_heads=4, kv_num_heads=2>(a, k, v)",
+        "wk wv 6x8",
+        opset=23,
+        width=16,
+        wide=16,
+    ),
+    _tokens(
+        "RotaryEmbedding",
+        "k = MatMul(x, wk) q = OP<num_heads=2>(a, c, s) t = Transpose<perm=[0,2,1]>(k) m = MatMul(q, t) z = MatMul(m, k)",
+        "wk 6x8, c s 2x4x2",
+        opset=23,
+    ),
+]
+
+_QKV = "k = MatMul(x, wk) v = MatMul(x, wv)"
+
+CONTRIB = [
+    *(_tokens(f"{_ORT}{op}", "z = OP(a)") for op in ("Gelu", "QuickGelu")),
+    *(_tokens(f"{_ORT}{op}", "z = OP(a, s)", "s 8") for op in ("BiasGelu", "FastGelu")),
+    _map(f"{_ORT}FusedConv", 'z = OP<activation="Relu">(a, w4, b4)', "w4 8x8x1x1, b4 8"),
+    _tokens(
+        f"{_ORT}FusedGemm",
+        'f = Reshape(a, [8, 8]) g = OP<activation="Relu", transB=1>(f, w4, b4) z = Reshape(g, [2, 4, 8])',
+        "w4 8x8, b4 8",
+    ),
+    *(
+        _tokens(f"{_ORT}{op}", "z = OP<alpha=0.5, transB=1>(a, w4)", "w4 8x8")
+        for op in ("FusedMatMul", "TransposeMatMul")
+    ),
+    _tokens(
+        f"{_ORT}MatMulNBits",
+        "z = OP<K=16, N=8, bits=4, block_size=16>(a, w4, s)",
+        "w4 8x1x8:uint8, s 8x1",
+        width=16,
+    ),
+    _tokens(
+        f"{_ORT}QGemm",
+        """f = Reshape(a, [8, 8]) q = QuantizeLinear(f, sx, zx) i = OP<transB=1>(q, sx, zx, w4, sw, zw, , sx, zx)
+           d = DequantizeLinear(i, sx, zx) z = Reshape(d, [2, 4, 8])""",
+        "w4 8x8:int8",
+        given=_QUANTIZED,
+    ),
+    _tokens(
+        f"{_ORT}MatMulIntegerToFloat",
+        "q = QuantizeLinear(a, sx, zx) z = OP(q, w4, sx, sw, zx, zw, b4)",
+        "w4 8x8:int8, b4 8",
+        given=_QUANTIZED,
+    ),
+    _map(
+        f"{_ORT}QLinearGlobalAveragePool",
+        "q = QuantizeLinear(a, sx, zx) i = OP(q, sx, zx, sx, zx) z = DequantizeLinear(i, sx, zx)",
+        given=_QUANTIZED,
+    ),
+    *(
+        _map(
+            f"{_ORT}{op}",
+            """b = Conv(x, w4, b4) q = QuantizeLinear(a, sx, zx) p = QuantizeLinear(b, sx, zx)
+               i = OP(q, sx, zx, p, sx, zx, sx, zx) z = DequantizeLinear(i, sx, zx)""",
+            "w4 8x3x1x1, b4 8",
+            given=_QUANTIZED,
+        )
+        for op in ("QLinearAdd", "QLinearMul")
+    ),
+    *(
+        _map(
+            f"{_ORT}{op}",
+            "q = QuantizeLinear(a, sx, zx) i = OP(q, sx, zx, sx, zx) z = DequantizeLinear(i, sx, zx)",
+            given=_QUANTIZED,
+        )
+        for op in ("QLinearLeakyRelu", "QLinearSigmoid")
+    ),
+    _map(f"{_ORT}QuantizeLinear", "q = OP(a, sx, zx) z = DequantizeLinear(q, sx, zx)", given=_QUANTIZED),
+    _map(f"{_ORT}DequantizeLinear", "q = QuantizeLinear(a, sx, zx) z = OP(q, sx, zx)", given=_QUANTIZED),
+    _tokens(
+        f"{_ORT}SkipLayerNormalization",
+        "n, , , s = OP(a, skip, gain, shift) m = MatMul(n, w4) z = Add(m, s)",
+        "skip 2x4x8, gain shift 8, w4 8x8",
+    ),
+    _tokens(
+        f"{_ORT}SkipSimplifiedLayerNormalization",
+        "n, , , s = OP(a, skip, gain) m = MatMul(n, w4) z = Add(m, s)",
+        "skip 2x4x8, gain 8, w4 8x8",
+    ),
+    _tokens(
+        f"{_ORT}EmbedLayerNormalization",
+        f"""p = Greater(a, {{0.0}}) i = Cast<to={_INT32}>(p) ids = ReduceSum<keepdims=0>(i, [2])
+            e, c = OP(ids, , words, places, , gain, shift) z = Add(a, e)""",
+        "words 9x8, places 4x8, gain shift 8",
+    ),
+    _tokens(f"{_ORT}Attention", "z, = OP<num_heads=4>(a, w4, b4)", "w4 8x48, b4 48", wide=16),
+    _tokens(
+        f"{_ORT}MultiHeadAttention", f"{_QKV} z, = OP<num_heads=4>(a, k, v, b4)", "wk wv 6x16, b4 48", wide=16, width=16
+    ),
+    _tokens(
+        f"{_ORT}GroupQueryAttention",
+        f"{_QKV} z = OP<num_heads=4, kv_num_heads=2>(a, k, v, , , last, total)",
+        "wk wv 6x16",
+        given="int32[2] last = {3, 3}, int32 total = {4}",
+        width=32,
+        wide=32,
+    ),
+    _tokens(
+        f"{_ORT}RotaryEmbedding",
+        """k = MatMul(x, wk) q = OP<num_heads=2>(a, places, c, s) t = Transpose<perm=[0,2,1]>(k) m = MatMul(q, t)
+           z = MatMul(m, k)""",
+        "wk 6x8, c s 6x2",
+        given="int64[2,4] places = {0, 1, 2, 3, 2, 3, 4, 5}",
+    ),
+]
+
+EXAMPLES: dict[str, Net] = dict([*ELEMENTWISE, *AXES, *SPACE, *MOVES, *FRESH, *QUANTIZED, *SEQUENCES, *CONTRIB])
+
+UNRUNNABLE = {
+    "com.microsoft.BiasAdd": "no kernel for the CPU",
+    "com.microsoft.BiasSplitGelu": "no kernel for the CPU",
+    "com.microsoft.BiasDropout": "no kernel for the CPU",
+}
+"""Operators with a rule of which onnxruntime can run no example."""

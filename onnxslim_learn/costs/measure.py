@@ -214,6 +214,7 @@ def _create(model: Model, options: SessionOptions, provider: str) -> InferenceSe
 
     if provider not in (available := ort.get_available_providers()):
         raise InputError(f"provider: one of {', '.join(available)} is needed, but got {provider}.")
+    ort.disable_telemetry_events()
     with _saying(model, "onnxruntime must accept the model"):
         session = ort.InferenceSession(model, options, providers=[provider])
     if provider not in session.get_providers():

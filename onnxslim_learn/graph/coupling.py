@@ -219,9 +219,12 @@ def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
     for index, node in enumerate(graph.nodes):
         ledger.node = index
         version = graph.model.opset_imports.get(node.domain, 1)
-        operators.rule_for(node.domain, node.op_type)(
-            Site(node, index, version, ledger, graph.shapes, values, records, sensitive)
-        )
+        site = Site(node, index, version, ledger, graph.shapes, values, records, sensitive)
+        outputs = [str(value.name) for value in node.outputs]
+        if all(graph.shapes.known(name) is not None for name in outputs):
+            site.yields(*site.free_outputs(0))  # shape arithmetic carries no labels
+        else:
+            operators.rule_for(node.domain, node.op_type)(site)
     ledger.node = -1
     for value in graph.model.graph.outputs:
         name = str(value.name)

@@ -19,8 +19,8 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph import shapes
+from onnxslim_learn.errors import InputError, reason
+from onnxslim_learn.graph import fold, shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,11 +88,17 @@ def load(model: str | Path | onnx.ModelProto, inputs: Mapping[str, Sequence[int]
         _clean(module)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(
-            f"{source or 'model'}: not a valid ONNX graph ({_first_line(error)}). Run onnx.checker on it."
+            f"{source or 'model'}: not a valid ONNX graph ({reason(error)}). Run onnx.checker on it."
         ) from error
     clones = _unshare(module)
-    resolved = shapes.resolve(module, inputs or {})
-    shapes.settle(module, resolved)
+    try:
+        resolved = shapes.resolve(module, inputs or {})
+        while fold.inline_branches(module, resolved):
+            passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(module)
+            resolved = shapes.resolve(module, inputs or {})
+    except InputError as error:
+        raise InputError(f"{source or 'model'}: {error}") from error
+    fold.settle(module, resolved)
     passes.RemoveUnusedNodesPass()(module)
     return Graph(module, source, data, resolved, clones, bool(external))
 
@@ -121,10 +127,14 @@ def read(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | N
     check_file(path, "an .onnx model")
     try:
         proto = onnx.load(path, format="protobuf", load_external_data=False)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
     except Exception as error:
         raise InputError(f"{path}: not an ONNX model, or cut off. Give a whole .onnx file.") from error
-    if not proto.graph.node and not proto.graph.output:
-        raise InputError(f"{path}: not an ONNX model (it has no nodes and no outputs). Give a whole .onnx file.")
+    if not proto.graph.output:
+        raise InputError(f"{path}: not an ONNX model that computes something (it has no outputs). Give another file.")
+    if not proto.opset_import:
+        raise InputError(f"{path}: it names no operator set (opset_import). Export it again.")
     return proto, path
 
 
@@ -139,11 +149,6 @@ def _check_external(tensors: Sequence[onnx.TensorProto], source: Path | None) ->
             raise InputError(f"{source}: its weights are in {path}, which does not exist. Put the file there.")
         if path.stat().st_size < (info.offset or 0) + (info.length or 0):
             raise InputError(f"{path}: too short for initializer {tensor.name}. Copy the file again.")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
 
 
 def _densify(proto: onnx.ModelProto) -> None:

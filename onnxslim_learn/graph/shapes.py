@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxslim_learn.errors import InputError
+from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.graph import arithmetic
 
 if TYPE_CHECKING:
@@ -66,6 +66,11 @@ class Sample:
     value: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     derived: set[str] = field(default_factory=set)
     loose: set[str] = field(default_factory=set)
+
+    @property
+    def sizes(self) -> str:
+        """The input shapes in words."""
+        return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in self.inputs.items())
 
 
 @dataclass(frozen=True)
@@ -201,16 +206,38 @@ def complete(module: ir.Model, sample: Sample) -> Sample:
         InputError: If the shapes at these sizes are inconsistent or cannot be found.
     """
     missing = walk(module, sample)
+    if missing and _take_declared(module, sample, set(missing)):
+        missing = walk(module, sample)
     if missing:
         logger.debug("shapes of %d values come from a run", len(missing))
         _run_for_shapes(module, sample, missing)
         missing = walk(module, sample)
     if missing:
-        raise InputError(f"value {missing[0]}: its shape cannot be found at input sizes {sample.inputs}.")
+        raise InputError(f"value {missing[0]}: its shape cannot be found at input sizes {sample.sizes}.")
     for value in module.graph.outputs:
         if 0 in sample.shape[str(value.name)] and value.name not in sample.loose:
-            raise InputError(f"output {value.name}: it would be empty at input sizes {sample.inputs}.")
+            raise InputError(f"output {value.name}: it would be empty at input sizes {sample.sizes}.")
     return sample
+
+
+def _take_declared(module: ir.Model, sample: Sample, missing: set[str]) -> bool:
+    """Believe the shapes that the file declares for outputs of operators nobody knows; says whether there were any."""
+    found = False
+    for node in module.graph:
+        if onnx.defs.has(node.op_type, node.domain) or node.domain == "com.microsoft":
+            continue
+        for value in node.outputs:
+            dims = () if value.shape is None else tuple(value.shape)
+            if (
+                value.name in missing
+                and value.dtype
+                and value.shape is not None
+                and all(isinstance(d, int) for d in dims)
+            ):
+                sample.shape[str(value.name)] = tuple(int(d) for d in dims)  # type: ignore[arg-type]
+                sample.dtype[str(value.name)] = int(value.dtype)
+                found = True
+    return found
 
 
 def walk(module: ir.Model, sample: Sample) -> list[str]:
@@ -229,7 +256,7 @@ def walk(module: ir.Model, sample: Sample) -> list[str]:
         sample.shape[name] = tuple(int(d) for d in tensor.shape)  # type: ignore[arg-type]
         sample.dtype[name] = int(tensor.dtype)
         if arithmetic.is_small(sample.shape[name]) and name not in sample.value and tensor.dtype in arithmetic.DTYPES:
-            sample.value[name] = tensor.numpy()
+            sample.value[name] = np.array(tensor.numpy())  # a copy: mapped files may be closed
     return [name for node in module.graph for name in step(node, module, sample)]
 
 
@@ -245,8 +272,8 @@ def step(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
     try:
         inferred = _infer(node, module, sample)
     except onnx.shape_inference.InferenceError as error:
-        text = str(error).strip().splitlines()[0]
-        raise InputError(f"node {node.name} ({node.op_type}): shapes do not fit at {sample.inputs}: {text}.") from error
+        where = f"node {node.name} ({node.op_type})"
+        raise InputError(f"{where}: shapes do not fit at {sample.sizes}: {reason(error)}.") from error
     except (onnx.defs.SchemaError, RuntimeError, ValueError, TypeError, KeyError):
         inferred = {}
     for name in outputs:
@@ -264,7 +291,7 @@ def _note(name: str, found: onnx.TypeProto | None, sample: Sample) -> None:
     if found.tensor_type.HasField("shape"):
         dims = found.tensor_type.shape.dim
         if any(dim.HasField("dim_value") and dim.dim_value < 0 for dim in dims):
-            raise InputError(f"value {name}: its shape would be negative at input sizes {sample.inputs}.")
+            raise InputError(f"value {name}: its shape would be negative at input sizes {sample.sizes}.")
         if all(dim.HasField("dim_value") for dim in dims):
             sample.shape.setdefault(name, tuple(dim.dim_value for dim in dims))
 
@@ -315,56 +342,10 @@ def _run_for_shapes(module: ir.Model, sample: Sample, missing: Sequence[str]) ->
             }
             results = session.run(list(missing), feeds)
         except Exception as error:
-            text = str(error).strip().splitlines()[0]
-            raise InputError(f"onnxruntime cannot run the model at {sample.inputs}: {text}") from error
+            raise InputError(f"onnxruntime cannot run it at {sample.sizes}: {reason(error)}.") from error
     for name, result in zip(missing, results, strict=True):
         if isinstance(result, np.ndarray):
             sample.shape[name] = result.shape
             sample.dtype[name] = onnx.helper.np_dtype_to_tensor_dtype(result.dtype)
         else:
             sample.shape[name], sample.dtype[name] = (), onnx.TensorProto.UNDEFINED
-
-
-def settle(module: ir.Model, shapes: Shapes) -> None:
-    """Fold what is static among the shape arithmetic, and rewrite Reshape and Expand targets to constants.
-
-    A dynamic target becomes constant where ``0`` (copy), ``1`` (keep) or a single ``-1`` says the same.
-    """
-    graph = module.graph
-    outputs = set(graph.outputs)
-    for node in list(graph):
-        for value in node.outputs:
-            name = str(value.name)
-            if name not in shapes.nominal.value or value in outputs or not value.uses():
-                continue
-            static = shapes.static(name)
-            if static is not None:
-                _replace(graph, value, static)
-    for node in graph:
-        if node.op_type in arithmetic.TARGETS and node.domain in ("", "ai.onnx") and len(node.inputs) > 1:
-            target = node.inputs[1]
-            if target is None or target.is_initializer():
-                continue
-            constant = arithmetic.TARGETS[node.op_type](node, shapes)
-            if constant is not None:
-                name = f"{node.name}.target"
-                fresh = _constant(graph, name, np.array(constant, np.int64))
-                node.replace_input_with(1, fresh)
-                for sample in shapes.samples:
-                    sample.value[name] = np.array(constant, np.int64)
-                    sample.shape[name], sample.dtype[name] = (len(constant),), onnx.TensorProto.INT64
-
-
-def _constant(graph: ir.Graph, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value
-
-
-def _replace(graph: ir.Graph, value: ir.Value, array: np.ndarray[Any, Any]) -> None:
-    """Let an initializer of the same name take the place of a computed value."""
-    name = str(value.name)
-    value.name = f"{name}~computed"
-    fresh = _constant(graph, name, np.ascontiguousarray(array))
-    ir.convenience.replace_all_uses_with(value, fresh)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +19,8 @@ MEMBERS = 2  # parameter axes named in a row; the rest are counted
 
 def console() -> Console:
     """Standard output, without colour when it is no terminal; wide enough not to cut columns then."""
-    found = Console(highlight=False, soft_wrap=False)
-    return found if found.is_terminal else Console(highlight=False, width=160)
+    found = Console(highlight=False, markup=False)
+    return found if found.is_terminal else Console(highlight=False, markup=False, width=160)
 
 
 def count(number: float) -> str:
@@ -47,25 +48,35 @@ def analysis(out: Console, data: dict[str, Any]) -> None:
     """Print an overview: totals, then one row per group."""
     costs = data["costs"]
     shapes = ", ".join(f"{name} {'x'.join(map(str, dims))}" for name, dims in data["inputs"].items())
-    out.print(f"[bold]{data['model']}[/bold]: {data['nodes']} nodes; {shapes}")
+    out.print(f"{data['model']}: {data['nodes']} nodes" + (f"; {shapes}" if shapes else ""))
     out.print(
         f"{count(costs['macs'])} MACs, {count(costs['params'])} parameters, {size(costs['file_bytes'])} on disk",
         end="\n\n",
     )
-    table = Table(title="Groups that can be cut", title_justify="left")
-    for name, justify in (
-        ("group", "left"),
-        ("ties", "left"),
-        ("units", "right"),
-        ("MACs", "right"),
-        ("parameters", "right"),
-    ):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for row in data["groups"]:
-        units = f"{row['width']} rows" if row["rows"] else str(row["width"])
-        table.add_row(row["name"], _ties(row), units, share(row["macs_share"]), share(row["params_share"]))
-    out.print(table)
+    if data["groups"]:
+        out.print(_free(data["groups"]))
+    else:
+        out.print("Nothing can be cut.")
     _pinned(out, data)
+
+
+def _free(rows: Sequence[dict[str, Any]]) -> Table:
+    """The groups that can be cut."""
+    heads = (("group", "left"), ("ties", "left"), ("units", "right"), ("MACs", "right"), ("parameters", "right"))
+    table = Table(title="Groups that can be cut", title_justify="left")
+    for name, justify in heads:
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        units = f"{row['width']} rows" if row["rows"] else str(row["width"])
+        table.add_row(
+            _plain(row["name"]), _plain(_ties(row)), units, share(row["macs_share"]), share(row["params_share"])
+        )
+    return table
+
+
+def _plain(text: str) -> Text:
+    """Text in which brackets mean nothing."""
+    return Text(text)
 
 
 def _ties(row: dict[str, Any]) -> str:
@@ -83,7 +94,8 @@ def _pinned(out: Console, data: dict[str, Any]) -> None:
             table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
         for row in working:
             because = f"{row['where']}: it {row['reason']}" if row["where"] else f"it {row['reason']}"
-            table.add_row(row["name"], str(row["width"]), f"{share(row['macs_share'])} of MACs", because)
+            saved = f"{share(row['macs_share'])} of MACs"
+            table.add_row(_plain(row["name"]), str(row["width"]), saved, _plain(because))
         out.print(table)
     if idle:
         out.print(f"{idle} more parameter axes carry no MACs (kernel, position, vocabulary) and stay.")
@@ -139,11 +151,11 @@ def latencies(out: Console, names: Sequence[str], found: Sequence[Latency], rati
 
 def node_times(out: Console, name: str, times: Sequence[NodeTime], most: int = 30) -> None:
     """Print where the time goes, slowest first."""
-    table = Table(title=f"{name}: time by node", title_justify="left")
+    table = Table(title=_plain(f"{name}: time by node"), title_justify="left")
     for head in ("node", "operator", "ms", "share"):
         table.add_column(head, justify="left" if head in ("node", "operator") else "right", overflow="fold")
     for one in times[:most]:
-        table.add_row(one.name, one.op_type, f"{one.ms:.4f}", share(one.share))
+        table.add_row(_plain(one.name), one.op_type, f"{one.ms:.4f}", share(one.share))
     if len(times) > most:
         rest = times[most:]
         table.add_row(f"{len(rest)} more", "", f"{sum(t.ms for t in rest):.4f}", share(sum(t.share for t in rest)))
@@ -152,7 +164,7 @@ def node_times(out: Console, name: str, times: Sequence[NodeTime], most: int = 3
 
 def path(out: Console, title: str, steps: Sequence[Step]) -> None:
     """Print an explanation as a chain."""
-    out.print(f"[bold]{title}[/bold]")
+    out.print(title, style="bold")
     for step in steps:
         out.print(f"  {step.source}\n    through {step.node} ({step.op_type})")
     if steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,9 +87,11 @@ def _set_elements(graph: ir.Graph, node: ir.Node, slot: int, elements: Mapping[i
     mask, wanted = np.zeros(size, bool), np.zeros(size, np.int64)
     for place, new in elements.items():
         mask[place], wanted[place] = True, new
-    inputs = [constant(graph, f"{node.name}.cut", mask), constant(graph, f"{node.name}.sizes", wanted), old]
-    where = ir.Node("", "Where", inputs, name=f"{node.name}.where")
-    where.outputs[0].name = f"{node.name}.target"
+    names = {value.name for other in graph for value in other.outputs} | {other.name for other in graph}
+    name = next(free for k in itertools.count() if (free := f"{node.name}.sized{k or ''}") not in names)
+    inputs = [constant(graph, f"{name}.cut", mask), constant(graph, f"{name}.sizes", wanted), old]
+    where = ir.Node("", "Where", inputs, name=name)
+    where.outputs[0].name = name
     where.outputs[0].type, where.outputs[0].shape = ir.TensorType(ir.DataType.INT64), ir.Shape([size])
     graph.insert_before(node, where)
     node.replace_input_with(slot, where.outputs[0])

@@ -1,0 +1,120 @@
+"""Folding with shapes at hand: static arithmetic becomes constant, branches with a constant condition go inline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from onnxslim_learn.graph import arithmetic
+
+if TYPE_CHECKING:
+    from onnxslim_learn.graph.shapes import Shapes
+
+
+def settle(module: ir.Model, shapes: Shapes) -> None:
+    """Fold what is static among the shape arithmetic, and rewrite Reshape and Expand targets to constants.
+
+    A dynamic target becomes constant where ``0`` (copy), ``1`` (keep) or a single ``-1`` says the same.
+    """
+    graph = module.graph
+    outputs = set(graph.outputs)
+    for node in list(graph):
+        for value in node.outputs:
+            name = str(value.name)
+            if name not in shapes.nominal.value or value in outputs or not value.uses():
+                continue
+            static = shapes.static(name)
+            if static is not None:
+                _replace(graph, value, static)
+    for node in graph:
+        if node.op_type in arithmetic.TARGETS and node.domain in ("", "ai.onnx") and len(node.inputs) > 1:
+            target = node.inputs[1]
+            if target is None or target.is_initializer():
+                continue
+            constant = arithmetic.TARGETS[node.op_type](node, shapes)
+            if constant is not None:
+                name = f"{node.name}.target"
+                fresh = _constant(graph, name, np.array(constant, np.int64))
+                node.replace_input_with(1, fresh)
+                for sample in shapes.samples:
+                    sample.value[name] = np.array(constant, np.int64)
+                    sample.shape[name], sample.dtype[name] = (len(constant),), onnx.TensorProto.INT64
+
+
+def inline_branches(module: ir.Model, shapes: Shapes) -> bool:
+    """Put the branch that a constant condition chooses in place of its If; says whether there was one."""
+    graph = module.graph
+    found = False
+    for node in list(graph):
+        condition = None if not node.inputs or node.inputs[0] is None else str(node.inputs[0].name)
+        if not {"then_branch", "else_branch"} <= set(node.attributes) or condition is None:
+            continue
+        static = shapes.static(condition)
+        if static is None or static.size != 1:
+            continue
+        chosen: ir.Graph = node.attributes["then_branch" if static.reshape(())[()] else "else_branch"].as_graph()
+        _splice(graph, node, chosen)
+        found = True
+    return found
+
+
+def _splice(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
+    """Move the nodes and initializers of a branch in front of its If, and its results in place of the If's."""
+    taken = {str(v.name) for other in graph for v in other.outputs} | set(graph.initializers)
+    taken |= {str(v.name) for v in graph.inputs}
+    for value in list(branch.initializers.values()):
+        tensor = value.const_value
+        free = _free_name(str(value.name), taken)
+        fresh = ir.Value(name=free, shape=value.shape, type=value.type, const_value=tensor)
+        graph.register_initializer(fresh)
+        ir.convenience.replace_all_uses_with(value, fresh)
+    results = list(branch.outputs)
+    inner = list(branch)
+    branch.outputs.clear()
+    branch.remove(inner)
+    for moved in inner:
+        moved.name = _free_name(f"{node.name}.{moved.name}", taken)
+        for output in moved.outputs:
+            if output.name:
+                output.name = _free_name(str(output.name), taken)
+    graph.insert_before(node, inner)
+    for old, new in zip(list(node.outputs), results, strict=True):
+        if old.is_graph_output():
+            identity = ir.Node("", "Identity", [new], name=_free_name(f"{node.name}.result", taken))
+            name, old.name = old.name, _free_name(f"{old.name}~if", taken)
+            identity.outputs[0].name, identity.outputs[0].type, identity.outputs[0].shape = name, old.type, old.shape
+            graph.insert_before(node, identity)
+            new = identity.outputs[0]  # noqa: PLW2901
+            for place, output in enumerate(list(graph.outputs)):
+                if output is old:
+                    graph.outputs[place] = new
+        ir.convenience.replace_all_uses_with(old, new)
+    graph.remove(node, safe=True)
+
+
+def _free_name(wish: str, taken: set[str]) -> str:
+    """A name that is not taken yet; takes it."""
+    name, number = wish, 0
+    while name in taken:
+        number += 1
+        name = f"{wish}_{number}"
+    taken.add(name)
+    return name
+
+
+def _constant(graph: ir.Graph, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def _replace(graph: ir.Graph, value: ir.Value, array: np.ndarray[Any, Any]) -> None:
+    """Let an initializer of the same name take the place of a computed value."""
+    name = str(value.name)
+    value.name = f"{name}~computed"
+    fresh = _constant(graph, name, np.ascontiguousarray(array))
+    ir.convenience.replace_all_uses_with(value, fresh)
