@@ -270,6 +270,18 @@ class Removal:
         assert digit.labels is not None
         return ~self.coupling.removed(digit.labels, self.gone)
 
+    @cached_property
+    def exact(self) -> bool:
+        """Whether no axis that is normalised over loses a position in a row that stays."""
+        for record in self.coupling.records.delicate:
+            for axis in record.axes:
+                for digit in record.value.axes[axis]:
+                    if digit.labels is not None:
+                        kept = self.kept(digit).reshape(-1, digit.size)
+                        if not kept[self._alive(record.value, digit)].all():
+                            return False
+        return True
+
     def width(self, value: Value, digit: Digit) -> int:
         """How many indices of a digit stay in every kept row."""
         if digit.labels is None:

@@ -15,7 +15,7 @@ from onnxslim_learn.graph.ledger import Value
 from onnxslim_learn.graph.site import Affine, Axes, Rule, aligned
 
 if TYPE_CHECKING:
-    from onnxslim_learn.graph.site import Site
+    from onnxslim_learn.graph.site import Cut, Site
 
 # --- elementwise and per channel --------------------------------------------------------------------------------------
 
@@ -70,15 +70,30 @@ def per_channel(
     return rule
 
 
-def norm(axes: Axes) -> Rule:
-    """Normalise over axes; further inputs are affine parameters that broadcast from the right."""
+def norm(axes: Axes, *, scale: int | None = None) -> Rule:
+    """Normalise over axes; further inputs are affine parameters that broadcast from the right.
+
+    Args:
+        axes: Which axes.
+        scale: Input that scales by channel: it is corrected by √(C/C') where C' of C channels stay, since the removed
+            ones, zero in the masked original, count in its mean square (exact for a root mean square).
+    """
 
     def rule(site: Site) -> None:
         rank = len(site.shape(0))
         site.delicate(site.value(0), axes(site, rank), f"is normalised over by {site.node.op_type}")
         operands = [(slot, site.operand(slot, aligned(len(site.shape(slot))))) for slot in site.given()]
         joined = site.join(*operands)
-        site.yields(joined.output(site.ledger, aligned(rank)), *site.free_outputs(1))
+        result = joined.output(site.ledger, aligned(rank))
+        site.yields(result, *site.free_outputs(1))
+        if site.sensitive and scale is not None and site.name(scale):
+            over = list(axes(site, rank))
+
+            def correct(cut: Cut) -> dict[int | str, Any]:
+                share = math.prod(cut.size(result, a) for a in over) / math.prod(result.shape[a] for a in over)
+                return {"scale_input": (scale, share**-0.5)} if share < 1 else {}
+
+            site.patch(correct)
 
     return rule
 
@@ -278,8 +293,13 @@ def fused(rule: Rule, skip: int) -> Rule:
     return both
 
 
-def reduce(*, exact: bool) -> Rule:
-    """Reduce axes; zeros add nothing to an exact one (sum), the others are delicate over labelled axes."""
+def reduce(*, exact: bool, mean: bool = False) -> Rule:
+    """Reduce axes.
+
+    Args:
+        exact: Whether zeros add nothing (sums); the others are delicate over labelled axes.
+        mean: Whether a factor C'/C, where C' of C positions stay, makes it exact.
+    """
 
     def rule(site: Site) -> None:
         shape = site.shape(0)
@@ -289,10 +309,17 @@ def reduce(*, exact: bool) -> Rule:
             axes = [] if site.attr("noop_with_empty_axes", 0) and site.name(1) is None else list(range(rank))
         chosen = [a % rank for a in axes]
         value = site.value(0)
-        if exact:
-            site.contract(0, chosen)
-        else:
+        if not exact:
             site.delicate(value, chosen, f"is reduced by {site.node.op_type}")
+        if exact or (mean and site.sensitive):
+            site.contract(0, chosen)
+        if mean and site.sensitive:
+
+            def rescale(cut: Cut) -> dict[int | str, Any]:
+                share = math.prod(cut.size(value, a) for a in chosen) / math.prod(value.shape[a] for a in chosen)
+                return {"scale_output": share} if share < 1 else {}
+
+            site.patch(rescale)
         site.yields(layout.drop(site.ledger, value, chosen, keep=bool(site.attr("keepdims", 1))))
 
     return rule

@@ -65,8 +65,8 @@ TABLE: dict[str, Rule] = {
     "QuantizeLinear": f.per_channel(axis=None),
     "DequantizeLinear": f.per_channel(axis=None),
     "DynamicQuantizeLinear": f.mixing(lambda site, rank: range(rank)),
-    "LayerNormalization": f.norm(_from_axis()),
-    "RMSNormalization": f.norm(_from_axis()),
+    "LayerNormalization": f.norm(_from_axis(), scale=1),
+    "RMSNormalization": f.norm(_from_axis(), scale=1),
     "LpNormalization": f.norm(_axis()),
     "MeanVarianceNormalization": f.norm(lambda site, rank: site.attr("axes", [0, 2, 3])),
     "LRN": f.norm(lambda site, rank: [1]),
@@ -97,10 +97,9 @@ TABLE: dict[str, Rule] = {
         transposed=True,
     ),
     "RotaryEmbedding": x.rotary(positions=3, cosine=1),
+    "ReduceMean": f.reduce(exact=False, mean=True),
     **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"], f.reduce(exact=True)),
-    **dict.fromkeys(
-        ["ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"], f.reduce(exact=False)
-    ),
+    **dict.fromkeys(["ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"], f.reduce(exact=False)),
     **dict.fromkeys(["MaxPool", "AveragePool", "LpPool"], f.spatial()),
     **dict.fromkeys(["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"], f.spatial()),
     **dict.fromkeys(["RoiAlign", "MaxRoiPool"], x.along_rois),

@@ -66,10 +66,19 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """How a node changes with a plan: slot -> new attribute, new constant, or {element: value} of a constant."""
+    """How a node changes with a plan: slot -> new content, as :func:`onnxslim_learn.rewrite.edit.apply` reads it."""
 
     node: int
     make: Callable[[Cut], Mapping[Slot, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Delicate:
+    """Axes that a node normalises over: cut, the result is not exact."""
+
+    node: int
+    value: Value
+    axes: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,7 @@ class Records:
     Attributes:
         contractions: Inputs that are summed over.
         affines: Scales and shifts after a normalisation.
+        delicate: Axes that are normalised over, where these may be cut.
         terms: Multiply-accumulates.
         patches: How nodes follow a plan.
         indices: Name of a value used as index -> size of the axis it points into.
@@ -96,6 +106,7 @@ class Records:
 
     contractions: list[Contraction] = field(default_factory=list)
     affines: list[Affine] = field(default_factory=list)
+    delicate: list[Delicate] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
     patches: list[Patch] = field(default_factory=list)
     indices: dict[str, int] = field(default_factory=dict)
@@ -219,7 +230,9 @@ class Site:
 
     def delicate(self, value: Value, axes: Iterable[int], reason: str) -> None:
         """Axes that are normalised over: cutting them is legal but not exact."""
-        if not self.sensitive:
+        if self.sensitive:
+            self.records.delicate.append(Delicate(self.index, value, tuple(axes)))
+        else:
             self.pin(value, axes, reason)
 
     def operand(

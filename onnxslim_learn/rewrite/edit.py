@@ -18,11 +18,16 @@ def apply(graph: ir.Graph, node: ir.Node, changes: Mapping[Slot, Any]) -> None:
     """Change a node.
 
     An integer key is an input: an array replaces it by a constant, a dictionary changes elements of it, ``None`` drops
-    it. A string key is an attribute (``op_type`` renames the operator): ``None`` drops it.
+    it. A string key is an attribute (``op_type`` renames the operator): ``None`` drops it. ``scale_input`` multiplies
+    a constant input ``(slot, factor)``, ``scale_output`` the first output by a factor.
     """
     for slot, content in changes.items():
         if slot == "op_type":
             node.op_type = content
+        elif slot == "scale_input":
+            _scale_input(node, *content)
+        elif slot == "scale_output":
+            _scale_output(graph, node, content)
         elif isinstance(slot, str):
             _set_attribute(node, slot, content)
         elif isinstance(content, dict):
@@ -41,6 +46,34 @@ def _set_attribute(node: ir.Node, name: str, content: Any) -> None:
         node.attributes[name] = ir.AttrInt64s(name, content)
     else:
         node.attributes[name] = ir.AttrInt64(name, int(content))
+
+
+def _scale_input(node: ir.Node, slot: int, factor: float) -> None:
+    """Multiply a constant input; a computed one is left alone."""
+    value = node.inputs[slot]
+    tensor = None if value is None else value.const_value
+    if value is None or tensor is None:
+        return
+    value.const_value = ir.LazyTensor(
+        lambda: ir.tensor((tensor.numpy() * tensor.dtype.numpy().type(factor)), dtype=tensor.dtype, name=tensor.name),
+        dtype=tensor.dtype,
+        shape=ir.Shape(tensor.shape),
+        name=tensor.name,
+    )
+
+
+def _scale_output(graph: ir.Graph, node: ir.Node, factor: float) -> None:
+    """Multiply the first output of a node before its consumers see it."""
+    output = node.outputs[0]
+    dtype = output.dtype or (node.inputs[0].dtype if node.inputs[0] is not None else None) or ir.DataType.FLOAT
+    name = f"{node.name}.rescaled"
+    scale = constant(graph, f"{name}.factor", np.array(factor, dtype.numpy()))
+    product = ir.Node("", "Mul", [output, scale], name=name)
+    product.outputs[0].name, product.outputs[0].type = name, output.type
+    users = [use for use in output.uses() if use.node is not product]
+    graph.insert_after(node, product)
+    for user, slot in users:
+        user.replace_input_with(slot, product.outputs[0])
 
 
 def constant(graph: ir.Graph, wish: str, array: np.ndarray[Any, Any]) -> ir.Value:
