@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shutil
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -373,12 +374,14 @@ def why(analysis: Analysis, question: str) -> list[explain.Step]:
     Raises:
         InputError: If the question names nothing.
     """
-    first, comma, second = question.partition(",")
+    first, comma, second = (part.strip() for part in question.partition(","))
     if comma:
-        return explain.why_coupled(analysis.coupling, analysis.groups, first.strip(), second.strip())
+        return explain.why_coupled(analysis.coupling, first, second)
     found = [g for g in analysis.groups if g.name == first] or [g for g in analysis.groups if first in g.members]
     if not found:
-        raise InputError(f"--why {question}: no group or parameter axis has that name. See analyze for the names.")
+        near = difflib.get_close_matches(first, [n for g in analysis.groups for n in (g.name, *g.members)], 3, 0.4)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise InputError(f"--why {question!r}: no group or parameter axis that can be decided on has that name.{hint}")
     return explain.why_pinned(analysis.coupling, found[0])
 
 

@@ -120,7 +120,8 @@ def analyze(options: argparse.Namespace) -> None:
     def show(out: Any, result: dict[str, Any]) -> None:
         tables.analysis(out, result)
         for text, steps in paths.items():
-            tables.path(out, f"\nWhy {text}" if steps else f"\n{text}: nothing ties these or holds it", steps)
+            nothing = "no operator ties these" if "," in text else "it can be cut, nothing holds it"
+            tables.path(out, f"\nWhy {text}" if steps else f"\n{text}: {nothing}", steps)
 
     emit(result, options.json, show)
 
@@ -179,8 +180,11 @@ def claim(options: argparse.Namespace, *read: str) -> None:
     Raises:
         InputError: With the option at fault.
     """
+    from onnxslim_learn.costs import measure
     from onnxslim_learn.rewrite import save
 
+    if getattr(options, "provider", None):
+        measure.check_provider(options.provider)
     taken = {Path(name).resolve(): "is read by this command" for name in read}
     for flag, name in (("-o", "output"), ("--plan-out", "plan_out"), ("--json", "json")):
         text = getattr(options, name, None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.errors import InputError
 
@@ -17,7 +18,10 @@ UNITS = {"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that raises its errors instead of exiting."""
+    """A parser that raises its errors instead of exiting, and takes no abbreviations."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{**settings, "allow_abbrev": False})
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise InputError(f"{message}. See {self.prog} --help.")
@@ -55,6 +59,27 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _threads(text: str) -> int:
+    most = 4 * (os.cpu_count() or 1)
+    if _positive(text) > most:
+        raise argparse.ArgumentTypeError(f"expected at most {most} on this machine, but got {text}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"expected seconds above 0 and up to 3600, but got {text!r}")
+    return value
+
+
+def _provider(text: str) -> str:
+    return text if text.endswith("ExecutionProvider") else f"{text.upper()}ExecutionProvider"
+
+
 def _model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="an .onnx file")
 
@@ -74,11 +99,15 @@ def _json(parser: argparse.ArgumentParser) -> None:
 
 
 def _runtime(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads of onnxruntime (default 1)")
+    parser.add_argument("--threads", type=_threads, default=1, metavar="N", help="threads of onnxruntime (default 1)")
     parser.add_argument(
-        "--provider", default="CPUExecutionProvider", metavar="P", help="onnxruntime execution provider (default CPU)"
+        "--provider",
+        type=_provider,
+        default="CPUExecutionProvider",
+        metavar="P",
+        help="cpu (default), cuda, or full name",
     )
-    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="time to measure for (default 2)")
+    parser.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="time to measure for (default 2)")
 
 
 def _result(parser: argparse.ArgumentParser) -> None:

@@ -145,7 +145,7 @@ MOVES = [
     _map("Tile", "z = OP(a, [1, 2, 1, 1])", wide=16),
     _map("GatherND", "z = OP(a, places)", given="int64[2,1] places = {1, 0}"),
     _map("ScatterND", "b = Gather<axis=0>(a, [1]) z = OP(a, places, b)", given="int64[1,1] places = {0}"),
-    _map("GatherElements", f"i = ArgMax<axis=3>(a) z = OP<axis=3>(a, i)"),
+    _map("GatherElements", "i = ArgMax<axis=3>(a) z = OP<axis=3>(a, i)"),
     *(
         _map(op, "i = ArgMax<axis=3>(a) s = Sigmoid(a) u = ReduceMax<axes=[3]>(s) z = OP<axis=3>(a, i, u)", opset=opset)
         for op, opset in (("ScatterElements", 13), ("Scatter", 10))
@@ -164,8 +164,8 @@ FRESH = [
     ),
     _map(
         "NonMaxSuppression",
-        f"""b = Conv(x, w4, b4) boxes = Squeeze(b, [1]) s = Gather<axis=2>(b, {{0}}) i = OP(boxes, s, {{3}}) n = Shape(i)
-            k = Gather(n, {{0}}) m = Cast<to={_FLOAT32}>(k) d = Div(m, {{3.0}}) z = Add(a, d)""",
+        f"""b = Conv(x, w4, b4) boxes = Squeeze(b, [1]) s = Gather<axis=2>(b, {{0}}) i = OP(boxes, s, {{3}})
+            n = Shape(i) k = Gather(n, {{0}}) m = Cast<to={_FLOAT32}>(k) d = Div(m, {{3.0}}) z = Add(a, d)""",
         "w4 1x3x1x1, b4 1",
     ),
     _map("EyeLike", "q = Reshape(a, [16, 16]) e = OP(q) f = Mul(q, e) z = Reshape(f, [2, 8, 4, 4])"),
@@ -214,7 +214,8 @@ QUANTIZED = [
 SEQUENCES = [
     _tokens(
         "RNN",
-        "t = Transpose<perm=[1,0,2]>(a) s, = OP<hidden_size=8>(t, w4, r4, b4) q = Squeeze(s, [1]) z = Transpose<perm=[1,0,2]>(q)",
+        """t = Transpose<perm=[1,0,2]>(a) s, = OP<hidden_size=8>(t, w4, r4, b4) q = Squeeze(s, [1])
+           z = Transpose<perm=[1,0,2]>(q)""",
         "w4 1x8x8, r4 1x8x8, b4 1x16",
     ),
     _tokens(
@@ -227,7 +228,8 @@ SEQUENCES = [
     ),
     _tokens(
         "RotaryEmbedding",
-        "k = MatMul(x, wk) q = OP<num_heads=2>(a, c, s) t = Transpose<perm=[0,2,1]>(k) m = MatMul(q, t) z = MatMul(m, k)",
+        """k = MatMul(x, wk) q = OP<num_heads=2>(a, c, s) t = Transpose<perm=[0,2,1]>(k) m = MatMul(q, t)
+           z = MatMul(m, k)""",
         "wk 6x8, c s 2x4x2",
         opset=23,
     ),

@@ -3,6 +3,7 @@
 They stand beside whole architectures where the coverage is measured: every net is as small as its construction allows.
 """
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -54,9 +55,7 @@ class WeightNorm(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = (3, 24, 32, 24)
-        self.v = nn.ParameterList(
-            nn.Parameter(torch.randn(o, i, 3, 3)) for i, o in zip(widths, widths[1:], strict=False)
-        )
+        self.v = nn.ParameterList(nn.Parameter(torch.randn(o, i, 3, 3)) for i, o in itertools.pairwise(widths))
         self.g = nn.ParameterList(nn.Parameter(torch.ones(o, 1, 1, 1)) for o in widths[1:])
         self.head = head(24)
 
@@ -226,9 +225,9 @@ class LlamaBlocks(nn.Module):
         self.blocks = nn.ModuleList()
         for _ in range(2):
             block = nn.ModuleDict({"norm": RmsNorm(width), "q": nn.Linear(width, width, bias=False)})
-            block |= {key: nn.Linear(width, groups * self.size, bias=False) for key in ("k", "v")}
-            block |= {"o": nn.Linear(width, width, bias=False), "norm2": RmsNorm(width)}
-            block |= {key: nn.Linear(width, 160, bias=False) for key in ("gate", "up")}
+            block.update({key: nn.Linear(width, groups * self.size, bias=False) for key in ("k", "v")})
+            block.update({"o": nn.Linear(width, width, bias=False), "norm2": RmsNorm(width)})
+            block.update({key: nn.Linear(width, 160, bias=False) for key in ("gate", "up")})
             block["down"] = nn.Linear(160, width, bias=False)
             self.blocks.append(block)
         self.norm = RmsNorm(width)

@@ -120,7 +120,7 @@ def test_every_tensor_is_the_cut_of_the_masked_one(name, data):
 @PLANS
 @given(st.data())
 def test_removed_positions_reach_only_removed_positions(name, data):
-    """Noise in all weights at removed positions moves what the layouts say is removed, and nothing else, not by a bit."""
+    """Noise in all weights at removed positions moves what layouts say is removed, and nothing else, not by a bit."""
     removal = draw_removal(data.draw, analysed(name))
     quiet = laws.exposed(laws.masked(removal))
     noisy = onnx.ModelProto()
@@ -143,11 +143,15 @@ def test_removed_positions_reach_only_removed_positions(name, data):
     assert moved
 
 
+QUIET = 16
+"""Bound of noise in quantized weights: onnxruntime's kernels saturate where two neighbouring products pass 16 bits."""
+
+
 def noise(rng, values):
     """Other values that fit where these are: as large, of one sign where these are (gains, variances, scales)."""
     scale = max(1, np.abs(values).max())
     if values.dtype.kind != "f":
-        return rng.integers(-scale, scale + 1, values.shape)
+        return rng.integers(-QUIET, QUIET, values.shape)
     return rng.uniform(0.5, 2, values.shape) * scale if (values > 0).all() else rng.normal(0, scale, values.shape)
 
 
@@ -217,7 +221,7 @@ def all_nodes(graph):
 @PLANS
 @given(st.data())
 def test_topology_stays(name, data):
-    """Same operators in the same order; but a Slice that became uneven is a Gather, and a Where corrects a computed size."""
+    """Same operators in the same order; but an uneven Slice becomes a Gather, and a Where corrects a computed size."""
     analysis = analysed(name)
     before = laws.normal(analysis).graph.node
     after = laws.written(analysis, draw_removal(data.draw, analysis)).graph.node
@@ -251,8 +255,8 @@ def test_slim_twice_is_slim_by_the_intersection(name, data):
     }
     found = {t.name: onnx.numpy_helper.to_array(t) for t in two.graph.initializer if t.name in wanted}
     assert set(found) == set(wanted)
-    for tensor in wanted:
-        assert np.array_equal(found[tensor], wanted[tensor]), tensor
+    for tensor, values in wanted.items():
+        assert np.array_equal(found[tensor], values), tensor
     for feed in laws.input_sets(one):
         a, b = laws.run(one, feed), laws.run(two, feed)
         assert all(np.array_equal(a[output], b[output]) for output in a)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from onnxslim_learn.errors import InputError
+from onnxslim_learn.errors import InputError, reason
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -209,11 +209,18 @@ def _options(threads: int, optimize: bool, profile_to: Path | None) -> SessionOp
     return options
 
 
-def _create(model: Model, options: SessionOptions, provider: str) -> InferenceSession:
+def check_provider(provider: str) -> None:
+    """Refuse an execution provider that this onnxruntime does not have."""
     import onnxruntime as ort
 
     if provider not in (available := ort.get_available_providers()):
-        raise InputError(f"provider: one of {', '.join(available)} is needed, but got {provider}.")
+        raise InputError(f"--provider {provider}: this onnxruntime has {', '.join(available)}. Choose one of them.")
+
+
+def _create(model: Model, options: SessionOptions, provider: str) -> InferenceSession:
+    import onnxruntime as ort
+
+    check_provider(provider)
     ort.disable_telemetry_events()
     with _saying(model, "onnxruntime must accept the model"):
         session = ort.InferenceSession(model, options, providers=[provider])
@@ -230,9 +237,9 @@ def _saying(model: Model, need: str) -> Iterator[None]:
             raise FileNotFoundError("no file at this path")
         yield
     except Exception as error:
-        text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (/\S+:\d+ [^()]*\([^()]*\))?", "", str(error))
-        text = " ".join(re.sub(r"[.!?]\s+(?=\S)", "; ", text).split())[:400].rstrip(".")
-        raise InputError(f"{'model' if isinstance(model, bytes) else model}: {need}, but got: {text}.") from error
+        raise InputError(
+            f"{'model' if isinstance(model, bytes) else model}: {need}, but got: {reason(error)}."
+        ) from error
 
 
 def _run(session: InferenceSession, feeds: Feeds) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -62,13 +63,8 @@ def axes_of(coupling: Coupling, classes: Mask) -> Any:
     view = nx.Graph()
     carried: dict[str, list[tuple[int, Mask]]] = {}
     for name, value in coupling.values.items():
-        for axis, digits in enumerate(value.axes):
-            found = np.zeros(coupling.size, bool)
-            for digit in digits:
-                if digit.labels is not None:
-                    atoms = digit.labels.reshape(-1)
-                    found[coupling.strong[atoms[atoms > 0]]] = True
-            found &= classes
+        for axis in range(len(value.axes)):
+            found = _classes(coupling, (name, axis)) & classes
             if found.any():
                 view.add_node((name, axis))
                 carried.setdefault(name, []).append((axis, found))
@@ -82,27 +78,32 @@ def axes_of(coupling: Coupling, classes: Mask) -> Any:
     return view
 
 
-def why_coupled(coupling: Coupling, groups: Sequence[Group], first: str, second: str) -> list[Step]:
-    """The shortest chain of operators that ties one parameter axis to another; empty if nothing does.
+def why_coupled(coupling: Coupling, first: str, second: str) -> list[Step]:
+    """The shortest chain of operators that ties one tensor axis to another; empty if nothing does.
 
     Args:
         coupling: The coupling.
-        groups: Its groups.
-        first: A parameter axis, ``name:axis``.
+        first: An axis, ``tensor:axis``.
         second: Another.
 
     Raises:
-        InputError: If an axis is unknown or has no labels.
+        InputError: If an axis does not exist.
     """
-    classes = np.zeros(coupling.size, bool)
-    for group in groups:
-        if first in group.members and second in group.members:
-            classes |= np.isin(coupling.column, group.units)
     ends = [_parse(coupling, text) for text in (first, second)]
+    classes = np.logical_and(*(_classes(coupling, end) for end in ends))
     view = axes_of(coupling, classes)
     if not all(view.has_node(end) for end in ends) or not nx.has_path(view, *ends):
         return []
     return _steps(view, nx.shortest_path(view, *ends))
+
+
+def _classes(coupling: Coupling, axis: Axis) -> Mask:
+    """Classes that an axis carries."""
+    found = np.zeros(coupling.size, bool)
+    for digit in coupling.values[axis[0]].axes[axis[1]]:
+        if digit.labels is not None:
+            found[coupling.strong[digit.labels[digit.labels > 0]]] = True
+    return found
 
 
 def why_pinned(coupling: Coupling, group: Group) -> list[Step]:
@@ -139,9 +140,11 @@ def _carries(coupling: Coupling, axis: Axis, classes: Any) -> bool:
 
 def _parse(coupling: Coupling, text: str) -> Axis:
     name, _, axis = text.rpartition(":")
-    if name not in coupling.values or not axis.isdigit() or int(axis) >= len(coupling.values[name].axes):
-        raise InputError(f"{text}: no such parameter axis. Give name:axis as analyze lists them.")
-    return name, int(axis)
+    if name in coupling.values and axis.isdecimal() and int(axis) < len(coupling.values[name].axes):
+        return name, int(axis)
+    near = [f"{known}:0" for known in difflib.get_close_matches(name or text, coupling.values, 3, 0.4)]
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise InputError(f"--why {text!r}: no such axis.{hint} Give tensor:axis as analyze lists them.")
 
 
 def _text(axis: Axis) -> str:

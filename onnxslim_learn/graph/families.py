@@ -305,6 +305,8 @@ def reduce(*, exact: bool, mean: bool = False) -> Rule:
         shape = site.shape(0)
         rank = len(shape)
         axes = site.ints(1, "axes")
+        if axes is None and site.name(1):
+            return opaque(site)  # computed axes
         if not axes:
             axes = [] if site.attr("noop_with_empty_axes", 0) and site.name(1) is None else list(range(rank))
         chosen = [a % rank for a in axes]
@@ -321,6 +323,7 @@ def reduce(*, exact: bool, mean: bool = False) -> Rule:
 
             site.patch(rescale)
         site.yields(layout.drop(site.ledger, value, chosen, keep=bool(site.attr("keepdims", 1))))
+        return None
 
     return rule
 

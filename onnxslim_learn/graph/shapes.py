@@ -274,7 +274,7 @@ def step(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
     except onnx.shape_inference.InferenceError as error:
         where = f"node {node.name} ({node.op_type})"
         raise InputError(f"{where}: shapes do not fit at {sample.sizes}: {reason(error)}.") from error
-    except (onnx.defs.SchemaError, RuntimeError, ValueError, TypeError, KeyError):
+    except (onnx.defs.SchemaError, onnx.checker.ValidationError, RuntimeError, ValueError, TypeError, KeyError):
         inferred = {}
     for name in outputs:
         _note(name, inferred.get(name), sample)

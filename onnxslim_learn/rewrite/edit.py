@@ -57,7 +57,7 @@ def _scale_input(node: ir.Node, slot: int, factor: float) -> None:
     value.const_value = ir.LazyTensor(
         lambda: ir.tensor((tensor.numpy() * tensor.dtype.numpy().type(factor)), dtype=tensor.dtype, name=tensor.name),
         dtype=tensor.dtype,
-        shape=ir.Shape(tensor.shape),
+        shape=ir.Shape([int(d) for d in tensor.shape]),  # type: ignore[arg-type]
         name=tensor.name,
     )
 

@@ -64,7 +64,11 @@ class Verification:
             return (
                 f"output {self.worst_output} is random or chaotic (rounding moves it by {self.noise:.0e}): not verified"
             )
-        found = f"{self.max_rel_diff:.1e} of its magnitude" if np.isfinite(self.max_rel_diff) else "NaN or infinity"
+        found = (
+            f"{self.max_rel_diff:.1e} of its magnitude"
+            if np.isfinite(self.max_rel_diff)
+            else "of another shape, NaN or infinity away"
+        )
         return f"output {self.worst_output} is {found} from the masked original (allowed {self.tolerance:.0e})"
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,7 +90,7 @@ def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] 
     with tempfile.TemporaryDirectory() as folder:
         reference = save.staged(mask(removal), "masked.onnx", Path(folder), external=False)
         source = coupling.graph.source or _written(coupling.graph.data, Path(folder) / "source.onnx")
-        whole, found = _run(source, feeds), _run(slimmed, feeds)
+        whole, found = _run(source, feeds, names), _run(slimmed, feeds, names)
         session = measure.open_session(reference, optimize=False)
         wanted, lifted = (_run_session(session, feeds, lift=lift) for lift in (False, True))
         tolerance = max([HALF if a.dtype.itemsize == 2 and a.dtype.kind != "i" else RELATIVE for a in wanted[0]])
@@ -109,8 +113,20 @@ def _written(data: bytes, path: Path) -> Path:
     return path
 
 
-def _run(path: Path, feeds: Sequence[Feeds]) -> Results:
-    return _run_session(measure.open_session(path, optimize=False), feeds)
+def _run(path: Path, feeds: Sequence[Feeds], outputs: Sequence[str]) -> Results:
+    """Run a file that must have these inputs and outputs.
+
+    Raises:
+        InputError: If it has others.
+    """
+    session = measure.open_session(path, optimize=False)
+    for kind, wanted, found in (
+        ("inputs", sorted(feeds[0]), sorted(i.name for i in session.get_inputs())),
+        ("outputs", list(outputs), [o.name for o in session.get_outputs()]),
+    ):
+        if wanted != found:
+            raise InputError(f"{path}: its {kind} are {', '.join(found)}, but the original has {', '.join(wanted)}.")
+    return _run_session(session, feeds)
 
 
 def _run_session(session: InferenceSession, feeds: Sequence[Feeds], *, lift: bool | None = None) -> Results:
