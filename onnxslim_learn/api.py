@@ -16,6 +16,7 @@ from onnxslim_learn.costs import cost
 from onnxslim_learn.errors import InputError, PlanError, TargetError, VerifyError
 from onnxslim_learn.graph import explain
 from onnxslim_learn.graph import groups as grouping
+from onnxslim_learn.graph.branches import foresee
 from onnxslim_learn.graph.coupling import Coupling, Group, Removal, couple, removal
 from onnxslim_learn.graph.load import Graph, check_file, load
 from onnxslim_learn.plans import Plan
@@ -67,6 +68,9 @@ class Analysis:
 
     def price(self, cut: Removal) -> dict[str, int]:
         """Costs as integers: ``macs``, ``params``, ``bytes`` of the weights."""
+        if foresee(cut).dead:  # what is left of a dead branch are constants: count the result
+            slimmed = analyze(ir.to_proto(rewrite(cut)), inputs=self.graph.shapes.nominal.inputs)
+            return slimmed.price(slimmed.whole)
         alive = (~cut.gone).astype(float)
         return {name: round(value.value(alive)) for name, value in self.costs.items()}
 
@@ -111,6 +115,7 @@ def plan(
     criterion: str = "energy",
     multiple: int = 1,
     protect: Sequence[str] = (),
+    allow_empty: bool = False,
     progress: Callable[[float], None] = lambda share: None,
     slack: float = 0.0,
 ) -> Plan:
@@ -123,6 +128,7 @@ def plan(
         criterion: What scores the units of a group.
         multiple: Widths are multiples of this where the group is wide enough.
         protect: Regular expressions; groups they find stay whole.
+        allow_empty: Whether a whole branch may go; otherwise one unit of every group stays.
         progress: Called with the share done.
         slack: Bytes to stay below a bound on bytes.
 
@@ -137,13 +143,15 @@ def plan(
     scores = criteria.scores(analysis.coupling, groups, criterion)
     found = None
     for cells in (False, True):
-        choices = budget.choices(analysis.coupling, groups, scores, multiple, cells=cells)
-        task = budget.Search(analysis.coupling, choices, bounds, dict(target))
+        freedom = budget.Freedom(multiple, cells, allow_empty)
+        choices = budget.choices(analysis.coupling, groups, scores, freedom)
+        task = budget.Search(analysis.coupling, choices, bounds, dict(target), allow_empty)
         if cells or task.fits(task.at(0.0)):
             found = budget.search(task, progress)
             break
     assert found is not None
     made = {"criterion": criterion, "target": dict(target), "multiple": multiple, "protect": list(protect)}
+    made["allow_empty"] = allow_empty
     return describe(analysis, found, made)
 
 
@@ -205,7 +213,7 @@ def _realize(analysis: Analysis, chosen: Plan) -> Removal:
         if any(not 0 <= k < group.width for k in kept) or len(set(kept)) != len(kept):
             raise PlanError(f"group {name}: kept indices must be distinct and below {group.width}, found {kept}.")
         columns += group.units[np.setdiff1d(np.arange(group.width), kept)].tolist()
-    found = removal(analysis.coupling, columns)
+    found = removal(analysis.coupling, columns, empty=bool(chosen.provenance.get("allow_empty")))
     if chosen.tensors:
         derived = _tensors(found)
         for name in sorted({*derived, *chosen.tensors}):
@@ -261,7 +269,7 @@ class Slimmed:
                 raise VerifyError(f"{target}: {found.complaint}. Nothing was written.")
             if file_bytes is not None and save.size_on_disk(staged) > file_bytes:
                 raise TooLargeError(save.size_on_disk(staged) - file_bytes)
-            save.publish(staged, target)
+            save.publish(staged, target, self.analysis.graph.source)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return found

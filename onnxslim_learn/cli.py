@@ -144,6 +144,7 @@ def slim(options: argparse.Namespace) -> None:
         stage("analyzing")
         found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
         settings = {"criterion": options.criterion, "multiple": options.multiple, "protect": options.protect}
+        settings["allow_empty"] = options.allow_empty
         slimmed, check = api.slim_to(found, target, output, stage=stage, **settings)
         finish(options, slimmed, check, output, stage)
 

@@ -149,6 +149,7 @@ def _slim(parser: argparse.ArgumentParser) -> None:
         "--protect", metavar="REGEX", action="append", default=[], help="groups whose name or members match stay whole"
     )
     parser.add_argument("--allow-sensitive", action="store_true", help="also cut normalised axes (not exact)")
+    parser.add_argument("--allow-empty", action="store_true", help="whole branches may go; else one unit always stays")
     parser.add_argument("--plan-out", metavar="FILE", help="write the plan as JSON")
     _inputs(parser)
     _runtime(parser)

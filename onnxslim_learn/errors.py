@@ -16,7 +16,7 @@ def reason(error: BaseException) -> str:
     text = lines[0]
     while (shorter := _NOISE.sub("", text)) != text:
         text = shorter
-    return text.strip().rstrip(".")[:300]
+    return re.sub(r"[.!?]\s+(?=\S)", "; ", " ".join(text.split()))[:300].rstrip(".")
 
 
 class SlimError(Exception):

@@ -100,7 +100,10 @@ def _torchvision_nets() -> Iterator[tuple[str, Network]]:
     yield "r2plus1d_18", Network(partial(tv.video.r2plus1d_18, weights=None), _clips)
     for name in ("ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn", "fcos_resnet50_fpn"):
         yield f"{name} (heads)", _vision(partial(_Heads, name), 96)
-    yield "fasterrcnn_mobilenet_v3_large_320_fpn", _vision(partial(_Detector, "fasterrcnn_mobilenet_v3_large_320_fpn"), 96)
+    yield (
+        "fasterrcnn_mobilenet_v3_large_320_fpn",
+        _vision(partial(_Detector, "fasterrcnn_mobilenet_v3_large_320_fpn"), 96),
+    )
 
 
 def _clips(batch: int) -> Inputs:
@@ -335,13 +338,21 @@ def _transformers_nets() -> Iterator[tuple[str, Network]]:
     for name, (kind, more, side) in _IMAGE.items():
         feed = partial(images, side=side, name="pixel_values")
         yield name, Network(partial(_hugging, kind, more, ("pixel_values",)), feed)
-    speech = partial(_hugging, "Wav2Vec2Model", {**_SPEECH, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4})
-    yield "wav2vec2", Network(partial(speech, ("input_values",)), lambda batch: {"input_values": torch.randn(batch, 800)})
+    speech = partial(
+        _hugging, "Wav2Vec2Model", {**_SPEECH, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+    )
+    yield (
+        "wav2vec2",
+        Network(partial(speech, ("input_values",)), lambda batch: {"input_values": torch.randn(batch, 800)}),
+    )
     yield "whisper encoder", Network(_whisper, lambda batch: {"features": torch.randn(batch, 16, 40)})
     yield "clip", Network(_clip, lambda batch: {**_masked_words(batch), **images(batch, side=64, name="pixel_values")})
-    yield "t5", Network(
-        partial(_hugging, "T5ForConditionalGeneration", _TEXT["t5 encoder"][1], ("input_ids", "decoder_input_ids")),
-        lambda batch: {**_words(batch), "decoder_input_ids": torch.randint(3, WORDS, (batch, 5))},
+    yield (
+        "t5",
+        Network(
+            partial(_hugging, "T5ForConditionalGeneration", _TEXT["t5 encoder"][1], ("input_ids", "decoder_input_ids")),
+            lambda batch: {**_words(batch), "decoder_input_ids": torch.randint(3, WORDS, (batch, 5))},
+        ),
     )
 
 
@@ -392,7 +403,12 @@ def _yolo(name: str) -> nn.Module:
     LOGGER.setLevel("ERROR")
     import ultralytics.nn.tasks as tasks
 
-    kinds = {"-seg": tasks.SegmentationModel, "-pose": tasks.PoseModel, "-cls": tasks.ClassificationModel, "-obb": tasks.OBBModel}
+    kinds = {
+        "-seg": tasks.SegmentationModel,
+        "-pose": tasks.PoseModel,
+        "-cls": tasks.ClassificationModel,
+        "-obb": tasks.OBBModel,
+    }
     kind = next((k for suffix, k in kinds.items() if name.endswith(suffix)), tasks.DetectionModel)
     if name.startswith("rtdetr"):
         kind = tasks.RTDETRDetectionModel
@@ -430,17 +446,29 @@ def _diffusers_nets() -> Iterator[tuple[str, Network]]:
         diffusers.UNet2DConditionModel, cross_attention_dim=24, attention_head_dim=4,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), **_UNET,
     )  # fmt: skip
-    yield "UNet2DConditionModel", Network(
-        lambda: Plain(told(), ("sample", "timestep", "encoder_hidden_states")),
-        lambda batch: {**noisy(batch), "encoder_hidden_states": torch.randn(batch, 6, 24)},
+    yield (
+        "UNet2DConditionModel",
+        Network(
+            lambda: Plain(told(), ("sample", "timestep", "encoder_hidden_states")),
+            lambda batch: {**noisy(batch), "encoder_hidden_states": torch.randn(batch, 6, 24)},
+        ),
     )
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     vae = partial(diffusers.AutoencoderKL, **_UNET, **blocks)
     yield "AutoencoderKL", Network(lambda: Plain(vae(), sample_posterior=False), partial(images, side=16))
     dit = {"num_attention_heads": 4, "attention_head_dim": 16, "num_layers": 2, "sample_size": 8, "in_channels": 4}
-    yield "DiTTransformer2DModel", Network(
-        lambda: Plain(diffusers.DiTTransformer2DModel(norm_num_groups=8, **dit), ("hidden_states", "timestep", "class_labels")),
-        lambda batch: {**images(batch, side=8, channels=4), "timestep": torch.full((batch,), 7), "labels": torch.full((batch,), 3)},
+    yield (
+        "DiTTransformer2DModel",
+        Network(
+            lambda: Plain(
+                diffusers.DiTTransformer2DModel(norm_num_groups=8, **dit), ("hidden_states", "timestep", "class_labels")
+            ),
+            lambda batch: {
+                **images(batch, side=8, channels=4),
+                "timestep": torch.full((batch,), 7),
+                "labels": torch.full((batch,), 3),
+            },
+        ),
     )
 
 

@@ -214,7 +214,7 @@ def check_provider(provider: str) -> None:
     import onnxruntime as ort
 
     if provider not in (available := ort.get_available_providers()):
-        raise InputError(f"--provider {provider}: this onnxruntime has {', '.join(available)}. Choose one of them.")
+        raise InputError(f"--provider {provider}: choose one that this onnxruntime has, {', '.join(available)}.")
 
 
 def _create(model: Model, options: SessionOptions, provider: str) -> InferenceSession:

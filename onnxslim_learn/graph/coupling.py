@@ -151,8 +151,13 @@ class Coupling:
             if int(gone.sum()) == before:
                 return gone
 
-    def faults(self, gone: Mask) -> list[str]:
-        """Constraints that a set of removed classes breaks, in words; empty for a valid plan."""
+    def faults(self, gone: Mask, *, empty: bool = False) -> list[str]:
+        """Constraints that a set of removed classes breaks, in words; empty for a valid plan.
+
+        Args:
+            gone: The classes.
+            empty: Whether parts and parameters may vanish as a whole.
+        """
         found = []
         classes, columns = self.pinned
         if (gone & (classes >= 0)).any():
@@ -162,7 +167,11 @@ class Coupling:
         if (rowless & (columns[self.column] >= 0)).any():
             pin = self.ledger.pins[int(columns[self.column[rowless]].max())]
             found.append(f"{self.where(pin.node)}: removes single positions pinned because it {pin.reason}")
-        found += self._uneven(gone) + self._misaligned(gone)
+        found += self._uneven(gone, empty=empty) + self._misaligned(gone)
+        return found if empty else found + self._empty(gone)
+
+    def _empty(self, gone: Mask) -> list[str]:
+        found = []
         for node, atoms in self.ledger.some:
             if gone[self.strong[atoms]].all() and (atoms > 0).all():
                 found.append(f"{self.where(node)}: nothing would be left of a part")
@@ -173,7 +182,7 @@ class Coupling:
                         found.append(f"{name}: nothing would be left of it")
         return found
 
-    def _uneven(self, gone: Mask) -> list[str]:
+    def _uneven(self, gone: Mask, *, empty: bool) -> list[str]:
         found = []
         for grid in self.ledger.grids:
             kept = ~self.removed(grid.cells, gone)
@@ -181,7 +190,7 @@ class Coupling:
             for rows in grid.rows:
                 alive &= ~self.removed(rows, gone)
             counts = kept.sum(axis=1)[alive]
-            if len(counts) and (counts.min() != counts.max() or counts.min() < grid.least):
+            if len(counts) and (counts.min() != counts.max() or counts.min() < (0 if empty else grid.least)):
                 found.append(f"{self.where(grid.node)}: rows would keep {counts.min()} to {counts.max()} positions")
         return found
 
@@ -314,7 +323,7 @@ class Removal:
         if digit.labels is None:
             return np.ones(digit.size, bool)
         kept = self.kept(digit).reshape(-1, digit.size)[self._alive(value, digit)]
-        result: Mask = kept[0]
+        result: Mask = kept[0] if len(kept) else np.zeros(digit.size, bool)
         return result
 
     def keep_all(self, value: Value, axis: int) -> Mask:
@@ -331,8 +340,8 @@ class Removal:
         return total.reshape(-1)
 
 
-def removal(coupling: Coupling, columns: Iterable[int]) -> Removal:
-    """The closure of a set of columns, checked.
+def removal(coupling: Coupling, columns: Iterable[int], *, empty: bool = False) -> Removal:
+    """The closure of a set of columns, checked; ``empty`` allows whole branches to go.
 
     Raises:
         PlanError: If it breaks a constraint.
@@ -340,7 +349,7 @@ def removal(coupling: Coupling, columns: Iterable[int]) -> Removal:
     chosen = np.zeros(coupling.columns, bool)
     chosen[list(columns)] = True
     gone = coupling.close(chosen)
-    faults = coupling.faults(gone)
+    faults = coupling.faults(gone, empty=empty)
     if faults:
         raise PlanError(f"{faults[0]}. Choose other positions.")
     return Removal(coupling, gone)

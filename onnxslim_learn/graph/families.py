@@ -25,6 +25,7 @@ def elementwise(site: Site) -> None:
     operands = [(slot, site.operand(slot, aligned(len(site.shape(slot))))) for slot in site.given()]
     joined = site.join(*operands)
     outputs = range(len(site.node.outputs))
+    site.records.elementwise.add(site.index)
     site.yields(
         *(joined.output(site.ledger, aligned(len(site.out_shape(k)))) for k in outputs if site.node.outputs[k].name)
     )
@@ -146,7 +147,8 @@ def einsum(notation: Notation, *, zero: int | None = None) -> Rule:
         site.yields(joined.output(site.ledger, output))
         factors = [slot for slot in inputs if any(c not in output and c != UNIT for c in inputs[slot])]
         for slot in factors[: 1 if zero is not None else None]:
-            site.contract(slot, [a for a, letter in enumerate(inputs[slot]) if letter not in output], zero)
+            summed = [a for a, letter in enumerate(inputs[slot]) if letter not in output]
+            site.contract(slot, summed, zero, None if zero is not None else (2 if 2 in inputs else -1, -1))
         sizes: dict[str, int] = {}
         for slot, letters in inputs.items():
             for letter, size in zip(letters, site.nominal(slot), strict=True):
@@ -258,7 +260,7 @@ def convolution(
         value = layout.regroup(site.ledger, joined.output(site.ledger, "ngo"), (out[0], groups * outer))
         site.yields(Value((*value.axes, *site.ledger.free(out[2:]).axes)))
         if inner > 1 or groups == 1:
-            site.contract(data, [1], zero)
+            site.contract(data, [1], zero, None if zero is not None or site.node.domain else (bias, 1))
         if groups > 1:
             group = Value((joined.space["g"],))
             site.patch(lambda cut: {"group": cut.size(group, 0)})

@@ -263,7 +263,7 @@ def take(ledger: Ledger, value: Value, axis: int, index: np.ndarray[Any, Any], s
     else:
         labels = np.ascontiguousarray(digit.labels[..., index])
         note_part(ledger, value, digit, labels)
-        if index[0] > 0:
+        if len(index) and index[0] > 0:
             note_part(ledger, value, digit, digit.labels[..., : index[0]], least=0)
         fresh = (ledger.digit(size, labels, digit.deps),) if size != 1 else ()
     new[digit.key] = fresh

@@ -174,7 +174,10 @@ def _clean(module: ir.Model) -> None:
     passes.RemoveInitializersFromInputsPass()(module)
     passes.TopologicalSortPass()(module)
     passes.RemoveUnusedNodesPass()(module)
+    absent = [value for node in module.graph for value in node.outputs if not value.name]
     passes.NameFixPass()(module)
+    for value in absent:
+        value.name = ""  # an output nobody asked for
 
 
 def _unshare(module: ir.Model) -> dict[str, str]:

@@ -113,13 +113,16 @@ def attention(*, slots: dict[str, int], heads: tuple[str, str], transposed: bool
         if bias >= 0 and site.name(bias):
             if sizes["h"] != sizes["v"]:
                 return families.opaque(site)
-            operands[bias] = site.operand(bias, ["p", "g", "h"], (3, groups, sizes["h"]), (3,))
+            operands[bias] = site.operand(bias, [None, "g", "h"], (3, groups, sizes["h"]), (3,))
         operands |= _past(site, slots)
         joined = site.join(*operands.items())
         for slot in site.given():
             if slot not in operands:
                 site.leave(slot)
-        site.pin(Value((joined.space.get("p", ()),)), [0], "stacks query, key and value")
+        if bias in operands or site.attr("do_rotary", 0):
+            site.pin(Value((joined.space["h"], joined.space["v"])), [0, 1], "is changed inside before it is summed")
+        if any(output.name for output in site.node.outputs[3:]):
+            site.pin(Value((joined.space["g"], joined.space["r"])), [0, 1], "is an axis of the scores put out")
         _attention_output(site, joined, four=four)
         _attention_settings(site, joined, heads, sizes["h"], four=four)
         site.contract(query, [len(site.shape(query)) - 1])
@@ -212,6 +215,7 @@ def packed_attention(site: Site) -> None:
     result = joined.output(ledger, ["b", "s", "f"])
     site.yields(result, *site.free_outputs(1))
     units = layout.regroup(ledger, Value((result.axes[2],)), (groups, size))
+    site.pin(units, [1], "is summed inside")
 
     def make(cut: Cut) -> dict[int | str, Any]:
         wanted: dict[int | str, Any] = {"num_heads": cut.size(units, 0)}

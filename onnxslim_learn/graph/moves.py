@@ -157,6 +157,7 @@ def concat(site: Site) -> None:
     space = joint.join(site.ledger, operands, f"meets a free axis in {site.node.op_type}").space
     space[letters[axis]] = site.ledger.axis(site.out_shape()[axis]) if free else ()
     joined = Value(tuple(space[letter] for letter in letters))
+    site.records.joins.add(site.index)
     site.yields(joined if free else _put_together(site, joined, [space[part][0] for part in parts], axis))
 
 
@@ -202,9 +203,11 @@ def split_parts(site: Site) -> None:
         if keep.all():
             return {}
         counts = np.array([int(keep[part].sum()) for part in parts], np.int64)
+        left = np.flatnonzero(counts)
+        changes: dict[int | str, Any] = {"keep_outputs": left.tolist()} if len(left) < len(counts) else {}
         if site.version < 13:
-            return {"split": counts.tolist()}
-        return {1: counts, "num_outputs": None}
+            return {"split": counts[left].tolist(), **changes}
+        return {1: counts[left], "num_outputs": None, **changes}
 
     site.patch(make)
 

@@ -67,6 +67,7 @@ TABLE: dict[str, Rule] = {
     "DynamicQuantizeLinear": f.mixing(lambda site, rank: range(rank)),
     "LayerNormalization": f.norm(_from_axis(), scale=1),
     "RMSNormalization": f.norm(_from_axis(), scale=1),
+    "SimplifiedLayerNormalization": f.norm(_from_axis(), scale=1),  # onnxruntime's own, in the default domain
     "LpNormalization": f.norm(_axis()),
     "MeanVarianceNormalization": f.norm(lambda site, rank: site.attr("axes", [0, 2, 3])),
     "LRN": f.norm(lambda site, rank: [1]),
@@ -145,8 +146,6 @@ CONTRIB: dict[str, Rule] = {
     "QLinearGlobalAveragePool": f.spatial(),
     "QuantizeLinear": f.per_channel(axis=None),
     "DequantizeLinear": f.per_channel(axis=None),
-    "LayerNormalization": f.norm(_from_axis()),
-    "SimplifiedLayerNormalization": f.norm(_from_axis()),
     "SkipLayerNormalization": x.skip_norm((2, 3, 4)),
     "SkipSimplifiedLayerNormalization": x.skip_norm((2, 3)),
     "EmbedLayerNormalization": x.embed_norm,

@@ -46,6 +46,8 @@ class Contraction:
         value: The layout of that input.
         axes: Its summed axes.
         zero: Input of the same node with the value that stands for zero, or ``None`` for plain zero.
+        bias: Input that is all the node puts out when this one is zero, and the output axis it lies along; input -1 for
+            nothing; ``None`` where it puts out something else.
     """
 
     node: int
@@ -53,6 +55,7 @@ class Contraction:
     value: Value
     axes: tuple[int, ...]
     zero: int | None = None
+    bias: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,8 @@ class Records:
         delicate: Axes that are normalised over, where these may be cut.
         terms: Multiply-accumulates.
         patches: How nodes follow a plan.
+        elementwise: Indices of nodes that work element by element, with broadcasting.
+        joins: Indices of nodes that put parts end to end.
         indices: Name of a value used as index -> size of the axis it points into.
         opaque: Operator without a rule -> number of nodes.
     """
@@ -109,6 +114,8 @@ class Records:
     delicate: list[Delicate] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
     patches: list[Patch] = field(default_factory=list)
+    elementwise: set[int] = field(default_factory=set)
+    joins: set[int] = field(default_factory=set)
     indices: dict[str, int] = field(default_factory=dict)
     opaque: dict[str, int] = field(default_factory=dict)
 
@@ -261,14 +268,15 @@ class Site:
                 self.values[name] = _unview(value, operand.parts)
         return joined
 
-    def contract(self, slot: int, axes: Iterable[int], zero: int | None = None) -> None:
-        """State that axes of an input are summed over; ``zero`` is the input with its zero point, if it has one."""
+    def contract(
+        self, slot: int, axes: Iterable[int], zero: int | None = None, bias: tuple[int, int] | None = None
+    ) -> None:
+        """State that axes of an input are summed over (see :class:`Contraction`)."""
         value = self.values[str(self.name(slot))]
         found = tuple(a for a in axes if any(d.labels is not None for d in value.axes[a]))
         if found:
-            self.records.contractions.append(
-                Contraction(self.index, slot, value, found, zero if zero is not None and self.name(zero) else None)
-            )
+            zero = zero if zero is not None and self.name(zero) else None
+            self.records.contractions.append(Contraction(self.index, slot, value, found, zero, bias))
 
     def work(self, space: Mapping[str, Axis], sizes: Mapping[str, int], factor: int = 1) -> None:
         """State multiply-accumulates: the product over all letters, times a factor.

@@ -19,13 +19,16 @@ def apply(graph: ir.Graph, node: ir.Node, changes: Mapping[Slot, Any]) -> None:
 
     An integer key is an input: an array replaces it by a constant, a dictionary changes elements of it, ``None`` drops
     it. A string key is an attribute (``op_type`` renames the operator): ``None`` drops it. ``scale_input`` multiplies
-    a constant input ``(slot, factor)``, ``scale_output`` the first output by a factor.
+    a constant input ``(slot, factor)``, ``scale_output`` the first output by a factor; ``keep_outputs`` lists the
+    outputs that stay.
     """
-    for slot, content in changes.items():
+    for slot, content in sorted(changes.items(), key=lambda change: change[0] == "keep_outputs"):
         if slot == "op_type":
             node.op_type = content
         elif slot == "scale_input":
             _scale_input(node, *content)
+        elif slot == "keep_outputs":
+            _keep_outputs(graph, node, content)
         elif slot == "scale_output":
             _scale_output(graph, node, content)
         elif isinstance(slot, str):
@@ -44,6 +47,8 @@ def _set_attribute(node: ir.Node, name: str, content: Any) -> None:
         node.attributes.pop(name, None)
     elif isinstance(content, list):
         node.attributes[name] = ir.AttrInt64s(name, content)
+    elif isinstance(content, float):
+        node.attributes[name] = ir.AttrFloat32(name, content)
     else:
         node.attributes[name] = ir.AttrInt64(name, int(content))
 
@@ -60,6 +65,25 @@ def _scale_input(node: ir.Node, slot: int, factor: float) -> None:
         shape=ir.Shape([int(d) for d in tensor.shape]),  # type: ignore[arg-type]
         name=tensor.name,
     )
+
+
+def _keep_outputs(graph: ir.Graph, node: ir.Node, kept: list[int]) -> None:
+    """Let a node with some of the outputs take the place of one with all; the old one has no live users left."""
+    fresh = ir.Node(
+        node.domain,
+        node.op_type,
+        list(node.inputs),
+        list(node.attributes.values()),
+        num_outputs=len(kept),
+        name=node.name,
+    )
+    node.name = f"{node.name}~whole"
+    for number, output in zip(kept, fresh.outputs, strict=True):
+        old = node.outputs[number]
+        output.name, output.type, output.shape = old.name, old.type, old.shape
+        old.name = f"{old.name}~whole"
+        ir.convenience.replace_all_uses_with(old, output)
+    graph.insert_before(node, fresh)
 
 
 def _scale_output(graph: ir.Graph, node: ir.Node, factor: float) -> None:

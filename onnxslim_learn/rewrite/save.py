@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 
-from onnxslim_learn.errors import InputError, VerifyError
+from onnxslim_learn.errors import InputError, VerifyError, reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,22 +68,30 @@ def workplace(target: Path) -> Path:
         raise InputError(f"{target.parent}: cannot be written ({error.strerror}). Choose another folder.") from error
 
 
-def publish(staged_model: Path, target: Path) -> None:
+def publish(staged_model: Path, target: Path, source: Path | None) -> None:
     """Check a staged model and move it, weights first, to its place.
+
+    A source that onnx.checker refuses (onnxruntime writes such files) is no measure for the result.
 
     Raises:
         VerifyError: If onnx.checker refuses it.
     """
-    try:
-        onnx.checker.check_model(str(staged_model))
-    except onnx.checker.ValidationError as error:
-        raise VerifyError(
-            f"{target}: onnx.checker refuses the result ({str(error).splitlines()[0]}). Nothing was written."
-        ) from error
+    complaint = _complaint(staged_model)
+    if complaint and not (source is not None and _complaint(source)):
+        raise VerifyError(f"{target}: onnx.checker refuses the result ({complaint}). Nothing was written.")
     data = staged_model.with_name(f"{staged_model.name}.data")
     if data.exists():
         os.replace(data, target.resolve().with_name(data.name))
     os.replace(staged_model, target.resolve())
+
+
+def _complaint(path: Path) -> str:
+    """What onnx.checker says against a file, or an empty string."""
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        return reason(error)
+    return ""
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,8 +14,10 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from onnxslim_learn.errors import PlanError
+from onnxslim_learn.graph.branches import foresee
 from onnxslim_learn.graph.layout import over
 from onnxslim_learn.rewrite import edit
+from onnxslim_learn.rewrite.vanish import vanish
 
 if TYPE_CHECKING:
     from onnxslim_learn.graph.coupling import Coupling, Removal
@@ -34,17 +36,24 @@ def slim(removal: Removal) -> ir.Model:
     model = coupling.graph.model.clone()
     model.functions.clear()
     nodes = list(model.graph)
+    fate = foresee(removal)
+    if fate.problem:
+        raise PlanError(f"{fate.problem}, so a whole branch cannot go. Keep one unit of it.")
     for name, value in model.graph.initializers.items():
         if name in coupling.values:
             _slice(value, coupling.values[name], removal)
     for patch in coupling.records.patches:
         node = nodes[patch.node]
+        if all(value.name in fate.dead for value in node.outputs):
+            continue
         try:
             edit.apply(model.graph, node, patch.make(removal))
         except NotImplementedError as error:
             raise PlanError(
                 f"node {node.name} ({node.op_type}): cannot state the new sizes. Protect its group."
             ) from error
+    if fate.dead:
+        vanish(model.graph, nodes, removal, fate)
     _restate_shapes(nodes, removal)
     _reunite(model.graph, coupling)
     passes.RemoveUnusedNodesPass()(model)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.errors import InputError, PlanError, TargetError
+from onnxslim_learn.graph.branches import foresee
 from onnxslim_learn.graph.coupling import Removal
 from onnxslim_learn.graph.ledger import Pin
 
@@ -97,18 +98,32 @@ def _refusal(coupling: Coupling, group: Group) -> str:
     return faults[0] if faults else ""
 
 
-def choices(coupling: Coupling, groups: Sequence[Group], scores: Array, multiple: int, *, cells: bool) -> list[Choice]:
+@dataclass(frozen=True)
+class Freedom:
+    """How far a budget may go.
+
+    Attributes:
+        multiple: Kept positions on a group's parameter axis are a multiple of this, where it is long enough.
+        cells: Whether to cut inside rows that could go as a whole, too.
+        empty: Whether whole branches may go.
+    """
+
+    multiple: int = 1
+    cells: bool = False
+    empty: bool = False
+
+
+def choices(coupling: Coupling, groups: Sequence[Group], scores: Array, freedom: Freedom) -> list[Choice]:
     """What can be decided, with the allowed widths.
 
     Args:
         coupling: The coupling.
         groups: Its groups, pinned where they cannot go.
         scores: One number per column; low goes first.
-        multiple: Kept positions on a group's parameter axis are a multiple of this, where it is long enough.
-        cells: Whether to cut inside rows that could go as a whole, too.
+        freedom: How far it may go.
     """
     free = [group for group in groups if group.pin is None]
-    shadowed = set() if cells else _shadowed(coupling, free)
+    shadowed = set() if freedom.cells else _shadowed(coupling, free)
     found = []
     for group in free:
         if group.name in shadowed:
@@ -116,9 +131,19 @@ def choices(coupling: Coupling, groups: Sequence[Group], scores: Array, multiple
         order = tuple(part[np.argsort(-scores[group.units[part]], kind="stable")] for part in group.strata)
         step = group.width // group.levels
         span = _span(coupling, group)
-        kept = [k for k in range(step, group.width, step) if k * span % multiple == 0]
+        kept = [k for k in range(step, group.width, step) if k * span % freedom.multiple == 0]
+        if freedom.empty and _can_vanish(coupling, group):
+            kept = [0, *kept]
         found.append(Choice(group, order, (*kept, group.width)))
     return found
+
+
+def _can_vanish(coupling: Coupling, group: Group) -> bool:
+    """Whether a group can go as a whole and leave a graph that still computes something."""
+    columns = np.zeros(coupling.columns, bool)
+    columns[group.units] = True
+    gone = coupling.close(columns)
+    return not coupling.faults(gone, empty=True) and not foresee(Removal(coupling, gone)).problem
 
 
 def _shadowed(coupling: Coupling, groups: Sequence[Group]) -> set[str]:
@@ -167,12 +192,14 @@ class Search:
         choices: What can be decided.
         bounds: Cost name -> the cost and its largest value.
         wishes: Cost name -> the bound as it was asked for.
+        empty: Whether whole branches may go.
     """
 
     coupling: Coupling
     choices: Sequence[Choice]
     bounds: Mapping[str, tuple[Cost, float]]
     wishes: Mapping[str, float]
+    empty: bool = False
 
     def removal(self, widths: Sequence[int]) -> Removal:
         """The removal that keeps these numbers of units, unchecked."""
@@ -180,6 +207,12 @@ class Search:
         for choice, kept in zip(self.choices, widths, strict=True):
             columns[choice.columns_removed(kept)] = True
         return Removal(self.coupling, self.coupling.close(columns))
+
+    def faults(self, removal: Removal) -> list[str]:
+        """What makes a removal invalid."""
+        found = self.coupling.faults(removal.gone, empty=self.empty)
+        problem = foresee(removal).problem if self.empty else ""
+        return [*found, problem] if problem else found
 
     def fits(self, widths: Sequence[int]) -> bool:
         """Whether all bounds hold."""
@@ -251,19 +284,19 @@ def search(search: Search, progress: Callable[[float], None] = lambda share: Non
         PlanError: If the choice breaks a constraint that no single group shows.
     """
     removal = search.removal(search.solve(progress))
-    faults = search.coupling.faults(removal.gone)
+    faults = search.faults(removal)
     if not faults:
         return removal
     kept: list[Choice] = []
     for choice in search.choices:  # leave out the groups that do not combine with the ones before
         trial = replace(search, choices=[*kept, choice])
-        if not search.coupling.faults(trial.removal(trial.at(0.5)).gone):
+        if not search.faults(trial.removal(trial.at(0.5))):
             kept.append(choice)
     if len(kept) == len(search.choices):
         raise PlanError(f"{faults[0]}. Protect that group.")
     trial = replace(search, choices=kept)
     removal = trial.removal(trial.solve(progress))
-    faults = search.coupling.faults(removal.gone)
+    faults = search.faults(removal)
     if faults:
         raise PlanError(f"{faults[0]}. Protect that group.")
     return removal

@@ -121,7 +121,7 @@ def test_open_session_optimises_unless_told_not_to(tmp_path):
 
 def test_open_session_fixes_the_threads():
     options = open_session(matmul_net(8).SerializeToString(), threads=2).get_session_options()
-    assert (options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level) == (2, 1, 3)
+    assert (options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level) == (2, 1, 4)
 
 
 def unknown_operator():

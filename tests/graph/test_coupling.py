@@ -1,0 +1,198 @@
+"""Laws of couplings: closing a removal, finding its faults, gathering columns into groups."""
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxslim_learn import api
+from onnxslim_learn.errors import PlanError
+from onnxslim_learn.graph import groups as grouping
+from onnxslim_learn.graph.coupling import removal
+from tests import laws
+from tests.laws import ALL, analysed
+from tests.zoo import NETS
+from tests.zoo_net import Net
+
+PLANS = settings(max_examples=5, deadline=None, derandomize=True, database=None)
+
+
+def group_of(analysis, name):
+    return next(group for group in analysis.groups if group.name == name)
+
+
+def faults_of(net, columns):
+    analysis = analysed(net)
+    return analysis.coupling.faults(laws.close(analysis, np.asarray(columns)).gone)
+
+
+# --- closing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETS)
+@PLANS
+@given(st.data())
+def test_closing_is_monotone_and_closed(name, data):
+    coupling = analysed(name).coupling
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    some = rng.random(coupling.columns) < 0.3
+    more = some | (rng.random(coupling.columns) < 0.3)
+    gone, wider = coupling.close(some), coupling.close(more)
+    assert gone[some[coupling.column]].all()
+    assert (wider | ~gone).all()
+    cells = coupling.membership.toarray() > 0
+    rows = np.flatnonzero(coupling.is_row)
+    assert all(gone[cells[:, row]].all() for row in rows if gone[row]), "cells follow their row"
+    assert all(gone[row] for row in rows if gone[cells[:, row]].all()), "a row follows its cells"
+
+
+def test_a_head_goes_with_its_last_cell_and_takes_all_its_cells_along():
+    analysis = analysed("attention")
+    coupling = analysis.coupling
+    heads, queries, values = (group_of(analysis, name) for name in ("wq:1/4", "wq:1", "wv:1"))
+    by_row = laws.close(analysis, heads.units[[1]]).gone
+    assert np.array_equal(
+        np.isin(coupling.column, queries.units[4:8]) & by_row, np.isin(coupling.column, queries.units[4:8])
+    )
+    assert np.array_equal(np.flatnonzero(~by_row[np.isin(coupling.column, values.units)]), [*range(4), *range(8, 16)])
+    by_cells = laws.close(analysis, queries.units[4:8]).gone
+    assert np.array_equal(by_cells, by_row)
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_removed_has_no_fault():
+    for name in ALL:
+        assert analysed(name).coupling.faults(analysed(name).whole.gone) == []
+
+
+def test_pinned_positions_are_a_fault():
+    tapped = group_of(analysed("pinned_by_output"), "w1:0")
+    assert any("is the graph output tap" in fault for fault in faults_of("pinned_by_output", tapped.units[:1]))
+
+
+def test_heads_of_unequal_size_are_a_fault():
+    queries = group_of(analysed("attention"), "wq:1")
+    assert any("rows would keep 3 to 4 positions" in fault for fault in faults_of("attention", queries.units[:1]))
+    assert faults_of("attention", queries.units[[0, 5, 10, 15]]) == []
+
+
+def test_an_empty_part_is_a_fault():
+    upper = group_of(analysed("c2f"), "w0:0@8")
+    assert any("nothing would be left of a part" in fault for fault in faults_of("c2f", upper.units))
+
+
+def test_an_empty_weight_is_a_fault():
+    inner = group_of(analysed("chain"), "w1:0")
+    assert "w1: nothing would be left of it" in faults_of("chain", inner.units)
+    assert faults_of("chain", inner.units[1:]) == []
+
+
+def test_positions_that_meet_must_go_together():
+    """Rotary turns cell d of every head by one table: a cell of one head alone would leave the table's behind."""
+    coupling = analysed("rotary").coupling
+    cells = coupling.strong[coupling.values["wq"].axes[1][0].labels]
+    gone = np.zeros(coupling.size, bool)
+    gone[cells[[0, 2]]] = True  # dimensions 0 and 2 of the first head, as rotated pairs
+    assert any("would not go together" in fault for fault in coupling.faults(gone))
+
+
+def test_a_removal_with_a_fault_is_refused_in_one_sentence():
+    analysis = analysed("attention")
+    with pytest.raises(PlanError) as caught:
+        removal(analysis.coupling, group_of(analysis, "wq:1").units[:1])
+    assert str(caught.value).startswith("node ")
+    assert "\n" not in str(caught.value)
+
+
+# --- groups -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_groups_have_names_of_their_own_and_share_no_unit(name):
+    groups = analysed(name).groups
+    assert len({group.name for group in groups}) == len(groups)
+    units = np.concatenate([np.zeros(0, int), *(group.units for group in groups)])
+    assert len(np.unique(units)) == len(units)
+    for group in groups:
+        assert np.array_equal(np.sort(np.concatenate(group.strata)), np.arange(group.width))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_column_of_a_weight_is_in_a_group(name):
+    analysis = analysed(name)
+    grouped = np.concatenate([np.zeros(0, int), *(group.units for group in analysis.groups)])
+    for weight in analysis.graph.initializers:
+        layout = analysis.coupling.values.get(weight)
+        for digit in layout.digits.values() if layout else ():
+            if digit.labels is not None:
+                atoms = digit.labels[digit.labels > 0]
+                assert np.isin(analysis.coupling.column[analysis.coupling.strong[atoms]], grouped).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+@PLANS
+@given(st.data())
+def test_units_of_a_group_are_exchangeable(name, data):
+    """What decides whether a group may lose units is how many, not which: any level of any units will do."""
+    analysis = analysed(name)
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    for group in laws.free(analysis):
+        for level in {1, group.levels - 1}:
+            cut = laws.close(analysis, laws.units(group, level, rng))
+            assert analysis.coupling.faults(cut.gone) == [], (group.name, level)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_groups_are_found_again(name):
+    again = grouping.find(api.analyze(ALL[name].build()).coupling)
+    assert [(g.name, g.width, g.members) for g in again] == [
+        (g.name, g.width, g.members) for g in analysed(name).groups
+    ]
+
+
+def test_equal_constants_that_an_exporter_merged_do_not_couple():
+    text = """(float[2,3,4,4] x) => (float[2,5,4,4] y) {
+        a = Conv(x, w1, shared)
+        b = Conv(a, w2, shared)
+        y = Conv(b, w3)
+    }"""
+    analysis = api.analyze(Net(text, "w1 8x3x1x1, shared 8, w2 8x8x1x1, w3 5x8x1x1").build())
+    assert [group.members for group in laws.free(analysis)] == [
+        ("w1:0", "shared:0", "w2:1"),
+        ("w2:0", "w3:1", "shared~1:0"),
+    ]
+    cut = laws.close(analysis, laws.free(analysis)[0].units[:3])
+    result = laws.written(analysis, cut)
+    assert {tensor.dims[0] for tensor in result.graph.initializer if tensor.name.startswith("shared")} == {5, 8}
+
+
+def test_a_file_with_one_initializer_for_two_keeps_one_where_both_are_cut_alike():
+    """The two uses of `b` in zoo net siamese lose the same units, so the written file shares them again."""
+    analysis = analysed("siamese")
+    cut = laws.close(analysis, laws.free(analysis)[0].units[:3])
+    names = [tensor.name for tensor in laws.written(analysis, cut).graph.initializer]
+    assert sorted(names) == ["b", "b2", "w", "w2"]
+
+
+def test_names_do_not_depend_on_the_order_of_initializers():
+    model = ALL["attention"].build()
+    tensors = list(model.graph.initializer)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(tensors[::-1])
+    turned = {(g.width, frozenset(g.members)) for g in api.analyze(model).groups}
+    assert turned == {(g.width, frozenset(g.members)) for g in analysed("attention").groups}
+
+
+def test_a_shared_batch_axis_is_no_channel():
+    """A batch of two that happens to be as long as a weight's axis ties nothing."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> n (float[8,8] x) => (float[8,5] y) <float[8,8] w = {0.5}> {'
+        " h = MatMul(x, w) y = MatMul(h, v) }".replace("= {0.5}", "").replace("<float[8,8] w >", "")
+    )
+    rng = np.random.default_rng(0)
+    for name, shape in (("w", (8, 8)), ("v", (8, 5))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
+    assert [group.members for group in laws.free(api.analyze(model))] == [("w:1", "v:0")]

@@ -1,0 +1,64 @@
+"""Whole branches that go: the law slim = mask holds, the graph shrinks, costs are those of the file."""
+
+import numpy as np
+import pytest
+
+import onnxslim_learn as osl
+from onnxslim_learn import api
+from onnxslim_learn.graph.branches import foresee
+from onnxslim_learn.graph.coupling import Removal
+from tests.zoo import NETS
+
+# Net -> the groups that can go as a whole.
+VANISHING = {
+    "residual": {"w1:0", "w3:0"},
+    "concat": {"w1:0", "w2:0"},
+    "squeeze_excite": {"w2:0"},
+    "c2f": {"w0:0@0", "w0:0@8", "w1:0"},
+    "swiglu": {"wg:1"},
+    "layer_norm": {"w1:1"},
+    "attention_dynamic": {"wq:1/4", "wv:1"},
+    "class_token": {"w1:1"},
+}
+
+
+def emptied(found, group):
+    columns = np.zeros(found.coupling.columns, bool)
+    columns[group.units] = True
+    return Removal(found.coupling, found.coupling.close(columns))
+
+
+def can_vanish(found, group):
+    cut = emptied(found, group)
+    return not found.coupling.faults(cut.gone, empty=True) and not foresee(cut).problem
+
+
+@pytest.mark.parametrize("name", VANISHING)
+def test_dropped_branches_compute_what_the_masked_net_computes(name, tmp_path):
+    found = osl.analyze(NETS[name].build())
+    free = [group for group in found.groups if group.pin is None and can_vanish(found, group)]
+    assert {group.name for group in free} == VANISHING[name]
+    for group in free:
+        cut = emptied(found, group)
+        plan = api.describe(found, cut, {"allow_empty": True})
+        slimmed = osl.slim(found, osl.Plan.from_json(plan.to_json()))
+        assert slimmed.save(tmp_path / "slim.onnx").passed
+        again = osl.analyze(tmp_path / "slim.onnx")
+        assert len(again.graph.nodes) < len(found.graph.nodes)
+        assert again.price(again.whole) == found.price(cut) == plan.provenance["after"]
+
+
+def test_a_chain_keeps_one_unit_of_every_group(tmp_path):
+    found = osl.analyze(NETS["chain"].build())
+    (group,) = [group for group in found.groups if group.pin is None]
+    assert "would be constant" in foresee(emptied(found, group)).problem
+
+
+def test_branches_go_only_when_allowed():
+    found = osl.analyze(NETS["residual"].build())
+    target = {"macs": 0.02}
+    with pytest.raises(osl.TargetError):
+        osl.plan(found, target)
+    plan = osl.plan(found, target, allow_empty=True)
+    assert any(not kept for kept in plan.groups.values())
+    assert plan.provenance["after"]["macs"] <= 0.02 * plan.provenance["before"]["macs"]
