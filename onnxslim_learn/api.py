@@ -261,6 +261,8 @@ class Slimmed:
             InputError: If the place cannot be written.
         """
         target = Path(path)
+        if self.analysis.graph.source is not None:
+            save.spare(self.analysis.graph.source, target)
         folder = save.workplace(target)
         try:
             staged = self._stage(target.name, folder)

@@ -62,6 +62,8 @@ def _failure(error: BaseException) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, MemoryError):
         return "out of memory. Give smaller shapes with --input, or a machine with more.", 2
+    if isinstance(error, OSError):
+        return f"{error.filename or 'output'}: {error.strerror}.", 2
     if isinstance(error, KeyboardInterrupt):
         return "interrupted.", 130
     said = (str(error).strip().splitlines() or [""])[0]

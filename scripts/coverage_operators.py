@@ -46,9 +46,11 @@ Run = Callable[[onnx.ModelProto], dict[str, Array]]
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "coverage.md"
 BEGIN, END = "<!-- operators -->", "<!-- /operators -->"
 RELATIVE = {"float16": 1e-2, "bfloat16": 1e-1}  # of an output's largest magnitude: another order of summation
+WHOLE = "given.whole."  # initializers that stand for whole numbers begin so
 MODES = ("computed", "weights")
 SETTINGS = {("Resize", 1), ("Resize", 2), ("Upsample", 1), ("BlackmanWindow", 0)}  # float inputs that say how
-RANDOM = {"Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike"}  # other sizes, other draws
+UNCUT = {"Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike", "Shape", "Size"}
+"""Operators that read sizes: other sizes, other draws or results. Shapes are folded at load where the file fixes them."""
 
 
 @dataclass(frozen=True)
@@ -112,19 +114,29 @@ def embedded(case: Case, mode: str) -> onnx.ModelProto:
     for name, given in case.feeds.items():
         if name in listed:
             continue
-        array = prepared(case, np.asarray(given))
-        behind = is_data(case, name, array) and (mode == "computed" or not nodes)
-        model.graph.initializer.append(numpy_helper.from_array(array, f"given.{name}" if behind else name))
-        if behind:
-            nodes.append(onnx.helper.make_node("Identity", [f"given.{name}"], [name], name=f"behind.{name}"))
+        array = prepared(case, given)
+        if is_data(case, name, array) and (mode == "computed" or not nodes):
+            nodes.append(computed(array, name))
+            array = array.astype(np.float64) if nodes[-1].op_type == "Cast" else array
+            name = nodes[-1].input[0]  # noqa: PLW2901
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
     body = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend([*nodes, *body])
     return model
 
 
-def prepared(case: Case, array: Array) -> Array:
-    """Return an input as the probe needs it: a Bernoulli draw is certain for 0 and 1."""
+def computed(array: Array, name: str) -> onnx.NodeProto:
+    """Return the node that reads data: integers come from floats, or the normal form would evaluate them."""
+    if is_float(array) or array.dtype.kind not in "iub":
+        return onnx.helper.make_node("Identity", [f"given.{name}"], [name])
+    kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    return onnx.helper.make_node("Cast", [f"{WHOLE}{name}"], [name], to=kind)
+
+
+def prepared(case: Case, given: Any) -> Array:
+    """Return an input as the probe needs it: an array, and 0 or 1 for a Bernoulli draw to be certain."""
+    array = numpy_helper.to_array(given) if isinstance(given, onnx.TensorProto) else np.asarray(given)
     return np.round(array) if "Bernoulli" in case.operators else array
 
 
@@ -203,9 +215,14 @@ def removals(found: Coupling) -> Iterator[Removal]:
         chosen = np.zeros(found.columns, bool)
         chosen[columns] = True
         gone = found.close(chosen)
-        if gone.tobytes() not in seen and not held(found, gone):
+        if gone.tobytes() not in seen and not (held(found, gone) or empties(found, gone)):
             seen.add(gone.tobytes())
             yield Removal(found, gone)
+
+
+def empties(found: Coupling, gone: Array) -> bool:
+    """Tell whether nothing would be left of what must keep something."""
+    return any(bool(gone[found.strong[atoms]].all()) for _, atoms in found.ledger.some)
 
 
 def held(found: Coupling, gone: Array) -> bool:
@@ -259,11 +276,10 @@ def breaches(removal: Removal, run: Run, case: Case) -> Iterator[str]:
             if not same(before[name][keep], after[name][keep]):
                 yield f"{gone_in_words(removal)} moves positions of {name} that stay"
                 return
-    if removal.coupling.faults(removal.gone) or case.operators & RANDOM:
+    if removal.coupling.faults(removal.gone) or case.operators & UNCUT:
         return
-    small = unshaped(ir.to_proto(slim(removal)))
     try:
-        found = run(small)
+        found = run(unshaped(ir.to_proto(slim(removal))))
     except Exception as error:  # whatever a runtime raises
         yield f"{gone_in_words(removal)}: the cut model does not run: {str(error).splitlines()[0][:160]}"
         return
@@ -316,7 +332,8 @@ def noisy(model: onnx.ModelProto, removal: Removal, draw: Callable[[Array], Arra
             keep = stays(removal, tensor.name)
             if not keep.all():
                 values = numpy_helper.to_array(tensor)
-                tensor.CopyFrom(numpy_helper.from_array(np.where(keep, values, draw(values)), tensor.name))
+                other = drawn(values) if tensor.name.startswith(WHOLE) else draw(values)
+                tensor.CopyFrom(numpy_helper.from_array(np.where(keep, values, other), tensor.name))
     return result
 
 
@@ -358,7 +375,7 @@ def precision(found: Coupling, source: onnx.ModelProto, run: Run) -> tuple[int, 
     classes, columns = found.pinned
     apart = pinned = 0
     for tensor in source.graph.initializer:
-        if not (tensor.name.startswith("given.") and is_float(numpy_helper.to_array(tensor))):
+        if not tensor.name.startswith("given.") or tensor.name.startswith(WHOLE):
             continue
         for axis, size in enumerate(tensor.dims):
             if size > 1 and keeps_apart(source, tensor.name, axis, run):

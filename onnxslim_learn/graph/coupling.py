@@ -191,7 +191,9 @@ class Coupling:
                 alive &= ~self.removed(rows, gone)
             counts = kept.sum(axis=1)[alive]
             if len(counts) and (counts.min() != counts.max() or counts.min() < (0 if empty else grid.least)):
-                found.append(f"{self.where(grid.node)}: rows would keep {counts.min()} to {counts.max()} positions")
+                found.append(
+                    f"{self.where(grid.node)}: its rows must keep equally many, not {counts.min()} to {counts.max()}"
+                )
         return found
 
     def _misaligned(self, gone: Mask) -> list[str]:

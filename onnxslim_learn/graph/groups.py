@@ -59,9 +59,11 @@ def find(coupling: Coupling) -> list[Group]:
 
 def _places(coupling: Coupling) -> list[Place]:
     """Parameter axes by name first, then fresh atoms."""
+    used = dict.fromkeys(str(v.name) for node in coupling.graph.nodes for v in node.inputs if v is not None)
     named = [
         (f"{name}:{axis}", digit.labels)
-        for name in coupling.graph.initializers
+        for name in used
+        if name in coupling.graph.initializers
         if name in coupling.values
         for axis, digits in enumerate(coupling.values[name].axes)
         for digit in digits

@@ -167,16 +167,16 @@ def _depend_on(ledger: Ledger, digit: Digit, run: Axis, flat: Digit, sizes: Mapp
     moved = digit.labels.transpose(*(digit.deps.index(k) for k in (*rest, *(k for k in keys if k in digit.deps))), -1)
     chosen: list[Any] = [slice(None) for _ in rest] + [index[k] for k in keys if k in digit.deps]
     picked = moved[tuple(chosen)]
+    if any(k not in rest for k in flat.deps):
+        ledger.pins.append(Pin(ledger.node, digit.labels.reshape(-1), "rows nest too deeply to track", weak=False))
+        return Digit(digit.key, digit.size)
     if any(d.labels is not None and d.key not in digit.deps for d in run):
-        cells = ledger.fresh(*picked.shape)
-        ledger.tie_columns(cells, picked)
         assert flat.labels is not None
-        if all(k in rest for k in flat.deps):
-            own = spread(flat.labels, flat.deps, rest, sizes)
-            ledger.place(cells, own[..., None])
-            ledger.grids.append(Grid(ledger.node, cells.reshape(-1, digit.size), (own.reshape(-1),)))
-        else:
-            ledger.pins.append(Pin(ledger.node, cells.reshape(-1), "rows nest too deeply to track", weak=False))
+        cells = ledger.fresh(*picked.shape)
+        own = spread(flat.labels, flat.deps, rest, sizes)
+        ledger.tie_columns(cells, picked)
+        ledger.place(cells, own[..., None])
+        ledger.grids.append(Grid(ledger.node, cells.reshape(-1, digit.size), (own.reshape(-1),)))
         picked = cells
     return Digit(digit.key, digit.size, picked, (*rest, flat.key))
 

@@ -41,6 +41,7 @@ class Graph:
         shapes: Shapes and small integer values at several input sizes.
         clones: Name of an un-shared initializer -> name of the initializer it was copied from.
         external: Whether the source keeps weights in external data files.
+        assumed: Graph inputs that the file leaves open and nobody gave a shape for.
     """
 
     model: ir.Model
@@ -49,6 +50,7 @@ class Graph:
     shapes: shapes.Shapes
     clones: dict[str, str]
     external: bool
+    assumed: tuple[str, ...] = ()
 
     @property
     def nodes(self) -> list[ir.Node]:
@@ -100,7 +102,8 @@ def load(model: str | Path | onnx.ModelProto, inputs: Mapping[str, Sequence[int]
         raise InputError(f"{source or 'model'}: {error}") from error
     fold.settle(module, resolved)
     passes.RemoveUnusedNodesPass()(module)
-    return Graph(module, source, data, resolved, clones, bool(external))
+    assumed = [str(v.name) for v in module.graph.inputs if shapes.open_axes(v) and v.name not in (inputs or {})]
+    return Graph(module, source, data, resolved, clones, bool(external), tuple(assumed))
 
 
 def check_file(path: Path, what: str) -> None:

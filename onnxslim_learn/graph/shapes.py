@@ -115,7 +115,7 @@ def resolve(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -> Shapes:
         InputError: If an override does not fit an input, or no sizes tried give consistent shapes.
     """
     _check_overrides(module, overrides)
-    if not any(_open_axes(value) for value in module.graph.inputs):
+    if not any(open_axes(value) for value in module.graph.inputs):
         sample = complete(module, Sample({str(v.name): _fixed(v, {}) for v in module.graph.inputs}))
         return Shapes(sample, sample, sample)
     failure: Exception | None = None
@@ -145,7 +145,12 @@ def _check_overrides(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -
             )
 
 
-def _open_axes(value: ir.Value) -> list[int]:
+def open_axes(value: ir.Value) -> list[int]:
+    """Axes of a graph input whose size the file leaves open.
+
+    Raises:
+        InputError: If not even the rank is known.
+    """
     if value.shape is None:
         raise InputError(f"input {value.name}: its rank is unknown. Declare a shape for it in the file.")
     return [axis for axis, dim in enumerate(value.shape) if not isinstance(dim, int) or dim < 1]
@@ -162,7 +167,7 @@ def _samples(
     """Three assignments of the open dimensions; dimensions with one name get one size, frozen kinds do not vary."""
     chosen: dict[str, Triple] = {}
     for value in module.graph.inputs:
-        for axis in _open_axes(value):
+        for axis in open_axes(value):
             kind = _kind(value, axis)
             triple = BATCH if kind == "batch" else sizes[kind]
             key = _dim_key(value, axis)
@@ -172,7 +177,7 @@ def _samples(
                 continue
             chosen[key] = (triple[0],) * 3 if kind in frozen else triple
     shapes = [
-        {str(v.name): _fixed(v, {a: chosen[_dim_key(v, a)][k] for a in _open_axes(v)}) for v in module.graph.inputs}
+        {str(v.name): _fixed(v, {a: chosen[_dim_key(v, a)][k] for a in open_axes(v)}) for v in module.graph.inputs}
         for k in range(3)
     ]
     return [Sample(shape) for shape in shapes]

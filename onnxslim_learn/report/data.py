@@ -96,6 +96,7 @@ def overview(analysis: Analysis) -> dict[str, Any]:
     return {
         "model": str(source) if source else "",
         "inputs": {name: list(shape) for name, shape in analysis.graph.shapes.nominal.inputs.items()},
+        "inputs_assumed": list(analysis.graph.assumed),
         "nodes": len(analysis.graph.nodes),
         "costs": {**total, "file_bytes": save.size_on_disk(source) if source else len(analysis.graph.data)},
         "groups": [r.to_dict(total) for r in found if r.prunable],

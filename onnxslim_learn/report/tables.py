@@ -14,13 +14,21 @@ if TYPE_CHECKING:
     from onnxslim_learn.costs.measure import Latency, NodeTime, Ratio
     from onnxslim_learn.graph.explain import Step
 
+WIDE = 2000  # columns: names stay whole for grep and copy
 MEMBERS = 2  # parameter axes named in a row; the rest are counted
 
 
+class _Console(Console):
+    """A console that lets a closed pipe end the program quietly."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console() -> Console:
-    """Standard output, without colour when it is no terminal; wide enough not to cut columns then."""
-    found = Console(highlight=False, markup=False)
-    return found if found.is_terminal else Console(highlight=False, markup=False, width=160)
+    """Standard output, without colour and without folding lines when it is no terminal."""
+    found = _Console(highlight=False, markup=False)
+    return found if found.is_terminal else _Console(highlight=False, markup=False, width=WIDE)
 
 
 def count(number: float) -> str:
@@ -48,6 +56,8 @@ def analysis(out: Console, data: dict[str, Any]) -> None:
     """Print an overview: totals, then one row per group."""
     costs = data["costs"]
     shapes = ", ".join(f"{name} {'x'.join(map(str, dims))}" for name, dims in data["inputs"].items())
+    if data["inputs_assumed"]:
+        shapes += f" (assumed: the file leaves {', '.join(data['inputs_assumed'])} open; --input sets it)"
     out.print(f"{data['model']}: {data['nodes']} nodes" + (f"; {shapes}" if shapes else ""))
     out.print(
         f"{count(costs['macs'])} MACs, {count(costs['params'])} parameters, {size(costs['file_bytes'])} on disk",
@@ -93,7 +103,7 @@ def _pinned(out: Console, data: dict[str, Any]) -> None:
         for name, justify in (("group", "left"), ("units", "right"), ("would save", "right"), ("because", "left")):
             table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
         for row in working:
-            because = f"{row['where']}: it {row['reason']}" if row["where"] else f"it {row['reason']}"
+            because = _because(row)
             saved = f"{share(row['macs_share'])} of MACs"
             table.add_row(_plain(row["name"]), str(row["width"]), saved, _plain(because))
         out.print(table)
@@ -104,22 +114,30 @@ def _pinned(out: Console, data: dict[str, Any]) -> None:
         out.print(f"Operators without a rule, which pin what they touch: {named}.")
 
 
+def _because(row: dict[str, Any]) -> str:
+    """Node and reason; a reason that names its node stands alone."""
+    if row["where"]:
+        return f"{row['where']}: it {row['reason']}"
+    return str(row["reason"]) if row["reason"].startswith("node ") else f"it {row['reason']}"
+
+
 def comparison(out: Console, data: dict[str, Any], names: tuple[str, str] = ("before", "after")) -> None:
     """Print before and after side by side, then what the check found."""
     before, after = data["before"], data["after"]
     table = Table()
     for name in ("", *names, "ratio"):
         table.add_column(name, justify="left" if not name else "right")
-    lines = [
-        ("MACs", before["macs"], after["macs"], count),
-        ("parameters", before["params"], after["params"], count),
-        ("bytes on disk", before["bytes"], after["bytes"], size),
-        ("latency", before["latency_ms"], after["latency_ms"], lambda ms: f"{ms:.3g} ms"),
-    ]
-    for name, old, new, text in lines:
-        if old is not None and new is not None:
-            table.add_row(name, text(old), text(new), f"{new / old:.3f}" if old else "-")
+    lines = [("MACs", "macs", count), ("parameters", "params", count), ("bytes on disk", "bytes", size)]
+    for name, key, text in lines:
+        old, new = before[key], after[key]
+        table.add_row(name, text(old), text(new), f"{new / old:.3f}" if old else "-")
+    paired = data["latency_ratio"]
+    if paired:
+        milliseconds = [f"{side['latency_ms']:.3g} ms" for side in (before, after)]
+        table.add_row("latency", *milliseconds, f"{paired[0]:.3f} ({paired[1]:.3f} to {paired[2]:.3f})")
     out.print(table)
+    if paired and paired[2] > 1 and after["macs"] < before["macs"]:
+        out.print("Not measurably faster. On CPU, widths that are no multiple of 4 are slow: try --multiple 8.")
     _check(out, data["verify"])
 
 

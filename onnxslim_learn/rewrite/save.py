@@ -109,12 +109,27 @@ def write_text(path: Path, text: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def spare(source: Path, target: Path) -> None:
+    """Refuse a target whose weights would overwrite the source's.
+
+    Raises:
+        InputError: If the target's data file is one of the source's.
+    """
+    data = target.resolve().with_name(f"{target.name}.data")
+    if data in [file.resolve() for file in files(source)[1:]]:
+        raise InputError(f"-o {target}: its weights would overwrite {data}, which {source} needs. Give another name.")
+
+
 def size_on_disk(path: Path) -> int:
     """Bytes of a model file and of the external data files it names."""
+    return sum(int(file.stat().st_size) for file in files(path) if file.exists())
+
+
+def files(path: Path) -> list[Path]:
+    """A model file and the external data files it names."""
     proto = onnx.load(path, load_external_data=False)
     names: set[str] = {entry.value for t in tensors(proto) for entry in t.external_data if entry.key == "location"}
-    files = [path, *(path.parent / name for name in names)]
-    return sum(int(file.stat().st_size) for file in files if file.exists())
+    return [path, *(path.parent / name for name in sorted(names))]
 
 
 def tensors(proto: onnx.ModelProto) -> Sequence[onnx.TensorProto]:
