@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
 
 
+def _terminated(number: int, frame: object) -> None:
+    """Let ``finally`` clean up when the process is told to end."""
+    raise SystemExit(128 + number)
+
+
 def _run(options: argparse.Namespace) -> int:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     if options.version:
         from importlib.metadata import version

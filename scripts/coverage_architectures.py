@@ -36,6 +36,7 @@ import tempfile
 import time
 import traceback
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -226,7 +227,6 @@ class Job:
     architecture: Architecture
     folder: Path
     process: Any = None
-    deadline: float = 0.0
     exported: bool = False
 
     @property
@@ -236,10 +236,8 @@ class Job:
 
     def start(self) -> None:
         """Start the next step."""
-        limit = ANALYSIS_SECONDS if self.exported else EXPORT_SECONDS
         self.process = multiprocessing.get_context("fork").Process(target=self._work)
         self.process.start()
-        self.deadline = time.monotonic() + limit
 
     def _work(self) -> None:
         log = os.open(self.folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -253,7 +251,7 @@ class Job:
                 found = {}
         except BaseException as error:
             frames = traceback.format_exception(error)
-            text = re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:300]
+            text = _words(error)
             found = {
                 "status": "crash" if self.exported else "export failed",
                 "error": text,
@@ -264,7 +262,7 @@ class Job:
 
     def step(self) -> Row | None:
         """Look after the running step; the row, once there is one."""
-        late = time.monotonic() > self.deadline
+        late = _cpu_seconds(self.process) > (ANALYSIS_SECONDS if self.exported else EXPORT_SECONDS)
         if self.process.is_alive() and not late:
             return None
         if self.process.is_alive():
@@ -296,9 +294,29 @@ class Job:
         return {"architecture": self.name, "library": self.architecture.library, "exporter": self.exporter, **row}
 
 
+def _words(error: BaseException) -> str:
+    """What was raised first, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return re.sub(r"\x1b\[\d+m|\s+", " ", f"{type(error).__name__}: {error}")[:300]
+
+
+def _cpu_seconds(process: Any) -> float:
+    """Processor time that a child has used, so that a busy machine does not count."""
+    try:
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def preload() -> None:
     """Import what every process needs once, before they are forked."""
+    import networkx  # noqa: F401
+    import onnx_ir.passes.common
+    import onnxruntime  # noqa: F401
     import onnxscript  # noqa: F401
+    import scipy.sparse.csgraph
     import torch
     import torch._dynamo
     import torch.onnx._internal.exporter._core  # noqa: F401
@@ -332,8 +350,12 @@ def order(nets: dict[str, Architecture]) -> list[tuple[str, str]]:
     for name, net in nets.items():
         queues.setdefault(net.library, []).append(name)
     first = queues.pop("hand-written", [])
-    spread = [(k / len(queue), name) for queue in queues.values() for k, name in enumerate(queue)]
-    return list(itertools.product([*first, *(name for _, name in sorted(spread))], EXPORTERS))
+    turns = [(k, zlib.crc32(name.encode()), name) for queue in queues.values() for k, name in enumerate(_mixed(queue))]
+    return list(itertools.product([*first, *(name for *_, name in sorted(turns))], EXPORTERS))
+
+
+def _mixed(names: Sequence[str]) -> list[str]:
+    return sorted(names, key=lambda name: zlib.crc32(name.encode()))
 
 
 # --- the document -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
 from onnxslim_learn import api
@@ -20,6 +21,15 @@ from tests.examples import EXAMPLES
 from tests.zoo import NETS, feeds
 
 ALL = {**NETS, **EXAMPLES}
+
+PLANS = settings(
+    max_examples=5,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+)
+"""A few random plans per net; the same ones on every run."""
 
 RELATIVE = {"float16": 1e-2, "float32": 1e-5, "float64": 1e-5}
 """Largest difference allowed, of an output's largest magnitude: another order of summation changes the last bits of

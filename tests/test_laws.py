@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
@@ -18,7 +18,7 @@ from onnxslim_learn.plans import Plan
 from onnxslim_learn.rewrite.slim import cut, slim
 from tests import laws
 from tests.examples import EXAMPLES, UNRUNNABLE
-from tests.laws import ALL, analysed, draw_removal
+from tests.laws import ALL, PLANS, analysed, draw_removal
 from tests.random_graphs import graphs
 from tests.zoo import NETS
 
@@ -26,8 +26,6 @@ WHOLE = {"spatial_attention", "gru_bidirectional"}
 """Nets of which nothing can go: their channels are normalised over, or meet an operator without a rule."""
 
 CUT = [name for name in ALL if name not in WHOLE]
-PHASES = (Phase.generate, Phase.shrink)
-PLANS = settings(max_examples=5, deadline=None, derandomize=True, database=None, phases=PHASES)
 MANY_PLANS = settings(PLANS, max_examples=60)
 GRAPHS = settings(PLANS, max_examples=25)
 MANY_GRAPHS = settings(PLANS, max_examples=500)

@@ -11,9 +11,12 @@ import networkx as nx
 import numpy as np
 
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph.families import captured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import onnx_ir as ir
 
     from onnxslim_learn.graph.coupling import Coupling, Group, Mask
 
@@ -69,8 +72,8 @@ def axes_of(coupling: Coupling, classes: Mask) -> Any:
                 view.add_node((name, axis))
                 carried.setdefault(name, []).append((axis, found))
     for node in coupling.graph.nodes:
-        near = [str(v.name) for v in (*node.inputs, *node.outputs) if v is not None and str(v.name) in carried]
-        ends = [(name, axis, found) for name in dict.fromkeys(near) for axis, found in carried[name]]
+        near = [name for name in dict.fromkeys(_touched(node)) if name in carried]
+        ends = [(name, axis, found) for name in near for axis, found in carried[name]]
         for k, (name, axis, found) in enumerate(ends):
             for other, position, also in ends[k + 1 :]:
                 if (found & also).any():
@@ -98,11 +101,12 @@ def why_coupled(coupling: Coupling, first: str, second: str) -> list[Step]:
 
 
 def _classes(coupling: Coupling, axis: Axis) -> Mask:
-    """Classes that an axis carries."""
-    found = np.zeros(coupling.size, bool)
+    """Classes whose columns an axis carries: what goes together there, weakly tied ones included."""
+    columns = np.zeros(coupling.columns, bool)
     for digit in coupling.values[axis[0]].axes[axis[1]]:
         if digit.labels is not None:
-            found[coupling.strong[digit.labels[digit.labels > 0]]] = True
+            columns[coupling.column[coupling.strong[digit.labels[digit.labels > 0]]]] = True
+    found: Mask = columns[coupling.column]
     return found
 
 
@@ -110,27 +114,35 @@ def why_pinned(coupling: Coupling, group: Group) -> list[Step]:
     """The chain of operators from a group's first parameter axis to the node that pins it, and the reason last."""
     if group.pin is None:
         return []
-    classes = np.isin(coupling.column, group.units)
-    if not group.members or group.pin.node < -1:
-        return []
-    view = axes_of(coupling, classes)
-    start = _parse(coupling, group.members[0])
-    nodes = coupling.graph.nodes
+    start = group.members[0] if group.members else group.name
+    reason = group.pin.reason
+    if group.pin.node < -1 or not group.members:
+        where = coupling.where(group.pin.node) if group.pin.node >= 0 else "the choice of units"
+        return [Step(start, where, "", f"cannot go: {reason}")]
+    view = axes_of(coupling, np.isin(coupling.column, group.units))
+    where, op_type, tensors = _holder(coupling, group.pin.node)
     pinned = coupling.strong[group.pin.atoms[group.pin.atoms > 0]]
-    if group.pin.node >= 0:
-        node = nodes[group.pin.node]
-        tensors = [str(v.name) for v in (*node.inputs, *node.outputs) if v is not None]
-        where, op_type = str(node.name), node.op_type
-    else:
-        tensors = [str(v.name) for v in coupling.graph.model.graph.outputs]
-        where, op_type = "model", "output"
     ends = [axis for axis in view if axis[0] in tensors and _carries(coupling, axis, pinned)]
+    origin = _parse(coupling, start)
     paths = [
-        nx.shortest_path(view, start, end) for end in ends if view.has_node(start) and nx.has_path(view, start, end)
+        nx.shortest_path(view, origin, end) for end in ends if view.has_node(origin) and nx.has_path(view, origin, end)
     ]
     path: list[Axis] = min(paths, key=len, default=[])
-    last = _text(path[-1]) if path else group.members[0]
-    return [*_steps(view, path), Step(last, where, op_type, f"cannot go: it {group.pin.reason}")]
+    return [*_steps(view, path), Step(_text(path[-1]) if path else start, where, op_type, f"cannot go: it {reason}")]
+
+
+def _holder(coupling: Coupling, index: int) -> tuple[str, str, set[str]]:
+    """Name and operator of what pins, and the tensors it touches; the model itself for its outputs."""
+    if index < 0:
+        return "the model", "graph output", {str(v.name) for v in coupling.graph.model.graph.outputs}
+    node = coupling.graph.nodes[index]
+    return str(node.name), node.op_type, set(_touched(node))
+
+
+def _touched(node: ir.Node) -> list[str]:
+    """Tensors that a node reads or makes, those that its bodies capture included."""
+    named = [str(v.name) for v in (*node.inputs, *node.outputs) if v is not None and v.name]
+    return named + [name for attribute in node.attributes.values() for name in captured(attribute)]
 
 
 def _carries(coupling: Coupling, axis: Axis, classes: Any) -> bool:

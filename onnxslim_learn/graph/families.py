@@ -86,7 +86,8 @@ def norm(axes: Axes, *, scale: int | None = None) -> Rule:
         operands = [(slot, site.operand(slot, aligned(len(site.shape(slot))))) for slot in site.given()]
         joined = site.join(*operands)
         result = joined.output(site.ledger, aligned(rank))
-        site.yields(result, *site.free_outputs(1))
+        statistics = layout.drop(site.ledger, result, axes(site, rank), keep=True)
+        site.yields(result, *([statistics] * (len(site.node.outputs) - 1)))
         if site.sensitive and scale is not None and site.name(scale):
             over = list(axes(site, rank))
 
@@ -289,7 +290,7 @@ def fused(rule: Rule, skip: int) -> Rule:
             letters = aligned(len(site.out_shape()))
             result = joint.Operand(tuple(letters), site.out_shape(), site.values[output].axes)
             added = site.operand(skip, aligned(len(site.shape(skip))))
-            joined = joint.join(site.ledger, [result, added], f"{site.node.op_type} adds a free axis")
+            joined = joint.join(site.ledger, [result, added], f"is added to a free axis by {site.node.op_type}")
             site.values[output] = joined.output(site.ledger, letters)
 
     return both
@@ -310,7 +311,7 @@ def reduce(*, exact: bool, mean: bool = False) -> Rule:
         if axes is None and site.name(1):
             return opaque(site)  # computed axes
         if not axes:
-            axes = [] if site.attr("noop_with_empty_axes", 0) and site.name(1) is None else list(range(rank))
+            axes = [] if site.attr("noop_with_empty_axes", 0) else list(range(rank))
         chosen = [a % rank for a in axes]
         value = site.value(0)
         if not exact:
@@ -354,15 +355,17 @@ def spatial(keep: int = 2) -> Rule:
 
 
 def shape_of(site: Site) -> None:
-    """Shape and Size read no elements: nothing is tied."""
-    site.yields(*(site.ledger.free(site.out_shape(k)) for k in range(len(site.node.outputs))))
+    """Shape and Size read no elements: nothing is tied, unless a size is what the graph puts out."""
+    if any(value.is_graph_output() for value in site.node.outputs):
+        site.pin(site.value(0), range(len(site.shape(0))), "has its size put out")
+    site.yields(*site.free_outputs(0))
 
 
 def fresh_output(site: Site) -> None:
     """Operators whose output has no channels of a model: free."""
     for slot in site.given():
         site.leave(slot)
-    shape_of(site)
+    site.yields(*site.free_outputs(0))
 
 
 def opaque(site: Site) -> None:
@@ -370,7 +373,7 @@ def opaque(site: Site) -> None:
     site.records.opaque[site.node.op_type] = site.records.opaque.get(site.node.op_type, 0) + 1
     touched = [str(v.name) for v in site.node.inputs if v is not None and v.name]
     for attribute in site.node.attributes.values():
-        touched += _captured(attribute)
+        touched += captured(attribute)
     for name in touched:
         if name in site.values:
             value = site.values[name]
@@ -382,7 +385,7 @@ def opaque(site: Site) -> None:
             site.values[str(output.name)] = site.ledger.free(site.shapes.analysis.shape[str(output.name)])
 
 
-def _captured(attribute: Any) -> list[str]:
+def captured(attribute: Any) -> list[str]:
     """Names of outer values that the bodies in an attribute read."""
     import onnx_ir as ir
 

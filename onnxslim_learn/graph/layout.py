@@ -295,6 +295,7 @@ def note_part(ledger: Ledger, value: Value, digit: Digit, labels: Labels, least:
     """State that a part of a digit keeps something, and as much in every row."""
     if least:
         ledger.some.append((ledger.node, labels.reshape(-1)))
+        ledger.leaves.append((ledger.node, labels))
     if digit.deps:
         cells = labels.reshape(-1, labels.shape[-1])
         ledger.grids.append(Grid(ledger.node, cells, row_atoms(value, digit), least))

@@ -71,7 +71,10 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """Atoms that cannot go. Weak: not as a column, though a whole row still can."""
+    """Atoms that cannot go. Weak: not as a column, though a whole row still can.
+
+    ``node`` is -1 for graph outputs and -2 for what no node holds (a protected group, a refusal that names its node).
+    """
 
     node: int
     atoms: Labels

@@ -63,6 +63,9 @@ def recurrent(gates: int, states: int) -> Rule:
             operands.append((7, state("dsh", 7, (directions, 3, hidden), (1, 2))))
         if site.name(4):
             site.leave(4)
+        site.pin(
+            site.value(0), range(2) if site.name(4) else [1 if batch_first else 0], f"is a step of {site.node.op_type}"
+        )
         joined = site.join(*operands)
         same = [d.labels for d in (*joined.space["h"], *joined.space["k"]) if d.labels is not None]
         for one in same[1:]:
@@ -119,10 +122,7 @@ def attention(*, slots: dict[str, int], heads: tuple[str, str], transposed: bool
         for slot in site.given():
             if slot not in operands:
                 site.leave(slot)
-        if bias in operands or site.attr("do_rotary", 0):
-            site.pin(Value((joined.space["h"], joined.space["v"])), [0, 1], "is changed inside before it is summed")
-        if any(output.name for output in site.node.outputs[3:]):
-            site.pin(Value((joined.space["g"], joined.space["r"])), [0, 1], "is an axis of the scores put out")
+        _attention_pins(site, joined, operands, inside=bias in operands or bool(site.attr("do_rotary", 0)))
         _attention_output(site, joined, four=four)
         _attention_settings(site, joined, heads, sizes["h"], four=four)
         site.contract(query, [len(site.shape(query)) - 1])
@@ -151,6 +151,19 @@ def _by_head(site: Site, slot: int, position: str, letters: str, counts: tuple[i
         return site.operand(slot, ["b", *letters[:-1], position, letters[-1]], view, parts)
     view = (*shape[:2], *counts, shape[2] // math.prod(counts))
     return site.operand(slot, ["b", position, *letters], view, (1, 1, len(counts) + 1))
+
+
+def _attention_pins(site: Site, joined: joint.Joined, operands: dict[int, joint.Operand], *, inside: bool) -> None:
+    """What cannot go: compared positions, what masks and put-out scores line up with, head sizes changed inside."""
+    masks = [site.shape(slot) for slot in site.given() if slot not in operands]
+    letters = {"t": "is compared with all others"}
+    letters |= dict.fromkeys("bs" if masks else "", "is masked")
+    letters |= dict.fromkeys("gr" if any(len(shape) > 2 for shape in masks) else "", "is masked by head")
+    letters |= dict.fromkeys("gr" if any(v.name for v in site.node.outputs[3:]) else "", "has its scores put out")
+    letters |= dict.fromkeys("hv" if inside else "", "is changed inside before it is summed")
+    for letter, reason in letters.items():
+        for digit in joined.space.get(letter, ()):
+            site.ledger.pin(digit, reason)
 
 
 def _attention_output(site: Site, joined: joint.Joined, *, four: bool) -> None:
@@ -255,8 +268,9 @@ def rotary(*, positions: int, cosine: int) -> Rule:
         rank = len(site.shape(cosine))
         tables = [(slot, site.operand(slot, [*([None] * (rank - 1)), "c"])) for slot in (cosine, cosine + 1)]
         joined = site.join((0, data), *tables)
-        if site.name(positions):
+        if site.name(positions) or rank > 2:
             site.leave(positions)
+            site.pin(Value((joined.space["b"], joined.space["s"])), [0, 1], "has a position")
         for digit in joined.space["p"]:
             site.ledger.pin(digit, "turns together with another part")
         letters = ["b", "g", "s", *turn] if len(shape) == 4 else ["b", "s", "g", *turn]
@@ -278,7 +292,8 @@ def group_norm(site: Site) -> None:
     inner = shape[1] // groups
     rest = aligned(len(shape) - 2)
     view = (shape[0], groups, inner, *shape[2:])
-    site.delicate(layout.regroup(site.ledger, site.value(0), view), [2], "is normalised over by GroupNormalization")
+    spelled = layout.regroup(site.ledger, site.value(0), view)
+    site.delicate(spelled, range(2, len(view)), "is normalised over by GroupNormalization")
     operands = [(0, site.operand(0, ["n", "g", "i", *rest], view))]
     for slot in site.given()[1:]:
         whole = site.shape(slot)[0] == shape[1]

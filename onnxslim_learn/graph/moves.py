@@ -80,7 +80,10 @@ def blocks(*, to_space: bool) -> Rule:
             order = (0, 3, 4, 1, 5, 2) if strided else (0, 1, 4, 2, 5, 3)
         else:
             view, order = (n, c, space[0] // b, b, space[1] // b, b), (0, 3, 5, 1, 2, 4)
-        value = layout.permute(layout.regroup(ledger, site.value(0), view), order)
+        spelled = layout.regroup(ledger, site.value(0), view)
+        inside = ([1, 2] if strided else [2, 3]) if to_space else [3, 5]
+        site.pin(spelled, inside, f"is a position inside a block of {site.node.op_type}")
+        value = layout.permute(spelled, order)
         site.yields(layout.regroup(ledger, value, site.out_shape()))
 
     return rule
@@ -154,7 +157,7 @@ def concat(site: Site) -> None:
         joint.Operand((*letters[:axis], None if free else part, *letters[axis + 1 :]), site.shape(slot), value.axes)
         for part, slot, value in zip(parts, slots, values, strict=True)
     ]
-    space = joint.join(site.ledger, operands, f"meets a free axis in {site.node.op_type}").space
+    space = joint.join(site.ledger, operands, f"is tied to a free axis by {site.node.op_type}").space
     space[letters[axis]] = site.ledger.axis(site.out_shape()[axis]) if free else ()
     joined = Value(tuple(space[letter] for letter in letters))
     site.records.joins.add(site.index)
@@ -226,8 +229,9 @@ def slice_axes(site: Site) -> None:
     indices = {a: np.arange(shape[a])[ranges[a]] for a in touched}
     original = value
     for a in touched:
-        if site.shapes.is_open(str(site.name(0)), a) or not len(indices[a]):
-            value = site.freed(value, [a], "is an open axis that is sliced", site.out_shape())
+        uneven = len(touched) > 1 and ranges[a].step not in (None, 1, -1)
+        if site.shapes.is_open(str(site.name(0)), a) or not len(indices[a]) or uneven:
+            value = site.freed(value, [a], "is sliced in steps or from an open axis", site.out_shape())
         elif len(indices[a]) != shape[a] or (indices[a] != np.arange(shape[a])).any():
             value = layout.take(site.ledger, value, a, indices[a], len(indices[a]))
     site.yields(value)
@@ -341,14 +345,20 @@ def pad(site: Site) -> None:
 
 
 def resize(site: Site) -> None:
-    """Axes whose size stays pass; a constant list of sizes follows the cut."""
+    """Axes whose size and scale stay pass; a constant list of sizes follows the cut."""
     value, before, after = site.value(0), site.shape(0), site.out_shape()
-    changed = [
-        a for a in range(len(before)) if before[a] != after[a] or site.nominal(0)[a] != site.out_shape(nominal=True)[a]
-    ]
+    rank = len(before)
+    scales = site.static(2 if site.node.op_type == "Resize" and site.version > 10 else 1)
+    listed = site.attr("axes") or range(rank)
+    odd = site.attr("coordinate_transformation_mode", "") == "tf_crop_and_resize"
+    odd = odd or site.attr("keep_aspect_ratio_policy", "stretch") != "stretch"
+    changed = {a for a in range(rank) if before[a] != after[a] or odd}
+    changed |= {a for a in range(rank) if site.nominal(0)[a] != site.out_shape(nominal=True)[a]}
+    if scales is not None and scales.size == len(listed):
+        changed |= {a % rank for a, scale in zip(listed, scales.reshape(-1), strict=True) if scale != 1}
     result = site.freed(value, changed, f"is an axis that {site.node.op_type} works along", after)
     site.yields(result)
-    if site.name(3) and site.node.op_type == "Resize" and len(site.shape(3)) == len(before):
-        site.patch(
-            lambda cut: {3: {a: cut.size(result, a) for a in range(len(after)) if cut.size(result, a) != after[a]}}
-        )
+    if site.name(3) and site.node.op_type == "Resize":
+        places = {a % rank: place for place, a in enumerate(listed)}
+        old = {a: place for a, place in places.items() if a not in changed}
+        site.patch(lambda cut: {3: {p: cut.size(result, a) for a, p in old.items() if cut.size(result, a) != after[a]}})

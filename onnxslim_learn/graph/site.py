@@ -249,6 +249,7 @@ class Site:
         shape = tuple(view) or self.shape(slot)
         name = str(self.name(slot))
         if name not in self.values and self.node.inputs[slot].is_initializer():  # type: ignore[union-attr]
+            parts = parts or (_parts(self.shape(slot), view) if view else ())
             return joint.Operand(tuple(letters), shape, (None,) * len(shape), tuple(parts))
         value = self.value(slot)
         if view:
@@ -260,7 +261,7 @@ class Site:
     def join(self, *operands: tuple[int, joint.Operand], reason: str = "") -> joint.Joined:
         """Join inputs, and remember the layouts that initializers adopted."""
         joined = joint.join(
-            self.ledger, [op for _, op in operands], reason or f"{self.node.op_type} ties it to a free axis"
+            self.ledger, [op for _, op in operands], reason or f"is tied to a free axis by {self.node.op_type}"
         )
         for (slot, operand), value in zip(operands, joined.operands, strict=True):
             name = str(self.name(slot))
@@ -295,6 +296,19 @@ class Site:
     def patch(self, make: Callable[[Cut], Mapping[Slot, Any]]) -> None:
         """State how the node changes with a plan."""
         self.records.patches.append(Patch(self.index, make))
+
+
+def _parts(shape: Sequence[int], view: Sequence[int]) -> list[int]:
+    """How many axes of a view make up each axis of a tensor."""
+    parts, rest = [], list(view)
+    for size in shape:
+        count, product = 0, 1
+        while rest and (count == 0 or product < size):
+            product *= rest.pop(0)
+            count += 1
+        parts.append(count)
+    parts[-1] += len(rest)
+    return parts
 
 
 def _unview(value: Value, parts: Sequence[int]) -> Value:

@@ -194,6 +194,6 @@ def path(out: Console, title: str, steps: Sequence[Step]) -> None:
     """Print an explanation as a chain."""
     out.print(title, style="bold")
     for step in steps:
-        out.print(f"  {step.source}\n    through {step.node} ({step.op_type})")
+        out.print(f"  {step.source}\n    through {step.node}" + (f" ({step.op_type})" if step.op_type else ""))
     if steps:
         out.print(f"  {steps[-1].target}")

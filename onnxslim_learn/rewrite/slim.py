@@ -21,7 +21,7 @@ from onnxslim_learn.rewrite.vanish import vanish
 
 if TYPE_CHECKING:
     from onnxslim_learn.graph.coupling import Coupling, Removal
-    from onnxslim_learn.graph.ledger import Digit, Value
+    from onnxslim_learn.graph.ledger import Value
 
 Array = np.ndarray[Any, Any]
 
@@ -66,17 +66,23 @@ def kept_positions(removal: Removal, name: str) -> dict[int, list[Any]]:
     found: dict[int, list[Any]] = {}
     for axis, digits in enumerate(value.axes):
         if any(d.labels is not None and not removal.kept(d).all() for d in digits):
-            own = {d.key for d in digits}
-            if all(k in own for d in digits for k in d.deps):
-                found[axis] = np.flatnonzero(removal.keep_all(value, axis)).tolist()
-            else:
-                found[axis] = [np.flatnonzero(row).tolist() for row in _per_row(removal, digits)]
+            rows = _rows(removal, value, axis)
+            kept = [np.flatnonzero(row).tolist() for row in rows]
+            found[axis] = kept[0] if len(kept) == 1 else kept
     return found
 
 
-def _per_row(removal: Removal, digits: tuple[Digit, ...]) -> Array:
-    (digit,) = digits
-    return removal.kept(digit).reshape(-1, digit.size)
+def _rows(removal: Removal, value: Value, axis: int) -> Array:
+    """Which positions of an axis stay, for every row of the other axes that it depends on: rows × positions."""
+    own = [d.key for d in value.axes[axis]]
+    outside = list(dict.fromkeys(k for d in value.axes[axis] for k in d.deps if k not in own))
+    sizes = {d.key: d.size for d in value.digits.values()}
+    order = [*outside, *own]
+    keep = np.ones([sizes[k] for k in order], bool)
+    for digit in value.axes[axis]:
+        if digit.labels is not None:
+            keep &= over(removal.kept(digit), [*digit.deps, digit.key], order, sizes)
+    return keep.reshape(math.prod(sizes[k] for k in outside), -1)
 
 
 def _slice(value: ir.Value, layout: Value, removal: Removal) -> None:

@@ -68,7 +68,7 @@ def protected(groups: Sequence[Group], patterns: Sequence[str]) -> list[Group]:
         if not hits:
             raise InputError(f"--protect {pattern}: no group matches. Run analyze to see their names.")
         for k in hits:
-            pin = Pin(-1, np.zeros(0, np.int64), f"is protected by {pattern}", weak=False)
+            pin = Pin(-2, np.zeros(0, np.int64), f"is protected by {pattern}", weak=False)
             result[k] = replace(result[k], pin=result[k].pin or pin)
     return result
 
@@ -79,7 +79,7 @@ def decidable(coupling: Coupling, groups: Sequence[Group]) -> list[Group]:
     for group in groups:
         if group.pin is None:
             reason = _refusal(coupling, group)
-            pin = Pin(-1, np.zeros(0, np.int64), reason, weak=False) if reason else None
+            pin = Pin(-2, np.zeros(0, np.int64), reason, weak=False) if reason else None
             result.append(replace(group, pin=pin))
         else:
             result.append(group)

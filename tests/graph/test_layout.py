@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from onnxslim_learn.graph import layout
 from onnxslim_learn.graph.ledger import Digit, Ledger, Value
+from tests.laws import PLANS
 
-LAWS = settings(max_examples=250, deadline=None, derandomize=True, database=None)
+LAWS = settings(PLANS, max_examples=250)
 SIZES = st.sampled_from([1, 2, 3, 4, 6, 8])
 
 

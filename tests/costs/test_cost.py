@@ -1,0 +1,184 @@
+"""Costs are true: they equal counts made without the package, and their gradients equal finite differences."""
+
+import math
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import inliner, numpy_helper
+
+from onnxslim_learn import api
+from onnxslim_learn.costs.cost import COSTS
+from onnxslim_learn.rewrite.inputs import random_inputs
+from tests import laws
+from tests.laws import ALL, PLANS, analysed, draw_removal
+from tests.zoo import NETS
+from tests.zoo_net import Net
+
+STEP = 1e-4
+CURVED = 1e-4
+"""Relative error of a central difference of that step: costs are products of few widths, their third order is small."""
+
+STATED = {onnx.TensorProto.INT64, onnx.TensorProto.BOOL, onnx.TensorProto.STRING}
+"""Types of initializers that are settings and not parameters."""
+
+
+# --- an independent count ---------------------------------------------------------------------------------------------
+
+
+def shapes_of(model, inputs):
+    """Return the shape of every tensor, from a run."""
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    return {name: array.shape for name, array in {**arrays, **inputs, **laws.run(laws.exposed(model), inputs)}.items()}
+
+
+def conv(node, x, w, *rest, y):
+    return math.prod(y) * math.prod(w[1:])
+
+
+def conv_transpose(node, x, w, *rest, y):
+    return math.prod(x) * math.prod(w[1:])
+
+
+def gemm(node, a, b, *rest, y):
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return math.prod(y) * (a[0] if transposed else a[1])
+
+
+def matmul(node, a, b, y):
+    return math.prod(y) * a[-1]
+
+
+def einsum(node, *inputs, y):
+    (equation,) = [attribute.s.decode() for attribute in node.attribute if attribute.name == "equation"]
+    terms = equation.replace(" ", "").split("->")[0].split(",")
+    sizes = {c: n for term, shape in zip(terms, inputs, strict=True) for c, n in zip(term, shape, strict=True)}
+    return math.prod(sizes.values())
+
+
+def recurrent(node, x, w, r, *rest, y):
+    """Every step multiplies the input by W and the state by R, for each direction."""
+    return x[0] * x[1] * (math.prod(w) + math.prod(r))
+
+
+MACS = {
+    "Conv": conv,
+    "ConvTranspose": conv_transpose,
+    "Gemm": gemm,
+    "MatMul": matmul,
+    "Einsum": einsum,
+    "LSTM": recurrent,
+    "GRU": recurrent,
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_macs_are_counted_on_concrete_shapes(name):
+    analysis = analysed(name)
+    model = inliner.inline_local_functions(NETS[name].build())
+    shapes = shapes_of(model, random_inputs(analysis.coupling, analysis.graph.shapes.nominal))
+    counted = {}
+    for node in model.graph.node:
+        if node.op_type in MACS:
+            operands = [shapes[tensor] if tensor else () for tensor in node.input]
+            counted[node.output[0]] = MACS[node.op_type](node, *operands, y=shapes[node.output[0]])
+    owners = {node.name: str(node.outputs[0].name) for node in analysis.graph.nodes}
+    by_node = analysis.costs["macs"].by_node(np.ones(analysis.coupling.size))
+    found = {owners[node]: round(macs) for node, macs in by_node.items()}
+    assert sorted(found.values()) == sorted(counted.values())
+    assert found == counted or NETS[name].build().functions, "a node of a function is named by who inlines it"
+    assert analysis.price(analysis.whole)["macs"] == sum(counted.values()) > 0
+
+
+def parameters(model):
+    """Return the parameters of a file by name."""
+    tensors = [*model.graph.initializer]
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            tensors += [attribute.t for attribute in node.attribute]
+            tensors[-1].name = node.output[0]
+    indices = {name for node in model.graph.node for name in node.input[1:] if node.op_type == "Gather"}
+    return [numpy_helper.to_array(t) for t in tensors if t.data_type not in STATED and t.name not in indices]
+
+
+MORE = {
+    "group_norm": 8,  # ones and zeros serve two normalisations, of which a plan may cut one
+    "lstm": 24,  # initial states, made by ConstantOfShape, are initializers in normal form
+    "attention_dynamic": 1,  # so is the root of the head size
+}
+"""Parameters that normal form, and so every file written, has beyond the source."""
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_parameters_are_counted_on_the_file(name):
+    analysis = analysed(name)
+    arrays = [*parameters(NETS[name].build()), *([np.zeros(MORE[name], np.float32)] if name in MORE else [])]
+    price = analysis.price(analysis.whole)
+    assert (price["params"], price["bytes"]) == (sum(a.size for a in arrays), sum(a.nbytes for a in arrays))
+
+
+@pytest.mark.parametrize("name", [name for name in NETS if laws.free(analysed(name))])
+@PLANS
+@given(st.data())
+def test_price_of_a_plan_is_counted_on_its_file(name, data):
+    analysis = analysed(name)
+    removal = draw_removal(data.draw, analysis)
+    arrays = parameters(laws.written(analysis, removal))
+    price = analysis.price(removal)
+    assert (price["params"], price["bytes"]) == (sum(a.size for a in arrays), sum(a.nbytes for a in arrays))
+
+
+# --- value, gradient, parts -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("name", ALL)
+def test_value_is_the_sum_over_nodes(name, cost):
+    found = analysed(name).costs[cost]
+    alive = np.random.default_rng(0).uniform(0.2, 1, analysed(name).coupling.size)
+    assert math.isclose(found.value(alive), sum(found.by_node(alive).values()), rel_tol=1e-12)
+    assert found.value(alive) <= found.value(np.ones_like(alive))
+
+
+@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("name", ALL)
+def test_gradient_is_the_finite_difference(name, cost):
+    found, rng = analysed(name).costs[cost], np.random.default_rng(0)
+    alive = rng.uniform(0.3, 1, analysed(name).coupling.size)
+    gradient = found.gradient(alive)
+    assert gradient.shape == alive.shape
+    for _ in range(3):
+        way = rng.normal(size=alive.shape)
+        difference = (found.value(alive + STEP * way) - found.value(alive - STEP * way)) / (2 * STEP)
+        assert abs(difference - gradient @ way) <= CURVED * np.abs(gradient * way).sum()
+
+
+@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("name", [name for name in ALL if laws.free(analysed(name))])
+def test_gradient_of_a_unit_that_can_go_is_positive(name, cost):
+    analysis = analysed(name)
+    gradient = analysis.costs[cost].gradient(np.ones(analysis.coupling.size))
+    for group in laws.free(analysis):
+        inside = np.isin(analysis.coupling.column, group.units)
+        if not group.rows and group.members:
+            assert gradient[inside].sum() > 0, group.name
+
+
+def test_two_layers_by_hand():
+    text = "(float[4,3] x) => (float[4,5] y) { h = MatMul(x, w1) a = Add(h, b1) r = Relu(a) y = MatMul(r, w2) }"
+    analysis = api.analyze(Net(text, "w1 3x8, b1 8, w2 8x5").build())
+    (group,) = laws.free(analysis)
+    cut = laws.close(analysis, group.units[:3])
+    assert analysis.price(analysis.whole) == {"macs": 4 * 8 * (3 + 5), "params": 72, "bytes": 288}
+    assert analysis.price(cut) == {"macs": 4 * 5 * (3 + 5), "params": 45, "bytes": 180}
+    alive = np.ones(analysis.coupling.size)
+    inside = np.isin(analysis.coupling.column, group.units)
+    assert analysis.costs["macs"].gradient(alive)[inside].tolist() == [32] * 8
+    assert analysis.costs["params"].gradient(alive)[inside].tolist() == [9] * 8
+
+
+def test_weights_that_share_a_tensor_count_once():
+    analysis = analysed("tied_embedding")
+    assert analysis.price(analysis.whole)["params"] == 12 * 8 + 2 * 8 * 16
