@@ -170,7 +170,8 @@ def _adopt(ledger: Ledger, operand: Operand, names: Mapping[int, int], space: Ma
     """The layout of an operand, with labels taken over where it had none."""
     if all(axis is not None for axis in operand.axes):
         return Value(tuple(axis or () for axis in operand.axes))
-    own = {d.key for letter in operand.letters if letter for d in space[letter]}
+    spelled = zip(operand.letters, operand.shape, strict=True)
+    own = {d.key for letter, size in spelled if letter and size != 1 for d in space[letter]}
     axes: list[Axis] = []
     for letter, axis, size in zip(operand.letters, operand.axes, operand.shape, strict=True):
         if axis is not None:

@@ -88,7 +88,7 @@ def recurrent(gates: int, states: int) -> Rule:
 # --- attention --------------------------------------------------------------------------------------------------------
 
 
-def attention(*, slots: dict[str, int], heads: tuple[str, str], transposed: bool = False) -> Rule:
+def attention(*, slots: dict[str, int], heads: tuple[str, str], transposed: bool = False, whole: bool = False) -> Rule:
     """Scaled dot product attention over heads: query ``b s (g r h)``, key ``b t (g h)``, value ``b t (g v)``.
 
     Query heads are key heads times repeats; whole heads go with no hint, and head sizes as columns.
@@ -97,6 +97,7 @@ def attention(*, slots: dict[str, int], heads: tuple[str, str], transposed: bool
         slots: Inputs by role: ``query``, ``key``, ``value``, ``bias``, ``past_key``, ``past_value``.
         heads: Attributes with the number of query heads and of key heads (equal names where they are the same).
         transposed: Whether inputs of rank 4 have heads before positions (else after).
+        whole: Whether the runtime takes whole heads only.
     """
 
     def rule(site: Site) -> None:
@@ -122,7 +123,8 @@ def attention(*, slots: dict[str, int], heads: tuple[str, str], transposed: bool
         for slot in site.given():
             if slot not in operands:
                 site.leave(slot)
-        _attention_pins(site, joined, operands, inside=bias in operands or bool(site.attr("do_rotary", 0)))
+        kept_sizes = whole or bias in operands or bool(site.node.domain and _past(site, slots))
+        _attention_pins(site, joined, operands, inside=kept_sizes)
         _attention_output(site, joined, four=four)
         _attention_settings(site, joined, heads, sizes["h"], four=four)
         site.contract(query, [len(site.shape(query)) - 1])
@@ -160,7 +162,7 @@ def _attention_pins(site: Site, joined: joint.Joined, operands: dict[int, joint.
     letters |= dict.fromkeys("bs" if masks else "", "is masked")
     letters |= dict.fromkeys("gr" if any(len(shape) > 2 for shape in masks) else "", "is masked by head")
     letters |= dict.fromkeys("gr" if any(v.name for v in site.node.outputs[3:]) else "", "has its scores put out")
-    letters |= dict.fromkeys("hv" if inside else "", "is changed inside before it is summed")
+    letters |= dict.fromkeys("hv" if inside else "", f"is a head size that {site.node.op_type} fixes")
     for letter, reason in letters.items():
         for digit in joined.space.get(letter, ()):
             site.ledger.pin(digit, reason)
@@ -397,20 +399,3 @@ def elements(site: Site) -> None:
     passed = dict(zip(kept, joined.output(site.ledger, kept).axes, strict=True))
     out = site.out_shape()
     site.yields(Value(tuple(passed[c] if c else site.ledger.axis(out[a]) for a, c in enumerate(letters))))
-
-
-def along_rois(site: Site) -> None:
-    """RoiAlign, MaxRoiPool: channels pass, everything else is free."""
-    for slot in site.given()[1:]:
-        site.leave(slot)
-    out = site.out_shape()
-    axes = [a for a in range(len(out)) if a != 1]
-    site.yields(site.freed(site.value(0), axes, f"is an axis that {site.node.op_type} works along", out))
-
-
-def sampled(site: Site) -> None:
-    """GridSample: batch and channels pass; the grid is free."""
-    site.leave(1)
-    out = site.out_shape()
-    axes = [a for a in range(len(out)) if a != 1]
-    site.yields(site.freed(site.value(0), axes, "is an axis that GridSample works along", out))

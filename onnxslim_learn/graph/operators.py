@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from onnxslim_learn.graph import contractions as c
 from onnxslim_learn.graph import families as f
 from onnxslim_learn.graph import macros as x
 from onnxslim_learn.graph import moves as m
@@ -80,15 +81,15 @@ TABLE: dict[str, Rule] = {
     "ArgMin": f.mixing(_axis(0), vanish=True),
     "Trilu": f.mixing(lambda site, rank: range(rank - 2, rank)),
     "ReverseSequence": f.mixing(lambda site, rank: [site.attr("batch_axis", 1), site.attr("time_axis", 0)]),
-    "MatMul": f.einsum(f.matmul()),
-    "Gemm": f.einsum(f.gemm()),
-    "Einsum": f.einsum(f.equation),
-    "Conv": f.convolution(),
-    "ConvTranspose": f.convolution(transposed=True),
-    "ConvInteger": f.convolution(bias=3, zero=2),
-    "MatMulInteger": f.einsum(f.matmul(columns=(3,)), zero=2),
-    "QLinearConv": f.convolution(weight=3, bias=8, more=(4, 5), zero=2),
-    "QLinearMatMul": f.einsum(f.matmul(right=3, columns=(4, 5)), zero=2),
+    "MatMul": c.einsum(c.matmul()),
+    "Gemm": c.einsum(c.gemm()),
+    "Einsum": c.einsum(c.equation),
+    "Conv": c.convolution(),
+    "ConvTranspose": c.convolution(transposed=True),
+    "ConvInteger": c.convolution(bias=3, zero=2),
+    "MatMulInteger": c.einsum(c.matmul(columns=(3,)), zero=2),
+    "QLinearConv": c.convolution(weight=3, bias=8, more=(4, 5), zero=2),
+    "QLinearMatMul": c.einsum(c.matmul(right=3, columns=(4, 5)), zero=2),
     **dict.fromkeys(["RNN"], x.recurrent(1, 1)),
     "GRU": x.recurrent(3, 1),
     "LSTM": x.recurrent(4, 2),
@@ -98,13 +99,12 @@ TABLE: dict[str, Rule] = {
         transposed=True,
     ),
     "RotaryEmbedding": x.rotary(positions=3, cosine=1),
-    "ReduceMean": f.reduce(exact=False, mean=True),
-    **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"], f.reduce(exact=True)),
-    **dict.fromkeys(["ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"], f.reduce(exact=False)),
+    "ReduceMean": c.reduce(exact=False, mean=True),
+    **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"], c.reduce(exact=True)),
+    **dict.fromkeys(["ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"], c.reduce(exact=False)),
     **dict.fromkeys(["MaxPool", "AveragePool", "LpPool"], f.spatial()),
     **dict.fromkeys(["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"], f.spatial()),
-    **dict.fromkeys(["RoiAlign", "MaxRoiPool"], x.along_rois),
-    "GridSample": x.sampled,
+    **dict.fromkeys(["RoiAlign", "MaxRoiPool", "GridSample"], f.spatial(keep=(1,))),
     "Resize": m.resize,
     "Upsample": m.resize,
     "Reshape": m.reshape,
@@ -136,13 +136,13 @@ CONTRIB_ELEMENTWISE = """
 
 CONTRIB: dict[str, Rule] = {
     **dict.fromkeys(CONTRIB_ELEMENTWISE, f.elementwise),
-    "FusedConv": f.fused(f.convolution(), skip=3),
-    "FusedGemm": f.einsum(f.gemm()),
-    "FusedMatMul": f.einsum(f.matmul()),
-    "TransposeMatMul": f.einsum(f.matmul()),
+    "FusedConv": c.fused(c.convolution(), skip=3),
+    "FusedGemm": c.einsum(c.gemm()),
+    "FusedMatMul": c.einsum(c.matmul()),
+    "TransposeMatMul": c.einsum(c.matmul()),
     "MatMulNBits": x.block_quantized,
-    "QGemm": f.einsum(f.gemm(right=3, bias=6, columns=(4, 5)), zero=2),
-    "MatMulIntegerToFloat": f.einsum(f.matmul(columns=(3, 5, 6)), zero=4),
+    "QGemm": c.einsum(c.gemm(right=3, bias=6, columns=(4, 5)), zero=2),
+    "MatMulIntegerToFloat": c.einsum(c.matmul(columns=(3, 5, 6)), zero=4),
     "QLinearGlobalAveragePool": f.spatial(),
     "QuantizeLinear": f.per_channel(axis=None),
     "DequantizeLinear": f.per_channel(axis=None),
@@ -155,7 +155,9 @@ CONTRIB: dict[str, Rule] = {
         heads=("num_heads", "num_heads"),
     ),
     "GroupQueryAttention": x.attention(
-        slots={"query": 0, "key": 1, "value": 2, "past_key": 3, "past_value": 4}, heads=("num_heads", "kv_num_heads")
+        slots={"query": 0, "key": 1, "value": 2, "past_key": 3, "past_value": 4},
+        heads=("num_heads", "kv_num_heads"),
+        whole=True,
     ),
     "RotaryEmbedding": x.rotary(positions=1, cosine=2),
 }
