@@ -215,6 +215,8 @@ def _number(text: str, number: str) -> float:
         value = float(number[: len(number) - len(unit)]) * UNITS[unit]
     except ValueError as error:
         raise InputError(f"--target {text}: {number!r} is no number. For example macs=0.5 or params=2M.") from error
+    if unit == "%" and value > 1:
+        raise InputError(f"--target {text}: expected at most 100 %. For example macs=50%.")
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"--target {text}: expected a positive number. For example macs=0.5 or params=2M.")
     return value

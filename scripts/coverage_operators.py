@@ -1,89 +1,95 @@
 """Write the operator section of ``docs/coverage.md``: what every node test of the onnx package says about the table.
 
-Run ``python scripts/coverage_operators.py`` (needs the ``dev`` extra, takes some minutes); operators given as arguments
-are probed and printed only. The *axis probe* judges what a rule states by running the operator:
+    python -m scripts.coverage_operators              # all, into the document; takes some minutes
+    python -m scripts.coverage_operators Conv LSTM    # print what the probe finds for these
 
-* what goes reaches only what goes: other values at removed positions of the inputs, behind the masks at contractions,
-  move no output position that stays, not by a bit;
-* slim = mask: the operator with inputs cut and attributes patched gives the cut of the masked one's outputs.
-
-Every axis of every input is labelled: inputs become initializers, read through an ``Identity`` ("computed") or, all but
-the first, directly ("weights", so that they adopt labels). Axes that a rule pins promise nothing; those that the
-operator keeps apart all the same are counted as conservative.
+Every node test is analysed as it is shipped: it may be refused in one sentence, never crash. Then every operator with
+a rule is probed (``scripts/axis_probe.py``) on its node tests, with settings such as axes as constants, and on the nets of
+``tests`` that hold it. Needs the ``dev`` extra.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import sys
 import tempfile
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import onnxruntime as ort
-from onnx import numpy_helper
 
 from onnxslim_learn import api
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph.coupling import Coupling, Removal, couple
-from onnxslim_learn.graph.load import load
-from onnxslim_learn.graph.operators import DOMAINS
-from onnxslim_learn.rewrite.mask import OPEN, mask, mask_array
-from onnxslim_learn.rewrite.slim import cut, slim
-
-Array = np.ndarray[Any, Any]
-Run = Callable[[onnx.ModelProto], dict[str, Array]]
+from onnxslim_learn.graph.operators import CONTRIB, TABLE, rule_for
+from scripts.axis_probe import MODES, Case, Finding, probe
+from tests.examples import EXAMPLES, UNRUNNABLE
+from tests.test_contrib import NETS as FORMS
+from tests.zoo import NETS, feeds
+from tests.zoo_net import Net
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "coverage.md"
 BEGIN, END = "<!-- operators -->", "<!-- /operators -->"
-RELATIVE = {"float16": 1e-2, "bfloat16": 1e-1}  # of an output's largest magnitude: another order of summation
-WHOLE = "given.whole."  # initializers that stand for whole numbers begin so
-MODES = ("computed", "weights")
-SETTINGS = {("Resize", 1), ("Resize", 2), ("Upsample", 1), ("BlackmanWindow", 0)}  # float inputs that say how
-UNCUT = {"Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike", "Shape", "Size"}
-"""Operators that read sizes: other sizes, other draws or results. Shapes are folded at load where the file fixes them."""
+STANDARD = ("", "ai.onnx")
 
+CONTROL = "control flow: what a body captures is pinned; branches with a constant condition go inline"
+SEQUENCES = "sequences and optionals are no tensors with axes"
+STRINGS = "strings have no channels"
+LOSS = "losses and optimizers are for training"
+DATA = "its shape or positions depend on data"
+WHOLE = "needs whole axes: every output position reads all input positions"
+LATER = "no rule yet: pins what it touches"
+REASONS: dict[str, str] = {
+    **dict.fromkeys(["If", "Loop", "Scan", "SequenceMap"], CONTROL),
+    **dict.fromkeys(["ConcatFromSequence", "SplitToSequence"], SEQUENCES),
+    **dict.fromkeys(["Optional", "OptionalGetElement", "OptionalHasElement"], SEQUENCES),
+    **dict.fromkeys(
+        [f"Sequence{name}" for name in ("At", "Construct", "Empty", "Erase", "Insert", "Length")], SEQUENCES
+    ),
+    **dict.fromkeys(["RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"], STRINGS),
+    **dict.fromkeys(["NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"], LOSS),
+    **dict.fromkeys(["Adagrad", "Adam", "Gradient", "Momentum"], LOSS),
+    **dict.fromkeys(["Compress", "Unique"], DATA),
+    **dict.fromkeys(["DFT", "STFT", "Det"], WHOLE),
+    "Constant": "folded into an initializer at load",
+    "ImageDecoder": "decodes a file: no channels of the model",
+    "OneHot": "its new axis is a vocabulary",
+}
+CLASSIC = "features and trees of classical learning"
 
-@dataclass(frozen=True)
-class Case:
-    """A model, mostly of one node, and inputs for it."""
-
-    name: str
-    model: onnx.ModelProto
-    feeds: Mapping[str, Any]
-
-    @property
-    def operators(self) -> set[str]:
-        """Operators of the model, with their domain unless it is the standard one."""
-        return {f"{node.domain}.{node.op_type}".lstrip(".") for node in self.model.graph.node}
+UNPROMISED: dict[str, str] = {
+    **dict.fromkeys(["BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix", "Range"], "made of numbers"),
+    **dict.fromkeys(["RandomNormal", "RandomUniform"], "made of numbers"),
+    **dict.fromkeys(["NonMaxSuppression", "NonZero", "Multinomial"], "yields positions: inputs are pinned"),
+    **dict.fromkeys(["EyeLike", "RandomNormalLike", "RandomUniformLike"], "reads a shape: inputs are pinned"),
+    "AffineGrid": "yields positions: inputs are pinned",
+    "DynamicQuantizeLinear": "one scale for all: inputs are pinned",
+}
+"""Operators with a rule that promises nothing about their axes."""
 
 
 @dataclass
-class Finding:
-    """What a probe saw.
+class Row:
+    """What is known of an operator.
 
     Attributes:
-        removals: Removals tried.
-        breaches: Laws broken, in words.
-        apart: Input axes whose positions the operator keeps apart.
-        pinned: Those of them that the rule pins.
-        skipped: Why nothing was tried.
+        tests: Node tests of it alone.
+        refused: Those refused in one sentence.
+        crashes: Those that raised something else.
+        cases: Models to probe.
+        finding: What the probes saw, summed.
     """
 
-    removals: int = 0
-    breaches: list[str] = field(default_factory=list)
-    apart: int = 0
-    pinned: int = 0
-    skipped: str = ""
+    tests: int = 0
+    refused: int = 0
+    crashes: list[str] = field(default_factory=list)
+    cases: list[Case] = field(default_factory=list)
+    finding: Finding = field(default_factory=Finding)
 
 
 @functools.cache
@@ -101,309 +107,183 @@ def node_cases() -> tuple[Case, ...]:
     )
 
 
-# --- models to probe --------------------------------------------------------------------------------------------------
+@functools.cache
+def net_cases(operator: str) -> tuple[Case, ...]:
+    """Return nets of the tests that hold an operator: all its forms, else its example, else the smallest two others."""
+    forms = [name for name in FORMS if operator in operators_of(FORMS[name])]
+    examples = [name for name in (operator,) if name in EXAMPLES]
+    others = sorted((n for n in NETS if operator in operators_of(NETS[n])), key=lambda n: len(NETS[n].text))
+    chosen = forms or examples or others[:2]
+    nets: Mapping[str, Net] = {**NETS, **EXAMPLES, **FORMS}
+    return tuple(Case(name, nets[name].build(), feeds(nets[name].build())) for name in chosen)
 
 
-def embedded(case: Case, mode: str) -> onnx.ModelProto:
-    """Return the model with its inputs as initializers, computed by an Identity where they are data."""
-    model = onnx.ModelProto()
-    model.CopyFrom(case.model)
-    del model.graph.input[:]
-    listed = {tensor.name for tensor in model.graph.initializer}
-    nodes = []
-    for name, given in case.feeds.items():
-        if name in listed:
+@functools.cache
+def operators_of(net: Net) -> frozenset[str]:
+    """Return the operators of a net, with their domain unless it is the standard one."""
+    return frozenset(Case("", net.build(), {}).operators)
+
+
+def declared() -> list[str]:
+    """Return every operator with a rule."""
+    return [*sorted(TABLE), *(f"com.microsoft.{name}" for name in sorted(CONTRIB))]
+
+
+def is_declared(operator: str) -> bool:
+    """Tell whether an operator has a rule."""
+    domain, _, name = operator.rpartition(".")
+    return rule_for(domain, name).__name__ != "opaque"
+
+
+def unknown() -> list[str]:
+    """Return every operator of the onnx package without a rule."""
+    names = {f"{schema.domain}.{schema.name}".lstrip(".") for schema in onnx.defs.get_all_schemas()}
+    return sorted(name for name in names if not is_declared(name))
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
+def analysed(case: Case) -> str:
+    """Analyse a case as it is; returns "" or what went wrong: "refused", or the crash."""
+    try:
+        api.analyze(case.model)
+    except InputError:
+        return "refused"
+    except Exception as error:
+        return f"{case.name}: {type(error).__name__}: {str(error).splitlines()[0][:90]}"
+    return ""
+
+
+def measure(wanted: Sequence[str] = ()) -> tuple[dict[str, Row], Row]:
+    """Analyse and probe; returns a row per operator, and one for the bodies of functions."""
+    rows, bodies = defaultdict[str, Row](Row), Row()
+    for case in node_cases():
+        single = len(case.model.graph.node) == 1
+        if wanted and not (single and case.operators <= set(wanted)):
             continue
-        array = prepared(case, given)
-        if is_data(case, name, array) and (mode == "computed" or not nodes):
-            nodes.append(computed(array, name))
-            array = array.astype(np.float64) if nodes[-1].op_type == "Cast" else array
-            name = nodes[-1].input[0]  # noqa: PLW2901
-        model.graph.initializer.append(numpy_helper.from_array(array, name))
-    body = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend([*nodes, *body])
-    return model
+        (operator,) = case.operators if single else ("",)
+        row = rows[operator] if single else bodies
+        outcome = analysed(case)
+        row.tests += 1
+        row.refused += outcome == "refused"
+        row.crashes += [outcome] * (outcome not in ("", "refused"))
+        row.cases.append(case)
+    for operator in wanted or declared():
+        if operator not in UNPROMISED:
+            rows[operator].cases += net_cases(operator)
+    for operator in (name for name in rows if is_declared(name)):
+        try_out(rows[operator])
+    return rows, bodies
 
 
-def computed(array: Array, name: str) -> onnx.NodeProto:
-    """Return the node that reads data: integers come from floats, or the normal form would evaluate them."""
-    if is_float(array) or array.dtype.kind not in "iub":
-        return onnx.helper.make_node("Identity", [f"given.{name}"], [name])
-    kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-    return onnx.helper.make_node("Cast", [f"{WHOLE}{name}"], [name], to=kind)
+def try_out(row: Row) -> None:
+    """Probe the cases of a row."""
+    for case in row.cases:
+        for mode in MODES:
+            found = probe(case, mode)
+            row.finding.removals += found.removals
+            row.finding.breaches += found.breaches
+            row.finding.apart += found.apart
+            row.finding.pinned += found.pinned
+            row.finding.skipped = row.finding.skipped or found.skipped
 
 
-def prepared(case: Case, given: Any) -> Array:
-    """Return an input as the probe needs it: an array, and 0 or 1 for a Bernoulli draw to be certain."""
-    array = numpy_helper.to_array(given) if isinstance(given, onnx.TensorProto) else np.asarray(given)
-    return np.round(array) if "Bernoulli" in case.operators else array
+# --- the document -----------------------------------------------------------------------------------------------------
 
 
-def is_data(case: Case, name: str, array: Array) -> bool:
-    """Tell whether an input is data, not a setting: no scalar, no vector of integers, no list of scales."""
-    if array.ndim == 0 or array.size == 0 or (array.ndim == 1 and array.dtype.kind in "iub"):
-        return False
-    uses = [(node.op_type, slot) for node in case.model.graph.node for slot, n in enumerate(node.input) if n == name]
-    return not any(use in SETTINGS for use in uses)
+def verdict(operator: str, row: Row) -> str:
+    """Say what the probe found."""
+    found = row.finding
+    if found.breaches:
+        return f"**broken**: {found.breaches[0]}"
+    if found.removals:
+        return f"holds ({found.removals} cuts)"
+    name = operator.rpartition(".")[2]
+    return UNPROMISED.get(operator) or UNRUNNABLE.get(operator) or f"nothing to cut in {len(row.cases)} cases of {name}"
 
 
-def runner(model: onnx.ModelProto) -> Run:
-    """Return a way to run models like this one: onnxruntime, or the onnx reference where it cannot."""
-    for run in (in_onnxruntime, in_reference):
-        try:
-            run(model)
-        except Exception as error:  # whatever a runtime raises
-            why = error
-        else:
-            return run
-    raise InputError(f"no runtime: {str(why).splitlines()[0][:90]}")
+def why_opaque(operator: str) -> str:
+    """Say why an operator has no rule."""
+    domain, _, name = operator.rpartition(".")
+    return REASONS.get(name) or (CLASSIC if domain == "ai.onnx.ml" else LATER)
 
 
-def in_onnxruntime(model: onnx.ModelProto) -> dict[str, Array]:
-    """Run a model without inputs in onnxruntime, with graph optimisations off and one thread."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return dict(zip([info.name for info in session.get_outputs()], session.run(None, {}), strict=True))
-
-
-def in_reference(model: onnx.ModelProto) -> dict[str, Array]:
-    """Run a model without inputs in the onnx reference."""
-    from onnx.reference import ReferenceEvaluator
-
-    with np.errstate(all="ignore"):
-        results = ReferenceEvaluator(model).run(None, {})
-    return dict(zip([info.name for info in model.graph.output], map(np.asarray, results), strict=True))
-
-
-# --- removals ---------------------------------------------------------------------------------------------------------
-
-
-def inside(graph: Any) -> Coupling:
-    """Couple a graph of which the outputs may be cut."""
-    found = couple(graph)
-    found.ledger.pins[:] = [pin for pin in found.ledger.pins if pin.node >= 0]
-    return found
-
-
-def labelled(found: Coupling) -> list[tuple[str, int, Array]]:
-    """Return every labelled digit of an initializer: its name, the axis, the columns of its positions."""
-    values = {name: found.values[name] for name in found.graph.initializers if name in found.values}
-    return [
-        (name, axis, found.column[found.strong[digit.labels]])
-        for name, value in values.items()
-        for axis, digits in enumerate(value.axes)
-        for digit in digits
-        if digit.labels is not None
+def section(rows: Mapping[str, Row], bodies: Row) -> str:
+    """Return the section in Markdown."""
+    every = [*rows.values(), bodies]
+    tests, refused = sum(row.tests for row in every), sum(row.refused for row in every)
+    crashes = [text for row in every for text in row.crashes]
+    known = [name for name in declared() if name in rows]
+    broken = sum(len(row.finding.breaches) for row in every)
+    cuts = sum(row.finding.removals for row in every)
+    lines = [
+        "## Operators",
+        "",
+        f"{len(known)} operators have a rule. All {tests} node tests of onnx {onnx.__version__} are analysed as shipped:"
+        f" {tests - refused - len(crashes)} load, {refused} are refused in one sentence (no shapes without data, types"
+        f" that onnxruntime {ort.__version__} lacks), {len(crashes)} crash. `scripts/coverage_operators.py` wrote this.",
+        "",
+        "*Probe*: of every operator with a rule, all axes of all inputs are labelled, and what the rule lets go is cut."
+        " Other values at cut positions may move no output position that stays, not by a bit; and the operator on cut"
+        f" inputs must give the cut of the masked output. {cuts} cuts, {broken} broken. *Conservative*: axes, summed over"
+        " all cases, that the operator keeps apart and the rule pins (as a kernel of size 1 keeps space apart).",
+        "",
+        f"{bodies.tests} of the tests are function bodies of several nodes, analysed but not probed.",
+        "",
+        "| operator | node tests | refused | crashes | probe | conservative |",
+        "|---|---|---|---|---|---|",
     ]
+    for name in known:
+        row = rows[name]
+        apart = f"{row.finding.pinned} of {row.finding.apart}" if row.finding.pinned else "0"
+        counts = f"{row.tests} | {row.refused} | {len(row.crashes)}"
+        lines.append(f"| {name} | {counts} | {verdict(name, row)} | {apart} |")
+    lines += ["", "Operators without a rule pin what they touch and are reported by name:", ""]
+    lines += ["| operator | node tests | refused | crashes | why |", "|---|---|---|---|---|"]
+    lines += list(without_rule(rows))
+    lines += ["", "Crashes:", "", *(f"- {text}" for text in crashes)] if crashes else []
+    return "\n".join(lines)
 
 
-def removals(found: Coupling) -> Iterator[Removal]:
-    """Yield removals of what no rule pins: single columns, one per row, and half of a digit."""
-    wanted: list[Array] = []
-    for _, _, columns in labelled(found):
-        ends = columns.reshape(-1)
-        wanted += [ends[:1], ends[-1:], ends[len(ends) // 2 :][:1], np.unique(columns[..., ::2])]
-    for grid in found.ledger.grids:
-        columns = found.column[found.strong[grid.cells]]
-        wanted += [columns[:, 0], columns[:, -1], np.unique(columns[:, ::2]), columns[0]]
-    seen = set()
-    for columns in wanted:
-        chosen = np.zeros(found.columns, bool)
-        chosen[columns] = True
-        gone = found.close(chosen)
-        if gone.tobytes() not in seen and not (held(found, gone) or empties(found, gone)):
-            seen.add(gone.tobytes())
-            yield Removal(found, gone)
+def without_rule(rows: Mapping[str, Row]) -> Iterator[str]:
+    """Yield the table of operators without a rule, those of one reason in one line."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for name in unknown():
+        names[why_opaque(name)].append(name)
+    for why, members in sorted(names.items(), key=lambda item: (item[0] == LATER, item[0])):
+        total = Counter[str]()
+        for row in (rows.get(name, Row()) for name in members):
+            total.update(tests=row.tests, refused=row.refused, crashes=len(row.crashes))
+        yield f"| {', '.join(members)} | {total['tests']} | {total['refused']} | {total['crashes']} | {why} |"
 
 
-def empties(found: Coupling, gone: Array) -> bool:
-    """Tell whether nothing would be left of what must keep something."""
-    return any(bool(gone[found.strong[atoms]].all()) for _, atoms in found.ledger.some)
+def write(text: str) -> None:
+    """Replace the section between the markers, and nothing else, at once."""
+    old = PAGE.read_text() if PAGE.exists() else "# Coverage\n"
+    if BEGIN not in old:
+        old = f"{old.rstrip()}\n\n{BEGIN}\n{END}\n"
+    before, rest = old.split(BEGIN)
+    after = rest.split(END)[1]
+    PAGE.parent.mkdir(exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=PAGE.parent, delete=False) as file:
+        file.write(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, PAGE)
 
 
-def held(found: Coupling, gone: Array) -> bool:
-    """Tell whether a removal touches what is pinned; a whole row may go where its columns may not."""
-    classes, columns = found.pinned
-    by_row = (found.membership @ (gone & found.is_row).astype(np.int32)) > 0
-    return bool((gone & ((classes >= 0) | ((columns[found.column] >= 0) & ~by_row))).any())
+def main(wanted: Sequence[str]) -> None:
+    """Write the section, or print the findings of some operators."""
+    ort.set_default_logger_severity(4)
+    rows, bodies = measure(wanted)
+    if not wanted:
+        write(section(rows, bodies))
+    for name in wanted or sorted(rows):
+        found = rows[name].finding
+        if wanted or found.breaches:
+            print(f"{name}: {found.removals} cuts, conservative {found.pinned} of {found.apart}; {found.skipped}")
+            print("".join(f"  {text}\n" for text in dict.fromkeys(found.breaches)), end="")
 
 
-def stays(removal: Removal, name: str) -> Array:
-    """Return which elements of a value a removal keeps, in its shape."""
-    layout = removal.coupling.values[name]
-    keep = mask_array(layout, tuple(range(len(layout.axes))), removal)
-    return np.broadcast_to(keep, layout.shape)
-
-
-# --- the laws ---------------------------------------------------------------------------------------------------------
-
-
-def probe(case: Case, mode: str = "computed") -> Finding:
-    """Hold the rules of a model's operators against what they do."""
-    try:
-        graph = load(embedded(case, mode))
-        found = inside(graph)
-        source = ir.to_proto(graph.model)
-        run = runner(source)
-    except InputError as error:
-        return Finding(skipped=str(error).splitlines()[0])
-    first, second = run(source), run(source)
-    if not all(same(first[name], second[name]) for name in first):
-        return Finding(skipped="draws at random")
-    finding = Finding()
-    for removal in removals(found):
-        finding.removals += 1
-        finding.breaches += [f"{case.name} ({mode}): {text}" for text in breaches(removal, run, case)]
-        if finding.breaches:
-            break
-    finding.apart, finding.pinned = precision(found, source, run)
-    return finding
-
-
-def breaches(removal: Removal, run: Run, case: Case) -> Iterator[str]:
-    """Yield the laws that a removal breaks."""
-    names = [name for name in case_outputs(removal) if name in removal.coupling.values]
-    quiet = masked(removal)
-    before = run(quiet)
-    for draw in (drawn, shifted):
-        after = run(noisy(quiet, removal, draw))
-        for name in names:
-            keep = stays(removal, name)
-            if not same(before[name][keep], after[name][keep]):
-                yield f"{gone_in_words(removal)} moves positions of {name} that stay"
-                return
-    if removal.coupling.faults(removal.gone) or case.operators & UNCUT:
-        return
-    try:
-        found = run(unshaped(ir.to_proto(slim(removal))))
-    except Exception as error:  # whatever a runtime raises
-        yield f"{gone_in_words(removal)}: the cut model does not run: {str(error).splitlines()[0][:160]}"
-        return
-    for name in names:
-        layout = removal.coupling.values[name]
-        wanted = cut(before[name], layout, removal) if layout.axes else before[name]
-        if not close(found[name], wanted):
-            yield f"{gone_in_words(removal)}: {name} {found[name].shape} is not the masked one's cut {wanted.shape}"
-
-
-def case_outputs(removal: Removal) -> list[str]:
-    """Return the names of the model's outputs."""
-    return [str(value.name) for value in removal.coupling.graph.model.graph.outputs]
-
-
-def gone_in_words(removal: Removal) -> str:
-    """Say which positions of which inputs go."""
-    found = []
-    for name, axis, columns in labelled(removal.coupling):
-        digits = [d for d in removal.coupling.values[name].axes[axis] if d.labels is not None]
-        gone = [np.flatnonzero(~removal.kept(d)).tolist() for d in digits]
-        if any(gone) and columns.size:
-            found.append(f"{name.removeprefix('given.')}:{axis} {gone[0] if len(gone) == 1 else gone}")
-    return "cutting " + ", ".join(dict.fromkeys(found))
-
-
-def masked(removal: Removal) -> onnx.ModelProto:
-    """Return the original with removed positions zeroed where they are summed over."""
-    model = ir.to_proto(mask(removal))
-    (switch,) = [info for info in model.graph.input if info.name == OPEN]
-    model.graph.input.remove(switch)
-    model.graph.initializer.append(numpy_helper.from_array(np.array(False), OPEN))
-    return model
-
-
-def unshaped(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove the declared shapes of outputs: here they may be cut."""
-    for info in model.graph.output:
-        if info.type.HasField("tensor_type"):
-            info.type.tensor_type.ClearField("shape")
-    return model
-
-
-def noisy(model: onnx.ModelProto, removal: Removal, draw: Callable[[Array], Array]) -> onnx.ModelProto:
-    """Return a model with other values at removed positions of its initializers."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    for tensor in result.graph.initializer:
-        if tensor.name in removal.coupling.values:
-            keep = stays(removal, tensor.name)
-            if not keep.all():
-                values = numpy_helper.to_array(tensor)
-                other = drawn(values) if tensor.name.startswith(WHOLE) else draw(values)
-                tensor.CopyFrom(numpy_helper.from_array(np.where(keep, values, other), tensor.name))
-    return result
-
-
-def drawn(values: Array) -> Array:
-    """Return values that the array has elsewhere."""
-    return np.random.default_rng(0).permutation(values.reshape(-1)).reshape(values.shape)
-
-
-def shifted(values: Array) -> Array:
-    """Return other values than the array has, in floats."""
-    return (values * 3 + 1).astype(values.dtype) if is_float(values) else drawn(values)
-
-
-def is_float(values: Array) -> bool:
-    """Tell whether numbers are real (the small formats are of kind V)."""
-    return values.dtype.kind in "fV"
-
-
-def same(a: Any, b: Any) -> bool:
-    """Tell whether two results are equal to the bit."""
-    if not isinstance(a, np.ndarray):
-        return str(a) == str(b)
-    return a.shape == b.shape and (a.dtype.kind == "O" or a.tobytes() == b.tobytes())
-
-
-def close(a: Array, b: Array) -> bool:
-    """Tell whether two tensors have one shape and type and agree to rounding."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if not is_float(a):
-        return bool((a == b).all())
-    one, other = a.astype(np.float64), b.astype(np.float64)
-    scale = max(float(np.abs(other[np.isfinite(other)]).max(initial=0)), 1e-3)
-    return np.allclose(one, other, rtol=0, atol=RELATIVE.get(a.dtype.name, 1e-5) * scale, equal_nan=True)
-
-
-def precision(found: Coupling, source: onnx.ModelProto, run: Run) -> tuple[int, int]:
-    """Count the input axes whose positions the operator keeps apart, and those of them that are pinned."""
-    classes, columns = found.pinned
-    apart = pinned = 0
-    for tensor in source.graph.initializer:
-        if not tensor.name.startswith("given.") or tensor.name.startswith(WHOLE):
-            continue
-        for axis, size in enumerate(tensor.dims):
-            if size > 1 and keeps_apart(source, tensor.name, axis, run):
-                digits = found.values[tensor.name].axes[axis] if tensor.name in found.values else ()
-                atoms = [found.strong[d.labels] for d in digits if d.labels is not None]
-                apart += 1
-                pinned += all(((classes[a] >= 0) | (columns[found.column[a]] >= 0)).all() for a in atoms)
-    return apart, pinned
-
-
-def keeps_apart(source: onnx.ModelProto, name: str, axis: int, run: Run) -> bool:
-    """Tell whether positions along an input axis move positions of their own along one output axis."""
-    base = run(source)
-    moved: dict[tuple[str, int], list[Array]] = defaultdict(list)
-    (values,) = [numpy_helper.to_array(tensor) for tensor in source.graph.initializer if tensor.name == name]
-    for place in sorted({0, 1, values.shape[axis] // 2, values.shape[axis] - 1}):
-        other = values.copy()
-        here = (*[slice(None)] * axis, place)
-        other[here] = shifted(values[here])
-        changed = onnx.ModelProto()
-        changed.CopyFrom(source)
-        for tensor in changed.graph.initializer:
-            if tensor.name == name:
-                tensor.CopyFrom(numpy_helper.from_array(other, name))
-        for output, array in run(changed).items():
-            if isinstance(array, np.ndarray) and array.shape == base[output].shape and array.dtype.kind != "O":
-                differ = array != base[output]
-                for a in range(array.ndim):
-                    moved[output, a].append(differ.any(axis=tuple(b for b in range(array.ndim) if b != a)))
-    pairs = [list(itertools.combinations(found, 2)) for found in moved.values() if all(m.any() for m in found)]
-    return any(found and not any((a & b).any() for a, b in found) for found in pairs)
+if __name__ == "__main__":
+    main(sys.argv[1:])

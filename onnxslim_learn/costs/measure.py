@@ -7,10 +7,9 @@ machine hits them all. Profiling costs 3 to 35 % of the time, so shares of nodes
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from onnxslim_learn.costs.attribution import Key, attribute
 from onnxslim_learn.errors import InputError, reason
 
 if TYPE_CHECKING:
@@ -29,22 +29,14 @@ if TYPE_CHECKING:
 
 Model: TypeAlias = str | Path | bytes
 Feeds: TypeAlias = Mapping[str, npt.NDArray[Any]]
-_Key: TypeAlias = tuple[str, str]  # name and operator, of an event in a profile or of a row
-_Nodes: TypeAlias = Mapping[str, "NodeProto"]
 _Runs: TypeAlias = list[tuple["InferenceSession", Feeds]]
 
-CPU, LAYOUT, OTHER = "CPUExecutionProvider", "layout", "(other)"
+CPU = "CPUExecutionProvider"
 
 # The first run takes 2 to 6 times the steady state; between medians of three runs, 5 % is noise.
 _WARM_UPS, _MOST_WARM_UPS, _SETTLED = 5, 50, 0.05
 _ROUNDS, _MOST_ROUNDS = 10, 2000
 _MOST_BYTES = 1_500_000_000  # a named copy and the optimised graph must stay below the 2 GB of a protobuf message
-# Operators onnxruntime inserts only to rearrange or move data.
-_MOVES = re.compile(r"Reorder(In|Out)put|Memcpy(To|From)Host|Transpose|Reshape|Squeeze|Unsqueeze")
-# What it adds to the name of a node it rewrites, as in "fused fc" or "mm/MatmulTransposeFusion//MatMulScaleFusion/".
-_REWRITTEN = re.compile(r"^fused |(/\w+Fusion/?)+$|_new_reshape$|_token_\d+$")
-# Blocked nodes and casts are named after the tensor they compute; BatchNormalization, Mul and Add leave a mark more.
-_BLOCKED = re.compile(r"^InsertedPrecisionFreeCast_|(_bn|_mul|_add)?_nchwc$")
 
 
 @dataclass(frozen=True)
@@ -191,7 +183,7 @@ def per_node(model: Model, feeds: Feeds, *, threads: int = 1, provider: str = CP
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         taken = _record(model, _create(source, options, provider), feeds, runs)
         dumped = _read(dump).graph.node if dump.is_file() else ()
-        return _summarise(taken, _attribute(set(chain.from_iterable(taken)), [*_nodes(proto.graph)], dumped))
+        return _summarise(taken, attribute(set(chain.from_iterable(taken)), [*_nodes(proto.graph)], dumped))
 
 
 def _options(threads: int, optimize: bool, profile_to: Path | None) -> SessionOptions:
@@ -318,7 +310,7 @@ def _give_names(nodes: Sequence[NodeProto]) -> bool:
     return changed
 
 
-def _record(model: Model, session: InferenceSession, feeds: Feeds, runs: int) -> list[dict[_Key, float]]:
+def _record(model: Model, session: InferenceSession, feeds: Feeds, runs: int) -> list[dict[Key, float]]:
     """Run, and return the microseconds of every node in each of the last ``runs`` runs."""
     try:
         _warm_up(model, session, feeds, seconds=1.0)
@@ -332,10 +324,10 @@ def _record(model: Model, session: InferenceSession, feeds: Feeds, runs: int) ->
     return [_own_times([node for node in nodes if start <= node["ts"] < end]) for start, end in spans]
 
 
-def _own_times(events: Sequence[Mapping[str, Any]]) -> dict[_Key, float]:
+def _own_times(events: Sequence[Mapping[str, Any]]) -> dict[Key, float]:
     """Sum the microseconds of one run's events, sorted by start, less those of the events inside (of a subgraph)."""
-    times: defaultdict[_Key, float] = defaultdict(float)
-    around: list[tuple[float, _Key]] = []
+    times: defaultdict[Key, float] = defaultdict(float)
+    around: list[tuple[float, Key]] = []
     for event in events:
         key = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
         around = [(end, outer) for end, outer in around if end > event["ts"]]
@@ -346,60 +338,8 @@ def _own_times(events: Sequence[Mapping[str, Any]]) -> dict[_Key, float]:
     return dict(times)
 
 
-def _attribute(keys: Iterable[_Key], nodes: Sequence[NodeProto], dumped: Sequence[NodeProto]) -> dict[_Key, _Key]:
-    """Map the nodes of a profile to rows: nodes of the file, ``layout`` or ``(other)``."""
-    names = {node.name: node for node in nodes}
-    makers = {tensor: node for node in nodes for tensor in node.output if tensor}
-    results = _by_result(dumped, names, makers)
-    rows = {key: (LAYOUT if _MOVES.fullmatch(key[1]) else OTHER, key[1]) for key in keys}
-    named = {key: _by_name(key[0], names) for key in rows}
-    found = {key: node or _by_tensor(key[0], makers) or results.get(key) for key, node in named.items()}
-    owned = {node.name for node in found.values() if node}
-    for key, node in found.items():
-        if node:
-            core = named[key] or _core(node, key[1], makers, owned)
-            rows[key] = core.name, core.op_type
-    return rows
-
-
-def _by_name(name: str, names: _Nodes) -> NodeProto | None:
-    """Find the node a name comes from; blocked nodes are named after tensors instead."""
-    while name not in names and not _BLOCKED.search(name) and (shorter := _REWRITTEN.sub("", name)) != name:
-        name = shorter
-    return names.get(name)
-
-
-def _by_tensor(name: str, makers: _Nodes) -> NodeProto | None:
-    return makers.get(name.removesuffix("_nchwc")) or makers.get(_BLOCKED.sub("", name))
-
-
-def _by_result(dumped: Sequence[NodeProto], names: _Nodes, makers: _Nodes) -> dict[_Key, NodeProto]:
-    """Map optimised nodes to the makers of the tensors they lead to, past nodes without a name in the file."""
-    leads, found = dict(makers), {}
-    for node in reversed(dumped):
-        maker = next((leads[tensor] for tensor in node.output if tensor in leads), None)
-        if maker and not _MOVES.fullmatch(node.op_type):
-            found[node.name, node.op_type] = maker
-        if maker and not _by_name(node.name, names):
-            leads.update((tensor, maker) for tensor in node.input if tensor and tensor not in leads)
-    return found
-
-
-def _core(node: NodeProto, op_type: str, makers: _Nodes, owned: set[str]) -> NodeProto:
-    """Walk back from the result of a fused node, over absorbed nodes, to the operator it is built around."""
-    seen, queue = set(owned), [node]
-    for current in queue:
-        if current.op_type == op_type.removeprefix("Fused"):
-            return current
-        for maker in filter(None, map(makers.get, current.input)):
-            if maker.name not in seen:
-                seen.add(maker.name)
-                queue.append(maker)
-    return node
-
-
-def _summarise(runs: Sequence[Mapping[_Key, float]], rows: Mapping[_Key, _Key]) -> list[NodeTime]:
-    times: defaultdict[_Key, npt.NDArray[np.float64]] = defaultdict(lambda: np.zeros(len(runs)))
+def _summarise(runs: Sequence[Mapping[Key, float]], rows: Mapping[Key, Key]) -> list[NodeTime]:
+    times: defaultdict[Key, npt.NDArray[np.float64]] = defaultdict(lambda: np.zeros(len(runs)))
     for index, run in enumerate(runs):
         for key, us in run.items():
             times[rows[key]][index] += us

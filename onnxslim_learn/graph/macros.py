@@ -232,13 +232,7 @@ def packed_attention(site: Site) -> None:
     units = layout.regroup(ledger, Value((result.axes[2],)), (groups, size))
     site.pin(units, [1], "is summed inside")
 
-    def make(cut: Cut) -> dict[int | str, Any]:
-        wanted: dict[int | str, Any] = {"num_heads": cut.size(units, 0)}
-        if cut.size(units, 1) != size and not site.attr("scale"):
-            wanted["scale"] = 1.0 / math.sqrt(size)
-        return wanted
-
-    site.patch(make)
+    site.patch(lambda cut: {"num_heads": cut.size(units, 0)})
     site.contract(0, [2])
     b, s, c = site.nominal(0)
     site.work({"c": joined.space["c"], "f": joined.space["f"]}, {"c": c, "f": groups * size}, 3 * b * s)

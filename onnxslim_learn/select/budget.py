@@ -131,7 +131,10 @@ def choices(coupling: Coupling, groups: Sequence[Group], scores: Array, freedom:
         order = tuple(part[np.argsort(-scores[group.units[part]], kind="stable")] for part in group.strata)
         step = group.width // group.levels
         span = _span(coupling, group)
-        kept = [k for k in range(step, group.width, step) if k * span % freedom.multiple == 0]
+        if freedom.cells and not group.rows:  # rows may go too: what stays of each must be a multiple by itself
+            kept = [k for k in range(step, group.width, step) if k // len(group.strata) % freedom.multiple == 0]
+        else:
+            kept = [k for k in range(step, group.width, step) if k * span % freedom.multiple == 0]
         if freedom.empty and _can_vanish(coupling, group):
             kept = [0, *kept]
         found.append(Choice(group, order, (*kept, group.width)))
@@ -270,9 +273,8 @@ class Search:
             if best > bound:
                 wish = self.wishes.get(name, bound)
                 read = " (above 1, so absolute)" if 1 < wish < SMALL else ""
-                missed.append(
-                    f"{name}={wish:g}{read} cannot be reached, the best is {round(best)} ({best / total:.4f} of it)"
-                )
+                share = f"{round(best)} ({best / total:.4f} of the original)"
+                missed.append(f"{name}={wish:g}{read} cannot be reached, the best is {share}")
         return f"--target {'; '.join(missed)}. Raise it, or see analyze for what is pinned."
 
 
