@@ -212,7 +212,7 @@ _DETR = {
 }  # fmt: skip
 _SPEECH = {"conv_dim": (32, 32, 48), "conv_kernel": (10, 3, 3), "conv_stride": (5, 2, 2), "num_feat_extract_layers": 3}
 _GPT2 = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
-_RT = {"backbone_config": None}
+_STAGED = ("Swin", "ConvNext", "ResNet", "RegNet", "PoolFormer", "MobileNet", "Levit", "EfficientNet")
 
 # Name -> class, configuration beside the common one, and what it reads.
 _TEXT: dict[str, tuple[str, dict[str, Any]]] = {
@@ -244,8 +244,8 @@ _TEXT: dict[str, tuple[str, dict[str, Any]]] = {
     "deberta": ("DebertaModel", {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
     "deberta_v2": ("DebertaV2Model", {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16}),
     "mpnet": ("MPNetModel", {}),
-    "funnel": ("FunnelBaseModel", {"block_sizes": [1, 1], "d_model": 64, "n_head": 4, "d_head": 16, "d_inner": 128}),
-    "xlnet": ("XLNetModel", {"d_model": 64, "n_layer": 2, "n_head": 4, "d_inner": 128}),
+    "funnel": ("FunnelBaseModel", {"block_sizes": [1, 1], "d_model": 64, "n_head": 4, "d_head": 16, "d_inner": 128, "num_hidden_layers": None}),
+    "xlnet": ("XLNetModel", {"max_position_embeddings": None, "d_model": 64, "n_layer": 2, "n_head": 4, "d_inner": 128}),
     "mamba": ("MambaModel", {"state_size": 8, "use_mambapy": False}),
     "fnet": ("FNetModel", {}),
     "squeezebert": ("SqueezeBertModel", {"embedding_size": 64}),
@@ -270,7 +270,7 @@ _IMAGE: dict[str, tuple[str, dict[str, Any], int]] = {
     "levit": ("LevitModel", {"image_size": 64, "hidden_sizes": [32, 48, 64], "num_attention_heads": [2, 3, 4], "depths": [1, 1, 1], "key_dim": [8, 8, 8]}, 64),
     "regnet": ("RegNetModel", {**_WIDTHS, "embedding_size": 16, "groups_width": 8}, 64),
     "yolos": ("YolosForObjectDetection", {**_PATCHES, "image_size": [64, 64], "num_detection_tokens": 8}, 64),
-    "dpt": ("DPTForDepthEstimation", {**_PATCHES, "backbone_out_indices": [0, 0, 1, 1], "neck_hidden_sizes": [16, 24, 32, 32], "fusion_hidden_size": 24}, 64),
+    "dpt": ("DPTForDepthEstimation", {**_PATCHES, "num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [16, 24, 32, 32], "fusion_hidden_size": 24}, 64),
     "detr": ("DetrForObjectDetection", _DETR, 64),
     "conditional_detr": ("ConditionalDetrForObjectDetection", _DETR, 64),
     "deformable_detr": ("DeformableDetrForObjectDetection", _DETR, 64),
@@ -282,9 +282,8 @@ def _hugging(name: str, more: dict[str, Any], names: tuple[str, ...]) -> nn.Modu
     """Build a transformers model from a small configuration."""
     import transformers
 
-    options = {**_SMALL, **more}
-    with suppress(KeyError):
-        options["attn_implementation"] = more["attn_implementation"]
+    options = {**({} if name.startswith(_STAGED) else _SMALL), **more}
+    options = {key: value for key, value in options.items() if value is not None}
     if name == "BartEncoder":
         from transformers.models.bart.modeling_bart import BartEncoder
 

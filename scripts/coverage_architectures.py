@@ -98,6 +98,7 @@ def measure(path: Path) -> Row:
     """Analyse one file and slim it by a random plan."""
     from onnxslim_learn import api
 
+    _runnable(path)
     started = time.perf_counter()
     found = api.analyze(path)
     seconds = time.perf_counter() - started
@@ -121,6 +122,21 @@ def measure(path: Path) -> Row:
         rng = np.random.default_rng(0)
         row |= compare(found, combined(found, free, lambda group: _random_units(group, rng)), path)
     return row
+
+
+class NotRunnableError(Exception):
+    """Raised when onnxruntime cannot even run the exported file."""
+
+
+def _runnable(path: Path) -> None:
+    import onnxruntime as ort
+
+    try:
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        ort.InferenceSession(str(path), options)
+    except Exception as error:
+        raise NotRunnableError(str(error)) from None
 
 
 def _all_but_one_step(group: Group) -> np.ndarray:
@@ -209,7 +225,8 @@ def compare(found: api.Analysis, removal: Removal, path: Path) -> Row:
     wanted, priced = found.price(removal), again.price(again.whole)
     row: Row = {"worst": check.max_rel_diff, "allowed": check.tolerance, "noise": check.noise, "change": check.change}
     row["cut"] = round(1 - wanted["params"] / max(found.price(found.whole)["params"], 1), 4)
-    row["status"] = "ok" if check.passed else "wrong result"
+    chaotic = check.noise is not None and check.noise > checking.WORST / checking.AMPLIFIED
+    row["status"] = "ok" if check.passed else "chaotic" if chaotic else "wrong result"
     if check.passed and priced != wanted:
         row |= {"status": "wrong price", "error": f"predicted {wanted}, found {priced}"}
     return row
@@ -252,8 +269,9 @@ class Job:
         except BaseException as error:
             frames = traceback.format_exception(error)
             text = _words(error)
+            status = "not runnable" if isinstance(error, NotRunnableError) else "crash" if self.exported else "export failed"
             found = {
-                "status": "crash" if self.exported else "export failed",
+                "status": status,
                 "error": text,
                 "trace": "".join(frames)[-3000:],
             }

@@ -213,6 +213,11 @@ QUANTIZED = [
 
 SEQUENCES = [
     _tokens(
+        "SimplifiedLayerNormalization",
+        "m = MatMul(a, w4) n = OP<axis=-1>(m, gain) z = Add(n, m)",
+        "w4 8x8, gain 8",
+    ),
+    _tokens(
         "RNN",
         """t = Transpose<perm=[1,0,2]>(a) s, = OP<hidden_size=8>(t, w4, r4, b4) q = Squeeze(s, [1])
            z = Transpose<perm=[1,0,2]>(q)""",
@@ -332,6 +337,9 @@ CONTRIB = [
 ]
 
 EXAMPLES: dict[str, Net] = dict([*ELEMENTWISE, *AXES, *SPACE, *MOVES, *FRESH, *QUANTIZED, *SEQUENCES, *CONTRIB])
+
+UNCHECKED = {"SimplifiedLayerNormalization"}
+"""Operators that onnxruntime has in the domain of ONNX, and onnx.checker therefore refuses."""
 
 UNRUNNABLE = {
     "com.microsoft.BiasAdd": "no kernel for the CPU",

@@ -277,8 +277,8 @@ def _read(model: Model) -> ModelProto:
 def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
     for node in graph.node:
         yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
+        for held in node.attribute:
+            for inner in (held.g, *held.graphs):
                 yield from _nodes(inner)
 
 

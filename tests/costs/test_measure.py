@@ -8,8 +8,10 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper, parser
 
+from onnxslim_learn.costs import attribution
 from onnxslim_learn.costs import measure as measure_module
-from onnxslim_learn.costs.measure import CPU, LAYOUT, OTHER, Latency, Timings, compare, measure, open_session, per_node
+from onnxslim_learn.costs.attribution import LAYOUT, OTHER
+from onnxslim_learn.costs.measure import CPU, Latency, Timings, compare, measure, open_session, per_node
 from onnxslim_learn.errors import InputError
 
 HEAD = '<ir_version: 9, opset_import: ["": 18]>'
@@ -397,4 +399,4 @@ def test_events_go_to_the_nodes_they_come_from(event, row):
     optimised = [helper.make_node("Mystery", ["t"], ["inner"], name="Before")]
     optimised.append(helper.make_node("SkipLayerNormalization", ["inner"], ["y"], name="Skip"))
     events = {("r_nchwc", "Conv"), ("m_nchwc", "MaxPool"), event}
-    assert measure_module._attribute(events, nodes, optimised)[event] == row
+    assert attribution.attribute(events, nodes, optimised)[event] == row

@@ -1,0 +1,254 @@
+"""Explanations are true: views show the graph as it is, and every step of a path happens at the node it names."""
+
+import itertools
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from onnxslim_learn import api
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph import explain, view
+from onnxslim_learn.select import budget
+from tests import laws
+from tests.laws import analysed
+from tests.zoo import NETS
+
+PAIRS = 12
+"""Pairs of axes asked about in one group: shortest paths over a whole net take long, and pairs repeat each other."""
+
+
+def by_name(analysis):
+    return {str(node.name): node for node in analysis.graph.nodes}
+
+
+def touched(node):
+    """Return the names of the tensors that a node reads or makes, in its bodies too."""
+    names = {value.name for value in (*node.inputs, *node.outputs) if value is not None}
+    for attribute in node.attributes.values():
+        bodies = [attribute.value] if attribute.type.name == "GRAPH" else []
+        names.update(name for body in bodies for inner in body for name in touched(inner))
+    return names
+
+
+def parts(axis):
+    tensor, _, position = axis.rpartition(":")
+    return tensor, int(position)
+
+
+def assert_happens(analysis, step):
+    """Assert that a step goes from one axis of its node's tensors to another."""
+    node = by_name(analysis)[step.node]
+    assert step.op_type == node.op_type
+    for axis in (step.source, step.target):
+        tensor, position = parts(axis)
+        assert tensor in touched(node), (step, "does not touch", tensor)
+        assert position < len(analysis.coupling.values[tensor].axes), step
+
+
+def assert_connected(steps):
+    for one, following in itertools.pairwise(steps):
+        assert one.target == following.source, (one, following)
+
+
+# --- the dataflow -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_dataflow_has_every_operand_once_and_nothing_else(name):
+    graph = analysed(name).graph
+    flow = view.dataflow(graph)
+    wanted = []
+    for node in graph.nodes:
+        me = ("op", node.name)
+        assert flow.nodes[me]["op_type"] == node.op_type
+        wanted += [(("value", v.name), me, k) for k, v in enumerate(node.inputs) if v is not None]
+        wanted += [(me, ("value", v.name), k) for k, v in enumerate(node.outputs) if v.name]
+    assert sorted(flow.edges(data="slot")) == sorted(wanted)
+    assert nx.is_directed_acyclic_graph(flow)
+
+
+CUT_POINTS = {
+    "chain": ["a", "n", "r", "y"],
+    "residual": ["h0", "h1", "g1", "h2", "y"],  # the blocks lie between h0 and h1, and between g1 and h2
+    "unet": ["a", "r", "c", "d", "e", "y"],  # the way down and up lies between r and c
+    "attention": ["mixed", "rows", "joined", "out", "y"],  # queries, keys and values all read the input
+    "multi_io": [],  # neither input reaches both outputs
+}
+
+
+@pytest.mark.parametrize("name", CUT_POINTS)
+def test_blocks_lie_between_cut_points(name):
+    assert view.cut_points(analysed(name).graph) == CUT_POINTS[name]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_cut_point_is_an_operator_without_which_nothing_arrives(name):
+    graph = analysed(name).graph
+    flow = nx.DiGraph(view.dataflow(graph))
+    flow.add_edges_from(("start", ("value", value.name)) for value in graph.model.graph.inputs)
+    flow.add_edges_from((("value", value.name), "end") for value in graph.model.graph.outputs)
+    needed = []
+    for node in graph.nodes:  # in topological order
+        without = flow.subgraph(set(flow) - {("op", node.name)})
+        if not nx.has_path(without, "start", "end"):
+            needed.append(node.name)
+    assert view.cut_points(graph) == needed
+
+
+# --- the coupling graph -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_coupling_graph_shows_groups_with_their_axes_and_pins(name):
+    analysis = analysed(name)
+    shown = explain.coupling_graph(analysis.coupling, analysis.groups)
+    assert {key for kind, key in shown if kind == "group"} == {group.name for group in analysis.groups}
+    for group in analysis.groups:
+        me = ("group", group.name)
+        near = {kind: {key for found, key in shown[me] if found == kind} for kind in ("parameter", "pin")}
+        assert near["parameter"] == set(group.members)
+        assert near["pin"] == ({group.pin.reason} if group.pin else set())
+        assert shown.nodes[me] == {"width": group.width, "rows": group.rows, "prunable": group.pin is None}
+
+
+def test_queries_and_values_hang_on_the_heads():
+    analysis = analysed("attention")
+    shown = explain.coupling_graph(analysis.coupling, analysis.groups)
+    rows = {frozenset(key for _, key in edge[:2]) for edge in shown.edges(data="row") if edge[2]}
+    assert rows == {frozenset({"wq:1", "wq:1/4"}), frozenset({"wv:1", "wq:1/4"})}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_components_without_pins_decide_independently(name):
+    analysis = analysed(name)
+    shown = explain.coupling_graph(analysis.coupling, analysis.groups)
+    free = shown.subgraph([node for node in shown if node[0] != "pin"])
+    owner = np.full(analysis.coupling.columns, -1)
+    for number, group in enumerate(analysis.groups):
+        owner[group.units] = number
+    for group in laws.free(analysis):
+        gone = laws.close(analysis, group.units).gone
+        reached = {analysis.groups[k].name for k in owner[analysis.coupling.column[gone]] if k >= 0}
+        component = {key for kind, key in nx.node_connected_component(free, ("group", group.name)) if kind == "group"}
+        assert reached <= component, (group.name, reached - component)
+
+
+# --- why two axes are coupled -----------------------------------------------------------------------------------------
+
+WHY_COUPLED = [
+    # net, one axis, another, the nodes that tie them
+    ("chain", "w1:0", "w2:1", ["a", "n", "r", "y"]),
+    ("chain", "w2:1", "w1:0", ["y", "r", "n", "a"]),
+    ("chain", "w1:0", "b1:0", ["a"]),
+    ("chain", "w1:0", "a:1", ["a"]),  # an activation's axis
+    ("residual", "w0:0", "w2:0", ["h0", "h1", "c1"]),  # through the addition
+    ("residual", "w0:0", "w4:0", ["h0", "h1", "g1", "h2", "c2"]),
+    ("residual", "w1:0", "w3:0", []),  # one inside each block
+    ("residual", "w0:0", "w0:1", []),  # what a layer makes and what it reads
+    ("depthwise", "w1:0", "w3:1", ["a", "r", "d", "n", "q", "p"]),
+    ("attention", "wq:1", "wk:1", ["qx", "qb", "q0", "q", "raw", "k", "k0", "kx"]),  # the product of queries and keys
+]
+
+
+@pytest.mark.parametrize(("net", "first", "second", "nodes"), WHY_COUPLED)
+def test_the_shortest_chain_of_operators_is_told(net, first, second, nodes):
+    assert [step.node for step in api.why(analysed(net), f"{first},{second}")] == nodes
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_step_between_two_axes_of_a_group_happens(name):
+    analysis = analysed(name)
+    for group in analysis.groups:
+        for first, second in itertools.islice(itertools.combinations(group.members, 2), PAIRS):
+            steps = explain.why_coupled(analysis.coupling, first, second)
+            assert steps, (first, second, "are in one group, but nothing is told")
+            assert (steps[0].source, steps[-1].target) == (first, second)
+            assert_connected(steps)
+            for step in steps:
+                assert_happens(analysis, step)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_axis_on_the_way_loses_what_both_ends_lose(name):
+    analysis = analysed(name)
+    for group in analysis.groups:
+        for first, second in itertools.islice(itertools.combinations(group.members, 2), PAIRS):
+            shared = [other for other in analysis.groups if {first, second} <= set(other.members)]
+            removals = [laws.close(analysis, other.units) for other in shared]
+            steps = explain.why_coupled(analysis.coupling, first, second)
+            for axis in {axis for step in steps for axis in (step.source, step.target)}:
+                assert any(loses(removal, *parts(axis)) for removal in removals), (first, second, axis)
+
+
+def loses(removal, tensor, position):
+    labelled = [digit for digit in removal.coupling.values[tensor].axes[position] if digit.labels is not None]
+    return any(not removal.kept(digit).all() for digit in labelled)
+
+
+# --- why a group cannot go --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_step_to_what_pins_a_group_happens(name):
+    analysis = analysed(name)
+    outputs = {value.name for value in analysis.graph.model.graph.outputs}
+    for group in analysis.groups:
+        steps = api.why(analysis, group.name)
+        if group.pin is None:
+            assert steps == [], (group.name, "can go")
+            continue
+        *way, last = steps
+        assert last.target.startswith("cannot go") and group.pin.reason in last.target
+        assert steps[0].source in (*group.members, group.name)
+        assert_connected(steps)
+        for step in way:
+            assert_happens(analysis, step)
+        if last.op_type and last.node in by_name(analysis):
+            assert parts(last.source)[0] in touched(by_name(analysis)[last.node]), last
+        elif last.op_type:
+            assert parts(last.source)[0] in outputs, (last, "ends at no output")
+
+
+WHY_PINNED = [
+    # net, group or axis, tensors on the way, node that pins
+    ("chain", "w2:0", ["w2", "y"], "graph output"),
+    ("pinned_by_output", "w1:0", ["w1", "tap"], "graph output"),
+    ("pinned_by_output", "w2:1", ["w1", "tap"], "graph output"),  # the way starts where the group has its name
+    ("pinned_by_input", "w2:0", ["w2", "b"], "Add"),
+    ("branch", "w2:0", ["w2", "b"], "If"),  # its bodies read b
+    ("detection_head", "w1:0", ["w1", "fine", "f1", "f2", "f3", "c", "y"], "graph output"),
+]
+
+
+@pytest.mark.parametrize(("net", "question", "tensors", "op_type"), WHY_PINNED)
+def test_the_way_to_the_pin_is_told(net, question, tensors, op_type):
+    steps = api.why(analysed(net), question)
+    assert [parts(step.source)[0] for step in steps] == tensors
+    assert steps[-1].op_type == op_type
+
+
+def test_protection_is_told_as_the_reason():
+    analysis = analysed("chain")
+    (group, _) = budget.protected(analysis.groups, ["w1"])
+    (step,) = explain.why_pinned(analysis.coupling, group)
+    assert "is protected by w1" in step.target
+
+
+BAD_QUESTIONS = [
+    # question, words in the sentence
+    ("nothing:0", ["nothing:0"]),
+    ("w1", ["w1:0"]),  # an axis is missing: names one
+    ("w1:7", ["w1:7"]),
+    ("w1:0,w2", ["w2:0"]),
+    ("w1:0,", ["axis"]),
+    ("", ["''"]),
+]
+
+
+@pytest.mark.parametrize(("question", "words"), BAD_QUESTIONS)
+def test_a_question_about_nothing_is_refused(question, words):
+    with pytest.raises(InputError) as caught:
+        api.why(analysed("chain"), question)
+    for word in ("--why", *words):
+        assert word in str(caught.value)
