@@ -271,7 +271,7 @@ class Slimmed:
                 raise VerifyError(f"{target}: {found.complaint}. Nothing was written.")
             if file_bytes is not None and save.size_on_disk(staged) > file_bytes:
                 raise TooLargeError(save.size_on_disk(staged) - file_bytes)
-            save.publish(staged, target, self.analysis.graph.source)
+            save.publish(staged, target, self.analysis.graph.source or self.analysis.graph.data)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return found

@@ -197,7 +197,7 @@ def claim(options: argparse.Namespace, *read: str) -> None:
 
     if getattr(options, "provider", None):
         measure.check_provider(options.provider)
-    taken = {Path(name).resolve(): "is read by this command" for name in read}
+    taken = {file.resolve(): "is read by this command" for name in read for file in save.files(Path(name))}
     for flag, name in (("-o", "output"), ("--plan-out", "plan_out"), ("--json", "json")):
         text = getattr(options, name, None)
         if text is None or (text == "-" and flag == "--json"):
@@ -209,6 +209,8 @@ def claim(options: argparse.Namespace, *read: str) -> None:
         if path.resolve() in taken:
             raise InputError(f"{flag} {text}: {taken[path.resolve()]}. Give another name.")
         taken[path.resolve()] = f"is written by {flag} as well"
+        if flag == "-o":
+            taken.setdefault(path.resolve().with_name(f"{path.name}.data"), "may hold the weights of -o")
 
 
 def finish(options: argparse.Namespace, slimmed: Slimmed, check: Any, output: Path, stage: Any) -> None:

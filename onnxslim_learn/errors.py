@@ -6,7 +6,7 @@ A message reads *where: what holds, but what was found. What to do.*
 import re
 
 _NOISE = re.compile(
-    r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from \S+ failed: ?|\[\w+Error\] ?|/\S+/onnxruntime_src\S+ "
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from \S+ failed: ?|\[\w+Error\] ?|^/\S+:\d+ [^()]*\([^()]*\) ?"
 )
 
 

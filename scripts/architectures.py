@@ -265,7 +265,7 @@ _IMAGE: dict[str, tuple[str, dict[str, Any], int]] = {
     "mobilenet_v1": ("MobileNetV1Model", {}, 64),
     "mobilenet_v2": ("MobileNetV2Model", {}, 64),
     "mobilevit": ("MobileViTModel", {"image_size": 64, "hidden_sizes": [32, 48, 64], "neck_hidden_sizes": [16, 16, 32, 48, 64, 64, 96]}, 64),
-    "efficientnet": ("EfficientNetModel", {"image_size": 64}, 64),
+    "efficientnet": ("EfficientNetModel", {"image_size": 64, "width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 640}, 64),
     "poolformer": ("PoolFormerModel", _WIDTHS, 64),
     "levit": ("LevitModel", {"image_size": 64, "hidden_sizes": [32, 48, 64], "num_attention_heads": [2, 3, 4], "depths": [1, 1, 1], "key_dim": [8, 8, 8]}, 64),
     "regnet": ("RegNetModel", {**_WIDTHS, "embedding_size": 16, "groups_width": 8}, 64),
@@ -309,7 +309,8 @@ def _backbone(name: str, options: dict[str, Any]) -> dict[str, Any]:
     common = {"embedding_size": 16, "hidden_sizes": [32, 48, 64, 96], "depths": [1, 1, 1, 1], "layer_type": "basic"}
     if name.startswith("RTDetr"):
         kind, common["out_features"] = transformers.RTDetrResNetConfig, ["stage2", "stage3", "stage4"]
-        options = {k: v for k, v in options.items() if k not in ("hidden_size", "intermediate_size")}
+        options = {k: v for k, v in options.items() if k not in _SMALL}
+        common["layer_type"] = "bottleneck"
         options["encoder_in_channels"] = [48, 64, 96]
     else:
         many = name.startswith("Deformable")

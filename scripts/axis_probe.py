@@ -34,7 +34,6 @@ Run = Callable[[onnx.ModelProto], dict[str, Array]]
 
 MODES = ("computed", "weights")
 RELATIVE = {"float16": 1e-2, "bfloat16": 1e-1}  # of an output's largest magnitude: another order of summation
-MOST = 40  # cuts per case
 WHOLE = "given.whole."  # initializers that stand for whole numbers begin so
 SETTINGS = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}  # float inputs that say how, not what
 UNCUT = {"Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike", "Shape", "Size"}
@@ -220,8 +219,8 @@ def stays(removal: Removal, name: str) -> Array:
 # --- the laws ---------------------------------------------------------------------------------------------------------
 
 
-def probe(case: Case, mode: str = "computed") -> Finding:
-    """Hold the rules of a model's operators against what they do."""
+def probe(case: Case, mode: str = "computed", most: int = 40) -> Finding:
+    """Hold the rules of a model's operators against what they do, in about ``most`` cuts."""
     if any(np.size(given) == 0 for given in case.feeds.values() if isinstance(given, np.ndarray)):
         return Finding(skipped="an input is empty")
     try:
@@ -236,7 +235,7 @@ def probe(case: Case, mode: str = "computed") -> Finding:
         return Finding(skipped="draws at random")
     finding = Finding()
     tried = list(removals(found))
-    for removal in tried[:: 1 + len(tried) // MOST]:
+    for removal in tried[:: 1 + len(tried) // most]:
         finding.removals += 1
         finding.breaches += [f"{case.name} ({mode}): {text}" for text in breaches(removal, run, case)]
         if finding.breaches:
@@ -251,6 +250,11 @@ def breaches(removal: Removal, run: Run, case: Case) -> Iterator[str]:
     names = [name for name in case_outputs(removal) if name in removal.coupling.values]
     quiet = masked(removal)
     before = run(quiet)
+    for name in names:
+        layout = removal.coupling.values[name]
+        if before[name].shape != layout.shape:
+            yield f"{name} {before[name].shape} has a layout of {layout.shape}"
+            return
     for draw in (drawn, shifted):
         after = run(noisy(quiet, removal, draw))
         for name in names:

@@ -230,6 +230,7 @@ def packed_attention(site: Site) -> None:
     result = joined.output(ledger, ["b", "s", "f"])
     site.yields(result, *site.free_outputs(1))
     units = layout.regroup(ledger, Value((result.axes[2],)), (groups, size))
+    site.pin(result, [0, 1], "is compared with all others, or masked")
     site.pin(units, [1], "is summed inside")
 
     site.patch(lambda cut: {"num_heads": cut.size(units, 0)})
@@ -325,6 +326,8 @@ def embed_norm(site: Site) -> None:
     tables = [(slot, site.operand(slot, [None, "c"])) for slot in (2, 3, 4) if site.name(slot)]
     affine = [(slot, site.operand(slot, "c")) for slot in (5, 6) if site.name(slot)]
     joined = site.join(*tables, *affine)
+    for slot in (0, 1, 7, 8):
+        site.leave(slot)
     site.records.indices[str(site.name(0))] = site.shape(2)[0]
     if site.name(1):
         site.records.indices[str(site.name(1))] = site.shape(4)[0]

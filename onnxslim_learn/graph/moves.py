@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxslim_learn.graph import joint, layout
 from onnxslim_learn.graph.arithmetic import slice_arguments, split_sizes
-from onnxslim_learn.graph.ledger import Axis, Digit, Value
+from onnxslim_learn.graph.ledger import Axis, Digit, Labels, Value
 from onnxslim_learn.graph.site import aligned
 
 if TYPE_CHECKING:
@@ -180,11 +180,26 @@ def _put_together(site: Site, value: Value, parts: Sequence[Digit], axis: int) -
             site.ledger.pin(digit, f"depends on the axis that {site.node.op_type} joins")
     rank = len(value.axes)
     value = layout.forget(site.ledger, Value((*value.axes, *((part,) for part in parts))), gone)
-    sizes = {d.key: d.size for d in value.digits.values()}
     deps = tuple(dict.fromkeys(k for part in parts for k in part.deps))
-    spread = [layout.spread(part.labels, part.deps, deps, sizes) for part in parts if part.labels is not None]
+    spread = [_in_rows(site, value, part, deps) for part in parts]
     joined = site.ledger.digit(sum(part.size for part in parts), np.concatenate(spread, axis=-1), deps)
     return Value((*value.axes[:axis], (joined,), *value.axes[axis + 1 : rank]))
+
+
+def _in_rows(site: Site, value: Value, part: Digit, deps: tuple[int, ...]) -> Labels:
+    """Labels of a part over the rows that other parts have; where it has none of its own, they go with the rows."""
+    assert part.labels is not None
+    sizes = {d.key: d.size for d in value.digits.values()}
+    shared = layout.spread(part.labels, part.deps, deps, sizes)
+    if set(part.deps) == set(deps):
+        return shared
+    cells = site.ledger.fresh(*shared.shape)
+    site.ledger.tie_columns(cells, shared)
+    for key in deps:
+        row = value.digits[key]
+        if row.labels is not None:
+            site.ledger.place(cells, layout.over(row.labels, (*row.deps, key), deps, sizes)[..., None])
+    return cells
 
 
 def split_parts(site: Site) -> None:

@@ -68,7 +68,7 @@ def workplace(target: Path) -> Path:
         raise InputError(f"{target.parent}: cannot be written ({error.strerror}). Choose another folder.") from error
 
 
-def publish(staged_model: Path, target: Path, source: Path | None) -> None:
+def publish(staged_model: Path, target: Path, source: Path | bytes) -> None:
     """Check a staged model and move it, weights first, to its place.
 
     A source that onnx.checker refuses (onnxruntime writes such files) is no measure for the result.
@@ -77,7 +77,7 @@ def publish(staged_model: Path, target: Path, source: Path | None) -> None:
         VerifyError: If onnx.checker refuses it.
     """
     complaint = _complaint(staged_model)
-    if complaint and not (source is not None and _complaint(source)):
+    if complaint and not _complaint(source):
         raise VerifyError(f"{target}: onnx.checker refuses the result ({complaint}). Nothing was written.")
     data = staged_model.with_name(f"{staged_model.name}.data")
     if data.exists():
@@ -85,10 +85,10 @@ def publish(staged_model: Path, target: Path, source: Path | None) -> None:
     os.replace(staged_model, target.resolve())
 
 
-def _complaint(path: Path) -> str:
-    """What onnx.checker says against a file, or an empty string."""
+def _complaint(model: Path | bytes) -> str:
+    """What onnx.checker says against a model, or an empty string."""
     try:
-        onnx.checker.check_model(str(path))
+        onnx.checker.check_model(str(model) if isinstance(model, Path) else model)
     except onnx.checker.ValidationError as error:
         return reason(error)
     return ""
@@ -126,8 +126,11 @@ def size_on_disk(path: Path) -> int:
 
 
 def files(path: Path) -> list[Path]:
-    """A model file and the external data files it names."""
-    proto = onnx.load(path, load_external_data=False)
+    """A model file and the external data files it names; a file that is no model stands alone."""
+    try:
+        proto = onnx.load(path, format="protobuf", load_external_data=False)
+    except Exception:
+        return [path]
     names: set[str] = {entry.value for t in tensors(proto) for entry in t.external_data if entry.key == "location"}
     return [path, *(path.parent / name for name in sorted(names))]
 

@@ -72,8 +72,8 @@ class Verification:
         return f"output {self.worst_output} is {found} from the masked original (allowed {self.tolerance:.0e})"
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
+        """As plain data; what is infinite (another shape, NaN) is ``None``."""
+        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(self).items()}
 
 
 def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] = (), seeds: int = 2) -> Verification:
@@ -91,6 +91,7 @@ def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] 
         reference = save.staged(mask(removal), "masked.onnx", Path(folder), external=False)
         source = coupling.graph.source or _written(coupling.graph.data, Path(folder) / "source.onnx")
         whole, found = _run(source, feeds, names), _run(slimmed, feeds, names)
+        _check_finite(whole, names)
         session = measure.open_session(reference, optimize=False)
         wanted, lifted = (_run_session(session, feeds, lift=lift) for lift in (False, True))
         tolerance = max([HALF if a.dtype.itemsize == 2 and a.dtype.kind != "i" else RELATIVE for a in wanted[0]])
@@ -106,6 +107,14 @@ def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] 
             passed = relative <= tolerance
     change = _largest(whole, found, names, whole)[1]
     return Verification(bool(passed), absolute, relative, worst, len(feeds), tolerance, change, removal.exact, noise)
+
+
+def _check_finite(whole: Results, names: Sequence[str]) -> None:
+    """Refuse an original whose outputs are all NaN: nothing could be compared."""
+    for results in whole:
+        for name, result in zip(names, results, strict=True):
+            if result.dtype.kind == "f" and result.size and np.isnan(result).all():
+                raise InputError(f"output {name} of the original is NaN on random inputs, so nothing can be verified.")
 
 
 def _written(data: bytes, path: Path) -> Path:

@@ -281,4 +281,14 @@ def scores(coupling: Coupling, groups: Sequence[Group], criterion: str) -> Array
     """
     if criterion not in CRITERIA:
         raise InputError(f"--criterion {criterion}: there is no such criterion. Choose one of {', '.join(CRITERIA)}.")
-    return CRITERIA[criterion](coupling, groups)
+    return _rows_by_cells(coupling, CRITERIA[criterion](coupling, groups))
+
+
+def _rows_by_cells(coupling: Coupling, found: Array) -> Array:
+    """Give a column of rows (heads, convolution groups) the sum of its cells' scores."""
+    rows = coupling.is_row
+    cells = coupling.membership.T @ np.where(rows, 0.0, found[coupling.column])
+    totals, columns = np.zeros(coupling.columns), np.zeros(coupling.columns, bool)
+    np.add.at(totals, coupling.column[rows], cells[rows])
+    columns[coupling.column[rows]] = True
+    return np.where(columns, totals, found)
