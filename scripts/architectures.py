@@ -73,8 +73,8 @@ def _vision(build: Callable[[], nn.Module], side: int) -> Network:
 # --- torchvision ------------------------------------------------------------------------------------------------------
 
 _TV = {
-    "resnet18": 64, "resnet50": 64, "wide_resnet50_2": 64, "resnext50_32x4d": 64, "alexnet": 96, "vgg11": 64,
-    "vgg11_bn": 64, "squeezenet1_0": 64, "squeezenet1_1": 64, "densenet121": 64, "mobilenet_v2": 64,
+    "resnet18": 64, "resnet50": 64, "wide_resnet50_2": 64, "resnext50_32x4d": 64, "alexnet": 224,
+    "vgg11_bn": 224, "squeezenet1_0": 64, "squeezenet1_1": 64, "densenet121": 64, "mobilenet_v2": 64,
     "mobilenet_v3_small": 64, "mobilenet_v3_large": 64, "mnasnet0_5": 64, "shufflenet_v2_x0_5": 64,
     "shufflenet_v2_x1_0": 64, "efficientnet_b0": 64, "efficientnet_v2_s": 64, "regnet_x_400mf": 64,
     "regnet_y_400mf": 64, "convnext_tiny": 64, "swin_t": 64, "swin_v2_t": 64,
@@ -389,7 +389,8 @@ def _smp_nets() -> Iterator[tuple[str, Network]]:
     for name, encoders in _SMP.items():
         for encoder in encoders.split():
             build = partial(getattr(smp, name), encoder_name=encoder, encoder_weights=None, classes=5)
-            yield f"{name}, {encoder}", _vision(build, 64)
+            side = {"PAN": 128, "PSPNet": 96, "UPerNet": 192}.get(name, 64)  # what their pyramids divide
+            yield f"{name}, {encoder}", _vision(build, side)
 
 
 _YOLO = "yolov3-tiny yolov5n yolov6n yolov8n yolov8n-seg yolov8n-pose yolov8n-cls yolov8n-obb yolov9t yolov10n yolo11n yolo12n yolov8-ghost rtdetr-l".split()

@@ -4,7 +4,7 @@
     python -m scripts.coverage_operators Conv LSTM    # print what the probe finds for these
 
 Every node test is analysed as it is shipped: it may be refused in one sentence, never crash. Then every operator with
-a rule is probed (``scripts/axis_probe.py``) on its node tests, with settings such as axes as constants, and on the nets of
+a rule is probed (``scripts/axis_probe.py``) on its node tests, with settings such as axes as constants, and on nets of
 ``tests`` that hold it. Needs the ``dev`` extra.
 """
 
@@ -220,14 +220,14 @@ def section(rows: Mapping[str, Row], bodies: Row) -> str:
     lines = [
         "## Operators",
         "",
-        f"{len(known)} operators have a rule. All {tests} node tests of onnx {onnx.__version__} are analysed as shipped:"
-        f" {tests - refused - len(crashes)} load, {refused} are refused in one sentence (no shapes without data, types"
-        f" that onnxruntime {ort.__version__} lacks), {len(crashes)} crash. `scripts/coverage_operators.py` wrote this.",
+        f"{len(known)} operators have a rule. All {tests} node tests of onnx {onnx.__version__} are analysed as shipped: "
+        f"{tests - refused - len(crashes)} load, {refused} are refused in one sentence (no shapes without data, types "
+        f"that onnxruntime {ort.__version__} lacks), {len(crashes)} crash. `scripts/coverage_operators.py` wrote this.",
         "",
-        "*Probe*: of every operator with a rule, all axes of all inputs are labelled, and what the rule lets go is cut."
-        " Other values at cut positions may move no output position that stays, not by a bit; and the operator on cut"
-        f" inputs must give the cut of the masked output. {cuts} cuts, {broken} broken. *Conservative*: axes, summed over"
-        " all cases, that the operator keeps apart and the rule pins (as a kernel of size 1 keeps space apart).",
+        "*Probe*: of every operator with a rule, all axes of all inputs are labelled, and what the rule lets go is cut. "
+        "Other values at cut positions may move no output position that stays, not by a bit; and the operator on cut "
+        f"inputs must give the cut of the masked output. {cuts} cuts, {broken} broken. *Conservative*: axes, summed "
+        "over all cases, that the operator keeps apart and the rule pins (as a kernel of size 1 keeps space apart).",
         "",
         f"{bodies.tests} of the tests are function bodies of several nodes, analysed but not probed.",
         "",

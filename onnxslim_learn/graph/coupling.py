@@ -98,9 +98,12 @@ class Coupling:
     @cached_property
     def membership(self) -> Any:
         """Sparse matrix, cells × rows, over classes."""
-        pairs = _pairs(self.ledger.member, self.strong)
-        ones = np.ones(len(pairs), np.int32)
-        return sp.csr_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(self.size, self.size))
+        return _matrix(self.ledger.member, self.strong, self.size)
+
+    @cached_property
+    def under(self) -> Any:
+        """Sparse matrix over classes: which goes when which goes, of weakly tied ones."""
+        return _matrix(self.ledger.under, self.strong, self.size)
 
     @cached_property
     def is_row(self) -> Mask:
@@ -141,12 +144,13 @@ class Coupling:
     # --- plans ------------------------------------------------------------------------------------------------
 
     def close(self, columns: Mask) -> Mask:
-        """Which classes go when these columns go: cells follow their rows, a row goes when all its cells have."""
+        """Which classes go when these columns go: cells follow rows and what they lie under, rows all their cells."""
         gone = columns[self.column].copy()
         counts = np.asarray(self.membership.sum(axis=0)).reshape(-1)
         while True:
             before = int(gone.sum())
             gone |= (self.membership @ (gone & self.is_row).astype(np.int32)) > 0
+            gone |= (self.under @ gone.astype(np.int32)) > 0
             gone |= self.is_row & ((self.membership.T @ gone.astype(np.int32)) == counts)
             if int(gone.sum()) == before:
                 return gone
@@ -199,9 +203,10 @@ class Coupling:
     def _misaligned(self, gone: Mask) -> list[str]:
         by_row = (self.membership @ (gone & self.is_row).astype(np.int32)) > 0
         found = []
+        strict = {id(relation) for relation in self.ledger.under}
         for relation in self.ledger.weak:
             a, b = self.strong[relation.a], self.strong[relation.b]
-            wrong = (gone[a] != gone[b]) & ~by_row[a] & ~by_row[b]
+            wrong = (gone[a] != gone[b]) & ~by_row[a] & (~by_row[b] | (id(relation) in strict))
             if wrong.any():
                 found.append(f"{self.where(relation.node)}: positions that meet would not go together")
         return found
@@ -258,15 +263,15 @@ def _components(count: int, relations: Sequence[Relation], through: Labels | Non
     return np.asarray(connected_components(matrix, directed=False)[1], np.int64)
 
 
-def _pairs(relations: Sequence[Relation], strong: Labels) -> Labels:
-    """Unique (cell class, row class) pairs, without pinned atoms."""
+def _matrix(relations: Sequence[Relation], strong: Labels, size: int) -> Any:
+    """Sparse 0/1 matrix of the related classes, without pinned atoms."""
     if not relations:
-        return np.zeros((0, 2), np.int64)
+        return sp.coo_matrix((size, size), dtype=np.int32).tocsr()
     a = np.concatenate([r.a for r in relations])
     b = np.concatenate([r.b for r in relations])
     use = (a > 0) & (b > 0)
-    codes = np.unique(strong[a[use]] * (int(strong.max()) + 1) + strong[b[use]])
-    return np.stack([codes // (int(strong.max()) + 1), codes % (int(strong.max()) + 1)], axis=1)
+    codes = np.unique(strong[a[use]] * size + strong[b[use]])
+    return sp.csr_matrix((np.ones(len(codes), np.int32), (codes // size, codes % size)), shape=(size, size))
 
 
 @dataclass(frozen=True)

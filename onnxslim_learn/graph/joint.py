@@ -162,7 +162,7 @@ def _merge(ledger: Ledger, key: int, seen: list[Digit], merged: Mapping[int, Dig
                 ledger.place(base, layout.over(row.labels, (*row.deps, k), deps, sizes)[..., None])
     for labels, digit in zip(spread, seen, strict=True):
         relate = ledger.tie if set(digit.deps) == set(deps) else ledger.tie_columns
-        relate(labels, base)
+        relate(base, labels)
     return Digit(key, seen[0].size, base, deps)
 
 
@@ -190,5 +190,5 @@ def _lend(ledger: Ledger, digit: Digit, own: set[int], space: Mapping[str, Axis]
     deps = tuple(k for k in digit.deps if k in own)
     sizes = {d.key: d.size for axis in space.values() for d in axis}
     labels = ledger.fresh(*(sizes[k] for k in deps), digit.size)
-    ledger.tie_columns(layout.spread(labels, deps, digit.deps, sizes), digit.labels)
+    ledger.tie_columns(digit.labels, layout.spread(labels, deps, digit.deps, sizes))
     return Digit(digit.key, digit.size, labels, deps)

@@ -134,7 +134,7 @@ def _fused_labels(ledger: Ledger, run: Axis, outer: tuple[int, ...], sizes: Mapp
         if any(keys.index(k) > keys.index(top.key) for k in inside):
             cells = cells_of(top)
             for k in inside:  # a transposed merge interleaves rows: their kept columns must be the same
-                ledger.tie_columns(cells, cells.take([0], axis=axes.index(k)))
+                ledger.tie_columns(cells, cells.take([0], axis=axes.index(k)), under=False)
         return np.ascontiguousarray(cells_of(top)).reshape(flat_shape)
     need = [k for k in axes if any(k == d.key or k in d.deps for d in labelled)]
     compact = tuple(sizes[k] if k in need else 1 for k in axes)
@@ -320,6 +320,6 @@ def forget(ledger: Ledger, value: Value, gone: set[int]) -> Value:
             rest = tuple(k for k in digit.deps if k not in gone)
             sizes = {d.key: d.size for d in value.digits.values()}
             labels = ledger.fresh(*(sizes[k] for k in rest), digit.size)
-            ledger.tie_columns(spread(labels, rest, digit.deps, sizes), digit.labels)
+            ledger.tie_columns(digit.labels, spread(labels, rest, digit.deps, sizes))
             new[digit.key] = (Digit(digit.key, digit.size, labels, rest),)
     return rebuild(value, new)

@@ -104,6 +104,7 @@ class Ledger:
         node: Index of the node now being laid out; every relation remembers it.
         strong: Removed together, always.
         weak: Removed together as a column; a row removal ignores it.
+        under: Those of the weak relations where ``a`` goes whenever ``b`` goes.
         member: ``a`` is a cell of row ``b``.
         pins: What cannot go and why.
         grids: Rows that keep equal counts.
@@ -115,6 +116,7 @@ class Ledger:
     count: int = 1
     strong: list[Relation] = field(default_factory=list)
     weak: list[Relation] = field(default_factory=list)
+    under: list[Relation] = field(default_factory=list)
     member: list[Relation] = field(default_factory=list)
     pins: list[Pin] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
@@ -149,9 +151,18 @@ class Ledger:
         """State that ``a`` and ``b`` (broadcast against each other) are removed together, always."""
         self._relate(self.strong, a, b)
 
-    def tie_columns(self, a: Labels, b: Labels) -> None:
-        """State that ``a`` and ``b`` are removed together except where a whole row goes."""
-        self._relate(self.weak, a, b)
+    def tie_columns(self, fine: Labels, coarse: Labels, *, under: bool = True) -> None:
+        """State that cells and labels that lack the cells' rows go together, except that a row takes its cells only.
+
+        Args:
+            fine: The cells.
+            coarse: What they meet.
+            under: Whether the cells go wherever it goes; else both are cells.
+        """
+        count = len(self.weak)
+        self._relate(self.weak, fine, coarse)
+        if under:
+            self.under += self.weak[count:]
 
     def place(self, cells: Labels, rows: Labels) -> None:
         """State that each cell belongs to the row it is broadcast against."""

@@ -1,0 +1,206 @@
+"""Saving loses nothing: the file appears whole and checked, or nothing changes."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from onnxslim_learn import api
+from onnxslim_learn.errors import InputError, VerifyError
+from onnxslim_learn.plans import Plan
+from onnxslim_learn.rewrite import save
+from tests import laws
+from tests.laws import ALL
+
+NAME = "residual"
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "source.onnx"
+    onnx.save(ALL[NAME].build(), path)
+    return path
+
+
+@pytest.fixture
+def external(tmp_path):
+    """A file whose weights lie beside it, under a name and in a folder of their own."""
+    path = tmp_path / "external.onnx"
+    (tmp_path / "weights").mkdir()
+    onnx.save(ALL[NAME].build(), path, save_as_external_data=True, location="weights/all.bin", size_threshold=0)
+    return path
+
+
+def slimmed(path, target=0.5):
+    analysis = api.analyze(path)
+    return api.slim(analysis, api.plan(analysis, {"macs": target}))
+
+
+def files(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def same_results(one, other):
+    """Tell whether two files compute the same."""
+    a, b = (onnx.load(path) for path in (one, other))
+    found, wanted = laws.run(a, laws.feeds(a)), laws.run(b, laws.feeds(b))
+    return all(np.array_equal(found[name], wanted[name]) for name in wanted)
+
+
+# --- whole and checked ------------------------------------------------------------------------------------------------
+
+
+def test_save_writes_one_file_and_reports_the_check(source, tmp_path):
+    before = set(files(tmp_path))
+    found = slimmed(source).save(tmp_path / "slim.onnx")
+    assert set(files(tmp_path)) == before | {"slim.onnx"}
+    assert found.passed
+    assert found.max_rel_diff <= found.tolerance
+    assert found.change > 0.01
+    onnx.checker.check_model(str(tmp_path / "slim.onnx"), full_check=True)
+
+
+def test_saving_twice_gives_the_same_bytes(source, tmp_path):
+    slimmed(source).save(tmp_path / "one.onnx")
+    slimmed(source).save(tmp_path / "two.onnx")
+    assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
+
+
+def test_one_slimmed_model_can_be_saved_twice(source, tmp_path):
+    model = slimmed(source)
+    model.save(tmp_path / "one.onnx")
+    model.save(tmp_path / "two.onnx")
+    assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
+
+
+def test_a_model_in_memory_is_saved_as_its_file_is(source, tmp_path):
+    slimmed(source).save(tmp_path / "one.onnx")
+    slimmed(ALL[NAME].build()).save(tmp_path / "two.onnx")
+    assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
+
+
+def test_a_file_that_is_there_is_replaced(source, tmp_path):
+    (tmp_path / "slim.onnx").write_text("something else")
+    slimmed(source).save(tmp_path / "slim.onnx")
+    onnx.checker.check_model(str(tmp_path / "slim.onnx"))
+
+
+def test_file_grows_with_its_weights_only(source, tmp_path):
+    """A slimmed file has no second copy of anything: it is smaller than its source by the weights it lost."""
+    model = slimmed(source)
+    model.save(tmp_path / "slim.onnx")
+    price, whole = (model.analysis.price(cut)["bytes"] for cut in (model.removal, model.analysis.whole))
+    lost = source.stat().st_size - (tmp_path / "slim.onnx").stat().st_size
+    assert lost > 0.9 * (whole - price)
+
+
+# --- or nothing changes -----------------------------------------------------------------------------------------------
+
+
+def spoil(model):
+    """Give one weight of a slimmed model other values."""
+    tensor = model.model.graph.initializers["w1"]
+    values = tensor.const_value.numpy() + np.float32(1)
+    tensor.const_value = ir.tensor(values, name="w1")
+
+
+def test_a_result_that_differs_is_not_written(source, tmp_path):
+    model = slimmed(source)
+    spoil(model)
+    (tmp_path / "slim.onnx").write_text("what was there")
+    before = files(tmp_path)
+    with pytest.raises(VerifyError) as caught:
+        model.save(tmp_path / "slim.onnx")
+    assert "y" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert files(tmp_path) == before
+
+
+def test_a_result_that_differs_is_found_later_too(source, tmp_path):
+    model = slimmed(source)
+    good = model.save(tmp_path / "good.onnx")
+    spoil(model)
+    model.save(tmp_path / "bad.onnx", check=False)
+    assert good.passed
+    assert api.verify(model.analysis, tmp_path / "good.onnx", model.plan).passed
+    assert not api.verify(model.analysis, tmp_path / "bad.onnx", model.plan).passed
+
+
+def test_a_result_that_onnx_refuses_is_not_written(source, tmp_path):
+    model = slimmed(source)
+    model.model.graph[0].op_type = "Convolution"
+    before = files(tmp_path)
+    with pytest.raises(VerifyError, match="Convolution"):
+        model.save(tmp_path / "slim.onnx", check=False)
+    assert files(tmp_path) == before
+
+
+def test_a_file_that_is_too_large_is_not_written(source, tmp_path):
+    model = slimmed(source)
+    model.save(tmp_path / "slim.onnx")
+    size = (tmp_path / "slim.onnx").stat().st_size
+    (tmp_path / "slim.onnx").unlink()
+    before = files(tmp_path)
+    with pytest.raises(api.TooLargeError) as caught:
+        model.save(tmp_path / "slim.onnx", file_bytes=size - 3)
+    assert caught.value.args[0] == 3
+    assert files(tmp_path) == before
+    model.save(tmp_path / "slim.onnx", file_bytes=size)
+    assert (tmp_path / "slim.onnx").stat().st_size == size
+
+
+def test_places_that_cannot_be_written_are_refused_by_name(source, tmp_path):
+    model = slimmed(source)
+    before = files(tmp_path)
+    for place in (tmp_path, tmp_path / "no" / "such" / "slim.onnx", tmp_path / "source.onnx" / "slim.onnx"):
+        with pytest.raises(InputError) as caught:
+            model.save(place)
+        assert str(place.name) in str(caught.value)
+    assert files(tmp_path) == before
+
+
+# --- weights beside the file ------------------------------------------------------------------------------------------
+
+
+def test_weights_beside_the_source_stay_beside_the_result(external, source, tmp_path):
+    slimmed(external).save(tmp_path / "slim.onnx")
+    proto = onnx.load(tmp_path / "slim.onnx", load_external_data=False)
+    places = {entry.value for t in proto.graph.initializer for entry in t.external_data if entry.key == "location"}
+    assert places == {"slim.onnx.data"}
+    slimmed(source).save(tmp_path / "inside.onnx")
+    assert same_results(tmp_path / "slim.onnx", tmp_path / "inside.onnx")
+    size = save.size_on_disk(tmp_path / "slim.onnx")
+    assert size == sum((tmp_path / name).stat().st_size for name in ("slim.onnx", "slim.onnx.data"))
+
+
+def test_empty_plan_of_a_file_with_weights_beside_it_computes_the_same(external, tmp_path):
+    api.slim(api.analyze(external), Plan({}, {})).save(tmp_path / "slim.onnx")
+    (tmp_path / "weights" / "all.bin").rename(tmp_path / "weights" / "moved.bin")
+    copy = onnx.load(tmp_path / "slim.onnx")
+    assert np.array_equal(laws.run(copy, laws.feeds(copy))["y"], laws.run(ALL[NAME].build(), laws.feeds(copy))["y"])
+
+
+def test_weights_are_found_from_another_folder(external, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path / "weights")
+    analysis = api.analyze("../external.onnx")
+    api.slim(analysis, api.plan(analysis, {"macs": 0.5})).save("slim.onnx")
+    assert (tmp_path / "weights" / "slim.onnx.data").is_file()
+    onnx.checker.check_model(str(tmp_path / "weights" / "slim.onnx"), full_check=True)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_file_can_be_slimmed_in_place(source, external, tmp_path, beside):
+    """Weights are read when they are written: the source must not be gone by then."""
+    path = external if beside else source
+    slimmed(path).save(tmp_path / "elsewhere.onnx")
+    slimmed(path).save(path)
+    assert same_results(path, tmp_path / "elsewhere.onnx")
+
+
+def test_text_is_written_in_one_step_or_not_at_all(tmp_path):
+    save.write_text(tmp_path / "plan.json", "first")
+    save.write_text(tmp_path / "plan.json", "second")
+    assert files(tmp_path) == {"plan.json": b"second"}
+    with pytest.raises(InputError):
+        save.write_text(tmp_path / "no" / "plan.json", "third")
+    assert files(tmp_path) == {"plan.json": b"second"}

@@ -1,0 +1,206 @@
+"""A plan is data: it survives JSON, says what it says of every tensor, and is refused when it was tampered with."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+from onnxslim_learn import api
+from onnxslim_learn.errors import PlanError
+from onnxslim_learn.plans import Plan
+from tests import laws
+from tests.laws import ALL, PLANS, analysed, draw_removal
+
+CUT = [name for name in ALL if laws.free(analysed(name))]
+
+
+@pytest.mark.parametrize("name", CUT)
+@PLANS
+@given(st.data())
+def test_plan_survives_json_and_gives_the_same_removal(name, data):
+    analysis = analysed(name)
+    removal = draw_removal(data.draw, analysis)
+    plan = api.describe(analysis, removal, {"criterion": "none", "target": {"macs": 0.5}})
+    again = Plan.from_json(plan.to_json())
+    assert again == plan
+    assert np.array_equal(api.realize(analysis, again).gone, removal.gone)
+    assert np.array_equal(api.realize(analysis, Plan(plan.groups, plan.widths)).gone, removal.gone)
+
+
+@pytest.mark.parametrize("name", CUT)
+@PLANS
+@given(st.data())
+def test_tensors_say_what_is_kept_of_every_weight(name, data):
+    """Whoever slices the source's initializers by `tensors`, row by row where rows differ, gets the written ones."""
+    analysis = analysed(name)
+    removal = draw_removal(data.draw, analysis)
+    plan = api.describe(analysis, removal, {})
+    before = arrays_of(laws.normal(analysis))
+    for tensor, after in arrays_of(laws.written(analysis, removal)).items():
+        if tensor in analysis.coupling.values:
+            cut = plan.tensors.get(tensor, {})
+            if all(np.ndim(kept[0]) == 0 for kept in cut.values()):
+                wanted = before[tensor]
+                for axis, kept in cut.items():
+                    wanted = wanted.take(kept, axis=int(axis))
+                assert np.array_equal(after, wanted), tensor
+            assert after.shape == tuple(
+                sum(map(len, cut[str(a)]))
+                if str(a) in cut and np.ndim(cut[str(a)][0])
+                else len(cut.get(str(a), range(n)))
+                for a, n in enumerate(before[tensor].shape)
+            )
+
+
+def arrays_of(model):
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_provenance_says_source_and_costs(name, tmp_path):
+    onnx.save(ALL[name].build(), tmp_path / "net.onnx")
+    analysis = api.analyze(tmp_path / "net.onnx")
+    group = laws.free(analysis)[0]
+    removal = laws.close(analysis, laws.units(group, 1, np.random.default_rng(0)))
+    made = api.describe(analysis, removal, {"criterion": "l1"}).provenance
+    assert made["source"] == "net.onnx"
+    assert made["sha256"] == analysis.graph.digest
+    assert made["criterion"] == "l1"
+    assert made["before"] == analysis.price(analysis.whole)
+    assert made["after"] == analysis.price(removal)
+
+
+def test_plan_fits_another_file_of_the_same_model():
+    """Same names, other weights: a fine-tuned copy takes the plan of the first."""
+    model = ALL["residual"].build()
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        tensor.CopyFrom(numpy_helper.from_array(values * np.float32(0.9), tensor.name))
+    plan = api.plan(analysed("residual"), {"macs": 0.5})
+    assert api.realize(api.analyze(model), plan).gone.sum() == api.realize(analysed("residual"), plan).gone.sum()
+
+
+# --- tampering --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return api.plan(analysed("residual"), {"macs": 0.5})
+
+
+def edited(plan, **parts):
+    """Return a copy of a plan, by way of JSON, with parts of its groups, widths or tensors replaced."""
+    data = json.loads(plan.to_json())
+    for part, changes in parts.items():
+        data[part] |= changes
+    return Plan.from_json(json.dumps(data))
+
+
+def refusal(plan, name="residual"):
+    """Return why a plan is refused, which is one sentence or two on one line."""
+    with pytest.raises(PlanError) as caught:
+        api.slim(analysed(name), plan)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.endswith(".")
+    assert len(text) < 300
+    return text
+
+
+def test_unknown_group_is_refused(plan):
+    assert "w9:0" in refusal(edited(plan, groups={"w9:0": [0]}, widths={"w9:0": 8}))
+
+
+def test_width_of_another_model_is_refused(plan):
+    assert "w1:0" in refusal(edited(plan, widths={"w1:0": 13}))
+
+
+@pytest.mark.parametrize("kept", [[0, 1, 12], [-1, 0], [0, 0, 1], [10**9]])
+def test_indices_out_of_range_or_twice_are_refused(plan, kept):
+    assert "w1:0" in refusal(edited(plan, groups={"w1:0": kept}))
+
+
+def test_tensors_that_disagree_with_groups_are_refused(plan):
+    tensor, axes = next(iter(plan.tensors.items()))
+    axis, kept = next(iter(axes.items()))
+    lost = next(i for i in range(99) if i not in kept)
+    assert tensor in refusal(edited(plan, tensors={tensor: {**axes, axis: [*kept[:-1], lost]}}))
+    assert tensor in refusal(edited(plan, tensors={tensor: {**axes, "7": [0]}}))
+    assert "w9" in refusal(edited(plan, tensors={"w9": {"0": [0]}}))
+
+
+def test_a_group_edited_without_its_tensors_is_refused(plan):
+    kept = plan.groups["w1:0"]
+    assert refusal(edited(plan, groups={"w1:0": kept[:-1]})).startswith("tensor ")
+
+
+def test_an_empty_group_is_refused(plan):
+    assert refusal(Plan({"w1:0": []}, {"w1:0": 12}))
+
+
+def test_a_pinned_group_is_refused():
+    assert "output tap" in refusal(Plan({"w1:0": [0, 1]}, {"w1:0": 8}), "pinned_by_output")
+
+
+def test_heads_of_unequal_size_are_refused():
+    assert refusal(Plan({"wq:1": [*range(15)]}, {"wq:1": 16}), "attention")
+
+
+def test_a_plan_of_another_model_is_refused_with_its_name(tmp_path):
+    onnx.save(ALL["residual"].build(), tmp_path / "first.onnx")
+    foreign = api.plan(api.analyze(tmp_path / "first.onnx"), {"macs": 0.5})
+    assert "first.onnx" in refusal(foreign, "unet")
+
+
+GOOD = {"format": "onnxslim-learn plan 1", "groups": {"w1:0": [0, 1]}, "widths": {"w1:0": 12}}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        json.dumps({**GOOD, "format": "onnxslim-learn plan 2"}),
+        json.dumps({key: value for key, value in GOOD.items() if key != "format"}),
+        json.dumps({**GOOD, "groups": [["w1:0", [0]]]}),
+        json.dumps({**GOOD, "groups": {"w1:0": 3}}),
+        json.dumps({**GOOD, "groups": {"w1:0": ["0"]}}),
+        json.dumps({**GOOD, "groups": {"w1:0": [True]}}),
+        json.dumps({**GOOD, "groups": {"w1:0": [0.5]}}),
+        json.dumps({**GOOD, "widths": {}}),
+        json.dumps({**GOOD, "widths": {"w1:0": 12, "w3:0": 10}}),
+        json.dumps({**GOOD, "tensors": [0]}),
+        json.dumps({**GOOD, "provenance": "me"}),
+    ],
+)
+def test_text_that_is_no_plan_is_refused(data):
+    assert Plan.from_json(json.dumps(GOOD)).groups == GOOD["groups"]
+    with pytest.raises(PlanError) as caught:
+        Plan.from_json(data, "here.json")
+    assert str(caught.value).startswith("here.json: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("tensors", [{"w1": 5}, {"w1": {"0": 5}}, {"w1": {"zero": [0]}}, {"w1": [[0]]}])
+def test_malformed_tensors_are_refused(plan, tensors):
+    assert "w1" in refusal(edited(plan, tensors=tensors))
+
+
+def test_plan_file_round_trip(plan, tmp_path):
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    assert Plan.load(tmp_path / "plan.json") == plan
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00", b"PK\x03\x04"])
+def test_plan_file_that_cannot_be_read_is_refused(tmp_path, content):
+    path = tmp_path / "plan.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(PlanError, match=r"plan\.json"):
+        Plan.load(path)
