@@ -266,7 +266,7 @@ def _components(count: int, relations: Sequence[Relation], through: Labels | Non
 def _matrix(relations: Sequence[Relation], strong: Labels, size: int) -> Any:
     """Sparse 0/1 matrix of the related classes, without pinned atoms."""
     if not relations:
-        return sp.coo_matrix((size, size), dtype=np.int32).tocsr()
+        return sp.csr_matrix(np.zeros((size, 0), np.int32)) @ sp.csr_matrix(np.zeros((0, size), np.int32))
     a = np.concatenate([r.a for r in relations])
     b = np.concatenate([r.b for r in relations])
     use = (a > 0) & (b > 0)
