@@ -389,7 +389,8 @@ def why(analysis: Analysis, question: str) -> list[explain.Step]:
         return explain.why_coupled(analysis.coupling, first, second)
     found = [g for g in analysis.groups if g.name == first] or [g for g in analysis.groups if first in g.members]
     if not found:
-        near = difflib.get_close_matches(first, [n for g in analysis.groups for n in (g.name, *g.members)], 3, 0.4)
+        names = list(dict.fromkeys(n for g in analysis.groups for n in (g.name, *g.members)))
+        near = [n for n in names if n.rpartition(":")[0] == first] or difflib.get_close_matches(first, names, 3, 0.4)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise InputError(f"--why {question!r}: no group or parameter axis that can be decided on has that name.{hint}")
     return explain.why_pinned(analysis.coupling, found[0])

@@ -77,7 +77,7 @@ def _seconds(text: str) -> float:
 
 
 def _provider(text: str) -> str:
-    return text if text.endswith("ExecutionProvider") else f"{text.upper()}ExecutionProvider"
+    return f"{text.upper()}ExecutionProvider" if text.lower() in ("cpu", "cuda") else text
 
 
 def _model(parser: argparse.ArgumentParser) -> None:

@@ -233,28 +233,33 @@ def probe(case: Case, mode: str = "computed", most: int = 40) -> Finding:
     first, second = run(source), run(source)
     if not all(same(first[name], second[name]) for name in first):
         return Finding(skipped="draws at random")
-    finding = Finding()
     tried = list(removals(found))
+    finding = Finding(breaches=list(misfits(found, source, first)))
     for removal in tried[:: 1 + len(tried) // most]:
-        finding.removals += 1
-        finding.breaches += [f"{case.name} ({mode}): {text}" for text in breaches(removal, run, case)]
         if finding.breaches:
             break
+        finding.removals += 1
+        finding.breaches += breaches(removal, run, case)
+    finding.breaches = [f"{case.name} ({mode}): {text}" for text in finding.breaches]
     if len(case.model.graph.node) == 1:
         finding.apart, finding.pinned = precision(found, source, run)
     return finding
 
 
+def misfits(found: Coupling, source: onnx.ModelProto, results: Mapping[str, Array]) -> Iterator[str]:
+    """Yield the tensors that have another shape than their layout."""
+    values = {tensor.name: tuple(tensor.dims) for tensor in source.graph.initializer}
+    for name, shape in (values | {name: np.shape(array) for name, array in results.items()}).items():
+        if name in found.values and found.values[name].shape != shape:
+            yield f"{name} {shape} has a layout of {found.values[name].shape}"
+
+
 def breaches(removal: Removal, run: Run, case: Case) -> Iterator[str]:
-    """Yield the laws that a removal breaks."""
-    names = [name for name in case_outputs(removal) if name in removal.coupling.values]
+    """Yield the law that a removal breaks first."""
+    results = [str(value.name) for value in removal.coupling.graph.model.graph.outputs]
+    names = [name for name in results if name in removal.coupling.values]
     quiet = masked(removal)
     before = run(quiet)
-    for name in names:
-        layout = removal.coupling.values[name]
-        if before[name].shape != layout.shape:
-            yield f"{name} {before[name].shape} has a layout of {layout.shape}"
-            return
     for draw in (drawn, shifted):
         after = run(noisy(quiet, removal, draw))
         for name in names:
@@ -274,11 +279,7 @@ def breaches(removal: Removal, run: Run, case: Case) -> Iterator[str]:
         wanted = cut(before[name], layout, removal) if layout.axes else before[name]
         if not close(found[name], wanted):
             yield f"{gone_in_words(removal)}: {name} {found[name].shape} is not the masked one's cut {wanted.shape}"
-
-
-def case_outputs(removal: Removal) -> list[str]:
-    """Return the names of the model's outputs."""
-    return [str(value.name) for value in removal.coupling.graph.model.graph.outputs]
+            return
 
 
 def gone_in_words(removal: Removal) -> str:

@@ -181,7 +181,10 @@ def try_out(row: Row) -> None:
     """Probe the cases of a row."""
     for case in row.cases:
         for mode in MODES:
-            found = probe(case, mode)
+            try:
+                found = probe(case, mode)
+            except Exception as error:
+                found = Finding(breaches=[f"{case.name} ({mode}): {type(error).__name__}: {error}".splitlines()[0]])
             row.finding.removals += found.removals
             row.finding.breaches += found.breaches
             row.finding.apart += found.apart
@@ -214,20 +217,21 @@ def section(rows: Mapping[str, Row], bodies: Row) -> str:
     every = [*rows.values(), bodies]
     tests, refused = sum(row.tests for row in every), sum(row.refused for row in every)
     crashes = [text for row in every for text in row.crashes]
+    loaded, version = tests - refused - len(crashes), onnx.__version__
     known = [name for name in declared() if name in rows]
     broken = sum(len(row.finding.breaches) for row in every)
     cuts = sum(row.finding.removals for row in every)
     lines = [
         "## Operators",
         "",
-        f"{len(known)} operators have a rule. All {tests} node tests of onnx {onnx.__version__} are analysed as shipped: "
-        f"{tests - refused - len(crashes)} load, {refused} are refused in one sentence (no shapes without data, types "
+        f"{len(known)} operators have a rule. All {tests} node tests of onnx {version} are analysed as shipped: "
+        f"{loaded} load, {refused} are refused in one sentence (no shapes without data, types "
         f"that onnxruntime {ort.__version__} lacks), {len(crashes)} crash. `scripts/coverage_operators.py` wrote this.",
         "",
-        "*Probe*: of every operator with a rule, all axes of all inputs are labelled, and what the rule lets go is cut. "
-        "Other values at cut positions may move no output position that stays, not by a bit; and the operator on cut "
-        f"inputs must give the cut of the masked output. {cuts} cuts, {broken} broken. *Conservative*: axes, summed "
-        "over all cases, that the operator keeps apart and the rule pins (as a kernel of size 1 keeps space apart).",
+        "*Probe*: of every operator with a rule, all axes of all inputs are labelled, and what a rule lets go is cut: "
+        "other values at cut positions may move no output position that stays, not by a bit; and the operator on cut "
+        f"inputs must give the cut of the masked output. {cuts} cuts, {broken} broken. *Conservative*: axes, over "
+        "all cases, that the operator keeps apart and the rule pins (as a kernel of size 1 keeps space apart).",
         "",
         f"{bodies.tests} of the tests are function bodies of several nodes, analysed but not probed.",
         "",

@@ -17,10 +17,10 @@ from onnxslim_learn.graph.coupling import Removal
 from onnxslim_learn.graph.layout import over
 from onnxslim_learn.rewrite.inputs import random_inputs
 from onnxslim_learn.rewrite.mask import OPEN, mask
-from tests.examples import EXAMPLES
+from tests.examples import EXAMPLES, VARIANTS
 from tests.zoo import NETS, feeds
 
-ALL = {**NETS, **EXAMPLES}
+ALL = {**NETS, **VARIANTS, **EXAMPLES}
 
 PLANS = settings(
     max_examples=5,

@@ -405,13 +405,13 @@ class ManyToMany(nn.Module):
         self.image, self.vector = nn.Sequential(conv_bn(3, 24), conv_bn(24, 32)), nn.Linear(8, 32)
         self.embed = nn.Embedding(50, 32)
         self.mix = nn.Linear(96, 40)
-        self.map, self.code, self.scores = nn.Conv2d(32, 2, 1), nn.Linear(40, 16), nn.Linear(40, 5)
+        self.map, self.latent, self.scores = nn.Conv2d(32, 2, 1), nn.Linear(40, 16), nn.Linear(40, 5)
 
     def forward(self, image: Tensor, vector: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         maps, side = self.image(image), F.relu(self.vector(vector))
         gated = maps * side[:, :, None, None].sigmoid()
         mixed = F.relu(self.mix(torch.cat((gated.mean((2, 3)), side, self.embed(tokens).mean(1)), 1)))
-        return self.map(gated), self.code(mixed), self.scores(mixed)
+        return self.map(gated), self.latent(mixed), self.scores(mixed)
 
 
 class CausalConvolutions(nn.Module):
@@ -493,7 +493,7 @@ ODDITIES: dict[str, Network] = {
     "selective kernel": Network(SelectiveKernel, image),
     "split attention": Network(SplitAttention, image),
     "siamese": Network(Siamese, pair),
-    "several inputs and outputs": Network(ManyToMany, mixed, ("map", "code", "scores")),
+    "several inputs and outputs": Network(ManyToMany, mixed, ("map", "latent", "scores")),
     "temporal convolutions (1-D)": Network(CausalConvolutions, tensor(4, 40)),
     "3-D convolutions": Network(Volumes, tensor(1, 8, 16, 16)),
 }

@@ -120,7 +120,7 @@ def run(prepared, tmp_path, monkeypatch, capsys):
 
 def contents():
     """What lies in the current folder: path -> bytes."""
-    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(Path.cwd().rglob("*"))}
+    return {str(path): path.read_bytes() if path.is_file() else None for path in Path().rglob("*")}
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_a_refusal_is_one_sentence_and_changes_nothing(run, arguments, code, wor
     assert (found, out) == (code, "")
     (sentence,) = err.splitlines()
     assert sentence.startswith("onnxslim-learn: ")
-    assert sentence.endswith(".")
+    assert sentence[-1] in ".?"
     assert [word for word in words.split() if word not in sentence] == [], sentence
     assert contents() == before
 
@@ -366,17 +366,17 @@ def test_results_go_to_standard_output_alone(run, arguments, code, phrases):
 
 
 def test_names_with_brackets_and_long_names_stay_whole(run):
-    model, long = onnx.load("chain.onnx"), "layer/" * 50
-    for node in model.graph.node:
-        node.input[:] = [f"{long}[b]{name}[/i]" if name in ("w1", "w2") else name for name in node.input]
+    model, stem = onnx.load("chain.onnx"), f"{'layer/' * 50}[/b][red]"
     for tensor in model.graph.initializer:
-        if tensor.name in ("w1", "w2"):
-            tensor.name = f"{long}[b]{tensor.name}[/i]"
-    onnx.save(model, "[red]new[/b].onnx".replace("/", ""))
-    _, out, _ = run(f"analyze [red]new[b].onnx --why {long}[b]w2[/i]:0")
-    assert "[red]new[b].onnx: 4 nodes" in out
-    assert f"{long}[b]w1[/i]:0" in out
-    assert f"Why {long}[b]w2[/i]:0" in out
+        tensor.name = stem + tensor.name
+    for node in model.graph.node:
+        node.input[1:] = [stem + name for name in node.input[1:]]
+    onnx.save(model, "[red]new.onnx")
+    _, out, _ = run(f"analyze [red]new.onnx --why {stem}w2:0")
+    lines = out.splitlines()
+    assert lines[0].startswith("[red]new.onnx: 4 nodes")
+    assert f"Why {stem}w2:0" in lines
+    assert any(f"{stem}w1:0" in line and f"{stem}b1:0" in line for line in lines), "a row is one line"
 
 
 JSON = [

@@ -48,7 +48,7 @@ def test_tensors_say_what_is_kept_of_every_weight(name, data):
 def sliced(array, axes):
     """Slice an array by what a plan lists of it; an axis that is listed row by row has its rows along axis 0."""
     rows = {int(axis): kept for axis, kept in axes.items() if np.ndim(kept[0])}
-    first = axes.get("0", range(len(array)))
+    first = axes.get("0", range(len(array) if array.ndim else 0))
     if rows:
         parts = []
         for i in first:
@@ -57,8 +57,8 @@ def sliced(array, axes):
                 part = part.take(kept[i * len(kept) // len(array)], axis=axis - 1)
             parts.append(part)
         array = np.stack(parts)
-    else:
-        array = array.take(first, axis=0) if array.ndim else array
+    elif array.ndim:
+        array = array.take(first, axis=0)
     for axis, kept in axes.items():
         if int(axis) not in (0, *rows):
             array = array.take(kept, axis=int(axis))

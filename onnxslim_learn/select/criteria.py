@@ -46,7 +46,7 @@ def slices(coupling: Coupling, *, least_rank: int = 1) -> Iterator[Slices]:
     inputs = _summed_axes(coupling)
     for name, value in parameters(coupling).items():
         layout = coupling.values.get(name)
-        if layout is None or not value.const_value.dtype.is_floating_point() or len(layout.axes) < least_rank:
+        if layout is None or len(layout.axes) < least_rank:
             continue
         if not any(d.labels is not None for d in layout.digits.values()):
             continue
@@ -175,7 +175,11 @@ def energy(coupling: Coupling, groups: Sequence[Group]) -> Array:
             variance = _through(source, mean[classes], deviation[classes])
             sums.add(labels, variance * squares)
     fallback = magnitude(2)(coupling, groups) ** 2
-    return np.where(sums.count > 0, sums.total, fallback)
+    found: Array = np.where(sums.count > 0, sums.total, fallback)
+    for group in groups:
+        if not found[group.units].any():  # no consumer's weights in reach
+            found[group.units] = fallback[group.units]
+    return found
 
 
 def _moments(coupling: Coupling) -> tuple[Array, Array]:

@@ -139,6 +139,10 @@ def test_energy_does_not_count_a_unit_that_is_constant():
 # --- laws -------------------------------------------------------------------------------------------------------------
 
 
+# How often a key head is repeated: its units are the repeats, each of which crosses all key heads.
+ALIKE = {"grouped_query": {"wq:1/2'"}}
+
+
 @pytest.mark.parametrize("criterion", criteria.CRITERIA)
 @pytest.mark.parametrize("name", FREE)
 def test_units_are_told_apart(name, criterion):
@@ -148,6 +152,8 @@ def test_units_are_told_apart(name, criterion):
     assert np.isfinite(scores).all()
     assert scores.shape == (analysis.coupling.columns,)
     for group in laws.free(analysis):
+        if group.name in ALIKE.get(name, ()):
+            continue
         two_alike = criterion == "fpgm" and group.width == 2  # as far from each other
         assert two_alike or np.ptp(scores[group.units]) > EXACT * np.abs(scores[group.units]).max(), group.name
 

@@ -1,0 +1,47 @@
+"""The architectures whose coverage is measured: name, library, and how each is built small and randomly initialised.
+
+Widths are those of the smallest published variant where it is light, else reduced; images are as small as the strides
+allow. Needs torch, torchvision, timm, transformers, segmentation-models-pytorch, ultralytics and diffusers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from scripts.architectures import hugging, vision
+from tests.exports import Network
+from tests.oddities import ODDITIES
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One architecture.
+
+    Attributes:
+        library: Where it comes from.
+        network: How it is built and fed.
+    """
+
+    library: str
+    network: Network
+
+
+SOURCES: dict[str, Callable[[], Iterator[tuple[str, Network]]]] = {
+    "hand-written": lambda: iter(ODDITIES.items()),
+    "torchvision": vision.torchvision_nets,
+    "timm": vision.timm_nets,
+    "transformers": hugging.transformers_nets,
+    "segmentation-models-pytorch": vision.smp_nets,
+    "ultralytics": vision.yolo_nets,
+    "diffusers": vision.diffusers_nets,
+}
+
+
+def catalogue() -> dict[str, Architecture]:
+    """All architectures by name; the library is part of the name where two have the same."""
+    found: dict[str, Architecture] = {}
+    for library, nets in SOURCES.items():
+        for name, network in nets():
+            found[f"{name} ({library})" if name in found else name] = Architecture(library, network)
+    return found
