@@ -255,6 +255,9 @@ def verify(options: argparse.Namespace) -> int:
     def show(out: Any, result: dict[str, Any]) -> None:
         verdict = "computes" if found.passed else "does NOT compute"
         out.print(f"{options.slimmed} {verdict} what {options.original} computes under the plan's mask.")
+        if not found.passed:
+            out.print(f"{found.complaint[:1].upper()}{found.complaint[1:]}.")
+            return
         out.print(
             f"Largest difference {found.max_abs_diff:.2e}, {found.max_rel_diff:.1e} of the output's magnitude"
             f" (allowed {found.tolerance:.0e}), on {found.runs} inputs."

@@ -47,7 +47,7 @@ def _trained(site: Site, rank: int) -> Iterable[int]:
 
 ELEMENTWISE = """
     Abs Acos Acosh Add And Asin Asinh Atan Atanh Bernoulli BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor
-    Cast CastLike Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish
+    Cast Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish
     Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or Pow PRelu Reciprocal Relu
     Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor
 """.split()  # noqa: SIM905
@@ -59,7 +59,7 @@ FRESH = """
 
 TABLE: dict[str, Rule] = {
     **dict.fromkeys(ELEMENTWISE, f.elementwise),
-    "Dropout": f.first_input,
+    **dict.fromkeys(["CastLike", "Dropout"], f.first_input),
     "BatchNormalization": f.per_channel(normalised=_trained, affine=True),
     "InstanceNormalization": f.per_channel(normalised=lambda site, rank: range(2, rank), affine=True),
     "GroupNormalization": x.group_norm,
