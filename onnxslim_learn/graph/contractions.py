@@ -147,6 +147,7 @@ def convolution(
         out = site.out_shape()
         value = layout.regroup(site.ledger, joined.output(site.ledger, "ngo"), (out[0], groups * outer))
         site.yields(Value((*value.axes, *site.ledger.free(out[2:]).axes)))
+        site.records.summed.setdefault(str(site.name(weight)), set()).add(0 if transposed else 1)
         if inner > 1 or groups == 1:
             site.contract(data, [1], zero, None if zero is not None or site.node.domain else (bias, 1))
         if groups > 1:

@@ -103,6 +103,7 @@ class Records:
         delicate: Axes that are normalised over, where these may be cut.
         terms: Multiply-accumulates.
         patches: How nodes follow a plan.
+        summed: Convolution weight -> its axes that are summed over.
         elementwise: Indices of nodes that work element by element, with broadcasting.
         joins: Indices of nodes that put parts end to end.
         indices: Name of a value used as index -> size of the axis it points into.
@@ -114,6 +115,7 @@ class Records:
     delicate: list[Delicate] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
     patches: list[Patch] = field(default_factory=list)
+    summed: dict[str, set[int]] = field(default_factory=dict)
     elementwise: set[int] = field(default_factory=set)
     joins: set[int] = field(default_factory=set)
     indices: dict[str, int] = field(default_factory=dict)

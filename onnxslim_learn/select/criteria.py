@@ -69,7 +69,7 @@ def _front(array: Array, layout: Value, digit: Digit) -> Array:
 
 def _summed_axes(coupling: Coupling) -> dict[str, set[int]]:
     """Parameter -> axes that a contraction sums over."""
-    found: dict[str, set[int]] = {}
+    found = {name: set(axes) for name, axes in coupling.records.summed.items()}
     nodes = coupling.graph.nodes
     for record in coupling.records.contractions:
         source = nodes[record.node].inputs[record.slot]

@@ -181,6 +181,20 @@ def test_every_axis_on_the_way_loses_what_both_ends_lose(name):
                 assert any(loses(removal, *parts(axis)) for removal in removals), (first, second, axis)
 
 
+@pytest.mark.parametrize("name", NETS)
+def test_axes_are_joined_only_by_a_node_that_touches_both_and_a_unit_that_both_carry(name):
+    coupling = analysed(name).coupling
+    nodes = by_name(analysed(name))
+    for (one, i), (other, k), tie in explain.axes_of(coupling, np.ones(coupling.size, bool)).edges(data=True):
+        assert {one, other} <= touched(nodes[tie["node"]])
+        assert columns_of(coupling, one, i) & columns_of(coupling, other, k), (one, i, other, k)
+
+
+def columns_of(coupling, tensor, position):
+    labelled = [digit.labels for digit in coupling.values[tensor].axes[position] if digit.labels is not None]
+    return {int(coupling.column[coupling.strong[atom]]) for atoms in labelled for atom in atoms.reshape(-1) if atom > 0}
+
+
 def loses(removal, tensor, position):
     labelled = [digit for digit in removal.coupling.values[tensor].axes[position] if digit.labels is not None]
     return any(not removal.kept(digit).all() for digit in labelled)
