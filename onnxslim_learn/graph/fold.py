@@ -116,5 +116,5 @@ def _replace(graph: ir.Graph, value: ir.Value, array: np.ndarray[Any, Any]) -> N
     """Let an initializer of the same name take the place of a computed value."""
     name = str(value.name)
     value.name = f"{name}~computed"
-    fresh = _constant(graph, name, np.ascontiguousarray(array))
+    fresh = _constant(graph, name, np.array(array, order="C"))
     ir.convenience.replace_all_uses_with(value, fresh)
