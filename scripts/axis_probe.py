@@ -221,8 +221,8 @@ def stays(removal: Removal, name: str) -> Array:
 
 def probe(case: Case, mode: str = "computed", most: int = 40) -> Finding:
     """Hold the rules of a model's operators against what they do, in about ``most`` cuts."""
-    if any(np.size(given) == 0 for given in case.feeds.values() if isinstance(given, np.ndarray)):
-        return Finding(skipped="an input is empty")
+    if any(np.size(a) == 0 or a.dtype.kind in "OSU" for a in case.feeds.values() if isinstance(a, np.ndarray)):
+        return Finding(skipped="an input is empty or of strings")
     try:
         graph = load(embedded(case, mode))
         found = inside(graph)

@@ -17,7 +17,7 @@ Every architecture of ``scripts/architectures`` is built small, randomly initial
   that would go on top of the largest cut if all groups pinned for it went too, but for one unit each.
 
     python -m scripts.coverage_architectures                      # what is not in docs/coverage_architectures.json yet
-    python -m scripts.coverage_architectures --fresh NAME ...     # these again ("failed": all that did not succeed)
+    python -m scripts.coverage_architectures --fresh NAME ...     # these again (or "failed", or "all")
     python -m scripts.coverage_architectures --render             # the document only
 
 Files that fail are kept in ``WORK/fail``, all others are deleted. Needs the libraries of ``scripts/architectures``.
@@ -256,7 +256,7 @@ def main() -> None:
         again = {
             n
             for n, row in rows.items()
-            if n[0] in options.fresh or ("failed" in options.fresh and row["status"] != "ok")
+            if n[0] in options.fresh or "all" in options.fresh or ("failed" in options.fresh and row["status"] != "ok")
         }
         wanted = [pair for pair in order(nets) if pair in again or (pair not in rows and not options.fresh)]
         wanted = [pair for pair in wanted if not options.only or pair[0] in options.only]

@@ -183,6 +183,8 @@ def compare(found: api.Analysis, removal: Removal, path: Path) -> Row:
     row["cut"] = round(1 - wanted["params"] / max(found.price(found.whole)["params"], 1), 4)
     chaotic = check.noise is not None and check.noise > checking.WORST / checking.AMPLIFIED
     row["status"] = "ok" if check.passed else "chaotic" if chaotic else "wrong result"
-    if check.passed and priced != wanted:
+    if not check.passed:
+        row["error"] = check.complaint
+    elif priced != wanted:
         row |= {"status": "wrong price", "error": f"predicted {wanted}, found {priced}"}
     return row

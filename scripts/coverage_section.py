@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,8 @@ def render(rows: Sequence[Row]) -> str:
         "## Architectures\n",
         f"{len(names)} architectures in {len(files)} files by the two exporters of PyTorch ({_versions()}),",
         "built small with random weights by `scripts/coverage_architectures.py`; its docstring defines the columns.\n",
-        f"- {len(files) - len(bad)} of {len(files)} files are analysed, cut and checked without fault.",
+        f"- {sum(row['status'] == 'ok' for row in files)} of {len(files)} files are analysed, cut and checked without",
+        f"  fault (in {sum(row['cuttable'] == 0 for row in measured)} nothing can be cut).",
         "  After a random cut of about 30 % of every group the slimmed model is within",
         f"  {EXACT:.0e} of the masked one in {exact} of {len(cut)} files.",
         f"- Median share of the parameters that can go: {_percent(float(np.median(shares or [0])))};",
@@ -46,7 +48,7 @@ def render(rows: Sequence[Row]) -> str:
         ("Operators without a rule", _unknown(measured)),
         (f"Above {EXACT:.0e}, where the net itself amplifies rounding", _amplified(files)),
         ("Faults", [f"- {who(row)}: {row['status']}. {row.get('error', '')}".rstrip() for row in bad]),
-        ("Not exported", _unexported(unable)),
+        ("Not exported, or not runnable in onnxruntime", _unexported(unable)),
     ):
         if lines:
             parts += ["", f"### {title}\n", *lines]
@@ -66,13 +68,17 @@ def _percent(share: float) -> str:
 
 def who(row: Row) -> str:
     """A row in words."""
-    return f"{row['architecture']} ({row['library']}, {row['exporter']})"
+    return f"{_name(row)} ({row['library']}, {row['exporter']})"
+
+
+def _name(row: Row) -> str:
+    return str(row["architecture"]).removesuffix(f" ({row['library']})")
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
     nets: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
-        nets.setdefault((row["library"], row["architecture"]), {})[row["exporter"]] = row
+        nets.setdefault((row["library"], _name(row)), {})[row["exporter"]] = row
     lines = []
     for (library, name), by in sorted(nets.items(), key=lambda pair: (pair[0][0], pair[0][1].lower())):
         if not any("share" in row for row in by.values()):
@@ -102,7 +108,7 @@ def _unknown(measured: Sequence[Row]) -> list[str]:
     where: dict[str, list[str]] = {}
     for row in measured:
         for op_type in row["unknown"]:
-            where.setdefault(op_type, []).append(row["architecture"])
+            where.setdefault(op_type, []).append(_name(row))
     return [f"- {op_type}: {', '.join(dict.fromkeys(names))}" for op_type, names in sorted(where.items())]
 
 
@@ -114,5 +120,10 @@ def _amplified(files: Sequence[Row]) -> list[str]:
     ]
 
 
+def _brief(error: str) -> str:
+    """The first sentence of a message."""
+    return re.split(r"(?<=[a-z])[.] ", re.sub(r"^\w+: ", "", error))[0][:120]
+
+
 def _unexported(unable: Sequence[Row]) -> list[str]:
-    return [f"- {who(row)}: {row.get('error', row['status'])[:160]}" for row in unable]
+    return [f"- {who(row)}: {_brief(row.get('error', row['status']))}" for row in unable]

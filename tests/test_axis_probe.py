@@ -46,6 +46,14 @@ def test_axes_are_true(operator):
     assert [text for found in findings for text in found.breaches] == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("operator", PROBED)
+def test_axes_are_true_in_every_case(operator):
+    row = coverage.Row(cases=[*cases(operator), *coverage.net_cases(operator)])
+    coverage.try_out(row)
+    assert row.finding.breaches == []
+
+
 @pytest.mark.parametrize("operator", coverage.UNPROMISED)
 def test_operator_that_promises_nothing_is_declared_and_pins(operator):
     assert coverage.is_declared(operator)

@@ -187,7 +187,7 @@ def _backbone(name: str, options: dict[str, Any]) -> dict[str, Any]:
         kind, common["out_features"] = transformers.RTDetrResNetConfig, ["stage2", "stage3", "stage4"]
         options = {k: v for k, v in options.items() if k not in _SMALL}
         common["layer_type"] = "bottleneck"
-        options["encoder_in_channels"] = [48, 64, 96]
+        options |= {"encoder_in_channels": [48, 64, 96], "decoder_in_channels": [64, 64, 64]}
     else:
         many = name.startswith("Deformable")
         kind, common["out_features"] = transformers.ResNetConfig, ["stage2", "stage3", "stage4"][0 if many else 2 :]

@@ -43,10 +43,6 @@ def torchvision_nets() -> Iterator[tuple[str, Network]]:
     yield "r2plus1d_18", Network(partial(tv.video.r2plus1d_18, weights=None), _clips)
     for name in ("ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn", "fcos_resnet50_fpn"):
         yield f"{name} (heads)", vision(partial(_Heads, name), 96)
-    yield (
-        "fasterrcnn_mobilenet_v3_large_320_fpn",
-        vision(partial(_Detector, "fasterrcnn_mobilenet_v3_large_320_fpn"), 96),
-    )
 
 
 def _clips(batch: int) -> Inputs:
@@ -65,18 +61,6 @@ class _Heads(nn.Module):
         return self.head(list(self.backbone(x).values()))
 
 
-class _Detector(nn.Module):
-    """A whole torchvision detector on one image of its batch."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        sizes = {"min_size": 96, "max_size": 96, "rpn_post_nms_top_n_test": 20, "box_detections_per_img": 10}
-        self.net = getattr(_torchvision().detection, name)(weights=None, weights_backbone=None, **sizes)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.net(list(x))
-
-
 # --- timm -------------------------------------------------------------------------------------------------------------
 
 _TIMM = """
@@ -93,7 +77,7 @@ hgnet_tiny hgnetv2_b0 convnext_atto convnext_zepto_rms convnextv2_atto inception
 poolformerv2_s12 caformer_s18 convformer_s18 fastvit_t8 repvit_m0_9 efficientvit_b0 mambaout_femto starnet_s1
 fasternet_t0 shvit_s1 efficientvim_m1 gcresnext26ts edgenext_xx_small mobilevit_xxs mobilevitv2_050 pvt_v2_b0
 davit_tiny visformer_tiny nextvit_small lowformer_b0 focalnet_tiny_srf swiftformer_xs eca_botnext26ts_256
-vit_tiny_r_s16_p8_224 nasnetalarge sequencer2d_s convmixer_768_32 tresnet_m efficientvit_m0 efficientformer_l1
+vit_tiny_r_s16_p8_224 sequencer2d_s convmixer_768_32 tresnet_m efficientvit_m0 efficientformer_l1
 efficientformerv2_s0 twins_pcpvt_small twins_svt_small xcit_nano_12_p16_224 mixer_s32_224 resmlp_12_224 gmlp_ti16_224
 gmixer_12_224 beit_base_patch16_224 tiny_vit_5m_224 hiera_tiny_224 swin_tiny_patch4_window7_224
 swinv2_tiny_window8_256 swinv2_cr_tiny_224 maxvit_pico_rw_256 maxxvitv2_nano_rw_256 coatnet_nano_rw_224 levit_128s
@@ -104,25 +88,24 @@ deit3_small_patch16_224 cait_xxs24_224 eva02_tiny_patch14_224 samvit_base_patch1
 lambda_resnet26t botnet26t_256 inception_v3 inception_v4 inception_resnet_v2 iformer_t
 """
 _SIDE = {
-    "inception_v3": 96, "inception_v4": 96, "inception_resnet_v2": 128, "nasnetalarge": 96, "halonet26t": 128,
-    "efficientformer_l1": 64, "vit_small_patch14_dinov2": 56, "eva02_tiny_patch14_224": 56, "nest_tiny": 64,
-    "legacy_xception": 96, "crossvit_9_240": 240, "convit_tiny": 64, "visformer_tiny": 64,
-    "swin_tiny_patch4_window7_224": 64, "lambda_resnet26t": 128, "shvit_s1": 128, "coat_lite_tiny": 64,
-    "maxvit_pico_rw_256": 64, "maxxvitv2_nano_rw_256": 64, "coatnet_nano_rw_224": 64, "mvitv2_tiny": 64,
+    "inception_v3": 96, "inception_v4": 96, "inception_resnet_v2": 128, "halonet26t": 256,
+    "vit_small_patch14_dinov2": 56, "eva02_tiny_patch14_224": 56,
+    "legacy_xception": 96, "crossvit_9_240": 240, "gcvit_xxtiny": 224, "tiny_vit_5m_224": 224,
+    "lambda_resnet26t": 128, "shvit_s1": 128,
 }  # fmt: skip
 _SIZED = (
     "vit_ deit efficientvit_m0 efficientformer_l1 efficientformerv2 mixer_ resmlp gmlp gmixer beit swin coatnet max "
-    "levit crossvit convit coat_ mvitv2 nest pit volo cait eva02 sam vitamin visformer xcit twins tiny_vit botnet "
+    "levit crossvit convit coat_ mvitv2 nest pit volo cait eva02 sam vitamin visformer xcit twins botnet "
     "eca_botnext hiera"
 )  # names that begin so are told the size of the image
 _WITH: dict[str, dict[str, Any]] = {
+    "tiny_vit_5m_224": {"num_classes": 1000},
     "beit_base_patch16_224": {"depth": 2, "embed_dim": 128, "num_heads": 4},
     "samvit_base_patch16": {"depth": 3, "embed_dim": 96, "num_heads": 4, "global_attn_indexes": (1,)},
     "vit_small_patch14_dinov2": {"depth": 3}, "vit_small_patch16_dinov3": {"depth": 3},
     "vit_relpos_small_patch16_224": {"depth": 3}, "deit3_small_patch16_224": {"depth": 3},
     "swin_tiny_patch4_window7_224": {"window_size": 2}, "swinv2_tiny_window8_256": {"window_size": 2},
     "swinv2_cr_tiny_224": {"window_size": 2}, "cait_xxs24_224": {"depth": 3}, "convmixer_768_32": {"depth": 4},
-    "nasnetalarge": {"num_conv_filters": 12, "stem_size": 24, "num_features": 288},
 }  # fmt: skip
 
 
