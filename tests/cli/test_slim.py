@@ -1,0 +1,172 @@
+"""The command slim: targets, places for results, options, and what it says of the files."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from onnxslim_learn import api
+from onnxslim_learn.rewrite import save
+from tests.cli.folder import BRIEF, HALF, SLIM, TO, strict
+
+REFUSALS = [
+    # arguments, exit code, words in the sentence
+    # models
+    (f"slim random.onnx -o new.onnx {HALF}", 1, "new.onnx: output y random not verified Nothing was written"),
+    # results
+    (f"slim residual.onnx {HALF} -o nowhere/new.onnx", 2, "-o nowhere/new.onnx: folder"),
+    (f"slim residual.onnx {HALF} -o text.onnx/new.onnx", 2, "-o text.onnx/new.onnx: no folder"),
+    (f"slim residual.onnx {HALF} -o folder", 2, "-o folder: is a folder"),
+    (f"slim residual.onnx {HALF} -o ''", 2, "-o '' no file name"),
+    (f"slim residual.onnx {HALF} -o -", 2, "-o '-' no file name"),
+    (f"slim residual.onnx {HALF} -o {'n' * 300}", 2, "-o nnn file name"),
+    (f"slim residual.onnx {HALF} -o pipe", 2, "-o pipe: no regular file"),
+    (f"slim residual.onnx {HALF} -o residual.onnx", 2, "-o residual.onnx: is read"),
+    (f"slim residual.onnx {HALF} -o folder/../residual.onnx", 2, "-o is read"),
+    (f"slim external.onnx {HALF} -o external.bin", 2, "external.bin"),
+    (f"slim external.onnx {HALF} -o new.onnx --plan-out external.bin", 2, "--plan-out external.bin:"),
+    (f"slim external.onnx {HALF} -o new.onnx --json new.onnx.data", 2, "--json new.onnx.data:"),
+    (f"{SLIM} --plan-out residual.onnx", 2, "--plan-out residual.onnx: is read"),
+    (f"{SLIM} --plan-out new.onnx", 2, "--plan-out new.onnx: is written by -o"),
+    (f"{SLIM} --plan-out both.json --json both.json", 2, "--json both.json: is written by --plan-out"),
+    (f"{SLIM} --plan-out nowhere/plan.json", 2, "--plan-out nowhere/plan.json: folder"),
+    (f"{SLIM} --json folder", 2, "--json folder: is a folder"),
+    # targets
+    *((f"{TO} {text}", 2, f"--target {text}: macs=0.5") for text in ("macs", "=1", "flops=1", "MACS=1", "macs:1")),
+    *((f"{TO} macs={text}", 2, f"macs={text} no number") for text in ("", "half", "0.5x", "k", "%")),
+    *((f"{TO} macs={text}", 2, f"macs={text}: positive") for text in ("0", "-1", "nan", "inf", "1e999")),
+    (f"{TO} macs=150%", 2, "macs=150%: 100"),
+    (f"{TO} macs=0.5,params=0.5", 2, "--target Repeat"),
+    (f"{TO} macs=0.5 --target macs=0.4", 2, "macs=0.4: twice"),
+    (f"{TO} latency=4ms", 2, "latency=4ms:"),
+    (f"{TO} macs=1e-9", 1, "macs=1e-09 cannot be reached best 8704"),
+    (f"{TO} macs=1.5", 1, "macs=1.5 absolute best 8704"),
+    (f"{TO} macs=0.5 --target params=1e-4", 1, "params=0.0001 best 84"),
+    (f"{TO} bytes=100", 1, "bytes=100 best"),
+    # how to choose
+    (f"{SLIM} --criterion taste", 2, "--criterion taste: energy lamp"),
+    (f"{SLIM} --protect nothing", 2, "--protect nothing: no group"),
+    (f"{SLIM} --protect [", 2, "--protect [: regular expression"),
+    (f"{SLIM} --protect .", 1, "macs=0.5 cannot be reached best 438272"),
+    *((f"{SLIM} --multiple {text}", 2, f"--multiple positive {text}") for text in ("0", "-8", "1.5", "many")),
+    (f"{SLIM} --multiple 1000", 1, "macs=0.5 cannot be reached best 438272"),
+    # input shapes
+    *((f"{SLIM} --input {text}", 2, f"--input {text}: NAME:1x3x224x224") for text in ("2x3x8x8", "x:", "x:axb")),
+    *((f"{SLIM} --input x{text}", 2, f"--input x{text}: positive") for text in (":0x3x8x8", ":-1x3", ":²x3", "=2x3")),
+    (f"{SLIM} --input y:2x3x8x8", 2, "--input y: no such input x"),
+    (f"{SLIM} --input x:1x3x8x8", 2, "--input x: [2,3,8,8] 1x3x8x8"),
+    (f"{SLIM} --input x:2x3x8", 2, "--input x: [2,3,8,8] 2x3x8"),
+    # the runtime
+    (f"{SLIM} --provider Abacus", 2, "--provider Abacus"),  # before the work, not after it
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), REFUSALS)
+def test_refusals(refused, arguments, code, words):
+    refused(arguments, code, words)
+
+
+TABLES = [
+    # arguments, exit code, phrases on standard output
+    (
+        f"slim residual.onnx -o new.onnx --target macs=0.5 --seconds {BRIEF}",
+        0,
+        ["latency", "ms", "Verified on 2 inputs"],
+    ),
+    (f"{SLIM} --plan-out new.json", 0, ["MACs", "438 k", "Verified on 2 inputs"]),
+    (f"slim external.onnx -o new.onnx {HALF}", 0, ["Verified on 2 inputs"]),
+    (f"slim chain.onnx -o new.onnx {HALF}", 0, ["Verified on 2 inputs"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "phrases"), TABLES)
+def test_results_go_to_standard_output_alone(shown, arguments, code, phrases):
+    shown(arguments, code, phrases)
+
+
+JSON = [
+    # arguments without --json, exit code, keys
+    (SLIM, 0, "model output inputs before after latency_ratio verify groups pinned unknown_operators"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "keys"), JSON)
+def test_json_is_all_of_standard_output_or_a_file_beside_the_tables(machine_read, arguments, code, keys):
+    machine_read(arguments, code, keys)
+
+
+def test_what_slim_reports_is_true_of_the_files(run):
+    _, out, _ = run(f"{SLIM} --json - --plan-out new.json")
+    told = strict(out)
+    for side, file in (("before", "residual.onnx"), ("after", "new.onnx")):
+        again = api.analyze(file)
+        price = again.price(again.whole)
+        assert {key: told[side][key] for key in ("macs", "params")} == {key: price[key] for key in ("macs", "params")}
+        assert told[side]["weight_bytes"] == price["bytes"]
+        assert told[side]["bytes"] == Path(file).stat().st_size
+    assert told["after"]["macs"] <= 0.5 * told["before"]["macs"]
+    assert told["verify"]["passed"] is True
+    kept = json.loads(Path("new.json").read_text())["groups"]
+    assert {g["name"]: g["kept"] for g in told["groups"]} == {name: len(units) for name, units in kept.items()}
+
+
+TARGETS = [
+    # targets, what holds then of the residual net's 438272 MACs, 3541 parameters and 14986 bytes
+    ("macs=0.5", {"macs": 219136}),
+    ("macs=50%", {"macs": 219136}),
+    ("macs=100k", {"macs": 100_000}),
+    ("params=0.1M", {"params": 3541}),
+    ("params=1e3", {"params": 1000}),
+    ("bytes=0.5", {"bytes": 7493}),
+    ("bytes=5K", {"bytes": 5000}),
+    ("macs=0.9 --target params=0.4 --target bytes=0.8", {"macs": 394444, "params": 1416, "bytes": 11988}),
+]
+
+
+@pytest.mark.parametrize(("targets", "bounds"), TARGETS)
+def test_targets_are_met_from_below(run, targets, bounds):
+    code, out, _ = run(f"{TO} {targets} --json -")
+    assert code == 0
+    after = strict(out)["after"]
+    assert all(after[cost] <= bound for cost, bound in bounds.items()), after
+
+
+@pytest.mark.parametrize("target", ["macs=1", "macs=100%", "params=1G", "bytes=1"])
+def test_a_target_already_met_gives_a_copy_and_says_so(run, target):
+    code, _, err = run(f"{TO} {target}")
+    assert code == 0
+    assert "nothing had to be cut" in err
+    assert Path("new.onnx").read_bytes() == Path("residual.onnx").read_bytes()
+
+
+def test_protected_groups_and_multiples_are_kept(run):
+    _, out, _ = run(f"{TO} macs=0.8 --protect w1 --multiple 4 --json -")
+    kept = {group["name"]: group["kept"] for group in strict(out)["groups"]}
+    assert kept["w1:0"] == 12
+    assert all(count % 4 == 0 or count == 10 for count in kept.values())  # w3:0 may stay whole
+
+
+def test_the_latency_told_is_the_ratio_of_pairs(run):
+    line = f"slim residual.onnx -o new.onnx --target macs=0.5 --seconds {BRIEF} --json new.json"
+    _, out, _ = run(line)
+    middle, low, high = strict(Path("new.json").read_text())["latency_ratio"]
+    assert low <= middle <= high
+    assert f"{middle:.3f} ({low:.3f} to {high:.3f})" in out
+
+
+def test_the_source_may_keep_its_weights_elsewhere(run):
+    code, out, _ = run(f"slim external.onnx -o folder/new.onnx {HALF} --json -")
+    assert code == 0
+    assert Path("folder/new.onnx.data").stat().st_size < Path("external.bin").stat().st_size
+    told, files = strict(out)["after"]["bytes"], save.files(Path("folder/new.onnx"))
+    assert told == sum(file.stat().st_size for file in files)
+    shutil.move("folder", "moved")
+    assert run(f"profile external.onnx moved/new.onnx --seconds {BRIEF}")[0] == 0
+
+
+def test_a_link_to_the_result_is_followed(run):
+    Path("link.onnx").symlink_to("folder/new.onnx")
+    assert run(f"slim residual.onnx -o link.onnx {HALF}")[0] == 0
+    assert Path("link.onnx").is_symlink()
+    assert api.analyze("folder/new.onnx").groups

@@ -1,0 +1,127 @@
+"""What holds of every command: usage, refused options, interrupts and defects, pipes."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from onnxslim_learn import api, cli
+from onnxslim_learn.report import data
+from onnxslim_learn.rewrite import verify as checking
+from tests.cli.folder import HALF, SLIM, contents, strict
+
+REFUSALS = [
+    # arguments, exit code, words in the sentence
+    # usage
+    ("nothing", 2, "nothing analyze slim --help"),
+    ("--nothing", 2, "--nothing"),
+    ("analyze", 2, "MODEL analyze --help"),
+    ("slim residual.onnx", 2, "--output --target"),
+    (f"{SLIM} --prot w1", 2, "--prot"),  # an abbreviation might change its meaning
+    ("verify residual.onnx slim.onnx", 2, "--plan"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), REFUSALS)
+def test_refusals(refused, arguments, code, words):
+    refused(arguments, code, words)
+
+
+def without_rights(path):
+    """Take the rights away; skip where that changes nothing, as for root."""
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may do everything")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("residual.onnx", "analyze residual.onnx"),
+        ("slim.json", "apply residual.onnx slim.json -o new.onnx"),
+        ("folder", f"slim residual.onnx -o folder/new.onnx {HALF}"),
+    ],
+)
+def test_missing_rights_are_named(run, name, arguments):
+    without_rights(Path(name))
+    code, out, err = run(arguments)
+    Path(name).chmod(0o700)
+    assert (code, out) == (2, "")
+    assert name in err
+    assert err.count("\n") == 1
+
+
+def stop(error, *_, **__):
+    raise error
+
+
+FAILURES = [
+    # what is raised in the middle of the work, exit code, words in the sentence
+    (KeyboardInterrupt(), 130, "interrupted"),
+    (MemoryError(), 2, "memory"),
+    (OSError(28, "No space left on device", "new.onnx"), 2, "new.onnx: No space left"),
+    (RuntimeError("odd\nand long"), cli.DEFECT, f"defect RuntimeError: odd report {cli.DEBUG}=1"),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "words"), FAILURES)
+def test_a_failure_in_the_middle_leaves_nothing_behind(run, monkeypatch, error, code, words):
+    before = contents()
+    monkeypatch.setattr(checking, "verify", partial(stop, error))  # when the result is already staged
+    found, out, err = run(f"{SLIM} --plan-out new.json --json new2.json")
+    assert (found, out, err.count("\n")) == (code, "", 1)
+    assert [word for word in words.split() if word not in err] == [], err
+    assert contents() == before
+
+
+def test_a_defect_shows_where_on_request(run, monkeypatch):
+    monkeypatch.setattr(checking, "verify", partial(stop, RuntimeError("odd")))
+    monkeypatch.setenv(cli.DEBUG, "1")
+    with pytest.raises(RuntimeError, match="odd"):
+        cli.main(shlex.split(SLIM))
+
+
+def test_help_names_every_command(run):
+    code, out, err = run("")
+    assert (code, err) == (0, "")
+    assert [name for name in cli.COMMANDS if name not in out] == []
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_help(run, capsys, name):
+    with pytest.raises(SystemExit) as stopped:
+        run(f"{name} --help")
+    assert stopped.value.code == 0
+    assert f"onnxslim-learn {name}" in capsys.readouterr().out
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(*words, **settings):
+    return subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, **settings)
+
+
+def test_the_console_command_writes_json_to_a_pipe(prepared):
+    command = Path(sys.executable).with_name("onnxslim-learn")
+    done = start(command, "analyze", "residual.onnx", "--json", "-", cwd=prepared)
+    assert (done.returncode, done.stderr) == (0, "")
+    wanted = json.dumps(data.overview(api.analyze(prepared / "residual.onnx")))
+    assert strict(done.stdout) | {"model": ""} == json.loads(wanted) | {"model": ""}
+
+
+def test_a_checkout_runs_without_installation(prepared):
+    done = start(sys.executable, ROOT / "cli.py", "analyze", "nowhere.onnx", cwd=prepared)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "onnxslim-learn: nowhere.onnx: no such file. Give the path of an .onnx model.\n"
+
+
+def test_a_closed_pipe_is_no_error(prepared):
+    line = f"{sys.executable} {ROOT / 'cli.py'} analyze residual.onnx | head -c 1; exit ${{PIPESTATUS[0]}}"
+    done = start("bash", "-c", line, cwd=prepared)
+    assert (done.returncode, done.stderr) == (0, "")
