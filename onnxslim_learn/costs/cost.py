@@ -187,6 +187,8 @@ def parameters(coupling: Coupling) -> Mapping[str, Any]:
     for name, value in coupling.graph.initializers.items():
         if value.const_value is None or value.const_value.dtype in skip:
             continue
+        if not len(value.const_value.shape):
+            continue  # a setting: an epsilon, a factor
         if value.const_value.dtype == ir.DataType.INT32 and name not in coupling.values:
             continue  # a setting, not a quantized bias
         origin = clones.get(name, name)

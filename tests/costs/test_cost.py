@@ -93,14 +93,14 @@ def test_macs_are_counted_on_concrete_shapes(name):
 
 
 def parameters(model):
-    """Return the parameters of a file by name."""
+    """Return the parameters of a file; scalars are settings."""
     tensors = [*model.graph.initializer]
     for node in model.graph.node:
         if node.op_type == "Constant":
             tensors += [attribute.t for attribute in node.attribute]
             tensors[-1].name = node.output[0]
     indices = {name for node in model.graph.node for name in node.input[1:] if node.op_type == "Gather"}
-    return [numpy_helper.to_array(t) for t in tensors if t.data_type not in STATED and t.name not in indices]
+    return [numpy_helper.to_array(t) for t in tensors if t.dims and t.data_type not in STATED and t.name not in indices]
 
 
 MORE = {
