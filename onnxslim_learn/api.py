@@ -281,7 +281,8 @@ class Slimmed:
         if self.removal.gone.any() or (source is not None and self.analysis.graph.external):
             return save.staged(self.model, name, folder, external=self.analysis.graph.external)
         staged = folder / name
-        staged.write_bytes(self.analysis.graph.data if source is None else source.read_bytes())
+        with save.writing(name, folder):
+            staged.write_bytes(self.analysis.graph.data if source is None else source.read_bytes())
         return staged
 
 

@@ -28,31 +28,51 @@ if TYPE_CHECKING:
 
 DEBUG = "ONNXSLIM_LEARN_DEBUG"
 DEFECT = 70  # as in sysexits.h: an internal software error
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a closed terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    with _stoppable() as stopped:
+        try:
+            return _run(config.parse(arguments))
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except BaseException as error:
+            if os.environ.get(DEBUG) or isinstance(error, SystemExit | GeneratorExit):
+                raise
+            sentence, code = ("interrupted.", 128 + stopped[0]) if stopped else _failure(error)
+            print("onnxslim-learn:", sentence, *getattr(error, "__notes__", ()), file=sys.stderr)
+            return code
+
+
+@contextmanager
+def _stoppable() -> Iterator[list[int]]:
+    """Raise ``KeyboardInterrupt`` when told to end, so that ``finally`` cleans up; yields the signals that came.
+
+    Libraries that are being imported turn the exception into others, which only the signals tell from defects.
+    """
+    came: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    here = threading.current_thread() is threading.main_thread()
+    known = [getattr(signal, name) for name in STOPS if hasattr(signal, name)] if here else []
+    before = {number: signal.getsignal(number) for number in known}
+    heard = [number for number in known if before[number] != signal.SIG_IGN]  # nohup ignores SIGHUP
+    for number in heard:
+        signal.signal(number, stop)
     try:
-        return _run(config.parse(arguments))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except BaseException as error:
-        if os.environ.get(DEBUG) or isinstance(error, SystemExit | GeneratorExit):
-            raise
-        sentence, code = _failure(error)
-        print(f"onnxslim-learn: {sentence}", file=sys.stderr)
-        return code
-
-
-def _terminated(number: int, frame: object) -> None:
-    """Let ``finally`` clean up when the process is told to end."""
-    raise SystemExit(128 + number)
+        yield came
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])
 
 
 def _run(options: argparse.Namespace) -> int:
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminated)
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     if options.version:
         from importlib.metadata import version
@@ -72,7 +92,7 @@ def _failure(error: BaseException) -> tuple[str, int]:
     if isinstance(error, MemoryError):
         return "out of memory. Give smaller shapes with --input, or a machine with more.", 2
     if isinstance(error, OSError):
-        return f"{error.filename or 'output'}: {error.strerror}.", 2
+        return f"{error.filename or 'output'}: {error.strerror}. Check the place and its free space.", 2
     if isinstance(error, KeyboardInterrupt):
         return "interrupted.", 130
     said = (str(error).strip().splitlines() or [""])[0]
@@ -228,14 +248,18 @@ def finish(options: argparse.Namespace, slimmed: Slimmed, check: Any, output: Pa
     assert source is not None
     if not options.no_latency:
         feeds = inputs.random_inputs(slimmed.analysis.coupling, slimmed.analysis.graph.shapes.nominal)
-        timings = measure.measure(
-            [source, output],
-            [feeds, feeds],
-            threads=options.threads,
-            provider=options.provider,
-            seconds=options.seconds,
-            progress=stage("timing"),
-        )
+        try:
+            timings = measure.measure(
+                [source, output],
+                [feeds, feeds],
+                threads=options.threads,
+                provider=options.provider,
+                seconds=options.seconds,
+                progress=stage("timing"),
+            )
+        except BaseException as error:
+            error.add_note(f"{output} is written and verified; only its latency is missing.")
+            raise
         latencies, ratio = timings.latencies(), measure.compare(timings, 1)
     emit(data.outcome(slimmed, output, check, latencies, ratio), options.json, tables.comparison)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,12 +111,14 @@ def check_file(path: Path, what: str) -> None:
     """Refuse what is no file.
 
     Raises:
-        InputError: If the path is missing or a folder.
+        InputError: If the path is missing, a folder, or not readable.
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder. Give the path of {what}.")
     if not path.is_file():
         raise InputError(f"{path}: no such file. Give the path of {what}.")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: cannot be read. Check its permissions.")
 
 
 def read(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:

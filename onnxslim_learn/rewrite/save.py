@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,9 @@ import onnx_ir as ir
 from onnxslim_learn.errors import InputError, VerifyError, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+PREFIX = ".onnxslim-"  # of temporary folders
 LARGEST_FILE = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2 GiB
 
 
@@ -30,8 +32,26 @@ def staged(model: ir.Model, name: str, folder: Path, *, external: bool) -> Path:
         for value in model.graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
                 value.const_value = ir.tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=value.name)
-    ir.save(model, path, external_data=f"{name}.data" if aside else None)
+    with writing(name, folder):
+        ir.save(model, path, external_data=f"{name}.data" if aside else None)
     return path
+
+
+@contextmanager
+def writing(name: str, folder: Path) -> Iterator[None]:
+    """Say what could not be written, and where, when the system refuses (a full disk, above all).
+
+    Raises:
+        InputError: If it does.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = folder.parent if folder.name.startswith(PREFIX) else folder
+        room = "Free space there, or set TMPDIR" if place == Path(tempfile.gettempdir()) else "Free space there"
+        raise InputError(
+            f"{name}: cannot be written to {place} ({error.strerror or reason(error)}). {room} or choose another place."
+        ) from error
 
 
 def check_target(target: Path, what: str = "output") -> None:
@@ -63,7 +83,7 @@ def workplace(target: Path) -> Path:
     """
     check_target(target)
     try:
-        return Path(tempfile.mkdtemp(prefix=".onnxslim-", dir=target.resolve().parent))
+        return Path(tempfile.mkdtemp(prefix=PREFIX, dir=target.resolve().parent))
     except OSError as error:
         raise InputError(f"{target.parent}: cannot be written ({error.strerror}). Choose another folder.") from error
 
@@ -103,8 +123,9 @@ def write_text(path: Path, text: str) -> None:
     folder = workplace(path)
     try:
         draft = folder / path.name
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, path.resolve())
+        with writing(path.name, folder):
+            draft.write_text(text, encoding="utf-8")
+            os.replace(draft, path.resolve())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

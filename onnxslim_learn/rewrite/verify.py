@@ -87,7 +87,7 @@ def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] 
     feeds = [inputs.random_inputs(coupling, sample, seed) for seed, sample in enumerate(samples)]
     feeds += [dict(feed) for feed in real]
     names = [str(v.name) for v in coupling.graph.model.graph.outputs]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix=save.PREFIX) as folder:
         reference = save.staged(mask(removal), "masked.onnx", Path(folder), external=False)
         source = coupling.graph.source or _written(coupling.graph.data, Path(folder) / "source.onnx")
         whole, found = _run(source, feeds, names), _run(slimmed, feeds, names)

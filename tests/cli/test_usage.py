@@ -2,7 +2,9 @@
 
 import json
 import os
+import resource
 import shlex
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from onnxslim_learn import api, cli
+from onnxslim_learn.costs import measure
 from onnxslim_learn.report import data
 from onnxslim_learn.rewrite import verify as checking
 from tests.cli.folder import HALF, SLIM, contents, strict
@@ -43,6 +46,7 @@ def without_rights(path):
     ("name", "arguments"),
     [
         ("residual.onnx", "analyze residual.onnx"),
+        ("slim.onnx", "verify residual.onnx slim.onnx --plan slim.json"),
         ("slim.json", "apply residual.onnx slim.json -o new.onnx"),
         ("folder", f"slim residual.onnx -o folder/new.onnx {HALF}"),
     ],
@@ -77,6 +81,49 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(run, monkeypatch, error, 
     assert (found, out, err.count("\n")) == (code, "", 1)
     assert [word for word in words.split() if word not in err] == [], err
     assert contents() == before
+
+
+def signalled(number, *_, **__):
+    """Send this process a signal, and answer as extension modules do that are interrupted while they initialise."""
+    try:
+        signal.raise_signal(number)
+    except KeyboardInterrupt as error:
+        raise ImportError("initialization failed") from error
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_the_middle_leaves_nothing_behind(run, monkeypatch, number):
+    before, heard = contents(), signal.getsignal(number)
+    monkeypatch.setattr(checking, "verify", partial(signalled, number))
+    assert run(SLIM) == (128 + number, "", "onnxslim-learn: interrupted.\n")
+    assert contents() == before
+    assert signal.getsignal(number) is heard, "handlers are put back"
+
+
+def test_an_interrupt_while_timing_says_what_is_written(run, monkeypatch):
+    monkeypatch.setattr(measure, "measure", partial(stop, KeyboardInterrupt()))
+    code, _, err = run("slim residual.onnx -o new.onnx --target macs=0.5")
+    assert (code, err.count("\n")) == (130, 1)
+    assert "new.onnx is written and verified" in err
+    assert api.analyze("new.onnx").groups
+
+
+@pytest.mark.parametrize(
+    ("arguments", "limit", "words"),
+    [
+        (SLIM, 2000, "new.onnx: cannot be written File too large Free space"),
+        ("analyze residual.onnx --json new.json", 100, "new.json: cannot be written File too large Free space"),
+    ],
+)
+def test_a_full_disk_is_named_with_the_file(refused, arguments, limit, words):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    heard = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        refused(arguments, 2, words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, heard)
 
 
 def test_a_defect_shows_where_on_request(run, monkeypatch):
