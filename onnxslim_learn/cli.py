@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn import config
-from onnxslim_learn.errors import InputError, SlimError
+from onnxslim_learn.errors import InputError, SlimError, TargetError
 
 if TYPE_CHECKING:
     import argparse
@@ -166,7 +166,7 @@ def vars_of(thing: Any) -> dict[str, Any]:
 
 def slim(options: argparse.Namespace) -> None:
     """Cut a model to its targets."""
-    from onnxslim_learn import api
+    from onnxslim_learn import api, relax
 
     target, shapes = config.targets(options.target), config.shapes(options.input)
     claim(options, options.model)
@@ -176,7 +176,10 @@ def slim(options: argparse.Namespace) -> None:
         found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
         settings = {"criterion": options.criterion, "multiple": options.multiple, "protect": options.protect}
         settings["allow_empty"] = options.allow_empty
-        slimmed, check = api.slim_to(found, target, output, stage=stage, **settings)
+        try:
+            slimmed, check = api.slim_to(found, target, output, stage=stage, **settings)
+        except TargetError as error:
+            raise TargetError(f"{error}{relax.advise(found, settings, error)}") from error
         finish(options, slimmed, check, output, stage)
 
 

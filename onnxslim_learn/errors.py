@@ -3,7 +3,13 @@
 A message reads *where: what holds, but what was found. What to do.*
 """
 
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _NOISE = re.compile(
     r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from \S+ failed: ?|\[\w+Error\] ?|^/\S+:\d+ [^()]*\([^()]*\) ?"
@@ -34,9 +40,17 @@ class PlanError(SlimError):
 
 
 class TargetError(SlimError):
-    """Raised when a cost target cannot be reached; says the best that can (exit code 1)."""
+    """Raised when a cost target cannot be reached; says the best that can (exit code 1).
+
+    Attributes:
+        missed: Cost -> its least value in reach, and the bound.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, missed: Mapping[str, tuple[float, float]] | None = None) -> None:
+        super().__init__(message)
+        self.missed = dict(missed or {})
 
 
 class VerifyError(SlimError):

@@ -237,7 +237,7 @@ class Search:
         if self.fits(self.at(1.0)):
             return self.at(1.0)
         if not self.fits(self.at(0.0)):
-            raise TargetError(self._unreachable())
+            raise self._unreachable()
         low, high = 0.0, 1.0
         for step in range(BISECTIONS):
             middle = (low + high) / 2
@@ -264,18 +264,19 @@ class Search:
             progress(0.5 + 0.5 * len(stuck) / len(self.choices))
         return widths
 
-    def _unreachable(self) -> str:
+    def _unreachable(self) -> TargetError:
         alive = (~self.removal(self.at(0.0)).gone).astype(float)
         everything = np.ones(self.coupling.size)
-        missed = []
+        sentences, missed = [], {}
         for name, (cost, bound) in self.bounds.items():
             best, total = cost.value(alive), cost.value(everything)
             if best > bound:
                 wish = self.wishes.get(name, bound)
                 read = " (above 1, so absolute)" if 1 < wish < SMALL else ""
                 share = f"{round(best)} ({best / total:.4f} of the original)"
-                missed.append(f"{name}={wish:g}{read} cannot be reached, the best is {share}")
-        return f"--target {'; '.join(missed)}. Raise it, or see analyze for what is pinned."
+                sentences.append(f"{name}={wish:g}{read} cannot be reached, the best is {share}")
+                missed[name] = (best, bound)
+        return TargetError(f"--target {'; '.join(sentences)}. Raise it, or see analyze for what is pinned.", missed)
 
 
 def search(search: Search, progress: Callable[[float], None] = lambda share: None) -> Removal:

@@ -4,11 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 
 from onnxslim_learn import api
 from onnxslim_learn.rewrite import save
 from tests.cli.folder import BRIEF, HALF, SLIM, TO, strict
+from tests.zoo import NETS
 
 REFUSALS = [
     # arguments, exit code, words in the sentence
@@ -130,6 +132,37 @@ def test_targets_are_met_from_below(run, targets, bounds):
     assert code == 0
     after = strict(out)["after"]
     assert all(after[cost] <= bound for cost, bound in bounds.items()), after
+
+
+ADVICE = [
+    # options under which the target is out of reach, what is advised, and options that follow the advice
+    ("--multiple 1000", "It can be reached without --multiple, or with --allow-empty.", ""),
+    (
+        "--multiple 1000",
+        "It can be reached without --multiple, or with --allow-empty.",
+        "--multiple 1000 --allow-empty",
+    ),
+    ("--protect .", "It can be reached without --protect.", ""),
+    ("--protect . --multiple 1000", "It can be reached without --multiple and without --protect, or", ""),
+    ("--target macs=0.01", "It can be reached with --allow-empty.", "--target macs=0.01 --allow-empty"),
+]
+
+
+@pytest.mark.parametrize(("given", "advice", "followed"), ADVICE)
+def test_the_options_that_stand_in_the_way_are_named(run, given, advice, followed):
+    line = "slim residual.onnx -o new.onnx --no-latency --target params=0.5"
+    code, _, err = run(f"{line} {given}")
+    assert (code, Path("new.onnx").exists()) == (1, False)
+    assert advice in err
+    assert run(f"{line} {followed}")[0] == 0
+
+
+def test_what_would_not_help_is_not_advised(run):
+    assert "It can" not in run(f"{TO} macs=1e-9 --multiple 2 --protect w1")[2]
+    onnx.save(NETS["layer_norm"].build(), "norm.onnx")
+    code, _, err = run("slim norm.onnx -o new.onnx --no-latency --target macs=0.1")
+    assert (code, err.count("It can be reached with --allow-sensitive (not exact).")) == (1, 1)
+    assert run("slim norm.onnx -o new.onnx --no-latency --target macs=0.1 --allow-sensitive")[0] == 0
 
 
 @pytest.mark.parametrize("target", ["macs=1", "macs=100%", "params=1G", "bytes=1"])
