@@ -1,0 +1,155 @@
+"""Shape arithmetic on Python numbers, so that torch.compile sees sizes and no device waits for a host.
+
+A value here is an ``int`` for an ONNX scalar, a list of them for a vector.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import onnx_ir as ir
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Numbers: TypeAlias = Any
+
+
+def shape(x: torch.Tensor, *, start: int = 0, end: int | None = None) -> list[int]:
+    """Shape."""
+    return list(x.shape)[start:end]
+
+
+def size(x: torch.Tensor) -> int:
+    """Size."""
+    return x.numel()
+
+
+def _pairwise(name: str, function: Callable[[int, int], int]) -> Callable[[Numbers, Numbers], Numbers]:
+    """A function of two numbers over scalars and vectors, with broadcasting."""
+
+    def broadcast(a: Numbers, b: Numbers) -> Numbers:
+        if not isinstance(a, list) and not isinstance(b, list):
+            return function(a, b)
+        a, b = (v if isinstance(v, list) else [v] for v in (a, b))
+        count = max(len(a), len(b)) if a and b else 0
+        return [function(a[k % len(a)], b[k % len(b)]) for k in range(count)]
+
+    broadcast.__name__ = broadcast.__qualname__ = name
+    return broadcast
+
+
+def _towards_zero(a: int, b: int) -> int:
+    quotient = a // b
+    return quotient + 1 if quotient < 0 and quotient * b != a else quotient
+
+
+add = _pairwise("add", operator.add)
+subtract = _pairwise("subtract", operator.sub)
+multiply = _pairwise("multiply", operator.mul)
+divide = _pairwise("divide", _towards_zero)
+modulo = _pairwise("modulo", operator.mod)
+larger = _pairwise("larger", max)
+smaller = _pairwise("smaller", min)
+
+
+def same(x: Numbers, *, to: int = 7) -> Numbers:
+    """Identity, and Cast to int64."""
+    return x
+
+
+def gather(x: Sequence[int], index: Numbers, *, axis: int = 0) -> Numbers:
+    """Gather."""
+    return [x[k] for k in index] if isinstance(index, list) else x[index]
+
+
+def unsqueeze(x: Numbers, at: Numbers = None, *, axes: Any = None) -> list[int]:
+    """Unsqueeze of a scalar."""
+    return [x]
+
+
+def squeeze(x: Sequence[int], at: Numbers = None, *, axes: Any = None) -> int:
+    """Squeeze of a vector of one."""
+    (only,) = x
+    return only
+
+
+def concat(*xs: Sequence[int], axis: int = 0) -> list[int]:
+    """Concat."""
+    return [v for x in xs for v in x]
+
+
+def cut(
+    x: Sequence[int],
+    start: Numbers = None,
+    end: Numbers = None,
+    at: Numbers = None,
+    steps: Numbers = None,
+    *,
+    starts: Any = None,
+    ends: Any = None,
+    axes: Any = None,
+) -> list[int]:
+    """Slice of a vector."""
+    (first,), (last,) = (starts, ends) if start is None else (start, end)
+    step = steps[0] if steps else 1
+    return list(x[first : None if step < 0 and last <= -(2**31) else last : step])
+
+
+def product(x: Numbers, at: Numbers = None, *, axes: Any = None, keepdims: int = 1) -> Numbers:
+    """ReduceProd of a vector."""
+    found = math.prod(x) if isinstance(x, list) else x
+    return [found] if keepdims and isinstance(x, list) else found
+
+
+def tensor(numbers: Numbers, like: torch.Tensor) -> torch.Tensor:
+    """Numbers as a tensor, where an operator computes with them."""
+    return torch.tensor(numbers, dtype=torch.int64, device=like.device)
+
+
+TABLE: dict[str, Callable[..., Numbers]] = {
+    "Add": add,
+    "Cast": same,
+    "Concat": concat,
+    "Div": divide,
+    "Gather": gather,
+    "Identity": same,
+    "Max": larger,
+    "Min": smaller,
+    "Mod": modulo,
+    "Mul": multiply,
+    "ReduceProd": product,
+    "Slice": cut,
+    "Squeeze": squeeze,
+    "Sub": subtract,
+    "Unsqueeze": unsqueeze,
+}
+"""Operators that stay numbers when all their inputs are."""
+
+SOURCES: dict[str, Callable[..., Numbers]] = {"Shape": shape, "Size": size}
+"""Operators that numbers come from."""
+
+
+def rank(node: ir.Node, ranks: Sequence[int]) -> int | None:
+    """Rank of what an operator of the table makes of numbers of given ranks, or ``None`` where it makes no numbers."""
+    first = ranks[0]
+    if node.op_type == "Cast":
+        return first if node.attributes["to"].as_int() == ir.DataType.INT64 else None
+    if node.op_type == "Unsqueeze":
+        return 1 if first == 0 else None
+    if node.op_type == "Squeeze":
+        return 0 if first == 1 else None
+    if node.op_type == "Gather":
+        return ranks[1] if first == 1 else None
+    if node.op_type in ("Concat", "Slice"):
+        return 1 if first == 1 else None
+    if node.op_type == "ReduceProd":
+        return first if node.attributes.get_int("keepdims", 1) else 0
+    return max(ranks) if node.op_type not in PAIRS or len(ranks) == 2 else None
+
+
+PAIRS = frozenset(("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min"))
+"""Operators of two numbers."""
