@@ -1,0 +1,162 @@
+"""The range of numbers that a model's first layers expect of an input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx_ir as ir
+
+    from onnxslim_learn.graph.load import Graph
+
+Array = np.ndarray[Any, Any]
+
+PIXELS = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))  # usual ranges of images, narrow ones first
+ROUNDED = 0.02
+SPREAD = 2.5  # standard deviations taken as the range, where nothing usual fits
+
+
+@dataclass(frozen=True)
+class Range:
+    """Smallest and largest number of an input.
+
+    Attributes:
+        low: One number, or one for each channel.
+        high: Likewise.
+        why: What says so.
+    """
+
+    low: Array
+    high: Array
+    why: str
+
+    def __str__(self) -> str:
+        return f"{np.min(self.low):.3g} to {np.max(self.high):.3g} ({self.why})"
+
+
+IMAGENET = Range(np.array(-2.1), np.array(2.6), "a guess: images normalised as for ImageNet")
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What is done to the input so far: ``slope * x + shift``; each is one number or one for each channel."""
+
+    slope: Array
+    shift: Array
+
+
+# Operator -> the line after it, from the line before it and its constant. Normalising an input is a chain of these.
+LINES: dict[str, Callable[[_Line, Array], _Line]] = {
+    "Add": lambda line, k: _Line(line.slope, line.shift + k),
+    "Sub": lambda line, k: _Line(line.slope, line.shift - k),
+    "Mul": lambda line, k: _Line(line.slope * k, line.shift * k),
+    "Div": lambda line, k: _Line(line.slope / k, line.shift / k),
+}
+MOVES = frozenset(("Identity", "Cast", "Transpose", "Reshape", "Expand", "Unsqueeze"))
+
+
+def implied(graph: Graph, name: str) -> Range | None:
+    """The range that the type or the first layers of an input imply, or ``None`` where they say nothing.
+
+    A chain ``slope * x + shift`` of constants, or a batch normalisation, is taken to normalise what comes in: the
+    narrowest usual range of pixels that holds its mean and is as wide as its deviation is meant.
+    """
+    value = next(v for v in graph.model.graph.inputs if v.name == name)
+    kind: np.dtype[Any] = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
+    if kind.kind in "iu" and kind.itemsize == 1:
+        limits = np.iinfo(kind)
+        return Range(np.array(limits.min), np.array(limits.max), "its type")
+    line = _Line(np.ones(1), np.zeros(1))
+    moved = False
+    while (node := _only_use(value)) is not None:
+        if node.op_type in FIRST:
+            return FIRST[node.op_type](node, line)
+        constant = _constant(node, value) if node.op_type in LINES else None
+        if constant is not None and (constant.all() or node.op_type in ("Add", "Sub")):
+            line, moved = LINES[node.op_type](line, constant), True
+        elif node.op_type not in MOVES:
+            break
+        value = node.outputs[0]
+    return _usual(-line.shift / line.slope, 1 / np.abs(line.slope), "its first layers") if moved else None
+
+
+def _only_use(value: ir.Value) -> ir.Node | None:
+    """The only node that reads a value's numbers, not its shape alone."""
+    users = {use.node for use in value.uses() if use.node.op_type != "Shape"}
+    return next(iter(users)) if len(users) == 1 else None
+
+
+def _constant(node: ir.Node, value: ir.Value) -> Array | None:
+    """The other operand, if the line stays one: one number, or one for each channel."""
+    other = node.inputs[1] if node.inputs[0] is value else None if node.op_type in ("Sub", "Div") else node.inputs[0]
+    return None if other is None else _numbers(other)
+
+
+def _numbers(value: ir.Value | None) -> Array | None:
+    """A constant with one axis at most that is longer than 1, flat."""
+    tensor = None if value is None else value.const_value
+    found = None if tensor is None else np.asarray(tensor.numpy(), np.float64)
+    return None if found is None or found.size == 0 or max(found.shape, default=1) < found.size else found.ravel()
+
+
+def _usual(mean: Array, deviation: Array, why: str) -> Range:
+    """The narrowest usual range that holds a mean and is as wide as a deviation, else some deviations around it."""
+    for low, high in PIXELS:
+        slack = ROUNDED * (high - low)  # constants are rounded: 0.0039 for 1/255
+        if low - slack <= mean.min() and mean.max() <= high + slack and deviation.max() <= high - low + slack:
+            return Range(np.array(low), np.array(high), why)
+    return Range(mean - SPREAD * deviation, mean + SPREAD * deviation, why)
+
+
+def _back(line: _Line, low: Array, high: Array, why: str) -> Range:
+    """A range at the end of a line, at its start."""
+    ends = (low - line.shift) / line.slope, (high - line.shift) / line.slope
+    return Range(np.minimum(*ends), np.maximum(*ends), why)
+
+
+def _normalised(node: ir.Node, line: _Line) -> Range | None:
+    mean, variance = _numbers(node.inputs[3]), _numbers(node.inputs[4])
+    if mean is None or variance is None:
+        return None
+    return _usual((mean - line.shift) / line.slope, np.sqrt(variance) / np.abs(line.slope), "its batch normalisation")
+
+
+def _clipped(node: ir.Node, line: _Line) -> Range | None:
+    low, high = (_numbers(node.inputs[k]) if len(node.inputs) > k else None for k in (1, 2))
+    return None if low is None or high is None else _back(line, low, high, "its clipping")
+
+
+def _quantized(node: ir.Node, line: _Line) -> Range | None:
+    point = node.inputs[2].const_value if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    zero = np.zeros(1, np.uint8) if point is None else np.ravel(point.numpy())
+    scale = _numbers(node.inputs[1])
+    if scale is None or zero.dtype.kind not in "iu":
+        return None
+    limits = np.iinfo(zero.dtype)
+    return _back(line, (limits.min - 1.0 * zero) * scale, (limits.max - 1.0 * zero) * scale, "its quantization")
+
+
+def _looked_up(node: ir.Node, line: _Line) -> Range | None:
+    """Whole numbers that are compared with all candidates: one-hot vectors, spelled out."""
+    for operand in node.inputs:
+        source = operand
+        while source is not None and (producer := source.producer()) is not None and producer.op_type in MOVES:
+            source = producer.inputs[0]
+        numbers = _numbers(source)
+        if numbers is not None and np.array_equal(numbers, np.arange(numbers.size)):
+            return _back(line, numbers.min(), numbers.max(), "what it is compared with")
+    return None
+
+
+# Operator -> what it says about the range before it.
+FIRST: dict[str, Callable[[ir.Node, _Line], Range | None]] = {
+    "BatchNormalization": _normalised,
+    "Clip": _clipped,
+    "QuantizeLinear": _quantized,
+    "Equal": _looked_up,
+}

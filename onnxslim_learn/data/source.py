@@ -1,0 +1,135 @@
+"""A source of samples: batches that a model accepts, as often as they are asked for, always the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from onnxslim_learn.data.declared import Declared
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples that go through a model together.
+
+    Attributes:
+        inputs: Graph input -> array, of the type the model declares.
+        labels: What the outputs should be, one row for each sample, or ``None``.
+        count: Number of samples.
+    """
+
+    inputs: dict[str, Array]
+    labels: Array | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where samples come from.
+
+    Attributes:
+        name: What it is, in words for a report.
+        synthetic: Whether the samples are made up.
+        count: Number of samples, or ``None`` where only reading tells.
+        labelled: Whether batches have labels.
+        stream: Starts over and yields all batches.
+        declared: What the model declares.
+    """
+
+    name: str
+    synthetic: bool
+    count: int | None
+    labelled: bool
+    stream: Callable[[], Iterator[Batch]]
+    declared: Declared
+
+    def batches(self, limit: int | None = None) -> Iterator[Batch]:
+        """The batches from the start, the same every time.
+
+        Args:
+            limit: Stop after so many samples; where the model fixes the batch, after the batch that reaches it.
+
+        Raises:
+            InputError: If what is read does not fit the model.
+        """
+        return limited(self.stream(), self.declared, limit)
+
+
+def limited(batches: Iterable[Batch], declared: Declared, limit: int | None) -> Iterator[Batch]:
+    """The first so many samples; see :meth:`Source.batches`."""
+    left = np.inf if limit is None else limit
+    for batch in batches:
+        whole = declared.batch is not None or batch.count <= left
+        yield batch if whole else part(batch, declared, 0, int(left))
+        left -= batch.count
+        if left <= 0:
+            return
+
+
+def part(batch: Batch, declared: Declared, start: int, stop: int) -> Batch:
+    """The samples from one position up to another."""
+    rows = np.arange(start, stop)
+    inputs = {
+        name: array if (axis := declared.inputs[name].axis) is None else array.take(rows, axis)
+        for name, array in batch.inputs.items()
+    }
+    return Batch(inputs, None if batch.labels is None else batch.labels[start:stop], stop - start)
+
+
+def regroup(chunks: Iterable[Batch], declared: Declared, size: int) -> Iterator[Batch]:
+    """Batches of one size from batches of any; samples of different shapes never share one.
+
+    Args:
+        chunks: Samples in portions of any size.
+        declared: What the model declares; where it fixes the batch, that is the size, and what is left over is dropped.
+        size: Samples in a batch where the model leaves that open.
+    """
+    size = declared.batch or size
+    held: Batch | None = None
+    for chunk in chunks:
+        if held is not None and not _alike(held, chunk, declared):
+            yield from _rest(held, declared)
+            held = None
+        held = chunk if held is None else _joined(held, chunk, declared)
+        while held.count >= size:
+            yield part(held, declared, 0, size)
+            held = part(held, declared, size, held.count)
+    if held is not None:
+        yield from _rest(held, declared)
+
+
+def _rest(held: Batch, declared: Declared) -> Iterator[Batch]:
+    if held.count and declared.batch is None:
+        yield held
+
+
+def _alike(one: Batch, other: Batch, declared: Declared) -> bool:
+    """Whether two portions can be joined: same sizes but for the number of samples, same constant inputs."""
+    for name, a in one.inputs.items():
+        b, axis = other.inputs[name], declared.inputs[name].axis
+        if axis is None:
+            if not np.array_equal(a, b):
+                return False
+        elif a.shape[:axis] + a.shape[axis + 1 :] != b.shape[:axis] + b.shape[axis + 1 :]:
+            return False
+    return _row(one.labels) == _row(other.labels)
+
+
+def _row(labels: Array | None) -> tuple[int, ...] | None:
+    return None if labels is None else labels.shape[1:]
+
+
+def _joined(one: Batch, other: Batch, declared: Declared) -> Batch:
+    inputs = {
+        name: a if (axis := declared.inputs[name].axis) is None else np.concatenate((a, other.inputs[name]), axis)
+        for name, a in one.inputs.items()
+    }
+    labels = None if one.labels is None or other.labels is None else np.concatenate((one.labels, other.labels))
+    return Batch(inputs, labels, one.count + other.count)

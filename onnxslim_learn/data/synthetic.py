@@ -1,0 +1,158 @@
+"""Made-up samples, for models that come without data: smooth noise in the range the model expects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxslim_learn.data import fields, ranges
+from onnxslim_learn.data.declared import LAYOUTS, Declared, Input, declared, layout_of
+from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.source import Batch, Source
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.rewrite.inputs import index_limits, random_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from onnxslim_learn.graph.coupling import Coupling
+
+Array = np.ndarray[Any, Any]
+
+RECORDING = 64  # numbers in a row from which they are a recording rather than a table's columns
+
+
+# What an input becomes, in words, and what draws one sample of it; else it is drawn together with others.
+Maker = tuple[str, "Callable[[np.random.Generator], Array] | None"]
+
+
+def synthetic(coupling: Coupling, options: Options | None = None) -> Source:
+    """Make samples up; every sample depends on the seed and its number alone, not on the size of batches.
+
+    Images and recordings become smooth noise within ``options.input_range``, else within what the first layers imply,
+    else within a guess; indices are valid ones, masks are ones. White noise would be worse by far: see
+    :mod:`onnxslim_learn.data.fields`.
+
+    Args:
+        coupling: The model; what looks up which input tells its valid indices.
+        options: How many, how many at a time, the seed, and the range.
+
+    Raises:
+        InputError: If the range does not fit the model's channels.
+    """
+    options, takes = options or Options(), declared(coupling.graph)
+    makers = {name: _maker(one, coupling, options) for name, one in takes.inputs.items() if one.axis is not None}
+    size = takes.batch or options.batch_size
+    count = max(options.samples // size, 1) * size if takes.batch else options.samples
+    said = "; ".join(f"{name}: {said}" for name, (said, _) in makers.items())
+
+    def stream() -> Iterator[Batch]:
+        for start in range(0, count, size):
+            numbers = range(start, min(start + size, count))
+            samples = [_sample(coupling, makers, takes, (options.seed, k)) for k in numbers]
+            inputs = {
+                name: samples[0][name] if one.axis is None else np.stack([x[name] for x in samples], one.axis)
+                for name, one in takes.inputs.items()
+            }
+            cast = {name: array.astype(takes.inputs[name].dtype) for name, array in inputs.items()}
+            yield Batch(cast, None, len(samples))
+
+    return Source(f"made-up inputs ({said})", True, count, False, stream, takes)
+
+
+def _sample(
+    coupling: Coupling, makers: Mapping[str, Maker], takes: Declared, seed: tuple[int, int]
+) -> dict[str, Array]:
+    """One sample, without the batch axis; inputs that have none are the same in every sample."""
+    rng = np.random.default_rng(seed)
+    made = {name: make(rng) for name, (_, make) in makers.items() if make is not None}
+    if len(made) == len(takes.inputs):
+        return made
+    nominal = coupling.graph.shapes.nominal
+    rest = random_inputs(coupling, nominal, seed[0] << 32 | seed[1])  # together, so that sums of indices are valid too
+    axes = {name: one.axis for name, one in takes.inputs.items()}
+    return {name: array if (axis := axes[name]) is None else array.take(0, axis) for name, array in rest.items()} | made
+
+
+def _maker(one: Input, coupling: Coupling, options: Options) -> Maker:
+    """How an input is made up, by its type, rank and use."""
+    nominal = coupling.graph.shapes.nominal.inputs[one.name]
+    shape = tuple(size for axis, size in enumerate(nominal) if axis != one.axis)
+    bounds = _asked(options) or ranges.implied(coupling.graph, one.name)
+    if one.dtype.kind == "b" or "mask" in one.name.lower():
+        return "ones", lambda rng: np.ones(shape)
+    if one.dtype.kind == "O":
+        return "the text 'a'", None
+    if one.dtype.kind in "iu" and (one.dtype.itemsize > 1 or len(shape) < 3):
+        return _whole(shape, index_limits(coupling).get(one.name), bounds)
+    return _measured(one, shape, bounds)
+
+
+def _whole(shape: tuple[int, ...], limit: int | None, bounds: ranges.Range | None) -> Maker:
+    """Whole numbers that are no pixels: indices, else within a range, else switches."""
+    if limit is not None:
+        return f"random indices below {limit}", None
+    if bounds is None:
+        return "random zeros and ones", None
+    low, high = int(np.min(bounds.low)), int(np.max(bounds.high))
+    return f"random whole numbers from {bounds}", lambda rng: rng.integers(low, high + 1, shape)
+
+
+def _measured(one: Input, shape: tuple[int, ...], bounds: ranges.Range | None) -> Maker:
+    """Numbers that something measured: images, recordings, or else columns of a table."""
+    if len(shape) >= 3:
+        return _smooth(one, shape, LAYOUTS[layout_of(one)][0] - 1, bounds or ranges.IMAGENET)
+    axis = _along(one, shape)
+    if axis is not None:
+        return _smooth(one, shape, 1 - axis, bounds)
+    return f"white noise{_from(bounds)}", lambda rng: _scaled(rng.standard_normal(shape) / 2, bounds, one)
+
+
+def _from(bounds: ranges.Range | None) -> str:
+    return f" from {bounds}" if bounds else ""
+
+
+def _along(one: Input, shape: tuple[int, ...]) -> int | None:
+    """The axis along which neighbours are alike: the open one, else the longest if it is long."""
+    dims = [dim for axis, dim in enumerate(one.dims) if axis != one.axis]
+    opened = [axis for axis, dim in enumerate(dims) if isinstance(dim, str)]
+    if len(opened) == 1 or not shape:
+        return opened[0] if opened else None
+    longest = int(np.argmax(shape))
+    return longest if len(shape) > 1 or shape[longest] >= RECORDING else None
+
+
+def _smooth(one: Input, shape: tuple[int, ...], channel: int, bounds: ranges.Range | None) -> Maker:
+    """Smooth noise over all axes but that of the channels."""
+    apart = 0 <= channel < len(shape)  # a recording may have none
+    number = shape[channel] if apart else 1
+    sizes = shape[:channel] + shape[channel + 1 :] if apart else shape
+    if bounds is not None and bounds.low.size not in (1, number):
+        raise InputError(
+            f"--input-range: {bounds.low.size} pairs, but {one.name} has {number} channels. Give one pair, or one each."
+        )
+
+    def make(rng: np.random.Generator) -> Array:
+        noise = _scaled(fields.channels(rng, number, sizes), bounds, one)
+        return np.moveaxis(noise, 0, channel) if apart else noise[0]
+
+    return f"smooth noise{_from(bounds)}", make
+
+
+def _asked(options: Options) -> ranges.Range | None:
+    """The range that was asked for."""
+    if not options.input_range:
+        return None
+    low, high = np.array(options.input_range, np.float64).T
+    return ranges.Range(low, high, "as given")
+
+
+def _scaled(noise: Array, bounds: ranges.Range | None, one: Input) -> Array:
+    """Noise around 0, most of it between -1 and 1, brought into a range; channels lie along its first axis."""
+    if bounds is None:
+        return 2 * noise
+    lead = (-1,) + (1,) * (noise.ndim - 1)
+    low, high = bounds.low.reshape(lead), bounds.high.reshape(lead)
+    found = np.clip((low + high) / 2 + (high - low) / 2 * noise, low, high)
+    return np.rint(found) if one.dtype.kind in "iu" else found
