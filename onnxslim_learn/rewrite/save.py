@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxslim_learn.errors import InputError, VerifyError, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 PREFIX = ".onnxslim-"  # of temporary folders
 LARGEST_FILE = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2 GiB
@@ -112,6 +112,32 @@ def _complaint(model: Path | bytes) -> str:
     except onnx.checker.ValidationError as error:
         return reason(error)
     return ""
+
+
+@contextmanager
+def with_initializers(path: Path, names: Collection[str], model: ir.Model) -> Iterator[Path]:
+    """A temporary copy of a model file in which some initializers have the values of another model.
+
+    Raises:
+        InputError: If the file is no model, or one of them has another shape or type there.
+    """
+    if not names:
+        yield path
+        return
+    try:
+        found = ir.load(path)
+    except Exception as error:
+        raise InputError(f"{path}: not an ONNX model ({reason(error)}). Give a whole .onnx file.") from error
+    for name in names:
+        mine, other = (m.graph.initializers.get(name) for m in (found, model))
+        tensors = [None if v is None else v.const_value for v in (mine, other)]
+        if mine is None or any(t is None for t in tensors) or len({(str(t.shape), t.dtype) for t in tensors}) > 1:  # type: ignore[union-attr]
+            raise InputError(
+                f"{path}: initializer {name} is not what the plan makes of it. Give the file of that plan."
+            )
+        mine.const_value = tensors[1]
+    with tempfile.TemporaryDirectory() as folder:
+        yield staged(found, path.name, Path(folder), external=False)
 
 
 def write_text(path: Path, text: str) -> None:

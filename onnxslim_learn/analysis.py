@@ -1,0 +1,98 @@
+"""A model understood: its graph, what is coupled, which groups can be decided on, and what everything costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxslim_learn.costs import cost
+from onnxslim_learn.errors import PlanError
+from onnxslim_learn.graph import groups as grouping
+from onnxslim_learn.graph.branches import foresee
+from onnxslim_learn.graph.coupling import Coupling, Group, Removal, couple
+from onnxslim_learn.graph.load import Graph, load
+from onnxslim_learn.rewrite.slim import slim
+from onnxslim_learn.select import budget
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import onnx
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A model understood: its graph, what is coupled, the groups that can be decided on, and what everything costs.
+
+    Attributes:
+        graph: The model in normal form.
+        coupling: The solved coupling.
+        groups: All groups, those that cannot go with the reason.
+        sensitive: Whether normalised axes may be cut.
+    """
+
+    graph: Graph
+    coupling: Coupling
+    groups: tuple[Group, ...]
+    sensitive: bool
+
+    @cached_property
+    def costs(self) -> dict[str, cost.Cost]:
+        """The costs ``macs``, ``params`` and ``bytes`` (of the weights)."""
+        return {name: make(self.coupling) for name, make in cost.COSTS.items()}
+
+    @cached_property
+    def whole(self) -> Removal:
+        """The removal of nothing."""
+        return Removal(self.coupling, np.zeros(self.coupling.size, bool))
+
+    @property
+    def opaque(self) -> dict[str, int]:
+        """Operators without a rule -> number of nodes; what they touch is pinned."""
+        return dict(self.coupling.records.opaque)
+
+    def price(self, cut: Removal) -> dict[str, int]:
+        """Costs as integers: ``macs``, ``params``, ``bytes`` of the weights."""
+        if foresee(cut).dead:  # what is left of a dead branch are constants: count the result
+            slimmed = analyze(ir.to_proto(slim(cut)), inputs=self.graph.shapes.nominal.inputs)
+            return slimmed.price(slimmed.whole)
+        alive = (~cut.gone).astype(float)
+        return {name: round(value.value(alive)) for name, value in self.costs.items()}
+
+    def group(self, name: str) -> Group:
+        """A group by name.
+
+        Raises:
+            PlanError: If there is none.
+        """
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise PlanError(f"group {name}: the model has no such group. Run analyze to see their names.")
+
+
+def analyze(
+    model: str | Path | onnx.ModelProto,
+    *,
+    inputs: Mapping[str, Sequence[int]] | None = None,
+    allow_sensitive: bool = False,
+) -> Analysis:
+    """Understand a model: load it, find what is coupled, and why what cannot go cannot.
+
+    Args:
+        model: Path of an ``.onnx`` file, or a model in memory.
+        inputs: Graph input -> shape at which costs and latency are counted, where the file leaves dimensions open.
+        allow_sensitive: Also allow cutting axes that are normalised over; results are then not exact.
+
+    Raises:
+        InputError: If the model cannot be used.
+    """
+    graph = load(model, inputs)
+    coupling = couple(graph, sensitive=allow_sensitive)
+    groups = budget.decidable(coupling, grouping.find(coupling))
+    return Analysis(graph, coupling, tuple(groups), allow_sensitive)

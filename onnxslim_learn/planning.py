@@ -1,0 +1,156 @@
+"""From targets to a plan, and from a plan back to the removal it describes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxslim_learn.errors import InputError, PlanError
+from onnxslim_learn.graph.coupling import Removal, removal
+from onnxslim_learn.plans import Plan
+from onnxslim_learn.rewrite import save
+from onnxslim_learn.rewrite.slim import kept_positions
+from onnxslim_learn.select import budget, criteria
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.costs.cost import Cost
+
+
+def plan(
+    analysis: Analysis,
+    target: Mapping[str, float],
+    *,
+    criterion: str = "energy",
+    multiple: int = 1,
+    protect: Sequence[str] = (),
+    allow_empty: bool = False,
+    progress: Callable[[float], None] = lambda share: None,
+    slack: float = 0.0,
+) -> Plan:
+    """Choose what to keep so that every target is met from below.
+
+    Args:
+        analysis: The model.
+        target: ``macs``, ``params`` or ``bytes`` -> bound; at most 1 is a fraction of the original, more is absolute.
+            ``bytes`` is the size of the file.
+        criterion: What scores the units of a group.
+        multiple: Widths are multiples of this where the group is wide enough.
+        protect: Regular expressions; groups they find stay whole.
+        allow_empty: Whether a whole branch may go; otherwise one unit of every group stays.
+        progress: Called with the share done.
+        slack: Bytes to stay below a bound on bytes.
+
+    Raises:
+        InputError: If an argument does not fit.
+        TargetError: If a target cannot be met.
+    """
+    if multiple < 1:
+        raise InputError(f"--multiple {multiple}: expected a positive number. Use 1 for any width.")
+    bounds = _bounds(analysis, target, slack)
+    groups = budget.protected(analysis.groups, protect)
+    scores = criteria.scores(analysis.coupling, groups, criterion)
+    found = None
+    for cells in (False, True):
+        freedom = budget.Freedom(multiple, cells, allow_empty)
+        choices = budget.choices(analysis.coupling, groups, scores, freedom)
+        task = budget.Search(analysis.coupling, choices, bounds, dict(target), allow_empty)
+        if cells or task.fits(task.at(0.0)):
+            found = budget.search(task, progress)
+            break
+    assert found is not None
+    made = {"criterion": criterion, "target": dict(target), "multiple": multiple, "protect": list(protect)}
+    made["allow_empty"] = allow_empty
+    return describe(analysis, found, made)
+
+
+def describe(analysis: Analysis, cut: Removal, made: Mapping[str, Any]) -> Plan:
+    """Write a removal down as a plan."""
+    coupling = analysis.coupling
+    whole = np.ones(coupling.columns, bool)
+    whole[coupling.column[~cut.gone]] = False
+    kept, widths = {}, {}
+    for group in analysis.groups:
+        gone = whole[group.units]
+        if gone.any():
+            kept[group.name] = np.flatnonzero(~gone).tolist()
+            widths[group.name] = group.width
+    provenance = {
+        "source": str(analysis.graph.source.name) if analysis.graph.source else "",
+        "sha256": analysis.graph.digest,
+        **made,
+        "allow_sensitive": analysis.sensitive,
+        "before": analysis.price(analysis.whole),
+        "after": analysis.price(cut),
+    }
+    return Plan(kept, widths, _tensors(cut), provenance)
+
+
+def _tensors(cut: Removal) -> dict[str, dict[str, list[Any]]]:
+    found = {}
+    for name in cut.coupling.graph.initializers:
+        if name in cut.coupling.values:
+            axes = kept_positions(cut, name)
+            if axes:
+                found[name] = {str(axis): kept for axis, kept in axes.items()}
+    return found
+
+
+def realize(analysis: Analysis, chosen: Plan) -> Removal:
+    """The removal that a plan describes, checked against the model.
+
+    Raises:
+        PlanError: If the plan does not fit the model, was edited inconsistently, or breaks a constraint.
+    """
+    try:
+        return _realize(analysis, chosen)
+    except PlanError as error:
+        made = chosen.provenance
+        if made.get("sha256") in (None, analysis.graph.digest):
+            raise
+        raise PlanError(f"{error} The plan was made for another file ({made.get('source', 'unnamed')}).") from error
+
+
+def _realize(analysis: Analysis, chosen: Plan) -> Removal:
+    columns: list[int] = []
+    for name, kept in chosen.groups.items():
+        group = analysis.group(name)
+        if group.width != chosen.widths[name]:
+            raise PlanError(
+                f"group {name}: it has {group.width} units, but {chosen.widths[name]!r} in the plan. Use its model."
+            )
+        if any(not 0 <= k < group.width for k in kept) or len(set(kept)) != len(kept):
+            raise PlanError(f"group {name}: kept indices must be distinct and below {group.width}, found {kept}.")
+        columns += group.units[np.setdiff1d(np.arange(group.width), kept)].tolist()
+    found = removal(analysis.coupling, columns, empty=bool(chosen.provenance.get("allow_empty")))
+    if chosen.tensors:
+        derived = _tensors(found)
+        for name in sorted({*derived, *chosen.tensors}):
+            if derived.get(name) != chosen.tensors.get(name):
+                raise PlanError(
+                    f"tensor {name}: 'tensors' and 'groups' of the plan disagree. Drop 'tensors' or correct it."
+                )
+    return found
+
+
+def _bounds(analysis: Analysis, target: Mapping[str, float], slack: float) -> dict[str, tuple[Cost, float]]:
+    """Absolute bounds of cost targets; the bound on file bytes leaves room for everything but weights."""
+    before = analysis.price(analysis.whole)
+    bounds = {}
+    for name, wish in target.items():
+        if name not in analysis.costs:
+            raise InputError(f"--target {name}: expected {', '.join(analysis.costs)}. Use one of them.")
+        if not wish > 0 or not np.isfinite(wish):
+            raise InputError(
+                f"--target {name}={wish}: expected a positive number. At most 1 is a fraction, more is absolute."
+            )
+        total, overhead = before[name], 0.0
+        if name == "bytes" and analysis.graph.source is not None:
+            total = save.size_on_disk(analysis.graph.source)
+            overhead = max(total - before[name], 0) + slack
+        bound = wish * total if wish <= 1 else wish
+        bounds[name] = (analysis.costs[name], bound - overhead)
+    return bounds

@@ -1,0 +1,1 @@
+"""Repair: make a slimmed model compute what the original computed, from unlabelled inputs and without training."""

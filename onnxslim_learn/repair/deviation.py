@@ -1,0 +1,61 @@
+"""How far outputs are from the original's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+ONE = 1e-3  # probabilities sum to one this exactly
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far one output is from the original's over all samples.
+
+    Attributes:
+        cosine: Mean cosine between the output of a sample and the original's.
+        relative: L2 norm of the difference over that of the original, over all samples.
+        kl: Mean Kullback-Leibler divergence from the original in nats, where the output is one of a classifier
+            (probabilities, or numbers ``(samples, classes)`` that are read as logits), else ``None``.
+        agreement: Share of samples with the same largest class, for the same outputs.
+    """
+
+    cosine: float
+    relative: float
+    kl: float | None = None
+    agreement: float | None = None
+
+
+def deviation(wanted: Mapping[str, Array], found: Mapping[str, Array]) -> dict[str, Deviation]:
+    """Compare outputs ``(samples, ...)`` by name with the original's; outputs of another shape are left out."""
+    return {
+        name: _one(array.astype(np.float64), found[name].astype(np.float64))
+        for name, array in wanted.items()
+        if name in found and found[name].shape == array.shape and array.size
+    }
+
+
+def _one(wanted: Array, found: Array) -> Deviation:
+    a, b = (np.nan_to_num(x.reshape(len(x), -1)) for x in (wanted, found))
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosine = np.where(norms > 0, (a * b).sum(axis=1) / np.maximum(norms, 1e-300), (norms == 0) & (a == b).all(axis=1))
+    relative = float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(a)), 1e-300)
+    if wanted.ndim != 2 or wanted.shape[1] < 2:
+        return Deviation(float(cosine.mean()), relative)
+    p, q = (_log_probabilities(x) for x in (a, b))
+    kl = float((np.exp(p) * (p - q)).sum(axis=1).mean())
+    same = float((a.argmax(axis=1) == b.argmax(axis=1)).mean())
+    return Deviation(float(cosine.mean()), relative, kl, same)
+
+
+def _log_probabilities(x: Array) -> Array:
+    if (x >= 0).all() and np.abs(x.sum(axis=1) - 1).max() < ONE:
+        return np.log(np.maximum(x, 1e-30))
+    shifted = x - x.max(axis=1, keepdims=True)
+    result: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result

@@ -1,0 +1,94 @@
+"""A linear node in matrix form computes what onnxruntime computes for it."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from onnxslim_learn.costs.measure import open_session
+from onnxslim_learn.repair.fit import Weights
+from onnxslim_learn.repair.linear import TABLE, linears
+
+CLOSE = 1e-4  # float32 sums of up to a hundred products, in another order
+
+# operator and attributes, shape of the data, of the weights, of the bias
+CASES = {
+    "conv": ("Conv", {}, (2, 4, 7, 6), (6, 4, 3, 3), 6),
+    "conv pads": ("Conv", {"pads": [1, 0, 2, 1]}, (2, 4, 7, 6), (6, 4, 3, 2), 6),
+    "conv strides": ("Conv", {"strides": [2, 1], "pads": [1, 2, 1, 2]}, (2, 3, 9, 8), (4, 3, 3, 3), 4),
+    "conv dilations": ("Conv", {"strides": [2, 1], "dilations": [1, 2]}, (2, 3, 9, 8), (4, 3, 3, 3), 4),
+    "conv groups": ("Conv", {"group": 2, "pads": [1, 1, 1, 1]}, (2, 4, 5, 5), (6, 2, 3, 3), 6),
+    "conv depthwise": ("Conv", {"group": 4, "pads": [1, 1, 1, 1]}, (2, 4, 5, 5), (4, 1, 3, 3), 4),
+    "conv multiplier": ("Conv", {"group": 3}, (1, 3, 5, 5), (6, 1, 3, 3), 6),
+    "conv same upper": ("Conv", {"auto_pad": "SAME_UPPER", "strides": [2, 2]}, (1, 3, 7, 8), (4, 3, 3, 4), 4),
+    "conv same lower": ("Conv", {"auto_pad": "SAME_LOWER", "strides": [2, 2]}, (1, 3, 8, 7), (4, 3, 4, 3), 4),
+    "conv 1-d": ("Conv", {"pads": [2, 1], "strides": [2]}, (3, 4, 11), (5, 4, 4), 5),
+    "conv 3-d": ("Conv", {"pads": [1, 0, 1, 1, 0, 1]}, (2, 2, 4, 5, 4), (3, 2, 3, 2, 3), 3),
+    "transposed": ("ConvTranspose", {"strides": [2, 2], "pads": [1, 1, 1, 1]}, (2, 4, 5, 4), (4, 3, 4, 4), 3),
+    "transposed groups": ("ConvTranspose", {"group": 2, "strides": [2, 3]}, (2, 4, 5, 4), (4, 3, 3, 3), 6),
+    "transposed longer": ("ConvTranspose", {"strides": [2, 3], "output_padding": [1, 2]}, (1, 2, 5, 4), (2, 1, 3, 3), 1),
+    "transposed dilated": ("ConvTranspose", {"dilations": [2, 1], "pads": [3, 1, 1, 0]}, (1, 2, 5, 6), (2, 3, 3, 2), 3),
+    "transposed cropped": ("ConvTranspose", {"pads": [2, 2, 2, 2], "strides": [2, 2]}, (1, 2, 5, 6), (2, 3, 2, 2), 3),
+    "gemm": ("Gemm", {}, (5, 4), (4, 3), 3),
+    "gemm transposed": ("Gemm", {"transB": 1}, (5, 4), (3, 4), 3),
+    "matmul": ("MatMul", {}, (2, 3, 5, 4), (4, 6), None),
+    "batch norm": ("BatchNormalization", {"epsilon": 1e-3}, (2, 4, 5, 3), (4,), 4),
+}  # fmt: skip
+
+
+def build(case):
+    """Build a model of one node, with the data to run it on."""
+    operator, attributes, data, weight, width = CASES[case]
+    rng = np.random.default_rng(0)
+    arrays = {"w": rng.standard_normal(weight)}
+    if width:
+        arrays["b"] = rng.standard_normal(width)
+    if operator == "BatchNormalization":
+        arrays |= {"m": rng.standard_normal(width), "v": rng.uniform(0.5, 2, width)}
+    node = onnx.helper.make_node(operator, ["x", *arrays], ["y"], **attributes)
+    x, y = (onnx.helper.make_tensor_value_info(n, 1, s) for n, s in (("x", data), ("y", [None] * len(data))))
+    tensors = [onnx.numpy_helper.from_array(a.astype(np.float32), n) for n, a in arrays.items()]
+    graph = onnx.helper.make_graph([node], "g", [x], [y], tensors)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    return model, rng.standard_normal(data).astype(np.float32)
+
+
+def run(model, x):
+    proto = model if isinstance(model, onnx.ModelProto) else ir.to_proto(model)
+    (y,) = open_session(proto.SerializeToString(), optimize=False).run(None, {"x": x})
+    return y
+
+
+def test_every_entry_has_a_case():
+    assert {("", operator) for operator, *_ in CASES.values()} == set(TABLE)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_matrix_form_computes_the_node(case):
+    proto, x = build(case)
+    (linear,) = linears(ir.from_proto(proto))
+    y = run(proto, x)
+    places = [n for axis, n in enumerate(y.shape) if axis != linear.form.channel % y.ndim]
+    picks = np.unravel_index(np.random.default_rng(1).permutation(int(np.prod(places))), places)
+    weights = linear.read()
+    found = linear.form.unfold(x, picks) @ weights.matrix + weights.bias[:, None, :]
+    assert np.abs(found - linear.outputs(y, picks)).max() < CLOSE
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_written_weights_are_the_ones_computed_with(case):
+    proto, x = build(case)
+    model = ir.from_proto(proto)
+    (linear,) = linears(model)
+    rng, weights = np.random.default_rng(2), linear.read()
+    fresh = Weights(*(rng.standard_normal(a.shape).astype(np.float32) for a in (weights.matrix, weights.bias)))
+    if linear.bias is None:
+        fresh = Weights(fresh.matrix, weights.bias)
+    linear.write(fresh)
+    again = linear.read()
+    assert np.array_equal(again.matrix, fresh.matrix)
+    assert np.array_equal(again.bias, fresh.bias)
+    y = run(model, x)
+    picks = np.unravel_index(np.arange(y.size // y.shape[linear.form.channel]), np.delete(y.shape, linear.form.channel))
+    found = linear.form.unfold(x, picks) @ fresh.matrix + fresh.bias[:, None, :]
+    assert np.abs(found - linear.outputs(y, picks)).max() < CLOSE

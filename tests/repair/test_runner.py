@@ -1,0 +1,66 @@
+"""A model run in stretches computes what it computes in one."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxslim_learn.repair import runner
+from onnxslim_learn.repair.runner import Runner
+from onnxslim_learn.rewrite.inputs import random_inputs
+from tests.laws import RELATIVE, analysed
+from tests.zoo import NETS
+
+
+def stretches(name, every):
+    graph = analysed(name).graph
+    feeds = [random_inputs(analysed(name).coupling, graph.shapes.analysis, seed) for seed in range(2)]
+    found = Runner(graph.model.clone(), feeds, ())
+    for stop in range(every, len(found.nodes), every):
+        found.run_to(stop)
+    found.finish()
+    return {str(v.name): found.get(str(v.name)) for v in graph.model.graph.outputs}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_stretches_give_the_outputs_of_the_whole(name):
+    whole, parts = stretches(name, 10**6), stretches(name, 2)
+    for output, arrays in whole.items():
+        for a, b in zip(arrays, parts[output], strict=True):
+            if a.dtype.kind == "f":
+                assert np.abs(a - b).max(initial=0) <= RELATIVE[a.dtype.name] * np.abs(a).max(initial=1), output
+            else:
+                assert np.array_equal(a, b), output
+
+
+def test_only_what_later_nodes_need_is_held():
+    graph = analysed("residual").graph
+    found = Runner(graph.model.clone(), [random_inputs(analysed("residual").coupling, graph.shapes.analysis)], ())
+    for stop in range(1, len(found.nodes) + 1):
+        found.run_to(stop)
+        needed = {str(v.name) for node in found.nodes[stop:] for v in node.inputs if v is not None}
+        assert set(found._held) <= needed | found.outputs
+
+
+def test_activations_beyond_the_limit_lie_on_disk(monkeypatch):
+    name = "residual"
+    in_memory = stretches(name, 1)
+    monkeypatch.setattr(runner, "IN_MEMORY", 1000)
+    on_disk = stretches(name, 1)
+    assert any(isinstance(a, np.memmap) for arrays in on_disk.values() for a in arrays)
+    for output, arrays in in_memory.items():
+        assert all(np.array_equal(a, b) for a, b in zip(arrays, on_disk[output], strict=True))
+
+
+def test_weights_may_change_until_their_node_runs():
+    name = next(n for n in NETS if any(node.op_type == "Conv" for node in analysed(n).graph.nodes))
+    graph = analysed(name).graph
+    model = graph.model.clone()
+    place = next(k for k, node in enumerate(model.graph) if node.op_type == "Conv")
+    found = Runner(model, [random_inputs(analysed(name).coupling, graph.shapes.analysis)], ())
+    found.run_to(place)
+    weight = list(model.graph)[place].inputs[1]
+    weight.const_value = ir.tensor(np.zeros(weight.const_value.shape, np.float32), name=weight.name)
+    found.kept.add(str(list(model.graph)[place].outputs[0].name))
+    found.run_to(place + 1)
+    (output,) = found.get(str(list(model.graph)[place].outputs[0].name))
+    assert np.ptp(output, axis=(0, 2, 3)).max() == 0

@@ -1,0 +1,142 @@
+"""Repair of whole models: what can be undone exactly is, nothing gets worse, and only weights change."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnxslim_learn import api
+from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.plans import Plan
+from onnxslim_learn.repair.deviation import deviation
+from onnxslim_learn.repair.walk import repair
+from onnxslim_learn.rewrite.inputs import random_inputs
+from onnxslim_learn.rewrite.slim import slim
+from tests import laws
+from tests.laws import ALL, PLANS, analysed, draw_removal
+from tests.zoo import NETS
+
+EXACT = 2e-3  # ridge regressions stop a little short of the exact solution
+CUT = [name for name in NETS if laws.free(analysed(name))]
+
+
+def batches(analysis, count=8):
+    """Draw random inputs."""
+    sample = analysis.graph.shapes.analysis
+    return [random_inputs(analysis.coupling, sample, seed) for seed in range(count)]
+
+
+def redundant():
+    """Build a net whose second half of channels repeats combinations of the first half."""
+    rng = np.random.default_rng(0)
+    mix = rng.standard_normal((8, 8)) / 3
+    w1 = rng.standard_normal((8, 3, 3, 3)) / 5
+    w1 = np.concatenate([w1, np.einsum("ab,bcij->acij", mix, w1)])
+    arrays = {"w1": w1, "w2": rng.standard_normal((6, 16, 3, 3)) / 12, "b2": rng.standard_normal(6)}
+    text = """<ir_version: 8, opset_import: ["" : 17]> n (float[batch,3,12,12] x) => (float[batch,6,8,8] y) {
+        h = Conv(x, w1)
+        y = Conv(h, w2, b2)
+    }"""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a.astype(np.float32), n) for n, a in arrays.items())
+    return model
+
+
+def test_what_the_kept_channels_can_tell_is_not_lost():
+    analysis = api.analyze(redundant())
+    cut = api.realize(analysis, Plan({"w1:0": list(range(8))}, {"w1:0": 16}))
+    found = repair(cut, slim(cut), batches(analysis, 16))
+    assert found.before["y"].relative > 0.1
+    assert found.after["y"].relative < EXACT
+    assert found.kept
+
+
+@pytest.mark.parametrize("name", CUT)
+@PLANS
+@given(st.data())
+def test_held_back_samples_never_get_worse(name, data):
+    analysis = analysed(name)
+    cut = draw_removal(data.draw, analysis)
+    model, plain = slim(cut), ir.to_proto(slim(cut))
+    found = repair(cut, model, batches(analysis))
+    total = [np.mean([d.relative for d in side.values()] or [0]) for side in (found.before, found.after)]
+    assert total[1] <= total[0] or not found.kept
+    repaired = ir.to_proto(model)
+    assert [n.SerializeToString() for n in repaired.graph.node] == [n.SerializeToString() for n in plain.graph.node]
+    tensors = {t.name: t for t in plain.graph.initializer}
+    for tensor in repaired.graph.initializer:
+        old = tensors.pop(tensor.name)
+        assert (list(tensor.dims), tensor.data_type) == (list(old.dims), old.data_type)
+        same = np.array_equal(onnx.numpy_helper.to_array(tensor), onnx.numpy_helper.to_array(old), equal_nan=False)
+        assert same or tensor.name in found.weights, tensor.name
+    assert not tensors
+
+
+@pytest.mark.parametrize("name", ["residual", "depthwise", "squeeze_excite", "attention", "conv_transpose", "grouped"])
+def test_deviations_are_those_of_the_written_model(name):
+    analysis = analysed(name)
+    group = laws.free(analysis)[0]
+    cut = laws.close(analysis, laws.units(group, max(1, group.levels // 2), np.random.default_rng(0)))
+    model, feeds = slim(cut), batches(analysis)
+    found = repair(cut, model, feeds)
+    held = feeds[3::4]
+    for model_, told in ((ir.to_proto(slim(cut)), found.before), (ir.to_proto(model), found.after)):
+        outputs = [
+            {k: np.concatenate([laws.run(m, feed)[k] for feed in held]) for k in told}
+            for m in (ir.to_proto(analysis.graph.model), model_)
+        ]
+        again = deviation(*outputs)
+        assert all(np.isclose(again[k].relative, told[k].relative, rtol=1e-3, atol=1e-5) for k in told)
+
+
+def test_nothing_cut_changes_nothing():
+    analysis = analysed("residual")
+    model = slim(analysis.whole)
+    found = repair(analysis.whole, model, batches(analysis))
+    assert found.weights == ()
+    assert found.nodes == {}
+
+
+@pytest.fixture
+def repaired(tmp_path):
+    """A repaired net on disk, with its analysis and plan."""
+    onnx.save(ALL["residual"].build(), tmp_path / "m.onnx")
+    analysis = api.analyze(tmp_path / "m.onnx")
+    slimmed = api.slim(analysis, api.plan(analysis, {"macs": 0.6}))
+    feeds = batches(analysis)
+    data = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+    slimmed.repair(open_source(data, analysis.graph))
+    slimmed.save(tmp_path / "s.onnx")
+    return tmp_path / "s.onnx", analysis, slimmed
+
+
+def test_a_repaired_file_is_verified_by_its_plan(repaired):
+    path, analysis, slimmed = repaired
+    assert slimmed.repaired.weights
+    plan = Plan.from_json(slimmed.plan.to_json())
+    assert api.verify(analysis, path, plan).passed
+    assert not api.verify(analysis, path, Plan(plan.groups, plan.widths)).passed
+    onnx.checker.check_model(str(path))
+
+
+def test_a_weight_that_was_not_repaired_must_be_as_it_was(repaired):
+    path, analysis, slimmed = repaired
+    model = onnx.load(path)
+    tensor = next(t for t in model.graph.initializer if t.name not in slimmed.repaired.weights and len(t.dims) > 1)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(model, path)
+    assert not api.verify(analysis, path, slimmed.plan).passed
+
+
+def test_a_repaired_weight_of_another_shape_is_refused(repaired):
+    path, analysis, slimmed = repaired
+    model = onnx.load(path)
+    tensor = next(t for t in model.graph.initializer if t.name in slimmed.repaired.weights)
+    array = onnx.numpy_helper.to_array(tensor)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(np.concatenate([array, array]), tensor.name))
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=tensor.name):
+        api.verify(analysis, path, slimmed.plan)
