@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from onnxslim_learn.api import Analysis, Slimmed
+    from onnxslim_learn.data.source import Source
     from onnxslim_learn.plans import Plan
 
 DEBUG = "ONNXSLIM_LEARN_DEBUG"
+VERIFIED = 8  # samples: verification runs both models without optimisations
 DEFECT = 70  # as in sysexits.h: an internal software error
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a closed terminal
 
@@ -137,6 +139,7 @@ def emit(data: dict[str, Any], where: str | None, show: Callable[[Any, dict[str,
 def analyze(options: argparse.Namespace) -> None:
     """Show what can be cut."""
     from onnxslim_learn import api
+    from onnxslim_learn.graph import explain
     from onnxslim_learn.report import data, tables
 
     claim(options, options.model)
@@ -144,7 +147,7 @@ def analyze(options: argparse.Namespace) -> None:
         stage("analyzing")
         found = api.analyze(options.model, inputs=config.shapes(options.input), allow_sensitive=options.allow_sensitive)
         result = data.overview(found)
-    paths = {text: api.why(found, text) for text in options.why}
+    paths = {text: explain.why(found.coupling, found.groups, text) for text in options.why}
     if paths:
         result["why"] = {text: [vars_of(step) for step in steps] for text, steps in paths.items()}
 
@@ -177,7 +180,9 @@ def slim(options: argparse.Namespace) -> None:
         settings = {"criterion": options.criterion, "multiple": options.multiple, "protect": options.protect}
         settings["allow_empty"] = options.allow_empty
         try:
-            slimmed, check = api.slim_to(found, target, output, stage=stage, **settings)
+            slimmed, check = api.slim_to(
+                found, target, output, stage=stage, real=real_inputs(options, found), **settings
+            )
         except TargetError as error:
             raise TargetError(f"{error}{relax.advise(found, settings, error)}") from error
         finish(options, slimmed, check, output, stage)
@@ -195,7 +200,7 @@ def apply(options: argparse.Namespace) -> None:
         found = _analyzed_for(options, options.model, chosen)
         stage("cutting and verifying")
         slimmed = api.slim(found, chosen)
-        finish(options, slimmed, slimmed.save(output), output, stage)
+        finish(options, slimmed, slimmed.save(output, real=real_inputs(options, found)), output, stage)
 
 
 def _analyzed_for(options: argparse.Namespace, model: str, chosen: Plan) -> Analysis:
@@ -203,6 +208,23 @@ def _analyzed_for(options: argparse.Namespace, model: str, chosen: Plan) -> Anal
 
     sensitive = bool(chosen.provenance.get("allow_sensitive", False))
     return api.analyze(model, inputs=config.shapes(options.input), allow_sensitive=sensitive)
+
+
+def samples(options: argparse.Namespace, found: Analysis) -> Source | None:
+    """Where samples come from: what ``--data`` names, else made up in the range that was given."""
+    from onnxslim_learn.data.opening import open_source
+    from onnxslim_learn.data.synthetic import synthetic
+
+    asked = config.data_options(options)
+    if options.data is not None:
+        return open_source(options.data, found.graph, asked)
+    return synthetic(found.coupling, asked) if asked.input_range else None
+
+
+def real_inputs(options: argparse.Namespace, found: Analysis) -> list[dict[str, Any]]:
+    """Samples to verify on, beside random inputs."""
+    source = samples(options, found)
+    return [] if source is None else [batch.inputs for batch in source.batches(VERIFIED)]
 
 
 def claim(options: argparse.Namespace, *read: str) -> None:
@@ -276,7 +298,8 @@ def verify(options: argparse.Namespace) -> int:
     chosen = Plan.load(options.plan)
     with progress() as stage:
         stage("verifying")
-        found = api.verify(_analyzed_for(options, options.original, chosen), options.slimmed, chosen)
+        original = _analyzed_for(options, options.original, chosen)
+        found = api.verify(original, options.slimmed, chosen, real_inputs(options, original))
     result = {"original": options.original, "slimmed": options.slimmed, "verify": found.to_dict()}
 
     def show(out: Any, result: dict[str, Any]) -> None:

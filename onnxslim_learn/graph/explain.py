@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxslim_learn.graph.coupling import Coupling, Group, Mask
+    from onnxslim_learn.graph.ledger import Value
 
 Axis = tuple[str, int]  # a tensor's name and one of its axes
 
@@ -81,6 +82,16 @@ def axes_of(coupling: Coupling, classes: Mask) -> Any:
     return view
 
 
+def why(coupling: Coupling, groups: Sequence[Group], question: str) -> list[Step]:
+    """Answer ``group`` or ``tensor:axis`` (why it cannot go) or ``axis,axis`` (why they go together); empty if nothing.
+
+    Raises:
+        InputError: If the question names nothing.
+    """
+    first, comma, second = (part.strip() for part in question.partition(","))
+    return why_coupled(coupling, first, second) if comma else why_not(coupling, groups, first)
+
+
 def why_coupled(coupling: Coupling, first: str, second: str) -> list[Step]:
     """The shortest chain of operators that ties one tensor axis to another; empty if nothing does.
 
@@ -90,9 +101,14 @@ def why_coupled(coupling: Coupling, first: str, second: str) -> list[Step]:
         second: Another.
 
     Raises:
-        InputError: If an axis does not exist.
+        InputError: If an axis does not exist, or both are the same.
     """
     ends = [_parse(coupling, text) for text in (first, second)]
+    if ends[0] == ends[1]:
+        raise InputError(f"--why '{first},{second}': names one axis twice. Give two.")
+    for end in ends:
+        if not _classes(coupling, end).any():
+            return _why_fixed(coupling, end)
     classes = np.logical_and(*(_classes(coupling, end) for end in ends))
     view = axes_of(coupling, classes)
     if not all(view.has_node(end) for end in ends) or not nx.has_path(view, *ends):
@@ -108,6 +124,61 @@ def _classes(coupling: Coupling, axis: Axis) -> Mask:
             columns[coupling.column[coupling.strong[digit.labels[digit.labels > 0]]]] = True
     found: Mask = columns[coupling.column]
     return found
+
+
+def why_not(coupling: Coupling, groups: Sequence[Group], text: str) -> list[Step]:
+    """The chain of operators that holds a group, named by itself or by an axis that carries it; empty if nothing does.
+
+    Raises:
+        InputError: If there is no such group or axis.
+    """
+    named = [g for g in groups if g.name == text]
+    if named:
+        return why_pinned(coupling, named[0])
+    axis = _axis(coupling, text)
+    if axis is None:
+        names = list(dict.fromkeys(n for g in groups for n in (g.name, *g.members)))
+        near = [n for n in names if n.rpartition(":")[0] == text] or difflib.get_close_matches(text, names, 3, 0.4)
+        hint = f" Did you mean {' or '.join(near)}?" if near else " Run analyze to see their names."
+        raise InputError(f"--why {text!r}: no group or axis has that name.{hint}")
+    columns = np.unique(coupling.column[_classes(coupling, axis)])
+    if not len(columns):
+        return _why_fixed(coupling, axis)
+    held = [g for g in groups if g.pin is not None and np.isin(g.units, columns).any()]
+    return why_pinned(coupling, held[0]) if held else []
+
+
+def _why_fixed(coupling: Coupling, axis: Axis) -> list[Step]:
+    """Why an axis that carries no units stays: it belongs to a graph input or meets one, or nothing on it could go."""
+    name, position = axis
+    shape = coupling.values[name].shape
+    alike = shape[: position + 1].count(shape[position])
+    for node in coupling.graph.nodes:
+        for other in dict.fromkeys((name, *_touched(node))) if name in _touched(node) else ():
+            source = _source(coupling, other)
+            if source and alike <= coupling.values[source].shape.count(shape[position]):
+                relation = "is" if source == name else "comes from" if other == name else "meets"
+                reason = f"cannot go: it {relation} graph input {source}, whose axes stay"
+                return [Step(_text(axis), str(node.name), node.op_type, reason)]
+    return [
+        Step(_text(axis), "the model", "", "cannot go: no units lie on it (a kernel, position, token or batch axis)")
+    ]
+
+
+def _source(coupling: Coupling, name: str) -> str:
+    """The graph input that a value without units comes from, or nothing."""
+    makers = {str(v.name): node for node in coupling.graph.nodes for v in node.outputs}
+    inputs = {str(v.name) for v in coupling.graph.model.graph.inputs}
+    stack, seen = [name], set()
+    while stack:
+        current = stack.pop()
+        if current in inputs:
+            return current
+        if current in seen or current not in makers or _labelled(coupling.values[current]):
+            continue
+        seen.add(current)
+        stack += [str(v.name) for v in makers[current].inputs if v is not None]
+    return ""
 
 
 def why_pinned(coupling: Coupling, group: Group) -> list[Step]:
@@ -150,10 +221,22 @@ def _carries(coupling: Coupling, axis: Axis, classes: Any) -> bool:
     return any(d.labels is not None and np.isin(coupling.strong[d.labels], classes).any() for d in digits)
 
 
-def _parse(coupling: Coupling, text: str) -> Axis:
+def _labelled(value: Value) -> bool:
+    return any(digit.labels is not None for digit in value.digits.values())
+
+
+def _axis(coupling: Coupling, text: str) -> Axis | None:
+    """The axis that ``tensor:axis`` names, if there is one."""
     name, _, axis = text.rpartition(":")
-    if name in coupling.values and axis.isdecimal() and int(axis) < len(coupling.values[name].axes):
-        return name, int(axis)
+    exists = name in coupling.values and axis.isdecimal() and int(axis) < len(coupling.values[name].axes)
+    return (name, int(axis)) if exists else None
+
+
+def _parse(coupling: Coupling, text: str) -> Axis:
+    axis = _axis(coupling, text)
+    if axis is not None:
+        return axis
+    name = text.rpartition(":")[0]
     near = [f"{known}:0" for known in difflib.get_close_matches(name or text, coupling.values, 3, 0.4)]
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise InputError(f"--why {text!r}: no such axis.{hint} Give tensor:axis as analyze lists them.")

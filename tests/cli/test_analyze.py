@@ -26,6 +26,7 @@ REFUSALS = [
     # explanations
     ("analyze residual.onnx --why nothing:0", 2, "--why 'nothing:0'"),
     ("analyze residual.onnx --why w1", 2, "--why 'w1' w1:0"),
+    ("analyze residual.onnx --why w1:0,w1:0", 2, "--why 'w1:0,w1:0': twice"),
     ("analyze residual.onnx --why w1:0,w9:0", 2, "--why 'w9:0'"),
 ]
 
@@ -45,6 +46,8 @@ TABLES = [
     ("analyze residual.onnx --why w5:0", 0, ["Why w5:0", "through y (Conv)", "cannot go: it is the graph output y"]),
     ("analyze residual.onnx --why w1:0", 0, ["w1:0: it can be cut"]),
     ("analyze residual.onnx --why w1:0,w2:1", 0, ["through n1 (BatchNormalization)", "through c1 (Conv)\n  w2:1"]),
+    ("analyze residual.onnx --why w0:1", 0, ["Why w0:1", "it meets graph input x, whose axes stay"]),
+    ("analyze residual.onnx --why h0:1", 0, ["h0:1: it can be cut"]),
     ("analyze residual.onnx --why w1:0,w3:0", 0, ["w1:0,w3:0: no operator ties these"]),
 ]
 

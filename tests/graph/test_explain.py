@@ -145,7 +145,8 @@ WHY_COUPLED = [
     ("residual", "w0:0", "w2:0", ["h0", "h1", "c1"]),  # through the addition
     ("residual", "w0:0", "w4:0", ["h0", "h1", "g1", "h2", "c2"]),
     ("residual", "w1:0", "w3:0", []),  # one inside each block
-    ("residual", "w0:0", "w0:1", []),  # what a layer makes and what it reads
+    ("residual", "w1:0", "w1:1", []),  # what a layer makes and what it reads
+    ("residual", "w0:0", "w0:1", ["h0"]),  # where the other meets the graph input
     ("depthwise", "w1:0", "w3:1", ["a", "r", "d", "n", "q", "p"]),
     ("attention", "wq:1", "wk:1", ["qx", "qb", "q0", "q", "raw", "k", "k0", "kx"]),  # the product of queries and keys
 ]
@@ -255,6 +256,7 @@ BAD_QUESTIONS = [
     ("w1", ["w1:0"]),  # an axis is missing: names one
     ("w1:7", ["w1:7"]),
     ("w1:0,w2", ["w2:0"]),
+    ("w1:0,w1:0", ["twice"]),
     ("w1:0,", ["axis"]),
     ("", ["''"]),
 ]
@@ -266,3 +268,44 @@ def test_a_question_about_nothing_is_refused(question, words):
         api.why(analysed("chain"), question)
     for word in ("--why", *words):
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_axis_has_an_answer(name):
+    analysis = analysed(name)
+    coupling, groups = analysis.coupling, analysis.groups
+    inputs = {str(value.name) for value in analysis.graph.model.graph.inputs}
+    for tensor, value in coupling.values.items():
+        for axis, size in enumerate(value.shape):
+            labels = [d.labels[d.labels > 0] for d in value.axes[axis] if d.labels is not None]
+            columns = {int(c) for own in labels for c in coupling.column[coupling.strong[own]]}
+            carried = [g for g in groups if columns & set(g.units.tolist())]
+            carried = [g for g in carried if g.name == f"{tensor}:{axis}"] or carried
+            steps = explain.why(coupling, groups, f"{tensor}:{axis}")
+            if not steps:
+                assert carried and all(group.pin is None for group in carried)
+                continue
+            assert steps[-1].target.startswith("cannot go: ")
+            if columns:
+                assert any(group.pin is not None for group in carried)
+            elif "graph input" in steps[-1].target:
+                source = next(word for word in inputs if f"graph input {word}," in steps[-1].target)
+                assert size in coupling.values[source].shape
+
+
+def test_axes_without_units_say_what_they_meet():
+    analysis = analysed("residual")
+
+    def told(question):
+        (step,) = explain.why(analysis.coupling, analysis.groups, question)
+        return step.source, step.node, step.target
+
+    assert told("w0:1") == ("w0:1", "h0", "cannot go: it meets graph input x, whose axes stay")
+    assert told("x:1") == ("x:1", "h0", "cannot go: it is graph input x, whose axes stay")
+    assert told("x:1,w0:1") == told("x:1")
+    assert told("w1:2") == (
+        "w1:2",
+        "the model",
+        "cannot go: no units lie on it (a kernel, position, token or batch axis)",
+    )
+    assert told("w1:0,w1:3")[0] == "w1:3"
