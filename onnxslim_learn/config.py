@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from onnxslim_learn.data.options import Options
 
 CRITERIA = ("energy", "l1", "l2", "lamp", "fpgm", "random")
 COSTS = ("macs", "params", "bytes")
@@ -22,6 +25,7 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{**settings, "allow_abbrev": False})
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # as in Python 3.14: -1,1 is a value, no option
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise InputError(f"{message}. See {self.prog} --help.")
@@ -110,6 +114,79 @@ def _runtime(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="time to measure for (default 2)")
 
 
+def _data(parser: argparse.ArgumentParser) -> None:
+    """Options about samples; their names are those of :class:`onnxslim_learn.data.options.Options`."""
+    group = parser.add_argument_group("samples", "real inputs to check on")
+    group.add_argument("--data", metavar="SRC", help=".npz or .npy file, folder of images, or module:function")
+    group.add_argument("--samples", type=_positive, metavar="N", help="use at most so many (default 512)")
+    group.add_argument("--batch-size", type=_positive, metavar="N", help="run so many at a time (default 32)")
+    group.add_argument("--seed", type=_whole, metavar="N", help="chooses and orders samples (default 0)")
+    group.add_argument(
+        "--input-range",
+        type=_pair,
+        action="append",
+        metavar="LOW,HIGH",
+        help="without --data: range of the inputs to make up; once, or once for each channel",
+    )
+    group.add_argument("--image-size", type=_size, metavar="HxW", help="images: size, where the model leaves it open")
+    group.add_argument(
+        "--scale", type=float, choices=(255.0, 1.0), metavar="255|1", help="images: what pixels are divided by"
+    )
+    group.add_argument("--mean", type=_numbers, metavar="R,G,B", help="images: taken out of scaled pixels")
+    group.add_argument("--std", type=_numbers, metavar="R,G,B", help="images: divides scaled pixels")
+    group.add_argument("--layout", choices=("nchw", "nhwc"), help="images: order of axes")
+    group.add_argument("--colour", choices=("rgb", "bgr", "grey"), help="images: order of channels")
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected a whole number, but got {text!r}")
+    return int(text)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = (math.nan,)
+    if not all(map(math.isfinite, found)):
+        raise argparse.ArgumentTypeError(f"expected numbers as in 0.485,0.456,0.406, but got {text!r}")
+    return found
+
+
+def _pair(text: str) -> tuple[float, ...]:
+    found = _numbers(text)
+    if len(found) != 2 or not found[0] < found[1]:
+        raise argparse.ArgumentTypeError(f"expected a smaller and a larger number as in 0,1, but got {text!r}")
+    return found
+
+
+def _size(text: str) -> tuple[int, ...]:
+    found = tuple(_positive(part) for part in text.split("x"))
+    if len(found) > 2:
+        raise argparse.ArgumentTypeError(f"expected HxW or one number, but got {text!r}")
+    return found * 2 if len(found) == 1 else found
+
+
+def data_options(options: argparse.Namespace) -> Options:
+    """How samples are read.
+
+    Raises:
+        InputError: If an option was given that has no effect on what was asked for.
+    """
+    from dataclasses import fields
+
+    from onnxslim_learn.data.options import Options
+
+    given: dict[str, Any] = {f.name: v for f in fields(Options) if (v := getattr(options, f.name)) is not None}
+    found = Options(**{**given, "input_range": tuple(given.get("input_range", ()))})
+    if options.data is None and found.for_images:
+        raise InputError(f"{found.for_images[0]}: is for folders of images. Give one with --data.")
+    if options.data is not None and found.input_range:
+        raise InputError("--input-range: is for made-up inputs, but --data gives real ones. Leave one of them out.")
+    return found
+
+
 def _result(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="where to write the slimmed model")
     parser.add_argument("--no-latency", action="store_true", help="do not time the models")
@@ -152,6 +229,7 @@ def _slim(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-empty", action="store_true", help="whole branches may go; else one unit always stays")
     parser.add_argument("--plan-out", metavar="FILE", help="write the plan as JSON")
     _inputs(parser)
+    _data(parser)
     _runtime(parser)
     _json(parser)
 
@@ -161,6 +239,7 @@ def _apply(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plan", metavar="PLAN", help="a plan that slim wrote with --plan-out")
     _result(parser)
     _inputs(parser)
+    _data(parser)
     _runtime(parser)
     _json(parser)
 
@@ -170,6 +249,7 @@ def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("slimmed", metavar="SLIMMED", help="the slimmed .onnx file")
     parser.add_argument("--plan", metavar="PLAN", required=True, help="the plan that made it")
     _inputs(parser)
+    _data(parser)
     _json(parser)
 
 
