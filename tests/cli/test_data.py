@@ -1,0 +1,77 @@
+"""Samples on the command line: real ones are verified on, and what does not fit is refused before any work."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onnxslim_learn import api
+from tests.cli.folder import SLIM, strict
+
+VERIFY = "verify residual.onnx slim.onnx --plan slim.json"
+BATCH = 2  # the model fixes it
+
+
+@pytest.fixture
+def samples(prepared):
+    """Files with samples beside the models; made once."""
+    shape = api.analyze(prepared / "residual.onnx").graph.shapes.nominal.inputs["x"]
+    x = np.random.default_rng(0).random((20, *shape[1:])).astype(np.float32)
+    np.savez(prepared / "samples.npz", x=x, labels=np.arange(20))
+    np.savez(prepared / "thin.npz", x=x[:, :2])
+    (prepared / "loader.py").write_text("import numpy\ndef broken(batch_size):\n    raise OSError('no disk')\n")
+    (prepared / "photos").mkdir(exist_ok=True)
+    for k in range(BATCH):
+        Image.new("RGB", (50, 40), (200, 100 * k, 0)).save(prepared / "photos" / f"{k}.png")
+    return x
+
+
+@pytest.mark.parametrize("line", [SLIM, VERIFY, "apply residual.onnx slim.json -o new.onnx --no-latency"])
+@pytest.mark.parametrize(
+    ("flags", "batches"),
+    [("--data samples.npz", 4), ("--input-range -1,1 --samples 6", 3), ("--data photos --mean 0.5 --scale 1", 1)],
+)
+def test_samples_are_verified_on(samples, run, line, flags, batches):
+    _, plain, _ = run(f"{VERIFY} --json -")
+    code, out, err = run(f"{line} {flags} --json -")
+    assert code == 0, err
+    assert strict(out)["verify"]["runs"] == strict(plain)["verify"]["runs"] + batches
+
+
+def test_what_is_verified_on_are_the_samples(samples, run, monkeypatch):
+    seen = []
+    verify = api.checking.verify
+
+    def watched(removal, slimmed, real):
+        seen.extend(real)
+        return verify(removal, slimmed, real)
+
+    monkeypatch.setattr(api.checking, "verify", watched)
+    assert run(f"{VERIFY} --data samples.npz --samples 5")[0] == 0
+    assert [len(feed["x"]) for feed in seen] == [BATCH, BATCH]
+    assert {bytes(row) for feed in seen for row in feed["x"]} <= {bytes(row) for row in samples}
+
+
+REFUSALS = [
+    ("--data thin.npz", "thin.npz x 2 3 axis"),
+    ("--data nowhere.npz", "nowhere.npz"),
+    ("--data loader:broken", "loader:broken OSError disk"),
+    ("--data folder", "folder images"),
+    ("--data residual.onnx", "residual.onnx .npz module:function"),
+    ("--data samples.npz --mean 0.5", "--mean samples.npz"),
+    ("--data samples.npz --input-range 0,1", "--input-range --data"),
+    ("--image-size 32", "--image-size --data"),
+    ("--input-range 1,0", "--input-range 1,0"),
+    ("--input-range 1", "--input-range 0,1"),
+    ("--input-range 0,1 --input-range 0,1", "--input-range 2 x 3"),
+    ("--data photos --mean 0.5,x", "--mean 0.5,x"),
+    ("--data photos --mean 0.5,0.5", "--mean 2 rgb"),
+    ("--data photos --image-size 8x8x8", "--image-size HxW"),
+    ("--data photos --scale 2", "--scale"),
+    ("--data samples.npz --samples 0", "--samples 0"),
+    ("--data samples.npz --samples 1", "samples.npz 2"),
+]
+
+
+@pytest.mark.parametrize(("flags", "words"), REFUSALS)
+def test_samples_that_do_not_fit_are_refused(samples, refused, flags, words):
+    refused(f"{SLIM} {flags}", 2, words)
