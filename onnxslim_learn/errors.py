@@ -16,10 +16,26 @@ _NOISE = re.compile(
 )
 
 
+# What onnxruntime says at length, in a few words.
+_SHORTER = (
+    (
+        re.compile(r".*Current official support for domain (\S+) is till opset (\d+).*"),
+        r"operator sets of \1 are supported only up to \2",
+    ),
+    (
+        re.compile(r".*Unsupported model IR version: (\d+), max supported IR version: (\d+).*"),
+        r"format \1 is newer than \2, the newest it supports",
+    ),
+)
+
+
 def reason(error: BaseException) -> str:
     """What another library's error says, in one line without its codes and paths."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     text = lines[0]
+    for pattern, short in _SHORTER:
+        if pattern.match(text):
+            return pattern.sub(short, text)
     while (shorter := _NOISE.sub("", text)) != text:
         text = shorter
     return re.sub(r"[.!?]\s+(?=\S)", "; ", " ".join(text.split()))[:300].rstrip(".")

@@ -214,7 +214,7 @@ def _create(model: Model, options: SessionOptions, provider: str) -> InferenceSe
 
     check_provider(provider)
     ort.disable_telemetry_events()
-    with _saying(model, "onnxruntime must accept the model"):
+    with _saying(model, "onnxruntime must accept the model", "Export it for this onnxruntime, or update it."):
         session = ort.InferenceSession(model, options, providers=[provider])
     if provider not in session.get_providers():
         raise InputError(f"provider: {provider} must start on this machine, but it does not.")
@@ -222,7 +222,7 @@ def _create(model: Model, options: SessionOptions, provider: str) -> InferenceSe
 
 
 @contextmanager
-def _saying(model: Model, need: str) -> Iterator[None]:
+def _saying(model: Model, need: str, advice: str) -> Iterator[None]:
     """Turn any exception, for onnxruntime's share no base, into one sentence without codes and source lines."""
     try:
         if not isinstance(model, bytes) and not Path(model).is_file():
@@ -230,7 +230,7 @@ def _saying(model: Model, need: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise InputError(
-            f"{'model' if isinstance(model, bytes) else model}: {need}, but got: {reason(error)}."
+            f"{'model' if isinstance(model, bytes) else model}: {need}, but got: {reason(error)}. {advice}"
         ) from error
 
 
@@ -244,7 +244,7 @@ def _warm_up(model: Model, session: InferenceSession, feeds: Feeds, seconds: flo
     """Run at least five times, until the running median settles or the time is up."""
     wanted = ", ".join(f"{x.name} {x.type} {x.shape}" for x in session.get_inputs())
     end = perf_counter() + seconds
-    with _saying(model, f"feeds for {wanted} are needed"):
+    with _saying(model, f"feeds for {wanted} are needed", "Give sizes that fit with --input."):
         times = [_run(session, feeds) for _ in range(_WARM_UPS)]
         while len(times) < _MOST_WARM_UPS and perf_counter() < end:
             before, now = sorted(times[-5:-2])[1], sorted(times[-3:])[1]
@@ -270,7 +270,7 @@ def _read(model: Model) -> ModelProto:
     """Read a model without the weights it keeps in other files."""
     import onnx
 
-    with _saying(model, "an ONNX model is needed"):
+    with _saying(model, "an ONNX model is needed", "Give a whole .onnx file."):
         return onnx.load_model_from_string(model if isinstance(model, bytes) else Path(model).read_bytes())
 
 
@@ -292,7 +292,7 @@ def _named(model: Model, proto: ModelProto) -> tuple[Model, bool]:
     files = {folder / entry.value for entry in entries if entry.key == "location"}
     small = proto.ByteSize() + sum(file.stat().st_size for file in files if file.is_file()) < _MOST_BYTES
     if changed and small:
-        with _saying(model, "the files of its weights are needed"):
+        with _saying(model, "the files of its weights are needed", "Put them beside the model."):
             load_external_data_for_model(proto, str(folder))
     return proto.SerializeToString() if changed and small else model, small
 

@@ -95,6 +95,7 @@ def load(model: str | Path | onnx.ModelProto, inputs: Mapping[str, Sequence[int]
         ) from error
     clones = _unshare(module)
     try:
+        _check_defined(module)
         resolved = shapes.resolve(module, inputs or {})
         while fold.inline_branches(module, resolved):
             passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(module)
@@ -141,7 +142,31 @@ def read(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | N
         raise InputError(f"{path}: not an ONNX model that computes something (it has no outputs). Give another file.")
     if not proto.opset_import:
         raise InputError(f"{path}: it names no operator set (opset_import). Export it again.")
+    _check_versions(proto, path)
     return proto, path
+
+
+def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuse a model that is newer than the installed onnx."""
+    standard = max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    newest = {"operator set": onnx.defs.onnx_opset_version(), "format": int(onnx.IR_VERSION)}
+    for what, found in (("operator set", standard), ("format", proto.ir_version)):
+        if found > newest[what]:
+            raise InputError(
+                f"{path}: its {what} {found} is newer than {newest[what]}, the newest that the installed onnx knows."
+                f" Export it with {what} {newest[what]}, or update onnx and onnxruntime."
+            )
+
+
+def _check_defined(module: ir.Model) -> None:
+    """Refuse a graph in which nothing makes an input of a node."""
+    for node in module.graph:
+        for value in node.inputs:
+            if value is None or value.producer() is not None or value.is_graph_input() or value.is_initializer():
+                continue
+            raise InputError(
+                f"node {node.name} ({node.op_type}): nothing makes its input {value.name}. Export it again."
+            )
 
 
 def _check_external(tensors: Sequence[onnx.TensorProto], source: Path | None) -> None:

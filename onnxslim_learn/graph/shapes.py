@@ -47,6 +47,14 @@ FROZEN: tuple[frozenset[str], ...] = (
 )
 
 
+# Operators that slide a window: where none fits, the sizes are wrong. Elsewhere an empty tensor may be meant.
+WINDOWS = frozenset({"Conv", "ConvInteger", "QLinearConv", "DeformConv", "MaxPool", "AveragePool", "LpPool"})
+
+
+class UndeclaredError(InputError):
+    """Raised for an operator nobody knows whose outputs the file does not declare: other sizes would not help."""
+
+
 @dataclass
 class Sample:
     """Everything known at one choice of input sizes.
@@ -116,16 +124,24 @@ def resolve(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -> Shapes:
     """
     _check_overrides(module, overrides)
     if not any(open_axes(value) for value in module.graph.inputs):
-        sample = complete(module, Sample({str(v.name): _fixed(v, {}) for v in module.graph.inputs}))
+        try:
+            sample = complete(module, Sample({str(v.name): _fixed(v, {}) for v in module.graph.inputs}))
+        except UndeclaredError:
+            raise
+        except InputError as error:
+            raise InputError(f"{error} Export the model again.") from error
         return Shapes(sample, sample, sample)
     failure: Exception | None = None
     for frozen in FROZEN:
         for sizes in SIZES:
             try:
                 return Shapes(*(complete(module, s) for s in _samples(module, overrides, sizes, frozen)))
+            except UndeclaredError:
+                raise
             except InputError as error:
                 failure = failure or error
-    raise InputError(f"{failure} Give the input shapes with --input NAME:1x3x224x224.")
+    what = "other sizes" if overrides else "the input shapes"
+    raise InputError(f"{failure} Give {what} with --input NAME:1x3x224x224.")
 
 
 def _check_overrides(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -> None:
@@ -225,11 +241,15 @@ def complete(module: ir.Model, sample: Sample) -> Sample:
     return sample
 
 
+def _known(node: ir.Node) -> bool:
+    return onnx.defs.has(node.op_type, node.domain) or node.domain == "com.microsoft"
+
+
 def _take_declared(module: ir.Model, sample: Sample, missing: set[str]) -> bool:
     """Believe the shapes that the file declares for outputs of operators nobody knows; says whether there were any."""
     found = False
     for node in module.graph:
-        if onnx.defs.has(node.op_type, node.domain) or node.domain == "com.microsoft":
+        if _known(node):
             continue
         for value in node.outputs:
             dims = () if value.shape is None else tuple(value.shape)
@@ -283,10 +303,21 @@ def step(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
         inferred = {}
     for name in outputs:
         _note(name, inferred.get(name), sample)
+    if (
+        node.op_type in WINDOWS
+        and outputs
+        and 0 in sample.shape.get(outputs[0], ())
+        and not _empty_inputs(node, sample)
+    ):
+        raise InputError(f"node {node.name} ({node.op_type}): its output would be empty at input sizes {sample.sizes}.")
     missing = [name for name in outputs if name not in sample.shape]
     if inferred:  # the operator is known and its inputs are: what is missing depends on data
         sample.loose.update(missing)
     return missing
+
+
+def _empty_inputs(node: ir.Node, sample: Sample) -> bool:
+    return any(0 in sample.shape.get(str(value.name), ()) for value in node.inputs if value is not None)
 
 
 def _note(name: str, found: onnx.TypeProto | None, sample: Sample) -> None:
@@ -347,6 +378,8 @@ def _run_for_shapes(module: ir.Model, sample: Sample, missing: Sequence[str]) ->
             }
             results = session.run(list(missing), feeds)
         except Exception as error:
+            if "is not a registered" in str(error) or "No Op registered" in str(error):
+                raise _undeclared(module, missing) from error
             raise InputError(f"onnxruntime cannot run it at {sample.sizes}: {reason(error)}.") from error
     for name, result in zip(missing, results, strict=True):
         if isinstance(result, np.ndarray):
@@ -354,3 +387,12 @@ def _run_for_shapes(module: ir.Model, sample: Sample, missing: Sequence[str]) ->
             sample.dtype[name] = onnx.helper.np_dtype_to_tensor_dtype(result.dtype)
         else:
             sample.shape[name], sample.dtype[name] = (), onnx.TensorProto.UNDEFINED
+
+
+def _undeclared(module: ir.Model, missing: Sequence[str]) -> UndeclaredError:
+    node = next(n for n in module.graph if not _known(n) and any(v.name in missing for v in n.outputs))
+    made = next(v.name for v in node.outputs if v.name in missing)
+    return UndeclaredError(
+        f"node {node.name} ({':'.join(filter(None, (node.domain, node.op_type)))}): no such operator is known, so the"
+        f" shape of {made} cannot be found. Declare that shape in the file (value_info), or correct the operator."
+    )

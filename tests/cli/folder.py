@@ -33,11 +33,17 @@ def write_bad_models(folder):
         onnx.save(onnx.load(folder / "residual.onnx"), folder / f"{name}.onnx", **settings)
     (folder / "lost.bin").unlink()
     os.truncate(folder / "short.bin", 100)
+    residual.opset_import[0].version = 999
+    onnx.save(residual, folder / "opset.onnx")
+    residual.opset_import[0].version, residual.ir_version = 17, 99
+    onnx.save(residual, folder / "format.onnx")
     residual.ClearField("opset_import")
     onnx.save(residual, folder / "no-opset.onnx")
     write(folder / "no-input.onnx", [["MatMul", "a b", "y"]], inputs={})
     write(folder / "no-output.onnx", [["Relu", "x", "y"]], outputs={})
     write(folder / "unknown.onnx", [["Guess", "x", "h", "my.ops"], ["Relu", "h", "y"]])
+    write(folder / "misspelt.onnx", [["MatMull", "x c", "h"], ["Relu", "h", "y"]])
+    write(folder / "undefined.onnx", [["MatMul", "x c", "h"], ["Add", "h nobody", "y"]])
     write(folder / "misfit.onnx", [["MatMul", "x b", "y"]])
     write(folder / "cycle.onnx", [["Add", "x q", "p"], ["Relu", "p", "q"], ["Relu", "p", "y"]])
     noisy = [["RandomNormalLike", "x", "r"], ["Add", "x r", "p"], ["MatMul", "p c", "h"], ["MatMul", "h b", "y"]]

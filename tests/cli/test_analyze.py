@@ -16,13 +16,19 @@ REFUSALS = [
     ("analyze short.onnx", 2, "short.bin: too short"),
     ("analyze no-opset.onnx", 2, "no-opset.onnx: opset_import"),
     ("analyze no-output.onnx", 2, "no-output.onnx: no outputs"),
-    ("analyze unknown.onnx", 2, "unknown.onnx: my.ops Guess"),
-    ("analyze misfit.onnx", 2, "misfit.onnx: node y (MatMul): shapes 4x7"),
+    ("analyze unknown.onnx", 2, "unknown.onnx: node h (my.ops:Guess): no such operator Declare value_info"),
+    ("analyze misspelt.onnx", 2, "misspelt.onnx: node h (MatMull): no such operator correct"),
+    ("analyze undefined.onnx", 2, "undefined.onnx: node y (Add): nothing makes nobody. Export it again."),
+    ("analyze misfit.onnx", 2, "misfit.onnx: node y (MatMul): shapes 4x7 Export again"),
+    ("analyze opset.onnx", 2, "opset.onnx: operator set 999 newer Export update"),
+    ("analyze format.onnx", 2, "format.onnx: format 99 newer Export update"),
     ("analyze cycle.onnx", 2, "cycle.onnx: cycle"),
     # results
     ("analyze residual.onnx --json nowhere/new.json", 2, "--json nowhere/new.json: folder"),
     # input shapes
-    ("analyze global_pool.onnx --input x:4x3x1x1", 2, "global_pool.onnx: 4x3x1x1"),
+    ("analyze global_pool.onnx --input x:4x3x1x1", 2, "global_pool.onnx: 4x3x1x1 other sizes --input"),
+    ("analyze global_pool.onnx --input x:4x3x2x2", 2, "global_pool.onnx: node a (Conv): empty 4x3x2x2 other sizes"),
+    ("profile global_pool.onnx --input x:4x3x2x2", 2, "global_pool.onnx: node a (Conv): empty 4x3x2x2"),
     # explanations
     ("analyze residual.onnx --why nothing:0", 2, "--why 'nothing:0'"),
     ("analyze residual.onnx --why w1", 2, "--why 'w1' w1:0"),
