@@ -181,8 +181,7 @@ def compare(found: api.Analysis, removal: Removal, path: Path) -> Row:
     wanted, priced = found.price(removal), again.price(again.whole)
     row: Row = {"worst": check.max_rel_diff, "allowed": check.tolerance, "noise": check.noise, "change": check.change}
     row["cut"] = round(1 - wanted["params"] / max(found.price(found.whole)["params"], 1), 4)
-    chaotic = check.noise is not None and check.noise > checking.WORST / checking.AMPLIFIED
-    row["status"] = "ok" if check.passed else "chaotic" if chaotic else "wrong result"
+    row["status"] = "ok" if check.passed else "chaotic" if check.undecided == check.runs else "wrong result"
     if not check.passed:
         row["error"] = check.complaint
     elif priced != wanted:

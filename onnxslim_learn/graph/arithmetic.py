@@ -173,8 +173,10 @@ def evaluate(node: ir.Node, sample: Sample) -> bool:
         return False
     arrays = [None if name is None else sample.value[name] for name in names]
     derived = any(name in sample.derived for name in names)
-    if not derived and any(array is not None and array.dtype.kind not in "iub" for array in arrays):
-        return False
+    for name, array in zip(names, arrays, strict=True):
+        given = array is not None and array.dtype.kind not in "iub" and name not in sample.derived
+        if given and not (derived and array.size == 1):  # type: ignore[union-attr]
+            return False  # real numbers that do not come from a shape are data
     results = _compute(node, arrays)
     if results is None or any(result.size > LARGEST for result in results):
         return False

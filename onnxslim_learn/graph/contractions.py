@@ -151,12 +151,11 @@ def convolution(
         if inner > 1 or groups == 1:
             site.contract(data, [1], zero, None if zero is not None or site.node.domain else (bias, 1))
         if groups > 1:
-            group = Value((joined.space["g"],))
+            group = joined.seen("g")
             site.patch(lambda cut: {"group": cut.size(group, 0)})
         positions = site.nominal(data) if transposed else site.out_shape(nominal=True)
         sizes = {"n": site.nominal(data)[0], "g": groups, "i": inner, "o": outer}
-        work = {letter: joined.space[letter] for letter in "ngoi"}
-        site.work(work, sizes, math.prod(positions[2:]) * math.prod(w[2:]))
+        site.work(joined.space, sizes, math.prod(positions[2:]) * math.prod(w[2:]))
 
     return rule
 

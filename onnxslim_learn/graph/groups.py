@@ -104,11 +104,15 @@ def _strata(coupling: Coupling) -> Codes:
     strata: Codes = np.zeros(coupling.columns, np.uint64)
     for grid in coupling.ledger.grids:
         if len(grid.cells) > 1:
-            codes = random.integers(1, 2**63, len(grid.cells), dtype=np.uint64)
+            rows = len(grid.cells)
+            codes = random.integers(1, 2**63, rows, dtype=np.uint64)
             row, where = np.nonzero(grid.cells > 0)
             columns = coupling.column[coupling.strong[grid.cells[row, where]]]
-            pairs = np.unique(np.stack([columns, row], axis=1), axis=0)
-            np.add.at(strata, pairs[:, 0], codes[pairs[:, 1]])
+            pairs, times = np.unique(columns * rows + row, return_counts=True)
+            _, start, spread = np.unique(pairs // rows, return_index=True, return_counts=True)
+            even = (spread == rows) & (np.maximum.reduceat(times, start) == np.minimum.reduceat(times, start))
+            uneven = ~np.repeat(even, spread)  # a column that all rows have alike leaves them in step by itself
+            np.add.at(strata, pairs[uneven] // rows, codes[pairs[uneven] % rows])
     return strata
 
 

@@ -51,6 +51,10 @@ class Joined:
     space: dict[str, Axis]
     operands: tuple[Value, ...]
 
+    def seen(self, letters: Sequence[str]) -> Value:
+        """These letters first, and behind them all others, whose digits they may depend on: for asking sizes."""
+        return Value(tuple(self.space[letter] for letter in dict.fromkeys((*letters, *self.space))))
+
     def output(self, ledger: Ledger, letters: Sequence[str]) -> Value:
         """The layout of a tensor with these letters; other letters are contracted away."""
         rest = [letter for letter in self.space if letter not in letters]
@@ -143,13 +147,14 @@ def _merge_all(ledger: Ledger, seen: Mapping[int, list[Digit]], reason: str) -> 
 
 def _merge(ledger: Ledger, key: int, seen: list[Digit], merged: Mapping[int, Digit], reason: str) -> Digit:
     """One digit for all that operands have at one place."""
-    if any(digit.labels is None for digit in seen):
-        for digit in seen:
-            ledger.pin(digit, reason)
-        return Digit(key, seen[0].size)
     direct = dict.fromkeys(k for digit in seen for k in digit.deps)
     deps = tuple(dict.fromkeys(k for dep in direct for k in (*merged[dep].deps, dep)))
     sizes = {k: merged[k].size for k in deps}
+    large = math.prod(sizes.values()) * seen[0].size > layout.LARGEST
+    if large or any(digit.labels is None for digit in seen):
+        for digit in seen:
+            ledger.pin(digit, layout.TOO_DEEP if large else reason)
+        return Digit(key, seen[0].size)
     spread = [layout.spread(d.labels, d.deps, deps, sizes) for d in seen if d.labels is not None]
     full = [labels for labels, digit in zip(spread, seen, strict=True) if set(digit.deps) == set(deps)]
     if full:

@@ -21,7 +21,8 @@ __all__ = ["Axis", "Digit", "Grid", "Labels", "Ledger", "Pin", "Relation", "Valu
 
 Array = np.ndarray[Any, Any]
 
-LARGEST = 1 << 22  # atoms in one label array; beyond, a fused axis is pinned instead
+LARGEST = 1 << 20  # atoms in one label array; beyond, its digit is pinned and free instead
+TOO_DEEP = "has too many rows within rows to track"
 
 
 def over(labels: Array, own: Sequence[int], target: Sequence[int], sizes: Mapping[int, int]) -> Array:
@@ -166,10 +167,11 @@ def _depend_on(ledger: Ledger, digit: Digit, run: Axis, flat: Digit, sizes: Mapp
     rest = tuple(k for k in digit.deps if k not in keys)
     moved = digit.labels.transpose(*(digit.deps.index(k) for k in (*rest, *(k for k in keys if k in digit.deps))), -1)
     chosen: list[Any] = [slice(None) for _ in rest] + [index[k] for k in keys if k in digit.deps]
-    picked = moved[tuple(chosen)]
-    if any(k not in rest for k in flat.deps):
-        ledger.pins.append(Pin(ledger.node, digit.labels.reshape(-1), "rows nest too deeply to track", weak=False))
+    large = math.prod(sizes[k] for k in rest) * flat.size * digit.size > LARGEST
+    if large or any(k not in rest for k in flat.deps):
+        ledger.pins.append(Pin(ledger.node, digit.labels.reshape(-1), TOO_DEEP, weak=False))
         return Digit(digit.key, digit.size)
+    picked = moved[tuple(chosen)]
     if any(d.labels is not None and d.key not in digit.deps for d in run):
         assert flat.labels is not None
         cells = ledger.fresh(*picked.shape)

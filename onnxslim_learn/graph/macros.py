@@ -36,11 +36,11 @@ def recurrent(gates: int, states: int) -> Rule:
         if directions > 1:
             site.ledger.grids.append(layout.Grid(site.ledger.node, labels, ()))
 
-        def state(letters: Sequence[str], slot: int, view: Sequence[int], parts: Sequence[int]) -> joint.Operand:
+        def state(letters: Sequence[str | None], slot: int, view: Sequence[int], parts: Sequence[int]) -> joint.Operand:
             """A parameter whose axes are direction, gates and hidden units, with the units' labels filled in."""
             operand = site.operand(slot, letters, view, parts)
             direction = site.ledger.axis(directions)
-            known: dict[str, Axis] = {"d": direction, **{q: site.ledger.axis(view[1]) for q in "qrs"}}
+            known: dict[str, Axis] = {"d": direction}
             for letter in "hk":
                 own = labels if direction else labels[0]
                 known[letter] = (site.ledger.digit(hidden, own, [d.key for d in direction]),) if hidden > 1 else ()
@@ -53,14 +53,14 @@ def recurrent(gates: int, states: int) -> Rule:
         start = ["b", "d", "h"] if batch_first else ["d", "b", "h"]
         operands = [
             (0, site.operand(0, [*steps, "i"])),
-            (1, state("dqhi", 1, (directions, gates, hidden, site.shape(1)[2]), (1, 2, 1))),
-            (2, state("dqhk", 2, (directions, gates, hidden, hidden), (1, 2, 1))),
+            (1, state(["d", None, "h", "i"], 1, (directions, gates, hidden, site.shape(1)[2]), (1, 2, 1))),
+            (2, state(["d", None, "h", "k"], 2, (directions, gates, hidden, hidden), (1, 2, 1))),
         ]
         if site.name(3):
-            operands.append((3, state("drh", 3, (directions, 2 * gates, hidden), (1, 2))))
+            operands.append((3, state(["d", None, "h"], 3, (directions, 2 * gates, hidden), (1, 2))))
         operands += [(slot, site.operand(slot, start)) for slot in range(5, 5 + states) if site.name(slot)]
         if site.name(7):
-            operands.append((7, state("dsh", 7, (directions, 3, hidden), (1, 2))))
+            operands.append((7, state(["d", None, "h"], 7, (directions, 3, hidden), (1, 2))))
         if site.name(4):
             site.leave(4)
         site.pin(
@@ -77,10 +77,9 @@ def recurrent(gates: int, states: int) -> Rule:
         site.patch(lambda cut: {"hidden_size": cut.size(units, 1)})
         site.contract(0, [2])
         site.contract(2, [2])
-        repeats = math.prod(site.nominal(0)[:2]) * gates
-        for letters, width in (("dhi", site.nominal(0)[2]), ("dhk", hidden)):
-            sizes = {"d": directions, "h": hidden, letters[-1]: width}
-            site.work({c: joined.space[c] for c in letters}, sizes, repeats)
+        sizes = dict(zip([*steps, "i"], site.nominal(0), strict=True)) | {"d": directions, "h": hidden, "k": hidden}
+        for letters in ("btdhi", "btdhk"):
+            site.work({c: joined.space[c] for c in letters}, sizes, gates)
 
     return rule
 
@@ -189,7 +188,7 @@ def _attention_output(site: Site, joined: joint.Joined, *, four: bool) -> None:
 
 def _attention_settings(site: Site, joined: joint.Joined, heads: tuple[str, str], size: int, *, four: bool) -> None:
     """Numbers of heads follow the plan; the default scale is frozen at the old head size."""
-    space = Value((joined.space["g"], joined.space["r"]))
+    space = joined.seen("gr")
     units = joined.output(site.ledger, ["g", "h"])
 
     def make(cut: Cut) -> dict[int | str, Any]:
@@ -235,9 +234,9 @@ def packed_attention(site: Site) -> None:
 
     site.patch(lambda cut: {"num_heads": cut.size(units, 0)})
     site.contract(0, [2])
-    b, s, c = site.nominal(0)
-    site.work({"c": joined.space["c"], "f": joined.space["f"]}, {"c": c, "f": groups * size}, 3 * b * s)
-    site.work({"f": joined.space["f"]}, {"f": groups * size}, 2 * b * s * s)
+    sizes = dict(zip("bsc", site.nominal(0), strict=True)) | {"f": groups * size}
+    site.work({c: joined.space[c] for c in "bscf"}, sizes, 3)
+    site.work({c: joined.space[c] for c in "bsf"}, sizes, 2 * sizes["s"])
     return None
 
 
@@ -272,7 +271,7 @@ def rotary(*, positions: int, cosine: int) -> Rule:
             site.ledger.pin(digit, "turns together with another part")
         letters = ["b", "g", "s", *turn] if len(shape) == 4 else ["b", "s", "g", *turn]
         site.yields(layout.regroup(site.ledger, joined.output(site.ledger, letters), shape))
-        groups = Value((joined.space["g"],))
+        groups = joined.seen("g")
         if site.attr("num_heads", 0):
             site.patch(lambda cut: {"num_heads": cut.size(groups, 0)})
         return None
@@ -298,7 +297,7 @@ def group_norm(site: Site) -> None:
         operands.append((slot, affine))
     joined = site.join(*operands)
     site.yields(layout.regroup(site.ledger, joined.output(site.ledger, ["n", "g", "i", *rest]), shape))
-    row = Value((joined.space["g"],))
+    row = joined.seen("g")
     site.patch(lambda cut: {"num_groups": cut.size(row, 0)})
 
 
@@ -354,10 +353,10 @@ def block_quantized(site: Site) -> None:
         operands.append((5, site.operand(5, "z")))
     joined = site.join(*operands)
     site.yields(joined.output(site.ledger, [*lead, "z"]))
-    out = Value((joined.space["z"],))
+    out = joined.seen("z")
     site.patch(lambda cut: {"N": cut.size(out, 0)})
-    size = site.nominal(0)
-    site.work({"z": joined.space["z"]}, {"z": units}, math.prod(size))
+    *sizes, inner = site.nominal(0)
+    site.work(joined.space, {**dict(zip(lead, sizes, strict=True)), "z": units}, inner)
 
 
 # --- scattered access -------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxslim_learn.graph import joint, layout
 from onnxslim_learn.graph.arithmetic import slice_arguments, split_sizes
-from onnxslim_learn.graph.ledger import Axis, Digit, Labels, Value
+from onnxslim_learn.graph.ledger import PINNED, Axis, Digit, Labels, Value
 from onnxslim_learn.graph.site import aligned
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def concat(site: Site) -> None:
     rank = len(site.shape(0))
     axis = int(site.attr("axis")) % rank
     slots = site.given()
-    values = [_one_digit(site, layout.fuse(site.ledger, site.value(slot), axis), axis) for slot in slots]
+    values = [_part(site, layout.fuse(site.ledger, site.value(slot), axis), axis) for slot in slots]
     free = any(value.axes[axis][0].labels is None for value in values)
     if free:
         why = f"is joined with a free part by {site.node.op_type}"
@@ -164,26 +164,24 @@ def concat(site: Site) -> None:
     site.yields(joined if free else _put_together(site, joined, [space[part][0] for part in parts], axis))
 
 
-def _one_digit(site: Site, value: Value, axis: int) -> Value:
-    """Give an axis of size 1 a digit, so that it can be a part of a longer one."""
+def _part(site: Site, value: Value, axis: int) -> Value:
+    """Ready a value to be a part: nothing depends on the joined axis, and size 1 is a digit that nothing can cut."""
     if value.axes[axis]:
-        return value
-    single = site.ledger.digit(1, site.ledger.fresh(1))
+        key = value.axes[axis][0].key
+        for digit in value.digits.values():
+            if key in digit.deps:
+                site.ledger.pin(digit, f"depends on the axis that {site.node.op_type} joins")
+        return layout.forget(site.ledger, value, {key})
+    single = Digit(next(site.ledger.keys), 1, np.full(1, PINNED))
     return Value((*value.axes[:axis], (single,), *value.axes[axis + 1 :]))
 
 
 def _put_together(site: Site, value: Value, parts: Sequence[Digit], axis: int) -> Value:
-    """Fill in the joined axis; other digits that depend on a part are pinned."""
-    gone = {part.key for part in parts}
-    for digit in value.digits.values():
-        if any(k in gone for k in digit.deps):
-            site.ledger.pin(digit, f"depends on the axis that {site.node.op_type} joins")
-    rank = len(value.axes)
-    value = layout.forget(site.ledger, Value((*value.axes, *((part,) for part in parts))), gone)
+    """Fill in the joined axis."""
     deps = tuple(dict.fromkeys(k for part in parts for k in part.deps))
     spread = [_in_rows(site, value, part, deps) for part in parts]
     joined = site.ledger.digit(sum(part.size for part in parts), np.concatenate(spread, axis=-1), deps)
-    return Value((*value.axes[:axis], (joined,), *value.axes[axis + 1 : rank]))
+    return Value((*value.axes[:axis], (joined,), *value.axes[axis + 1 :]))
 
 
 def _in_rows(site: Site, value: Value, part: Digit, deps: tuple[int, ...]) -> Labels:

@@ -191,3 +191,39 @@ def test_a_shared_batch_axis_is_no_channel():
     for name, shape in (("w", (8, 8)), ("v", (8, 5))):
         model.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
     assert [group.members for group in laws.free(api.analyze(model))] == [("w:1", "v:0")]
+
+
+# --- layouts ----------------------------------------------------------------------------------------------------------
+
+
+def stated(coupling):
+    """Yield every set of digits that something reads together, and where."""
+    for name, value in coupling.values.items():
+        yield name, list(value.digits.values())
+    for record in coupling.records.contractions:
+        yield coupling.where(record.node), list(record.value.digits.values())
+    for term in coupling.records.terms:
+        yield coupling.where(term.node), list(term.digits)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_a_digit_depends_on_stands_beside_it(name):
+    for where, digits in stated(analysed(name).coupling):
+        keys = {d.key for d in digits}
+        assert all(key in keys for d in digits for key in d.deps), where
+
+
+def test_a_part_that_nothing_cuts_stays():
+    """Maxima and means over channels are joined: neither map can go, so the weight that reads them stays whole."""
+    coupling = analysed("spatial_attention").coupling
+    (digit,) = coupling.values["w2"].axes[1]
+    assert digit.labels is None
+
+
+def test_parts_in_many_rows_are_tracked_in_bounds():
+    """Six parts, each with cells of its own rows along another axis: labels of one by those of all would not fit."""
+    parts = "".join(f"h{k} = MatMul(x, w{k}) r{k} = Reshape(h{k}, [2, 40, 8]) " for k in range(6))
+    joined = ", ".join(f"r{k}" for k in range(6))
+    net = f"(float[2,6] x) => (float[2,240,3] y) {{ {parts} c = Concat<axis=1>({joined}) y = MatMul(c, v) }}"
+    found = api.analyze(Net(net, "w0 w1 w2 w3 w4 w5 6x320, v 8x3").build())
+    assert found.coupling.ledger.count < 10_000

@@ -139,8 +139,9 @@ def test_energy_does_not_count_a_unit_that_is_constant():
 # --- laws -------------------------------------------------------------------------------------------------------------
 
 
-# How often a key head is repeated: its units are the repeats, each of which crosses all key heads.
-ALIKE = {"grouped_query": {"wq:1/2'"}}
+# How often a key head is repeated: its units are the repeats, each of which crosses all key heads. And heads whose
+# cells are the same columns in all of them: scores are by column.
+ALIKE = {"grouped_query": {"wq:1/2'"}, "pooled_heads": {"w1:1/3"}, "interleaved_rotary": {"w1:1/3"}}
 
 
 @pytest.mark.parametrize("criterion", criteria.CRITERIA)

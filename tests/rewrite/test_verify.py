@@ -1,0 +1,70 @@
+"""Verification decides: wrong files fail, and inputs on which rounding alone moves the outputs decide nothing."""
+
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from onnxslim_learn import api
+from onnxslim_learn.graph.coupling import removal
+from onnxslim_learn.rewrite.verify import MORE, verify
+from tests import laws
+from tests.zoo_net import Net
+
+NET = "(float[2,6] x) => (float[2,5] y) {{ h = MatMul(x, w1) r = Relu(h) z = MatMul(r, w2) {} }}"
+WEIGHTS = "w1 6x700, w2 700x5"
+"""Wide: a cut changes the order of summation, and so the rounding."""
+
+
+def check(end, path, spoil=lambda tensor: tensor):
+    """Cut a third of the hidden units, spoil the file's first weight, and verify."""
+    analysis = api.analyze(Net(NET.format(end), WEIGHTS).build())
+    (group,) = laws.free(analysis)
+    found = removal(analysis.coupling, group.units[::3])
+    small = laws.written(analysis, found)
+    small.graph.initializer[0].CopyFrom(spoil(small.graph.initializer[0]))
+    onnx.save(small, path)
+    return verify(found, path)
+
+
+def test_a_true_cut_passes(tmp_path):
+    found = check("y = Tanh(z)", tmp_path / "m.onnx")
+    assert found.passed
+    assert (found.undecided, found.noise) == (0, None)
+
+
+def test_a_wrong_weight_fails(tmp_path):
+    def spoil(tensor):
+        return numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, tensor.name)
+
+    found = check("y = Tanh(z)", tmp_path / "m.onnx", spoil)
+    assert not found.passed
+    assert found.undecided == 0
+    assert "from the masked original" in found.complaint
+
+
+def test_a_chaotic_net_is_not_called_verified(tmp_path):
+    """Its output turns many times within one rounding of its input."""
+    found = check("k = Mul(z, {1000000000.0}) y = Sin(k)", tmp_path / "m.onnx")
+    assert not found.passed
+    assert (found.runs, found.undecided) == (2 + MORE, 2 + MORE)
+    assert "chaotic" in found.complaint
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.01])
+def test_inputs_that_decide_nothing_are_replaced(factor, tmp_path, monkeypatch):
+    """All sets of inputs but one make the net chaotic; that one tells a true cut from a wrong one."""
+    from onnxslim_learn.rewrite import inputs
+
+    draw = inputs.random_inputs
+
+    def drawn(coupling, sample, seed=0):
+        feeds = draw(coupling, sample, seed)
+        return feeds if seed == 3 else {name: values + 1e4 for name, values in feeds.items()}
+
+    def spoil(tensor):
+        return numpy_helper.from_array((numpy_helper.to_array(tensor) * factor).astype("float32"), tensor.name)
+
+    monkeypatch.setattr(inputs, "random_inputs", drawn)
+    found = check("k = Mul(z, z) s = Mul(k, {10.0}) y = Sin(s)", tmp_path / "m.onnx", spoil)
+    assert (found.runs, found.undecided) == (4, 3)
+    assert found.passed == (factor == 1.0)

@@ -1,0 +1,86 @@
+"""Zoo nets of what real files do rarely: weights put together in the graph, heads on the batch axis, odd joins."""
+
+from tests.zoo_net import Net
+
+RARE = {
+    "pooled_heads": Net(
+        """(float[2,16,6] x) => (float[2,16,5] y) {
+            h = MatMul(x, w1)
+            r = Reshape(h, [2, 16, 3, 4])
+            t = Transpose<perm=[0,2,3,1]>(r)
+            s = Reshape(t, [6, 4, 4, 4])
+            c = Conv<group=4, pads=[1,1,1,1]>(s, w2)
+            q = Reshape(c, [2, 3, 4, 16])
+            u = Transpose<perm=[0,3,1,2]>(q)
+            v = Reshape(u, [2, 16, 12])
+            y = MatMul(v, w3)
+        }""",
+        "w1 6x12, w2 4x1x3x3, w3 12x5",
+    ),
+    "lstm_computed": Net(
+        """(float[2,5,6] x) => (float[5,2,4] y) {
+            h = MatMul(x, w0)
+            t = Transpose<perm=[1,0,2]>(h)
+            i1, o1, f1, c1 = Split<axis=0>(w1, [8, 8, 8, 8])
+            i2, o2, f2, c2 = Split<axis=0>(w2, [8, 8, 8, 8])
+            wa = Concat<axis=0>(i1, f1, o1, c1)
+            wb = Concat<axis=0>(i2, f2, o2, c2)
+            ua = Unsqueeze(wa, [0])
+            ub = Unsqueeze(wb, [0])
+            w = Concat<axis=0>(ua, ub)
+            a, = LSTM<hidden_size=8, direction="bidirectional">(t, w, r, b)
+            q = Transpose<perm=[0,2,1,3]>(a)
+            f = Reshape(q, [5, 2, 16])
+            y = MatMul(f, w3)
+        }""",
+        "w0 6x12, w1 w2 32x12, r 2x32x8, b 2x64, w3 16x4",
+    ),
+    "interleaved_rotary": Net(
+        """(float[2,5,6] x) => (float[2,5,6] y) {
+            q = MatMul(x, w1)
+            h = Reshape(q, [2, 5, 3, 8])
+            even = Slice(h, [0], [8], [3], [2])
+            odd = Slice(h, [1], [8], [3], [2])
+            n = Neg(odd)
+            e4 = Unsqueeze(even, [4])
+            n4 = Unsqueeze(n, [4])
+            s = Concat<axis=-1>(n4, e4)
+            turned = Reshape(s, [2, 5, 3, 8])
+            a = Mul(turned, sine)
+            b = Mul(h, cosine)
+            c = Add(a, b)
+            f = Reshape(c, [2, 5, 24])
+            y = MatMul(f, w2)
+        }""",
+        "w1 6x24, sine cosine 5x1x8, w2 24x6",
+    ),
+    "anchors": Net(
+        """(float[2,3,8,8] x) => (float[2,160,3] y) {
+            a = Conv<pads=[1,1,1,1], strides=[2,2]>(x, w1, b1)
+            r = Relu(a)
+            p = Conv(r, w2, b2)
+            s = Conv<pads=[1,1,1,1], strides=[2,2]>(r, w3, b3)
+            q = Conv(s, w2, b2)
+            p5 = Reshape(p, [2, 8, 3, 4, 4])
+            p6 = Transpose<perm=[0,3,4,1,2]>(p5)
+            p3 = Reshape(p6, [2, 128, 3])
+            q5 = Reshape(q, [2, 8, 3, 2, 2])
+            q6 = Transpose<perm=[0,3,4,1,2]>(q5)
+            q3 = Reshape(q6, [2, 32, 3])
+            y = Concat<axis=1>(p3, q3)
+        }""",
+        "w1 8x3x3x3, b1 8, w2 24x8x1x1, b2 24, w3 8x8x3x3, b3 8",
+    ),
+    "positions_from_mask": Net(
+        """(int64[2,9] mask, float[2,9,6] x) => (float[2,9,5] y) {
+            n = CumSum(mask, {1})
+            m = Mul(n, mask)
+            p = Add(m, {2})
+            e = Gather(table, p)
+            h = MatMul(x, w1)
+            a = Add(h, e)
+            y = MatMul(a, w2)
+        }""",
+        "table 12x8, w1 6x8, w2 8x5",
+    ),
+}
