@@ -95,13 +95,14 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads, self.size = heads, width // heads
+        self.scale = self.size**-0.5  # stays when heads get smaller
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, width = x.shape
+        batch, tokens, _ = x.shape
         q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.heads, self.size).permute(2, 0, 3, 1, 4)
-        weights = (q @ k.transpose(-2, -1) * self.size**-0.5).softmax(-1)
-        return self.out((weights @ v).transpose(1, 2).reshape(batch, tokens, width))
+        weights = (q @ k.transpose(-2, -1) * self.scale).softmax(-1)
+        return self.out((weights @ v).transpose(1, 2).reshape(batch, tokens, self.heads * self.size))
 
 
 class Layer(nn.Module):
