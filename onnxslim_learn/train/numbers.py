@@ -135,21 +135,26 @@ SOURCES: dict[str, Callable[..., Numbers]] = {"Shape": shape, "Size": size}
 
 def rank(node: ir.Node, ranks: Sequence[int]) -> int | None:
     """Rank of what an operator of the table makes of numbers of given ranks, or ``None`` where it makes no numbers."""
-    first = ranks[0]
-    if node.op_type == "Cast":
-        return first if node.attributes["to"].as_int() == ir.DataType.INT64 else None
-    if node.op_type == "Unsqueeze":
-        return 1 if first == 0 else None
-    if node.op_type == "Squeeze":
-        return 0 if first == 1 else None
-    if node.op_type == "Gather":
-        return ranks[1] if first == 1 else None
-    if node.op_type in ("Concat", "Slice"):
-        return 1 if first == 1 else None
-    if node.op_type == "ReduceProd":
-        return first if node.attributes.get_int("keepdims", 1) else 0
-    return max(ranks) if node.op_type not in PAIRS or len(ranks) == 2 else None
+    known = RANKS.get(node.op_type, _pair)
+    return known(node, ranks)
 
 
-PAIRS = frozenset(("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min"))
-"""Operators of two numbers."""
+def _pair(node: ir.Node, ranks: Sequence[int]) -> int | None:
+    return max(ranks) if len(ranks) == 2 else None
+
+
+def _cast(node: ir.Node, ranks: Sequence[int]) -> int | None:
+    return ranks[0] if node.attributes["to"].as_int() == ir.DataType.INT64 else None
+
+
+RANKS: dict[str, Callable[[ir.Node, Sequence[int]], int | None]] = {
+    "Cast": _cast,
+    "Concat": lambda node, ranks: 1 if ranks[0] == 1 else None,
+    "Gather": lambda node, ranks: ranks[1] if ranks[0] == 1 else None,
+    "Identity": lambda node, ranks: ranks[0],
+    "ReduceProd": lambda node, ranks: ranks[0] if node.attributes.get_int("keepdims", 1) else 0,
+    "Slice": lambda node, ranks: 1 if ranks[0] == 1 else None,
+    "Squeeze": lambda node, ranks: 0 if ranks[0] == 1 else None,
+    "Unsqueeze": lambda node, ranks: 1 if ranks[0] == 0 else None,
+}
+"""Operator -> rank of its result; all others take two numbers and broadcast them."""

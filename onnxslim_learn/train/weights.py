@@ -12,8 +12,7 @@ Everything else stays what it is: scalars, running statistics, quantization para
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -46,33 +45,38 @@ def _joined(array: Array) -> bool:
     return _term(array) and len(np.unique(array.reshape(-1)[:4096])) > 2
 
 
-Role = "Callable[[Array], bool]"
+Role: TypeAlias = "Callable[[Array], bool]"
 
-ROLES: dict[str, dict[int, Callable[[Array], bool]]] = {
-    **dict.fromkeys(["MatMul", "Gemm", "FusedMatMul", "TransposeMatMul", "FusedGemm"], {0: _weight, 1: _weight, 2: _weight}),
-    "Einsum": dict.fromkeys(range(8), _weight),
-    **dict.fromkeys(["Conv", "ConvTranspose", "FusedConv", "DeformConv"], {1: _weight, 2: _weight, 3: _weight}),
-    "DeformConv": {1: _weight, 3: _weight},
-    "CausalConvWithState": {1: _weight, 2: _weight},
-    **dict.fromkeys(["RNN", "GRU", "LSTM"], {1: _weight, 2: _weight, 3: _weight, 7: _weight}),
-    **dict.fromkeys(
-        ["BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization"],
-        {1: _weight, 2: _weight},
-    ),
-    "SimplifiedLayerNormalization": {1: _weight},
-    "SkipLayerNormalization": {2: _weight, 3: _weight, 4: _weight},
-    "SkipSimplifiedLayerNormalization": {2: _weight, 3: _weight},
-    "EmbedLayerNormalization": {2: _weight, 3: _weight, 4: _weight, 5: _weight, 6: _weight},
-    "Attention": {1: _weight, 2: _weight},
-    "MultiHeadAttention": {3: _weight},
-    **dict.fromkeys(["BiasGelu", "FastGelu", "BiasAdd", "BiasDropout", "BiasSplitGelu"], {1: _weight}),
-    "PRelu": {1: _weight},
-    "Gather": {0: _term},
-    **dict.fromkeys(["Mul", "Div"], {0: _scale, 1: _scale}),
-    **dict.fromkeys(["Add", "Sub"], {0: _term, 1: _term}),
-    "Sum": dict.fromkeys(range(8), _term),
-    "Concat": dict.fromkeys(range(16), _joined),
-    "QuantizeLinear": {0: _weight},
+
+def _slots(role: Role, *slots: int) -> dict[int, Role]:
+    return dict.fromkeys(slots, role)
+
+
+def _several(names: str, slots: dict[int, Role]) -> dict[str, dict[int, Role]]:
+    return dict.fromkeys(names.split(), slots)
+
+
+ROLES: dict[str, dict[int, Role]] = {
+    **_several("MatMul Gemm FusedMatMul TransposeMatMul FusedGemm", _slots(_weight, 0, 1, 2)),
+    **_several("Conv ConvTranspose CausalConvWithState", _slots(_weight, 1, 2)),
+    **_several("BatchNormalization InstanceNormalization GroupNormalization", _slots(_weight, 1, 2)),
+    **_several("LayerNormalization RMSNormalization SimplifiedLayerNormalization", _slots(_weight, 1, 2)),
+    **_several("RNN GRU LSTM", _slots(_weight, 1, 2, 3, 7)),
+    **_several("BiasGelu FastGelu BiasAdd BiasDropout BiasSplitGelu PRelu", _slots(_weight, 1)),
+    **_several("Mul Div", _slots(_scale, 0, 1)),
+    **_several("Add Sub", _slots(_term, 0, 1)),
+    "Attention": _slots(_weight, 1, 2),
+    "Concat": _slots(_joined, *range(16)),
+    "DeformConv": _slots(_weight, 1, 3),
+    "Einsum": _slots(_weight, *range(8)),
+    "EmbedLayerNormalization": _slots(_weight, 2, 3, 4, 5, 6),
+    "FusedConv": _slots(_weight, 1, 2),
+    "Gather": _slots(_term, 0),
+    "MultiHeadAttention": _slots(_weight, 3),
+    "QuantizeLinear": _slots(_weight, 0),
+    "SkipLayerNormalization": _slots(_weight, 2, 3, 4),
+    "SkipSimplifiedLayerNormalization": _slots(_weight, 2, 3),
+    "Sum": _slots(_term, *range(8)),
 }
 """Operator -> input -> what an initializer there must be to train."""
 
@@ -87,7 +91,7 @@ def trainable(initializers: Mapping[str, ir.Value]) -> set[str]:
 
 def _is_weight(value: ir.Value) -> bool:
     tensor = value.const_value
-    if tensor is None or int(tensor.dtype) not in FLOATS or math.prod(int(d) for d in tensor.shape) <= 1:  # type: ignore[arg-type]
+    if tensor is None or int(tensor.dtype) not in FLOATS or tensor.size <= 1:
         return False
     roles = list(_roles(value, set()))
     if _weight in roles:
@@ -106,7 +110,7 @@ def _roles(value: ir.Value, seen: set[ir.Value]) -> list[Callable[[Array], bool]
     found = []
     for node, slot in value.uses():
         others = [v for k, v in enumerate(node.inputs) if v is not None and k != slot]
-        if all(_is_constant(v) for v in others) and node.op_type not in ("Gather",):
+        if node.op_type in ARITHMETIC and all(_is_constant(v) for v in others):
             for output in node.outputs:
                 found += _roles(output, seen)
         elif slot in ROLES.get(node.op_type, {}):
@@ -117,8 +121,41 @@ def _roles(value: ir.Value, seen: set[ir.Value]) -> list[Callable[[Array], bool]
     return found
 
 
-MOVES = frozenset(("Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"))
+MOVES = frozenset(
+    ("Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze")
+)
 """Operators whose first input is still a weight after them, whatever the sizes come from."""
+
+
+ARITHMETIC = MOVES | frozenset(
+    [
+        "Abs",
+        "Add",
+        "BatchNormalization",
+        "Clip",
+        "Concat",
+        "Div",
+        "Exp",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "Mul",
+        "Neg",
+        "Pow",
+        "Reciprocal",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceMean",
+        "ReduceSum",
+        "ReduceSumSquare",
+        "Sigmoid",
+        "Softmax",
+        "Softplus",
+        "Sqrt",
+        "Sub",
+        "Tanh",
+    ]
+)
+"""Operators through which a weight is computed from initializers (weight norm, weight standardisation)."""
 
 
 def _is_constant(value: ir.Value, depth: int = 8) -> bool:

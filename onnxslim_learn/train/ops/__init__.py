@@ -4,26 +4,58 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.train.ops import contract, elementwise, look_up, moves, norm, pool, reduce
+from onnxslim_learn.train.ops import (
+    attention,
+    contract,
+    contrib,
+    control,
+    elementwise,
+    look_up,
+    loss,
+    made,
+    moves,
+    norm,
+    pool,
+    quantize,
+    recurrent,
+    reduce,
+    resize,
+    sample,
+    signal,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 TABLE: dict[str, Callable[..., Any]] = {
-    **elementwise.TABLE,
-    **moves.TABLE,
+    **attention.TABLE,
     **contract.TABLE,
-    **pool.TABLE,
-    **norm.TABLE,
-    **reduce.TABLE,
+    **control.TABLE,
+    **elementwise.TABLE,
     **look_up.TABLE,
+    **loss.TABLE,
+    **made.TABLE,
+    **moves.TABLE,
+    **norm.TABLE,
+    **pool.TABLE,
+    **quantize.TABLE,
+    **recurrent.TABLE,
+    **reduce.TABLE,
+    **resize.TABLE,
+    **sample.TABLE,
+    **signal.TABLE,
 }
 
-CONTRIB: dict[str, Callable[..., Any]] = {}
+DOMAINS: dict[str, dict[str, Callable[..., Any]]] = {
+    "": TABLE,
+    "ai.onnx": TABLE,
+    "ai.onnx.preview": control.PREVIEW,
+    "ai.onnx.preview.training": loss.TRAINING,
+    "com.microsoft": contrib.CONTRIB,
+}
 
-DOMAINS: dict[str, dict[str, Callable[..., Any]]] = {"": TABLE, "ai.onnx": TABLE, "com.microsoft": CONTRIB}
 
-
-def function_for(domain: str, op_type: str) -> Callable[..., Any] | None:
-    """The torch function of an operator, or ``None`` for one that has none."""
-    return DOMAINS.get(domain, {}).get(op_type)
+def function_for(domain: str, op_type: str, readers: Iterable[str] = ()) -> Callable[..., Any] | None:
+    """The torch function of an operator whose result some operators read, or ``None`` for one that has none."""
+    special = (norm.FOLLOWED.get((op_type, reader)) for reader in readers)
+    return next(filter(None, special), None) or DOMAINS.get(domain, {}).get(op_type)

@@ -23,8 +23,8 @@ def gemm(
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
-    transA: int = 0,  # noqa: N803
-    transB: int = 0,  # noqa: N803
+    transA: int = 0,
+    transB: int = 0,
     broadcast: int = 0,
 ) -> Tensor:
     """Gemm; as a linear layer where it is one."""
@@ -122,7 +122,11 @@ def conv_transpose(
             total = full - wanted
             small, large = total // 2, total - total // 2
             before[k], after[k] = (small, large) if auto_pad == "SAME_UPPER" else (large, small)
-    if before == after and min(before) >= 0 and all(m < max(s, d) for m, s, d in zip(more, strides, dilations, strict=True)):
+    if (
+        before == after
+        and min(before) >= 0
+        and all(m < max(s, d) for m, s, d in zip(more, strides, dilations, strict=True))
+    ):
         return BACK[rank](x, w, b, strides, before, more, group, dilations)
     y = BACK[rank](x, w, None, strides, 0, 0, group, dilations)
     y = F.pad(y, sides([-p for p in before], [m - p for m, p in zip(more, after, strict=True)]))
@@ -149,9 +153,7 @@ def deform_conv(
     kh, kw = w.shape[2:]
     oh, ow = offset.shape[2:]
     moved = offset.reshape(n, offset_group, kh * kw, 2, oh, ow)
-    axis = [
-        torch.arange(o, device=x.device) * s - p for o, s, p in zip((oh, ow), strides, pads[:2], strict=True)
-    ]
+    axis = [torch.arange(o, device=x.device) * s - p for o, s, p in zip((oh, ow), strides, pads[:2], strict=True)]
     taps = [torch.arange(k, device=x.device) * d for k, d in zip((kh, kw), dilations, strict=True)]
     rows = moved[:, :, :, 0] + (taps[0].repeat_interleave(kw)[:, None, None] + axis[0][:, None])
     columns = moved[:, :, :, 1] + (taps[1].repeat(kh)[:, None, None] + axis[1])
@@ -180,7 +182,8 @@ def causal_conv(
 
 def determinant(x: Tensor) -> Tensor:
     """Det."""
-    return torch.linalg.det(x)
+    found: Tensor = torch.linalg.det(x)
+    return found
 
 
 def area(sizes: Sequence[int]) -> int:

@@ -27,21 +27,31 @@ def cast(x: Tensor, *, to: int, saturate: int = 1, round_mode: str = "up") -> Te
     if to == 24:
         return _power_of_two(x.to(torch.float32), saturate, round_mode).to(kind)
     if 17 <= to <= 20:
-        wide, largest = x.to(torch.float32), torch.finfo(kind).max
-        return (wide.clamp(-largest, largest) if saturate else wide).to(kind)
+        return _float8(x.to(torch.float32), kind, saturate)
     if x.is_floating_point() and not kind.is_floating_point and x.element_size() == 1:
         x = x.to(torch.float32)
     return x.to(kind)
 
 
+def _float8(x: Tensor, kind: torch.dtype, saturate: int) -> Tensor:
+    """The nearest of an eight-bit type; what is too large is its largest, or else infinite or no number."""
+    largest = torch.finfo(kind).max
+    if saturate:
+        return x.clamp(-largest, largest).to(kind)
+    half = 16.0 if kind == torch.float8_e4m3fn else 8.0 if kind == torch.float8_e4m3fnuz else 4096.0
+    over = (x.abs() > largest + half) if kind == torch.float8_e4m3fn else (x.abs() >= largest + half)
+    beyond = torch.copysign(torch.tensor(torch.inf), x) if kind == torch.float8_e5m2 else torch.tensor(torch.nan)
+    return torch.where(over, beyond, x).to(kind)
+
+
 def _float4(x: Tensor) -> Tensor:
-    """The nearest FLOAT4E2M1, ties to even; what is too large, or no number, is the largest."""
+    """The nearest FLOAT4E2M1, ties to even; what is too large is the largest, what is no number is negative zero."""
     grid = torch.tensor(FLOAT4, device=x.device)
     middle = (grid[1:] + grid[:-1]) / 2
     size = x.abs()
     place = torch.bucketize(size, middle)
     tie = (place < len(middle)) & (size == middle[place.clamp(max=len(middle) - 1)]) & (place % 2 == 1)
-    return torch.where(torch.isnan(x), FLOAT4[-1], torch.copysign(grid[(place + tie).clamp(max=len(grid) - 1)], x))
+    return torch.where(torch.isnan(x), -0.0, torch.copysign(grid[(place + tie).clamp(max=len(grid) - 1)], x))
 
 
 def _power_of_two(x: Tensor, saturate: int, mode: str) -> Tensor:
@@ -51,12 +61,17 @@ def _power_of_two(x: Tensor, saturate: int, mode: str) -> Tensor:
     power = exponent - 1 + up.to(exponent.dtype)
     over = torch.isinf(x) | (power > 127)
     value = torch.ldexp(torch.ones_like(x), power.clamp(-127, 127))
-    return torch.where(torch.isnan(x) | (over & (saturate == 0)), torch.nan, torch.where(over, 2.0**127, value))
+    return torch.where(
+        torch.isnan(x) | (over & (saturate == 0)),
+        torch.nan,
+        torch.where(over, 2.0**127, torch.where(x == 0, 2.0**-127, value)),
+    )
 
 
 def cast_like(x: Tensor, target: Tensor, *, kinds: Plain, saturate: int = 1, round_mode: str = "up") -> Tensor:
     """CastLike: cast to the type of another tensor."""
-    return cast(x, to=kinds[1], saturate=saturate, round_mode=round_mode)
+    kind = kinds[1] or next(number for number, own in DTYPES.items() if own == target.dtype)
+    return cast(x, to=kind, saturate=saturate, round_mode=round_mode)
 
 
 def bit_cast(x: Tensor, *, to: int, kinds: Plain) -> Tensor:
@@ -86,7 +101,7 @@ def power(x: Tensor, exponent: Scalar) -> Tensor:
     return found if found.dtype == x.dtype else found.to(x.dtype)
 
 
-def clip(x: Tensor, low: Scalar = None, high: Scalar = None, *, min: Plain = None, max: Plain = None) -> Tensor:  # noqa: A002
+def clip(x: Tensor, low: Scalar = None, high: Scalar = None, *, min: Plain = None, max: Plain = None) -> Tensor:
     """Clip: bounds are inputs or, in older operator sets, attributes; the upper one wins."""
     low, high = low if min is None else min, high if max is None else max
     if isinstance(low, Tensor) or isinstance(high, Tensor):
@@ -144,7 +159,7 @@ def hard_sigmoid(x: Tensor, *, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
 
 def is_inf(x: Tensor, *, detect_negative: int = 1, detect_positive: int = 1) -> Tensor:
     """IsInf."""
-    return (torch.isinf(x) & ((x < 0) & bool(detect_negative) | (x > 0) & bool(detect_positive)))
+    return torch.isinf(x) & ((x < 0) & bool(detect_negative) | (x > 0) & bool(detect_positive))
 
 
 def leaky_relu(x: Tensor, *, alpha: float = 0.01) -> Tensor:

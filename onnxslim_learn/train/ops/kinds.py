@@ -84,3 +84,13 @@ def wrapped(x: torch.Tensor, kind: int) -> torch.Tensor:
 def plain(x: Any) -> Any:
     """A tensor as Python numbers; what is no tensor as it is."""
     return x.tolist() if isinstance(x, torch.Tensor) else x
+
+
+def listed(x: Plain) -> list[Any]:
+    """A number as a list of one."""
+    return list(x) if isinstance(x, list | tuple) else [x]
+
+
+def single(x: Plain) -> Any:
+    """The only number of a list; a number, or nothing, as it is."""
+    return x[0] if isinstance(x, list | tuple) else x

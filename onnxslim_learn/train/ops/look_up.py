@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from onnxslim_learn.train.ops.kinds import Plain, Scalar
+from onnxslim_learn.train.ops.kinds import Plain, Scalar, single
 
 REDUCTIONS = {"add": "sum", "mul": "prod", "min": "amin", "max": "amax"}
 
@@ -29,7 +29,8 @@ def gather(x: Tensor, index: Scalar, *, axis: int = 0) -> Tensor:
         return F.embedding(_counted(index, x.shape[0]), x)
     if index.ndim == 1:
         return x.index_select(axis, _counted(index, x.shape[axis]))
-    return x[(*[slice(None)] * (axis % x.ndim), index.to(torch.int64))]
+    found: Tensor = torch.index_select(x, axis, _counted(index, x.shape[axis]).reshape(-1))
+    return found.reshape((*x.shape[: axis % x.ndim], *index.shape, *x.shape[axis % x.ndim + 1 :]))
 
 
 def gather_elements(x: Tensor, index: Tensor, *, axis: int = 0) -> Tensor:
@@ -84,7 +85,7 @@ def tensor_scatter(
 
 def one_hot(indices: Tensor, depth: Plain, values: Tensor, *, axis: int = -1) -> Tensor:
     """OneHot: values are what stands off and on."""
-    size = int(depth[0] if isinstance(depth, list) else depth)
+    size = int(single(depth))
     wanted = indices.to(torch.int64)
     wanted = torch.where(wanted < 0, wanted + size, wanted).unsqueeze(axis)
     view = [1] * wanted.ndim
@@ -104,7 +105,7 @@ def compress(x: Tensor, condition: Tensor, *, axis: int | None = None) -> Tensor
     return flat.index_select(along, torch.nonzero(condition).reshape(-1))
 
 
-def unique(x: Tensor, *, axis: int | None = None, sorted: int = 1, outputs: int = 1) -> Any:  # noqa: A002
+def unique(x: Tensor, *, axis: int | None = None, sorted: int = 1, outputs: int = 1) -> Any:
     """Unique: values, where they come first, which one stands where, how often."""
     found, which, counts = torch.unique(x, sorted=True, return_inverse=True, return_counts=True, dim=axis)
     flat = which.reshape(-1)

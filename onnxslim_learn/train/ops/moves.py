@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from onnxslim_learn.train.ops.kinds import Plain
+from onnxslim_learn.train.ops.kinds import Plain, listed, single
 
 
 def reshape(x: Tensor, target: Plain = None, *, shape: Plain = None, allowzero: int = 0) -> Tensor:
@@ -33,12 +32,12 @@ def flatten(x: Tensor, *, axis: int = 1) -> Tensor:
 def squeeze(x: Tensor, at: Plain = None, *, axes: Plain = None) -> Tensor:
     """Squeeze."""
     found = axes if at is None else at
-    return x.squeeze() if found is None else x.squeeze(tuple(found))
+    return x.squeeze() if found is None else x.squeeze(tuple(listed(found)))
 
 
 def unsqueeze(x: Tensor, at: Plain = None, *, axes: Plain = None) -> Tensor:
     """Unsqueeze: axes of the result."""
-    found = axes if at is None else at
+    found = listed(axes if at is None else at)
     rank = x.ndim + len(found)
     for axis in sorted(a % rank for a in found):
         x = x.unsqueeze(axis)
@@ -61,7 +60,7 @@ def tile(x: Tensor, repeats: Plain, axis: Plain = None) -> Tensor:
     """Tile; of the first operator set along one axis."""
     if axis is None:
         return x.repeat(repeats)
-    times, place = (v[0] if isinstance(v, list) else v for v in (repeats, axis))
+    times, place = (single(v) for v in (repeats, axis))
     return x.repeat([times if k == place else 1 for k in range(x.ndim)])
 
 
@@ -100,12 +99,12 @@ def cut(
     axes: Plain = None,
 ) -> Tensor:
     """Slice; a negative step runs backwards."""
-    first, last = (starts, ends) if start is None else (start, end)
+    first, last = (listed(v) for v in ((starts, ends) if start is None else (start, end)))
     places = axes if at is None else at
-    places = range(len(first)) if places is None else places
+    places = range(len(first)) if places is None else listed(places)
     index: list[Any] = [slice(None)] * x.ndim
     flips = []
-    for lower, upper, axis, step in zip(first, last, places, steps or [1] * len(first), strict=True):
+    for lower, upper, axis, step in zip(first, last, places, listed(steps or [1] * len(first)), strict=True):
         if step > 0:
             index[axis % x.ndim] = slice(lower, upper, step)
         else:
@@ -138,7 +137,7 @@ def pad(
     sides = {axis: (given[k], given[k + half]) for k, axis in enumerate(axes)}
     if mode == "constant":
         flat = [v for axis in reversed(range(x.ndim)) for v in sides.get(axis, (0, 0))]
-        content = value if fill is None else fill[0] if isinstance(fill, list) else fill
+        content = value if fill is None else single(fill)
         if x.dtype == torch.bool:
             return F.pad(x.to(torch.uint8), flat, value=int(content)).to(torch.bool)
         return F.pad(x, flat, value=content)
@@ -192,7 +191,7 @@ def size(x: Tensor) -> Tensor:
 def reverse_sequence(x: Tensor, lengths: Tensor, *, batch_axis: int = 1, time_axis: int = 0) -> Tensor:
     """ReverseSequence: the first elements of every sequence backwards."""
     time = torch.arange(x.shape[time_axis], device=x.device)
-    place = torch.where(time < lengths[:, None], lengths[:, None] - 1 - time, time)  # batch × time
+    place = torch.where(time < lengths[:, None], lengths[:, None] - 1 - time, time)  # batch, time
     view = [1] * x.ndim
     view[batch_axis], view[time_axis] = x.shape[batch_axis], x.shape[time_axis]
     index = (place if batch_axis < time_axis else place.T).reshape(view)
@@ -213,7 +212,7 @@ def center_crop_pad(x: Tensor, sizes: Plain, *, axes: Plain = None) -> Tensor:
 
 def trilu(x: Tensor, k: Plain = 0, *, upper: int = 1) -> Tensor:
     """Trilu."""
-    diagonal = k[0] if isinstance(k, list) else k
+    diagonal = single(k)
     return torch.triu(x, diagonal) if upper else torch.tril(x, diagonal)
 
 
@@ -260,13 +259,13 @@ def apart(x: Tensor, sizes: Plain = None, *, axis: int = 0, keepdims: int = 1) -
 
 def inserted(sequence: list[Tensor], x: Tensor, place: Plain = None) -> list[Tensor]:
     """SequenceInsert."""
-    at = len(sequence) if place is None else place
+    at = len(sequence) if place is None else single(place)
     return [*sequence[:at], x, *sequence[at:]]
 
 
 def erased(sequence: list[Tensor], place: Plain = -1) -> list[Tensor]:
     """SequenceErase."""
-    at = place % len(sequence)
+    at = single(place) % len(sequence)
     return [x for k, x in enumerate(sequence) if k != at]
 
 
@@ -282,7 +281,8 @@ def empty(*, dtype: int = 1) -> list[Tensor]:
 
 def element(sequence: list[Tensor], place: Plain) -> Tensor:
     """SequenceAt."""
-    return sequence[place]
+    found: Tensor = sequence[single(place)]
+    return found
 
 
 def length(sequence: list[Tensor], *, like: Tensor) -> Tensor:
@@ -290,7 +290,7 @@ def length(sequence: list[Tensor], *, like: Tensor) -> Tensor:
     return torch.tensor(len(sequence), device=like.device)
 
 
-def optional(x: Any = None, *, type: Any = None) -> Any:  # noqa: A002
+def optional(x: Any = None, *, type: Any = None) -> Any:
     """Optional: the element, or nothing."""
     return x
 

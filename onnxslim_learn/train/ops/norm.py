@@ -74,7 +74,9 @@ def layer_norm(
     mean = wide.mean(axes, keepdim=True)
     inverse = torch.rsqrt((wide - mean).square().mean(axes, keepdim=True) + epsilon)
     y = ((wide - mean) * inverse).to(x.dtype) * scale
-    return (y if bias is None else y + bias, mean, inverse)[:outputs] if outputs > 1 else y if bias is None else y + bias
+    return (
+        (y if bias is None else y + bias, mean, inverse)[:outputs] if outputs > 1 else y if bias is None else y + bias
+    )
 
 
 def rms_norm(
@@ -122,6 +124,12 @@ def softmax(x: Tensor, *, axis: int | None = None, opset: int = 13) -> Tensor:
     return _over(x, axis, opset, torch.softmax)
 
 
+def safe_softmax(x: Tensor, *, axis: int | None = None, opset: int = 13) -> Tensor:
+    """Softmax whose result is asked for NaN: of nothing but minus infinity it is NaN, but has no gradient."""
+    hidden = torch.isneginf(x).all(-1 if axis is None else axis, keepdim=True)
+    return softmax(x.masked_fill(hidden, 0.0), axis=axis, opset=opset).masked_fill(hidden, torch.nan)
+
+
 def log_softmax(x: Tensor, *, axis: int | None = None, opset: int = 13) -> Tensor:
     """LogSoftmax."""
     return _over(x, axis, opset, torch.log_softmax)
@@ -136,6 +144,9 @@ def hardmax(x: Tensor, *, axis: int | None = None, opset: int = 13) -> Tensor:
     """Hardmax: one at the first largest."""
     return _over(x, axis, opset, _hard)
 
+
+FOLLOWED: dict[tuple[str, str], Callable[..., Any]] = {("Softmax", "IsNaN"): safe_softmax}
+"""An operator and one that reads its result -> the function for the first."""
 
 TABLE: dict[str, Callable[..., Any]] = {
     "BatchNormalization": batch_norm,

@@ -53,9 +53,13 @@ def max_pool(
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
     frame = _frame(x.shape[2:], kernel_shape, strides, dilations, ceil_mode)
     before, after, more = frame(auto_pad, pads)
-    if outputs == 1 and before == after and not any(more) and all(2 * p <= k for p, k in zip(before, kernel_shape, strict=True)):
-        if x.is_floating_point():
-            return MAX[rank](x, kernel_shape, strides, before, dilations)
+    if (
+        outputs == 1
+        and before == after
+        and not any(more)
+        and all(2 * p <= k for p, k in zip(before, kernel_shape, strict=True))
+    ) and x.is_floating_point():
+        return MAX[rank](x, kernel_shape, strides, before, dilations)
     whole = x if x.is_floating_point() else x.to(torch.float64)
     wide = F.pad(whole, sides(before, [a + m for a, m in zip(after, more, strict=True)]), value=-math.inf)
     y, place = MAX[rank](wide, kernel_shape, strides, 0, dilations, False, True)
@@ -66,7 +70,7 @@ def max_pool(
 
 def _unpadded(place: Tensor, wide: Sequence[int], sizes: Sequence[int], before: Sequence[int], order: int) -> Tensor:
     """Positions in a padded plane as positions in the tensor (``order`` 1: the last two axes column by column)."""
-    space = []
+    space: list[Tensor] = []
     for n, p in zip(reversed(wide[2:]), reversed(before), strict=True):
         space.insert(0, place % n - p)
         place = place // n
@@ -97,7 +101,8 @@ def average_pool(
     before, after, more = _frame(x.shape[2:], kernel_shape, strides, dilations, ceil_mode)(auto_pad, pads)
     small = all(2 * p <= k for p, k in zip(before, kernel_shape, strict=True))
     if before == after and not any(more) and small and max(dilations) == 1:
-        return MEAN[rank](x, kernel_shape, strides, before, False, bool(count_include_pad))
+        found: Tensor = MEAN[rank](x, kernel_shape, strides, before, False, bool(count_include_pad))
+        return found
     ends = [a + m for a, m in zip(after, more, strict=True)]
     one = torch.ones_like(x[:1, :1])
     counted = F.pad(one, sides(before, after), value=1.0) if count_include_pad else F.pad(one, sides(before, after))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from onnxslim_learn.train.ops.kinds import Plain
+from onnxslim_learn.train.ops.kinds import Plain, listed, single
 
-Fold = Callable[[Tensor, Sequence[int], bool], Tensor]
+Axes: TypeAlias = tuple[int, ...]
+Fold: TypeAlias = Callable[[Tensor, Axes, bool], Tensor]
 
 
 def _reducer(name: str, fold: Fold) -> Callable[..., Tensor]:
@@ -21,6 +22,7 @@ def _reducer(name: str, fold: Fold) -> Callable[..., Tensor]:
         x: Tensor, at: Plain = None, *, axes: Plain = None, keepdims: int = 1, noop_with_empty_axes: int = 0
     ) -> Tensor:
         chosen = axes if at is None else at
+        chosen = None if chosen is None else listed(chosen)
         if not chosen:
             chosen = () if noop_with_empty_axes else range(x.ndim)
         if x.ndim == 0 or not chosen:  # an axis of its own, so that the fold still does what it does to one number
@@ -33,11 +35,11 @@ def _reducer(name: str, fold: Fold) -> Callable[..., Tensor]:
     return reduced
 
 
-def _mean(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+def _mean(x: Tensor, axes: Axes, keep: bool) -> Tensor:
     return (x if x.is_floating_point() else x.double()).mean(axes, keepdim=keep)
 
 
-def _product(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+def _product(x: Tensor, axes: Axes, keep: bool) -> Tensor:
     for axis in sorted((a % x.ndim for a in axes), reverse=True):
         x = x.prod(axis, keepdim=keep)
     return x
@@ -46,11 +48,12 @@ def _product(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
 def _extreme(function: Callable[..., Tensor], sign: int) -> Fold:
     """Largest or smallest; of nothing the one that all others exceed."""
 
-    def fold(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+    def fold(x: Tensor, axes: Axes, keep: bool) -> Tensor:
         if x.numel() == 0:
             pad = [0, 0] * (x.ndim - 1 - axes[0] % x.ndim) + [0, 1]
             x = torch.nn.functional.pad(x, pad, value=sign * math.inf if x.is_floating_point() else 0)
-        return function(x.to(torch.uint8) if x.dtype == torch.bool else x, axes, keep)
+        found: Tensor = function(x.to(torch.uint8) if x.dtype == torch.bool else x, axes, keep)
+        return found
 
     return fold
 
@@ -68,6 +71,7 @@ reduce_sum_square = _reducer("reduce_sum_square", lambda x, axes, keep: x.square
 
 
 def _place(x: Tensor, axis: int, keepdims: int, last: int, function: Callable[..., Tensor]) -> Tensor:
+    found: Tensor
     if last:
         found = x.shape[axis] - 1 - function(x.flip(axis), axis, keepdim=bool(keepdims))
     else:
@@ -95,26 +99,28 @@ def _cumulate(x: Tensor, axis: int, exclusive: int, reverse: int, function: Call
     return found.flip(axis) if reverse else found
 
 
-def _single(axis: Plain) -> int:
-    return int(axis[0] if isinstance(axis, list) else axis)
-
-
 def cum_sum(x: Tensor, axis: Plain, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
     """CumSum."""
-    return _cumulate(x, _single(axis), exclusive, reverse, torch.cumsum)
+    return _cumulate(x, single(axis), exclusive, reverse, torch.cumsum)
 
 
 def cum_prod(x: Tensor, axis: Plain, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
     """CumProd."""
-    return _cumulate(x, _single(axis), exclusive, reverse, torch.cumprod)
+    return _cumulate(x, single(axis), exclusive, reverse, torch.cumprod)
 
 
 def top_k(
-    x: Tensor, count: Plain = None, *, k: int = 1, axis: int = -1, largest: int = 1, sorted: int = 1  # noqa: A002
+    x: Tensor,
+    count: Plain = None,
+    *,
+    k: int = 1,
+    axis: int = -1,
+    largest: int = 1,
+    sorted: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """TopK: of equal elements those that come first."""
-    wanted = k if count is None else _single(count)
-    values, places = torch.sort(x, axis, bool(largest), stable=True)
+    wanted = k if count is None else single(count)
+    values, places = torch.sort(x, dim=axis, descending=bool(largest), stable=True)
     return values.narrow(axis, 0, wanted), places.narrow(axis, 0, wanted)
 
 
