@@ -83,4 +83,33 @@ RARE = {
         }""",
         "table 12x8, w1 6x8, w2 8x5",
     ),
+    "size_computed_with": Net(
+        """(float[batch,3,8,8] x) => (float[batch,5,8,8] y) {
+            a = Conv(x, w1, b1)
+            n = Size(a)
+            f = Cast<to=1>(n)
+            r = Div(f, {999.0})
+            s = Mul(a, r)
+            b = Conv(s, w2, b2)
+            c = Conv(b, w3, b3)
+            d = Shape(c)
+            rows = Slice(d, [0], [2])
+            target = Concat<axis=0>(rows, [-1])
+            flat = Reshape(c, target)
+            g = Reshape(flat, d)
+            y = Conv(g, w4, b4)
+        }""",
+        "w1 8x3x1x1, b1 8, w2 6x8x1x1, b2 6, w3 7x6x1x1, b3 7, w4 5x7x1x1, b4 5",
+    ),
+    "cached_attention": Net(
+        """(float[2,5,6] x) => (float[2,5,4] y, float[2,2,9,4] present_value) {
+            q = MatMul(x, wq)
+            k = MatMul(x, wk)
+            v = MatMul(x, wv)
+            a, present_key, present_value = Attention<q_num_heads=4, kv_num_heads=2, is_causal=1>(q, k, v, , pk, pv)
+            y = MatMul(a, wo)
+        }""",
+        "wq 6x16, wk wv 6x8, pk 2x2x4x4, pv 2x2x4x4, wo 16x4",
+        opset=23,
+    ),
 }

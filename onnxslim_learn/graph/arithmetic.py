@@ -6,6 +6,7 @@ Only small integer tensors, and small tensors that descend from ``Shape``, are e
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -211,6 +212,37 @@ def _store(sample: Sample, node: ir.Node, arrays: list[Array], *, derived: bool)
         if derived:
             sample.derived.add(name)
     return True
+
+
+SIZES = {
+    **{"Reshape": (1,), "Expand": (1,), "ConstantOfShape": (0,), "Resize": (3,), "Split": (1,), "Tile": (1,)},
+    **{"Pad": (1,), "Slice": (1, 2, 3, 4), "Range": (0, 1, 2), "TopK": (1,), "OneHot": (1,), "CenterCropPad": (1,)},
+}
+"""Inputs that say how large a result is: their rules see to it that they follow a cut, or pin."""
+
+
+def escapes(node: ir.Node, axis: int, sample: Sample) -> bool:
+    """Whether the size of an input's axis gets from a Shape or Size into numbers, beyond sizes of other tensors."""
+    name = str(node.inputs[0].name)  # type: ignore[union-attr]
+    sizes = list(sample.shape[name])
+    sizes[axis] *= 2
+    trial = replace(sample, shape={**sample.shape, name: tuple(sizes)}, value=dict(sample.value), dtype={})
+    changed = [node]
+    while changed:
+        current = changed.pop()
+        if not evaluate(current, trial):
+            return True
+        for output in current.outputs:
+            if _equal(trial.value.get(str(output.name)), sample.value.get(str(output.name))):
+                continue
+            if output.is_graph_output():
+                return True
+            changed += [user for user, slot in output.uses() if slot not in SIZES.get(user.op_type, ())]
+    return False
+
+
+def _equal(a: Array | None, b: Array | None) -> bool:
+    return a is not None and b is not None and a.shape == b.shape and np.array_equal(a, b)
 
 
 def _reshape_target(node: ir.Node, shapes: Shapes) -> list[int] | None:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.graph import layout
+from onnxslim_learn.graph import arithmetic, layout
 from onnxslim_learn.graph.site import Affine, Axes, Rule, aligned
 
 if TYPE_CHECKING:
@@ -145,9 +145,11 @@ def spatial(keep: Sequence[int] = (0, 1)) -> Rule:
 
 
 def shape_of(site: Site) -> None:
-    """Shape and Size read no elements: nothing is tied, unless a size is what the graph puts out."""
-    if any(value.is_graph_output() for value in site.node.outputs):
-        site.pin(site.value(0), range(len(site.shape(0))), "has its size put out")
+    """Shape and Size read no elements: nothing is tied but an axis whose size is computed with or put out."""
+    value = site.value(0)
+    labelled = [a for a, axis in enumerate(value.axes) if any(d.labels is not None for d in axis)]
+    told = [a for a in labelled if arithmetic.escapes(site.node, a, site.shapes.analysis)]
+    site.pin(value, told, "has its size computed with")
     site.yields(*site.free_outputs(0))
 
 

@@ -44,6 +44,17 @@ def settle(module: ir.Model, shapes: Shapes) -> None:
                     sample.shape[name], sample.dtype[name] = (len(constant),), onnx.TensorProto.INT64
 
 
+def drop_unused(module: ir.Model) -> None:
+    """Drop nodes and initializers that nobody reads. Optional outputs keep their names: runtimes insist on some."""
+    graph = module.graph
+    for node in reversed(graph):
+        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            graph.remove(node, safe=True)
+    for name, value in list(graph.initializers.items()):
+        if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
+            del graph.initializers[name]
+
+
 def inline_branches(module: ir.Model, shapes: Shapes) -> bool:
     """Put the branch that a constant condition chooses in place of its If; says whether there was one."""
     graph = module.graph

@@ -103,7 +103,7 @@ def load(model: str | Path | onnx.ModelProto, inputs: Mapping[str, Sequence[int]
     except InputError as error:
         raise InputError(f"{source or 'model'}: {error}") from error
     fold.settle(module, resolved)
-    passes.RemoveUnusedNodesPass()(module)
+    fold.drop_unused(module)
     assumed = [str(v.name) for v in module.graph.inputs if shapes.open_axes(v) and v.name not in (inputs or {})]
     return Graph(module, source, data, resolved, clones, bool(external), tuple(assumed))
 
@@ -204,7 +204,7 @@ def _clean(module: ir.Model) -> None:
     module.ir_version = max(module.ir_version, 4)  # earlier versions require initializers to be graph inputs
     passes.RemoveInitializersFromInputsPass()(module)
     passes.TopologicalSortPass()(module)
-    passes.RemoveUnusedNodesPass()(module)
+    fold.drop_unused(module)
     absent = [value for node in module.graph for value in node.outputs if not value.name]
     passes.NameFixPass()(module)
     for value in absent:

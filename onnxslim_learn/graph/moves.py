@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 def reshape(site: Site) -> None:
     """Regroup digits; a constant target follows the cut, and one that is open and cut at once pins."""
     target = site.static(1)
+    site.leave(1)
     result = _pin_mixed(site, layout.regroup(site.ledger, site.value(0), site.out_shape()), target)
     site.yields(result)
     if site.name(1) is None:
@@ -79,7 +80,8 @@ def blocks(*, to_space: bool) -> Rule:
             view = (n, b, b, inner, *space) if strided else (n, inner, b, b, *space)
             order = (0, 3, 4, 1, 5, 2) if strided else (0, 1, 4, 2, 5, 3)
         else:
-            view, order = (n, c, space[0] // b, b, space[1] // b, b), (0, 3, 5, 1, 2, 4)
+            view = (n, c, space[0] // b, b, space[1] // b, b)
+            order = (0, 3, 5, 1, 2, 4) if strided else (0, 1, 3, 5, 2, 4)
         spelled = layout.regroup(ledger, site.value(0), view)
         inside = ([1, 2] if strided else [2, 3]) if to_space else [3, 5]
         site.pin(spelled, inside, f"is a position inside a block of {site.node.op_type}")
@@ -91,6 +93,7 @@ def blocks(*, to_space: bool) -> Rule:
 
 def expand(site: Site) -> None:
     """Broadcast to a shape: axes that grow are fresh where their size is fixed, free where it is open."""
+    site.leave(1)
     before, after = site.value(0), site.out_shape()
     pad = len(after) - len(before.axes)
     axes: list[Axis] = [()] * pad + list(before.axes)
@@ -118,6 +121,7 @@ def expand(site: Site) -> None:
 
 def fill(site: Site) -> None:
     """ConstantOfShape: axes of fixed size are fresh, others free."""
+    site.leave(0)
     after = site.out_shape()
     name = str(site.node.outputs[0].name)
     labels = [None if n == 1 or site.shapes.is_open(name, a) else site.ledger.fresh(n) for a, n in enumerate(after)]
@@ -285,35 +289,6 @@ def _slice_patch(site: Site, cut: Cut, value: Value, indices: dict[int, Any]) ->
     if "starts" in site.node.attributes:
         return {"starts": starts, "ends": ends, "axes": axes}
     return {s: np.array(v, np.int64) for s, v in enumerate((starts, ends, axes, steps), 1)}
-
-
-def gather(site: Site) -> None:
-    """Pick along an axis: constant positions are picked from the labels, computed ones pin the axis."""
-    shape = site.shape(0)
-    axis = int(site.attr("axis", 0)) % len(shape)
-    index = site.static(1)
-    if index is not None and index.ndim <= 1 and site.node.inputs[1].is_initializer():  # type: ignore[union-attr]
-        value = layout.fuse(site.ledger, site.value(0), axis)
-        picked = index.reshape(-1) % shape[axis]
-        result = layout.take(site.ledger, value, axis, picked, len(picked))
-        if index.ndim == 0:
-            result = layout.drop(site.ledger, result, [axis])
-        site.yields(result)
-
-        def make(cut: Cut) -> dict[int | str, Any]:
-            keep = cut.keep(value, axis)
-            new = (np.cumsum(keep) - 1)[picked[keep[picked]]]
-            return {} if keep.all() else {1: new.astype(index.dtype).reshape((-1,) if index.ndim else ())}
-
-        return site.patch(make)
-    letters = list(aligned(len(shape)))
-    joined = site.join((0, site.operand(0, [None if a == axis else c for a, c in enumerate(letters)])), reason="")
-    where = site.value(1)
-    site.records.indices[str(site.name(1))] = shape[axis]
-    site.pin(where, range(len(where.axes)), "is an index")
-    rest = joined.output(site.ledger, [c for a, c in enumerate(letters) if a != axis])
-    site.yields(Value((*rest.axes[:axis], *site.ledger.free(site.shape(1)).axes, *rest.axes[axis:])))
-    return None
 
 
 def pad(site: Site) -> None:

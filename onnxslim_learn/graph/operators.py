@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from onnxslim_learn.graph import access as a
 from onnxslim_learn.graph import contractions as c
 from onnxslim_learn.graph import families as f
 from onnxslim_learn.graph import macros as x
 from onnxslim_learn.graph import moves as m
+from onnxslim_learn.graph import sequences as s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,15 +92,15 @@ TABLE: dict[str, Rule] = {
     "MatMulInteger": c.einsum(c.matmul(columns=(3,)), zero=2),
     "QLinearConv": c.convolution(weight=3, bias=8, more=(4, 5), zero=2),
     "QLinearMatMul": c.einsum(c.matmul(right=3, columns=(4, 5)), zero=2),
-    **dict.fromkeys(["RNN"], x.recurrent(1, 1)),
-    "GRU": x.recurrent(3, 1),
-    "LSTM": x.recurrent(4, 2),
-    "Attention": x.attention(
+    **dict.fromkeys(["RNN"], s.recurrent(1, 1)),
+    "GRU": s.recurrent(3, 1),
+    "LSTM": s.recurrent(4, 2),
+    "Attention": s.attention(
         slots={"query": 0, "key": 1, "value": 2, "past_key": 4, "past_value": 5},
         heads=("q_num_heads", "kv_num_heads"),
         transposed=True,
     ),
-    "RotaryEmbedding": x.rotary(positions=3, cosine=1),
+    "RotaryEmbedding": s.rotary(positions=3, cosine=1),
     "ReduceMean": c.reduce(exact=False, mean=True),
     **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"], c.reduce(exact=True)),
     **dict.fromkeys(["ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"], c.reduce(exact=False)),
@@ -118,10 +120,10 @@ TABLE: dict[str, Rule] = {
     "Concat": m.concat,
     "Split": m.split_parts,
     "Slice": m.slice_axes,
-    "Gather": m.gather,
-    "GatherND": x.gather_nd,
-    "ScatterND": x.scatter_nd,
-    **dict.fromkeys(["GatherElements", "ScatterElements", "Scatter"], x.elements),
+    "Gather": a.gather,
+    "GatherND": a.gather_nd,
+    "ScatterND": a.scatter_nd,
+    **dict.fromkeys(["GatherElements", "ScatterElements", "Scatter"], a.elements),
     "Pad": m.pad,
     "Shape": f.shape_of,
     "Size": f.shape_of,
@@ -149,17 +151,17 @@ CONTRIB: dict[str, Rule] = {
     "SkipLayerNormalization": x.skip_norm((2, 3, 4)),
     "SkipSimplifiedLayerNormalization": x.skip_norm((2, 3)),
     "EmbedLayerNormalization": x.embed_norm,
-    "Attention": x.packed_attention,
-    "MultiHeadAttention": x.attention(
+    "Attention": s.packed_attention,
+    "MultiHeadAttention": s.attention(
         slots={"query": 0, "key": 1, "value": 2, "bias": 3, "past_key": 6, "past_value": 7},
         heads=("num_heads", "num_heads"),
     ),
-    "GroupQueryAttention": x.attention(
+    "GroupQueryAttention": s.attention(
         slots={"query": 0, "key": 1, "value": 2, "past_key": 3, "past_value": 4},
         heads=("num_heads", "kv_num_heads"),
         whole=True,
     ),
-    "RotaryEmbedding": x.rotary(positions=1, cosine=2),
+    "RotaryEmbedding": s.rotary(positions=1, cosine=2),
 }
 
 DOMAINS: dict[str, dict[str, Rule]] = {"": TABLE, "ai.onnx": TABLE, "com.microsoft": CONTRIB}

@@ -169,7 +169,8 @@ def open_axes(value: ir.Value) -> list[int]:
     """
     if value.shape is None:
         raise InputError(f"input {value.name}: its rank is unknown. Declare a shape for it in the file.")
-    return [axis for axis, dim in enumerate(value.shape) if not isinstance(dim, int) or dim < 1]
+    empty = len(value.shape) == 1  # a vector of no elements is a setting; no image or batch has none
+    return [a for a, dim in enumerate(value.shape) if not isinstance(dim, int) or dim < (0 if empty else 1)]
 
 
 def _fixed(value: ir.Value, sizes: Mapping[int, int]) -> Shape:

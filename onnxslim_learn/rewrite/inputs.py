@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes import common as passes
 
 from onnxslim_learn.costs import measure
+from onnxslim_learn.graph import fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +103,7 @@ def _reader(coupling: Coupling, names: list[str]) -> Callable[[dict[str, Array]]
     model = coupling.graph.model.clone()
     values = {str(v.name): v for node in model.graph for v in node.outputs}
     model.graph.outputs[:] = [values[name] for name in names]
-    passes.RemoveUnusedNodesPass()(model)
+    fold.drop_unused(model)
     session = measure.open_session(ir.to_proto(model).SerializeToString(), optimize=False)
     return lambda feeds: [np.asarray(found) for found in session.run(None, feeds)]
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common as passes
 
 from onnxslim_learn.errors import PlanError
+from onnxslim_learn.graph import fold
 from onnxslim_learn.graph.branches import foresee
 from onnxslim_learn.graph.layout import over
 from onnxslim_learn.rewrite import edit
@@ -56,7 +56,7 @@ def slim(removal: Removal) -> ir.Model:
         vanish(model.graph, nodes, removal, fate)
     _restate_shapes(nodes, removal)
     _reunite(model.graph, coupling)
-    passes.RemoveUnusedNodesPass()(model)
+    fold.drop_unused(model)
     return model
 
 

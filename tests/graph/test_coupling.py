@@ -220,6 +220,16 @@ def test_a_part_that_nothing_cuts_stays():
     assert digit.labels is None
 
 
+@pytest.mark.parametrize("sizes", ["sizes = Shape(h)", "s = Shape(h) sizes = Gather(s, [0, 1])", "sizes = Size(h)"])
+def test_a_size_that_is_put_out_stays(sizes):
+    text = f"(float[batch,6] x) => (float[batch,3] y, int64[] sizes) {{ h = MatMul(x, w1) y = MatMul(h, w2) {sizes} }}"
+    model = Net(text, "w1 6x8, w2 8x3").build()
+    model.graph.output[1].type.tensor_type.ClearField("shape")
+    (hidden, _) = api.analyze(model).groups
+    assert hidden.pin is not None
+    assert hidden.pin.reason == "has its size computed with"
+
+
 def test_parts_in_many_rows_are_tracked_in_bounds():
     """Six parts, each with cells of its own rows along another axis: labels of one by those of all would not fit."""
     parts = "".join(f"h{k} = MatMul(x, w{k}) r{k} = Reshape(h{k}, [2, 40, 8]) " for k in range(6))
