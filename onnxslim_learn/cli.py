@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from onnxslim_learn.api import Analysis, Slimmed
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.plans import Plan
+    from onnxslim_learn.report.blocks import Block
 
+OUTPUTS = {"-o": "output", "--plan-out": "plan_out", "--html": "html", "--json": "json"}  # flag -> option
 DEBUG = "ONNXSLIM_LEARN_DEBUG"
 VERIFIED = 8  # samples: verification runs both models without optimisations
 DEFECT = 70  # as in sysexits.h: an internal software error
@@ -122,49 +124,41 @@ def progress() -> Iterator[Callable[[str], Callable[[float], None]]]:
         yield stage
 
 
-def emit(data: dict[str, Any], where: str | None, show: Callable[[Any, dict[str, Any]], None]) -> None:
-    """Print a result as tables, or as JSON to standard output, or write it as JSON beside the tables."""
-    from onnxslim_learn.report import tables
+def emit(data: dict[str, Any], options: argparse.Namespace, blocks: Sequence[Block]) -> None:
+    """Write a result as a page and as JSON where asked for, and print it unless JSON takes standard output."""
+    from onnxslim_learn.report import html, terminal
     from onnxslim_learn.rewrite import save
 
+    if options.html:
+        save.write_text(Path(options.html), html.page(f"onnxslim-learn {options.command}", blocks))
     text = json.dumps(data, indent=1) + "\n"
-    if where == "-":
+    if options.json == "-":
         sys.stdout.write(text)
         return
-    if where:
-        save.write_text(Path(where), text)
-    show(tables.console(), data)
+    if options.json:
+        save.write_text(Path(options.json), text)
+    terminal.show(blocks)
 
 
 def analyze(options: argparse.Namespace) -> None:
     """Show what can be cut."""
+    from dataclasses import asdict
+
     from onnxslim_learn import api
     from onnxslim_learn.graph import explain
-    from onnxslim_learn.report import data, tables
+    from onnxslim_learn.report import data, pages
 
     claim(options, options.model)
     with progress() as stage:
         stage("analyzing")
         found = api.analyze(options.model, inputs=config.shapes(options.input), allow_sensitive=options.allow_sensitive)
         result = data.overview(found)
-    paths = {text: explain.why(found.coupling, found.groups, text) for text in options.why}
-    if paths:
-        result["why"] = {text: [vars_of(step) for step in steps] for text, steps in paths.items()}
-
-    def show(out: Any, result: dict[str, Any]) -> None:
-        tables.analysis(out, result)
-        for text, steps in paths.items():
-            nothing = "no operator ties these" if "," in text else "it can be cut, nothing holds it"
-            tables.path(out, f"\nWhy {text}" if steps else f"\n{text}: {nothing}", steps)
-
-    emit(result, options.json, show)
-
-
-def vars_of(thing: Any) -> dict[str, Any]:
-    """The fields of a small dataclass."""
-    from dataclasses import asdict
-
-    return asdict(thing)
+        if options.why:
+            answers = [explain.why(found.coupling, found.groups, text) for text in options.why]
+            result["why"] = {
+                text: [asdict(step) for step in steps] for text, steps in zip(options.why, answers, strict=True)
+            }
+    emit(result, options, pages.analysis(result))
 
 
 def slim(options: argparse.Namespace) -> None:
@@ -243,7 +237,7 @@ def claim(options: argparse.Namespace, *read: str) -> None:
     if getattr(options, "provider", None):
         measure.check_provider(options.provider)
     taken = {file.resolve(): "is read by this command" for name in read for file in save.files(Path(name))}
-    for flag, name in (("-o", "output"), ("--plan-out", "plan_out"), ("--json", "json")):
+    for flag, name in OUTPUTS.items():
         text = getattr(options, name, None)
         if text is None or (text == "-" and flag == "--json"):
             continue
@@ -261,14 +255,14 @@ def claim(options: argparse.Namespace, *read: str) -> None:
 def finish(options: argparse.Namespace, slimmed: Slimmed, check: Any, output: Path, stage: Any) -> None:
     """Time both models, write the plan, and report."""
     from onnxslim_learn.costs import measure
-    from onnxslim_learn.report import data, tables
+    from onnxslim_learn.report import data, pages
     from onnxslim_learn.rewrite import inputs, save
 
     if not slimmed.plan.groups:
         print("onnxslim-learn: nothing had to be cut; the result is a copy.", file=sys.stderr)
     if getattr(options, "plan_out", None):
         save.write_text(Path(options.plan_out), slimmed.plan.to_json())
-    latencies = ratio = None
+    timings, feeds = None, {}
     source = slimmed.analysis.graph.source
     assert source is not None
     if not options.no_latency:
@@ -285,14 +279,15 @@ def finish(options: argparse.Namespace, slimmed: Slimmed, check: Any, output: Pa
         except BaseException as error:
             error.add_note(f"{output} is written and verified; only its latency is missing.")
             raise
-        latencies, ratio = timings.latencies(), measure.compare(timings, 1)
-    emit(data.outcome(slimmed, output, check, latencies, ratio), options.json, tables.comparison)
+    result = data.outcome(slimmed, output, check, timings, feeds)
+    emit(result, options, pages.outcome(result))
 
 
 def verify(options: argparse.Namespace) -> int:
     """Check a slimmed model."""
     from onnxslim_learn import api
     from onnxslim_learn.plans import Plan
+    from onnxslim_learn.report import pages
 
     claim(options, options.original, options.slimmed, options.plan)
     chosen = Plan.load(options.plan)
@@ -301,55 +296,34 @@ def verify(options: argparse.Namespace) -> int:
         original = _analyzed_for(options, options.original, chosen)
         found = api.verify(original, options.slimmed, chosen, real_inputs(options, original))
     result = {"original": options.original, "slimmed": options.slimmed, "verify": found.to_dict()}
-
-    def show(out: Any, result: dict[str, Any]) -> None:
-        verdict = "computes" if found.passed else "does NOT compute"
-        out.print(f"{options.slimmed} {verdict} what {options.original} computes under the plan's mask.")
-        if not found.passed:
-            out.print(f"{found.complaint[:1].upper()}{found.complaint[1:]}.")
-            return
-        out.print(
-            f"Largest difference {found.max_abs_diff:.2e}, {found.max_rel_diff:.1e} of the output's magnitude"
-            f" (allowed {found.tolerance:.0e}), on {found.runs} inputs."
-        )
-
-    emit(result, options.json, show)
+    emit(result, options, pages.verified(result))
     return 0 if found.passed else 1
 
 
-def profile(options: argparse.Namespace) -> None:
+def profile(options: argparse.Namespace) -> int:
     """Time models."""
-    from onnxslim_learn import api
-    from onnxslim_learn.costs import measure
-    from onnxslim_learn.report import tables
+    from onnxslim_learn import profiling
+    from onnxslim_learn.costs import sessions
+    from onnxslim_learn.report import timing
 
     claim(options, *options.models)
-    models = [Path(m) for m in options.models]
+    if options.compare and len(options.models) < 2:
+        raise InputError("--compare: compares models with the first one, but there is only one. Give two.")
+    for provider in options.providers:
+        sessions.check_provider(provider)
+    asked = profiling.settings(options.threads, options.providers, options.batch, bind=options.io_binding)
     with progress() as stage:
-        stage("reading")
-        feeds = [api.example_inputs(m, config.shapes(options.input)) for m in models]
-        runtime = {"threads": options.threads, "provider": options.provider}
-        timings = measure.measure(models, feeds, seconds=options.seconds, progress=stage("timing"), **runtime)
-        nodes = []
-        if options.per_node:
-            stage("timing nodes")
-            nodes = [measure.per_node(m, f, **runtime) for m, f in zip(models, feeds, strict=True)]
-    found = timings.latencies()
-    ratios = [measure.compare(timings, k) for k in range(1, len(models))]
-    result = {
-        "models": [
-            {"model": str(m), **vars_of(one), "nodes": [vars_of(t) for t in (nodes[k] if nodes else [])]}
-            for k, (m, one) in enumerate(zip(models, found, strict=True))
-        ],
-        "ratios": [vars_of(r) for r in ratios],
-    }
-
-    def show(out: Any, result: dict[str, Any]) -> None:
-        tables.latencies(out, [str(m) for m in models], found, ratios)
-        for model, times in zip(models, nodes, strict=False):
-            tables.node_times(out, str(model), times)
-
-    emit(result, options.json, show)
+        result = profiling.profile(
+            [Path(model) for model in options.models],
+            asked,
+            config.shapes(options.input),
+            seconds=options.seconds,
+            per_node=options.per_node,
+            stage=stage,
+        )
+    emit(result, options, timing.profile(result))
+    every = [one["faster"] for setting in result["settings"] for one in setting["comparisons"]]
+    return int(options.compare and not all(every))
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -359,7 +333,7 @@ def demo(options: argparse.Namespace) -> None:
     claim(options)
     with progress() as stage:
         result = story.tell(Path(options.output) if options.output else None, stage)
-    emit(result, options.json, story.show)
+    emit(result, options, story.blocks(result))
 
 
 COMMANDS: dict[str, Callable[[Any], int | None]] = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from onnxslim_learn.data.options import Options
 
@@ -84,6 +84,21 @@ def _provider(text: str) -> str:
     return f"{text.upper()}ExecutionProvider" if text.lower() in ("cpu", "cuda") else text
 
 
+def _listed(one: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """A reader of values with commas between them."""
+
+    def read(text: str) -> list[Any]:
+        return [one(part) for part in text.split(",")]
+
+    return read
+
+
+def _pattern(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("expected a regular expression, but got an empty one, which would match all")
+    return text
+
+
 def _model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="an .onnx file")
 
@@ -98,7 +113,8 @@ def _inputs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _json(parser: argparse.ArgumentParser) -> None:
+def _report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--html", metavar="FILE", help="write the result as a page with charts")
     parser.add_argument("--json", metavar="FILE|-", help="write the result as JSON to a file, or - for standard output")
 
 
@@ -111,6 +127,10 @@ def _runtime(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="cpu (default), cuda, or full name",
     )
+    _measuring(parser)
+
+
+def _measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="time to measure for (default 2)")
 
 
@@ -200,10 +220,10 @@ def _analyze(parser: argparse.ArgumentParser) -> None:
         metavar="GROUP|AXIS,AXIS",
         action="append",
         default=[],
-        help="explain by a path why a group cannot go, or why two parameter axes (name:axis) are coupled (repeatable)",
+        help="only explain by a path why a group or axis (name:axis) cannot go, or why two are coupled (repeatable)",
     )
     parser.add_argument("--allow-sensitive", action="store_true", help="treat normalised axes as cuttable (not exact)")
-    _json(parser)
+    _report(parser)
 
 
 def _slim(parser: argparse.ArgumentParser) -> None:
@@ -223,7 +243,12 @@ def _slim(parser: argparse.ArgumentParser) -> None:
         "--multiple", type=_positive, default=1, metavar="N", help="keep widths a multiple of N (default 1)"
     )
     parser.add_argument(
-        "--protect", metavar="REGEX", action="append", default=[], help="groups whose name or members match stay whole"
+        "--protect",
+        type=_pattern,
+        metavar="REGEX",
+        action="append",
+        default=[],
+        help="groups whose name or members match stay whole",
     )
     parser.add_argument("--allow-sensitive", action="store_true", help="also cut normalised axes (not exact)")
     parser.add_argument("--allow-empty", action="store_true", help="whole branches may go; else one unit always stays")
@@ -231,7 +256,7 @@ def _slim(parser: argparse.ArgumentParser) -> None:
     _inputs(parser)
     _data(parser)
     _runtime(parser)
-    _json(parser)
+    _report(parser)
 
 
 def _apply(parser: argparse.ArgumentParser) -> None:
@@ -241,7 +266,7 @@ def _apply(parser: argparse.ArgumentParser) -> None:
     _inputs(parser)
     _data(parser)
     _runtime(parser)
-    _json(parser)
+    _report(parser)
 
 
 def _verify(parser: argparse.ArgumentParser) -> None:
@@ -250,7 +275,7 @@ def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", metavar="PLAN", required=True, help="the plan that made it")
     _inputs(parser)
     _data(parser)
-    _json(parser)
+    _report(parser)
 
 
 def _profile(parser: argparse.ArgumentParser) -> None:
@@ -258,14 +283,33 @@ def _profile(parser: argparse.ArgumentParser) -> None:
         "models", metavar="MODEL", nargs="+", help=".onnx files; several are timed in turns and compared"
     )
     _inputs(parser)
+    several = "N[,N...]"
+    parser.add_argument("--threads", type=_listed(_threads), default=[1], metavar=several, help="threads (default 1)")
+    parser.add_argument(
+        "--provider",
+        type=_listed(_provider),
+        default=["CPUExecutionProvider"],
+        dest="providers",
+        metavar="P[,P...]",
+        help="cpu (default), cuda, or full names",
+    )
+    parser.add_argument(
+        "--batch",
+        type=_listed(_positive),
+        default=[],
+        metavar=several,
+        help="samples per run, where the file leaves the first axis of inputs open",
+    )
+    parser.add_argument("--io-binding", action="store_true", help="keep inputs and outputs on the device")
     parser.add_argument("--per-node", action="store_true", help="also show the time of every node")
-    _runtime(parser)
-    _json(parser)
+    parser.add_argument("--compare", action="store_true", help="exit with 1 unless all are faster than the first")
+    _measuring(parser)
+    _report(parser)
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", help="keep the slimmed demo model here")
-    _json(parser)
+    _report(parser)
 
 
 def targets(texts: Sequence[str]) -> dict[str, float]:

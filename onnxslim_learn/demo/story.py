@@ -10,7 +10,9 @@ import numpy as np
 
 from onnxslim_learn import api, demo
 from onnxslim_learn.costs import measure
-from onnxslim_learn.report import data, tables
+from onnxslim_learn.report import data, pages
+from onnxslim_learn.report.blocks import Block, Text
+from onnxslim_learn.report.words import percent, share
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,10 +43,11 @@ def tell(output: Path | None, stage: Callable[[str], Callable[[float], None]]) -
         )
         feeds = {"image": held["image"][:BATCH]}
         timings = measure.measure([model, path], [feeds, feeds], progress=stage("timing"))
-        result = data.outcome(slimmed, path, check, timings.latencies(), measure.compare(timings, 1))
+        result = data.outcome(slimmed, path, check, timings, feeds)
         for side, file in (("before", model), ("after", path)):
             result[side]["accuracy"] = accuracy(file, held["image"], held["labels"])
-    return {"analysis": overview, **result, "target": TARGET, "kept": str(output) if output else None}
+    told = {"target": TARGET, "images": len(held["labels"]), "kept": str(output) if output else None}
+    return {"analysis": overview, **result, **told}
 
 
 def accuracy(model: Path, images: NDArray[Any], labels: NDArray[Any]) -> float:
@@ -53,22 +56,14 @@ def accuracy(model: Path, images: NDArray[Any], labels: NDArray[Any]) -> float:
     return float((np.asarray(logits).argmax(axis=1) == labels).mean())
 
 
-def show(out: Any, result: dict[str, Any]) -> None:
-    """Print the demo's result."""
-    out.print("A network trained on handwritten digits, from its .onnx file alone.\n")
-    tables.analysis(out, result["analysis"])
-    out.print(
-        f"\nCut to {TARGET['macs']:.0%} of its MACs without data, labels or training (latency of {BATCH} images):"
-    )
-    tables.comparison(out, result)
+def blocks(result: dict[str, Any]) -> list[Block]:
+    """What the demo reports."""
     before, after = result["before"]["accuracy"], result["after"]["accuracy"]
-    out.print(
-        f"Accuracy on {len(result_labels())} held-out images: {before:.1%} before, {after:.1%} after, not retrained."
-    )
-    if result["kept"]:
-        out.print(f"The slimmed model is {result['kept']}.")
-
-
-def result_labels() -> NDArray[Any]:
-    """Labels of the held-out images."""
-    return demo.held_out()["labels"]
+    kept = f"\nThe slimmed model is {result['kept']}." if result["kept"] else ""
+    return [
+        Text("A network trained on handwritten digits, from its .onnx file alone.\n"),
+        *pages.analysis(result["analysis"], settable=False),
+        Text(f"\nCut to {percent(TARGET['macs'])} of its MACs, without data, labels or training:"),
+        *pages.outcome(result),
+        Text(f"Accuracy on {result['images']} held-out images: {share(before)} before, {share(after)} after.{kept}"),
+    ]

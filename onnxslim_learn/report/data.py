@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.costs.measure import compare
 from onnxslim_learn.graph.coupling import Removal
 from onnxslim_learn.rewrite import save
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from onnxslim_learn.api import Analysis, Slimmed
-    from onnxslim_learn.costs.measure import Latency, Ratio
+    from onnxslim_learn.costs.cost import Cost
+    from onnxslim_learn.costs.measure import Latency, Timings
     from onnxslim_learn.graph.coupling import Group
     from onnxslim_learn.rewrite.verify import Verification
 
@@ -117,28 +120,65 @@ def side(analysis: Analysis, cut: Removal, path: Path, latency: Latency | None) 
     }
 
 
+def layers(cut: Removal, macs: Cost) -> list[dict[str, Any]]:
+    """Every node that carries MACs, in the order of the file: its weight's shape and its MACs before and after."""
+    coupling = cut.coupling
+    before, after = macs.by_node(np.ones(coupling.size)), macs.by_node((~cut.gone).astype(float))
+    found = []
+    for node in coupling.graph.nodes:
+        name = str(node.name)
+        if round(before.get(name, 0)) == 0:
+            continue
+        read = [str(v.name) for v in node.inputs if v is not None and v.name in coupling.graph.initializers]
+        weight = next((w for w in read if w in coupling.values and len(coupling.values[w].axes) > 1), None)
+        shapes: tuple[list[int] | None, list[int] | None] = (None, None)
+        if weight is not None:
+            value = coupling.values[weight]
+            shapes = list(value.shape), [cut.size(value, axis) for axis in range(len(value.axes))]
+        work = (round(before[name]), round(after.get(name, 0)))
+        found.append({"name": name, "op_type": node.op_type, "weight": weight, "shapes": shapes, "macs": work})
+    return found
+
+
 def outcome(
-    slimmed: Slimmed, output: Path, verification: Verification, latencies: list[Latency] | None, ratio: Ratio | None
+    slimmed: Slimmed, output: Path, verification: Verification, timings: Timings | None, timed: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A finished slimming as plain data."""
+    """A finished slimming as plain data; ``timed`` are the inputs at which it was timed, by name."""
     analysis = slimmed.analysis
     assert analysis.graph.source is not None
-    times: list[Any] = list(latencies) if latencies else [None, None]
+    times: list[Any] = [None, None] if timings is None else timings.latencies()
     kept = slimmed.plan.groups
     total = analysis.price(analysis.whole)
     return {
         "model": str(analysis.graph.source),
         "output": str(output),
         "inputs": {name: list(shape) for name, shape in analysis.graph.shapes.nominal.inputs.items()},
+        "multiple": slimmed.plan.provenance.get("multiple", 1),
         "before": side(analysis, analysis.whole, analysis.graph.source, times[0]),
         "after": side(analysis, slimmed.removal, output, times[1]),
-        "latency_ratio": None if ratio is None else [ratio.median, ratio.low, ratio.high],
+        "latency": None if timings is None else _latency(timings, timed),
         "verify": verification.to_dict(),
         "groups": [
             {"name": g.name, "width": g.width, "kept": len(kept.get(g.name, range(g.width)))}
             for g in analysis.groups
             if g.pin is None
         ],
+        "layers": layers(slimmed.removal, analysis.costs["macs"]),
         "pinned": [row(analysis, g).to_dict(total) for g in analysis.groups if g.pin is not None],
         "unknown_operators": analysis.opaque,
+    }
+
+
+def _latency(timings: Timings, timed: Mapping[str, Any]) -> dict[str, Any]:
+    """The second model's time against the first's."""
+    found = compare(timings, 1)
+    return {
+        "ratio": found.median,
+        "low": found.low,
+        "high": found.high,
+        "faster": found.faster,
+        "rounds": len(timings.ms),
+        "threads": timings.threads,
+        "provider": timings.provider,
+        "inputs": {name: list(np.shape(array)) for name, array in timed.items()},
     }

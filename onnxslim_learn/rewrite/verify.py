@@ -49,6 +49,7 @@ class Verification:
         change: Largest relative difference between the original and the slimmed model: what the cut does.
         exact: Whether the cut is exact; if it reaches axes that are normalised over, only ``change`` says what it does.
         noise: Relative effect of one rounding error in the inputs alone; measured only where the difference is large.
+        fault: What is wrong with the worst output where no difference can be told, in words.
     """
 
     passed: bool
@@ -61,6 +62,7 @@ class Verification:
     change: float
     exact: bool = True
     noise: float | None = None
+    fault: str = ""
 
     @property
     def complaint(self) -> str:
@@ -69,16 +71,14 @@ class Verification:
             return (
                 f"output {self.worst_output} is random or chaotic (rounding moves it by {self.noise:.0e}): not verified"
             )
-        found = (
-            f"{self.max_rel_diff:.1e} of its magnitude"
-            if np.isfinite(self.max_rel_diff)
-            else "of another shape, NaN or infinity away"
-        )
-        return f"output {self.worst_output} is {found} from the masked original (allowed {self.tolerance:.0e})"
+        found = self.fault or f"is {self.max_rel_diff:.1e} of its magnitude from the masked original"
+        allowed = "" if self.fault else f" (allowed {self.tolerance:.0e})"
+        return f"output {self.worst_output} {found}{allowed}"
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data; what is infinite (another shape, NaN) is ``None``."""
-        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(self).items()}
+        """As plain data, with the complaint if there is one; what is infinite (another shape, NaN) is ``None``."""
+        told = {**asdict(self), "complaint": "" if self.passed else self.complaint}
+        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in told.items() if k != "fault"}
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class _Check:
     worst: str
     allowed: float
     noise: float | None = None
+    fault: str = ""
 
     @property
     def passed(self) -> bool:
@@ -102,18 +103,19 @@ class _Check:
 
 @dataclass(frozen=True)
 class _Models:
-    """The source, the slimmed model and the masked original, ready to run; and what the outputs are called."""
+    """The source (and its path), the slimmed model and the masked original, ready to run; and the outputs' names."""
 
     source: InferenceSession
     slimmed: InferenceSession
     masked: InferenceSession
     names: list[str]
     exact: bool
+    path: Path
 
     def compare(self, feed: Feeds) -> tuple[_Check, _Check, float]:
         """Slimmed against masked, source against masked with its masks lifted; and what the cut changes."""
         whole = _run(self.source, feed)
-        _check_finite(whole, self.names)
+        _check_finite(whole, self.names, self.path)
         free = np.finfo(float).max if not self.exact else 0.0
         runs = (partial(_run, self.masked, lift=False), partial(_run, self.slimmed))
         cut = self._check(feed, runs, whole, free)
@@ -124,7 +126,10 @@ class _Models:
         one, other = (run(feed) for run in runs)
         allowed = max([HALF if a.dtype.itemsize == 2 and a.dtype.kind != "i" else RELATIVE for a in one])
         found = _Check(*_largest(one, other, self.names, whole), max(allowed, least))
-        if found.passed or not np.isfinite(found.relative):
+        if not np.isfinite(found.relative):
+            k = self.names.index(found.worst)
+            return replace(found, fault=_fault(one[k], other[k]))
+        if found.passed:
             return found
         moved = zip((one, other), (run(_shaken(feed)) for run in runs), strict=True)
         noise = max(_largest(a, b, self.names, whole)[1] for a, b in moved)
@@ -159,7 +164,7 @@ def _open(removal: Removal, slimmed: Path, folder: Path) -> _Models:
     reference = save.staged(mask(removal), "masked.onnx", folder, external=False)
     source = graph.source or _written(graph.data, folder / "source.onnx")
     opened = (_opened(source, given, names), _opened(slimmed, given, names))
-    return _Models(*opened, measure.open_session(reference, optimize=False), names, removal.exact)
+    return _Models(*opened, measure.open_session(reference, optimize=False), names, removal.exact, source)
 
 
 def _verdict(checks: Sequence[tuple[_Check, _Check, float]], *, exact: bool) -> Verification:
@@ -181,14 +186,15 @@ def _verdict(checks: Sequence[tuple[_Check, _Check, float]], *, exact: bool) -> 
         change=max(changes),
         exact=exact,
         noise=max((check.noise for check in every if check.noise is not None), default=None),
+        fault=worst.fault,
     )
 
 
-def _check_finite(whole: list[Array], names: Sequence[str]) -> None:
+def _check_finite(whole: list[Array], names: Sequence[str], path: Path) -> None:
     """Refuse an original whose outputs are all NaN: nothing could be compared."""
     for name, result in zip(names, whole, strict=True):
         if result.dtype.kind == "f" and result.size and np.isnan(result).all():
-            raise InputError(f"output {name} of the original is NaN on random inputs, so nothing can be verified.")
+            raise InputError(f"{path}: its output {name} is NaN, so that no result can be verified. Check its weights.")
 
 
 def _written(data: bytes, path: Path) -> Path:
@@ -208,7 +214,9 @@ def _opened(path: Path, given: Sequence[str], outputs: Sequence[str]) -> Inferen
         ("outputs", list(outputs), [o.name for o in session.get_outputs()]),
     ):
         if wanted != found:
-            raise InputError(f"{path}: its {kind} are {', '.join(found)}, but the original has {', '.join(wanted)}.")
+            raise InputError(
+                f"{path}: its {kind} are {', '.join(found)}, but the original has {', '.join(wanted)}. Give its model."
+            )
     return session
 
 
@@ -255,6 +263,14 @@ def _largest(
 def _magnitude(a: Array) -> float:
     finite = np.abs(a[np.isfinite(a)].astype(np.float64)) if a.dtype.kind == "f" else np.abs(a.astype(np.float64))
     return float(finite.max()) if finite.size else 0.0
+
+
+def _fault(wanted: Array, found: Array) -> str:
+    """What is wrong with an output of another shape, or with numbers where the other has none."""
+    if wanted.shape != found.shape:
+        shapes = ("x".join(map(str, array.shape)) or "a scalar" for array in (found, wanted))
+        return "has shape {}, but {} is wanted".format(*shapes)
+    return "is NaN or infinite where the masked original is not, or the other way round"
 
 
 def _gap(a: Array, b: Array) -> float:

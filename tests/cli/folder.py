@@ -46,7 +46,7 @@ def write_bad_models(folder):
     write(folder / "undefined.onnx", [["MatMul", "x c", "h"], ["Add", "h nobody", "y"]])
     write(folder / "misfit.onnx", [["MatMul", "x b", "y"]])
     write(folder / "cycle.onnx", [["Add", "x q", "p"], ["Relu", "p", "q"], ["Relu", "p", "y"]])
-    noisy = [["RandomNormalLike", "x", "r"], ["Add", "x r", "p"], ["MatMul", "p c", "h"], ["MatMul", "h b", "y"]]
+    noisy = [["MatMul", "x c", "h"], ["MatMul", "h b", "g"], ["RandomNormalLike", "g", "r"], ["Add", "g r", "y"]]
     write(folder / "random.onnx", noisy)
 
 

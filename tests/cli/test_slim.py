@@ -48,6 +48,7 @@ REFUSALS = [
     (f"{TO} bytes=100", 1, "bytes=100 best"),
     # how to choose
     (f"{SLIM} --criterion taste", 2, "--criterion taste: energy lamp"),
+    (f"{SLIM} --protect ''", 2, "--protect empty match all"),
     (f"{SLIM} --protect nothing", 2, "--protect nothing: no group"),
     (f"{SLIM} --protect [", 2, "--protect [: regular expression"),
     (f"{SLIM} --protect .", 1, "macs=0.5 cannot be reached best 438272"),
@@ -76,7 +77,7 @@ TABLES = [
         0,
         ["latency", "ms", "Verified on 2 inputs"],
     ),
-    (f"{SLIM} --plan-out new.json", 0, ["MACs", "438 k", "Verified on 2 inputs"]),
+    (f"{SLIM} --plan-out new.json", 0, ["MACs", "438 k", "Verified on 2 inputs", "narrowed, to", "% of their units"]),
     (f"slim external.onnx -o new.onnx {HALF}", 0, ["Verified on 2 inputs"]),
     (f"slim chain.onnx -o new.onnx {HALF}", 0, ["Verified on 2 inputs"]),
 ]
@@ -89,7 +90,7 @@ def test_results_go_to_standard_output_alone(shown, arguments, code, phrases):
 
 JSON = [
     # arguments without --json, exit code, keys
-    (SLIM, 0, "model output inputs before after latency_ratio verify groups pinned unknown_operators"),
+    (SLIM, 0, "model output inputs before after latency layers verify groups pinned unknown_operators"),
 ]
 
 
@@ -180,12 +181,26 @@ def test_protected_groups_and_multiples_are_kept(run):
     assert all(count % 4 == 0 or count == 10 for count in kept.values())  # w3:0 may stay whole
 
 
-def test_the_latency_told_is_the_ratio_of_pairs(run):
+def test_the_latency_told_is_the_quotient_of_the_times_told(run):
     line = f"slim residual.onnx -o new.onnx --target macs=0.5 --seconds {BRIEF} --json new.json"
     _, out, _ = run(line)
-    middle, low, high = strict(Path("new.json").read_text())["latency_ratio"]
-    assert low <= middle <= high
-    assert f"{middle:.3f} ({low:.3f} to {high:.3f})" in out
+    told = strict(Path("new.json").read_text())
+    found = told["latency"]
+    assert found["low"] <= found["ratio"] <= found["high"]
+    assert found["ratio"] == pytest.approx(told["after"]["latency_ms"] / told["before"]["latency_ms"])
+    assert f"{found['ratio']:.3f} ({found['low']:.3f} to {found['high']:.3f})" in out
+    assert f"medians of {found['rounds']} paired rounds" in out
+    assert ("faster." in out or "Slower." in out) == (found["faster"] is not True)
+
+
+def test_layers_add_up_to_the_model(run):
+    _, out, _ = run(f"{SLIM} --json -")
+    told = strict(out)
+    for side, number in (("before", 0), ("after", 1)):
+        assert sum(layer["macs"][number] for layer in told["layers"]) == told[side]["macs"]
+    for file, number in (("residual.onnx", 0), ("new.onnx", 1)):
+        weights = {tensor.name: list(tensor.dims) for tensor in onnx.load(file).graph.initializer}
+        assert {layer["weight"]: layer["shapes"][number] for layer in told["layers"]}.items() <= weights.items()
 
 
 def test_the_source_may_keep_its_weights_elsewhere(run):

@@ -1,0 +1,75 @@
+"""What a report is made of, whatever shows it: a terminal or a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph.
+
+    Attributes:
+        text: Its lines.
+        title: Whether it heads what follows.
+    """
+
+    text: str
+    title: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under heads.
+
+    Attributes:
+        title: What it shows.
+        heads: One per column.
+        rows: Texts, as many as there are heads.
+        words: Columns of words, aligned to the left; the others hold numbers.
+        page_only: Whether only pages have room for it.
+    """
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: tuple[int, ...] = (0,)
+    page_only: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar.
+
+    Attributes:
+        label: Whose it is; empty if the one before says it.
+        value: Its length, at least 0.
+        text: The number in words.
+        series: Index into the chart's series.
+        span: Ends of its whisker, in units of the value.
+    """
+
+    label: str
+    value: float
+    text: str
+    series: int = 0
+    span: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A bar chart. Terminals leave it out: tables hold the same numbers.
+
+    Attributes:
+        title: What it shows.
+        series: Names of the colours.
+        bars: From top to bottom.
+    """
+
+    title: str
+    series: tuple[str, ...]
+    bars: tuple[Bar, ...]
+
+
+Block: TypeAlias = Text | Table | Bars

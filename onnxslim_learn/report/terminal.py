@@ -1,0 +1,52 @@
+"""Reports on a terminal, or as plain text where there is none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text as Plain
+
+from onnxslim_learn.report.blocks import Bars, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from onnxslim_learn.report.blocks import Block
+
+WIDE = 2000  # columns: names stay whole for grep and copy
+
+
+class _Console(Console):
+    """A console that lets a closed pipe end the program quietly."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def console() -> Console:
+    """Standard output, without colour and without folding lines when it is no terminal."""
+    found = _Console(highlight=False, markup=False)
+    return found if found.is_terminal else _Console(highlight=False, markup=False, width=WIDE)
+
+
+def show(blocks: Iterable[Block]) -> None:
+    """Print a report; names are shown as they are, brackets and all."""
+    out = console()
+    for block in blocks:
+        if isinstance(block, Table):
+            if not block.page_only:
+                out.print(_grid(block))
+        elif not isinstance(block, Bars):
+            out.print(block.text, style="bold" if block.title else None)
+
+
+def _grid(table: Table) -> Grid:
+    grid = Grid(title=Plain(table.title) if table.title else None, title_justify="left")
+    for number, head in enumerate(table.heads):
+        justify = "left" if number in table.words else "right"
+        grid.add_column(head, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in table.rows:
+        grid.add_row(*map(Plain, row))
+    return grid

@@ -1,0 +1,64 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def count(number: float) -> str:
+    """A number in three digits and a unit: 1.81 G."""
+    for scale, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(number) >= scale:
+            return f"{number / scale:.3g}{unit}"
+    return f"{number:.0f}"
+
+
+def size(number: float) -> str:
+    """Bytes in a readable unit."""
+    for scale, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if number >= scale:
+            return f"{number / scale:.2f} {unit}"
+    return f"{number:.0f} B"
+
+
+def percent(part: float) -> str:
+    """A fraction as a whole percentage."""
+    return f"{100 * part:.0f} %"
+
+
+def share(part: float) -> str:
+    """A fraction as a percentage."""
+    return f"{100 * part:.1f} %"
+
+
+def ms(milliseconds: float) -> str:
+    """A time in three digits."""
+    return f"{milliseconds:.3g} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.3g} s"
+
+
+def times(ratio: float, low: float, high: float) -> str:
+    """A ratio of times with its interval."""
+    return f"{ratio:.3f} ({low:.3f} to {high:.3f})"
+
+
+def rate(number: float) -> str:
+    """How often, per second."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def plural(number: int, one: str) -> str:
+    """A count with its noun."""
+    return f"{number} {one}" if number == 1 else f"{number} {one}s"
+
+
+def shapes(inputs: Mapping[str, Sequence[int]]) -> str:
+    """Input shapes: image 1x3x224x224."""
+    return ", ".join(f"{name} {'x'.join(map(str, dims))}" for name, dims in inputs.items())
+
+
+def provider(name: str) -> str:
+    """An execution provider without what all their names end in."""
+    return name.removesuffix("ExecutionProvider")

@@ -1,0 +1,89 @@
+"""Pages: whole, self-contained, true to their blocks, and safe with any name."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnxslim_learn.report import html
+from onnxslim_learn.report.blocks import Bar, Bars, Table, Text
+
+VOID = {"meta", "rect", "path"}  # tags that hold nothing
+
+
+class Page(HTMLParser):
+    """What a browser would find."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.texts, self.tags = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    def of(self, tag):
+        return [attributes for found, attributes in self.tags if found == tag]
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=60) | st.sampled_from(
+    ["<script>alert(1)</script>", "a&amp;b", 'x" onload="y', "[/b][red]", "layer/" * 40]
+)
+BARS = st.lists(st.builds(Bar, NAMES, st.floats(0, 1e12), NAMES, st.integers(0, 2)), min_size=1, max_size=8)
+
+
+@given(NAMES, st.lists(st.tuples(NAMES, NAMES), max_size=4), BARS)
+def test_a_page_says_what_the_blocks_say_and_loads_nothing(name, rows, bars):
+    chart = Bars(name, ("one", "two", "three"), tuple(bars))
+    text = html.page(name, [Text(name), Text(name, title=True), Table(name, ("a", "b"), tuple(rows)), chart])
+    page = Page(text)
+    assert page.open == []
+    assert {tag for tag, _ in page.tags} <= {
+        *("html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "div", "table", "tr", "th", "td"),
+        *("svg", "g", "text", "rect", "path"),
+    }
+    assert [data for tag, data in page.texts if tag == "h1"] == [name]
+    assert [data for tag, data in page.texts if tag == "td"] == [cell for row in rows for cell in row]
+    assert {key for _, attributes in page.tags for key in attributes} & {"src", "href", "onload"} == set()
+    assert re.sub(r'xmlns="http://www.w3.org/2000/svg"', "", text).count("http:") == name.count("http:")
+
+
+def test_bars_are_as_long_as_their_values():
+    values = [4.0, 1.0, 0.0, 2.0]
+    bars = [Bar(str(value), value, "text", span=(value / 2, value * 2)) for value in values]
+    page = Page(html.page("", [Bars("", ("one",), tuple(bars))]))
+    widths = [float(attributes["width"]) for attributes in page.of("rect")]
+    assert widths == pytest.approx([value * html.LENGTH / 8 for value in values], abs=0.05)  # drawn to a tenth
+    ends = [[float(x) for x in re.findall(r"[MH]([\d.]+)", attributes["d"])[:2]] for attributes in page.of("path")]
+    for value, (low, high) in zip(values, ends, strict=True):
+        assert low == pytest.approx(html.LABEL + value / 2 * html.LENGTH / 8, abs=0.06)
+        assert high == pytest.approx(html.LABEL + value * 2 * html.LENGTH / 8, abs=0.06)
+
+
+def test_series_have_a_legend_and_colours_of_their_own():
+    bars = tuple(Bar("", 1.0, "", series) for series in range(3))
+    page = Page(html.page("", [Bars("", ("red", "green", "blue"), bars)]))
+    legend, drawn = page.of("rect")[:3], page.of("rect")[3:]
+    assert [a["fill"] for a in legend] == [a["fill"] for a in drawn]
+    assert len({a["fill"] for a in drawn}) == 3
+    assert [data for tag, data in page.texts if tag == "text" and data] == ["red", "green", "blue"]
+
+
+def test_a_chart_of_nothing_is_still_a_page():
+    page = Page(html.page("", [Bars("", (), ()), Bars("", ("one",), (Bar("zero", 0.0, "0"),))]))
+    assert page.open == []
+    assert [attributes["width"] for attributes in page.of("rect")] == ["0.0"]
