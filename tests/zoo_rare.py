@@ -112,4 +112,38 @@ RARE = {
         "wq 6x16, wk wv 6x8, pk 2x2x4x4, pv 2x2x4x4, wo 16x4",
         opset=23,
     ),
+    "lstm_dynamic": Net(
+        """(float[batch,seq,6] x) => (float[batch,seq,4] y) {
+            t = Transpose<perm=[1,0,2]>(x)
+            shape = Shape(x)
+            n = Slice(shape, [0], [1])
+            sizes = Concat<axis=0>([1], n, [12])
+            zeros = ConstantOfShape<value = float[1] {0.0}>(sizes)
+            more = Expand({0.0}, sizes)
+            a, = LSTM<hidden_size=12>(t, w1, r1, b1, , zeros, more)
+            s = Squeeze(a, [1])
+            u = Transpose<perm=[1,0,2]>(s)
+            y = MatMul(u, w2)
+        }""",
+        "w1 1x48x6, r1 1x48x12, b1 1x96, w2 12x4",
+    ),
+    "patches_by_root": Net(
+        """(float[batch,3,8,8] x) => (float[batch,5] y) {
+            p = Conv<strides=[2,2]>(x, w0, b0)
+            side = Pow({16.0}, {0.5})
+            n = Cast<to=7>(side)
+            n1 = Unsqueeze(n, [0])
+            sizes = Concat<axis=0>([0], [8], n1, n1)
+            flat = Reshape(p, [0, 8, 16])
+            t = Transpose<perm=[0,2,1]>(flat)
+            z = Add(t, position)
+            u = Transpose<perm=[0,2,1]>(z)
+            q = Reshape(u, sizes)
+            r = Relu(q)
+            g = GlobalAveragePool(r)
+            f = Flatten(g)
+            y = Gemm(f, w1, b1)
+        }""",
+        "w0 8x3x2x2, b0 8, position 1x16x8, w1 8x5, b1 5",
+    ),
 }

@@ -176,10 +176,11 @@ def evaluate(node: ir.Node, sample: Sample) -> bool:
     derived = any(name in sample.derived for name in names)
     for name, array in zip(names, arrays, strict=True):
         given = array is not None and array.dtype.kind not in "iub" and name not in sample.derived
-        if given and not (derived and array.size == 1):  # type: ignore[union-attr]
-            return False  # real numbers that do not come from a shape are data
+        if given and array.size > 1:  # type: ignore[union-attr]
+            return False  # real numbers that do not come from a shape are data, but for single ones
     results = _compute(node, arrays)
-    if results is None or any(result.size > LARGEST for result in results):
+    largest = LARGEST if derived or all(array is None or array.dtype.kind in "iub" for array in arrays) else 1
+    if results is None or any(result.size > largest for result in results):
         return False
     return _store(sample, node, results, derived=derived)
 

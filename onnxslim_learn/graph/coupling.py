@@ -236,9 +236,8 @@ def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
         ledger.node = index
         version = graph.model.opset_imports.get(node.domain, 1)
         site = Site(node, index, version, ledger, graph.shapes, values, records, sensitive)
-        touched = [str(value.name) for value in (*node.inputs, *node.outputs) if value is not None]
-        if all(graph.shapes.known(name) is not None for name in touched):
-            site.yields(*site.free_outputs(0))  # shape arithmetic carries no labels
+        if graph.shapes.is_arithmetic(node):
+            site.yields(*site.free_outputs(0))
         else:
             operators.rule_for(node.domain, node.op_type)(site)
     ledger.node = -1

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from onnxslim_learn.errors import InputError, reason
-from onnxslim_learn.graph import fold, shapes
+from onnxslim_learn.graph import fold, shapes, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,7 +104,7 @@ def load(model: str | Path | onnx.ModelProto, inputs: Mapping[str, Sequence[int]
         raise InputError(f"{source or 'model'}: {error}") from error
     fold.settle(module, resolved)
     fold.drop_unused(module)
-    assumed = [str(v.name) for v in module.graph.inputs if shapes.open_axes(v) and v.name not in (inputs or {})]
+    assumed = [str(v.name) for v in module.graph.inputs if sizes.open_axes(v) and v.name not in (inputs or {})]
     return Graph(module, source, data, resolved, clones, bool(external), tuple(assumed))
 
 

@@ -18,34 +18,14 @@ import onnx
 import onnx_ir as ir
 
 from onnxslim_learn.errors import InputError, reason
-from onnxslim_learn.graph import arithmetic
+from onnxslim_learn.graph import arithmetic, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
-Shape = tuple[int, ...]
-
-# Sizes tried for open dimensions, in order, until one gives consistent shapes: (nominal, analysis, third).
-Triple = tuple[int, int, int]
-BATCH: Triple = (1, 2, 3)
-SIZES: tuple[dict[str, Triple], ...] = (
-    {"height": (224, 128, 192), "width": (224, 128, 192), "length": (128, 16, 24)},
-    {"height": (640, 320, 960), "width": (640, 320, 960), "length": (16, 64, 96)},
-    {"height": (48, 96, 144), "width": (320, 160, 240), "length": (512, 256, 128)},
-    {"height": (32, 64, 96), "width": (32, 64, 96), "length": (1024, 2048, 4096)},
-    {"height": (32, 64, 96), "width": (320, 160, 240), "length": (16000, 24000, 32000)},
-    {"height": (299, 331, 363), "width": (299, 331, 363), "length": (3000, 1500, 2000)},
-)
-# Kinds that are open in the file but turn out to be fixed, in the order tried.
-FROZEN: tuple[frozenset[str], ...] = (
-    frozenset(),
-    frozenset({"height"}),
-    frozenset({"height", "width", "length"}),
-    frozenset({"batch", "height", "width", "length"}),
-)
-
+Shape = sizes.Shape
 
 # Operators that slide a window: where none fits, the sizes are wrong. Elsewhere an empty tensor may be meant.
 WINDOWS = frozenset({"Conv", "ConvInteger", "QLinearConv", "DeformConv", "MaxPool", "AveragePool", "LpPool"})
@@ -111,6 +91,14 @@ class Shapes:
             return None
         return found[0]
 
+    def is_arithmetic(self, node: ir.Node) -> bool:
+        """Whether a node computes known whole numbers, or single ones, from known ones: these carry no labels."""
+        touched = [str(value.name) for value in (*node.inputs, *node.outputs) if value is not None]
+        if any(self.known(name) is None for name in touched):
+            return False
+        made = [self.nominal.value[str(value.name)] for value in node.outputs]
+        return all(value.dtype.kind in "iub" or value.size <= 1 for value in made)
+
     def is_open(self, name: str, axis: int) -> bool:
         """Whether the size of an axis depends on the input sizes, or on data."""
         return name in self.nominal.loose or len({sample.shape[name][axis] for sample in self.samples}) > 1
@@ -123,19 +111,20 @@ def resolve(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -> Shapes:
         InputError: If an override does not fit an input, or no sizes tried give consistent shapes.
     """
     _check_overrides(module, overrides)
-    if not any(open_axes(value) for value in module.graph.inputs):
+    if not any(sizes.open_axes(value) for value in module.graph.inputs):
         try:
-            sample = complete(module, Sample({str(v.name): _fixed(v, {}) for v in module.graph.inputs}))
+            sample = complete(module, Sample({str(v.name): sizes.fixed(v, {}) for v in module.graph.inputs}))
         except UndeclaredError:
             raise
         except InputError as error:
             raise InputError(f"{error} Export the model again.") from error
         return Shapes(sample, sample, sample)
     failure: Exception | None = None
-    for frozen in FROZEN:
-        for sizes in SIZES:
+    for frozen in sizes.FROZEN:
+        for tried in sizes.SIZES:
             try:
-                return Shapes(*(complete(module, s) for s in _samples(module, overrides, sizes, frozen)))
+                assigned = sizes.assign(module, overrides, tried, frozen)
+                return Shapes(*(complete(module, Sample(inputs)) for inputs in assigned))
             except UndeclaredError:
                 raise
             except InputError as error:
@@ -159,66 +148,6 @@ def _check_overrides(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -
             raise InputError(
                 f"--input {name}: the model declares {declared}, but {'x'.join(map(str, shape))} was given."
             )
-
-
-def open_axes(value: ir.Value) -> list[int]:
-    """Axes of a graph input whose size the file leaves open.
-
-    Raises:
-        InputError: If not even the rank is known.
-    """
-    if value.shape is None:
-        raise InputError(f"input {value.name}: its rank is unknown. Declare a shape for it in the file.")
-    empty = len(value.shape) == 1  # a vector of no elements is a setting; no image or batch has none
-    return [a for a, dim in enumerate(value.shape) if not isinstance(dim, int) or dim < (0 if empty else 1)]
-
-
-def _fixed(value: ir.Value, sizes: Mapping[int, int]) -> Shape:
-    assert value.shape is not None
-    return tuple(sizes[a] if a in sizes else int(d) for a, d in enumerate(value.shape))  # type: ignore[arg-type]
-
-
-def _samples(
-    module: ir.Model, overrides: Mapping[str, Sequence[int]], sizes: Mapping[str, Triple], frozen: frozenset[str]
-) -> list[Sample]:
-    """Three assignments of the open dimensions; dimensions with one name get one size, frozen kinds do not vary."""
-    chosen: dict[str, Triple] = {}
-    for value in module.graph.inputs:
-        for axis in open_axes(value):
-            kind = _kind(value, axis)
-            triple = BATCH if kind == "batch" else sizes[kind]
-            key = _dim_key(value, axis)
-            if value.name in overrides:
-                triple = _around(overrides[str(value.name)][axis], triple)
-            elif key in chosen:
-                continue
-            chosen[key] = (triple[0],) * 3 if kind in frozen else triple
-    shapes = [
-        {str(v.name): _fixed(v, {a: chosen[_dim_key(v, a)][k] for a in open_axes(v)}) for v in module.graph.inputs}
-        for k in range(3)
-    ]
-    return [Sample(shape) for shape in shapes]
-
-
-def _kind(value: ir.Value, axis: int) -> str:
-    """What an open axis most likely is, by its place."""
-    assert value.shape is not None
-    if axis == 0:
-        return "batch"
-    return "length" if len(value.shape) < 4 else ("height", "width")[axis == len(value.shape) - 1]
-
-
-def _around(nominal: int, triple: Triple) -> Triple:
-    """A triple that starts with a given size and differs from it afterwards."""
-    left = [size for size in dict.fromkeys((*triple[1:], 2 * nominal, 3 * nominal)) if size != nominal]
-    return nominal, left[0], left[1]
-
-
-def _dim_key(value: ir.Value, axis: int) -> str:
-    """Identity of an open dimension: its name, or its place where the name says nothing."""
-    assert value.shape is not None
-    named = getattr(value.shape[axis], "value", None)
-    return str(named) if named and named not in ("?", "None", "-1") else f"{value.name}.{axis}"
 
 
 def complete(module: ir.Model, sample: Sample) -> Sample:
