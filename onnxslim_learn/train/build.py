@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.train import numbers, tensors
-from onnxslim_learn.train.ops import function_for
+from onnxslim_learn.train.ops import STRAIGHT, function_for
 from onnxslim_learn.train.ops.kinds import BITS, CONTEXT, DTYPES, EXACT, HALF, plain, wrapped
 from onnxslim_learn.train.signature import Signature, signature
 
@@ -38,8 +38,8 @@ class Settings:
     Attributes:
         norms: ``frozen``: BatchNormalization always uses the running statistics of the file; ``batch``: while the
             module trains it uses those of the batch, and updates the running ones.
-        dropout: ``None``: Dropout nodes pass; ``True``: while the module trains they drop the share that the file says;
-            a number: they drop this share.
+        dropout: ``None`` or ``False``: Dropout nodes pass; ``True``: while the module trains they drop the share that
+            the file says; a number: they drop this share.
         freeze: Regular expressions; parameters whose name one of them finds get no gradient.
         master: Whether float16 and bfloat16 are computed in float32 (weights are rounded back on export). Where not,
             parameters have the types of the file.
@@ -49,6 +49,17 @@ class Settings:
     dropout: bool | float | None = None
     freeze: Sequence[str] = ()
     master: bool = True
+
+
+TRAINING: dict[str, Callable[[Settings], bool]] = {
+    "BatchNormalization": lambda settings: settings.norms == "batch",
+    "BiasDropout": lambda settings: settings.dropout not in (None, False),
+    "Dropout": lambda settings: settings.dropout not in (None, False),
+}
+"""Operators that may do something else while a module trains -> whether they shall."""
+
+STATISTICS = {"BatchNormalization": (3, 4)}
+"""Operator -> inputs that hold running statistics."""
 
 
 @dataclass
@@ -70,6 +81,7 @@ class Build:
         inputs: Graph input -> name of the argument.
         trains: Initializers that train.
         frozen: Those of them that get no gradient.
+        running: Running statistics that training updates.
         outer: For a body: what it lies in.
         own: For a body: its own initializers.
         captured: Outer values that a body reads.
@@ -89,6 +101,7 @@ class Build:
     inputs: dict[str, str] = field(default_factory=dict)
     trains: set[str] = field(default_factory=set)
     frozen: set[str] = field(default_factory=set)
+    running: set[str] = field(default_factory=set)
     outer: Build | None = None
     own: frozenset[str] = frozenset()
     captured: dict[str, ir.Value] = field(default_factory=dict)
@@ -185,7 +198,7 @@ class Build:
         """Bridge a body into a submodule; returns it, and the outer values it reads."""
         inner = Build(self.settings, nn.Module(), fx.Graph(), self.kinds, self.clones, dict(self.paths), self.model)
         inner.own = frozenset(str(name) for name in graph.initializers)
-        inner.trains, inner.frozen, inner.outer = self.trains, self.frozen, self
+        inner.outer = self
         outputs = inner.body(graph)
         inner.code.output(tuple(found for _, found in outputs))
         self.root.add_module(path, fx.GraphModule(inner.root, inner.code, "Body"))
@@ -221,6 +234,21 @@ class Build:
         asked = signature(function)
         call = self._call(node, function, self._arguments(node, asked), self._keywords(node, asked))
         call.meta["onnx"] = index
+        self._pass_gradient(node)
+
+    def _pass_gradient(self, node: ir.Node) -> None:
+        """Let the gradient pass where two nodes in a row only round."""
+        source = node.inputs[0] if node.inputs else None
+        before = None if source is None else source.producer()
+        function = None if before is None else STRAIGHT.get((before.op_type, node.op_type))
+        if function is None or before is None or before.inputs[0] is None or node.inputs[1] is None:
+            return
+        name = str(node.outputs[0].name)
+        settings: dict[str, Any] = {
+            key: node.attributes.get_int(key, start) for key, start in (("axis", 1), ("block_size", 0))
+        }
+        args = (self.values[name], self.tensor(before.inputs[0]), self.tensor(node.inputs[1]))
+        self.values[name] = self.code.call_function(function, args, settings)
 
     def _call(self, node: ir.Node, function: Callable[..., Any], args: Any, keywords: dict[str, Any]) -> fx.Node:
         name = re.sub(r"\W+", "_", str(node.name or node.op_type)).strip("_") or node.op_type
@@ -301,12 +329,19 @@ class Build:
             return [0 if value is None else self.kind(value) for value in node.inputs]
         if name == "like":
             return self._like()
-        active = (
-            self.settings.norms == "batch"
-            if node.op_type == "BatchNormalization"
-            else self.settings.dropout is not None
-        )
-        return self.code.create_node("get_attr", "training") if active else False
+        if name == "share":
+            return None if isinstance(self.settings.dropout, bool) else self.settings.dropout
+        return self._training(node)
+
+    def _training(self, node: ir.Node) -> Any:
+        """Whether a node does something else while the module trains: the module's flag, or ``False``."""
+        if not TRAINING[node.op_type](self.settings):
+            return False
+        for slot in STATISTICS.get(node.op_type, ()):
+            value = node.inputs[slot]
+            if value is not None and value.is_initializer():
+                self.running.add(self.clones.get(str(value.name), str(value.name)))
+        return self.code.create_node("get_attr", "training")
 
     def _numeric(self, node: ir.Node) -> bool:
         """Emit shape arithmetic on Python numbers, if the node is some; says whether it was."""

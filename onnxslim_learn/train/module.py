@@ -14,7 +14,7 @@ import onnx_ir as ir
 from torch import fx, nn
 
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.train import tensors, weights
+from onnxslim_learn.train import export, tensors, weights
 from onnxslim_learn.train.build import Build, Settings
 
 if TYPE_CHECKING:
@@ -36,8 +36,9 @@ def bridge(
 
     ``tensors.parameters(module)`` maps the names of initializers to parameters (which initializers train is said in
     :mod:`onnxslim_learn.train.weights`); ``module.meta`` holds ``initializers`` (name -> attribute path, the same name
-    wherever torch allows it), ``inputs`` (name of a graph input -> name of the argument) and ``outputs`` (names). An
-    initializer that several nodes read is one parameter: tied weights stay tied.
+    wherever torch allows it), ``written`` (those that an export writes), ``inputs`` (name of a graph input -> name of
+    the argument) and ``outputs`` (names). An initializer that several nodes read is one parameter: tied weights stay
+    tied.
 
     Args:
         source: A graph, an analysis, or a model in normal form.
@@ -56,13 +57,19 @@ def bridge(
     settings = Settings(norms, dropout, tuple(freeze), master)
     names = [clones.get(name, name) for name in model.graph.initializers]
     build = Build(settings, nn.Module(), fx.Graph(), dict(kinds), dict(clones), tensors.paths(names), model)
-    build.trains = {clones.get(name, name) for name in weights.trainable(model.graph.initializers)}
+    trained = {clones.get(name, name) for name in weights.trainable(model.graph.initializers)}
+    written = export.at_home(graph) if graph is not None else set(model.graph.initializers)
+    build.trains = trained & written
     build.frozen = _frozen(build.trains, settings.freeze)
     outputs = build.body(model.graph)
+    if build.running - written:
+        lost = sorted(build.running - written)[0]
+        raise InputError(f"initializer {lost}: the file cannot hold its statistics. Leave norms='frozen'.")
     build.code.output(dict(outputs))
     module = fx.GraphModule(build.root, build.code, "Bridge")
     stored = {name: path for name, path in build.paths.items() if name in build.fetched}
     module.meta["initializers"] = dict(sorted(stored.items()))
+    module.meta["written"] = sorted((build.trains | build.running) & build.fetched)
     module.meta["inputs"] = build.inputs
     module.meta["outputs"] = [name for name, _ in outputs]
     return module

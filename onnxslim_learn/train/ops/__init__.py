@@ -55,6 +55,9 @@ DOMAINS: dict[str, dict[str, Callable[..., Any]]] = {
 }
 
 
+STRAIGHT = quantize.STRAIGHT
+
+
 def function_for(domain: str, op_type: str, readers: Iterable[str] = ()) -> Callable[..., Any] | None:
     """The torch function of an operator whose result some operators read, or ``None`` for one that has none."""
     special = (norm.FOLLOWED.get((op_type, reader)) for reader in readers)

@@ -59,10 +59,11 @@ def bias_dropout(
     *,
     seed: int | None = None,
     training: bool = False,
+    share: float | None = None,
     outputs: int = 1,
 ) -> Any:
     """BiasDropout."""
-    share, active = ratio, training or bool(mode)
+    share, active = ratio if share is None else share, training or bool(mode)
     kept = torch.rand_like(x) >= share if active else torch.ones_like(x, dtype=torch.bool)
     y = (x + b) * kept / (1 - share) if active else x + b
     y = y if skip is None else y + skip

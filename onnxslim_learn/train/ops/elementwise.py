@@ -213,10 +213,13 @@ def dropout(
     ratio: float = 0.5,
     seed: int | None = None,
     training: bool = False,
+    share: float | None = None,
     outputs: int = 1,
 ) -> Any:
     """Dropout: at rest it passes; what the file says about training counts as the module's own mode does."""
-    share, active = ratio if p is None else p, training or bool(mode)
+    if share is None:
+        share = ratio if p is None else p
+    active = training or bool(mode)
     if outputs == 1:
         return F.dropout(x, share, active)
     kept = torch.rand_like(x) >= share if active else torch.ones_like(x, dtype=torch.bool)

@@ -21,9 +21,9 @@ Scalar: TypeAlias = Any
 Operand: TypeAlias = Any
 """The same, but a tensor if no other operand is one."""
 
-CONTEXT = frozenset(("opset", "outputs", "kinds", "training", "like"))
+CONTEXT = frozenset(("opset", "outputs", "kinds", "training", "share", "like"))
 """What a function may ask for: the version of the operator set, the number of outputs asked for, the ONNX element types
-of the inputs, whether the module trains, a tensor on the module's device."""
+of the inputs, whether the module trains, a share to drop instead of the file's, a tensor on the module's device."""
 
 DTYPES: dict[int, torch.dtype] = {
     1: torch.float32,

@@ -77,9 +77,9 @@ def dequantize_linear(
     return (wide * spread(scale, x, axis, block_size).to(torch.float32)).to(kind)
 
 
-def straight_through(y: Tensor, x: Tensor, scale: Tensor, axis: int = 1) -> Tensor:
+def straight_through(y: Tensor, x: Tensor, scale: Tensor, *, axis: int = 1, block_size: int = 0) -> Tensor:
     """A quantized and dequantized tensor with the gradient of the tensor before, where it was not clipped."""
-    inside = ((y - x).abs() <= spread(scale, x, axis, 0)).to(x.dtype)
+    inside = ((y - x).abs() <= spread(scale, x, axis, block_size)).to(x.dtype)
     return y.detach() + (x - x.detach()) * inside.detach()
 
 
@@ -114,10 +114,13 @@ def conv_integer(
     return conv(_centred(x, x_zero, 1), _centred(w, w_zero, 0), **settings).to(torch.int32)
 
 
-def _requantized(y: Tensor, scale: Tensor, zero: Tensor, axis: int) -> Tensor:
-    info = torch.iinfo(zero.dtype)
-    shifted = (y / spread(scale, y, axis, 0)).round() + spread(zero, y, axis, 0).to(y.dtype)
-    return shifted.clamp(info.min, info.max).to(zero.dtype)
+def _requantized(sums: Tensor, factor: Tensor, zero: Tensor | None, axis: int = 1) -> Tensor:
+    """Sums times a factor, rounded and shifted, in float32 as onnxruntime does."""
+    kind = torch.uint8 if zero is None else zero.dtype
+    info = torch.iinfo(kind)
+    scaled = (sums.to(torch.float32) * spread(factor, sums, axis, 0)).round()
+    shifted = scaled if zero is None else scaled + spread(zero, sums, axis, 0).to(torch.float32)
+    return shifted.clamp(info.min, info.max).to(kind)
 
 
 def qlinear_conv(
@@ -135,7 +138,7 @@ def qlinear_conv(
     """QLinearConv."""
     bias = None if b is None else b.double()
     sums = conv(_centred(x, x_zero, 1), _centred(w, w_zero, 0), bias, **settings)
-    return _requantized(sums * spread(w_scale, sums, 1, 0).double() * x_scale.double(), y_scale.double(), y_zero, 1)
+    return _requantized(sums, x_scale * w_scale / y_scale, y_zero)
 
 
 def qlinear_matmul(
@@ -149,10 +152,9 @@ def qlinear_matmul(
     y_zero: Tensor,
 ) -> Tensor:
     """QLinearMatMul."""
-    left = _centred(a, a_zero, a.ndim - 2) * spread(a_scale, a, a.ndim - 2, 0).double()
-    right = _centred(b, b_zero, b.ndim - 1) * spread(b_scale, b, b.ndim - 1, 0).double()
-    y = left @ right
-    return _requantized(y, y_scale.double(), y_zero, y.ndim - 1)
+    sums = _centred(a, a_zero, a.ndim - 2) @ _centred(b, b_zero, b.ndim - 1)
+    rows = spread(a_scale, sums, sums.ndim - 2, 0)
+    return _requantized(sums, rows * spread(b_scale, sums, sums.ndim - 1, 0) / y_scale, y_zero)
 
 
 # --- onnxruntime's own ------------------------------------------------------------------------------------------------
@@ -161,11 +163,6 @@ def qlinear_matmul(
 def _float(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
     """What integers stand for."""
     return _centred(x, zero, 1).to(torch.float32) * scale
-
-
-def _back(y: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
-    zero = torch.zeros((), dtype=torch.uint8, device=y.device) if zero is None else zero
-    return _requantized(y, scale, zero, 1)
 
 
 def qlinear_add(
@@ -179,7 +176,7 @@ def qlinear_add(
     y_zero: Tensor,
 ) -> Tensor:
     """QLinearAdd."""
-    return _back(_float(a, a_scale, a_zero) + _float(b, b_scale, b_zero), y_scale, y_zero)
+    return _requantized(_float(a, a_scale, a_zero) + _float(b, b_scale, b_zero), 1 / y_scale, y_zero)
 
 
 def qlinear_mul(
@@ -193,19 +190,19 @@ def qlinear_mul(
     y_zero: Tensor,
 ) -> Tensor:
     """QLinearMul."""
-    return _back(_float(a, a_scale, a_zero) * _float(b, b_scale, b_zero), y_scale, y_zero)
+    return _requantized(_centred(a, a_zero, 1) * _centred(b, b_zero, 1), a_scale * b_scale / y_scale, y_zero)
 
 
 def qlinear_sigmoid(x: Tensor, scale: Tensor, zero: Tensor, y_scale: Tensor, y_zero: Tensor | None = None) -> Tensor:
     """QLinearSigmoid."""
-    return _back(torch.sigmoid(_float(x, scale, zero)), y_scale, y_zero)
+    return _requantized(torch.sigmoid(_float(x, scale, zero)), 1 / y_scale, y_zero)
 
 
 def qlinear_leaky_relu(
     x: Tensor, scale: Tensor, zero: Tensor, y_scale: Tensor, y_zero: Tensor | None = None, *, alpha: float = 0.01
 ) -> Tensor:
     """QLinearLeakyRelu."""
-    return _back(F.leaky_relu(_float(x, scale, zero), alpha), y_scale, y_zero)
+    return _requantized(F.leaky_relu(_float(x, scale, zero), alpha), 1 / y_scale, y_zero)
 
 
 def qlinear_average(
@@ -213,7 +210,7 @@ def qlinear_average(
 ) -> Tensor:
     """QLinearGlobalAveragePool."""
     axes = tuple(range(1, x.ndim - 1)) if channels_last else tuple(range(2, x.ndim))
-    return _back(_float(x, scale, zero).mean(axes, keepdim=True), y_scale, y_zero)
+    return _requantized(_centred(x, zero, 1).mean(axes, keepdim=True), scale / y_scale, y_zero)
 
 
 def qgemm(
@@ -236,7 +233,7 @@ def qgemm(
     sums = (left.T if transA else left) @ (right.T if transB else right)
     sums = sums if c is None else sums + c.double()
     y = (alpha * sums * a_scale.double() * b_scale.double()).to(torch.float32)
-    return y if y_scale is None else _back(y, y_scale, y_zero)
+    return y if y_scale is None else _requantized(y, 1 / y_scale, y_zero)
 
 
 def matmul_integer_to_float(
@@ -289,6 +286,9 @@ def _unpacked(x: Tensor, bits: int) -> Tensor:
     shifts = torch.arange(0, 8, bits, device=x.device, dtype=torch.uint8)
     return ((x[..., None] >> shifts) & ((1 << bits) - 1)).flatten(-2)
 
+
+STRAIGHT: dict[tuple[str, str], Callable[..., Tensor]] = {("QuantizeLinear", "DequantizeLinear"): straight_through}
+"""Two operators in a row that only round -> how the gradient passes."""
 
 TABLE: dict[str, Callable[..., Any]] = {
     "ConvInteger": conv_integer,

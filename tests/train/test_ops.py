@@ -1,0 +1,92 @@
+"""Every operator of the graph table runs in torch, and computes what onnxruntime computes."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+
+from onnxslim_learn import api
+from onnxslim_learn.graph.load import load
+from onnxslim_learn.graph.operators import CONTRIB, TABLE
+from onnxslim_learn.train.module import bridge
+from onnxslim_learn.train.ops import function_for
+from tests.examples import EXAMPLES, UNRUNNABLE, VARIANTS
+from tests.laws import analysed, input_sets, normal, run
+from tests.test_contrib import NETS as FORMS
+from tests.train.test_module import assert_alike, call
+from tests.zoo import NETS
+
+OPERATORS = [*TABLE, *(f"com.microsoft.{name}" for name in CONTRIB)]
+RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial")
+"""Operators whose draws differ between libraries."""
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_every_operator_of_the_graph_table_has_a_torch_function(name):
+    domain, _, op_type = name.rpartition(".")
+    assert function_for(domain, op_type) is not None
+
+
+@pytest.mark.parametrize("name", sorted({*EXAMPLES, *VARIANTS, *NETS} - {*RANDOM, "Bernoulli"}))
+def test_nets_compute_what_onnxruntime_computes(name):
+    analysis = analysed(name)
+    module, model = bridge(analysis), normal(analysis)
+    for feeds in input_sets(model):
+        assert_alike(call(module, feeds), run(model, feeds))
+
+
+def test_bernoulli_draws_what_is_certain():
+    analysis = analysed("Bernoulli")  # onnxruntime draws the opposite: 1 where the probability is 0
+    module, model = bridge(analysis), normal(analysis)
+    for feeds in input_sets(model):
+        wanted = ReferenceEvaluator(model).run(None, feeds)
+        assert_alike(call(module, feeds), dict(zip(module.meta["outputs"], wanted, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("text", "mean", "deviation"),
+    [
+        ("RandomNormal<shape=[100, 100], mean=3.0, scale=0.5>()", 3.0, 0.5),
+        ("RandomNormalLike<mean=-2.0, scale=2.0>(x)", -2.0, 2.0),
+        ("RandomUniform<shape=[100, 100], low=1.0, high=5.0>()", 3.0, 4 / 12**0.5),
+        ("RandomUniformLike<low=-1.0, high=0.0>(x)", -0.5, 1 / 12**0.5),
+        ("Multinomial<sample_size=100, dtype=6>(x)", 49.5, (100**2 / 12) ** 0.5),
+        ("Bernoulli(x)", 0.25, (0.25 * 0.75) ** 0.5),
+    ],
+)
+def test_draws_have_their_distribution_and_follow_the_seed(text, mean, deviation):
+    kind = "int32" if "Multinomial" in text else "float"
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 17]> net (float[100,100] x) => ({kind}[100,100] y) {{ y = {text} }}'
+    )
+    module = bridge(load(model))
+    feeds = {"x": np.full((100, 100), 0.25, np.float32)}
+    torch.manual_seed(0)
+    drawn = call(module, feeds)["y"]
+    assert abs(drawn.mean() - mean) < 5 * deviation / 100  # 10 000 draws: five standard errors
+    assert abs(drawn.std() / deviation - 1) < 0.05
+    torch.manual_seed(0)
+    assert np.array_equal(call(module, feeds)["y"], drawn)
+
+
+@pytest.mark.parametrize("name", sorted(FORMS))
+def test_forms_of_onnxruntimes_own_operators(name):
+    analysis = api.analyze(FORMS[name].build())
+    module, model = bridge(analysis), normal(analysis)
+    for feeds in input_sets(model):
+        if name.endswith("_batch_first"):  # a layout that onnxruntime lacks on the CPU
+            wanted = ReferenceEvaluator(model).run(None, feeds)
+            assert_alike(call(module, feeds), dict(zip(module.meta["outputs"], wanted, strict=True)))
+        else:
+            assert_alike(call(module, feeds), run(model, feeds))
+
+
+def test_operators_that_onnxruntime_cannot_run_are_checked_against_their_formula():
+    x, b, s = (torch.randn(2, 3, 8) for _ in range(3))
+    made = {name: function_for("com.microsoft", name.rpartition(".")[2]) for name in UNRUNNABLE}
+    assert torch.allclose(made["com.microsoft.BiasAdd"](x, b[0, 0], s), x + b[0, 0] + s)
+    assert torch.allclose(made["com.microsoft.BiasDropout"](x, b[0, 0], s, 0.5), x + b[0, 0] + s)
+    left, right = (x + b[0, 0]).chunk(2, -1)
+    assert torch.allclose(made["com.microsoft.BiasSplitGelu"](x, b[0, 0]), left * torch.nn.functional.gelu(right))
+    assert len(made) == 3
