@@ -39,7 +39,7 @@ import time
 import traceback
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,14 +66,18 @@ WAITS = 8  # times as long at most, where the machine is busy
 # --- many files, each in a process of its own with a time limit ------------------------------------------------------
 
 
+Measure = Callable[[Path], Row]
+
+
 @dataclass
 class Job:
-    """One architecture by one exporter, on its way: exported first, then analysed."""
+    """One architecture by one exporter, on its way: exported first, then measured."""
 
     name: str
     exporter: str
     architecture: Architecture
     folder: Path
+    measure: Measure = measure
     process: Any = None
     started: float = 0.0
     exported: bool = False
@@ -96,7 +100,7 @@ class Job:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         try:
             if self.exported:
-                found: Row = {"status": "ok", **measure(self.path)}
+                found: Row = {"status": "ok", **self.measure(self.path)}
             else:
                 export(self.architecture, self.exporter, self.path)
                 found = {}
@@ -173,13 +177,15 @@ def preload() -> None:
     importlib.import_module("torch").set_num_threads(1)
 
 
-def run(wanted: Sequence[tuple[str, str]], nets: dict[str, Architecture], work: Path) -> Iterator[Row]:
+def run(
+    wanted: Sequence[tuple[str, str]], nets: dict[str, Architecture], work: Path, measure: Measure = measure
+) -> Iterator[Row]:
     """Measure pairs of architecture and exporter, a few at a time."""
     waiting = iter(wanted)
     running: list[Job] = []
     while True:
         while len(running) < PROCESSES and (pair := next(waiting, None)):
-            job = Job(*pair, nets[pair[0]], Path(tempfile.mkdtemp(dir=work)))
+            job = Job(*pair, nets[pair[0]], Path(tempfile.mkdtemp(dir=work)), measure)
             job.start()
             running.append(job)
         if not running:
