@@ -130,7 +130,9 @@ def emit(data: dict[str, Any], options: argparse.Namespace, blocks: Sequence[Blo
     from onnxslim_learn.rewrite import save
 
     if options.html:
-        save.write_text(Path(options.html), html.page(f"onnxslim-learn {options.command}", blocks))
+        files = [vars(options).get(name) for name in ("model", "original", "slimmed", "output")]
+        about = [options.command, *filter(None, files), *vars(options).get("models", [])]
+        save.write_text(Path(options.html), html.page(" ".join(about), blocks))
     text = json.dumps(data, indent=1) + "\n"
     if options.json == "-":
         sys.stdout.write(text)

@@ -25,7 +25,8 @@ p { white-space: pre-wrap; max-width: 80ch; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .2rem .7rem; border-bottom: 1px solid #8884; text-align: right; vertical-align: top; }
-th { border-bottom: 2px solid #8888; } .w { text-align: left; overflow-wrap: anywhere; }
+th, td { white-space: nowrap; }
+th { border-bottom: 2px solid #8888; } .w { text-align: left; white-space: normal; }
 svg { font: 12px system-ui, sans-serif; max-width: 100%; height: auto; } svg text { fill: currentColor; }
 """
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MEMBERS = 2  # parameter axes named in a row; the rest are counted
 ONE = "has one unit only"
 NORMALISED = "is normalised over"
+UNEVEN = re.compile(r"its rows must keep equally many, not (\d+) to (\d+)")
 
 # What a name or a row may hold -> what it means; said where it occurs.
 LEGEND = (
@@ -24,8 +25,8 @@ LEGEND = (
         " a column may add up to more than 100 %.",
     ),
     (r" rows?$", "Rows are whole heads or groups of a convolution; their cells go with them."),
-    (r"/\d+'*$", "name:axis/4 are the 4 rows that the axis is made of."),
-    (r"@\d+'*$", "name:axis@16 is the group that position 16 of the axis belongs to; others have the rest."),
+    (r"/\d+'*$", "name:axis/N: the N rows that the axis is made of."),
+    (r"@\d+'*$", "name:axis@N: the group that position N of the axis belongs to; other groups have the rest."),
     (r"'$", "A ' tells groups of the same name apart."),
 )
 
@@ -42,7 +43,7 @@ def analysis(data: Mapping[str, Any], *, settable: bool = True) -> list[Block]:
     blocks: list[Block] = [_summary(data, settable)]
     blocks += [_free(data["groups"])] if data["groups"] else [Text("Nothing can be cut.")]
     blocks += [*_pinned(data), *_legend(data)]
-    rows = [(0, row) for row in data["groups"]] + [(1, row) for row in data["pinned"] if row["macs"]]
+    rows = [(0, row) for row in data["groups"]] + [(1, row) for row in _working(data)]
     bars = tuple(Bar(row["name"], row["macs_share"], share(row["macs_share"]), kind) for kind, row in rows)
     return [*blocks, Bars("MACs that would go with each group", ("can be cut", "cannot be cut"), bars)]
 
@@ -74,18 +75,22 @@ def _ties(row: Mapping[str, Any]) -> str:
     return named + (f" and {len(others) - MEMBERS} more" if len(others) > MEMBERS else "")
 
 
+def _working(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The pinned groups that carry MACs and have units to lose."""
+    return [row for row in data["pinned"] if row["macs"] > 0 and row["reason"] != ONE]
+
+
 def _pinned(data: Mapping[str, Any]) -> list[Block]:
-    working = [row for row in data["pinned"] if row["macs"] > 0]
-    single = [row for row in working if row["reason"] == ONE]
-    shown = [row for row in working if row["reason"] != ONE]
+    shown, carrying = _working(data), sum(row["macs"] > 0 for row in data["pinned"])
+    single = carrying - len(shown)
     blocks: list[Block] = []
     if shown:
         cells = tuple((r["name"], _units(r), share(r["macs_share"]), _because(r)) for r in shown)
         blocks.append(Table("Groups that cannot be cut", ("group", "units", "MACs", "because"), cells, (0, 3)))
     notes = []
     if single:
-        notes.append(f"{plural(len(single), 'more group')} cannot be cut: one unit is all there is.")
-    if idle := len(data["pinned"]) - len(working):
+        notes.append(f"{plural(single, 'more group')} cannot be cut: one unit is all there is.")
+    if idle := len(data["pinned"]) - carrying:
         verb = "carries" if idle == 1 else "carry"
         notes.append(f"{plural(idle, 'more group')} {verb} no MACs (kernel, position, vocabulary) and cannot be cut.")
     if data["unknown_operators"]:
@@ -96,15 +101,17 @@ def _pinned(data: Mapping[str, Any]) -> list[Block]:
 
 def _because(row: Mapping[str, Any]) -> str:
     """Node and reason; a reason that names its node stands alone."""
-    reason = row["reason"] + ("; --allow-sensitive frees it" if row["reason"].startswith(NORMALISED) else "")
+    reason = UNEVEN.sub(r"cut alone, it would leave rows of \1 and \2 units, which must be equally many", row["reason"])
+    if reason.startswith(NORMALISED):
+        reason += "; --allow-sensitive lifts that"
     if row["where"]:
         return f"{row['where']}: it {reason}"
-    return str(reason) if reason.startswith("node ") else f"it {reason}"
+    return reason if reason.startswith("node ") else f"it {reason}"
 
 
 def _legend(data: Mapping[str, Any]) -> list[Block]:
     """What the words in the tables mean, as far as they occur."""
-    shown = [*data["groups"], *(row for row in data["pinned"] if row["macs"] and row["reason"] != ONE)]
+    shown = [*data["groups"], *_working(data)]
     found = [text for row in shown for text in (row["name"], _units(row))]
     said = [sentence for pattern, sentence in LEGEND if any(re.search(pattern, text) for text in found)]
     return [Text("\n" + "\n".join(said))] if said else []

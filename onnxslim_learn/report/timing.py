@@ -105,9 +105,10 @@ def _latency_bars(setting: Mapping[str, Any], names: Mapping[str, str]) -> Bars:
 
 
 def _nodes(setting: Mapping[str, Any], names: Mapping[str, str]) -> list[Block]:
-    """Time by node of all models side by side, those slowest in the first on top."""
+    """Time by node of all models side by side, those slowest in any of them on top."""
     columns = [{(n["name"], n["op_type"]): n["ms"] for n in one["nodes"]} for one in setting["timings"]]
-    keys = list(dict.fromkeys(key for column in columns for key in column))
+    slowest = {key: max(column.get(key, 0.0) for column in columns) for column in columns for key in column}
+    keys = sorted(slowest, key=lambda key: -slowest[key])
     total = sum(columns[0].values()) or 1.0
     rows = [(*key, *_cells([column.get(key) for column in columns], total)) for key in keys[:NODES]]
     if rest := keys[NODES:]:
