@@ -146,4 +146,25 @@ RARE = {
         }""",
         "w0 8x3x2x2, b0 8, position 1x16x8, w1 8x5, b1 5",
     ),
+    "standardised_weight": Net(
+        """(float[2,3,8,8] x) => (float[2,5,8,8] y) {
+            m0 = ReduceMean<axes=[1,2,3]>(w0)
+            c0 = Sub(w0, m0)
+            q0 = Mul(c0, c0)
+            v0 = ReduceMean<axes=[1,2,3]>(q0)
+            d0 = Sqrt(v0)
+            k0 = Div(c0, d0)
+            a = Conv<pads=[1,1,1,1]>(x, k0, b0)
+            r = Relu(a)
+            f1 = Reshape(w1, [1, 8, -1])
+            n1, = BatchNormalization<training_mode=0>(f1, ones, zeros, mean, var)
+            s1 = Softmax<axis=-1>(n1)
+            g1 = Mul(s1, {9.0})
+            k1 = Reshape(g1, [8, 8, 3, 3])
+            b = Conv<pads=[1,1,1,1]>(r, k1, b1)
+            q = Relu(b)
+            y = Conv(q, w2, b2)
+        }""",
+        "w0 8x3x3x3, b0 8, w1 8x8x3x3, b1 8, ones var 8, zeros mean 8, w2 5x8x1x1, b2 5",
+    ),
 }

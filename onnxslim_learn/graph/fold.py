@@ -1,4 +1,7 @@
-"""Folding with shapes at hand: static arithmetic becomes constant, branches with a constant condition go inline."""
+"""Folding with shapes at hand: static arithmetic becomes constant, branches with a constant condition go inline.
+
+So does what normalises parameters: the cut of a standardised weight is not the standardised cut.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
 
 from onnxslim_learn.graph import arithmetic
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from onnxslim_learn.graph.shapes import Shapes
 
 
@@ -53,6 +59,66 @@ def drop_unused(module: ir.Model) -> None:
     for name, value in list(graph.initializers.items()):
         if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
             del graph.initializers[name]
+
+
+NORMALISING = """
+    BatchNormalization GroupNormalization InstanceNormalization LayerNormalization LogSoftmax LpNormalization
+    MeanVarianceNormalization RMSNormalization ReduceMax ReduceMean ReduceMin Softmax
+""".split()  # noqa: SIM905
+"""Operators after which a cut parameter would not be the cut of the whole one."""
+
+GROWTH = 2  # no parameter is computed ahead that would take this many times the place
+
+
+def settle_parameters(module: ir.Model) -> None:
+    """Compute ahead what normalises parameters (standardised weights, say): then cutting them is exact."""
+    graph = module.graph
+    sources = {value: {value} for value in graph.initializers.values() if not value.is_graph_input()}
+    normalised: set[ir.Value] = set()
+    pure = []
+    for node in graph:
+        given = [value for value in node.inputs if value is not None]
+        if given and all(value in sources for value in given) and not node.domain and not _is_random(node):
+            pure.append(node)
+            sources |= {value: set().union(*(sources[v] for v in given)) for value in node.outputs}
+            if node.op_type in NORMALISING or not normalised.isdisjoint(given):
+                normalised.update(node.outputs)
+    ends = [value for value in normalised if any(use.node not in pure for use in value.uses())]
+    needed = set(ends)
+    for node in reversed(pure):
+        if not needed.isdisjoint(node.outputs):
+            needed.update(value for value in node.inputs if value is not None)
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    for node in pure:
+        if not needed.isdisjoint(node.outputs):
+            arrays |= compute(node, arrays)
+    for value in ends:
+        size = sum(source.const_value.size for source in sources[value] if source.const_value is not None)
+        if arrays[str(value.name)].size <= GROWTH * size:
+            _replace(graph, value, arrays[str(value.name)])
+
+
+def _is_random(node: ir.Node) -> bool:
+    return node.op_type.startswith(("Random", "Bernoulli", "Multinomial", "Dropout")) or any(
+        attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()
+    )
+
+
+def compute(node: ir.Node, known: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    """Outputs by name of a node whose inputs are known or constant, by the onnx reference."""
+    feeds = {}
+    for value in node.inputs:
+        if value is not None:
+            found = known.get(str(value.name))
+            feeds[str(value.name)] = value.const_value.numpy() if found is None and value.const_value else found
+    assert node.graph is not None
+    names = [str(value.name) for value in node.outputs if value.name]
+    given, made = ([onnx.ValueInfoProto(name=name) for name in listed] for listed in (feeds, names))
+    body = onnx.helper.make_graph([ir.to_proto(node)], "node", given, made)
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in node.graph.opset_imports.items()]
+    model = onnx.helper.make_model(body, opset_imports=opsets)
+    results = ReferenceEvaluator(model).run(None, feeds)
+    return dict(zip(names, results, strict=True))
 
 
 def inline_branches(module: ir.Model, shapes: Shapes) -> bool:

@@ -103,6 +103,7 @@ def load(model: str | Path | onnx.ModelProto, inputs: Mapping[str, Sequence[int]
     except InputError as error:
         raise InputError(f"{source or 'model'}: {error}") from error
     fold.settle(module, resolved)
+    fold.settle_parameters(module)
     fold.drop_unused(module)
     assumed = [str(v.name) for v in module.graph.inputs if sizes.open_axes(v) and v.name not in (inputs or {})]
     return Graph(module, source, data, resolved, clones, bool(external), tuple(assumed))

@@ -129,6 +129,7 @@ def attention(*, slots: dict[str, int], heads: tuple[str, str], transposed: bool
         site.contract(query, [len(site.shape(query)) - 1])
         sizes |= {"b": site.nominal(query)[0], "s": site.nominal(query)[2 if four else 1]}
         sizes["t"] = site.nominal(key)[2 if len(site.shape(key)) == 4 else 1]
+        sizes["t"] += site.nominal(slots["past_key"])[2] if site.name(slots["past_key"]) else 0
         for letters in ("bsgrth", "bsgrtv"):
             site.work({c: joined.space.get(c, ()) for c in letters}, sizes)
         return None

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
+from onnxslim_learn.graph import fold
 from onnxslim_learn.rewrite import edit
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def vanish(graph: ir.Graph, nodes: list[ir.Node], removal: Removal, fate: Fate) 
         if index in fate.silent:
             constants[str(outputs[0].name)] = _bias(node, fate.silent[index], removal)
         elif str(outputs[0].name) in fate.constant:
-            constants[str(outputs[0].name)] = _evaluate(node, constants)
+            constants |= fold.compute(node, constants)
         elif index in removal.coupling.records.joins:
             _drop_parts(node, fate)
         else:
@@ -60,26 +59,6 @@ def _bias(node: ir.Node, record: Contraction, removal: Removal) -> Array:
         bias = bias.reshape(shape)
     found: Array = bias.reshape((1,) * (len(shape) - bias.ndim) + bias.shape).astype(dtype)
     return found
-
-
-def _evaluate(node: ir.Node, constants: dict[str, Array]) -> Array:
-    """An elementwise node of constants."""
-    feeds = {}
-    for value in node.inputs:
-        if value is not None:
-            known = constants.get(str(value.name))
-            feeds[str(value.name)] = (
-                value.const_value.numpy() if known is None and value.const_value is not None else known
-            )
-    assert node.graph is not None
-    infos = [onnx.ValueInfoProto(name=name) for name in feeds]
-    graph = onnx.helper.make_graph(
-        [ir.to_proto(node)], "node", infos, [onnx.ValueInfoProto(name=str(node.outputs[0].name))]
-    )
-    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in node.graph.opset_imports.items()]
-    model = onnx.helper.make_model(graph, opset_imports=opsets)
-    results: list[Array] = ReferenceEvaluator(model).run(None, feeds)  # type: ignore[assignment]
-    return results[0]
 
 
 def _drop_parts(node: ir.Node, fate: Fate) -> None:
