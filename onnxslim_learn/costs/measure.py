@@ -29,7 +29,7 @@ from onnxslim_learn.costs.sessions import (
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+    from onnxruntime import InferenceSession, SessionOptions
 
 __all__ = ["Latency", "Ratio", "Timings", "check_provider", "compare", "measure", "open_session", "warm_up"]
 
@@ -39,6 +39,7 @@ Run: TypeAlias = Callable[[], object]
 # The first run takes 2 to 6 times the steady state; between medians of three runs, 5 % is noise.
 _WARM_UPS, _MOST_WARM_UPS, _SETTLED = 5, 50, 0.05
 _ROUNDS, _MOST_ROUNDS = 10, 2000
+_LOADS = 3
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Latency:
 
     Attributes:
         median_ms, low_ms, high_ms: Median, 10 % and 90 % quantile of the wall-clock time of a run, milliseconds.
-        runs, load_ms: Timed runs, and the time to read the file and build the session, milliseconds.
+        runs, load_ms: Timed runs, and the least time to read the file and build the session, milliseconds.
         threads, provider: Threads one operator may use, and the onnxruntime execution provider.
     """
 
@@ -89,7 +90,7 @@ class Timings:
 
     Attributes:
         ms: Wall-clock times, milliseconds, ``(rounds, models)``.
-        load_ms: Time to read and build each model, milliseconds.
+        load_ms: Least time of up to three to read and build each model, milliseconds.
         threads, provider: As in ``Latency``.
     """
 
@@ -133,13 +134,22 @@ def measure(
     runs: list[Run] = []
     load_ms: list[float] = []
     for model, feed in zip(models, feeds, strict=True):
-        start = perf_counter()
-        session = create(model, options, provider)
-        load_ms.append((perf_counter() - start) * 1e3)
+        session, load = _load(model, options, provider, seconds)
+        load_ms.append(load)
         with saying(model, "its inputs must fit the provider", "Time it without --io-binding."):
             runs.append(runner(session, feed, provider=provider, bind=bind))
         warm_up(model, session, runs[-1], seconds)
     return Timings(_rounds(runs, seconds, progress or (lambda part: None)), tuple(load_ms), threads, provider)
+
+
+def _load(model: Model, options: SessionOptions, provider: str, seconds: float) -> tuple[InferenceSession, float]:
+    """Open a model up to three times while there is time; returns the last session and the least milliseconds."""
+    start, took = perf_counter(), []
+    while len(took) < _LOADS and (not took or perf_counter() - start < seconds):
+        began = perf_counter()
+        session = create(model, options, provider)
+        took.append((perf_counter() - began) * 1e3)
+    return session, min(took)
 
 
 def compare(timings: Timings, model: int, base: int = 0, *, resamples: int = 2000, seed: int = 0) -> Ratio:
