@@ -144,7 +144,8 @@ def measure(
 
 def _load(model: Model, options: SessionOptions, provider: str, seconds: float) -> tuple[InferenceSession, float]:
     """Open a model up to three times while there is time; returns the last session and the least milliseconds."""
-    start, took = perf_counter(), []
+    start = perf_counter()
+    took: list[float] = []
     while len(took) < _LOADS and (not took or perf_counter() - start < seconds):
         began = perf_counter()
         session = create(model, options, provider)
