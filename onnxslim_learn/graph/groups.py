@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
 
 from onnxslim_learn.graph.coupling import Coupling, Group
 
@@ -30,11 +33,13 @@ def find(coupling: Coupling) -> list[Group]:
     """All groups of a coupling in order of their first parameter.
 
     Columns that occur in the same label arrays and have the same pin are one group: its units are exchangeable but
-    for the rows they sit in.
+    for the rows they sit in. Columns of which rows that keep equal counts would lose unequally join those that even it
+    out (query and key with value, in a packed projection): one group of several strata.
     """
     places = _places(coupling)
     first, position = _first_occurrence(coupling, places)
     label, used = _same_places(coupling, places)
+    label = _balanced(coupling, label, used)
     strata = _strata(coupling)
     rows = np.zeros(coupling.columns, bool)
     rows[coupling.column[coupling.is_row]] = True
@@ -52,7 +57,8 @@ def find(coupling: Coupling) -> list[Group]:
             name += "'"
         taken.add(name)
         parts = tuple(np.flatnonzero(strata[ordered] == s) for s in np.unique(strata[ordered]))
-        pin = None if pins[ordered[0]] < 0 else coupling.ledger.pins[int(pins[ordered[0]])]
+        held = pins[ordered][pins[ordered] >= 0]
+        pin = coupling.ledger.pins[int(held[0])] if len(held) else None
         groups.append(Group(name, ordered, tuple(own), parts, bool(rows[ordered].all()), pin))
     return sorted(groups, key=lambda group: int(first[group.units[0]]))
 
@@ -96,6 +102,27 @@ def _same_places(coupling: Coupling, places: list[Place]) -> tuple[Labels, Label
     pins = (coupling.pinned[1][used] + 1).astype(np.uint64)
     _, label = np.unique(np.stack([signature[used], pins], axis=1), axis=0, return_inverse=True)
     return label.reshape(-1), used
+
+
+def _balanced(coupling: Coupling, label: Labels, used: Labels) -> Labels:
+    """Labels merged where, of the rows of a grid, some would lose more than others by one label alone."""
+    number = np.full(coupling.columns, -1)
+    number[used] = label
+    pairs: list[tuple[int, int]] = []
+    for grid in coupling.ledger.grids:
+        rows = len(grid.cells)
+        row, where = np.nonzero(grid.cells > 0)
+        labels = number[coupling.column[coupling.strong[grid.cells[row, where]]]]
+        here, times = np.unique(labels * rows + row, return_counts=True)
+        found, start, spread = np.unique(here // rows, return_index=True, return_counts=True)
+        if rows > 1 and len(found) > 1:
+            even = (spread == rows) & (np.maximum.reduceat(times, start) == np.minimum.reduceat(times, start))
+            pairs += itertools.pairwise(found[~even].tolist())
+    size = int(label.max(initial=-1)) + 1
+    ends = np.array(pairs, np.int64).reshape(-1, 2)
+    ties = sp.coo_matrix((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape=(size, size))
+    merged: Labels = np.asarray(connected_components(ties, directed=False)[1], np.int64)
+    return merged[label]
 
 
 def _strata(coupling: Coupling) -> Codes:
