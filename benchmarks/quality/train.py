@@ -54,7 +54,7 @@ class Recipe:
 RECIPES = {
     "resnet20": Recipe((16, 16, 20, 20, 28, 28, 28), 0.4, 5e-4),
     "mobilenet": Recipe((16, 16, 20, 20, 28, 28), 0.2, 2e-4),
-    "vit": Recipe((28,) * 9, 2e-3, 5e-2, torch.optim.AdamW),
+    "vit": Recipe((28,) * 7, 2e-3, 5e-2, torch.optim.AdamW),
 }
 
 # File -> whether batch normalisation stays in it. Exporters fold it into the convolution before it.

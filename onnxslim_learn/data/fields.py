@@ -1,4 +1,9 @@
-"""Smooth random fields: noise whose neighbours are alike, as in images and recordings."""
+"""Smooth random fields: noise whose neighbours are alike, as in images and recordings.
+
+What repairs a network best, of what was tried on a residual net: textures of few waves inside of patches with clear
+borders on plain ground. White noise leaves most units of a trained net silent, and one plain smooth field excites them
+all in the same way.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +18,13 @@ Array = np.ndarray[Any, Any]
 
 MARGIN = 1.5  # fields made by Fourier transforms are periodic: make them larger and cut a part out
 STEEPNESS = 1.5  # how fast amplitudes fall beyond the cut-off; images lie between 1 and 2
-CUTOFFS = (0.7, 5.0)  # periods across a field, between which its cut-off is drawn
-ENVELOPE = 0.7  # periods across a field of what swells and fades
+COARSE = 64  # points along an axis; more are interpolated
+CUTOFFS = (0.7, 4.0)  # periods across a field, between which the cut-off of a texture is drawn
+PATCHES = 0.7  # periods across a field of the borders between patches and ground
+SHARPNESS = 20.0  # of borders
+CONTRAST = (0.3, 1.0)  # deviations of a texture from the level of its patch, 1 over the ground
+TINT = 0.2  # deviation of a channel's level
+RECORDED = 16  # a texture along one axis has at most a period in so many numbers
 
 
 def field(rng: np.random.Generator, sizes: Sequence[int], cutoff: float) -> Array:
@@ -25,27 +35,43 @@ def field(rng: np.random.Generator, sizes: Sequence[int], cutoff: float) -> Arra
         sizes: Its shape.
         cutoff: Periods across the field up to which all waves are equally strong.
     """
-    wide = [int(np.ceil(MARGIN * n)) if n > 1 else 1 for n in sizes]
-    waves = [np.fft.fftfreq(n) * n / MARGIN for n in wide]
-    distance = np.sqrt(sum(np.square(w) for w in np.meshgrid(*waves, indexing="ij", sparse=True)))
-    gain = (1 + np.square(distance / cutoff)) ** (-STEEPNESS)
+    coarse = [n if len(sizes) == 1 else min(n, COARSE) for n in sizes]
+    wide = [int(np.ceil(MARGIN * n)) if n > 1 else 1 for n in coarse]
+    waves = np.meshgrid(*(np.fft.fftfreq(n) * n / MARGIN for n in wide), indexing="ij", sparse=True)
+    gain = (1 + sum(np.square(w) for w in waves) / cutoff**2) ** (-STEEPNESS)
     noise = np.fft.ifftn(np.fft.fftn(rng.standard_normal(wide)) * gain).real
-    part = noise[tuple(slice(n) for n in sizes)]
+    part = noise[tuple(slice(n) for n in coarse)]
+    for axis, size in enumerate(sizes):
+        part = _stretched(part, axis, size)
     found: Array = (part - part.mean()) / (part.std() + 1e-12)
     return found
 
 
-def channels(rng: np.random.Generator, number: int, sizes: Sequence[int]) -> Array:
-    """Fields of several channels that go together, swelling and fading across the sample, ``number x *sizes``.
-
-    Brightness, contrast, grain and how alike channels are differ from sample to sample. Values lie around 0, most of
-    them between -1 and 1.
-    """
-    cutoff = np.exp(rng.uniform(*np.log(CUTOFFS)))
-    alike = rng.uniform(0.5, 1.0)
-    shared = field(rng, sizes, cutoff)
-    own = np.stack([field(rng, sizes, cutoff) for _ in range(number)])
-    mixed = alike * shared + np.sqrt(1 - alike**2) * own
-    envelope = 1 / (1 + np.exp(-2 * field(rng, sizes, ENVELOPE)))
-    found: Array = rng.uniform(-0.5, 0.5) + rng.uniform(0.4, 1.2) * envelope * mixed
+def _stretched(coarse: Array, axis: int, size: int) -> Array:
+    """Interpolate along an axis."""
+    if coarse.shape[axis] == size:
+        return coarse
+    places = np.linspace(0, coarse.shape[axis] - 1, size)
+    below = np.minimum(places.astype(int), coarse.shape[axis] - 2)
+    share = (places - below).reshape([-1 if k == axis else 1 for k in range(coarse.ndim)])
+    found: Array = coarse.take(below, axis) * (1 - share) + coarse.take(below + 1, axis) * share
     return found
+
+
+def patches(rng: np.random.Generator, channels: int, sizes: Sequence[int]) -> Array:
+    """Textured patches around 1 on a ground of 0, ``channels x *sizes``.
+
+    Grain, contrast, tint, how alike the channels are and how much is ground differ from sample to sample.
+    """
+    finest = CUTOFFS[1] if len(sizes) > 1 else max(CUTOFFS[1], sizes[0] / RECORDED)
+    cutoff = np.exp(rng.uniform(np.log(CUTOFFS[0]), np.log(finest)))
+    alike = rng.uniform(0.5, 1.0) if channels > 1 else 1.0
+    texture = alike * field(rng, sizes, cutoff)
+    if channels > 1:
+        own = np.stack([field(rng, sizes, cutoff) for _ in range(channels)])
+        texture = texture + np.sqrt(1 - alike**2) * own
+        texture = texture + TINT * rng.standard_normal((channels, *(1 for _ in sizes)))
+    border = SHARPNESS * (field(rng, sizes, PATCHES) + rng.uniform(-PATCHES, PATCHES))
+    inside = 1 / (1 + np.exp(-np.clip(border, -50, 50)))
+    found: Array = inside * (1 + rng.uniform(*CONTRAST) * texture)
+    return np.broadcast_to(found, (channels, *sizes)) if channels > 1 else found.reshape(1, *sizes)

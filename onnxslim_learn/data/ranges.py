@@ -18,28 +18,41 @@ Array = np.ndarray[Any, Any]
 
 PIXELS = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))  # usual ranges of images, narrow ones first
 ROUNDED = 0.02
+HALF = 0.45  # of a range: what deviates by more was divided by the range, not by a deviation
 SPREAD = 2.5  # standard deviations taken as the range, where nothing usual fits
 
 
 @dataclass(frozen=True)
 class Range:
-    """Smallest and largest number of an input.
+    """Smallest and largest number of an input, and what is known of those between.
 
     Attributes:
         low: One number, or one for each channel.
         high: Likewise.
         why: What says so.
+        mean: Likewise, or ``None`` where nothing tells.
+        deviation: Likewise.
     """
 
     low: Array
     high: Array
     why: str
+    mean: Array | None = None
+    deviation: Array | None = None
+
+    @property
+    def moments(self) -> tuple[Array, Array]:
+        """Mean and standard deviation; those of usual photographs where nothing tells."""
+        width = self.high - self.low
+        mean = self.low + PHOTOGRAPH[0] * width if self.mean is None else self.mean
+        return mean, PHOTOGRAPH[1] * width if self.deviation is None else self.deviation
 
     def __str__(self) -> str:
         return f"{np.min(self.low):.3g} to {np.max(self.high):.3g} ({self.why})"
 
 
-IMAGENET = Range(np.array(-2.1), np.array(2.6), "a guess: images normalised as for ImageNet")
+PHOTOGRAPH = 0.45, 0.27  # mean and deviation of pixels between 0 and 1
+IMAGENET = Range(np.array(-2.1), np.array(2.6), "a guess: images normalised as for ImageNet", np.zeros(1), np.ones(1))
 
 
 @dataclass(frozen=True)
@@ -109,8 +122,9 @@ def _usual(mean: Array, deviation: Array, why: str) -> Range:
     for low, high in PIXELS:
         slack = ROUNDED * (high - low)  # constants are rounded: 0.0039 for 1/255
         if low - slack <= mean.min() and mean.max() <= high + slack and deviation.max() <= high - low + slack:
-            return Range(np.array(low), np.array(high), why)
-    return Range(mean - SPREAD * deviation, mean + SPREAD * deviation, why)
+            told = deviation.max() < HALF * (high - low)  # else the range itself was scaled, say to -1 and 1
+            return Range(np.array(low), np.array(high), why, *((mean, deviation) if told else ()))
+    return Range(mean - SPREAD * deviation, mean + SPREAD * deviation, why, mean, deviation)
 
 
 def _back(line: _Line, low: Array, high: Array, why: str) -> Range:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
+PILOT, POINTS = 32, 20000  # samples, and numbers of each channel, that tell how noise fills its range
+ROUNDS = 100
 RECORDING = 64  # numbers in a row from which they are a recording rather than a table's columns
 
 
@@ -79,7 +82,7 @@ def _maker(one: Input, coupling: Coupling, options: Options) -> Maker:
     """How an input is made up, by its type, rank and use."""
     nominal = coupling.graph.shapes.nominal.inputs[one.name]
     shape = tuple(size for axis, size in enumerate(nominal) if axis != one.axis)
-    bounds = _asked(options) or ranges.implied(coupling.graph, one.name)
+    bounds = _bounds(one, coupling, options)
     if one.dtype.kind == "b" or "mask" in one.name.lower():
         return "ones", lambda rng: np.ones(shape)
     if one.dtype.kind == "O":
@@ -106,7 +109,9 @@ def _measured(one: Input, shape: tuple[int, ...], bounds: ranges.Range | None) -
     axis = _along(one, shape)
     if axis is not None:
         return _smooth(one, shape, 1 - axis, bounds)
-    return f"white noise{_from(bounds)}", lambda rng: _scaled(rng.standard_normal(shape) / 2, bounds, one)
+    pilot = np.random.default_rng(0).standard_normal((1, POINTS))
+    slope, shift, low, high = (x.item() for x in _fitted(pilot, bounds))
+    return f"white noise{_from(bounds)}", lambda rng: np.clip(slope * rng.standard_normal(shape) + shift, low, high)
 
 
 def _from(bounds: ranges.Range | None) -> str:
@@ -133,26 +138,48 @@ def _smooth(one: Input, shape: tuple[int, ...], channel: int, bounds: ranges.Ran
             f"--input-range: {bounds.low.size} pairs, but {one.name} has {number} channels. Give one pair, or one each."
         )
 
+    pilot = np.stack([fields.patches(np.random.default_rng(k), number, sizes) for k in range(PILOT)], 1)
+    fitted = _fitted(pilot.reshape(number, -1)[:, :: max(1, pilot[0].size // POINTS)], bounds)
+    slope, shift, low, high = (x.reshape(number, *(1 for _ in sizes)) for x in fitted)
+
     def make(rng: np.random.Generator) -> Array:
-        noise = _scaled(fields.channels(rng, number, sizes), bounds, one)
+        noise = np.clip(slope * fields.patches(rng, number, sizes) + shift, low, high)
+        noise = np.rint(noise) if one.dtype.kind in "iu" else noise
         return np.moveaxis(noise, 0, channel) if apart else noise[0]
 
     return f"smooth noise{_from(bounds)}", make
 
 
-def _asked(options: Options) -> ranges.Range | None:
-    """The range that was asked for."""
+def _bounds(one: Input, coupling: Coupling, options: Options) -> ranges.Range | None:
+    """The range that was asked for, else what the first layers imply; these may tell mean and deviation anyway."""
+    implied = ranges.implied(coupling.graph, one.name)
     if not options.input_range:
-        return None
+        return implied
     low, high = np.array(options.input_range, np.float64).T
-    return ranges.Range(low, high, "as given")
+    asked = ranges.Range(low, high, "as given")
+    if implied is None or implied.mean is None or np.any(implied.mean < low) or np.any(implied.mean > high):
+        return asked
+    return replace(asked, mean=implied.mean, deviation=implied.deviation)
 
 
-def _scaled(noise: Array, bounds: ranges.Range | None, one: Input) -> Array:
-    """Noise around 0, most of it between -1 and 1, brought into a range; channels lie along its first axis."""
+def _fitted(pilot: Array, bounds: ranges.Range | None) -> tuple[Array, Array, Array, Array]:
+    """How noise is brought into a range: slope, shift, low and high, for each channel.
+
+    The mean and deviation wanted are met after clamping, over all samples.
+
+    Args:
+        pilot: Samples of the noise, ``channels x numbers``.
+        bounds: The range, or ``None`` for zero mean, unit deviation and no bounds.
+    """
     if bounds is None:
-        return 2 * noise
-    lead = (-1,) + (1,) * (noise.ndim - 1)
-    low, high = bounds.low.reshape(lead), bounds.high.reshape(lead)
-    found = np.clip((low + high) / 2 + (high - low) / 2 * noise, low, high)
-    return np.rint(found) if one.dtype.kind in "iu" else found
+        slope = np.ones((len(pilot), 1)) / pilot.std()
+        return slope, -slope * pilot.mean(), np.full_like(slope, -np.inf), np.full_like(slope, np.inf)
+    low, high, mean, deviation = (
+        np.broadcast_to(np.reshape(x, (-1, 1)), (len(pilot), 1)) for x in (bounds.low, bounds.high, *bounds.moments)
+    )
+    slope, shift = deviation, mean
+    for _ in range(ROUNDS):
+        found = np.clip(slope * pilot + shift, low, high)
+        slope = slope * np.sqrt(deviation / np.maximum(found.std(1, keepdims=True), 1e-3 * deviation))
+        shift = shift + mean - found.mean(1, keepdims=True)
+    return slope, shift, low, high

@@ -50,7 +50,8 @@ def test_a_range_given_is_kept_for_each_channel_and_used():
         assert values.min() >= low
         assert values.max() <= high
         assert np.ptp(values) > 0.9 * (high - low)
-        assert 0.1 < values.std() / (high - low) < 0.4
+        np.testing.assert_allclose((values.mean() - low) / (high - low), ranges.PHOTOGRAPH[0], atol=0.1)
+        np.testing.assert_allclose(values.std() / (high - low), ranges.PHOTOGRAPH[1], atol=0.1)
     with pytest.raises(InputError, match="2 pairs, but image has 3 channels"):
         made("image", input_range=bounds[:2])
 
@@ -58,7 +59,7 @@ def test_a_range_given_is_kept_for_each_channel_and_used():
 def test_channels_last_and_whole_pixels():
     images = joined(made("last", input_range=((0.0, 1.0), (5.0, 6.0), (9.0, 10.0))), "image")
     assert [int(images[..., channel].min()) for channel in range(3)] == [0, 5, 9]
-    pixels = joined(made("pixels"), "image")
+    pixels = joined(made("pixels", samples=30), "image")
     assert pixels.dtype == np.uint8
     assert np.ptp(pixels) > 200
 
@@ -152,6 +153,17 @@ def test_whole_numbers_compared_with_all_candidates_are_below_their_number():
     )
     source = synthetic(couple(one_hot, sensitive=False), Options(samples=40))
     assert np.unique(joined(source, "x")).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_mean_and_deviation_are_those_the_first_layers_take_out():
+    """The nets before these layers saw inputs of this mean and deviation."""
+    weights, nodes, _ = IMPLIED["mean and deviation taken out"]
+    for asked in ((), ((0.0, 1.0),)):
+        options = Options(samples=200, input_range=asked)
+        images = joined(synthetic(couple(head(weights, nodes), sensitive=False), options), "x")
+        assert (images.min(), images.max()) == (0, 1)
+        np.testing.assert_allclose(images.mean((0, 2, 3)), [0.485, 0.456, 0.406], atol=0.05)
+        np.testing.assert_allclose(images.std((0, 2, 3)), [0.229, 0.224, 0.225], atol=0.05)
 
 
 def test_a_guess_is_called_one():
