@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shlex
 import signal
@@ -16,7 +17,9 @@ from onnxslim_learn import api, cli
 from onnxslim_learn.costs import measure
 from onnxslim_learn.report import data
 from onnxslim_learn.rewrite import verify as checking
-from tests.cli.folder import HALF, SLIM, contents, strict
+from tests.cli.folder import BRIEF, HALF, SLIM, contents, strict
+
+ROOT = Path(__file__).parents[2]
 
 REFUSALS = [
     # arguments, exit code, words in the sentence
@@ -147,7 +150,31 @@ def test_every_command_has_help(run, capsys, name):
     assert f"onnxslim-learn {name}" in capsys.readouterr().out
 
 
-ROOT = Path(__file__).parents[2]
+DOCUMENTED = [
+    "analyze global_pool.onnx",
+    "analyze residual.onnx --why w5:0",
+    f"slim residual.onnx -o new.onnx --target macs=0.5 --seconds {BRIEF}",
+    "verify residual.onnx thin.onnx --plan slim.json",
+    f"profile global_pool.onnx chain.onnx --per-node --seconds {BRIEF}",
+]
+NAMED_BY_THE_MODEL = {"inputs", "unknown_operators", "why"}  # maps whose keys are no fields
+
+
+def fields(told):
+    """All keys in what JSON tells."""
+    if isinstance(told, list):
+        return {key for item in told for key in fields(item)}
+    if not isinstance(told, dict):
+        return set()
+    inside = [fields(list(v.values()) if key in NAMED_BY_THE_MODEL else v) for key, v in told.items()]
+    return set(told).union(*inside)
+
+
+@pytest.mark.parametrize("line", DOCUMENTED)
+def test_every_field_is_documented(run, line):
+    words = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", (ROOT / "docs/json.md").read_text()))))
+    found = fields(strict(run(f"{line} --json -")[1]))
+    assert found - words == set()
 
 
 def start(*words, **settings):
