@@ -18,10 +18,10 @@ import torch
 
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.rewrite import save
-from onnxslim_learn.train import tensors
+from onnxslim_learn.train import gates, scales, tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from torch import fx
 
@@ -73,9 +73,15 @@ def at_home(graph: Graph) -> set[str]:
 
 
 def weights(module: fx.GraphModule) -> dict[str, torch.Tensor]:
-    """What a module would write: its parameters and running statistics, by the names of their initializers."""
-    stored: Mapping[str, str] = module.meta["initializers"]
-    return {name: tensors.look_up(module, path) for name, path in stored.items() if name in module.meta["written"]}
+    """What a module would write: parameters with their virtual gammas, running statistics; by initializer.
+
+    Raises:
+        InputError: If a gate is not open: a file has no gates.
+    """
+    for name, gate in gates.gates(module).items():
+        if not bool((gate == 1).all()):
+            raise InputError(f"group {name}: its gates are not all open. Make a plan of them, or open them.")
+    return {name: scales.fold(module, name) for name in module.meta["written"]}
 
 
 def updated(module: fx.GraphModule, graph: Graph) -> onnx.ModelProto:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph.layout import over
 from onnxslim_learn.train import tensors
 
 if TYPE_CHECKING:
@@ -77,8 +78,8 @@ def attach(
 
 
 def gates(module: fx.GraphModule) -> dict[str, nn.Parameter]:
-    """The gates of a module by group name."""
-    found = {name: tensors.look_up(module, path) for name, path in module.meta["gates"].items()}
+    """The gates of a module by group name; none if none were attached."""
+    found = {name: tensors.look_up(module, path) for name, path in module.meta.get("gates", {}).items()}
     return {name: value for name, value in found.items() if isinstance(value, nn.Parameter)}
 
 
@@ -132,8 +133,6 @@ def spread(value: Value, axes: Sequence[int], coupling: Coupling, carried: Array
 
 def _placed(value: Value, digit: Digit, places: Array) -> Array:
     """An array with one axis per digit it depends on, as one that broadcasts against the tensor."""
-    from onnxslim_learn.graph.layout import over
-
     sizes = {d.key: d.size for d in value.digits.values()}
     own = [*digit.deps, digit.key]
     whole = {k for axis in value.axes if any(d.key in own for d in axis) for k in (d.key for d in axis)}

@@ -1,0 +1,165 @@
+"""Made-up inputs on which batch normalisations see the statistics they have stored.
+
+Where a file keeps its batch normalisations, it remembers the mean and variance of what its layers saw in training.
+Inputs are made up as smooth noise and then changed by gradient descent until every layer sees that again. Sources: Cai et
+al. 2020 (ZeroQ, arXiv:2001.00281, equation 2); Yin et al. 2020 (DeepInversion, arXiv:1912.08795, equation 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from onnx_ir.passes import common as passes
+
+from onnxslim_learn.data.declared import LAYOUTS, layout_of
+from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.ranges import Range
+from onnxslim_learn.data.source import Batch, Source, regroup
+from onnxslim_learn.data.synthetic import range_of, synthetic
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.train.module import bridge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import onnx_ir as ir
+    from torch import Tensor, fx
+
+    from onnxslim_learn.data.declared import Declared
+    from onnxslim_learn.graph.coupling import Coupling
+    from onnxslim_learn.graph.load import Graph
+
+Array = np.ndarray[Any, Any]
+STEPS = 40
+RATE = 0.05  # of a range, a step
+TOGETHER = 128  # samples: statistics are those of so many
+EPSILON = 1e-5
+WIDE = Range(np.array(-5.0), np.array(5.0), "five deviations")  # where no range is known
+
+
+def normalisations(graph: Graph) -> list[ir.Node]:
+    """The batch normalisations that keep statistics of what other nodes put out."""
+    found = (n for n in graph.nodes if n.op_type == "BatchNormalization" and n.inputs[0] is not None)
+    return [
+        n for n in found if n.inputs[0].producer() is not None and all(_constant(v) is not None for v in n.inputs[3:5])
+    ]
+
+
+def _constant(value: ir.Value | None) -> ir.TensorProtocol | None:
+    return None if value is None else value.const_value
+
+
+def matched(
+    coupling: Coupling,
+    options: Options | None = None,
+    *,
+    steps: int = STEPS,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Source:
+    """Make samples up that fit the statistics stored in a model.
+
+    Args:
+        coupling: The model.
+        options: How many, how many at a time, the seed, and the range, which is kept.
+        steps: Of gradient descent, for every 128 samples.
+        progress: Called with the share done.
+
+    Raises:
+        InputError: If the model has no stored statistics, or an operator without a torch function.
+    """
+    options, norms = options or Options(), normalisations(coupling.graph)
+    if not norms:
+        raise InputError("the model keeps no batch normalisations, so inputs cannot be matched to them.")
+    start = synthetic(coupling, replace(options, batch_size=min(TOGETHER, options.samples)))
+    task = _Task(_watching(coupling, norms), _stored(norms), _limits(coupling, start.declared, options), steps)
+    made: list[Batch] = []
+    for batch in start.batches():
+        progress(sum(one.count for one in made) / (start.count or 1))
+        made.append(replace(batch, inputs={**batch.inputs, **task.descend(batch.inputs)}))
+
+    def stream() -> Iterator[Batch]:
+        return regroup(made, start.declared, options.batch_size)
+
+    name = f"{start.name}, matched to the statistics of {len(norms)} batch normalisations"
+    return Source(name, True, start.count, False, stream, start.declared)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is descended on.
+
+    Attributes:
+        module: Puts out what the normalisations see.
+        stored: Value name -> mean and variance of every channel.
+        limits: Input that changes -> smallest and largest number, shaped to broadcast.
+        steps: Of gradient descent.
+    """
+
+    module: fx.GraphModule
+    stored: dict[str, tuple[Tensor, Tensor]]
+    limits: dict[str, tuple[Tensor, Tensor]]
+    steps: int
+
+    def descend(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        """The inputs that change, changed."""
+        fixed = {name: torch.from_numpy(np.array(array)) for name, array in inputs.items()}
+        free = {name: fixed[name].float().clone().requires_grad_() for name in self.limits}
+        widths = {name: float((high - low).mean()) for name, (low, high) in self.limits.items()}
+        optimizer = torch.optim.Adam([{"params": [x], "lr": RATE * widths[name]} for name, x in free.items()])
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(self.steps, 1))
+        for _ in range(self.steps):
+            optimizer.zero_grad()
+            self.distance({**fixed, **free}).backward()
+            optimizer.step()
+            schedule.step()
+            with torch.no_grad():
+                for name, (low, high) in self.limits.items():
+                    free[name].clamp_(low, high)
+        return {name: x.detach().numpy().astype(inputs[name].dtype) for name, x in free.items()}
+
+    def distance(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Mean squared difference to the stored means and deviations, in stored deviations."""
+        seen = self.module(*(inputs[name] for name in self.module.meta["inputs"]))
+        terms = []
+        for name, (mean, variance) in self.stored.items():
+            x = seen[name].float().transpose(0, 1).flatten(1)
+            found = torch.var_mean(x, 1)
+            moved = (found[1] - mean).square() / variance
+            spread = ((found[0] + EPSILON).sqrt() / variance.sqrt() - 1).square()
+            terms.append((moved + spread).mean())
+        return torch.stack(terms).mean()
+
+
+def _stored(norms: Sequence[ir.Node]) -> dict[str, tuple[Tensor, Tensor]]:
+    """What each normalisation has stored, by the name of the value it reads."""
+    found = {}
+    for node in norms:
+        mean, variance = (torch.from_numpy(np.array(_constant(v).numpy(), np.float32)) for v in node.inputs[3:5])
+        found[str(node.inputs[0].name)] = mean, variance + EPSILON
+    return found
+
+
+def _watching(coupling: Coupling, norms: Sequence[ir.Node]) -> fx.GraphModule:
+    """A module that puts out what normalisations see."""
+    model = coupling.graph.model.clone()
+    values = {str(v.name): v for node in model.graph for v in node.outputs}
+    model.graph.outputs[:] = list(dict.fromkeys(values[str(n.inputs[0].name)] for n in norms))
+    passes.RemoveUnusedNodesPass()(model)
+    return bridge(model).eval().requires_grad_(False)
+
+
+def _limits(coupling: Coupling, takes: Declared, options: Options) -> dict[str, tuple[Tensor, Tensor]]:
+    """The inputs that change: measurements, within their range."""
+    found = {}
+    for name, one in takes.inputs.items():
+        if one.dtype.kind != "f" or one.axis is None or "mask" in name.lower():
+            continue
+        channel = LAYOUTS[layout_of(one)][0]
+        shape = [-1 if axis == channel else 1 for axis in range(len(one.dims))]
+        bounds = range_of(one, coupling, options) or WIDE
+        low, high = (torch.from_numpy(np.array(x, np.float32)) for x in (bounds.low, bounds.high))
+        found[name] = (low.reshape(shape), high.reshape(shape)) if low.numel() > 1 else (low, high)
+    return found

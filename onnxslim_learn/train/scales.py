@@ -1,0 +1,201 @@
+"""Scales per unit: those of a normalisation where a layer has one, else a virtual gamma.
+
+A *virtual gamma* is a factor per unit on the rows of a weight, ``y = gamma · (W x) + b``: it acts before the bias, as
+the scale of a batch norm that was folded into the layer did. It is folded back exactly on export, as ``gamma · W``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from onnxslim_learn.graph.layout import over
+from onnxslim_learn.train import tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from onnxslim_learn.api import Analysis
+    from onnxslim_learn.graph.coupling import Coupling, Group
+
+Array = np.ndarray[Any, Any]
+
+HOLDER = "onnxslim_scales"
+"""The submodule with the virtual gammas, and with what spreads them over weights."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A scale for the units of a group.
+
+    Attributes:
+        group: Name of the group.
+        initializer: The scale of a normalisation, or the weight that a virtual gamma acts on.
+        parameter: The factors: one per position of the normalised axis, or (virtual) one per unit of the group.
+        places: For every position of the axis that they scale 1 + the unit that it carries, 0 for none.
+        virtual: Whether it is a virtual gamma.
+    """
+
+    group: str
+    initializer: str
+    parameter: nn.Parameter
+    places: Array
+    virtual: bool
+
+
+def attach(
+    module: fx.GraphModule,
+    analysis: Analysis,
+    groups: Sequence[Group] | None = None,
+    *,
+    carry_norm: bool = False,
+) -> list[Scale]:
+    """Find a scale for every layer that makes units of a group; layers without a normalisation get a virtual gamma.
+
+    Args:
+        module: What :func:`onnxslim_learn.train.module.bridge` made of the analysis; it is changed in place.
+        analysis: The analysis.
+        groups: Which groups; all that can lose units by default.
+        carry_norm: Whether a virtual gamma starts as the norm of its filters, which are divided by it (the product is
+            the weight but for rounding), or as one (the product is the weight, bit for bit).
+    """
+    chosen = [g for g in analysis.groups if g.pin is None] if groups is None else list(groups)
+    coupling = analysis.coupling
+    trained = tensors.parameters(module)
+    if not hasattr(module, HOLDER):
+        module.add_module(HOLDER, nn.Module())
+        module.meta["scales"] = {}
+    found = []
+    for group in chosen:
+        for name in _normalising(coupling, group, trained):
+            found.append(Scale(group.name, name, trained[name], _places(coupling, group, name, 0), virtual=False))
+        for name, axis in _producers(coupling, group, trained):
+            found.append(_virtual(module, coupling, group, (name, axis), carry_norm=carry_norm))
+    module.recompile()
+    return found
+
+
+def fold(module: fx.GraphModule, name: str) -> Tensor:
+    """A weight times all virtual gammas that act on it; the weight itself where none does."""
+    value = tensors.look_up(module, module.meta["initializers"][name])
+    for gamma, index in module.meta.get("scales", {}).get(name, ()):
+        value = scaled(value, tensors.look_up(module, gamma), tensors.look_up(module, index))
+    return value
+
+
+def scaled(weight: Tensor, gamma: Tensor, index: Tensor) -> Tensor:
+    """A weight times what its positions find in ``[1, gamma…]``."""
+    return weight * torch.cat([gamma.new_ones(1), gamma])[index]
+
+
+# --- which weights make which units -----------------------------------------------------------------------------------
+
+PRODUCERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul"))
+"""Operators whose factors make units."""
+
+
+def _normalising(coupling: Coupling, group: Group, trained: Mapping[str, nn.Parameter]) -> list[str]:
+    """Scales of normalisations that carry units of a group."""
+    members = {member.rpartition(":")[0] for member in group.members}
+    scales = (coupling.graph.nodes[affine.node].inputs[affine.scale] for affine in coupling.records.affines)
+    own = [str(value.name) for value in scales if value is not None and value.name in members]
+    names = (coupling.graph.clones.get(name, name) for name in own)
+    return [name for name in dict.fromkeys(names) if name in trained]
+
+
+def _producers(coupling: Coupling, group: Group, trained: Mapping[str, nn.Parameter]) -> list[tuple[str, int]]:
+    """Weights, and their axis, that make units of a group, and that no normalisation with a scale follows."""
+    nodes = coupling.graph.nodes
+    normalised = {nodes[affine.node].inputs[0] for affine in coupling.records.affines}
+    factors = {
+        str(value.name)
+        for node in nodes
+        if node.op_type in PRODUCERS and node.outputs[0] not in normalised
+        for value in node.inputs[:2]
+        if value is not None and value.is_initializer()
+    }
+    summed = _summed(coupling)
+    axes = [(name, int(axis)) for name, _, axis in (member.rpartition(":") for member in group.members)]
+    return [
+        (name, axis)
+        for name, axis in axes
+        if name in factors and name in trained and axis not in summed.get(name, ()) and _along(coupling, name, axis)
+    ]
+
+
+def _summed(coupling: Coupling) -> dict[str, set[int]]:
+    """Weight -> the axes that are summed over."""
+    found = {name: set(axes) for name, axes in coupling.records.summed.items()}
+    for contraction in coupling.records.contractions:
+        value = coupling.graph.nodes[contraction.node].inputs[contraction.slot]
+        if value is not None:
+            found.setdefault(str(value.name), set()).update(contraction.axes)
+    return found
+
+
+def _along(coupling: Coupling, name: str, axis: int) -> list[Array]:
+    """The column at every position of an axis of an initializer, one array per digit; -1 where there is none."""
+    digits = coupling.values[name].axes[axis]
+    keys, sizes = [d.key for d in digits], {d.key: d.size for d in digits}
+    found = []
+    for digit in digits:
+        if digit.labels is not None and set(digit.deps) <= set(keys):
+            columns = np.where(digit.labels > 0, coupling.column[coupling.strong[digit.labels]], -1)
+            found.append(over(columns, [*digit.deps, digit.key], keys, sizes).reshape(-1))
+    return found
+
+
+def _places(coupling: Coupling, group: Group, name: str, axis: int) -> Array:
+    """For every position of an axis 1 + the unit of the group that it carries, 0 for none."""
+    place = np.zeros(coupling.columns + 1, np.int64)
+    place[group.units] = np.arange(1, group.width + 1)
+    shape = coupling.values[name].shape
+    carried = np.zeros(shape[axis], np.int64)
+    for columns in _along(coupling, name, axis):
+        carried = np.maximum(carried, place[columns])
+    return carried
+
+
+# --- what the module computes -----------------------------------------------------------------------------------------
+
+
+def _virtual(
+    module: fx.GraphModule, coupling: Coupling, group: Group, where: tuple[str, int], *, carry_norm: bool
+) -> Scale:
+    """Put a virtual gamma on a weight."""
+    name, axis = where
+    path = module.meta["initializers"][name]
+    weight = tensors.parameters(module)[name]
+    carried = _places(coupling, group, name, axis)
+    index = torch.from_numpy(carried.reshape([-1 if k == axis else 1 for k in range(weight.ndim)]))
+    gamma = nn.Parameter(torch.ones(group.width, dtype=weight.dtype))
+    if carry_norm:
+        _carry(weight, gamma, index)
+    own = module.meta["scales"].setdefault(name, [])
+    number = sum(len(others) for others in module.meta["scales"].values())
+    own.append((f"{HOLDER}.gamma_{number}", f"{HOLDER}.index_{number}"))
+    holder = module.get_submodule(HOLDER)
+    holder.register_parameter(f"gamma_{number}", gamma)
+    holder.register_buffer(f"index_{number}", index, persistent=False)
+    (read,) = (node for node in module.graph.nodes if node.op == "get_attr" and node.target == path)
+    with module.graph.inserting_after(read):
+        places = [module.graph.get_attr(target) for target in own[-1]]
+    with module.graph.inserting_after(places[0]):
+        product = module.graph.call_function(scaled, (read, *places))
+    read.replace_all_uses_with(product, lambda user: user is not product)
+    return Scale(group.name, name, gamma, carried, virtual=True)
+
+
+def _carry(weight: nn.Parameter, gamma: nn.Parameter, index: Tensor) -> None:
+    """Move the norm of every unit's filters from the weight into its gamma."""
+    with torch.no_grad():
+        squares = weight.square().sum([k for k in range(weight.ndim) if index.shape[k] == 1])
+        total = torch.zeros(len(gamma) + 1, dtype=weight.dtype).index_add(0, index.reshape(-1), squares)
+        norms = torch.where(total > 0, total, torch.ones_like(total)).sqrt()
+        norms[0] = 1.0
+        gamma.copy_(norms[1:])
+        weight.div_(norms[index])
