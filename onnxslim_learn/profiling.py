@@ -82,13 +82,15 @@ def profile(
         timings = measure.measure(models, own, bind=setting.bind, seconds=seconds, progress=stage(name), **runtime)  # type: ignore[arg-type]
         result = _told(models, setting, timings)
         for model, one, inputs, told in zip(models, found, own, result["timings"], strict=True):
-            stage(f"measuring memory of {model.name}")
             told["inputs"] = {name: list(array.shape) for name, array in inputs.items()}
             told["inputs_assumed"] = _assumed(one, setting.batch)
+            stage(f"measuring memory of {model.name}")
             told["peak_bytes"] = memory.peak(model, inputs, **runtime)  # type: ignore[arg-type]
-            if per_node:
-                stage(f"timing nodes of {model.name}")
-                told["nodes"] = [asdict(node) for node in nodes.per_node(model, inputs, **runtime)]  # type: ignore[arg-type]
+        if per_node:
+            stage("timing nodes")
+            timed = nodes.per_node(models, own, **runtime)  # type: ignore[arg-type]
+            for told, rows in zip(result["timings"], timed, strict=True):
+                told["nodes"] = [asdict(row) for row in rows]
         results.append(result)
     return {"models": [str(model) for model in models], "settings": results}
 

@@ -46,27 +46,61 @@ class NodeTime:
     share: float
 
 
-def per_node(model: Model, feeds: Feeds, *, threads: int = 1, provider: str = CPU, runs: int = 20) -> list[NodeTime]:
-    """Profile a model and lay the time of onnxruntime's nodes on the nodes of the file, slowest first.
+@dataclass(frozen=True)
+class _Profiled:
+    """A model in a session that writes a profile: its nodes by name, and where the optimised graph goes."""
+
+    model: Model
+    proto: ModelProto
+    session: InferenceSession
+    dump: Path
+
+    def rows(self, runs: int) -> list[NodeTime]:
+        """End the session, and summarise its last runs."""
+        taken = _taken(Path(self.session.end_profiling()), runs)
+        dumped = _read(self.dump).graph.node if self.dump.is_file() else ()
+        return _summarise(taken, attribute(set(chain.from_iterable(taken)), [*_nodes(self.proto.graph)], dumped))
+
+
+def per_node(
+    models: Sequence[Model], feeds: Sequence[Feeds], *, threads: int = 1, provider: str = CPU, runs: int = 20
+) -> list[list[NodeTime]]:
+    """Profile models in turns and lay the time of onnxruntime's nodes on the nodes of each file, slowest first.
 
     A fused node counts for the node it is built around; nodes folded or absorbed have no row, those of subgraphs have.
-    Times are medians over ``runs`` after warming up; on a device, of launching the kernels only.
+    Times are medians over ``runs`` rounds after warming up; on a device, of launching the kernels only.
 
     Raises:
-        InputError: If the model, its feeds, the runs, the threads or the provider cannot be used.
+        InputError: If a model, its feeds, the runs, the threads or the provider cannot be used.
     """
     if runs < 1:
         raise InputError(f"runs: a whole number of at least 1 is needed, but got {runs}.")
+    with tempfile.TemporaryDirectory() as folder:
+        opened: list[_Profiled] = []
+        try:
+            for number, model in enumerate(models):
+                opened.append(_opened(model, Path(folder, str(number)), threads, provider))
+            ready = [runner(one.session, feed) for one, feed in zip(opened, feeds, strict=True)]
+            for one, run in zip(opened, ready, strict=True):
+                warm_up(one.model, one.session, run, seconds=1.0)
+            for run in ready * runs:
+                run()
+        except BaseException:
+            for one in opened:
+                one.session.end_profiling()  # or it would write its profile later, where nobody removes it
+            raise
+        return [one.rows(runs) for one in opened]
+
+
+def _opened(model: Model, stem: Path, threads: int, provider: str) -> _Profiled:
+    """Open a model whose profile and optimised graph go to files that begin as told."""
     proto = _read(model)
     source, small = _named(model, proto)
-    with tempfile.TemporaryDirectory() as folder:
-        options, dump = session_options(threads, True, Path(folder, "profile")), Path(folder, "optimised.onnx")
-        if small and provider == CPU:  # other providers may compile the graph and cannot write it
-            options.optimized_model_filepath = str(dump)
-            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
-        taken = _record(model, create(source, options, provider), feeds, runs)
-        dumped = _read(dump).graph.node if dump.is_file() else ()
-        return _summarise(taken, attribute(set(chain.from_iterable(taken)), [*_nodes(proto.graph)], dumped))
+    options, dump = session_options(threads, True, stem), stem.with_suffix(".onnx")
+    if small and provider == CPU:  # other providers may compile the graph and cannot write it
+        options.optimized_model_filepath = str(dump)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{stem.name}.w")
+    return _Profiled(model, proto, create(source, options, provider), dump)
 
 
 def _read(model: Model) -> ModelProto:
@@ -113,15 +147,8 @@ def _give_names(nodes: Sequence[NodeProto]) -> bool:
     return changed
 
 
-def _record(model: Model, session: InferenceSession, feeds: Feeds, runs: int) -> list[dict[Key, float]]:
-    """Run, and return the microseconds of every node in each of the last ``runs`` runs."""
-    try:
-        run = runner(session, feeds)
-        warm_up(model, session, run, seconds=1.0)
-        for _ in range(runs):
-            run()
-    finally:
-        profile = Path(session.end_profiling())
+def _taken(profile: Path, runs: int) -> list[dict[Key, float]]:
+    """The microseconds of every node in each of the last runs of a profile."""
     events = sorted(json.loads(profile.read_text(encoding="utf-8")), key=lambda event: (event["ts"], -event["dur"]))
     spans = [(event["ts"], event["ts"] + event["dur"]) for event in events if event["name"] == "model_run"][-runs:]
     nodes = [event for event in events if event["name"].endswith("_kernel_time")]

@@ -10,7 +10,12 @@ from onnxslim_learn.costs import nodes as nodes_module
 from onnxslim_learn.costs.attribution import LAYOUT, OTHER
 from onnxslim_learn.costs.nodes import per_node
 from onnxslim_learn.errors import InputError
-from tests.costs.nets import branch_net, conv_net, function_net, image, one_sentence, saved
+from tests.costs.nets import branch_net, conv_net, function_net, image, matmul_net, one_sentence, saved
+
+
+def timed(model, feeds, **options):
+    (rows,) = per_node([model], [feeds], **options)
+    return rows
 
 
 def attributed(rows):
@@ -21,7 +26,7 @@ def attributed(rows):
 def test_per_node_gives_fused_time_to_the_convolutions(tmp_path, as_bytes):
     path = saved(conv_net(), tmp_path)
     before = path.read_bytes()
-    rows = per_node(before if as_bytes else path, image(), runs=5)
+    rows = timed(before if as_bytes else path, image(), runs=5)
     assert attributed(rows) >= 0.9
     assert sum(row.share for row in rows) == pytest.approx(1)
     assert [(row.name, row.op_type) for row in rows[:2]] == [("last", "Conv"), ("first", "Conv")]
@@ -29,8 +34,16 @@ def test_per_node_gives_fused_time_to_the_convolutions(tmp_path, as_bytes):
     assert path.read_bytes() == before
 
 
+def test_models_in_turns_keep_their_own_nodes(tmp_path):
+    paths = [saved(conv_net(), tmp_path, "a.onnx"), saved(matmul_net(512), tmp_path, "b.onnx")]
+    feeds = [image(), {"x": np.ones((64, 512), np.float32)}]
+    first, second = per_node(paths, feeds, runs=5)
+    assert {row.name for row in first} == {row.name for row in timed(paths[0], feeds[0], runs=5)}
+    assert [(row.name, row.op_type) for row in second] == [("mm", "MatMul")]
+
+
 def test_per_node_names_what_the_file_leaves_unnamed(tmp_path):
-    rows = per_node(saved(conv_net(named=False), tmp_path), image(), runs=5)
+    rows = timed(saved(conv_net(named=False), tmp_path), image(), runs=5)
     assert attributed(rows) >= 0.9
     assert [(row.name, row.op_type) for row in rows[:2]] == [("y", "Conv"), ("a", "Conv")]
 
@@ -38,10 +51,10 @@ def test_per_node_names_what_the_file_leaves_unnamed(tmp_path):
 def test_per_node_reads_weights_from_other_files(tmp_path):
     path = tmp_path / "outside.onnx"
     onnx.save(conv_net(named=False), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    assert attributed(per_node(path, image(), runs=5)) >= 0.9
+    assert attributed(timed(path, image(), runs=5)) >= 0.9
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(InputError) as error:
-        per_node(path, image(), runs=5)
+        timed(path, image(), runs=5)
     assert one_sentence(error)
 
 
@@ -49,21 +62,21 @@ def test_per_node_runs_a_large_file_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(nodes_module, "_MOST_BYTES", 0)
     path = saved(conv_net(named=False), tmp_path)
     assert nodes_module._named(path, onnx.load(path)) == (path, False)
-    rows = per_node(path, image(), runs=5)
+    rows = timed(path, image(), runs=5)
     assert sum(row.share for row in rows) == pytest.approx(1)
-    assert attributed(per_node(saved(conv_net(), tmp_path), image(), runs=5)) >= 0.9
+    assert attributed(timed(saved(conv_net(), tmp_path), image(), runs=5)) >= 0.9
 
 
 def test_per_node_gives_the_nodes_of_subgraphs_their_own_time():
     feeds = {"x": np.eye(64, dtype=np.float32), "c": np.array(True)}
-    rows = {row.name: row for row in per_node(branch_net().SerializeToString(), feeds)}
+    rows = {row.name: row for row in timed(branch_net().SerializeToString(), feeds)}
     assert {"choice", "product", "loop", "power", "bound"} <= set(rows)
     assert "bend" not in rows
     assert sum(row.share for row in rows.values()) == pytest.approx(1)
 
 
 def test_per_node_gives_the_nodes_of_a_function_to_its_call():
-    rows = per_node(function_net().SerializeToString(), {"x": np.ones((64, 4096), np.float32)}, runs=5)
+    rows = timed(function_net().SerializeToString(), {"x": np.ones((64, 4096), np.float32)}, runs=5)
     assert {(row.name, row.op_type) for row in rows} == {("call", "bend"), ("again", "bend"), ("end", "Neg")}
 
 
@@ -79,9 +92,9 @@ def test_per_node_refuses_in_one_sentence_and_leaves_nothing_behind(tmp_path, mo
         (path, image(), {"provider": "MagicExecutionProvider"}),
     ):
         with pytest.raises(InputError) as error:
-            per_node(model, feeds, **options)
+            timed(model, feeds, **options)
         assert one_sentence(error)
-    per_node(path, image(), runs=1)
+    timed(path, image(), runs=1)
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
