@@ -2,6 +2,7 @@
 
 A *virtual gamma* is a factor per unit on the rows of a weight, ``y = gamma · (W x) + b``: it acts before the bias, as
 the scale of a batch norm that was folded into the layer did. It is folded back exactly on export, as ``gamma · W``.
+Recurrent units and weights that are computed have none: gates (:mod:`onnxslim_learn.train.gates`) serve all.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from torch import Tensor, fx, nn
 
 from onnxslim_learn.graph.layout import over
 from onnxslim_learn.train import tensors
+from onnxslim_learn.train.gates import carriers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Sequence
 
     from onnxslim_learn.api import Analysis
     from onnxslim_learn.graph.coupling import Coupling, Group
 
 Array = np.ndarray[Any, Any]
+Where = tuple[str, str, int]
+"""A parameter, the copy of it whose layout counts, and its axis."""
 
 HOLDER = "onnxslim_scales"
 """The submodule with the virtual gammas, and with what spreads them over weights."""
@@ -69,14 +73,20 @@ def attach(
     if not hasattr(module, HOLDER):
         module.add_module(HOLDER, nn.Module())
         module.meta["scales"] = {}
+    carried, ends = carriers(coupling, chosen), np.cumsum([0, *(group.width for group in chosen)])
     found = []
-    for group in chosen:
-        for name in _normalising(coupling, group, trained):
-            found.append(Scale(group.name, name, trained[name], _places(coupling, group, name, 0), virtual=False))
-        for name, axis in _producers(coupling, group, trained):
-            found.append(_virtual(module, coupling, group, (name, axis), carry_norm=carry_norm))
+    for name, own, axis in [*_normalising(coupling, trained), *_producers(coupling, trained)]:
+        units = _units(coupling, carried, own, axis)
+        for number in np.unique(np.searchsorted(ends, units[units > 0]) - 1):
+            places = np.where((units > ends[number]) & (units <= ends[number + 1]), units - ends[number], 0).max(axis=1)
+            group = chosen[int(number)]
+            if trained[name].ndim == 1:
+                found.append(Scale(group.name, name, trained[name], places, virtual=False))
+            else:
+                found.append(_virtual(module, group, (name, axis), places, carry_norm=carry_norm))
     module.recompile()
-    return found
+    order = {group.name: number for number, group in enumerate(chosen)}
+    return sorted(found, key=lambda scale: order[scale.group])
 
 
 def fold(module: fx.GraphModule, name: str) -> Tensor:
@@ -94,36 +104,40 @@ def scaled(weight: Tensor, gamma: Tensor, index: Tensor) -> Tensor:
 
 # --- which weights make which units -----------------------------------------------------------------------------------
 
-PRODUCERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul"))
+PRODUCERS = frozenset(["Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul"])
 """Operators whose factors make units."""
 
 
-def _normalising(coupling: Coupling, group: Group, trained: Mapping[str, nn.Parameter]) -> list[str]:
-    """Scales of normalisations that carry units of a group."""
-    members = {member.rpartition(":")[0] for member in group.members}
-    scales = (coupling.graph.nodes[affine.node].inputs[affine.scale] for affine in coupling.records.affines)
-    own = [str(value.name) for value in scales if value is not None and value.name in members]
-    names = (coupling.graph.clones.get(name, name) for name in own)
-    return [name for name in dict.fromkeys(names) if name in trained]
+def _normalising(coupling: Coupling, trained: Container[str]) -> list[Where]:
+    """Scales of normalisations."""
+    found = []
+    for affine in coupling.records.affines:
+        value = coupling.graph.nodes[affine.node].inputs[affine.scale]
+        own = "" if value is None else str(value.name)
+        name = coupling.graph.clones.get(own, own)
+        if name in trained and own in coupling.values:
+            found.append((name, own, 0))
+    return list(dict.fromkeys(found))
 
 
-def _producers(coupling: Coupling, group: Group, trained: Mapping[str, nn.Parameter]) -> list[tuple[str, int]]:
-    """Weights, and their axis, that make units of a group, and that no normalisation with a scale follows."""
+def _producers(coupling: Coupling, trained: Container[str]) -> list[Where]:
+    """Factors of products that no normalisation with a scale follows, and the axes that are not summed over."""
     nodes = coupling.graph.nodes
     normalised = {nodes[affine.node].inputs[0] for affine in coupling.records.affines}
-    factors = {
+    summed = _summed(coupling)
+    names = dict.fromkeys(
         str(value.name)
         for node in nodes
         if node.op_type in PRODUCERS and node.outputs[0] not in normalised
         for value in node.inputs[:2]
         if value is not None and value.is_initializer()
-    }
-    summed = _summed(coupling)
-    axes = [(name, int(axis)) for name, _, axis in (member.rpartition(":") for member in group.members)]
+    )
     return [
-        (name, axis)
-        for name, axis in axes
-        if name in factors and name in trained and axis not in summed.get(name, ()) and _along(coupling, name, axis)
+        (name, name, axis)
+        for name in names
+        if name in trained and name in coupling.values
+        for axis in range(len(coupling.values[name].axes))
+        if axis not in summed.get(name, ())
     ]
 
 
@@ -137,41 +151,28 @@ def _summed(coupling: Coupling) -> dict[str, set[int]]:
     return found
 
 
-def _along(coupling: Coupling, name: str, axis: int) -> list[Array]:
-    """The column at every position of an axis of an initializer, one array per digit; -1 where there is none."""
+def _units(coupling: Coupling, carried: Array, name: str, axis: int) -> Array:
+    """For every position of an axis 1 + the units that take it along, of all groups in a row; 0 for none."""
     digits = coupling.values[name].axes[axis]
     keys, sizes = [d.key for d in digits], {d.key: d.size for d in digits}
-    found = []
+    found = [np.zeros(coupling.values[name].shape[axis], np.int64)]
     for digit in digits:
         if digit.labels is not None and set(digit.deps) <= set(keys):
-            columns = np.where(digit.labels > 0, coupling.column[coupling.strong[digit.labels]], -1)
-            found.append(over(columns, [*digit.deps, digit.key], keys, sizes).reshape(-1))
-    return found
-
-
-def _places(coupling: Coupling, group: Group, name: str, axis: int) -> Array:
-    """For every position of an axis 1 + the unit of the group that it carries, 0 for none."""
-    place = np.zeros(coupling.columns + 1, np.int64)
-    place[group.units] = np.arange(1, group.width + 1)
-    shape = coupling.values[name].shape
-    carried = np.zeros(shape[axis], np.int64)
-    for columns in _along(coupling, name, axis):
-        carried = np.maximum(carried, place[columns])
-    return carried
+            units = np.where((digit.labels > 0)[..., None], carried[coupling.strong[digit.labels]], 0)
+            laid = (over(units[..., k], [*digit.deps, digit.key], keys, sizes) for k in range(units.shape[-1]))
+            found += [part.reshape(-1) for part in laid]
+    return np.stack(found, axis=1)
 
 
 # --- what the module computes -----------------------------------------------------------------------------------------
 
 
-def _virtual(
-    module: fx.GraphModule, coupling: Coupling, group: Group, where: tuple[str, int], *, carry_norm: bool
-) -> Scale:
-    """Put a virtual gamma on a weight."""
+def _virtual(module: fx.GraphModule, group: Group, where: tuple[str, int], places: Array, *, carry_norm: bool) -> Scale:
+    """Put a virtual gamma on an axis of a weight."""
     name, axis = where
     path = module.meta["initializers"][name]
     weight = tensors.parameters(module)[name]
-    carried = _places(coupling, group, name, axis)
-    index = torch.from_numpy(carried.reshape([-1 if k == axis else 1 for k in range(weight.ndim)]))
+    index = torch.from_numpy(places.reshape([-1 if k == axis else 1 for k in range(weight.ndim)]))
     gamma = nn.Parameter(torch.ones(group.width, dtype=weight.dtype))
     if carry_norm:
         _carry(weight, gamma, index)
@@ -183,11 +184,11 @@ def _virtual(
     holder.register_buffer(f"index_{number}", index, persistent=False)
     (read,) = (node for node in module.graph.nodes if node.op == "get_attr" and node.target == path)
     with module.graph.inserting_after(read):
-        places = [module.graph.get_attr(target) for target in own[-1]]
-    with module.graph.inserting_after(places[0]):
-        product = module.graph.call_function(scaled, (read, *places))
+        factors = [module.graph.get_attr(target) for target in own[-1]]
+    with module.graph.inserting_after(factors[0]):
+        product = module.graph.call_function(scaled, (read, *factors))
     read.replace_all_uses_with(product, lambda user: user is not product)
-    return Scale(group.name, name, gamma, carried, virtual=True)
+    return Scale(group.name, name, gamma, places, virtual=True)
 
 
 def _carry(weight: nn.Parameter, gamma: nn.Parameter, index: Tensor) -> None:
