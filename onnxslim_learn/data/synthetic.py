@@ -82,7 +82,7 @@ def _maker(one: Input, coupling: Coupling, options: Options) -> Maker:
     """How an input is made up, by its type, rank and use."""
     nominal = coupling.graph.shapes.nominal.inputs[one.name]
     shape = tuple(size for axis, size in enumerate(nominal) if axis != one.axis)
-    bounds = _bounds(one, coupling, options)
+    bounds = range_of(one, coupling, options)
     if one.dtype.kind == "b" or "mask" in one.name.lower():
         return "ones", lambda rng: np.ones(shape)
     if one.dtype.kind == "O":
@@ -105,7 +105,7 @@ def _whole(shape: tuple[int, ...], limit: int | None, bounds: ranges.Range | Non
 def _measured(one: Input, shape: tuple[int, ...], bounds: ranges.Range | None) -> Maker:
     """Numbers that something measured: images, recordings, or else columns of a table."""
     if len(shape) >= 3:
-        return _smooth(one, shape, LAYOUTS[layout_of(one)][0] - 1, bounds or ranges.IMAGENET)
+        return _smooth(one, shape, LAYOUTS[layout_of(one)][0] - 1, bounds)
     axis = _along(one, shape)
     if axis is not None:
         return _smooth(one, shape, 1 - axis, bounds)
@@ -150,11 +150,14 @@ def _smooth(one: Input, shape: tuple[int, ...], channel: int, bounds: ranges.Ran
     return f"smooth noise{_from(bounds)}", make
 
 
-def _bounds(one: Input, coupling: Coupling, options: Options) -> ranges.Range | None:
-    """The range that was asked for, else what the first layers imply; these may tell mean and deviation anyway."""
+def range_of(one: Input, coupling: Coupling, options: Options) -> ranges.Range | None:
+    """The range that was asked for, else what the first layers imply, else, for images, a guess.
+
+    First layers may tell mean and deviation within a range that was asked for.
+    """
     implied = ranges.implied(coupling.graph, one.name)
     if not options.input_range:
-        return implied
+        return implied or (ranges.IMAGENET if one.dtype.kind in "fV" and len(one.dims) >= 4 else None)
     low, high = np.array(options.input_range, np.float64).T
     asked = ranges.Range(low, high, "as given")
     if implied is None or implied.mean is None or np.any(implied.mean < low) or np.any(implied.mean > high):

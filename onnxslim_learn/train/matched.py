@@ -1,8 +1,8 @@
 """Made-up inputs on which batch normalisations see the statistics they have stored.
 
 Where a file keeps its batch normalisations, it remembers the mean and variance of what its layers saw in training.
-Inputs are made up as smooth noise and then changed by gradient descent until every layer sees that again. Sources: Cai et
-al. 2020 (ZeroQ, arXiv:2001.00281, equation 2); Yin et al. 2020 (DeepInversion, arXiv:1912.08795, equation 4).
+Inputs are made up as smooth noise and then changed by gradient descent until every layer sees that again. Sources: Cai
+et al. 2020 (ZeroQ, arXiv:2001.00281, equation 2); Yin et al. 2020 (DeepInversion, arXiv:1912.08795, equation 4).
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from onnxslim_learn.train.module import bridge
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import onnx_ir as ir
     from torch import Tensor, fx
 
     from onnxslim_learn.data.declared import Declared
@@ -33,23 +32,40 @@ if TYPE_CHECKING:
     from onnxslim_learn.graph.load import Graph
 
 Array = np.ndarray[Any, Any]
-STEPS = 40
+STEPS = 24
 RATE = 0.05  # of a range, a step
 TOGETHER = 128  # samples: statistics are those of so many
 EPSILON = 1e-5
 WIDE = Range(np.array(-5.0), np.array(5.0), "five deviations")  # where no range is known
 
 
-def normalisations(graph: Graph) -> list[ir.Node]:
-    """The batch normalisations that keep statistics of what other nodes put out."""
-    found = (n for n in graph.nodes if n.op_type == "BatchNormalization" and n.inputs[0] is not None)
-    return [
-        n for n in found if n.inputs[0].producer() is not None and all(_constant(v) is not None for v in n.inputs[3:5])
-    ]
+@dataclass(frozen=True)
+class Norm:
+    """A batch normalisation that keeps statistics of what another node puts out.
+
+    Attributes:
+        reads: Name of the value it normalises.
+        mean: Stored, of every channel.
+        variance: Likewise.
+    """
+
+    reads: str
+    mean: Tensor
+    variance: Tensor
 
 
-def _constant(value: ir.Value | None) -> ir.TensorProtocol | None:
-    return None if value is None else value.const_value
+def normalisations(graph: Graph) -> list[Norm]:
+    """The batch normalisations of a graph that keep statistics, but for those of graph inputs."""
+    found = []
+    for node in graph.nodes:
+        if node.op_type != "BatchNormalization":
+            continue
+        value, *stored = (node.inputs[k] for k in (0, 3, 4))
+        constants = [v.const_value for v in stored if v is not None and v.const_value is not None]
+        if value is not None and value.producer() is not None and len(constants) == 2:
+            mean, variance = (torch.from_numpy(np.array(c.numpy(), np.float32)) for c in constants)
+            found.append(Norm(str(value.name), mean, variance + EPSILON))
+    return found
 
 
 def matched(
@@ -74,7 +90,7 @@ def matched(
     if not norms:
         raise InputError("the model keeps no batch normalisations, so inputs cannot be matched to them.")
     start = synthetic(coupling, replace(options, batch_size=min(TOGETHER, options.samples)))
-    task = _Task(_watching(coupling, norms), _stored(norms), _limits(coupling, start.declared, options), steps)
+    task = _Task(_watching(coupling, norms), norms, _limits(coupling, start.declared, options), steps)
     made: list[Batch] = []
     for batch in start.batches():
         progress(sum(one.count for one in made) / (start.count or 1))
@@ -93,13 +109,13 @@ class _Task:
 
     Attributes:
         module: Puts out what the normalisations see.
-        stored: Value name -> mean and variance of every channel.
+        norms: What shall see what it has stored.
         limits: Input that changes -> smallest and largest number, shaped to broadcast.
         steps: Of gradient descent.
     """
 
     module: fx.GraphModule
-    stored: dict[str, tuple[Tensor, Tensor]]
+    norms: Sequence[Norm]
     limits: dict[str, tuple[Tensor, Tensor]]
     steps: int
 
@@ -112,7 +128,7 @@ class _Task:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(self.steps, 1))
         for _ in range(self.steps):
             optimizer.zero_grad()
-            self.distance({**fixed, **free}).backward()
+            torch.autograd.backward(self.distance({**fixed, **free}))
             optimizer.step()
             schedule.step()
             with torch.no_grad():
@@ -124,29 +140,19 @@ class _Task:
         """Mean squared difference to the stored means and deviations, in stored deviations."""
         seen = self.module(*(inputs[name] for name in self.module.meta["inputs"]))
         terms = []
-        for name, (mean, variance) in self.stored.items():
-            x = seen[name].float().transpose(0, 1).flatten(1)
-            found = torch.var_mean(x, 1)
-            moved = (found[1] - mean).square() / variance
-            spread = ((found[0] + EPSILON).sqrt() / variance.sqrt() - 1).square()
+        for norm in self.norms:
+            variance, mean = torch.var_mean(seen[norm.reads].float().transpose(0, 1).flatten(1), 1)
+            moved = (mean - norm.mean).square() / norm.variance
+            spread = ((variance + EPSILON).sqrt() / norm.variance.sqrt() - 1).square()
             terms.append((moved + spread).mean())
         return torch.stack(terms).mean()
 
 
-def _stored(norms: Sequence[ir.Node]) -> dict[str, tuple[Tensor, Tensor]]:
-    """What each normalisation has stored, by the name of the value it reads."""
-    found = {}
-    for node in norms:
-        mean, variance = (torch.from_numpy(np.array(_constant(v).numpy(), np.float32)) for v in node.inputs[3:5])
-        found[str(node.inputs[0].name)] = mean, variance + EPSILON
-    return found
-
-
-def _watching(coupling: Coupling, norms: Sequence[ir.Node]) -> fx.GraphModule:
+def _watching(coupling: Coupling, norms: Sequence[Norm]) -> fx.GraphModule:
     """A module that puts out what normalisations see."""
     model = coupling.graph.model.clone()
     values = {str(v.name): v for node in model.graph for v in node.outputs}
-    model.graph.outputs[:] = list(dict.fromkeys(values[str(n.inputs[0].name)] for n in norms))
+    model.graph.outputs[:] = list(dict.fromkeys(values[norm.reads] for norm in norms))
     passes.RemoveUnusedNodesPass()(model)
     return bridge(model).eval().requires_grad_(False)
 
