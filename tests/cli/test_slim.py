@@ -77,7 +77,18 @@ TABLES = [
         0,
         ["latency", "ms", "Verified on 2 inputs"],
     ),
-    (f"{SLIM} --plan-out new.json", 0, ["MACs", "438 k", "Verified on 2 inputs", "narrowed, to", "% of their units"]),
+    (
+        f"{SLIM} --plan-out new.json",
+        0,
+        [
+            "MACs",
+            "438 k",
+            "Verified on 2 inputs",
+            "narrowed, to between",
+            "% of their units",
+            "The cut itself changes outputs by up to",
+        ],
+    ),
     (f"slim external.onnx -o new.onnx {HALF}", 0, ["Verified on 2 inputs"]),
     (f"slim chain.onnx -o new.onnx {HALF}", 0, ["Verified on 2 inputs"]),
 ]
