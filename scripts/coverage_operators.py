@@ -55,7 +55,7 @@ REASONS: dict[str, str] = {
     **dict.fromkeys(["NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"], LOSS),
     **dict.fromkeys(["Adagrad", "Adam", "Gradient", "Momentum"], LOSS),
     **dict.fromkeys(["Compress", "Unique"], DATA),
-    **dict.fromkeys(["DFT", "STFT", "Det"], WHOLE),
+    **dict.fromkeys(["STFT"], WHOLE),
     "Constant": "folded into an initializer at load",
     "ImageDecoder": "decodes a file: no channels of the model",
     "OneHot": "its new axis is a vocabulary",
@@ -68,6 +68,7 @@ UNPROMISED: dict[str, str] = {
     **dict.fromkeys(["NonMaxSuppression", "NonZero", "Multinomial"], "yields positions: inputs are pinned"),
     **dict.fromkeys(["EyeLike", "RandomNormalLike", "RandomUniformLike"], "reads a shape: inputs are pinned"),
     "AffineGrid": "yields positions: inputs are pinned",
+    "MaxUnpool": "flat positions: inputs are pinned",
     "DynamicQuantizeLinear": "one scale for all: inputs are pinned",
 }
 """Operators with a rule that promises nothing about their axes."""

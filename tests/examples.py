@@ -3,7 +3,10 @@
 Keys are operators; those of onnxruntime's own domain are spelled with it.
 """
 
+from tests.variants import VARIANTS
 from tests.zoo_net import Net
+
+__all__ = ["EXAMPLES", "UNCHECKED", "UNRUNNABLE", "VARIANTS"]
 
 _FLOAT32, _UINT8, _INT32, _INT64, _UINT32 = 1, 2, 6, 7, 12
 """Element types as numbers."""
@@ -336,79 +339,44 @@ CONTRIB = [
     ),
 ]
 
-EXAMPLES: dict[str, Net] = dict([*ELEMENTWISE, *AXES, *SPACE, *MOVES, *FRESH, *QUANTIZED, *SEQUENCES, *CONTRIB])
+LATER = [
+    _map("CumProd", "s = Sigmoid(a) z = OP(s, {3})", opset=26),
+    _map("DFT", "u = Unsqueeze(a, [4]) d = OP(u, , {3}) z = Gather<axis=4>(d, {0})", opset=20),
+    _map("Det", "d = OP(a) z = Unsqueeze(d, [2, 3])", opset=22),
+    _map("DeformConv", "o = Conv(x, w5, b5) z = OP(a, w4, o, b4)", "w4 8x8x1x1, b4 8, w5 2x3x1x1, b5 2", opset=22),
+    _map(
+        "MaxUnpool",
+        "p, i = MaxPool<kernel_shape=[2,2], strides=[2,2]>(a) z = OP<kernel_shape=[2,2], strides=[2,2]>(p, i)",
+    ),
+    _map("Col2Im", "f = Reshape(a, [2, 8, 16]) z = OP(f, [5, 5], [2, 2])", opset=18, wide=2),
+    _map("CenterCropPad", "z = OP<axes=[2,3]>(a, [6, 3])", opset=18),
+    _tokens("TensorScatter", "s = Slice(a, [0], [2], [1]) z = OP(cache, s)", "cache 2x4x8", opset=24),
+    _tokens(
+        "LinearAttention",
+        f"""{_QKV} g = MatMul(x, wg) rate = Sigmoid(g)
+            z, s = OP<q_num_heads=4, kv_num_heads=2, update_rule="delta">(a, k, v, , , rate)""",
+        "wk wv 6x16, wg 6x2",
+        opset=27,
+        width=32,
+        wide=32,
+    ),
+    _tokens(
+        "CausalConvWithState",
+        "t = Transpose<perm=[0,2,1]>(a) c, s = OP(t, w4, b4) z = Transpose<perm=[0,2,1]>(c)",
+        "w4 8x1x3, b4 8",
+        opset=27,
+    ),
+]
+
+EXAMPLES: dict[str, Net] = dict([*ELEMENTWISE, *AXES, *SPACE, *MOVES, *FRESH, *QUANTIZED, *SEQUENCES, *CONTRIB, *LATER])
 
 UNCHECKED = {"SimplifiedLayerNormalization"}
 """Operators that onnxruntime has in the domain of ONNX, and onnx.checker therefore refuses."""
 
 UNRUNNABLE = {
+    "SwiGLU": "no kernel yet",
     "com.microsoft.BiasAdd": "no kernel for the CPU",
     "com.microsoft.BiasSplitGelu": "no kernel for the CPU",
     "com.microsoft.BiasDropout": "no kernel for the CPU",
 }
 """Operators with a rule of which onnxruntime can run no example."""
-
-VARIANTS = {
-    "bidirectional": Net(
-        """(float[5,2,6] x) => (float[5,2,4] y) {
-            a, ah, ac = LSTM<hidden_size=8, direction="bidirectional">(x, w1, r1, b1)
-            t = Transpose<perm=[0,2,1,3]>(a)
-            f = Reshape(t, [0, 0, -1])
-            b, = GRU<hidden_size=6, direction="bidirectional", linear_before_reset=1>(f, w2, r2, b2)
-            u = Transpose<perm=[0,2,1,3]>(b)
-            g = Reshape(u, [0, 0, -1])
-            y = MatMul(g, w3)
-        }""",
-        "w1 2x32x6, r1 2x32x8, b1 2x64, w2 2x18x16, r2 2x18x6, b2 2x36, w3 12x4",
-    ),
-    "shuffle_of_three": Net(
-        """(float[2,3,4,4] x) => (float[2,5,4,4] y) {
-            a = Conv(x, w1)
-            b = Conv<group=3>(a, w2)
-            s = Reshape(b, [2, 3, 4, 4, 4])
-            t = Transpose<perm=[0,2,1,3,4]>(s)
-            u = Reshape(t, [2, 12, 4, 4])
-            c = Conv<group=2>(u, w3)
-            r = Relu(c)
-            y = Conv(r, w4)
-        }""",
-        "w1 12x3x1x1, w2 12x4x1x1, w3 12x6x1x1, w4 5x12x1x1",
-    ),
-    "multi_query": Net(
-        """(float[2,5,6] x) => (float[2,5,6] y) {
-            qx = MatMul(x, wq)
-            q0 = Reshape(qx, [2, 5, 4, 4])
-            q = Transpose<perm=[0,2,1,3]>(q0)
-            kx = MatMul(x, wk)
-            k0 = Reshape(kx, [2, 5, 1, 4])
-            k = Transpose<perm=[0,2,3,1]>(k0)
-            vx = MatMul(x, wv)
-            v0 = Unsqueeze(vx, [2])
-            v = Transpose<perm=[0,2,1,3]>(v0)
-            raw = MatMul(q, k)
-            weights = Softmax<axis=-1>(raw)
-            mixed = MatMul(weights, v)
-            rows = Transpose<perm=[0,2,1,3]>(mixed)
-            joined = Reshape(rows, [2, 5, 16])
-            y = MatMul(joined, wo)
-        }""",
-        "wq 6x16, wk wv 6x4, wo 16x6",
-    ),
-    "joined_and_cut_elsewhere": Net(
-        """(float[2,3,4,4] x) => (float[2,5,4,4] y) {
-            a = Conv(x, w1)
-            b = Conv(x, w2)
-            c = Concat<axis=1>(a, b, a)
-            p, q, r = Split<axis=1>(c, [5, 9, 6])
-            u = Conv(p, w3)
-            v = Conv(q, w4)
-            w = Slice(r, [-1], [-100], [1], [-2])
-            d = Concat<axis=1>(w, u)
-            e = Add(d, v)
-            f = Relu(e)
-            y = Conv(f, w5)
-        }""",
-        "w1 6x3x1x1, w2 8x3x1x1, w3 5x5x1x1, w4 8x9x1x1, w5 5x8x1x1",
-    ),
-}
-"""Nets beside the zoo: what its nets spell, in a combination none of them has."""

@@ -101,17 +101,6 @@ RARE = {
         }""",
         "w1 8x3x1x1, b1 8, w2 6x8x1x1, b2 6, w3 7x6x1x1, b3 7, w4 5x7x1x1, b4 5",
     ),
-    "cached_attention": Net(
-        """(float[2,5,6] x) => (float[2,5,4] y, float[2,2,9,4] present_value) {
-            q = MatMul(x, wq)
-            k = MatMul(x, wk)
-            v = MatMul(x, wv)
-            a, present_key, present_value = Attention<q_num_heads=4, kv_num_heads=2, is_causal=1>(q, k, v, , pk, pv)
-            y = MatMul(a, wo)
-        }""",
-        "wq 6x16, wk wv 6x8, pk 2x2x4x4, pv 2x2x4x4, wo 16x4",
-        opset=23,
-    ),
     "lstm_dynamic": Net(
         """(float[batch,seq,6] x) => (float[batch,seq,4] y) {
             t = Transpose<perm=[1,0,2]>(x)

@@ -66,6 +66,20 @@ def scatter_nd(site: Site) -> None:
     site.yields(Value((*site.ledger.free(shape[:depth]).axes, *rest.axes)))
 
 
+def tensor_scatter(site: Site) -> None:
+    """TensorScatter: an update is written along one axis at places per batch entry; other axes align."""
+    letters: list[str | None] = list(aligned(len(site.shape(0))))
+    letters[int(site.attr("axis", -2))] = None
+    if site.name(2):
+        letters[0] = None
+        site.leave(2)
+    joined = site.join(*((slot, site.operand(slot, letters)) for slot in (0, 1)))
+    free = site.ledger.free(site.shape(0))
+    rest = joined.output(site.ledger, [c for c in letters if c])
+    axes = iter(rest.axes)
+    site.yields(Value(tuple(next(axes) if c else own for c, own in zip(letters, free.axes, strict=True))))
+
+
 def elements(site: Site) -> None:
     """GatherElements and ScatterElements: the axis is pinned; others align with the indices' where they are as long."""
     shape, axis = site.shape(0), int(site.attr("axis", 0)) % len(site.shape(0))

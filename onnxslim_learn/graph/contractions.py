@@ -160,6 +160,16 @@ def convolution(
     return rule
 
 
+def deformed(site: Site) -> None:
+    """DeformConv: a convolution from moved places; offsets and their mask are per position, maybe per channel group."""
+    for slot in (2, 4):
+        if site.name(slot):
+            site.leave(slot)
+    grouped = int(site.attr("offset_group", 1)) > 1
+    site.pin(site.value(0), [0, 1] if grouped else [0], "has offsets of its own")
+    convolution(bias=3)(site)
+
+
 def _per_filter(site: Site, slot: int, groups: int, outer: int) -> joint.Operand:
     """An input with one entry per output channel ``(g o)``, or one in all."""
     if math.prod(site.shape(slot)) == 1:

@@ -132,6 +132,8 @@ def spatial(keep: Sequence[int] = (0, 1)) -> Rule:
         for slot in site.given()[1:]:
             site.leave(slot)
         value, results = site.value(0), site.free_outputs(0)
+        if any(output.uses() or output.is_graph_output() for output in site.node.outputs[1:]):
+            site.pin(value, keep, "has flat positions put out")  # the indices of MaxPool count all channels
         for k, free in enumerate(results):
             axes = [a for a in range(len(value.axes)) if a not in keep]
             if site.node.outputs[k].name:

@@ -314,14 +314,19 @@ def drop(ledger: Ledger, value: Value, axes: Iterable[int], *, keep: bool = Fals
 
 def forget(ledger: Ledger, value: Value, gone: set[int]) -> Value:
     """Make no digit depend on the given ones."""
+    known = value.digits
+    sizes = {d.key: d.size for d in known.values()}
     new: dict[int, Sequence[Digit]] = {}
-    for digit in value.digits.values():
-        lost = [k for k in digit.deps if k in gone]
-        if lost and digit.key not in gone:
-            assert digit.labels is not None
-            rest = tuple(k for k in digit.deps if k not in gone)
-            sizes = {d.key: d.size for d in value.digits.values()}
-            labels = ledger.fresh(*(sizes[k] for k in rest), digit.size)
-            ledger.tie_columns(digit.labels, spread(labels, rest, digit.deps, sizes))
-            new[digit.key] = (Digit(digit.key, digit.size, labels, rest),)
+    for digit in sorted(known.values(), key=lambda d: len(d.deps)):
+        if digit.key in gone or gone.isdisjoint(digit.deps):
+            continue
+        assert digit.labels is not None
+        rest = tuple(k for k in digit.deps if k not in gone)
+        labels = ledger.fresh(*(sizes[k] for k in rest), digit.size)
+        ledger.tie_columns(digit.labels, spread(labels, rest, digit.deps, sizes))
+        for row in (known[k] for k in rest):
+            if row.labels is not None:
+                ledger.place(labels, over(row.labels, (*row.deps, row.key), rest, sizes)[..., None])
+        known[digit.key] = Digit(digit.key, digit.size, labels, rest)
+        new[digit.key] = (known[digit.key],)
     return rebuild(value, new)

@@ -91,6 +91,15 @@ def blocks(*, to_space: bool) -> Rule:
     return rule
 
 
+def columns(site: Site) -> None:
+    """Col2Im: blocks ``n (c k) l`` are added up into ``n c *image``: channels are rows of whole blocks."""
+    shape, out = site.shape(0), site.out_shape()
+    view = (shape[0], out[1], shape[1] // out[1], shape[2])
+    value = layout.regroup(site.ledger, site.value(0), view)
+    value = site.freed(value, [2, 3], f"is a position inside a block of {site.node.op_type}", view)
+    site.yields(Value((*value.axes[:2], *site.ledger.free(out[2:]).axes)))
+
+
 def expand(site: Site) -> None:
     """Broadcast to a shape: axes that grow are fresh where their size is fixed, free where it is open."""
     site.leave(1)

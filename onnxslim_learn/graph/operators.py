@@ -42,6 +42,22 @@ def _cumsum(site: Site, rank: int) -> Iterable[int]:
     return range(rank) if found is None else [int(found.reshape(-1)[0])]
 
 
+def _transformed(site: Site, rank: int) -> Iterable[int]:
+    """The axis of a DFT, an input since opset 20, and the last one, which holds real and imaginary parts."""
+    found = site.ints(2, "axis") if site.version >= 20 else [int(site.attr("axis", 1))]
+    return range(rank) if site.name(2) and found is None else [*(found or [-2]), -1]
+
+
+def _matrix(site: Site, rank: int) -> Iterable[int]:
+    """The last two axes."""
+    return range(rank - 2, rank)
+
+
+def _listed(site: Site, rank: int) -> Iterable[int]:
+    """The axes given as attribute, or all."""
+    return list(site.attr("axes") or range(rank))
+
+
 def _trained(site: Site, rank: int) -> Iterable[int]:
     """Batch norm in training mode normalises over all axes but the channel."""
     return [a for a in range(rank) if a != 1] if site.attr("training_mode", 0) else []
@@ -51,11 +67,13 @@ ELEMENTWISE = """
     Abs Acos Acosh Add And Asin Asinh Atan Atanh Bernoulli BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor
     Cast Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish
     Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or Pow PRelu Reciprocal Relu
-    Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor
+    Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum SwiGLU Swish Tan Tanh ThresholdedRelu Where
+    Xor
 """.split()  # noqa: SIM905
 
 FRESH = """
-    AffineGrid BlackmanWindow EyeLike HammingWindow HannWindow MelWeightMatrix Multinomial NonMaxSuppression NonZero
+    AffineGrid BlackmanWindow EyeLike HammingWindow HannWindow MaxUnpool MelWeightMatrix Multinomial NonMaxSuppression
+    NonZero
     RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range
 """.split()  # noqa: SIM905
 
@@ -77,17 +95,23 @@ TABLE: dict[str, Rule] = {
     "Softmax": f.norm(_softmax),
     "LogSoftmax": f.norm(_softmax),
     "Hardmax": f.norm(_softmax),
-    "CumSum": f.mixing(_cumsum),
+    **dict.fromkeys(["CumSum", "CumProd"], f.mixing(_cumsum)),
+    "CenterCropPad": f.mixing(_listed),
+    "DFT": f.mixing(_transformed),
+    "Det": f.mixing(_matrix, vanish=True),
     "TopK": f.mixing(_axis()),
     "ArgMax": f.mixing(_axis(0), vanish=True),
     "ArgMin": f.mixing(_axis(0), vanish=True),
-    "Trilu": f.mixing(lambda site, rank: range(rank - 2, rank)),
+    "Trilu": f.mixing(_matrix),
     "ReverseSequence": f.mixing(lambda site, rank: [site.attr("batch_axis", 1), site.attr("time_axis", 0)]),
     "MatMul": c.einsum(c.matmul()),
     "Gemm": c.einsum(c.gemm()),
     "Einsum": c.einsum(c.equation),
     "Conv": c.convolution(),
     "ConvTranspose": c.convolution(transposed=True),
+    "DeformConv": c.deformed,
+    "CausalConvWithState": s.causal_convolution,
+    "Col2Im": m.columns,
     "ConvInteger": c.convolution(bias=3, zero=2),
     "MatMulInteger": c.einsum(c.matmul(columns=(3,)), zero=2),
     "QLinearConv": c.convolution(weight=3, bias=8, more=(4, 5), zero=2),
@@ -100,6 +124,7 @@ TABLE: dict[str, Rule] = {
         heads=("q_num_heads", "kv_num_heads"),
         transposed=True,
     ),
+    "LinearAttention": s.linear_attention,
     "RotaryEmbedding": s.rotary(positions=3, cosine=1),
     "ReduceMean": c.reduce(exact=False, mean=True),
     **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"], c.reduce(exact=True)),
@@ -123,6 +148,7 @@ TABLE: dict[str, Rule] = {
     "Gather": a.gather,
     "GatherND": a.gather_nd,
     "ScatterND": a.scatter_nd,
+    "TensorScatter": a.tensor_scatter,
     **dict.fromkeys(["GatherElements", "ScatterElements", "Scatter"], a.elements),
     "Pad": m.pad,
     "Shape": f.shape_of,

@@ -210,6 +210,44 @@ def _attention_settings(site: Site, joined: joint.Joined, heads: tuple[str, str]
     site.patch(make)
 
 
+def linear_attention(site: Site) -> None:
+    """LinearAttention: heads share a state ``b g h v`` that each step updates; whole heads go."""
+    ledger, groups, count = site.ledger, int(site.attr("kv_num_heads")), int(site.attr("q_num_heads"))
+    operands = {
+        0: _by_head(site, 0, "t", "grh", (groups, count // groups)),
+        1: _by_head(site, 1, "t", "gh", (groups,)),
+        2: _by_head(site, 2, "t", "gv", (groups,)),
+    }
+    for slot in (4, 5):  # decay and update rate: per head, or per head and key entry
+        if site.name(slot):
+            whole = site.shape(slot)[2] > groups
+            operands[slot] = _by_head(site, slot, "t", "gh", (groups,)) if whole else site.operand(slot, "btg")
+    if site.name(3):
+        operands[3] = site.operand(3, "bghv")
+    joined = site.join(*operands.items())
+    for letter, reason in (("t", "is a step of LinearAttention"), ("h", "is summed inside"), ("v", "is summed inside")):
+        site.pin(joined.seen(letter), [0], reason)
+    site.yields(
+        layout.regroup(ledger, joined.output(ledger, "btgrv"), site.out_shape(0)), joined.output(ledger, "bghv")
+    )
+    heads = joined.seen("gr")
+    site.patch(lambda cut: {"kv_num_heads": cut.size(heads, 0), "q_num_heads": cut.size(heads, 0) * cut.size(heads, 1)})
+    sizes = {c: n for op in operands.values() for c, n in zip(op.letters, op.shape, strict=True) if c}
+    sizes |= dict(zip("bt", site.nominal(0), strict=False))
+    for letters in ("btghv", "btgrhv"):  # the state's update, and the queries' reading of it
+        site.work(dict(zip(letters, joined.output(ledger, letters).axes, strict=True)), sizes)
+
+
+def causal_convolution(site: Site) -> None:
+    """CausalConvWithState: every channel along time with a kernel of its own, from a state of the last positions."""
+    letters: dict[int, list[str | None]] = {0: ["b", "c", None], 1: ["c", None, None], 2: ["c"], 3: ["b", "c", None]}
+    joined = site.join(*((slot, site.operand(slot, own)) for slot, own in letters.items() if site.name(slot)))
+    passed = joined.output(site.ledger, "bc")
+    site.yields(*(Value((*passed.axes, free.axes[2])) for free in site.free_outputs(0) if len(free.axes) == 3))
+    b, c, steps = site.nominal(0)
+    site.work({k: joined.space[k] for k in "bc"}, {"b": b, "c": c}, steps * site.shape(1)[2])
+
+
 def packed_attention(site: Site) -> None:
     """com.microsoft.Attention: input ``b s c``, weight ``c (p g h)`` with query, key and value stacked, their bias."""
     groups = int(site.attr("num_heads"))

@@ -63,13 +63,7 @@ def recurrent(node, x, w, r, *rest, y):
     return x[0] * x[1] * (math.prod(w) + math.prod(r))
 
 
-def attention(node, q, k, v, mask, past_key, past_value, y):
-    """Every query meets every key, those of the past too, and every value is weighted."""
-    return q[0] * q[1] * (k[1] + past_key[2]) * (q[2] + y[2])
-
-
 MACS = {
-    "Attention": attention,
     "Conv": conv,
     "ConvTranspose": conv_transpose,
     "Gemm": gemm,

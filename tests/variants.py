@@ -1,0 +1,78 @@
+"""Nets beside the zoo: what its nets spell, in a combination none of them has."""
+
+from tests.zoo_net import Net
+
+VARIANTS = {
+    "bidirectional": Net(
+        """(float[5,2,6] x) => (float[5,2,4] y) {
+            a, ah, ac = LSTM<hidden_size=8, direction="bidirectional">(x, w1, r1, b1)
+            t = Transpose<perm=[0,2,1,3]>(a)
+            f = Reshape(t, [0, 0, -1])
+            b, = GRU<hidden_size=6, direction="bidirectional", linear_before_reset=1>(f, w2, r2, b2)
+            u = Transpose<perm=[0,2,1,3]>(b)
+            g = Reshape(u, [0, 0, -1])
+            y = MatMul(g, w3)
+        }""",
+        "w1 2x32x6, r1 2x32x8, b1 2x64, w2 2x18x16, r2 2x18x6, b2 2x36, w3 12x4",
+    ),
+    "shuffle_of_three": Net(
+        """(float[2,3,4,4] x) => (float[2,5,4,4] y) {
+            a = Conv(x, w1)
+            b = Conv<group=3>(a, w2)
+            s = Reshape(b, [2, 3, 4, 4, 4])
+            t = Transpose<perm=[0,2,1,3,4]>(s)
+            u = Reshape(t, [2, 12, 4, 4])
+            c = Conv<group=2>(u, w3)
+            r = Relu(c)
+            y = Conv(r, w4)
+        }""",
+        "w1 12x3x1x1, w2 12x4x1x1, w3 12x6x1x1, w4 5x12x1x1",
+    ),
+    "multi_query": Net(
+        """(float[2,5,6] x) => (float[2,5,6] y) {
+            qx = MatMul(x, wq)
+            q0 = Reshape(qx, [2, 5, 4, 4])
+            q = Transpose<perm=[0,2,1,3]>(q0)
+            kx = MatMul(x, wk)
+            k0 = Reshape(kx, [2, 5, 1, 4])
+            k = Transpose<perm=[0,2,3,1]>(k0)
+            vx = MatMul(x, wv)
+            v0 = Unsqueeze(vx, [2])
+            v = Transpose<perm=[0,2,1,3]>(v0)
+            raw = MatMul(q, k)
+            weights = Softmax<axis=-1>(raw)
+            mixed = MatMul(weights, v)
+            rows = Transpose<perm=[0,2,1,3]>(mixed)
+            joined = Reshape(rows, [2, 5, 16])
+            y = MatMul(joined, wo)
+        }""",
+        "wq 6x16, wk wv 6x4, wo 16x6",
+    ),
+    "joined_and_cut_elsewhere": Net(
+        """(float[2,3,4,4] x) => (float[2,5,4,4] y) {
+            a = Conv(x, w1)
+            b = Conv(x, w2)
+            c = Concat<axis=1>(a, b, a)
+            p, q, r = Split<axis=1>(c, [5, 9, 6])
+            u = Conv(p, w3)
+            v = Conv(q, w4)
+            w = Slice(r, [-1], [-100], [1], [-2])
+            d = Concat<axis=1>(w, u)
+            e = Add(d, v)
+            f = Relu(e)
+            y = Conv(f, w5)
+        }""",
+        "w1 6x3x1x1, w2 8x3x1x1, w3 5x5x1x1, w4 8x9x1x1, w5 5x8x1x1",
+    ),
+    "cached_attention": Net(
+        """(float[2,5,6] x) => (float[2,5,4] y, float[2,2,9,4] present_value) {
+            q = MatMul(x, wq)
+            k = MatMul(x, wk)
+            v = MatMul(x, wv)
+            a, present_key, present_value = Attention<q_num_heads=4, kv_num_heads=2, is_causal=1>(q, k, v, , pk, pv)
+            y = MatMul(a, wo)
+        }""",
+        "wq 6x16, wk wv 6x8, pk 2x2x4x4, pv 2x2x4x4, wo 16x4",
+        opset=23,
+    ),
+}
