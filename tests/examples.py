@@ -156,7 +156,6 @@ MOVES = [
 ]
 
 FRESH = [
-    _map("Size", f"n = OP(a) m = Cast<to={_FLOAT32}>(n) l = Log(m) z = Div(a, l)"),
     _map(
         "Range", f"n = Shape(a) k = Gather(n, {{3}}) i = OP({{0}}, k, {{1}}) f = Cast<to={_FLOAT32}>(i) z = Add(a, f)"
     ),
