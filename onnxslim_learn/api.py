@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import shutil
+import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.analysis import Analysis, analyze
-from onnxslim_learn.errors import InputError, TargetError, VerifyError
+from onnxslim_learn.errors import TargetError, VerifyError
 from onnxslim_learn.graph import explain
 from onnxslim_learn.graph.coupling import Group, Removal
 from onnxslim_learn.graph.load import check_file
 from onnxslim_learn.planning import describe, plan, realize
-from onnxslim_learn.repair.walk import Repaired, repair, small_batches
+from onnxslim_learn.repair import walk
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite import verify as checking
 from onnxslim_learn.rewrite.inputs import random_inputs
@@ -25,15 +25,14 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from onnxslim_learn.data.source import Source
     from onnxslim_learn.plans import Plan
+    from onnxslim_learn.select.evidence import Evidence
 
 __all__ = [
     "Analysis",
     "Group",
     "Removal",
     "Slimmed",
-    "TooLargeError",
     "analyze",
     "describe",
     "example_inputs",
@@ -64,22 +63,20 @@ class Slimmed:
     plan: Plan
     removal: Removal
     model: ir.Model = field(repr=False)
-    repaired: Repaired | None = None
+    repaired: walk.Repaired | None = None
     _better: ir.Model | None = field(repr=False, default=None)
 
     def repair(
         self,
-        source: Source,
+        evidence: Evidence,
         *,
-        samples: int | None = None,
         seed: int = 0,
         progress: Callable[[float], None] = lambda share: None,
-    ) -> Repaired:
+    ) -> walk.Repaired:
         """Refit weights to what the original computes (:mod:`onnxslim_learn.repair`); :meth:`save` writes them.
 
         Args:
-            source: Where samples come from; some are held back to judge by.
-            samples: At most so many of them.
+            evidence: Samples; some are held back to judge by.
             seed: Which positions of large activations are used.
             progress: Called with the share done.
 
@@ -87,10 +84,9 @@ class Slimmed:
             InputError: If the samples do not fit the model.
         """
         better = rewrite(self.removal)
-        feeds = small_batches(source, samples)
-        self.repaired = repair(self.removal, better, feeds, seed=seed, progress=progress)
+        self.repaired = walk.repair(self.removal, better, evidence.feeds, seed=seed, progress=progress)
         self._better = better
-        made = {"data": source.name, "samples": self.repaired.samples, "weights": list(self.repaired.weights)}
+        made = {"data": evidence.source.name, "samples": self.repaired.samples, "weights": list(self.repaired.weights)}
         self.plan = replace(self.plan, provenance={**self.plan.provenance, "repair": made})
         return self.repaired
 
@@ -100,7 +96,6 @@ class Slimmed:
         *,
         check: bool = True,
         real: Sequence[Mapping[str, Any]] = (),
-        file_bytes: float | None = None,
     ) -> checking.Verification | None:
         """Write the model: stage it, compare it with the masked original in onnxruntime, then move it to its place.
 
@@ -110,10 +105,9 @@ class Slimmed:
             path: Where; weights go to ``<path>.data`` if the source kept them in external files.
             check: Whether to compare.
             real: Real inputs to compare on, beside random ones.
-            file_bytes: Largest size on disk allowed.
 
         Raises:
-            VerifyError: If the result differs, or is too large; nothing is written.
+            VerifyError: If the result differs; nothing is written.
             InputError: If the place cannot be written.
         """
         target = Path(path)
@@ -127,12 +121,15 @@ class Slimmed:
                 raise VerifyError(f"{target}: {found.complaint}. Nothing was written.")
             if self._better is not None and self.removal.gone.any():
                 staged = save.staged(self._better, target.name, folder, external=self.analysis.graph.external)
-            if file_bytes is not None and save.size_on_disk(staged) > file_bytes:
-                raise TooLargeError(save.size_on_disk(staged) - file_bytes)
             save.publish(staged, target, self.analysis.graph.source or self.analysis.graph.data)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return found
+
+    def file_bytes(self) -> int:
+        """Size of the model on disk."""
+        with tempfile.TemporaryDirectory() as folder:
+            return save.size_on_disk(self._stage("model.onnx", Path(folder)))
 
     def _stage(self, name: str, folder: Path) -> Path:
         source = self.analysis.graph.source
@@ -142,10 +139,6 @@ class Slimmed:
         with save.writing(name, folder):
             staged.write_bytes(self.analysis.graph.data if source is None else source.read_bytes())
         return staged
-
-
-class TooLargeError(VerifyError):
-    """Raised when a written file exceeds its bound; ``args[0]`` is by how many bytes."""
 
 
 def slim(analysis: Analysis, chosen: Plan) -> Slimmed:
@@ -183,9 +176,11 @@ def slim_to(
     *,
     stage: Callable[[str], Callable[[float], None]] = lambda name: lambda share: None,
     real: Sequence[Mapping[str, Any]] = (),
+    evidence: Evidence | None = None,
+    repair: bool = True,
     **settings: Any,
 ) -> tuple[Slimmed, checking.Verification]:
-    """Plan, slim, verify and write in one go; a bound on file bytes is met by the file itself.
+    """Plan, slim, repair, verify and write in one go; a bound on file bytes is met by the file itself.
 
     Args:
         analysis: The model.
@@ -193,24 +188,42 @@ def slim_to(
         path: Where to write.
         stage: Called with the name of each stage; returns what to call with the share done.
         real: Real inputs to verify on, beside random ones.
+        evidence: Samples to choose by and to repair on.
+        repair: Whether to repair, where there are samples.
         **settings: See :func:`plan`.
 
     Raises:
         InputError, TargetError, PlanError, VerifyError: See :func:`plan` and :meth:`Slimmed.save`; nothing is written.
     """
     limit = _file_limit(analysis, target)
-    slack = 0.0
+    slimmed = _fitting(analysis, target, limit, stage, evidence=evidence, **settings)
+    if repair and evidence is not None and slimmed.removal.gone.any():
+        slimmed.repair(evidence, progress=stage("repairing"))
+    stage("cutting and verifying")
+    found = slimmed.save(path, real=real)
+    assert found is not None
+    return slimmed, found
+
+
+def _fitting(
+    analysis: Analysis,
+    target: Mapping[str, float],
+    limit: float | None,
+    stage: Callable[[str], Callable[[float], None]],
+    **settings: Any,
+) -> Slimmed:
+    """Plan until the file, too, is small enough."""
+    slack, tight = 0.0, dict(target)
     for _ in range(TRIES):
-        chosen = plan(analysis, target, progress=stage("choosing"), slack=slack, **settings)
-        stage("cutting and verifying")
-        slimmed = slim(analysis, chosen)
-        try:
-            found = slimmed.save(path, real=real, file_bytes=limit)
-        except TooLargeError as error:
-            slack = 2 * slack + float(error.args[0])
-            continue
-        assert found is not None
-        return slimmed, found
+        slimmed = slim(analysis, plan(analysis, tight, progress=stage("choosing"), **settings))
+        excess = 0.0 if limit is None else slimmed.file_bytes() - limit
+        if excess <= 0:
+            made = {**slimmed.plan.provenance, "target": dict(target)}
+            slimmed.plan = replace(slimmed.plan, provenance=made)
+            return slimmed
+        slack = 2 * slack + excess
+        assert limit is not None
+        tight["bytes"] = max(limit - slack, 2.0)
     raise TargetError(f"--target bytes={target['bytes']:g}: cannot be reached by the whole file. Raise it.")
 
 
@@ -223,21 +236,12 @@ def _file_limit(analysis: Analysis, target: Mapping[str, float]) -> float | None
 
 
 def why(analysis: Analysis, question: str) -> list[explain.Step]:
-    """Explain by a path why a group (or parameter axis) cannot go, or why ``axis,axis`` are coupled.
+    """Explain by a path why a group (or tensor axis) cannot go, or why ``axis,axis`` are coupled.
 
     Raises:
         InputError: If the question names nothing.
     """
-    first, comma, second = (part.strip() for part in question.partition(","))
-    if comma:
-        return explain.why_coupled(analysis.coupling, first, second)
-    found = [g for g in analysis.groups if g.name == first] or [g for g in analysis.groups if first in g.members]
-    if not found:
-        names = list(dict.fromkeys(n for g in analysis.groups for n in (g.name, *g.members)))
-        near = [n for n in names if n.rpartition(":")[0] == first] or difflib.get_close_matches(first, names, 3, 0.4)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise InputError(f"--why {question!r}: no group or parameter axis that can be decided on has that name.{hint}")
-    return explain.why_pinned(analysis.coupling, found[0])
+    return explain.why(analysis.coupling, analysis.groups, question)
 
 
 def example_inputs(model: str | Path, inputs: Mapping[str, Sequence[int]] | None = None) -> dict[str, Any]:

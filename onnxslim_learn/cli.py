@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.plans import Plan
     from onnxslim_learn.report.blocks import Block
+    from onnxslim_learn.select.evidence import Evidence
 
 OUTPUTS = {"-o": "output", "--plan-out": "plan_out", "--html": "html", "--json": "json"}  # flag -> option
 DEBUG = "ONNXSLIM_LEARN_DEBUG"
 VERIFIED = 8  # samples: verification runs both models without optimisations
+SENSITIVITY = 60.0  # seconds to measure what each group's width is worth, where there are real samples
 DEFECT = 70  # as in sysexits.h: an internal software error
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a closed terminal
 
@@ -175,9 +177,17 @@ def slim(options: argparse.Namespace) -> None:
         found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
         settings = {"criterion": options.criterion, "multiple": options.multiple, "protect": options.protect}
         settings["allow_empty"] = options.allow_empty
+        known = evidence(options, found)
         try:
             slimmed, check = api.slim_to(
-                found, target, output, stage=stage, real=real_inputs(options, found), **settings
+                found,
+                target,
+                output,
+                stage=stage,
+                real=real_inputs(options, found),
+                evidence=known,
+                repair=not options.no_repair,
+                **settings,
             )
         except TargetError as error:
             raise TargetError(f"{error}{relax.advise(found, settings, error)}") from error
@@ -196,6 +206,9 @@ def apply(options: argparse.Namespace) -> None:
         found = _analyzed_for(options, options.model, chosen)
         stage("cutting and verifying")
         slimmed = api.slim(found, chosen)
+        known = None if options.no_repair else evidence(options, found)
+        if known is not None:
+            slimmed.repair(known, progress=stage("repairing"))
         finish(options, slimmed, slimmed.save(output, real=real_inputs(options, found)), output, stage)
 
 
@@ -215,6 +228,24 @@ def samples(options: argparse.Namespace, found: Analysis) -> Source | None:
     if options.data is not None:
         return open_source(options.data, found.graph, asked)
     return synthetic(found.coupling, asked) if asked.input_range else None
+
+
+def evidence(options: argparse.Namespace, found: Analysis) -> Evidence | None:
+    """Samples to choose and repair by; made-up ones say nothing about choices and are as many as take little time."""
+    from dataclasses import replace
+
+    from onnxslim_learn.data.opening import open_source
+    from onnxslim_learn.data.synthetic import synthetic
+    from onnxslim_learn.select.evidence import Evidence, affordable
+
+    asked, seconds = config.data_options(options), getattr(options, "sensitivity_seconds", None)
+    if options.data is not None:
+        source = open_source(options.data, found.graph, asked)
+        return Evidence(found.coupling, source, seconds=SENSITIVITY if seconds is None else seconds)
+    if options.no_repair:
+        return None
+    count = options.samples or affordable(found.price(found.whole)["macs"])
+    return Evidence(found.coupling, synthetic(found.coupling, replace(asked, samples=count)), seconds=seconds or 0.0)
 
 
 def real_inputs(options: argparse.Namespace, found: Analysis) -> list[dict[str, Any]]:

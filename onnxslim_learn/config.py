@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.data.options import Options
 
-CRITERIA = ("energy", "l1", "l2", "lamp", "fpgm", "random")
+CRITERIA = ("energy", "l1", "l2", "lamp", "fpgm", "random", "obs", "wifv", "wanda", "activation")
 COSTS = ("macs", "params", "bytes")
 UNITS = {"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 
@@ -136,7 +136,7 @@ def _measuring(parser: argparse.ArgumentParser) -> None:
 
 def _data(parser: argparse.ArgumentParser) -> None:
     """Options about samples; their names are those of :class:`onnxslim_learn.data.options.Options`."""
-    group = parser.add_argument_group("samples", "real inputs to check on")
+    group = parser.add_argument_group("samples", "inputs to choose, repair and check on; made up without --data")
     group.add_argument("--data", metavar="SRC", help=".npz or .npy file, folder of images, or module:function")
     group.add_argument("--samples", type=_positive, metavar="N", help="use at most so many (default 512)")
     group.add_argument("--batch-size", type=_positive, metavar="N", help="run so many at a time (default 32)")
@@ -156,6 +156,10 @@ def _data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--std", type=_numbers, metavar="R,G,B", help="images: divides scaled pixels")
     group.add_argument("--layout", choices=("nchw", "nhwc"), help="images: order of axes")
     group.add_argument("--colour", choices=("rgb", "bgr", "grey"), help="images: order of channels")
+
+
+def _repair(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-repair", action="store_true", help="leave the weights that stay as they are")
 
 
 def _whole(text: str) -> int:
@@ -237,7 +241,9 @@ def _slim(parser: argparse.ArgumentParser) -> None:
         help="macs=, params= or bytes=; at most 1 is a fraction, more is absolute: macs=300M (repeatable)",
     )
     parser.add_argument(
-        "--criterion", default="energy", metavar="NAME", help=f"what scores units: {', '.join(CRITERIA)}"
+        "--criterion",
+        metavar="NAME",
+        help=f"what scores units: {', '.join(CRITERIA)} (default obs with --data, energy without)",
     )
     parser.add_argument(
         "--multiple", type=_positive, default=1, metavar="N", help="keep widths a multiple of N (default 1)"
@@ -253,6 +259,13 @@ def _slim(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-sensitive", action="store_true", help="also cut normalised axes (not exact)")
     parser.add_argument("--allow-empty", action="store_true", help="whole branches may go; else one unit always stays")
     parser.add_argument("--plan-out", metavar="FILE", help="write the plan as JSON")
+    parser.add_argument(
+        "--sensitivity-seconds",
+        type=_seconds,
+        metavar="S",
+        help="time to measure what each group's width is worth (default 60 with --data; else not measured)",
+    )
+    _repair(parser)
     _inputs(parser)
     _data(parser)
     _runtime(parser)
@@ -263,6 +276,7 @@ def _apply(parser: argparse.ArgumentParser) -> None:
     _model(parser)
     parser.add_argument("plan", metavar="PLAN", help="a plan that slim wrote with --plan-out")
     _result(parser)
+    _repair(parser)
     _inputs(parser)
     _data(parser)
     _runtime(parser)

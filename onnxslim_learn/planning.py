@@ -12,24 +12,26 @@ from onnxslim_learn.plans import Plan
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.slim import kept_positions
 from onnxslim_learn.select import budget, criteria
+from onnxslim_learn.select.choose import choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.costs.cost import Cost
+    from onnxslim_learn.select.evidence import Evidence
 
 
 def plan(
     analysis: Analysis,
     target: Mapping[str, float],
     *,
-    criterion: str = "energy",
+    criterion: str | None = None,
     multiple: int = 1,
     protect: Sequence[str] = (),
     allow_empty: bool = False,
+    evidence: Evidence | None = None,
     progress: Callable[[float], None] = lambda share: None,
-    slack: float = 0.0,
 ) -> Plan:
     """Choose what to keep so that every target is met from below.
 
@@ -37,12 +39,12 @@ def plan(
         analysis: The model.
         target: ``macs``, ``params`` or ``bytes`` -> bound; at most 1 is a fraction of the original, more is absolute.
             ``bytes`` is the size of the file.
-        criterion: What scores the units of a group.
+        criterion: What scores the units of a group; by default ``obs`` where there are samples, else ``energy``.
         multiple: Widths are multiples of this where the group is wide enough.
         protect: Regular expressions; groups they find stay whole.
         allow_empty: Whether a whole branch may go; otherwise one unit of every group stays.
+        evidence: Samples to score units on and to measure what each group's width is worth.
         progress: Called with the share done.
-        slack: Bytes to stay below a bound on bytes.
 
     Raises:
         InputError: If an argument does not fit.
@@ -50,21 +52,22 @@ def plan(
     """
     if multiple < 1:
         raise InputError(f"--multiple {multiple}: expected a positive number. Use 1 for any width.")
-    bounds = _bounds(analysis, target, slack)
+    bounds = _bounds(analysis, target)
     groups = budget.protected(analysis.groups, protect)
-    scores = criteria.scores(analysis.coupling, groups, criterion)
-    found = None
+    criterion = criterion or ("energy" if evidence is None else "obs")
+    scores = criteria.scores(analysis.coupling, groups, criterion, evidence)
     for cells in (False, True):
         freedom = budget.Freedom(multiple, cells, allow_empty)
         choices = budget.choices(analysis.coupling, groups, scores, freedom)
         task = budget.Search(analysis.coupling, choices, bounds, dict(target), allow_empty)
-        if cells or task.fits(task.at(0.0)):
-            found = budget.search(task, progress)
+        if task.fits(task.at(0.0)):
             break
-    assert found is not None
+    found = choose(task, evidence, progress)
     made = {"criterion": criterion, "target": dict(target), "multiple": multiple, "protect": list(protect)}
-    made["allow_empty"] = allow_empty
-    return describe(analysis, found, made)
+    made |= {"allow_empty": allow_empty, "allocation": found.allocation, "trials": found.trials}
+    if evidence is not None:
+        made["data"] = evidence.source.name
+    return describe(analysis, found.removal, made)
 
 
 def describe(analysis: Analysis, cut: Removal, made: Mapping[str, Any]) -> Plan:
@@ -136,7 +139,7 @@ def _realize(analysis: Analysis, chosen: Plan) -> Removal:
     return found
 
 
-def _bounds(analysis: Analysis, target: Mapping[str, float], slack: float) -> dict[str, tuple[Cost, float]]:
+def _bounds(analysis: Analysis, target: Mapping[str, float]) -> dict[str, tuple[Cost, float]]:
     """Absolute bounds of cost targets; the bound on file bytes leaves room for everything but weights."""
     before = analysis.price(analysis.whole)
     bounds = {}
@@ -150,7 +153,7 @@ def _bounds(analysis: Analysis, target: Mapping[str, float], slack: float) -> di
         total, overhead = before[name], 0.0
         if name == "bytes" and analysis.graph.source is not None:
             total = save.size_on_disk(analysis.graph.source)
-            overhead = max(total - before[name], 0) + slack
+            overhead = max(total - before[name], 0)
         bound = wish * total if wish <= 1 else wish
         bounds[name] = (analysis.costs[name], bound - overhead)
     return bounds

@@ -21,12 +21,26 @@ import scipy.linalg
 
 Array = np.ndarray[Any, Any]
 
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # times the mean square of an input
 ENOUGH = 16  # samples; with fewer, only means and deviations are matched
-RESOLVES = 5  # alternations between clipped targets and weights
 GAIN = 1e-3  # a candidate must beat the one before by this share of its error
 NAME = "least squares"
 SMALLEST, LARGEST = 0.5, 2.0  # rescaling stays within
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard to try.
+
+    Attributes:
+        ridges: Ridges tried, times the mean square of an input.
+        resolves: Alternations between clipped targets and weights.
+    """
+
+    ridges: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    resolves: int = 5
+
+
+FULL, QUICK = Effort(), Effort((1e-3,), 1)
 
 
 @dataclass(frozen=True)
@@ -87,6 +101,23 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """The circumstances of a fit.
+
+    Attributes:
+        samples: How many samples the rows come from; under :data:`ENOUGH` no least squares.
+        biased: Whether the node has a place for a bias.
+        activation: What follows the node.
+        effort: How hard to try.
+    """
+
+    samples: int
+    biased: bool = True
+    activation: Saturation = LINEAR
+    effort: Effort = FULL
+
+
+@dataclass(frozen=True)
 class Fitted:
     """The outcome for one node.
 
@@ -103,26 +134,22 @@ class Fitted:
     after: float
 
 
-def fit(
-    rows: Rows, held: Rows, plain: Weights, activation: Saturation = LINEAR, *, samples: int, biased: bool
-) -> Fitted:
+def fit(rows: Rows, held: Rows, plain: Weights, setting: Setting) -> Fitted:
     """Choose the weights that do best on held-back rows.
 
     Args:
         rows: Rows to fit on.
         held: Rows to decide on.
         plain: The weights as they were cut.
-        activation: What follows the node.
-        samples: How many samples the rows come from; under :data:`ENOUGH` no least squares.
-        biased: Whether the node has a place for a bias.
+        setting: The circumstances.
     """
-    candidates = [("plain", plain)]
-    if biased:
+    activation, candidates = setting.activation, [("plain", plain)]
+    if setting.biased:
         candidates.append(("shift", _shift(rows, plain)))
         candidates.append(("rescale", _rescale(rows, plain)))
     best = _best(held, candidates, activation)
-    if samples >= ENOUGH:
-        best = _best(held, [best, *_least_squares(rows, held, plain, activation, biased)], activation)
+    if setting.samples >= ENOUGH:
+        best = _best(held, [best, *_least_squares(rows, held, plain, setting)], activation)
     scale = max(float(np.var(activation(held.targets))), 1e-30)
     errors = [held.error(weights, activation) / scale for weights in (plain, best[1])]
     return Fitted(best[1], best[0], *errors)
@@ -149,26 +176,23 @@ def _rescale(rows: Rows, plain: Weights) -> Weights:
     return Weights(plain.matrix * ratio[:, None, :], wanted.mean(axis=1) - ratio * found.mean(axis=1))
 
 
-def _least_squares(
-    rows: Rows, held: Rows, plain: Weights, activation: Saturation, biased: bool
-) -> list[tuple[str, Weights]]:
+def _least_squares(rows: Rows, held: Rows, plain: Weights, setting: Setting) -> list[tuple[str, Weights]]:
     """The best ridge regression, and its refinements where the activation forgives errors."""
-    problem = Problem.of(rows, plain, biased)
+    problem, activation, effort = Problem.of(rows, plain, setting.biased), setting.activation, setting.effort
     products = problem.products(rows.wanted)
-    ridge, chosen, least = RIDGES[-1], plain, math.inf
-    for tried in RIDGES:
-        weights = problem.solve(problem.factor(tried), products)
+    factor, chosen, least = None, plain, math.inf
+    for ridge in effort.ridges:
+        tried = problem.factor(ridge)
+        weights = problem.solve(tried, products)
         error = held.error(weights, activation)
         if error < least:
-            ridge, chosen, least = tried, weights, error
+            factor, chosen, least = tried, weights, error
     found = [(NAME, chosen)]
-    if activation != LINEAR:
-        factor = problem.factor(ridge)
-        for _ in range(RESOLVES):
+    if activation != LINEAR and factor is not None:
+        for _ in range(effort.resolves):
             targets = activation.free(rows.targets, rows.reached(chosen))
-            chosen = problem.solve(
-                factor, problem.products(targets if rows.offsets is None else targets - rows.offsets)
-            )
+            wanted = targets if rows.offsets is None else targets - rows.offsets
+            chosen = problem.solve(factor, problem.products(wanted))
             found.append((NAME, chosen))
     return found
 

@@ -97,7 +97,10 @@ class Linear:
 
     def outputs(self, array: Array, picks: Picks) -> Array:
         """Positions of a tensor of the output's shape as rows ``(g, m, o)``."""
-        rows = np.moveaxis(array, self.form.channel, -1)[picks].astype(np.float32)
+        return self.split(np.moveaxis(array, self.form.channel, -1)[picks].astype(np.float32))
+
+    def split(self, rows: Array) -> Array:
+        """Rows ``(m, channels)`` as ``(g, m, o)``."""
         return rows.reshape(len(rows), self.form.groups, -1).transpose(1, 0, 2)
 
 

@@ -16,9 +16,10 @@ import numpy as np
 from onnxslim_learn.data.source import regroup
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.repair.deviation import Deviation, deviation
-from onnxslim_learn.repair.fit import Fitted, Rows, Weights, fit
+from onnxslim_learn.repair.fit import FULL, Effort, Fitted, Rows, Setting, fit
 from onnxslim_learn.repair.linear import Linear, linears
 from onnxslim_learn.repair.runner import Runner
+from onnxslim_learn.repair.targets import HELD_BACK, Stream, Targets
 from onnxslim_learn.rewrite.mask import mask_array
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 Feeds = dict[str, Array]
 
-HELD_BACK = 4  # one batch of so many decides and is not fitted on
 LARGEST_BATCH = 32
 ROWS = 16384  # rows of a regression, or so many times its unknowns
 ROWS_PER_UNKNOWN = 8
@@ -65,10 +65,9 @@ class Repaired:
 def repair(
     removal: Removal,
     model: ir.Model,
-    feeds: Sequence[Feeds],
+    feeds: Sequence[Mapping[str, Array]],
     *,
     seed: int = 0,
-    threads: int | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Repaired:
     """Refit the weights of a slimmed model in place.
@@ -78,23 +77,22 @@ def repair(
         model: The slimmed model (:func:`onnxslim_learn.rewrite.slim.slim`).
         feeds: Input batches; every fourth is held back (with fewer than four batches, the last).
         seed: Which positions of large activations are used.
-        threads: Threads of onnxruntime; ``None`` for all cores.
         progress: Called with the share done.
     """
-    walk = _Walk(removal, model, feeds, seed, threads)
+    targets = Stream(removal.coupling.graph.model, feeds, seed)
     plain = {name: value.const_value for name, value in model.graph.initializers.items()}
-    before = walk.outputs_of(Runner(model, walk.held_feeds, (), threads))
+    unrepaired = Runner(model, [feeds[k] for k in targets.held], ())
+    unrepaired.finish()
+    walk = Walk(removal, model, targets)
     walk.go(progress)
-    wanted = walk.outputs_of(walk.original, walk.held)
-    after = walk.outputs_of(walk.slimmed, walk.held)
-    deviations = deviation(wanted, before), deviation(wanted, after)
+    wanted, before = targets.outputs(), outputs(unrepaired, range(len(targets.held)))
+    deviations = deviation(wanted, before), deviation(wanted, walk.outputs())
     kept = _total(deviations[1]) <= _total(deviations[0])
     changed = [name for name, value in model.graph.initializers.items() if value.const_value is not plain[name]]
     if not kept:
         for name in changed:
             model.graph.initializers[name].const_value = plain[name]
-    samples = sum(len(next(iter(feed.values()))) for feed in feeds)
-    return Repaired(walk.nodes, walk.left, tuple(changed) if kept else (), samples, *deviations, kept)
+    return Repaired(walk.nodes, walk.left, tuple(changed) if kept else (), targets.samples, *deviations, kept)
 
 
 def small_batches(source: Source, samples: int | None) -> list[Feeds]:
@@ -109,94 +107,78 @@ def _total(found: Mapping[str, Deviation]) -> float:
     return float(np.mean([d.relative for d in found.values()])) if found else 0.0
 
 
-class _Walk:
-    """The state of one repair: both models, stopped at the same node."""
+class Walk:
+    """A slimmed model under repair, stopped at a node.
 
-    def __init__(
-        self, removal: Removal, model: ir.Model, feeds: Sequence[Feeds], seed: int, threads: int | None
-    ) -> None:
-        self.removal, self.rng = removal, np.random.default_rng(seed)
-        self.samples = sum(len(next(iter(feed.values()))) for feed in feeds)
-        held = set(range(HELD_BACK - 1, len(feeds), HELD_BACK)) or {len(feeds) - 1}
-        self.fitted = [k for k in range(len(feeds)) if k not in held] or sorted(held)
-        self.held = sorted(held)
-        self.held_feeds = [feeds[k] for k in self.held]
-        moved = changed(removal, model)
-        values = removal.coupling.values
-        self.linears = [one for one in linears(model) if one.output in moved and one.target in values]
-        original = removal.coupling.graph.model
-        self.original = Runner(original, feeds, {one.target for one in self.linears}, threads)
-        self.slimmed = Runner(model, feeds, (), threads)
+    Attributes:
+        nodes: What was chosen for every node so far.
+        left: Why others keep their weights.
+    """
+
+    def __init__(self, removal: Removal, model: ir.Model, targets: Targets, effort: Effort = FULL) -> None:
+        """Stop before the first node; ``targets`` say what the original does, on which batches."""
+        self.removal, self.model, self.targets, self.effort = removal, model, targets, effort
+        self.slimmed = Runner(model, targets.feeds, ())
         self.nodes: dict[str, Fitted] = {}
         self.left: dict[str, str] = {}
 
-    def go(self, progress: Callable[[float], None]) -> None:
-        """Refit one node after the other."""
-        for number, linear in enumerate(self.linears):
-            progress(number / len(self.linears))
-            self.original.run_past(linear.target)
+    def go(self, progress: Callable[[float], None] = lambda share: None) -> None:
+        """Refit one node after the other, all whose output changed, and run to the end."""
+        moved, values = changed(self.removal, self.model), self.removal.coupling.values
+        todo = [one for one in linears(self.model) if one.output in moved and one.target in values]
+        self.targets.expect([one.target for one in todo])
+        for number, linear in enumerate(todo):
+            progress(number / len(todo))
             self.slimmed.run_to(self.slimmed.place[str(linear.node.outputs[0].name)])
             try:
                 self._refit(linear)
             except (PlanError, np.linalg.LinAlgError) as error:
                 self.left[str(linear.node.name)] = str(error)
-            self.original.drop(linear.target)
-        self.original.finish()
         self.slimmed.finish()
 
-    def outputs_of(self, runner: Runner, batches: Sequence[int] | None = None) -> dict[str, Array]:
-        """The outputs of a model on the held-back batches, by name."""
-        runner.finish()
-        found = {}
-        for value in runner.model.graph.outputs:
-            arrays = runner.get(str(value.name))
-            arrays = arrays if batches is None else [arrays[k] for k in batches]
-            if arrays[0].dtype.kind == "f" and len({a.shape[1:] for a in arrays}) == 1:
-                found[str(value.name)] = np.concatenate([np.atleast_1d(a) for a in arrays]).astype(np.float32)
-        return found
+    def outputs(self) -> dict[str, Array]:
+        """The outputs on the held-back batches, by name."""
+        return outputs(self.slimmed, self.targets.held)
 
     def _refit(self, linear: Linear) -> None:
         plain = linear.read()
-        rows, held = (self._rows(linear, plain, batches) for batches in (self.fitted, self.held))
+        unknowns, width = plain.matrix.shape[1], plain.matrix.shape[0] * plain.matrix.shape[1]
+        most = min(max(ROWS, ROWS_PER_UNKNOWN * unknowns), LARGEST // width)
+        rows, held = (self._rows(linear, batches, most) for batches in (self.targets.fitted, self.targets.held))
         if not all(np.isfinite(a).all() for r in (rows, held) for a in (r.inputs, r.targets)):
             raise PlanError("its inputs or targets are not finite")
-        biased = linear.bias is not None
-        fitted = fit(rows, held, plain, linear.activation, samples=self.samples, biased=biased)
+        setting = Setting(self.targets.samples, linear.bias is not None, linear.activation, self.effort)
+        fitted = fit(rows, held, plain, setting)
         if fitted.method != "plain":
             linear.write(fitted.weights)
         self.nodes[str(linear.node.name)] = fitted
 
-    def _rows(self, linear: Linear, plain: Weights, batches: Sequence[int]) -> Rows:
-        """Rows of the regression at random positions of some batches."""
-        keep = self._keep(linear)
-        unknowns = plain.matrix.shape[1]
-        most = min(max(ROWS, ROWS_PER_UNKNOWN * unknowns), LARGEST // (unknowns * plain.matrix.shape[0]))
-        share = -(-max(most, 1) // len(batches))
-        parts = [self._part(linear, batch, keep, share) for batch in batches]
-        inputs, targets, offsets = (
-            None if p[0] is None else np.concatenate(p, axis=1) for p in zip(*parts, strict=True)
-        )
-        assert inputs is not None
-        assert targets is not None
-        return Rows(inputs, targets, offsets)
-
-    def _part(self, linear: Linear, batch: int, keep: Array, count: int) -> tuple[Array, Array, Array | None]:
-        target = self.original.get(linear.target)[batch]
-        channel = linear.form.channel % target.ndim
-        places = [n for axis, n in enumerate(target.shape) if axis != channel]
-        total = int(np.prod(places))
-        flat = np.arange(total) if total <= count else np.sort(self.rng.choice(total, count, replace=False))
-        picks = np.unravel_index(flat, places)
-        wanted = np.moveaxis(target, channel, -1)[picks][:, keep].astype(np.float32)
-        wanted = wanted.reshape(len(wanted), linear.form.groups, -1).transpose(1, 0, 2)
-        inputs = linear.form.unfold(self.slimmed.get(linear.data)[batch], picks)
-        other = None if linear.other is None else linear.outputs(self.slimmed.get(linear.other)[batch], picks)
-        return inputs, wanted, other
-
-    def _keep(self, linear: Linear) -> Array:
-        """Which channels of the target stay."""
+    def _rows(self, linear: Linear, batches: Sequence[int], most: int) -> Rows:
+        """Rows of the regression at random places of some batches."""
         layout = self.removal.coupling.values[linear.target]
-        return self.removal.keep_all(layout, linear.form.channel % len(layout.axes))
+        keep = self.removal.keep_all(layout, linear.form.channel % len(layout.axes))
+        share = -(-max(most, 1) // len(batches))
+        inputs, targets, offsets = [], [], []
+        for batch in batches:
+            picks, wanted = self.targets.rows(linear, batch, share)
+            targets.append(linear.split(wanted[:, keep]))
+            inputs.append(linear.form.unfold(self.slimmed.get(linear.data)[batch], picks))
+            if linear.other is not None:
+                offsets.append(linear.outputs(self.slimmed.get(linear.other)[batch], picks))
+        parts = [np.concatenate(p, axis=1) if p else None for p in (inputs, targets, offsets)]
+        assert parts[0] is not None
+        assert parts[1] is not None
+        return Rows(parts[0], parts[1], parts[2])
+
+
+def outputs(runner: Runner, batches: Sequence[int]) -> dict[str, Array]:
+    """The floating outputs of a finished run on some batches, by name."""
+    found = {}
+    for value in runner.model.graph.outputs:
+        arrays = [runner.get(str(value.name))[k] for k in batches]
+        if arrays[0].dtype.kind == "f" and len({a.shape[1:] for a in arrays}) == 1:
+            found[str(value.name)] = np.concatenate([np.atleast_1d(a) for a in arrays]).astype(np.float32)
+    return found
 
 
 def changed(removal: Removal, model: ir.Model) -> set[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxslim_learn.costs.measure import compare
 from onnxslim_learn.graph.coupling import Removal
+from onnxslim_learn.report import repairs
 from onnxslim_learn.rewrite import save
 
 if TYPE_CHECKING:
@@ -158,6 +159,8 @@ def outcome(
         "after": side(analysis, slimmed.removal, output, times[1]),
         "latency": None if timings is None else _latency(timings, timed),
         "verify": verification.to_dict(),
+        "repair": repairs.as_data(slimmed.repaired, slimmed.plan.provenance.get("repair", {}).get("data", "")),
+        "choice": {k: slimmed.plan.provenance.get(k) for k in ("criterion", "allocation", "trials")},
         "groups": [
             {"name": g.name, "width": g.width, "kept": len(kept.get(g.name, range(g.width)))}
             for g in analysis.groups

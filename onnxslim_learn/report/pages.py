@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from onnxslim_learn.report import repairs
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
 from onnxslim_learn.report.words import count, ms, percent, plural, provider, shapes, share, size, times
 
@@ -148,6 +149,7 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
     return [
         table,
         Text("\n".join([*_cut(data), *_timed(data), *checked(data["verify"]), *_changed(data)])),
+        *repairs.blocks(data["repair"]),
         *_widths(data),
         *_layers(data),
     ]

@@ -1,7 +1,8 @@
 """From cost targets to widths, and from scores to the units that stay.
 
-All groups are narrowed by one fraction, the largest that meets every bound, and what is left of the budget is then
-given back unit by unit, so that no single step more would fit.
+Where it is known what every group loses at every width, :mod:`onnxslim_learn.select.allocate` finds the widths. Else
+all groups are narrowed by one fraction, the largest that meets every bound, and what is left of the budget is given
+back unit by unit, so that no single step more would fit.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from onnxslim_learn.errors import InputError, PlanError, TargetError
 from onnxslim_learn.graph.branches import foresee
 from onnxslim_learn.graph.coupling import Removal
 from onnxslim_learn.graph.ledger import Pin
+from onnxslim_learn.select.allocate import allocate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,11 +40,13 @@ class Choice:
         group: The group.
         order: Its units, in every stratum the most important first: what stays at ``k`` is a prefix of every stratum.
         kept: Allowed numbers of units to keep, ascending; the last is all of them.
+        curve: What is lost at each of them, the last 0, or ``None`` if all groups are to be narrowed alike.
     """
 
     group: Group
     order: tuple[Array, ...]
     kept: tuple[int, ...]
+    curve: Array | None = None
 
     def columns_removed(self, kept: int) -> Array:
         """Columns that go when ``kept`` units stay."""
@@ -238,6 +242,9 @@ class Search:
             return self.at(1.0)
         if not self.fits(self.at(0.0)):
             raise self._unreachable()
+        curves = [c.curve for c in self.choices if c.curve is not None]
+        if len(curves) == len(self.choices):
+            return allocate(self, curves, progress)
         low, high = 0.0, 1.0
         for step in range(BISECTIONS):
             middle = (low + high) / 2

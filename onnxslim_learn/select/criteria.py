@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.graph.coupling import Coupling, Group
     from onnxslim_learn.graph.ledger import Digit, Labels, Value
+    from onnxslim_learn.select.evidence import Evidence
 
 Array = np.ndarray[Any, Any]
 
@@ -277,14 +278,28 @@ CRITERIA: dict[str, Callable[[Coupling, Sequence[Group]], Array]] = {
 }
 
 
-def scores(coupling: Coupling, groups: Sequence[Group], criterion: str) -> Array:
+def scores(coupling: Coupling, groups: Sequence[Group], criterion: str, evidence: Evidence | None = None) -> Array:
     """One score per column by a named criterion.
 
+    Args:
+        coupling: The model.
+        groups: Its groups.
+        criterion: One of :data:`CRITERIA`, or, where there are samples, of ``calibrated.CALIBRATED``.
+        evidence: The samples.
+
     Raises:
-        InputError: If there is no such criterion.
+        InputError: If there is no such criterion, or it needs samples.
     """
+    from onnxslim_learn.select.calibrated import CALIBRATED, WHOLE
+
+    if criterion in CALIBRATED:
+        if evidence is None:
+            raise InputError(f"--criterion {criterion}: needs samples. Give --data, or another criterion.")
+        found = CALIBRATED[criterion](coupling, groups, evidence.pairs if criterion in WHOLE else evidence.squares)
+        return found if criterion in WHOLE else _rows_by_cells(coupling, found)
     if criterion not in CRITERIA:
-        raise InputError(f"--criterion {criterion}: there is no such criterion. Choose one of {', '.join(CRITERIA)}.")
+        known = ", ".join([*CRITERIA, *CALIBRATED])
+        raise InputError(f"--criterion {criterion}: there is no such criterion. Choose one of {known}.")
     return _rows_by_cells(coupling, CRITERIA[criterion](coupling, groups))
 
 

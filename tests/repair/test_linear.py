@@ -26,7 +26,7 @@ CASES = {
     "conv 3-d": ("Conv", {"pads": [1, 0, 1, 1, 0, 1]}, (2, 2, 4, 5, 4), (3, 2, 3, 2, 3), 3),
     "transposed": ("ConvTranspose", {"strides": [2, 2], "pads": [1, 1, 1, 1]}, (2, 4, 5, 4), (4, 3, 4, 4), 3),
     "transposed groups": ("ConvTranspose", {"group": 2, "strides": [2, 3]}, (2, 4, 5, 4), (4, 3, 3, 3), 6),
-    "transposed longer": ("ConvTranspose", {"strides": [2, 3], "output_padding": [1, 2]}, (1, 2, 5, 4), (2, 1, 3, 3), 1),
+    "transposed more": ("ConvTranspose", {"strides": [2, 3], "output_padding": [1, 2]}, (1, 2, 5, 4), (2, 1, 3, 3), 1),
     "transposed dilated": ("ConvTranspose", {"dilations": [2, 1], "pads": [3, 1, 1, 0]}, (1, 2, 5, 6), (2, 3, 3, 2), 3),
     "transposed cropped": ("ConvTranspose", {"pads": [2, 2, 2, 2], "strides": [2, 2]}, (1, 2, 5, 6), (2, 3, 2, 2), 3),
     "gemm": ("Gemm", {}, (5, 4), (4, 3), 3),

@@ -15,6 +15,7 @@ from onnxslim_learn.repair.deviation import deviation
 from onnxslim_learn.repair.walk import repair
 from onnxslim_learn.rewrite.inputs import random_inputs
 from onnxslim_learn.rewrite.slim import slim
+from onnxslim_learn.select.evidence import Evidence
 from tests import laws
 from tests.laws import ALL, PLANS, analysed, draw_removal
 from tests.zoo import NETS
@@ -108,7 +109,7 @@ def repaired(tmp_path):
     slimmed = api.slim(analysis, api.plan(analysis, {"macs": 0.6}))
     feeds = batches(analysis)
     data = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
-    slimmed.repair(open_source(data, analysis.graph))
+    slimmed.repair(Evidence(analysis.coupling, open_source(data, analysis.graph)))
     slimmed.save(tmp_path / "s.onnx")
     return tmp_path / "s.onnx", analysis, slimmed
 

@@ -1,0 +1,127 @@
+"""What the original puts out where a slimmed model is refitted: followed as it runs, or recorded once for many cuts."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from onnxslim_learn.repair.linear import Linear, Picks, linears
+from onnxslim_learn.repair.runner import Runner
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Array = np.ndarray[Any, Any]
+Feeds = Mapping[str, Array]
+
+HELD_BACK = 4  # one batch of so many decides and is not fitted on
+
+
+class Targets(Protocol):
+    """What the original does on some batches.
+
+    Attributes:
+        feeds: The batches.
+        fitted: Numbers of those to fit on.
+        held: Numbers of those held back.
+        samples: How many samples all batches hold.
+    """
+
+    feeds: Sequence[Feeds]
+    fitted: list[int]
+    held: list[int]
+    samples: int
+
+    def expect(self, names: Sequence[str]) -> None:
+        """Say for which values, by name, :meth:`rows` will be asked."""
+
+    def rows(self, linear: Linear, batch: int, count: int) -> tuple[Picks, Array]:
+        """Random places of a batch and the original's target there, ``(m, channels)``; about ``count`` of them."""
+
+    def outputs(self) -> dict[str, Array]:
+        """The original's outputs on the held-back batches, by name."""
+
+
+def divide(batches: int, every: int = HELD_BACK) -> tuple[list[int], list[int]]:
+    """Which batches are fitted on and which are held back: every so many, the last one at least."""
+    held = list(range(every - 1, batches, every)) or [batches - 1]
+    return [k for k in range(batches) if k not in held] or held, held
+
+
+class Stream:
+    """Targets taken from the original as it runs in step with the slimmed model."""
+
+    def __init__(self, original: ir.Model, feeds: Sequence[Feeds], seed: int = 0) -> None:
+        """Start before the first node."""
+        self.feeds, self.seed = feeds, seed
+        self.fitted, self.held = divide(len(feeds))
+        self.samples = sum(len(next(iter(feed.values()))) for feed in feeds)
+        self._runner = Runner(original, feeds, ())
+        self._last = ""
+
+    def expect(self, names: Sequence[str]) -> None:
+        """See :class:`Targets`."""
+        self._runner.kept.update(names)
+
+    def rows(self, linear: Linear, batch: int, count: int) -> tuple[Picks, Array]:
+        """See :class:`Targets`; what one node was asked for is dropped when another is."""
+        if linear.target != self._last:
+            self._runner.drop(self._last)
+            self._runner.run_past(linear.target)
+            self._last = linear.target
+        return pick(self._runner.get(linear.target)[batch], linear, (self.seed, batch), count)
+
+    def outputs(self) -> dict[str, Array]:
+        """See :class:`Targets`."""
+        from onnxslim_learn.repair.walk import outputs
+
+        self._runner.finish()
+        return outputs(self._runner, self.held)
+
+
+class Record:
+    """Targets of all nodes at a few places, recorded in one run, for many cuts of the same model."""
+
+    def __init__(self, original: ir.Model, feeds: Sequence[Feeds], count: int, every: int = 2) -> None:
+        """Run the original; ``count`` places per node and batch, every so many batches held back."""
+        from onnxslim_learn.repair.walk import outputs
+
+        self.feeds = feeds
+        self.fitted, self.held = divide(len(feeds), every)
+        self.samples = sum(len(next(iter(feed.values()))) for feed in feeds)
+        self._rows: dict[str, list[tuple[Picks, Array]]] = {}
+        found = linears(original)
+        runner = Runner(original, feeds, {one.target for one in found})
+        for one in found:
+            runner.run_past(one.target)
+            arrays = runner.get(one.target)
+            self._rows[one.target] = [pick(a, one, (0, batch), count) for batch, a in enumerate(arrays)]
+        for one in found:
+            runner.drop(one.target)
+        runner.finish()
+        self._outputs = outputs(runner, self.held)
+
+    def expect(self, names: Sequence[str]) -> None:
+        """See :class:`Targets`; all are recorded."""
+
+    def rows(self, linear: Linear, batch: int, count: int) -> tuple[Picks, Array]:
+        """See :class:`Targets`."""
+        return self._rows[linear.target][batch]
+
+    def outputs(self) -> dict[str, Array]:
+        """See :class:`Targets`."""
+        return self._outputs
+
+
+def pick(target: Array, linear: Linear, seed: tuple[int, int], count: int) -> tuple[Picks, Array]:
+    """Random places of a target, always the same ones for one seed and node."""
+    channel = linear.form.channel % target.ndim
+    places = [n for axis, n in enumerate(target.shape) if axis != channel]
+    total = int(np.prod(places))
+    rng = np.random.default_rng((*seed, zlib.crc32(linear.target.encode())))
+    flat = np.arange(total) if total <= count else np.sort(rng.choice(total, count, replace=False))
+    picks = np.unravel_index(flat, places)
+    return picks, np.moveaxis(target, channel, -1)[picks].astype(np.float32)

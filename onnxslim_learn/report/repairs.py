@@ -1,0 +1,66 @@
+"""What choosing by samples and repair did, for reports."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.report.blocks import Block, Table, Text
+from onnxslim_learn.report.words import percent, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from onnxslim_learn.repair.walk import Repaired
+
+HEADS = ("output against the original's", "cosine", "relative L2", "KL", "same class")
+
+
+def as_data(found: Repaired | None, data: str) -> dict[str, Any] | None:
+    """Repair as plain data; ``data`` names the samples."""
+    if found is None:
+        return None
+    return {
+        "data": data,
+        "samples": found.samples,
+        "kept": found.kept,
+        "before": {name: asdict(d) for name, d in found.before.items()},
+        "after": {name: asdict(d) for name, d in found.after.items()},
+        "nodes": {name: {"method": f.method, "before": f.before, "after": f.after} for name, f in found.nodes.items()},
+        "left": found.left,
+    }
+
+
+def blocks(repair: Mapping[str, Any] | None) -> list[Block]:
+    """How far outputs are from the original's with and without repair, and what was done to the layers."""
+    if repair is None:
+        return []
+    rows = [
+        (f"{name}, {label}", f"{d['cosine']:.4f}", f"{d['relative']:.3f}", *_classes(d))
+        for name in repair["after"]
+        for label, side in (("cut", "before"), ("repaired", "after"))
+        for d in [repair[side][name]]
+    ]
+    title = f"Outputs on held-back samples of {repair['data']}"
+    table = Table(title, HEADS, tuple(rows)) if rows else None
+    return [*([table] if table else []), Text("\n".join(_said(repair)))]
+
+
+def _classes(d: Mapping[str, Any]) -> tuple[str, str]:
+    if d["kl"] is None:
+        return "-", "-"
+    return f"{d['kl']:.4f}", percent(d["agreement"])
+
+
+def _said(repair: Mapping[str, Any]) -> list[str]:
+    if not repair["kept"]:
+        return ["Repair made outputs worse on held-back samples, so the weights stay as they were cut."]
+    methods = Counter(node["method"] for node in repair["nodes"].values())
+    plain = methods.pop("plain", 0)
+    done = ", ".join(f"{count} by {method}" for method, count in methods.most_common())
+    lines = [f"Repaired {plural(sum(methods.values()), 'layer')} on {plural(repair['samples'], 'sample')}: {done}."]
+    if plain:
+        lines.append(f"{plural(plain, 'layer')} kept the plain weights: nothing did better on held-back samples.")
+    lines += [f"{name} kept its weights: {why}." for name, why in repair["left"].items()]
+    return lines

@@ -1,0 +1,61 @@
+"""What samples say about a model, gathered once and used for every target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.repair.walk import small_batches
+from onnxslim_learn.select import statistics
+from onnxslim_learn.select.sensitivity import Curves
+
+if TYPE_CHECKING:
+    from onnxslim_learn.data.source import Source
+    from onnxslim_learn.graph.coupling import Coupling
+
+Progress = Callable[[float], None]
+
+
+WORK = 2e11  # multiply-accumulates of made-up samples: some ten seconds on two cores
+FEWEST, MOST = 32, 512
+
+
+def affordable(macs: int) -> int:
+    """How many made-up samples to use for a model of so many multiply-accumulates a sample."""
+    return int(min(max(WORK / max(macs, 1), FEWEST), MOST))
+
+
+@dataclass
+class Evidence:
+    """Samples of a model, and what was learnt from them so far.
+
+    Attributes:
+        coupling: The model.
+        source: Where samples come from.
+        samples: At most so many of them.
+        seconds: Time for measuring what each group's width is worth; 0 to narrow all groups alike.
+        curves: What was measured.
+    """
+
+    coupling: Coupling
+    source: Source
+    samples: int | None = None
+    seconds: float = 60.0
+    curves: Curves = field(default_factory=Curves)
+
+    @cached_property
+    def feeds(self) -> Sequence[Mapping[str, Any]]:
+        """The samples, in small batches."""
+        return small_batches(self.source, self.samples)
+
+    @cached_property
+    def pairs(self) -> list[statistics.Inputs]:
+        """Means and products of pairs of all contractions' inputs."""
+        return statistics.collect(self.coupling, self.feeds, pairs=True)
+
+    @cached_property
+    def squares(self) -> list[statistics.Inputs]:
+        """Means and squares of all contractions' inputs."""
+        return statistics.collect(self.coupling, self.feeds)
