@@ -19,7 +19,7 @@ from onnxslim_learn.train.ops.kinds import BITS, CONTEXT, DTYPES, EXACT, HALF, p
 from onnxslim_learn.train.signature import Signature, signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import torch
 
@@ -71,7 +71,7 @@ class Build:
         root: Where parameters and buffers go.
         code: The graph of calls.
         kinds: Value name -> ONNX element type.
-        clones: Un-shared initializer -> the one it was copied from.
+        tied: Un-shared initializer -> the one whose parameter it is.
         paths: Initializer -> attribute path.
         model: What it is made from.
         values: Value name -> what computes it.
@@ -91,7 +91,7 @@ class Build:
     root: nn.Module
     code: fx.Graph
     kinds: dict[str, int]
-    clones: dict[str, str]
+    tied: Mapping[str, str]
     paths: dict[str, str]
     model: ir.Model
     values: dict[str, Any] = field(default_factory=dict)
@@ -167,7 +167,7 @@ class Build:
         """Fetch a parameter or buffer; one for all copies of an initializer."""
         if self.outer is not None and (str(value.name) not in self.own):
             return self._capture(value)
-        name = self.clones.get(str(value.name), str(value.name))
+        name = self.tied.get(str(value.name), str(value.name))
         if value.const_value is None:
             raise InputError(f"value {value.name}: nothing computes it. Run onnx.checker on the file.")
         if (name, "initializer") not in self.made:
@@ -196,7 +196,7 @@ class Build:
 
     def _nested(self, path: str, graph: ir.Graph) -> tuple[fx.Node, tuple[fx.Node, ...]]:
         """Bridge a body into a submodule; returns it, and the outer values it reads."""
-        inner = Build(self.settings, nn.Module(), fx.Graph(), self.kinds, self.clones, dict(self.paths), self.model)
+        inner = Build(self.settings, nn.Module(), fx.Graph(), self.kinds, self.tied, dict(self.paths), self.model)
         inner.own = frozenset(str(name) for name in graph.initializers)
         inner.outer = self
         outputs = inner.body(graph)
@@ -340,7 +340,7 @@ class Build:
         for slot in STATISTICS.get(node.op_type, ()):
             value = node.inputs[slot]
             if value is not None and value.is_initializer():
-                self.running.add(self.clones.get(str(value.name), str(value.name)))
+                self.running.add(self.tied.get(str(value.name), str(value.name)))
         return self.code.create_node("get_attr", "training")
 
     def _numeric(self, node: ir.Node) -> bool:

@@ -1,9 +1,4 @@
-"""Trained weights back into the file, by name: everything else stays as it was, byte for byte.
-
-The *home* of an initializer is the tensor of that name in the file: an initializer of the main graph (a sparse one is
-written dense once it has changed), the tensor of a Constant node, or one of either kind in a branch, where no other has
-its name. An initializer without a home (it was computed at load, or comes from a function's body) does not train.
-"""
+"""Trained weights back into the file, by name: everything else stays as it was, byte for byte."""
 
 from __future__ import annotations
 
@@ -19,57 +14,16 @@ import torch
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.train import gates, scales, tensors
+from onnxslim_learn.train.homes import give_way, homes, reader, readers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
 
     from torch import fx
 
     from onnxslim_learn.graph.load import Graph
 
 DATA_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "external_data", "data_location")
-
-
-def homes(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    """The tensors of a model that initializers come from, by name; a sparse one is represented by its values."""
-    nested: dict[str, list[onnx.TensorProto]] = {}
-    for name, tensor in _inner(proto.graph):
-        nested.setdefault(name, []).append(tensor)
-    found = {name: tensors[0] for name, tensors in nested.items() if len(tensors) == 1}
-    found |= dict(_own(proto.graph))
-    return found | {sparse.values.name: sparse.values for sparse in proto.graph.sparse_initializer}
-
-
-def _own(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
-    for tensor in graph.initializer:
-        yield tensor.name, tensor
-    for node in graph.node:
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-            yield from ((node.output[0], a.t) for a in node.attribute if a.name == "value")
-
-
-def _inner(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
-    for node in graph.node:
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs) if attribute.name != "value" else ():
-                yield from _own(body)
-                yield from _inner(body)
-
-
-def at_home(graph: Graph) -> set[str]:
-    """Initializers of a graph whose home in the file has the same shape and type."""
-    proto = onnx.ModelProto.FromString(graph.data)
-    found = homes(proto)
-    dims = {name: tuple(tensor.dims) for name, tensor in found.items()}
-    dims |= {sparse.values.name: tuple(sparse.dims) for sparse in proto.graph.sparse_initializer}
-    return {
-        name
-        for name, value in graph.initializers.items()
-        if name in found
-        and value.const_value is not None
-        and dims[name] == tuple(value.const_value.shape)
-        and found[name].data_type == int(value.const_value.dtype)
-    }
 
 
 def weights(module: fx.GraphModule) -> dict[str, torch.Tensor]:
@@ -100,16 +54,51 @@ def updated(module: fx.GraphModule, graph: Graph) -> onnx.ModelProto:
     proto: onnx.ModelProto = onnx.ModelProto.FromString(graph.data)
     if graph.source is not None and graph.external:
         onnx.external_data_helper.load_external_data_for_model(proto, str(graph.source.parent))
-    places = homes(proto)
+    places, arrays = homes(proto), {}
     for name, value in weights(module).items():
         before = graph.initializers[name].const_value
         assert before is not None
         if not bool(torch.isfinite(value).all()) and np.isfinite(np.asarray(before.numpy(), np.float64)).all():
             raise InputError(f"initializer {name}: training made it infinite or NaN. Use a lower learning rate.")
-        array = tensors.to_numpy(value, ir.DataType(before.dtype))
-        if array.tobytes() != before.tobytes():
+        arrays[name] = tensors.to_numpy(value, ir.DataType(before.dtype))
+    changed = {name: array for name, array in arrays.items() if array.tobytes() != _before(graph, name)}
+    _set_apart(proto, graph, module.meta["tied"], changed)
+    for name, array in changed.items():
+        if name in places:
             _write(proto, places, name, array)
+        elif name not in graph.clones:
+            tensor = give_way(proto, name)
+            tensor.data_type, tensor.raw_data = int(graph.initializers[name].const_value.dtype), array.tobytes()  # type: ignore[union-attr]
+            tensor.dims.extend(array.shape)
     return proto
+
+
+def _before(graph: Graph, name: str) -> bytes:
+    tensor = graph.initializers[name].const_value
+    assert tensor is not None
+    return bytes(tensor.tobytes())
+
+
+def _set_apart(
+    proto: onnx.ModelProto, graph: Graph, tied: Mapping[str, str], changed: Mapping[str, np.ndarray[Any, Any]]
+) -> None:
+    """Give readers of a merged vector initializers of their own where they no longer agree with it."""
+    nodes = readers(proto)
+    for name, origin in graph.clones.items():
+        if name in tied or name not in graph.initializers:
+            continue
+        own = changed[name].tobytes() if name in changed else _before(graph, name)
+        shared = changed[origin].tobytes() if origin in changed else _before(graph, name)
+        found = reader(graph, name, nodes)
+        if own != shared and found is not None:
+            node, slot = found
+            before = graph.initializers[name].const_value
+            assert before is not None
+            tensor = proto.graph.initializer.add(name=name, data_type=int(before.dtype), dims=before.shape.numpy())
+            tensor.raw_data = own
+            node.input[slot] = name
+            if proto.ir_version < 4:  # which wants initializers to be inputs too
+                proto.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
 
 
 def _write(proto: onnx.ModelProto, places: dict[str, onnx.TensorProto], name: str, array: np.ndarray[Any, Any]) -> None:

@@ -14,8 +14,9 @@ import onnx_ir as ir
 from torch import fx, nn
 
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.train import export, tensors, weights
+from onnxslim_learn.train import tensors, weights
 from onnxslim_learn.train.build import Build, Settings
+from onnxslim_learn.train.homes import Homes, survey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,8 +38,8 @@ def bridge(
     ``tensors.parameters(module)`` maps the names of initializers to parameters (which initializers train is said in
     :mod:`onnxslim_learn.train.weights`); ``module.meta`` holds ``initializers`` (name -> attribute path, the same name
     wherever torch allows it), ``written`` (those that an export writes), ``inputs`` (name of a graph input -> name of
-    the argument) and ``outputs`` (names). An initializer that several nodes read is one parameter: tied weights stay
-    tied.
+    the argument), ``outputs`` (names) and ``tied`` (un-shared copy -> initializer). An initializer that several nodes
+    read is one parameter: tied weights stay tied (but see :mod:`onnxslim_learn.train.homes`).
 
     Args:
         source: A graph, an analysis, or a model in normal form.
@@ -53,22 +54,21 @@ def bridge(
     graph: Any = None if isinstance(source, ir.Model) else getattr(source, "graph", source)
     model = source if isinstance(source, ir.Model) else graph.model
     kinds = graph.shapes.nominal.dtype if graph is not None else {}
-    clones = graph.clones if graph is not None else {}
+    held = survey(graph) if graph is not None else Homes({}, frozenset(model.graph.initializers))
     settings = Settings(norms, dropout, tuple(freeze), master)
-    names = [clones.get(name, name) for name in model.graph.initializers]
-    build = Build(settings, nn.Module(), fx.Graph(), dict(kinds), dict(clones), tensors.paths(names), model)
-    trained = {clones.get(name, name) for name in weights.trainable(model.graph.initializers)}
-    written = export.at_home(graph) if graph is not None else set(model.graph.initializers)
-    build.trains = trained & written
+    names = [held.tied.get(name, name) for name in model.graph.initializers]
+    build = Build(settings, nn.Module(), fx.Graph(), dict(kinds), held.tied, tensors.paths(names), model)
+    build.trains = {held.tied.get(name, name) for name in weights.trainable(model.graph)} & held.kept
     build.frozen = _frozen(build.trains, settings.freeze)
     outputs = build.body(model.graph)
-    if build.running - written:
-        lost = sorted(build.running - written)[0]
+    if build.running - held.kept:
+        lost = sorted(build.running - held.kept)[0]
         raise InputError(f"initializer {lost}: the file cannot hold its statistics. Leave norms='frozen'.")
     build.code.output(dict(outputs))
     module = fx.GraphModule(build.root, build.code, "Bridge")
     stored = {name: path for name, path in build.paths.items() if name in build.fetched}
     module.meta["initializers"] = dict(sorted(stored.items()))
+    module.meta["tied"] = dict(held.tied)
     module.meta["written"] = sorted((build.trains | build.running) & build.fetched)
     module.meta["inputs"] = build.inputs
     module.meta["outputs"] = [name for name, _ in outputs]

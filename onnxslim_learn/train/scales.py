@@ -19,7 +19,7 @@ from onnxslim_learn.train import tensors
 from onnxslim_learn.train.gates import carriers
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from onnxslim_learn.api import Analysis
     from onnxslim_learn.graph.coupling import Coupling, Group
@@ -75,7 +75,7 @@ def attach(
         module.meta["scales"] = {}
     carried, ends = carriers(coupling, chosen), np.cumsum([0, *(group.width for group in chosen)])
     found = []
-    for name, own, axis in [*_normalising(coupling, trained), *_producers(coupling, trained)]:
+    for name, own, axis in [*_normalising(coupling, module.meta["tied"], trained), *_producers(coupling, trained)]:
         units = _units(coupling, carried, own, axis)
         for number in np.unique(np.searchsorted(ends, units[units > 0]) - 1):
             places = np.where((units > ends[number]) & (units <= ends[number + 1]), units - ends[number], 0).max(axis=1)
@@ -108,13 +108,13 @@ PRODUCERS = frozenset(["Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul", "Fus
 """Operators whose factors make units."""
 
 
-def _normalising(coupling: Coupling, trained: Container[str]) -> list[Where]:
+def _normalising(coupling: Coupling, tied: Mapping[str, str], trained: Container[str]) -> list[Where]:
     """Scales of normalisations."""
     found = []
     for affine in coupling.records.affines:
         value = coupling.graph.nodes[affine.node].inputs[affine.scale]
         own = "" if value is None else str(value.name)
-        name = coupling.graph.clones.get(own, own)
+        name = tied.get(own, own)
         if name in trained and own in coupling.values:
             found.append((name, own, 0))
     return list(dict.fromkeys(found))

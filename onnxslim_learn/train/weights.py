@@ -1,6 +1,6 @@
 """Which initializers train.
 
-A float initializer trains if it has a *home* in the file (see :mod:`onnxslim_learn.train.export`) and an operator reads
+A float initializer trains if it has a *home* in the file (see :mod:`onnxslim_learn.train.homes`) and an operator reads
 it as a weight, directly or through operators that read initializers alone:
 
 * a factor of a contraction, an embedding table, the scale or shift of a normalisation, a bias, a slope of PRelu;
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container
 
     import onnx_ir as ir
 
@@ -84,16 +84,20 @@ FLOATS = (1, 10, 11, 16)
 """Element types that train."""
 
 
-def trainable(initializers: Mapping[str, ir.Value]) -> set[str]:
-    """Names of the initializers that train, by the rule above."""
-    return {name for name, value in initializers.items() if _is_weight(value)}
+def trainable(graph: ir.Graph) -> set[str]:
+    """Names of the initializers of a graph that train, by the rule above."""
+    constants = set(graph.initializers.values())
+    for node in graph:
+        if all(value is None or value in constants for value in node.inputs):
+            constants |= set(node.outputs)
+    return {name for name, value in graph.initializers.items() if _is_weight(value, constants)}
 
 
-def _is_weight(value: ir.Value) -> bool:
+def _is_weight(value: ir.Value, constants: Container[ir.Value]) -> bool:
     tensor = value.const_value
     if tensor is None or int(tensor.dtype) not in FLOATS or tensor.size <= 1:
         return False
-    roles = list(_roles(value, set()))
+    roles = _roles(value, constants, set())
     if _weight in roles:
         return True
     if not roles:
@@ -102,7 +106,7 @@ def _is_weight(value: ir.Value) -> bool:
     return any(role(array) for role in roles)
 
 
-def _roles(value: ir.Value, seen: set[ir.Value]) -> list[Callable[[Array], bool]]:
+def _roles(value: ir.Value, constants: Container[ir.Value], seen: set[ir.Value]) -> list[Callable[[Array], bool]]:
     """What reads a value as a weight, through nodes that read constants alone."""
     if value in seen:
         return []
@@ -110,14 +114,14 @@ def _roles(value: ir.Value, seen: set[ir.Value]) -> list[Callable[[Array], bool]
     found = []
     for node, slot in value.uses():
         others = [v for k, v in enumerate(node.inputs) if v is not None and k != slot]
-        if node.op_type in ARITHMETIC and all(_is_constant(v) for v in others):
+        if node.op_type in ARITHMETIC and all(v in constants for v in others):
             for output in node.outputs:
-                found += _roles(output, seen)
+                found += _roles(output, constants, seen)
         elif slot in ROLES.get(node.op_type, {}):
             found.append(ROLES[node.op_type][slot])
         elif node.op_type in MOVES and slot == 0:
             for output in node.outputs:
-                found += _roles(output, seen)
+                found += _roles(output, constants, seen)
     return found
 
 
@@ -156,13 +160,3 @@ ARITHMETIC = MOVES | frozenset(
     ]
 )
 """Operators through which a weight is computed from initializers (weight norm, weight standardisation)."""
-
-
-def _is_constant(value: ir.Value, depth: int = 8) -> bool:
-    """Whether a value is computed from initializers alone."""
-    if value.is_initializer():
-        return True
-    node = value.producer()
-    if node is None or depth == 0:
-        return False
-    return all(_is_constant(v, depth - 1) for v in node.inputs if v is not None)
