@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.costs import measure, memory, nodes
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     Shapes = Mapping[str, Sequence[int]]
 
 
+class Runtime(TypedDict):
+    """What every session is opened with."""
+
+    threads: int
+    provider: str
+
+
 @dataclass(frozen=True)
 class Setting:
     """How models are run.
@@ -40,6 +47,11 @@ class Setting:
     provider: str = CPU
     batch: int | None = None
     bind: bool = False
+
+    @property
+    def runtime(self) -> Runtime:
+        """What every session is opened with."""
+        return {"threads": self.threads, "provider": self.provider}
 
 
 def settings(
@@ -73,25 +85,22 @@ def profile(
     """
     stage("reading")
     found = [analyze(model, inputs=own) for model, own in zip(models, _shared(models, shapes), strict=True)]
-    feeds = {batch: [_feeds(one, batch) for one in found] for batch in {setting.batch for setting in asked}}
     results = []
     for number, setting in enumerate(asked, 1):
-        name = "timing" if len(asked) == 1 else f"timing {number} of {len(asked)}"
-        runtime = {"threads": setting.threads, "provider": setting.provider}
-        own = feeds[setting.batch]
-        timings = measure.measure(models, own, bind=setting.bind, seconds=seconds, progress=stage(name), **runtime)  # type: ignore[arg-type]
-        result = _told(models, setting, timings)
-        for model, one, inputs, told in zip(models, found, own, result["timings"], strict=True):
+        turn = stage("timing" if len(asked) == 1 else f"timing {number} of {len(asked)}")
+        feeds = [_feeds(one, setting.batch) for one in found]
+        runtime = setting.runtime
+        timings = measure.measure(models, feeds, bind=setting.bind, seconds=seconds, progress=turn, **runtime)
+        results.append(_told(models, setting, timings))
+        stage("measuring memory")
+        for one, inputs, told in zip(found, feeds, results[-1]["timings"], strict=True):
             told["inputs"] = {name: list(array.shape) for name, array in inputs.items()}
             told["inputs_assumed"] = _assumed(one, setting.batch)
-            stage(f"measuring memory of {model.name}")
-            told["peak_bytes"] = memory.peak(model, inputs, **runtime)  # type: ignore[arg-type]
+            told["peak_bytes"] = memory.peak(told["model"], inputs, **runtime)
         if per_node:
             stage("timing nodes")
-            timed = nodes.per_node(models, own, **runtime)  # type: ignore[arg-type]
-            for told, rows in zip(result["timings"], timed, strict=True):
+            for told, rows in zip(results[-1]["timings"], nodes.per_node(models, feeds, **runtime), strict=True):
                 told["nodes"] = [asdict(row) for row in rows]
-        results.append(result)
     return {"models": [str(model) for model in models], "settings": results}
 
 
