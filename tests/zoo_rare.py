@@ -156,4 +156,26 @@ RARE = {
         }""",
         "w0 8x3x3x3, b0 8, w1 8x8x3x3, b1 8, ones var 8, zeros mean 8, w2 5x8x1x1, b2 5",
     ),
+    "bias_without_key": Net(
+        """(float[2,5,6] x) => (float[2,5,6] y)
+        <int64[16,1] places = {16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31}> {
+            b = ScatterND(b0, places, zeros)
+            m = MatMul(x, w)
+            p = Add(m, b)
+            q0, k0, v0 = Split<axis=2>(p, [16, 16, 16])
+            q1 = Reshape(q0, [2, 5, 4, 4])
+            q = Transpose<perm=[0,2,1,3]>(q1)
+            k1 = Reshape(k0, [2, 5, 4, 4])
+            k = Transpose<perm=[0,2,3,1]>(k1)
+            v1 = Reshape(v0, [2, 5, 4, 4])
+            v = Transpose<perm=[0,2,1,3]>(v1)
+            raw = MatMul(q, k)
+            weights = Softmax<axis=-1>(raw)
+            mixed = MatMul(weights, v)
+            rows = Transpose<perm=[0,2,1,3]>(mixed)
+            joined = Reshape(rows, [2, 5, 16])
+            y = MatMul(joined, wo)
+        }""",
+        "w 6x48, b0 48, zeros 16, wo 16x6",
+    ),
 }

@@ -1,6 +1,6 @@
 """Folding with shapes at hand: static arithmetic becomes constant, branches with a constant condition go inline.
 
-So does what normalises parameters: the cut of a standardised weight is not the standardised cut.
+So does what normalises parameters, say: the cut of a standardised weight is not the standardised cut.
 """
 
 from __future__ import annotations
@@ -61,29 +61,31 @@ def drop_unused(module: ir.Model) -> None:
             del graph.initializers[name]
 
 
-NORMALISING = """
-    BatchNormalization GroupNormalization InstanceNormalization LayerNormalization LogSoftmax LpNormalization
-    MeanVarianceNormalization RMSNormalization ReduceMax ReduceMean ReduceMin Softmax
+WHOLE = """
+    BatchNormalization GatherElements GatherND GroupNormalization InstanceNormalization LayerNormalization LogSoftmax
+    LpNormalization MeanVarianceNormalization RMSNormalization ReduceMax ReduceMean ReduceMin ScatterElements ScatterND
+    Softmax
 """.split()  # noqa: SIM905
-"""Operators after which a cut parameter would not be the cut of the whole one."""
+"""Operators that read whole axes or places: after them a cut parameter is not the cut of the whole one."""
 
 GROWTH = 2  # no parameter is computed ahead that would take this many times the place
 
 
 def settle_parameters(module: ir.Model) -> None:
-    """Compute ahead what normalises parameters (standardised weights, say): then cutting them is exact."""
+    """Compute ahead what normalises parameters, or writes to places of them: then cutting them is exact."""
     graph = module.graph
     sources = {value: {value} for value in graph.initializers.values() if not value.is_graph_input()}
-    normalised: set[ir.Value] = set()
+    whole: set[ir.Value] = set()
     pure = []
     for node in graph:
         given = [value for value in node.inputs if value is not None]
         if given and all(value in sources for value in given) and not node.domain and not _is_random(node):
             pure.append(node)
             sources |= {value: set().union(*(sources[v] for v in given)) for value in node.outputs}
-            if node.op_type in NORMALISING or not normalised.isdisjoint(given):
-                normalised.update(node.outputs)
-    ends = [value for value in normalised if any(use.node not in pure for use in value.uses())]
+            if node.op_type in WHOLE or not whole.isdisjoint(given):
+                whole.update(node.outputs)
+    inside = set(pure)
+    ends = [v for v in whole if not v.is_graph_output() and any(use.node not in inside for use in v.uses())]
     needed = set(ends)
     for node in reversed(pure):
         if not needed.isdisjoint(node.outputs):

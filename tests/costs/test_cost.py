@@ -108,6 +108,7 @@ MORE = {
     "lstm": 24,  # initial states, made by ConstantOfShape, are initializers in normal form
     "attention_dynamic": 1,  # so is the root of the head size
     "standardised_weight": -32,  # statistics and affine parameters go into the weight
+    "bias_without_key": -16,  # zeros go into the bias
 }
 """Parameters that normal form, and so every file written, has beyond the source, in single precision."""
 
