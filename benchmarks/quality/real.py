@@ -21,10 +21,12 @@ from onnxslim_learn import api
 from onnxslim_learn.data.opening import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.repair.deviation import deviation
+from onnxslim_learn.select.evidence import Evidence
 from tests.pretrained import fetch
 
 COSINE = 0.98  # wanted of every output
 JUDGED = 32  # samples
+SECONDS = 60.0  # for finding out what each group's width is worth
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,10 @@ def measure(name: str, target: float, count: int) -> list[dict[str, Any]]:
     found = []
     for repaired in (False, True):
         start = time.perf_counter()
-        slimmed = api.slim(analysis, api.plan(analysis, {"macs": target}))
-        if repaired:
-            slimmed.repair(source)
+        evidence = Evidence(analysis.coupling, source, seconds=SECONDS) if repaired else None
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "slim.onnx"
-            slimmed.save(output)
+            slimmed, _ = api.slim_to(analysis, {"macs": target}, output, evidence=evidence)
             seconds = time.perf_counter() - start
             moved = deviation(wanted, outputs(output, judged))
         made = slimmed.plan.provenance

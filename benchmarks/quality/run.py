@@ -29,10 +29,12 @@ from onnxslim_learn.data.opening import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.source import Source
 from onnxslim_learn.data.synthetic import synthetic
+from onnxslim_learn.select.evidence import Evidence
 from onnxslim_learn.train.matched import matched
 
 NETS = ("resnet20", "mobilenet", "vit")
 BATCH = 500
+SECONDS = 60.0  # for finding out what each group's width is worth
 
 
 @dataclass(frozen=True)
@@ -149,10 +151,10 @@ SOURCES: dict[str, Callable[[Bench, api.Analysis, int], Source]] = {
 def slim(bench: Bench, path: Path, setting: Setting, seed: int, output: Path) -> None:
     """Cut a model as a user would."""
     analysis = api.analyze(path)
-    slimmed = api.slim(analysis, api.plan(analysis, {"macs": setting.target}))
+    evidence = None
     if setting.data is not None:
-        slimmed.repair(SOURCES[setting.data](bench, analysis, seed))
-    slimmed.save(output)
+        evidence = Evidence(analysis.coupling, SOURCES[setting.data](bench, analysis, seed), seconds=SECONDS)
+    api.slim_to(analysis, {"macs": setting.target}, output, evidence=evidence)
 
 
 def ours(bench: Bench, net: str, dense: float, seeds: int) -> Iterator[Row]:

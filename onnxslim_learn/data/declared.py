@@ -11,6 +11,7 @@ import onnx
 
 from onnxslim_learn.data.source import Batch
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph.sizes import dim_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,9 +86,8 @@ def declared(graph: Graph) -> Declared:
 
 def _dims(graph: Graph, value: ir.Value) -> tuple[int | str, ...]:
     name = str(value.name)
-    named = [getattr(dim, "value", None) for dim in value.shape or ()]
     return tuple(
-        str(named[axis] or f"{name}.{axis}") if graph.shapes.is_open(name, axis) else size
+        dim_key(value, axis) if graph.shapes.is_open(name, axis) else size
         for axis, size in enumerate(graph.shapes.nominal.inputs[name])
     )
 

@@ -142,7 +142,7 @@ def _check_overrides(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -
         if declared is None:
             continue
         fits = len(declared) == len(shape) and all(
-            not isinstance(d, int) or d == s for d, s in zip(declared, shape, strict=True)
+            not isinstance(d, int) or d < 1 or d == s for d, s in zip(declared, shape, strict=True)
         )
         if not fits or any(s < 1 for s in shape):
             raise InputError(

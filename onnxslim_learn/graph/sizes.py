@@ -60,14 +60,14 @@ def assign(
         for axis in open_axes(value):
             kind = _kind(value, axis)
             triple = BATCH if kind == "batch" else sizes[kind]
-            key = _dim_key(value, axis)
+            key = dim_key(value, axis)
             if value.name in overrides:
                 triple = _around(overrides[str(value.name)][axis], triple)
             elif key in chosen:
                 continue
             chosen[key] = (triple[0],) * 3 if kind in frozen else triple
     return [
-        {str(v.name): fixed(v, {a: chosen[_dim_key(v, a)][k] for a in open_axes(v)}) for v in module.graph.inputs}
+        {str(v.name): fixed(v, {a: chosen[dim_key(v, a)][k] for a in open_axes(v)}) for v in module.graph.inputs}
         for k in range(3)
     ]
 
@@ -86,7 +86,7 @@ def _around(nominal: int, triple: Triple) -> Triple:
     return nominal, left[0], left[1]
 
 
-def _dim_key(value: ir.Value, axis: int) -> str:
+def dim_key(value: ir.Value, axis: int) -> str:
     """Identity of an open dimension: its name, or its place where the name says nothing."""
     assert value.shape is not None
     named = getattr(value.shape[axis], "value", None)

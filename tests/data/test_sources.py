@@ -3,12 +3,14 @@
 import sys
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from PIL import Image
 
 from onnxslim_learn.data.opening import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph.load import load
 from tests.data.models import graph
 
 COUNT = 11
@@ -279,6 +281,16 @@ def test_an_open_size_is_what_was_asked_for_else_nominal(photos):
     assert next(opened(photos, "open", image_size=(10, 7)).batches()).inputs["image"].shape == (6, 3, 10, 7)
     nominal = graph("open").shapes.nominal.inputs["image"]
     assert next(opened(photos, "open").batches()).inputs["image"].shape == (6, *nominal[1:])
+
+
+def test_open_sizes_that_have_no_name_may_differ():
+    """Some exporters write a question mark or -1 for every open size."""
+    net = graph("open").model.clone()
+    net.graph.inputs[0].shape = ir.Shape([-1, 3, "?", "?"])
+    loaded = load(ir.to_proto(net), {"image": (1, 3, 10, 20)})
+    assert loaded.shapes.nominal.inputs["image"] == (1, 3, 10, 20)
+    source = open_source({"image": np.zeros((2, 3, 30, 40))}, loaded)
+    assert joined(source, "image").shape == (2, 3, 30, 40)
 
 
 def test_images_outside_of_classes_have_no_labels(photos):
