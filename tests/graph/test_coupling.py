@@ -237,3 +237,15 @@ def test_parts_in_many_rows_are_tracked_in_bounds():
     net = f"(float[2,6] x) => (float[2,240,3] y) {{ {parts} c = Concat<axis=1>({joined}) y = MatMul(c, v) }}"
     found = api.analyze(Net(net, "w0 w1 w2 w3 w4 w5 6x320, v 8x3").build())
     assert found.coupling.ledger.count < 10_000
+
+
+def test_a_vector_declared_empty_is_no_open_dimension():
+    text = "(float[2,3,4] x, int64[0] axes) => (float[1,1,1] y) { y = ReduceSum<keepdims=1>(x, axes) }"
+    shapes = api.analyze(Net(text, opset=18).build()).graph.shapes
+    assert not shapes.dynamic
+    assert shapes.nominal.inputs == {"x": (2, 3, 4), "axes": (0,)}
+
+
+def test_optional_outputs_that_nobody_reads_keep_their_names():
+    (attention,) = [n for n in analysed("cached_attention").graph.nodes if n.op_type == "Attention"]
+    assert [v.name for v in attention.outputs] == ["a", "present_key", "present_value"]
