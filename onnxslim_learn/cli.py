@@ -1,81 +1,31 @@
-"""The command line: what each command does, in a few calls, and how it talks.
-
-Results go to standard output, progress to standard error. Exit codes: 0 done; 1 a check failed or a target cannot be
-reached; 2 bad usage or bad input.
-"""
+"""The command line: what each command does, in a few calls; :mod:`onnxslim_learn.shell` says how it answers."""
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import signal
 import sys
-import threading
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn import config
-from onnxslim_learn.errors import InputError, SlimError, TargetError
+from onnxslim_learn import config, shell
+from onnxslim_learn.errors import InputError, TargetError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from onnxslim_learn.api import Analysis, Slimmed
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.plans import Plan
-    from onnxslim_learn.report.blocks import Block
     from onnxslim_learn.select.evidence import Evidence
 
-OUTPUTS = {"-o": "output", "--plan-out": "plan_out", "--html": "html", "--json": "json"}  # flag -> option
-DEBUG = "ONNXSLIM_LEARN_DEBUG"
 VERIFIED = 8  # samples: verification runs both models without optimisations
 SENSITIVITY = 60.0  # seconds to measure what each group's width is worth, where there are real samples
-DEFECT = 70  # as in sysexits.h: an internal software error
-STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a closed terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    with _stoppable() as stopped:
-        try:
-            return _run(config.parse(arguments))
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        except BaseException as error:
-            if os.environ.get(DEBUG) or isinstance(error, SystemExit | GeneratorExit):
-                raise
-            sentence, code = ("interrupted.", 128 + stopped[0]) if stopped else _failure(error)
-            print("onnxslim-learn:", sentence, *getattr(error, "__notes__", ()), file=sys.stderr)
-            return code
-
-
-@contextmanager
-def _stoppable() -> Iterator[list[int]]:
-    """Raise ``KeyboardInterrupt`` when told to end, so that ``finally`` cleans up; yields the signals that came.
-
-    Libraries that are being imported turn the exception into others, which only the signals tell from defects.
-    """
-    came: list[int] = []
-
-    def stop(number: int, frame: object) -> None:
-        came.append(number)
-        raise KeyboardInterrupt
-
-    here = threading.current_thread() is threading.main_thread()
-    known = [getattr(signal, name) for name in STOPS if hasattr(signal, name)] if here else []
-    before = {number: signal.getsignal(number) for number in known}
-    heard = [number for number in known if before[number] != signal.SIG_IGN]  # nohup ignores SIGHUP
-    for number in heard:
-        signal.signal(number, stop)
-    try:
-        yield came
-    finally:
-        for number in heard:
-            signal.signal(number, before[number])
+    return shell.answer(lambda: _run(config.parse(arguments)))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -91,59 +41,6 @@ def _run(options: argparse.Namespace) -> int:
     return int(COMMANDS[options.command](options) or 0)
 
 
-def _failure(error: BaseException) -> tuple[str, int]:
-    """One sentence and the exit code for what went wrong."""
-    if isinstance(error, SlimError):
-        return str(error), error.exit_code
-    if isinstance(error, MemoryError):
-        return "out of memory. Give smaller shapes with --input, or a machine with more.", 2
-    if isinstance(error, OSError):
-        return f"{error.filename or 'output'}: {error.strerror}. Check the place and its free space.", 2
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted.", 130
-    said = (str(error).strip().splitlines() or [""])[0]
-    return f"a defect of ours, {type(error).__name__}: {said}. Please report it; {DEBUG}=1 shows where.", DEFECT
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str], Callable[[float], None]]]:
-    """A progress bar on standard error: call it with a stage's name to get a function of the share done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: list[Any] = []
-
-        def stage(name: str) -> Callable[[float], None]:
-            for task in tasks:
-                bar.update(task, visible=False)
-            task = bar.add_task(name, total=None)
-            tasks.append(task)
-            return lambda share: bar.update(task, total=1.0, completed=share)
-
-        yield stage
-
-
-def emit(data: dict[str, Any], options: argparse.Namespace, blocks: Sequence[Block]) -> None:
-    """Write a result as a page and as JSON where asked for, and print it unless JSON takes standard output."""
-    from onnxslim_learn.report import html, terminal
-    from onnxslim_learn.rewrite import save
-
-    if options.html:
-        files = [vars(options).get(name) for name in ("model", "original", "slimmed", "output")]
-        about = [options.command, *filter(None, files), *vars(options).get("models", [])]
-        save.write_text(Path(options.html), html.page(" ".join(about), blocks))
-    text = json.dumps(data, indent=1) + "\n"
-    if options.json == "-":
-        sys.stdout.write(text)
-        return
-    if options.json:
-        save.write_text(Path(options.json), text)
-    terminal.show(blocks)
-
-
 def analyze(options: argparse.Namespace) -> None:
     """Show what can be cut."""
     from dataclasses import asdict
@@ -152,8 +49,8 @@ def analyze(options: argparse.Namespace) -> None:
     from onnxslim_learn.graph import explain
     from onnxslim_learn.report import data, pages
 
-    claim(options, options.model)
-    with progress() as stage:
+    shell.claim(options, options.model)
+    with shell.progress() as stage:
         stage("analyzing")
         found = api.analyze(options.model, inputs=config.shapes(options.input), allow_sensitive=options.allow_sensitive)
         result = data.overview(found)
@@ -162,7 +59,7 @@ def analyze(options: argparse.Namespace) -> None:
             result["why"] = {
                 text: [asdict(step) for step in steps] for text, steps in zip(options.why, answers, strict=True)
             }
-    emit(result, options, pages.analysis(result))
+    shell.emit(result, options, pages.analysis(result))
 
 
 def slim(options: argparse.Namespace) -> None:
@@ -170,9 +67,9 @@ def slim(options: argparse.Namespace) -> None:
     from onnxslim_learn import api, relax
 
     target, shapes = config.targets(options.target), config.shapes(options.input)
-    claim(options, options.model)
+    shell.claim(options, options.model)
     output = Path(options.output)
-    with progress() as stage:
+    with shell.progress() as stage:
         stage("analyzing")
         found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
         settings = {"criterion": options.criterion, "multiple": options.multiple, "protect": options.protect}
@@ -199,9 +96,9 @@ def apply(options: argparse.Namespace) -> None:
     from onnxslim_learn import api
     from onnxslim_learn.plans import Plan
 
-    claim(options, options.model, options.plan)
+    shell.claim(options, options.model, options.plan)
     chosen, output = Plan.load(options.plan), Path(options.output)
-    with progress() as stage:
+    with shell.progress() as stage:
         stage("analyzing")
         found = _analyzed_for(options, options.model, chosen)
         stage("cutting and verifying")
@@ -254,37 +151,6 @@ def real_inputs(options: argparse.Namespace, found: Analysis) -> list[dict[str, 
     return [] if source is None else [batch.inputs for batch in source.batches(VERIFIED)]
 
 
-def claim(options: argparse.Namespace, *read: str) -> None:
-    """Refuse result files that cannot be written, that are read as well, or that are named twice, before any work.
-
-    Args:
-        options: The command line's options.
-        read: Files that the command reads.
-
-    Raises:
-        InputError: With the option at fault.
-    """
-    from onnxslim_learn.costs import measure
-    from onnxslim_learn.rewrite import save
-
-    if getattr(options, "provider", None):
-        measure.check_provider(options.provider)
-    taken = {file.resolve(): "is read by this command" for name in read for file in save.files(Path(name))}
-    for flag, name in OUTPUTS.items():
-        text = getattr(options, name, None)
-        if text is None or (text == "-" and flag == "--json"):
-            continue
-        path = Path(text)
-        if text in ("", "-"):
-            raise InputError(f"{flag} {text!r}: is no file name. Give one.")
-        save.check_target(path, flag)
-        if path.resolve() in taken:
-            raise InputError(f"{flag} {text}: {taken[path.resolve()]}. Give another name.")
-        taken[path.resolve()] = f"is written by {flag} as well"
-        if flag == "-o":
-            taken.setdefault(path.resolve().with_name(f"{path.name}.data"), "may hold the weights of -o")
-
-
 def finish(options: argparse.Namespace, slimmed: Slimmed, check: Any, output: Path, stage: Any) -> None:
     """Time both models, write the plan, and report."""
     from onnxslim_learn.costs import measure
@@ -313,7 +179,7 @@ def finish(options: argparse.Namespace, slimmed: Slimmed, check: Any, output: Pa
             error.add_note(f"{output} is written and verified; only its latency is missing.")
             raise
     result = data.outcome(slimmed, output, check, timings, feeds)
-    emit(result, options, pages.outcome(result))
+    shell.emit(result, options, pages.outcome(result))
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -322,14 +188,14 @@ def verify(options: argparse.Namespace) -> int:
     from onnxslim_learn.plans import Plan
     from onnxslim_learn.report import pages
 
-    claim(options, options.original, options.slimmed, options.plan)
+    shell.claim(options, options.original, options.slimmed, options.plan)
     chosen = Plan.load(options.plan)
-    with progress() as stage:
+    with shell.progress() as stage:
         stage("verifying")
         original = _analyzed_for(options, options.original, chosen)
         found = api.verify(original, options.slimmed, chosen, real_inputs(options, original))
     result = {"original": options.original, "slimmed": options.slimmed, "verify": found.to_dict()}
-    emit(result, options, pages.verified(result))
+    shell.emit(result, options, pages.verified(result))
     return 0 if found.passed else 1
 
 
@@ -339,13 +205,13 @@ def profile(options: argparse.Namespace) -> int:
     from onnxslim_learn.costs import sessions
     from onnxslim_learn.report import timing
 
-    claim(options, *options.models)
+    shell.claim(options, *options.models)
     if options.compare and len(options.models) < 2:
         raise InputError("--compare: compares models with the first one, but there is only one. Give two.")
     for provider in options.providers:
         sessions.check_provider(provider)
     asked = profiling.settings(options.threads, options.providers, options.batch, bind=options.io_binding)
-    with progress() as stage:
+    with shell.progress() as stage:
         result = profiling.profile(
             [Path(model) for model in options.models],
             asked,
@@ -354,7 +220,7 @@ def profile(options: argparse.Namespace) -> int:
             per_node=options.per_node,
             stage=stage,
         )
-    emit(result, options, timing.profile(result))
+    shell.emit(result, options, timing.profile(result))
     every = [one["faster"] for setting in result["settings"] for one in setting["comparisons"]]
     return int(options.compare and not all(every))
 
@@ -363,10 +229,10 @@ def demo(options: argparse.Namespace) -> None:
     """Tell the whole story on the net that ships with the package."""
     from onnxslim_learn.demo import story
 
-    claim(options)
-    with progress() as stage:
+    shell.claim(options)
+    with shell.progress() as stage:
         result = story.tell(Path(options.output) if options.output else None, stage)
-    emit(result, options, story.blocks(result))
+    shell.emit(result, options, story.blocks(result))
 
 
 COMMANDS: dict[str, Callable[[Any], int | None]] = {

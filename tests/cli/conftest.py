@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxslim_learn import api, cli
+from onnxslim_learn import api, cli, shell
 from tests.cli.folder import contents, strict, write_bad_models, write_bad_plans, write_models
 
 
@@ -35,7 +35,7 @@ def run(prepared, tmp_path, monkeypatch, capsys):
     """Run a line in a fresh copy of the folder; returns the exit code, standard output and standard error."""
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(cli.DEBUG, raising=False)
+    monkeypatch.delenv(shell.DEBUG, raising=False)
 
     def run(line):
         code = cli.main(shlex.split(line))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxslim_learn import api, cli
+from onnxslim_learn import api, cli, shell
 from onnxslim_learn.costs import measure
 from onnxslim_learn.report import data
 from onnxslim_learn.rewrite import verify as checking
@@ -72,7 +72,7 @@ FAILURES = [
     (KeyboardInterrupt(), 130, "interrupted"),
     (MemoryError(), 2, "memory"),
     (OSError(28, "No space left on device", "new.onnx"), 2, "new.onnx: No space left"),
-    (RuntimeError("odd\nand long"), cli.DEFECT, f"defect RuntimeError: odd report {cli.DEBUG}=1"),
+    (RuntimeError("odd\nand long"), shell.DEFECT, f"defect RuntimeError: odd report {shell.DEBUG}=1"),
 ]
 
 
@@ -131,7 +131,7 @@ def test_a_full_disk_is_named_with_the_file(refused, arguments, limit, words):
 
 def test_a_defect_shows_where_on_request(run, monkeypatch):
     monkeypatch.setattr(checking, "verify", partial(stop, RuntimeError("odd")))
-    monkeypatch.setenv(cli.DEBUG, "1")
+    monkeypatch.setenv(shell.DEBUG, "1")
     with pytest.raises(RuntimeError, match="odd"):
         cli.main(shlex.split(SLIM))
 
