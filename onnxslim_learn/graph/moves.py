@@ -261,7 +261,7 @@ def slice_axes(site: Site) -> None:
         elif len(indices[a]) != shape[a] or (indices[a] != np.arange(shape[a])).any():
             value = layout.take(site.ledger, value, a, indices[a], len(indices[a]))
     site.yields(value)
-    site.patch(lambda cut: _slice_patch(site, cut, original, indices))
+    site.patch(lambda cut: _slice_patch(site, cut, original, indices, ranges))
     return None
 
 
@@ -273,7 +273,9 @@ def _sliced_blindly(site: Site, value: Value) -> Value:
     return site.freed(value, chosen, "is sliced at computed places", site.out_shape())
 
 
-def _slice_patch(site: Site, cut: Cut, value: Value, indices: dict[int, Any]) -> dict[int | str, Any]:
+def _slice_patch(
+    site: Site, cut: Cut, value: Value, indices: dict[int, Any], ranges: Sequence[slice]
+) -> dict[int | str, Any]:
     """New starts, ends, axes and steps for every axis whose positions moved, or a Gather where they are uneven."""
     moved = {a: cut.keep(value, a) for a in indices}
     if all(keep.all() for keep in moved.values()):
@@ -283,8 +285,13 @@ def _slice_patch(site: Site, cut: Cut, value: Value, indices: dict[int, Any]) ->
         keep = moved[a]
         rank = np.cumsum(keep) - 1
         new = rank[index[keep[index]]]
-        if keep.all():
-            new = index
+        if keep.all():  # as it was: an open axis has other sizes than those the analysis saw
+            given = ranges[a]
+            starts.append(given.start)
+            ends.append(-(2**31) if given.stop is None else given.stop)
+            axes.append(a)
+            steps.append(given.step or 1)
+            continue
         pace = int(new[1] - new[0]) if len(new) > 1 else 1
         if (np.diff(new) != pace).any():
             if len(indices) > 1:
