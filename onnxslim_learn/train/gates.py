@@ -53,15 +53,7 @@ def attach(
     if hasattr(module, HOLDER):
         raise InputError("module: it has gates already. Bridge the graph again for others.")
     chosen = [g for g in analysis.groups if g.pin is None] if groups is None else list(groups)
-    holder = nn.Module()
-    module.add_module(HOLDER, holder)
-    stored = tensors.paths([group.name.replace(".", "/") for group in chosen])
-    found = {}
-    for group in chosen:
-        path = stored[group.name.replace(".", "/")]
-        found[group.name] = nn.Parameter(torch.ones(group.width))
-        holder.register_parameter(path, found[group.name])
-    module.meta["gates"] = {g.name: f"{HOLDER}.{stored[g.name.replace('.', '/')]}" for g in chosen}
+    _register(module, chosen)
     carried = carriers(analysis.coupling, chosen)
     calls = {node.meta["onnx"]: node for node in module.graph.nodes if "onnx" in node.meta}
     first = next(node for node in module.graph.nodes if node.op != "placeholder")
@@ -74,7 +66,19 @@ def attach(
             _insert(module, calls[contraction.node], contraction, factors, (vector, number))
     module.graph.lint()
     module.recompile()
-    return found
+    return gates(module)
+
+
+def _register(module: fx.GraphModule, groups: Sequence[Group]) -> None:
+    """Add open gates to a module, under the names of their groups with slashes for dots."""
+    holder = nn.Module()
+    module.add_module(HOLDER, holder)
+    stored = tensors.paths([group.name.replace(".", "/") for group in groups])
+    module.meta["gates"] = {}
+    for group in groups:
+        path = stored[group.name.replace(".", "/")]
+        holder.register_parameter(path, nn.Parameter(torch.ones(group.width)))
+        module.meta["gates"][group.name] = f"{HOLDER}.{path}"
 
 
 def gates(module: fx.GraphModule) -> dict[str, nn.Parameter]:

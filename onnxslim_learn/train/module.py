@@ -65,13 +65,17 @@ def bridge(
         lost = sorted(build.running - held.kept)[0]
         raise InputError(f"initializer {lost}: the file cannot hold its statistics. Leave norms='frozen'.")
     build.code.output(dict(outputs))
+    return _finished(build, [name for name, _ in outputs])
+
+
+def _finished(build: Build, outputs: list[str]) -> fx.GraphModule:
+    """The module, with what it has to say about itself."""
     module = fx.GraphModule(build.root, build.code, "Bridge")
-    stored = {name: path for name, path in build.paths.items() if name in build.fetched}
-    module.meta["initializers"] = dict(sorted(stored.items()))
-    module.meta["tied"] = dict(held.tied)
+    module.meta["initializers"] = {name: path for name, path in build.paths.items() if name in build.fetched}
+    module.meta["tied"] = dict(build.tied)
     module.meta["written"] = sorted((build.trains | build.running) & build.fetched)
     module.meta["inputs"] = build.inputs
-    module.meta["outputs"] = [name for name, _ in outputs]
+    module.meta["outputs"] = outputs
     return module
 
 

@@ -14,7 +14,7 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.train.ops.kinds import DTYPES, HALF
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
     import onnx_ir as ir
 
@@ -66,11 +66,11 @@ def paths(names: Iterable[str]) -> dict[str, str]:
     Where it is not (an empty part, a part that Python or a module reserves, a name that leads through another one),
     dots, quotes and backslashes are written ``%2E`` and so on in a single part, and a ``%`` ends a reserved word.
     """
-    known = set(names)
+    known = dict.fromkeys(names)
     return {name: name if _is_path(name, known) else _quoted(name) for name in known}
 
 
-def _is_path(name: str, known: set[str]) -> bool:
+def _is_path(name: str, known: Container[str]) -> bool:
     parts = name.split(".")
     if any(not part or part in RESERVED or keyword.iskeyword(part) or re.search(r'[%"\\\s]', part) for part in parts):
         return False

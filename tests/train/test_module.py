@@ -90,7 +90,7 @@ def test_gradients_are_finite_differences():
         for move in (1e-6, -1e-6):
             before = flat[place].item()
             flat[place] += move
-            values.append(float(sum(value.square().sum() for value in module(*feeds).values())))
+            values.append(sum(value.detach().square().sum().item() for value in module(*feeds).values()))
             flat[place] = before
         measured = (values[0] - values[1]) / 2e-6
         assert abs(measured - slope.reshape(-1)[place].item()) <= 1e-4 * max(abs(measured), 1e-3)

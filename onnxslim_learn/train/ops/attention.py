@@ -51,29 +51,33 @@ def attention(
     present = k, v
     if k.shape[1] != q.shape[1]:
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
-    windows = (left_window_size, 0 if is_causal and right_window_size < 0 else right_window_size)
+    windows = (left_window_size, 0 if is_causal else right_window_size)
     past = 0 if past_key is None else past_key.shape[2]
-    bias = attention_bias(q, k, mask, (0 if is_causal else -1), windows, past, lengths if past_key is None else None)
+    lengths = lengths if past_key is None else None
+    bias = attention_bias(q, k, mask, windows, past, lengths)
     factor = scale or 1 / math.sqrt(q.shape[-1])
-    if (
-        outputs == 1
-        and not softcap
-        and softmax_precision is None
-        and (bias is None or mask_is_safe(mask, lengths, windows))
-    ):
+    seen = bias is None or mask_is_safe(mask, lengths, windows)
+    if outputs == 1 and seen and not softcap and softmax_precision is None:
         y = F.scaled_dot_product_attention(q, k, v, bias, scale=factor)
         return joined(y) if three else y
+    y, steps = _shared(q, k, v, bias, (factor, softcap, softmax_precision or 0))
+    result = (joined(y) if three else y, *present, steps[qk_matmul_output_mode].to(q.dtype))
+    return result[:outputs] if outputs > 1 else result[0]
+
+
+def _shared(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, settings: tuple[float, float, int]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The result, and the scores at every step: raw, capped, with bias, as shares."""
+    factor, softcap, precision = settings
     root = math.sqrt(factor)
     raw = (q * root) @ (k * root).transpose(-1, -2)
     capped = softcap * torch.tanh(raw / softcap) if softcap else raw
     biased = capped if bias is None else capped + bias
-    shares = torch.softmax(biased if softmax_precision is None else biased.to(DTYPES[softmax_precision]), -1)
+    shares = torch.softmax(biased.to(DTYPES[precision]) if precision else biased, -1)
     if bias is not None:
         shares = torch.where(torch.isneginf(bias.amax(-1, keepdim=True)), torch.zeros_like(shares), shares)
-    shown = (raw, capped, biased, shares)[qk_matmul_output_mode].to(q.dtype)
-    y = shares.to(v.dtype) @ v
-    result = (joined(y) if three else y, *present, shown)
-    return result[:outputs] if outputs > 1 else result[0]
+    return shares.to(v.dtype) @ v, (raw, capped, biased, shares)
 
 
 def mask_is_safe(mask: Tensor | None, lengths: Tensor | None, windows: tuple[int, int]) -> bool:
@@ -85,7 +89,6 @@ def attention_bias(
     q: Tensor,
     k: Tensor,
     mask: Tensor | None,
-    causal: int,
     windows: tuple[int, int],
     past: int,
     lengths: Tensor | None,
