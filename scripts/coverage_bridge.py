@@ -32,7 +32,8 @@ from onnx_ir.passes import common as passes
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.train import tensors
 from onnxslim_learn.train.module import bridge
-from scripts.coverage_architectures import DOCUMENT, Row, order, preload, run, write
+from scripts.coverage_architectures import DOCUMENT, ROWS, Row, order, preload, run, write
+from scripts.coverage_section import UNABLE
 
 if TYPE_CHECKING:
     from onnx.backend.test.case.test_case import TestCase
@@ -251,16 +252,18 @@ def section(found: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     lines = [
         "## Torch bridge\n",
-        f"{passed} of the {tests} node tests that the onnx package ships pass ({versions}); onnx2pytorch passes",
-        f"{others} in the same run. `scripts/coverage_bridge.py` wrote this; its docstring says what passing means.\n",
+        f"{passed} of the {tests} node tests that the onnx package ships pass ({versions});",
+        f"onnx2pytorch passes {others} in the same run. `scripts/coverage_bridge.py` wrote this; its docstring says what",
+        "passing means.\n",
     ]
-    rows = [row for row in found["files"] if row["status"] not in ("export failed", "export timeout")]
+    rows = [row for row in found["files"] if row["status"] not in UNABLE]
     if rows:
         good = sum(row["status"] == "ok" for row in rows)
         exact = sum(row.get("worst", 1) <= EXACT for row in rows)
         lines += [
-            f"{good} of {len(rows)} exported files of the architectures above load, run and train: {exact} are within",
-            f"{EXACT:.0e} of onnxruntime, the others within 20 times what one rounding error in their inputs does.\n",
+            f"{len(rows)} of the {_exported()} exported files of the architectures above were tried: {good} load, run and",
+            f"train; {exact} are within {EXACT:.0e} of onnxruntime, the others within 20 times what one rounding error in",
+            "their inputs does.\n",
         ]
         lines += [
             f"- {row['architecture']} ({row['exporter']}): {_fault(row)}" for row in rows if row["status"] != "ok"
@@ -270,6 +273,11 @@ def section(found: dict[str, Any]) -> str:
         why = "" if tally.passed == tally.tests else REASONS.get(name, "**unexplained**")
         lines.append(f"| {name} | {tally.tests} | {tally.passed} | {tally.peer} | {why} |")
     return "\n".join(lines) + "\n"
+
+
+def _exported() -> int:
+    """How many files the table of architectures has."""
+    return sum(row["status"] not in UNABLE for row in json.loads(ROWS.read_text()))
 
 
 def _fault(row: Row) -> str:
@@ -303,7 +311,8 @@ def main() -> None:
     if options.what == "nodes":
         tallies = node_tests(peer(options.peer) if options.peer else None)
         found["nodes"] = {name: asdict(tally) for name, tally in sorted(tallies.items())}
-        found["versions"] = {name: version(name).split("+")[0] for name in ("onnx", "torch")}
+        names = ("onnx", "torch", *(["onnx2pytorch"] if options.peer else []))
+        found["versions"] = {name: version(name).split("+")[0] for name in names}
     if options.what == "files":
         for row in files(options.minutes):
             found["files"].append(row)
