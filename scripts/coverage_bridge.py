@@ -253,17 +253,17 @@ def section(found: dict[str, Any]) -> str:
     lines = [
         "## Torch bridge\n",
         f"{passed} of the {tests} node tests that the onnx package ships pass ({versions});",
-        f"onnx2pytorch passes {others} in the same run. `scripts/coverage_bridge.py` wrote this; its docstring says what",
-        "passing means.\n",
+        f"onnx2pytorch passes {others} in the same run. `scripts/coverage_bridge.py` wrote this;",
+        "its docstring says what passing means.\n",
     ]
     rows = [row for row in found["files"] if row["status"] not in UNABLE]
     if rows:
         good = sum(row["status"] == "ok" for row in rows)
         exact = sum(row.get("worst", 1) <= EXACT for row in rows)
         lines += [
-            f"{len(rows)} of the {_exported()} exported files of the architectures above were tried: {good} load, run and",
-            f"train; {exact} are within {EXACT:.0e} of onnxruntime, the others within 20 times what one rounding error in",
-            "their inputs does.\n",
+            f"{len(rows)} of the {_exported()} exported files of the architectures above were tried:",
+            f"{good} load, run and train. {exact} are within {EXACT:.0e} of onnxruntime,",
+            "the others within 20 times what one rounding error in their inputs does.\n",
         ]
         lines += [
             f"- {row['architecture']} ({row['exporter']}): {_fault(row)}" for row in rows if row["status"] != "ok"
