@@ -148,7 +148,7 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
     table = Table("", ("", "before", "after", "ratio"), tuple(rows))
     return [
         table,
-        Text("\n".join([*_cut(data), *_timed(data), *checked(data["verify"]), *_changed(data)])),
+        Text("\n".join([*_cut(data), *_timed(data), *checked(data["verify"])])),
         *repairs.blocks(data["repair"]),
         *_widths(data),
         *_layers(data),
@@ -204,14 +204,6 @@ def checked(check: Mapping[str, Any]) -> list[str]:
             f"This net amplifies rounding: one rounding error in its inputs moves them by {check['noise']:.1e}."
         )
     return lines
-
-
-def _changed(data: Mapping[str, Any]) -> list[str]:
-    """What the cut itself does to the outputs."""
-    check = data["verify"]
-    if not check["exact"] or not check["change"]:
-        return []
-    return [f"The cut itself changes outputs by up to {percent(check['change'])} of their magnitude on these inputs."]
 
 
 def _widths(data: Mapping[str, Any]) -> list[Block]:
