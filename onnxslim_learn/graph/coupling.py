@@ -269,8 +269,10 @@ def _matrix(relations: Sequence[Relation], strong: Labels, size: int) -> Any:
     a = np.concatenate([r.a for r in relations])
     b = np.concatenate([r.b for r in relations])
     use = (a > 0) & (b > 0)
-    codes = np.unique(strong[a[use]] * size + strong[b[use]])
-    return sp.csr_matrix((np.ones(len(codes), np.int32), (codes // size, codes % size)), shape=(size, size))
+    ends = (strong[a[use]], strong[b[use]])
+    found = sp.coo_matrix((np.ones(len(ends[0]), np.int32), ends), shape=(size, size)).tocsr()
+    found.data[:] = 1  # pairs stated twice were added up
+    return found
 
 
 @dataclass(frozen=True)
