@@ -154,6 +154,7 @@ ADVICE = [
         "--multiple 1000 --allow-empty",
     ),
     ("--protect .", "It can be reached without --protect.", ""),
+    ("--protect . --criterion obs", "It can be reached without --protect.", ""),
     ("--protect . --multiple 1000", "It can be reached without --multiple and without --protect, or", ""),
     ("--target macs=0.01", "It can be reached with --allow-empty.", "--target macs=0.01 --allow-empty"),
 ]
