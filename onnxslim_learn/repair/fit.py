@@ -32,7 +32,7 @@ class Effort:
     """How hard to try.
 
     Attributes:
-        ridges: Ridges tried, times the mean square of an input.
+        ridges: Ridges tried, ascending until one does worse, times the mean square of an input.
         resolves: Alternations between clipped targets and weights.
     """
 
@@ -185,8 +185,9 @@ def _least_squares(rows: Rows, held: Rows, plain: Weights, setting: Setting) -> 
         tried = problem.factor(ridge)
         weights = problem.solve(tried, products)
         error = held.error(weights, activation)
-        if error < least:
-            factor, chosen, least = tried, weights, error
+        if error >= least:
+            break  # ridges ascend, and what they cost has one minimum
+        factor, chosen, least = tried, weights, error
     found = [(NAME, chosen)]
     if activation != LINEAR and factor is not None:
         for _ in range(effort.resolves):

@@ -35,7 +35,8 @@ Feeds = dict[str, Array]
 
 LARGEST_BATCH = 32
 ROWS = 16384  # rows of a regression, or so many times its unknowns
-ROWS_PER_UNKNOWN = 8
+ROWS_PER_UNKNOWN = 4
+HELD_ROWS = 8192  # rows that decide
 LARGEST = 100_000_000  # numbers in the inputs of one regression
 
 
@@ -144,7 +145,8 @@ class Walk:
         plain = linear.read()
         unknowns, width = plain.matrix.shape[1], plain.matrix.shape[0] * plain.matrix.shape[1]
         most = min(max(ROWS, ROWS_PER_UNKNOWN * unknowns), LARGEST // width)
-        rows, held = (self._rows(linear, batches, most) for batches in (self.targets.fitted, self.targets.held))
+        rows = self._rows(linear, self.targets.fitted, most)
+        held = self._rows(linear, self.targets.held, min(most, HELD_ROWS))
         if not all(np.isfinite(a).all() for r in (rows, held) for a in (r.inputs, r.targets)):
             raise PlanError("its inputs or targets are not finite")
         setting = Setting(self.targets.samples, linear.bias is not None, linear.activation, self.effort)

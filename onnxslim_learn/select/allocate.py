@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 STRIDE = 48  # a group is narrowed in at most about so many steps
-TRADES = 400  # pairs tried
+TRADES = 120  # tried
 
 
 def allocate(
@@ -104,9 +104,9 @@ class _Knapsack:
         assert best[2] >= 0, "the narrowest widths meet the bounds"
         return best[1], best[2]
 
-    def _give_back(self, at: list[int]) -> list[int]:
+    def _give_back(self, at: list[int], but: int = -1) -> list[int]:
         """Widen where that gains most, until nothing fits any more."""
-        stuck: set[int] = set()
+        stuck = {but}
         while True:
             able = [k for k in range(len(at)) if k not in stuck and at[k] + 1 < len(self.kept[k])]
             if not able:
@@ -120,17 +120,15 @@ class _Knapsack:
                 stuck.add(k)
 
     def _trade(self, at: list[int]) -> list[int]:
-        """Narrow one group to widen another, as long as the total falls."""
+        """Narrow one group and give what that saves to the others, as long as the total falls."""
         rng, loss = np.random.default_rng(0), self._loss(at)
-        for _ in range(TRADES if len(at) > 1 else 0):
-            a, b = rng.choice(len(at), 2, replace=False)
-            if at[a] == 0 or at[b] + 1 >= len(self.kept[b]):
+        for number in range(TRADES if len(at) > 1 else 0):
+            a = number % len(at)
+            step = int(rng.integers(1, 4)) * max(1, len(self.kept[a]) // STRIDE)
+            if at[a] < step:
                 continue
-            tried = list(at)
-            tried[a] -= 1
-            while tried[b] + 1 < len(self.kept[b]) and self._fits([*tried[:b], tried[b] + 1, *tried[b + 1 :]]):
-                tried[b] += 1
-            if (found := self._loss(tried)) < loss - 1e-12 and self._fits(tried):
+            tried = self._give_back([*at[:a], at[a] - step, *at[a + 1 :]], but=a)
+            if (found := self._loss(tried)) < loss - 1e-12:
                 at, loss = tried, found
         return at
 

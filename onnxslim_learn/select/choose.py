@@ -25,6 +25,9 @@ Progress = Callable[[float], None]
 
 MOST = 448  # samples to measure curves on
 FEWEST = 32
+CURVES = 0.5  # share of the time for curves of single groups
+NEARBY = (0.75, 1.33)  # widths measured around an allocation, relative to its own
+REFINED = ", refined"
 
 # How measured losses are weighed: by a power, higher ones spread them evenly; and how far below the uniform width a
 # group may go, since what is lost by itself says little about extremes of several groups together.
@@ -52,18 +55,22 @@ class Chosen:
 
 
 def choose(task: Search, evidence: Evidence | None, progress: Progress = lambda share: None) -> Chosen:
-    """Meet the bounds: all groups alike, or by measured curves where that turns out better on held-back samples.
+    """Meet the bounds: all groups alike, or by measured losses where that turns out better on held-back samples.
+
+    Half of the time goes to curves of single groups, which serve every target. The rest goes to the neighbourhood of
+    the best allocation found: what each group is worth there, with all others cut as well.
 
     Raises:
         TargetError, PlanError: See :func:`onnxslim_learn.select.budget.search`.
     """
-    uniform = budget.search(task, progress)
+    start, uniform = perf_counter(), budget.search(task, progress)
     if evidence is None or not evidence.seconds or not uniform.gone.any():
         return Chosen(uniform, "uniform", {})
     record = Record(task.coupling.graph.model, evidence.feeds, -(-sensitivity.PLACES // len(evidence.feeds)))
-    start = perf_counter()
+    before = perf_counter()
     found, trials = {"uniform": uniform}, {"uniform": _trial(uniform, record)}
-    feeds = _affordable(evidence.feeds, perf_counter() - start, evidence, len(task.choices))
+    each = perf_counter() - before
+    feeds = _affordable(evidence.feeds, each, evidence, len(task.choices))
     if feeds:
         _measure(task, evidence, feeds, progress)
     if evidence.curves.complete(task.choices):
@@ -71,18 +78,48 @@ def choose(task: Search, evidence: Evidence | None, progress: Progress = lambda 
             found[name] = budget.search(_weighed(task, evidence, uniform, way))
             trials[name] = _trial(found[name], record)
     best = min(trials, key=lambda name: trials[name])
+    round_ = 2 * each * len(task.choices)
+    while perf_counter() - start + round_ < evidence.seconds:
+        refined = budget.search(_nearby(task, found[best], trials[best], record, progress))
+        loss = _trial(refined, record)
+        if loss >= trials[best]:
+            break
+        best = best if best.endswith(REFINED) else best + REFINED
+        found[best], trials[best] = refined, loss
     return Chosen(found[best], best, trials)
+
+
+def _widths(task: Search, cut: Removal) -> list[int]:
+    """Units that every choice keeps."""
+    columns = np.zeros(task.coupling.columns, bool)
+    columns[task.coupling.column[~cut.gone]] = True
+    return [int(columns[choice.group.units].sum()) for choice in task.choices]
+
+
+def _nearby(task: Search, cut: Removal, loss: float, record: Record, progress: Progress) -> Search:
+    """The same search over widths near a cut, by what one group's change does while all others stay cut."""
+    widths, choices = _widths(task, cut), []
+    for k, choice in enumerate(task.choices):
+        progress(k / len(task.choices))
+        kept = np.array(choice.kept)
+        ends = [int(kept[np.abs(kept - share * widths[k]).argmin()]) for share in NEARBY]
+        points = {widths[k]: 0.0}
+        for end in {*ends} - {widths[k]}:
+            points[end] = _trial(task.removal([*widths[:k], end, *widths[k + 1 :]]), record) - loss
+        near = tuple(int(n) for n in kept if min(points) <= n <= max(points))
+        at = sorted(points)
+        values = np.maximum.accumulate([points[n] for n in at][::-1])[::-1]
+        curve = np.interp(np.log(np.maximum(near, 0.5)), np.log(np.maximum(at, 0.5)), values)
+        choices.append(replace(choice, kept=near, curve=curve - curve[-1]))
+    return replace(task, choices=choices)
 
 
 def _weighed(task: Search, evidence: Evidence, uniform: Removal, way: tuple[float, float]) -> Search:
     """The same search by measured curves, with widths bounded from below."""
     power, floor = way
-    columns = np.zeros(task.coupling.columns, bool)
-    columns[task.coupling.column[~uniform.gone]] = True
     choices = []
-    for choice in task.choices:
-        least = floor * columns[choice.group.units].sum()
-        kept = tuple(k for k in choice.kept if k >= least)
+    for choice, width in zip(task.choices, _widths(task, uniform), strict=True):
+        kept = tuple(k for k in choice.kept if k >= floor * width)
         curve = evidence.curves.curve(replace(choice, kept=kept)) ** power
         choices.append(replace(choice, kept=kept, curve=curve))
     return replace(task, choices=choices)
@@ -103,7 +140,7 @@ def _affordable(
     count = min(len(feeds), -(-MOST // batch))
     each = spent / len(feeds)
     rounds = max(choices, 1) * (sensitivity.LEAST + 1)
-    able = int(evidence.seconds / max(each * rounds, 1e-9))
+    able = int(evidence.seconds * CURVES / max(each * rounds, 1e-9))
     count = min(count, able)
     enough = count * batch >= min(FEWEST, len(feeds) * batch) and count > 1
     return feeds[:count] if enough else []
@@ -116,5 +153,11 @@ def _measure(task: Search, evidence: Evidence, feeds: Sequence[Mapping[str, Any]
         return task.removal([kept if c is choice else w for c, w in zip(task.choices, widths, strict=True)])
 
     evidence.curves = sensitivity.measure(
-        task.coupling, task.choices, feeds, alone, seconds=evidence.seconds, known=evidence.curves, progress=progress
+        task.coupling,
+        task.choices,
+        feeds,
+        alone,
+        seconds=evidence.seconds * CURVES,
+        known=evidence.curves,
+        progress=progress,
     )

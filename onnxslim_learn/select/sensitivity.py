@@ -28,7 +28,7 @@ Array = np.ndarray[Any, Any]
 Progress = Callable[[float], None]
 
 SHARES = (1 / 2, 1 / 4, 3 / 4, 1 / 8, 3 / 8, 7 / 8, 1 / 16)  # of a group's units that stay, in the order measured
-PLACES = 2048  # rows of each regression
+PLACES = 8192  # rows of each regression, those held back included
 STEEP = 2.0  # power by which the root of the loss grows below the narrowest width measured
 LEAST = 2  # rounds over all groups; fewer say too little
 

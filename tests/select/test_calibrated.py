@@ -1,0 +1,134 @@
+"""Scores from samples, held against what a unit's removal really costs its consumer."""
+
+import itertools
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxslim_learn import api
+from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.select import criteria
+from onnxslim_learn.select.evidence import Evidence
+from tests.laws import analysed
+
+CHANNELS = 6
+RIDGED = 0.02  # the ridge that keeps inverses tame moves scores by less
+
+
+def chain():
+    """Build x @ w1 -> relu -> @ w2: one group of hidden units with one consumer."""
+    rng = np.random.default_rng(0)
+    text = """<ir_version: 8, opset_import: ["" : 17]> n (float[batch,4] x) => (float[batch,5] y) {
+        a = MatMul(x, w1)
+        h = Relu(a)
+        y = MatMul(h, w2)
+    }"""
+    model = onnx.parser.parse_model(text)
+    arrays = {"w1": rng.standard_normal((4, CHANNELS)), "w2": rng.standard_normal((CHANNELS, 5))}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a.astype(np.float32), n) for n, a in arrays.items())
+    return model, arrays
+
+
+@pytest.fixture(scope="module")
+def case():
+    """The net, its analysis, samples of its hidden units, and the evidence."""
+    model, arrays = chain()
+    analysis = api.analyze(model)
+    x = np.random.default_rng(1).standard_normal((512, 4)).astype(np.float32)
+    hidden = np.maximum(x @ arrays["w1"], 0)
+    return analysis, arrays, hidden, Evidence(analysis.coupling, open_source({"x": x}, analysis.graph))
+
+
+def scores(case, name):
+    analysis, _, _, evidence = case
+    (group,) = [g for g in analysis.groups if g.pin is None]
+    return criteria.scores(analysis.coupling, analysis.groups, name, evidence)[group.units]
+
+
+def residual(hidden, weights, kept):
+    """What the best linear map with a bias from the kept units leaves, mean over samples."""
+    wanted = hidden @ weights
+    inputs = np.concatenate([hidden[:, sorted(kept)], np.ones((len(hidden), 1))], axis=1)
+    fitted = inputs @ np.linalg.lstsq(inputs, wanted, rcond=None)[0]
+    return ((wanted - fitted) ** 2).sum() / len(hidden)
+
+
+def test_samples_reach_the_statistics(case):
+    _, arrays, hidden, evidence = case
+    (found,) = [s for s in evidence.pairs if len(s.mean) == CHANNELS]
+    assert np.allclose(found.mean, hidden.mean(axis=0), atol=1e-4)
+    assert np.allclose(found.products, hidden.T @ hidden / len(hidden), atol=1e-3)
+    assert np.allclose(found.weights, arrays["w2"], atol=1e-6)
+
+
+def test_wifv_is_variance_times_energy(case):
+    _, arrays, hidden, _ = case
+    assert np.allclose(scores(case, "wifv"), hidden.var(axis=0) * (arrays["w2"] ** 2).sum(axis=1), rtol=1e-3)
+
+
+def test_wanda_is_norm_times_norm(case):
+    _, arrays, hidden, _ = case
+    wanted = np.sqrt((hidden**2).mean(axis=0)) * np.linalg.norm(arrays["w2"], axis=1)
+    assert np.allclose(scores(case, "wanda"), wanted, rtol=1e-3)
+
+
+def test_activation_is_the_mean_square(case):
+    assert np.allclose(scores(case, "activation"), (case[2] ** 2).mean(axis=0), rtol=1e-3)
+
+
+def test_obs_is_the_loss_after_the_best_refit_one_unit_after_the_other(case):
+    _, arrays, hidden, _ = case
+    found, kept, before = scores(case, "obs"), set(range(CHANNELS)), 0.0
+    for unit in np.argsort(found, kind="stable")[: CHANNELS - 1]:
+        losses = {u: residual(hidden, arrays["w2"], kept - {u}) for u in kept}
+        assert losses[unit] <= min(losses.values()) * (1 + RIDGED), "another unit would have cost less"
+        assert np.isclose(found[unit], losses[unit] - before, rtol=RIDGED, atol=RIDGED * found.max())
+        before = losses[unit]
+        kept.remove(unit)
+
+
+def test_obs_keeps_one_of_two_that_can_stand_for_each_other():
+    model, arrays = chain()
+    w1 = arrays["w1"].astype(np.float32)
+    w1[:, 5] = w1[:, 4]
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(w1, "w1"))
+    analysis = api.analyze(model)
+    x = np.random.default_rng(1).standard_normal((512, 4)).astype(np.float32)
+    evidence = Evidence(analysis.coupling, open_source({"x": x}, analysis.graph))
+    (group,) = [g for g in analysis.groups if g.pin is None]
+    found = criteria.scores(analysis.coupling, analysis.groups, "obs", evidence)[group.units]
+    first = int(np.argmin(found))
+    assert first in (4, 5)
+    assert found[9 - first] > 10 * found[first]
+
+
+@pytest.mark.parametrize("name", ["attention", "squeeze_excite", "grouped", "conv_transpose", "flatten_gemm"])
+@pytest.mark.parametrize("criterion", ["obs", "wifv", "wanda", "activation"])
+def test_every_unit_with_a_consumer_has_a_finite_score(name, criterion):
+    analysis = analysed(name)
+    rng = np.random.default_rng(0)
+    data = {}
+    for value, shape in analysis.graph.shapes.analysis.inputs.items():
+        data[value] = rng.standard_normal((shape[0] * 8, *shape[1:])).astype(np.float32)
+    evidence = Evidence(analysis.coupling, open_source(data, analysis.graph))
+    found = criteria.scores(analysis.coupling, analysis.groups, criterion, evidence)
+    units = np.concatenate([g.units for g in analysis.groups if g.pin is None])
+    assert np.isfinite(found).all()
+    assert (found[units] >= 0).all()
+    assert (found[units] > 0).mean() > 0.5
+
+
+def test_scores_from_samples_need_samples(case):
+    analysis = case[0]
+    with pytest.raises(InputError, match="needs samples"):
+        criteria.scores(analysis.coupling, analysis.groups, "obs")
+
+
+def test_brute_force_is_no_better_than_obs_by_much(case):
+    """Of all sets of three units, the one that obs keeps is among the best."""
+    _, arrays, hidden, _ = case
+    kept = set(np.argsort(-scores(case, "obs"))[:3].tolist())
+    losses = {s: residual(hidden, arrays["w2"], set(s)) for s in itertools.combinations(range(CHANNELS), 3)}
+    assert residual(hidden, arrays["w2"], kept) <= 1.2 * min(losses.values())

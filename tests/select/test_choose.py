@@ -1,0 +1,69 @@
+"""Choosing by samples: bounds hold, nothing is worse than narrowing all groups alike, and time bounds what is measured."""
+
+import numpy as np
+import pytest
+
+from onnxslim_learn import api
+from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.select import choose, sensitivity
+from onnxslim_learn.select.evidence import Evidence
+from tests.laws import analysed
+
+NETS = ["residual", "depthwise", "squeeze_excite"]
+
+
+def evidence(name, seconds):
+    """Samples of a zoo net."""
+    analysis = analysed(name)
+    rng = np.random.default_rng(0)
+    shapes = analysis.graph.shapes.analysis.inputs
+    data = {value: rng.standard_normal((64, *shape[1:])).astype(np.float32) for value, shape in shapes.items()}
+    return Evidence(analysis.coupling, open_source(data, analysis.graph), seconds=seconds)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_measured_widths_meet_the_target_and_do_no_worse_than_uniform_ones(name):
+    analysis, known = analysed(name), evidence(name, 20)
+    plan = api.plan(analysis, {"macs": 0.6}, evidence=known)
+    assert plan.provenance["after"]["macs"] <= 0.6 * plan.provenance["before"]["macs"]
+    trials = plan.provenance["trials"]
+    assert set(choose.WAYS) < set(trials)
+    assert trials[plan.provenance["allocation"]] == min(trials.values())
+    assert plan.provenance["criterion"] == "obs"
+    assert all(len(points) >= 1 for points in known.curves.points.values())
+
+
+def test_without_time_all_groups_are_narrowed_alike():
+    known = evidence("residual", 0)
+    plan = api.plan(analysed("residual"), {"macs": 0.6}, evidence=known)
+    assert plan.provenance["allocation"] == "uniform"
+    assert known.curves.points == {}
+
+
+def test_too_little_time_measures_nothing_rather_than_noise():
+    known = evidence("residual", 1e-6)
+    plan = api.plan(analysed("residual"), {"macs": 0.6}, evidence=known)
+    assert plan.provenance["allocation"] == "uniform"
+    assert known.curves.points == {}
+
+
+def test_what_was_measured_once_serves_the_next_target(monkeypatch):
+    analysis, known = analysed("residual"), evidence("residual", 60)
+    api.plan(analysis, {"macs": 0.7}, evidence=known)
+    points = {name: dict(p) for name, p in known.curves.points.items()}
+
+    def never(*_):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(sensitivity, "loss", never)
+    api.plan(analysis, {"macs": 0.5}, evidence=known)
+    assert known.curves.points == points
+
+
+def test_losses_grow_with_what_goes():
+    analysis, known = analysed("residual"), evidence("residual", 60)
+    api.plan(analysis, {"macs": 0.7}, evidence=known)
+    for points in known.curves.points.values():
+        widths = sorted(points)
+        if len(widths) > 2:
+            assert points[widths[0]] > points[widths[-1]]
