@@ -1,4 +1,4 @@
-"""Choosing by samples: bounds hold, nothing is worse than narrowing all groups alike, and time bounds what is measured."""
+"""Choosing by samples: bounds hold, no choice is worse than narrowing all groups alike, and time is kept to."""
 
 import numpy as np
 import pytest
