@@ -84,7 +84,9 @@ class Slimmed:
             InputError: If the samples do not fit the model.
         """
         better = rewrite(self.removal)
-        self.repaired = walk.repair(self.removal, better, evidence.feeds, seed=seed, progress=progress)
+        self.repaired = walk.repair(
+            self.removal, better, evidence.feeds, effort=evidence.effort, seed=seed, progress=progress
+        )
         self._better = better
         made = {"data": evidence.source.name, "samples": self.repaired.samples, "weights": list(self.repaired.weights)}
         self.plan = replace(self.plan, provenance={**self.plan.provenance, "repair": made})

@@ -74,7 +74,7 @@ def slim(options: argparse.Namespace) -> None:
         found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
         settings = {"criterion": options.criterion, "multiple": options.multiple, "protect": options.protect}
         settings["allow_empty"] = options.allow_empty
-        known = evidence(options, found)
+        known = evidence(options, found, stage)
         try:
             slimmed, check = api.slim_to(
                 found,
@@ -103,7 +103,7 @@ def apply(options: argparse.Namespace) -> None:
         found = _analyzed_for(options, options.model, chosen)
         stage("cutting and verifying")
         slimmed = api.slim(found, chosen)
-        known = None if options.no_repair else evidence(options, found)
+        known = None if options.no_repair else evidence(options, found, stage)
         if known is not None:
             slimmed.repair(known, progress=stage("repairing"))
         finish(options, slimmed, slimmed.save(output, real=real_inputs(options, found)), output, stage)
@@ -127,13 +127,12 @@ def samples(options: argparse.Namespace, found: Analysis) -> Source | None:
     return synthetic(found.coupling, asked) if asked.input_range else None
 
 
-def evidence(options: argparse.Namespace, found: Analysis) -> Evidence | None:
+def evidence(options: argparse.Namespace, found: Analysis, stage: Any) -> Evidence | None:
     """Samples to choose and repair by; made-up ones say nothing about choices and are as many as take little time."""
     from dataclasses import replace
 
     from onnxslim_learn.data.opening import open_source
-    from onnxslim_learn.data.synthetic import synthetic
-    from onnxslim_learn.select.evidence import Evidence, affordable
+    from onnxslim_learn.select.evidence import Evidence, affordable, made_up
 
     asked, seconds = config.data_options(options), getattr(options, "sensitivity_seconds", None)
     if options.data is not None:
@@ -141,8 +140,10 @@ def evidence(options: argparse.Namespace, found: Analysis) -> Evidence | None:
         return Evidence(found.coupling, source, seconds=SENSITIVITY if seconds is None else seconds)
     if options.no_repair:
         return None
-    count = options.samples or affordable(found.price(found.whole)["macs"])
-    return Evidence(found.coupling, synthetic(found.coupling, replace(asked, samples=count)), seconds=seconds or 0.0)
+    macs = found.price(found.whole)["macs"]
+    asked = replace(asked, samples=options.samples or affordable(macs))
+    source = made_up(found.coupling, asked, macs, stage("making samples up"))
+    return Evidence(found.coupling, source, seconds=seconds or 0.0)
 
 
 def real_inputs(options: argparse.Namespace, found: Analysis) -> list[dict[str, Any]]:

@@ -68,6 +68,7 @@ def repair(
     model: ir.Model,
     feeds: Sequence[Mapping[str, Array]],
     *,
+    effort: Effort = FULL,
     seed: int = 0,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Repaired:
@@ -77,6 +78,7 @@ def repair(
         removal: What was cut.
         model: The slimmed model (:func:`onnxslim_learn.rewrite.slim.slim`).
         feeds: Input batches; every fourth is held back (with fewer than four batches, the last).
+        effort: How hard to try, and how far weights may go.
         seed: Which positions of large activations are used.
         progress: Called with the share done.
     """
@@ -84,7 +86,7 @@ def repair(
     plain = {name: value.const_value for name, value in model.graph.initializers.items()}
     unrepaired = Runner(model, [feeds[k] for k in targets.held], ())
     unrepaired.finish()
-    walk = Walk(removal, model, targets)
+    walk = Walk(removal, model, targets, effort)
     walk.go(progress)
     wanted, before = targets.outputs(), outputs(unrepaired, range(len(targets.held)))
     deviations = deviation(wanted, before), deviation(wanted, walk.outputs())
