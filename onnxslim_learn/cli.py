@@ -132,17 +132,23 @@ def evidence(options: argparse.Namespace, found: Analysis, stage: Any) -> Eviden
     from dataclasses import replace
 
     from onnxslim_learn.data.opening import open_source
-    from onnxslim_learn.select.evidence import Evidence, affordable, made_up
+    from onnxslim_learn.data.synthetic import synthetic
+    from onnxslim_learn.select.evidence import Evidence, affordable, matched
 
     asked, seconds = config.data_options(options), getattr(options, "sensitivity_seconds", None)
     if options.data is not None:
+        if options.match_statistics:
+            raise InputError("--match-statistics: is for made-up inputs, but --data gives real ones. Leave one out.")
         source = open_source(options.data, found.graph, asked)
         return Evidence(found.coupling, source, seconds=SENSITIVITY if seconds is None else seconds)
     if options.no_repair:
         return None
     macs = found.price(found.whole)["macs"]
     asked = replace(asked, samples=options.samples or affordable(macs))
-    source = made_up(found.coupling, asked, macs, stage("making samples up"))
+    if options.match_statistics:
+        source = matched(found.coupling, asked, stage("matching statistics"))
+    else:
+        source = synthetic(found.coupling, asked)
     return Evidence(found.coupling, source, seconds=seconds or 0.0)
 
 

@@ -160,6 +160,11 @@ def _data(parser: argparse.ArgumentParser) -> None:
 
 def _repair(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-repair", action="store_true", help="leave the weights that stay as they are")
+    parser.add_argument(
+        "--match-statistics",
+        action="store_true",
+        help="without --data: fit made-up inputs to the statistics of batch normalisations (needs the extra train)",
+    )
 
 
 def _whole(text: str) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.data.synthetic import synthetic
+from onnxslim_learn.errors import InputError
 from onnxslim_learn.repair.fit import FULL, Effort
 from onnxslim_learn.repair.walk import small_batches
 from onnxslim_learn.select import statistics
@@ -23,7 +23,6 @@ Progress = Callable[[float], None]
 
 
 WORK = 2e11  # multiply-accumulates of made-up samples: some ten seconds on two cores
-MATCHED = 2e10  # the same, up to which they are matched to stored statistics: about a minute
 FEWEST, MOST = 32, 512
 CAREFUL = Effort((1e-2, 1e-1, 1.0))  # made-up samples judge themselves too well: weights stay nearer to the plain ones
 
@@ -33,21 +32,19 @@ def affordable(macs: int) -> int:
     return int(min(max(WORK / max(macs, 1), FEWEST), MOST))
 
 
-def made_up(coupling: Coupling, options: Options, macs: int, progress: Progress = lambda share: None) -> Source:
-    """Samples where there are none: noise, matched to stored statistics where the model has any and torch is there.
+def matched(coupling: Coupling, options: Options, progress: Progress = lambda share: None) -> Source:
+    """Made-up samples that fit the statistics stored in a model's batch normalisations.
 
-    Args:
-        coupling: The model.
-        options: How many, and their range.
-        macs: Multiply-accumulates of one sample; matching is left out where it would take minutes.
-        progress: Called with the share of the matching done.
+    Raises:
+        InputError: If the extra ``train`` is not installed, or the model keeps no statistics.
     """
-    if importlib.util.find_spec("torch") is not None and options.samples * macs < MATCHED:
-        from onnxslim_learn.train import matched
+    if importlib.util.find_spec("torch") is None:
+        raise InputError("--match-statistics: needs torch. Install onnxslim-learn[train].")
+    from onnxslim_learn.train import matched as matching
 
-        if matched.normalisations(coupling.graph):
-            return matched.matched(coupling, options, progress=progress)
-    return synthetic(coupling, options)
+    if not matching.normalisations(coupling.graph):
+        raise InputError("--match-statistics: the model keeps no batch statistics (exporters fold them). Leave it out.")
+    return matching.matched(coupling, options, progress=progress)
 
 
 @dataclass
