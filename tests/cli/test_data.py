@@ -75,3 +75,29 @@ REFUSALS = [
 @pytest.mark.parametrize(("flags", "words"), REFUSALS)
 def test_samples_that_do_not_fit_are_refused(samples, refused, flags, words):
     refused(f"{SLIM} {flags}", 2, words)
+
+
+# --- choosing and repairing -------------------------------------------------------------------------------------------
+
+
+def test_repair_is_told_and_can_be_left_out(samples, run):
+    code, out, err = run(f"{SLIM} --data samples.npz --json -")
+    assert code == 0, err
+    told = strict(out)
+    assert told["repair"]["samples"] == len(samples)
+    assert told["repair"]["after"]["y"]["relative"] <= told["repair"]["before"]["y"]["relative"]
+    assert told["choice"]["criterion"] == "obs"
+    assert strict(run(f"{SLIM} --data samples.npz --no-repair --json -")[1])["repair"] is None
+    assert strict(run(f"{SLIM} --no-repair --json -")[1])["choice"]["criterion"] == "energy"
+
+
+def test_made_up_inputs_are_matched_to_stored_statistics(samples, run):
+    code, out, err = run(f"{SLIM} --match-statistics --samples 32 --json -")
+    assert code == 0, err
+    assert "statistics" in strict(out)["repair"]["data"]
+
+
+def test_matching_is_for_made_up_inputs(samples, run):
+    code, _, err = run(f"{SLIM} --match-statistics --data samples.npz")
+    assert code == 2
+    assert "--data" in err
