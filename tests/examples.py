@@ -147,7 +147,6 @@ SPACE = [
 MOVES = [
     _map("Tile", "z = OP(a, [1, 2, 1, 1])", wide=16),
     _map("GatherND", "z = OP(a, places)", given="int64[2,1] places = {1, 0}"),
-    _map("ScatterND", "b = Gather<axis=0>(a, [1]) z = OP(a, places, b)", given="int64[1,1] places = {0}"),
     _map("GatherElements", "i = ArgMax<axis=3>(a) z = OP<axis=3>(a, i)"),
     *(
         _map(op, "i = ArgMax<axis=3>(a) s = Sigmoid(a) u = ReduceMax<axes=[3]>(s) z = OP<axis=3>(a, i, u)", opset=opset)

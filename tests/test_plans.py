@@ -48,22 +48,25 @@ def test_tensors_say_what_is_kept_of_every_weight(name, data):
 
 
 def sliced(array, axes):
-    """Slice an array by what a plan lists of it; an axis that is listed row by row has its rows along axis 0."""
-    rows = {int(axis): kept for axis, kept in axes.items() if np.ndim(kept[0])}
-    first = axes.get("0", range(len(array) if array.ndim else 0))
-    if rows:
-        parts = []
-        for i in first:
+    """Slice an array by what a plan lists of it.
+
+    An axis that is listed row by row has its rows along the first axis if that is long enough, else along the axis of
+    as many positions.
+    """
+    uneven = {int(axis): kept for axis, kept in axes.items() if np.ndim(kept[0])}
+    if uneven:
+        count = len(next(iter(uneven.values())))
+        row = 0 if len(array) % count == 0 else array.shape.index(count)
+        array, parts = np.moveaxis(array, row, 0), []
+        for i in axes.get(str(row), range(len(array))):
             part = array[i]
-            for axis, kept in rows.items():
-                part = part.take(kept[i * len(kept) // len(array)], axis=axis - 1)
+            for axis, kept in uneven.items():
+                part = part.take(kept[i * count // len(array)], axis=axis - (axis > row))
             parts.append(part)
-        array = np.stack(parts)
-    elif array.ndim:
-        array = array.take(first, axis=0)
+        array = np.moveaxis(np.stack(parts), 0, row)
+        axes = {axis: kept for axis, kept in axes.items() if int(axis) not in (row, *uneven)}
     for axis, kept in axes.items():
-        if int(axis) not in (0, *rows):
-            array = array.take(kept, axis=int(axis))
+        array = array.take(kept, axis=int(axis))
     return array
 
 

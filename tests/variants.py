@@ -65,14 +65,14 @@ VARIANTS = {
         "w1 6x3x1x1, w2 8x3x1x1, w3 5x5x1x1, w4 8x9x1x1, w5 5x8x1x1",
     ),
     "cached_attention": Net(
-        """(float[2,5,6] x) => (float[2,5,4] y, float[2,2,9,4] present_value) {
+        """(float[3,5,6] x) => (float[3,5,4] y, float[3,2,9,4] present_value) {
             q = MatMul(x, wq)
             k = MatMul(x, wk)
             v = MatMul(x, wv)
             a, present_key, present_value = Attention<q_num_heads=4, kv_num_heads=2, is_causal=1>(q, k, v, , pk, pv)
             y = MatMul(a, wo)
         }""",
-        "wq 6x16, wk wv 6x8, pk 2x2x4x4, pv 2x2x4x4, wo 16x4",
+        "wq 6x16, wk wv 6x8, pk 3x2x4x4, pv 3x2x4x4, wo 16x4",
         opset=23,
     ),
 }
