@@ -16,6 +16,7 @@ Array = np.ndarray[Any, Any]
 Score = Callable[["Coupling", Sequence["Group"], Sequence["Inputs"]], Array]
 
 RIDGE = 1e-3  # of the mean square: keeps the inverse of the products tame
+ROUNDING = 1e-9
 STEPS = 48  # rounds of removal per group; the products are downdated exactly after each
 
 
@@ -80,7 +81,7 @@ class _Consumer:
             at = self.places[unit]
             if len(at):
                 block = self.inverse[np.ix_(at, at)]
-                result[k] = np.trace(self.weights[at].T @ scipy.linalg.solve(block, self.weights[at], assume_a="pos"))
+                result[k] = np.trace(self.weights[at].T @ _solve(block, self.weights[at]))
         return result
 
     def remove(self, units: Sequence[int]) -> None:
@@ -89,11 +90,22 @@ class _Consumer:
         if not len(at):
             return
         block = self.inverse[np.ix_(at, at)]
-        gain = scipy.linalg.solve(block, self.inverse[at], assume_a="pos")
+        gain = _solve(block, self.inverse[at])
         self.weights -= gain.T @ self.weights[at]
         self.inverse -= self.inverse[:, at] @ gain
         self.weights[at] = 0
         self.inverse[at, at] += 1.0  # gone: no loss, no part in later rounds
+
+
+def _solve(block: Array, right: Array) -> Array:
+    """Solve with a block of an inverse that many downdates may have left singular up to rounding."""
+    lift = ROUNDING * max(float(np.trace(block)) / len(block), 1e-30)
+    system = block + lift * np.eye(len(block))
+    try:
+        found: Array = scipy.linalg.cho_solve(scipy.linalg.cho_factor(system, check_finite=False), right)
+    except np.linalg.LinAlgError:
+        found = np.linalg.lstsq(system, right, rcond=ROUNDING)[0]
+    return found
 
 
 def _places(coupling: Coupling, rows: dict[int, Array], inputs: Inputs, group: Group) -> list[Array]:
