@@ -248,7 +248,7 @@ def _slim(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--criterion",
         metavar="NAME",
-        help=f"what scores units: {', '.join(CRITERIA)} (default obs with --data, energy without)",
+        help=f"what scores units: {', '.join(CRITERIA)} (default obs; energy with --no-repair and no --data)",
     )
     parser.add_argument(
         "--multiple", type=_positive, default=1, metavar="N", help="keep widths a multiple of N (default 1)"
