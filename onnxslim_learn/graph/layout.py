@@ -129,34 +129,37 @@ def _fused_labels(ledger: Ledger, run: Axis, outer: tuple[int, ...], sizes: Mapp
 
     tops = [d for d in labelled if not any(d.key in other.deps for other in labelled)]
     flat_shape = (*(sizes[k] for k in outer), math.prod(d.size for d in run))
-    if len(tops) == 1:
-        top = tops[0]
-        inside = [k for k in top.deps if k in keys]
-        if any(keys.index(k) > keys.index(top.key) for k in inside):
-            cells = cells_of(top)
-            for k in inside:  # a transposed merge interleaves rows: their kept columns must be the same
-                ledger.tie_columns(cells, cells.take([0], axis=axes.index(k)), under=False)
-        return np.ascontiguousarray(cells_of(top)).reshape(flat_shape)
+    if len(tops) > 1:
+        cells = _crossed(ledger, [(d, cells_of(d)) for d in tops], axes, labelled)
+        return np.ascontiguousarray(np.broadcast_to(cells, shape)).reshape(flat_shape)
+    (top,) = tops
+    inside = [k for k in top.deps if k in keys]
+    if any(keys.index(k) > keys.index(top.key) for k in inside):
+        cells = cells_of(top)
+        for k in inside:  # a transposed merge interleaves rows: their kept columns must be the same
+            ledger.tie_columns(cells, cells.take([0], axis=axes.index(k)), under=False)
+    return np.ascontiguousarray(cells_of(top)).reshape(flat_shape)
+
+
+def _crossed(
+    ledger: Ledger, tops: Sequence[tuple[Digit, Labels]], axes: tuple[int, ...], labelled: Sequence[Digit]
+) -> Labels:
+    """Fresh cells where digits that do not depend on each other meet: rows of the first, columns of the others.
+
+    ``tops`` come with their labels over ``axes``; the result has those axes, of length 1 where nothing depends on one.
+    """
     need = [k for k in axes if any(k == d.key or k in d.deps for d in labelled)]
-    compact = tuple(sizes[k] if k in need else 1 for k in axes)
-    cells = ledger.fresh(*compact)
-
-    def within(digit: Digit) -> Labels:
-        full = cells_of(digit)
-        picked: Labels = full[tuple([slice(None) if k in need else slice(0, 1) for k in axes])]
-        return picked
-
-    ledger.place(cells, within(tops[0]))
-    for other in tops[1:]:
-        ledger.tie_columns(cells, within(other))
-    rows = within(tops[0])
-    last = axes.index(tops[1].key) if len(tops) == 2 else None
-    if last is not None:
-        moved = np.moveaxis(cells, last, -1)
-        ledger.grids.append(
-            Grid(ledger.node, moved.reshape(-1, moved.shape[-1]), (np.moveaxis(rows, last, -1)[..., 0].reshape(-1),))
-        )
-    return np.ascontiguousarray(np.broadcast_to(cells, shape)).reshape(flat_shape)
+    picks = tuple([slice(None) if k in need else slice(0, 1) for k in axes])
+    first, *others = [labels[picks] for _, labels in tops]
+    cells = ledger.fresh(*first.shape)
+    ledger.place(cells, first)
+    for other in others:
+        ledger.tie_columns(cells, other)
+    if len(tops) == 2:
+        last = axes.index(tops[1][0].key)
+        moved, rows = np.moveaxis(cells, last, -1), np.moveaxis(first, last, -1)[..., 0].reshape(-1)
+        ledger.grids.append(Grid(ledger.node, moved.reshape(-1, moved.shape[-1]), (rows,)))
+    return cells
 
 
 def _depend_on(ledger: Ledger, digit: Digit, run: Axis, flat: Digit, sizes: Mapping[int, int]) -> Digit:

@@ -10,8 +10,6 @@ from onnxslim_learn.graph import families, joint, layout
 from onnxslim_learn.graph.ledger import Axis, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from onnxslim_learn.graph.site import Cut, Rule, Site
 
 
@@ -29,59 +27,59 @@ def recurrent(gates: int, states: int) -> Rule:
     """
 
     def rule(site: Site) -> None:
-        directions, hidden = site.shape(2)[0], site.shape(2)[2]
         batch_first = bool(site.attr("layout", 0))
-        labels = site.ledger.fresh(directions, hidden)
-        if directions > 1:
-            site.ledger.grids.append(layout.Grid(site.ledger.node, labels, ()))
-
-        def state(letters: Sequence[str | None], slot: int, view: Sequence[int], parts: Sequence[int]) -> joint.Operand:
-            """A parameter whose axes are direction, gates and hidden units, with the units' labels filled in."""
-            operand = site.operand(slot, letters, view, parts)
-            direction = site.ledger.axis(directions)
-            known: dict[str, Axis] = {"d": direction}
-            for letter in "hk":
-                own = labels if direction else labels[0]
-                known[letter] = (site.ledger.digit(hidden, own, [d.key for d in direction]),) if hidden > 1 else ()
-            given = [
-                known.get(c or "") if axis is None else axis for c, axis in zip(letters, operand.axes, strict=True)
-            ]
-            return replace(operand, axes=tuple(given))
-
         steps = ["b", "t"] if batch_first else ["t", "b"]
         start = ["b", "d", "h"] if batch_first else ["d", "b", "h"]
-        operands = [
-            (0, site.operand(0, [*steps, "i"])),
-            (1, state(["d", None, "h", "i"], 1, (directions, gates, hidden, site.shape(1)[2]), (1, 2, 1))),
-            (2, state(["d", None, "h", "k"], 2, (directions, gates, hidden, hidden), (1, 2, 1))),
-        ]
-        if site.name(3):
-            operands.append((3, state(["d", None, "h"], 3, (directions, 2 * gates, hidden), (1, 2))))
+        order = ["b", "t", "d", "h"] if batch_first else ["t", "d", "b", "h"]
+        operands = [(0, site.operand(0, [*steps, "i"])), *_parameters(site, gates)]
         operands += [(slot, site.operand(slot, start)) for slot in range(5, 5 + states) if site.name(slot)]
-        if site.name(7):
-            operands.append((7, state(["d", None, "h"], 7, (directions, 3, hidden), (1, 2))))
         if site.name(4):
             site.leave(4)
-        site.pin(
-            site.value(0), range(2) if site.name(4) else [1 if batch_first else 0], f"is a step of {site.node.op_type}"
-        )
-        joined = site.join(*operands)
+        lengths = range(2) if site.name(4) else [1 if batch_first else 0]
+        site.pin(site.value(0), lengths, f"is a step of {site.node.op_type}")
+        joined = site.join(*sorted(operands, key=lambda one: one[0]))
         site.pin(Value((joined.space["d"],)), [0], f"is a direction of {site.node.op_type}")
         same = [d.labels for d in (*joined.space["h"], *joined.space["k"]) if d.labels is not None]
         for one in same[1:]:
             site.ledger.tie(same[0], one)
-        order = ["b", "t", "d", "h"] if batch_first else ["t", "d", "b", "h"]
         final = joined.output(site.ledger, start)
         site.yields(joined.output(site.ledger, order), *([final] * states))
         units = joined.output(site.ledger, "dh")
         site.patch(lambda cut: {"hidden_size": cut.size(units, 1)})
         site.contract(0, [2])
         site.contract(2, [2])
+        directions, hidden = site.shape(2)[0], site.shape(2)[2]
         sizes = dict(zip([*steps, "i"], site.nominal(0), strict=True)) | {"d": directions, "h": hidden, "k": hidden}
         for letters in ("btdhi", "btdhk"):
             site.work({c: joined.space[c] for c in letters}, sizes, gates)
 
     return rule
+
+
+def _parameters(site: Site, gates: int) -> list[tuple[int, joint.Operand]]:
+    """The weights of a recurrent cell, their axes split into directions, gates and one set of hidden units."""
+    directions, hidden = site.shape(2)[0], site.shape(2)[2]
+    labels = site.ledger.fresh(directions, hidden)
+    if directions > 1:
+        site.ledger.grids.append(layout.Grid(site.ledger.node, labels, ()))
+    views: dict[int, tuple[list[str | None], tuple[int, ...], tuple[int, ...]]] = {
+        1: (["d", None, "h", "i"], (directions, gates, hidden, site.shape(1)[2]), (1, 2, 1)),
+        2: (["d", None, "h", "k"], (directions, gates, hidden, hidden), (1, 2, 1)),
+        3: (["d", None, "h"], (directions, 2 * gates, hidden), (1, 2)),
+        7: (["d", None, "h"], (directions, 3, hidden), (1, 2)),
+    }
+    found = []
+    for slot in (k for k in views if site.name(k)):
+        letters, view, parts = views[slot]
+        operand = site.operand(slot, letters, view, parts)
+        direction = site.ledger.axis(directions)
+        known: dict[str, Axis] = {"d": direction}
+        for letter in "hk":  # the same units as outputs and as inputs: two digits of one set of labels
+            own = labels if direction else labels[0]
+            known[letter] = (site.ledger.digit(hidden, own, [d.key for d in direction]),) if hidden > 1 else ()
+        axes = [known.get(c or "") if axis is None else axis for c, axis in zip(letters, operand.axes, strict=True)]
+        found.append((slot, replace(operand, axes=tuple(axes))))
+    return found
 
 
 # --- attention --------------------------------------------------------------------------------------------------------
