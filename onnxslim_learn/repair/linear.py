@@ -18,8 +18,6 @@ from onnxslim_learn.repair.fit import LINEAR, Saturation, Weights
 Array = np.ndarray[Any, Any]
 Picks = tuple[Array, ...]  # one index array per axis of the output but the channels
 
-ACCUMULATED = 4  # rank from which a tensor of one entry per channel is no vector any more
-
 
 @dataclass(frozen=True)
 class Place:
@@ -171,9 +169,10 @@ def _only_user(value: ir.Value) -> ir.Node | None:
 def _shift_after(output: ir.Value, width: int, channel: int) -> tuple[ir.Value, Place | None]:
     """An addition or normalisation right after a node that can carry its bias."""
     user = _only_user(output)
-    if user is not None and user.op_type == "BatchNormalization" and _own(user.inputs[3]):
-        return output, Place(user.inputs[3], -1)  # type: ignore[arg-type]
-    if user is not None and user.op_type == "Add":
+    if user is not None and user.op_type in SUBTRACTED:
+        mean = user.inputs[SUBTRACTED[user.op_type]]
+        return output, Place(mean, -1) if mean is not None and _own(mean) else None
+    if user is not None and user.op_type in SUMS:
         other = user.inputs[0] if user.inputs[1] is output else user.inputs[1]
         if other is not None and _own(other) and _is_vector(other, width, channel):
             return user.outputs[0], Place(other)
@@ -194,7 +193,7 @@ def _is_vector(value: ir.Value, width: int, channel: int) -> bool:
 def _sum(output: ir.Value, node: ir.Node, order: dict[ir.Node, int]) -> tuple[ir.Value, ir.Value | None]:
     """The residual sum an output goes into, if the other summand is there before the node runs."""
     user = _only_user(output)
-    if user is None or user.op_type != "Add":
+    if user is None or user.op_type not in SUMS:
         return output, None
     other = user.inputs[0] if user.inputs[1] is output else user.inputs[1]
     if other is None or other is output or other.is_initializer():
@@ -209,16 +208,20 @@ def _sum(output: ir.Value, node: ir.Node, order: dict[ir.Node, int]) -> tuple[ir
 
 def _activation(value: ir.Value) -> Saturation:
     user = _only_user(value)
-    if user is None:
-        return LINEAR
-    if user.op_type == "Relu":
-        return Saturation(0.0)
-    if user.op_type == "Clip":
-        bounds = [v.const_value if v is not None else None for v in user.inputs[1:3]]
-        found = [None if t is None else float(t.numpy().reshape(-1)[0]) for t in bounds]
-        if len(user.inputs) == 3 and all(f is not None for f in found):
-            return Saturation(found[0], found[1])  # type: ignore[arg-type]
-    return LINEAR
+    return LINEAR if user is None or user.op_type not in SATURATING else SATURATING[user.op_type](user)
+
+
+def _clip(node: ir.Node) -> Saturation:
+    """Clip between constants."""
+    tensors = [None if v is None else v.const_value for v in node.inputs[1:3]]
+    bounds = [float(t.numpy().reshape(-1)[0]) for t in tensors if t is not None]
+    return Saturation(*bounds) if len(bounds) == 2 else LINEAR
+
+
+# What may follow a linear node: operators that add, that subtract a constant input, and that saturate.
+SUMS = {"Add"}
+SUBTRACTED = {"BatchNormalization": 3}  # operator -> input with the mean
+SATURATING: dict[str, Callable[[ir.Node], Saturation]] = {"Relu": lambda node: Saturation(0.0), "Clip": _clip}
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

@@ -112,6 +112,16 @@ class Runner:
         return bytes(model.SerializeToString())
 
 
+def outputs(runner: Runner, batches: Sequence[int]) -> dict[str, Array]:
+    """The floating outputs of a finished run on some batches, by name."""
+    found = {}
+    for value in runner.model.graph.outputs:
+        arrays = [runner.get(str(value.name))[k] for k in batches]
+        if arrays[0].dtype.kind == "f" and len({a.shape[1:] for a in arrays}) == 1:
+            found[str(value.name)] = np.concatenate([np.atleast_1d(a) for a in arrays]).astype(np.float32)
+    return found
+
+
 def _read(node: ir.Node) -> set[str]:
     """Names of the values that a node or a graph inside it reads."""
     found = {str(v.name) for v in node.inputs if v is not None and v.name}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from onnxslim_learn.repair.linear import Linear, Picks, linears
-from onnxslim_learn.repair.runner import Runner
+from onnxslim_learn.repair.runner import Runner, outputs
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -76,8 +76,6 @@ class Stream:
 
     def outputs(self) -> dict[str, Array]:
         """See :class:`Targets`."""
-        from onnxslim_learn.repair.walk import outputs
-
         self._runner.finish()
         return outputs(self._runner, self.held)
 
@@ -87,8 +85,6 @@ class Record:
 
     def __init__(self, original: ir.Model, feeds: Sequence[Feeds], count: int, every: int = 2) -> None:
         """Run the original; ``count`` places per node and batch, every so many batches held back."""
-        from onnxslim_learn.repair.walk import outputs
-
         self.feeds = feeds
         self.fitted, self.held = divide(len(feeds), every)
         self.samples = sum(len(next(iter(feed.values()))) for feed in feeds)

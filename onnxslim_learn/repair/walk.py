@@ -18,7 +18,7 @@ from onnxslim_learn.errors import PlanError
 from onnxslim_learn.repair.deviation import Deviation, deviation
 from onnxslim_learn.repair.fit import FULL, Effort, Fitted, Rows, Setting, fit
 from onnxslim_learn.repair.linear import Linear, linears
-from onnxslim_learn.repair.runner import Runner
+from onnxslim_learn.repair.runner import Runner, outputs
 from onnxslim_learn.repair.targets import HELD_BACK, Stream, Targets
 from onnxslim_learn.rewrite.mask import mask_array
 
@@ -173,16 +173,6 @@ class Walk:
         assert parts[0] is not None
         assert parts[1] is not None
         return Rows(parts[0], parts[1], parts[2])
-
-
-def outputs(runner: Runner, batches: Sequence[int]) -> dict[str, Array]:
-    """The floating outputs of a finished run on some batches, by name."""
-    found = {}
-    for value in runner.model.graph.outputs:
-        arrays = [runner.get(str(value.name))[k] for k in batches]
-        if arrays[0].dtype.kind == "f" and len({a.shape[1:] for a in arrays}) == 1:
-            found[str(value.name)] = np.concatenate([np.atleast_1d(a) for a in arrays]).astype(np.float32)
-    return found
 
 
 def changed(removal: Removal, model: ir.Model) -> set[str]:

@@ -16,7 +16,7 @@ Array = np.ndarray[Any, Any]
 Score = Callable[["Coupling", Sequence["Group"], Sequence["Inputs"]], Array]
 
 RIDGE = 1e-3  # of the mean square: keeps the inverse of the products tame
-ROUNDING = 1e-9
+ROUNDING = 1e-9  # of a block's mean diagonal: far below any score, far above what doubles lose
 STEPS = 48  # rounds of removal per group; the products are downdated exactly after each
 
 

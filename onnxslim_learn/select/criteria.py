@@ -16,6 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxslim_learn.costs.cost import parameters
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.select.calibrated import CALIBRATED, WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -290,8 +291,6 @@ def scores(coupling: Coupling, groups: Sequence[Group], criterion: str, evidence
     Raises:
         InputError: If there is no such criterion, or it needs samples.
     """
-    from onnxslim_learn.select.calibrated import CALIBRATED, WHOLE
-
     if criterion in CALIBRATED:
         if evidence is None:
             raise InputError(f"--criterion {criterion}: needs samples. Give --data, or another criterion.")

@@ -2,7 +2,7 @@
 
 Of one group some units go, all layers after it are refitted, and the outputs are compared with the original's.
 Few widths are measured, half first, then finer, as long as time allows; in between the square root of the loss, which
-grows about evenly with what goes, is interpolated. What time does not allow for is predicted from the units' scores.
+grows about evenly with what goes, is interpolated.
 """
 
 from __future__ import annotations
@@ -63,15 +63,6 @@ class Curves:
         found[below] = roots[0] * (widths[0] / np.maximum(kept[below], 0.5)) ** STEEP
         result: Array = found**2
         return result
-
-
-def predicted(choice: Choice, scores: Array) -> Array:
-    """The loss at every allowed width as the share of the group's scores that goes."""
-    units = scores[choice.group.units].astype(float)
-    total = max(float(units.sum()), 1e-30)
-    position = {column: k for k, column in enumerate(choice.group.units.tolist())}
-    lost = [units[[position[c] for c in choice.columns_removed(k).tolist()]].sum() / total for k in choice.kept]
-    return np.array(lost)
 
 
 def measure(

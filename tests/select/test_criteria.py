@@ -7,9 +7,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnxslim_learn import api
+from onnxslim_learn import api, config
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.select import criteria
+from onnxslim_learn.select.calibrated import CALIBRATED
 from tests import laws
 from tests.laws import analysed
 from tests.zoo import NETS
@@ -190,3 +191,7 @@ def test_scores_do_not_change_with_the_order_of_units():
 def test_an_unknown_criterion_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match="l1, l2"):
         criteria.scores(analysed("chain").coupling, (), "hope")
+
+
+def test_the_command_line_offers_every_criterion():
+    assert sorted(config.CRITERIA) == sorted([*criteria.CRITERIA, *CALIBRATED])
