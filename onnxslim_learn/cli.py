@@ -74,15 +74,15 @@ def slim(options: argparse.Namespace) -> None:
         found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
         settings = {"criterion": options.criterion, "multiple": options.multiple, "protect": options.protect}
         settings["allow_empty"] = options.allow_empty
-        known = evidence(options, found, stage)
+        source = samples(options, found, stage)
         try:
             slimmed, check = api.slim_to(
                 found,
                 target,
                 output,
                 stage=stage,
-                real=real_inputs(options, found),
-                evidence=known,
+                real=real_inputs(options, source),
+                evidence=evidence(options, found, source),
                 repair=not options.no_repair,
                 **settings,
             )
@@ -103,10 +103,11 @@ def apply(options: argparse.Namespace) -> None:
         found = _analyzed_for(options, options.model, chosen)
         stage("cutting and verifying")
         slimmed = api.slim(found, chosen)
-        known = None if options.no_repair else evidence(options, found, stage)
+        source = samples(options, found, stage)
+        known = None if options.no_repair else evidence(options, found, source)
         if known is not None:
             slimmed.repair(known, progress=stage("repairing"))
-        finish(options, slimmed, slimmed.save(output, real=real_inputs(options, found)), output, stage)
+        finish(options, slimmed, slimmed.save(output, real=real_inputs(options, source)), output, stage)
 
 
 def _analyzed_for(options: argparse.Namespace, model: str, chosen: Plan) -> Analysis:
@@ -116,46 +117,42 @@ def _analyzed_for(options: argparse.Namespace, model: str, chosen: Plan) -> Anal
     return api.analyze(model, inputs=config.shapes(options.input), allow_sensitive=sensitive)
 
 
-def samples(options: argparse.Namespace, found: Analysis) -> Source | None:
-    """Where samples come from: what ``--data`` names, else made up in the range that was given."""
-    from onnxslim_learn.data.opening import open_source
-    from onnxslim_learn.data.synthetic import synthetic
-
-    asked = config.data_options(options)
-    if options.data is not None:
-        return open_source(options.data, found.graph, asked)
-    return synthetic(found.coupling, asked) if asked.input_range else None
-
-
-def evidence(options: argparse.Namespace, found: Analysis, stage: Any) -> Evidence | None:
-    """Samples to choose and repair by; made-up ones say nothing about choices and are as many as take little time."""
+def samples(options: argparse.Namespace, found: Analysis, stage: Any) -> Source | None:
+    """Where samples come from: what ``--data`` names, else made up to repair on, or in the range that was given."""
     from dataclasses import replace
 
     from onnxslim_learn.data.opening import open_source
     from onnxslim_learn.data.synthetic import synthetic
-    from onnxslim_learn.select.evidence import Evidence, affordable, matched
+    from onnxslim_learn.select.evidence import affordable, matched
 
-    asked, seconds = config.data_options(options), getattr(options, "sensitivity_seconds", None)
+    asked = config.data_options(options)
     if options.data is not None:
+        return open_source(options.data, found.graph, asked)
+    if not vars(options).get("no_repair", True):  # as many as take little time
+        asked = replace(asked, samples=options.samples or affordable(found.price(found.whole)["macs"]))
         if options.match_statistics:
-            raise InputError("--match-statistics: is for made-up inputs, but --data gives real ones. Leave one out.")
-        source = open_source(options.data, found.graph, asked)
-        return Evidence(found.coupling, source, seconds=SENSITIVITY if seconds is None else seconds)
-    if options.no_repair:
+            return matched(found.coupling, asked, stage("matching statistics"))
+        return synthetic(found.coupling, asked)
+    return synthetic(found.coupling, asked) if asked.input_range else None
+
+
+def evidence(options: argparse.Namespace, found: Analysis, source: Source | None) -> Evidence | None:
+    """Samples to choose and repair by; what a width is worth is measured on real ones, or for as long as asked."""
+    from onnxslim_learn.select.evidence import Evidence
+
+    if source is None or (options.no_repair and options.data is None):
         return None
-    macs = found.price(found.whole)["macs"]
-    asked = replace(asked, samples=options.samples or affordable(macs))
-    if options.match_statistics:
-        source = matched(found.coupling, asked, stage("matching statistics"))
-    else:
-        source = synthetic(found.coupling, asked)
-    return Evidence(found.coupling, source, seconds=seconds or 0.0)
+    seconds = vars(options).get("sensitivity_seconds")
+    if seconds is None:
+        seconds = 0.0 if options.data is None else SENSITIVITY
+    return Evidence(found.coupling, source, seconds=seconds)
 
 
-def real_inputs(options: argparse.Namespace, found: Analysis) -> list[dict[str, Any]]:
-    """Samples to verify on, beside random inputs."""
-    source = samples(options, found)
-    return [] if source is None else [batch.inputs for batch in source.batches(VERIFIED)]
+def real_inputs(options: argparse.Namespace, source: Source | None) -> list[dict[str, Any]]:
+    """Samples to verify on, beside random inputs: those of which the user said something."""
+    if source is None or (options.data is None and not options.input_range):
+        return []
+    return [batch.inputs for batch in source.batches(VERIFIED)]
 
 
 def finish(options: argparse.Namespace, slimmed: Slimmed, check: Any, output: Path, stage: Any) -> None:
@@ -200,8 +197,10 @@ def verify(options: argparse.Namespace) -> int:
     with shell.progress() as stage:
         stage("verifying")
         original = _analyzed_for(options, options.original, chosen)
-        found = api.verify(original, options.slimmed, chosen, real_inputs(options, original))
-    result = {"original": options.original, "slimmed": options.slimmed, "verify": found.to_dict()}
+        real = real_inputs(options, samples(options, original, stage))
+        found = api.verify(original, options.slimmed, chosen, real)
+    repaired = (chosen.provenance.get("repair") or {}).get("weights", [])
+    result = {"original": options.original, "slimmed": options.slimmed, "verify": found.to_dict(), "repaired": repaired}
     shell.emit(result, options, pages.verified(result))
     return 0 if found.passed else 1
 

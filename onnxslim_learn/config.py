@@ -211,8 +211,12 @@ def data_options(options: argparse.Namespace) -> Options:
     found = Options(**{**given, "input_range": tuple(given.get("input_range", ()))})
     if options.data is None and found.for_images:
         raise InputError(f"{found.for_images[0]}: is for folders of images. Give one with --data.")
+    if options.data is not None and vars(options).get("match_statistics"):
+        raise InputError(
+            "--match-statistics: is for made-up inputs, but --data gives real ones. Leave one of them out."
+        )
     if options.data is not None and found.input_range:
-        raise InputError("--input-range: is for made-up inputs, but --data gives real ones. Leave one of them out.")
+        raise InputError("--input-range: is for made-up inputs, but --data gives real ones. Leave one out.")
     return found
 
 

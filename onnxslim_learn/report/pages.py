@@ -235,6 +235,8 @@ def verified(data: Mapping[str, Any]) -> list[Block]:
     check = data["verify"]
     verdict = "computes" if check["passed"] else "does NOT compute"
     first = f"{data['slimmed']} {verdict} what {data['original']} computes under the plan's mask."
+    if data["repaired"]:
+        first += f" {plural(len(data['repaired']), 'repaired weight')} compared as cut, all else as written."
     if not check["passed"]:
         complaint = check["complaint"]
         return [Text(f"{first}\n{complaint[:1].upper()}{complaint[1:]}.")]

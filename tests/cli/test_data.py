@@ -101,3 +101,12 @@ def test_matching_is_for_made_up_inputs(samples, run):
     code, _, err = run(f"{SLIM} --match-statistics --data samples.npz")
     assert code == 2
     assert "--data" in err
+
+
+def test_verify_says_what_was_repaired(samples, run):
+    assert run(f"{SLIM} --data samples.npz --plan-out new.json")[0] == 0
+    line = "verify residual.onnx new.onnx --plan new.json"
+    repaired = strict(run(f"{line} --json -")[1])["repaired"]
+    assert repaired
+    assert f"{len(repaired)} repaired weights compared as cut" in " ".join(run(line)[1].split())
+    assert strict(run(f"{VERIFY} --json -")[1])["repaired"] == []
