@@ -144,10 +144,12 @@ def _read(node: ir.Node) -> set[str]:
 
 
 def _tensor(name: str, value: ir.Value) -> onnx.TensorProto:
-    assert value.const_value is not None
-    proto = ir.to_proto(ir.tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=name))
-    assert isinstance(proto, onnx.TensorProto)
-    return proto
+    tensor = value.const_value
+    assert tensor is not None
+    kind, dims = int(tensor.dtype), [int(n) for n in tensor.shape]  # type: ignore[arg-type]
+    if tensor.dtype == ir.DataType.STRING:
+        return onnx.helper.make_tensor(name, kind, dims, tensor.numpy().reshape(-1).tolist())
+    return onnx.TensorProto(name=name, data_type=kind, dims=dims, raw_data=tensor.tobytes())
 
 
 def _typed(name: str, array: Array) -> onnx.ValueInfoProto:
