@@ -3,3 +3,7 @@
 import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # tests run side by side: idle threads that spin slow all others
+
+
+def pytest_addoption(parser):
+    parser.addoption("--graphs", type=int, default=200, help="how many large random graphs the slow run looks at")
