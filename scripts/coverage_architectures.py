@@ -10,8 +10,8 @@ Every architecture of ``scripts/architectures`` is built small, randomly initial
   parameter counts once, whatever many groups it belongs to, and parameters are counted as the cost ``params`` does.
 * *worst*: the largest difference between the slimmed and the masked model, relative to the output's magnitude, over
   random inputs in onnxruntime without graph optimisations, for four random valid plans, rows and strata included: one
-  takes about 30 % of every cuttable group, the others a random part of about half the groups. It *passes* by the rule of ``slim`` itself, and must be priced right: a new
-  analysis of the slimmed file gives the predicted cost.
+  takes about 30 % of every cuttable group, the others a random part of about half the groups. It *passes* by the rule
+  of ``slim`` itself, and must be priced right: a new analysis of the slimmed file gives the predicted cost.
 * *seconds* of analysis, and *unknown* operators, which pin what they touch.
 * *reasons* where the share is low: for every reason (operator and rule) that pins groups, the share of the parameters
   that would go on top of the largest cut if all groups pinned for it went too, but for one unit each.
