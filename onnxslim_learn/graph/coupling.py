@@ -8,6 +8,7 @@ what a plan decides on. Rows (attention heads, convolution groups) are atoms lik
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,19 @@ from scipy.sparse.csgraph import connected_components
 
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.graph import operators
-from onnxslim_learn.graph.layout import over, row_atoms
-from onnxslim_learn.graph.ledger import Digit, Labels, Ledger, Pin, Relation, Value
+from onnxslim_learn.graph.ledger import (
+    Digit,
+    Grid,
+    Labels,
+    Ledger,
+    Pin,
+    Relation,
+    Value,
+    in_rows,
+    over,
+    row_atoms,
+    rows_of,
+)
 from onnxslim_learn.graph.site import Records, Site
 
 if TYPE_CHECKING:
@@ -171,7 +183,7 @@ class Coupling:
         if (rowless & (columns[self.column] >= 0)).any():
             pin = self.ledger.pins[int(columns[self.column[rowless]].max())]
             found.append(f"{self.where(pin.node)}: removes single positions pinned because it {pin.reason}")
-        found += self._uneven(gone, empty=empty) + self._misaligned(gone)
+        found += self._uneven(gone, empty=empty) + self._partial(gone) + self._misaligned(gone)
         return found if empty else found + self._empty(gone)
 
     def _empty(self, gone: Mask) -> list[str]:
@@ -189,16 +201,27 @@ class Coupling:
     def _uneven(self, gone: Mask, *, empty: bool) -> list[str]:
         found = []
         for grid in self.ledger.grids:
-            kept = ~self.removed(grid.cells, gone)
-            alive = np.ones(len(kept), bool)
-            for rows in grid.rows:
-                alive &= ~self.removed(rows, gone)
-            counts = kept.sum(axis=1)[alive]
+            counts = self._kept(grid, gone).sum(axis=1)
             if len(counts) and (counts.min() != counts.max() or counts.min() < (0 if empty else grid.least)):
                 found.append(
                     f"{self.where(grid.node)}: its rows must keep equally many, not {counts.min()} to {counts.max()}"
                 )
         return found
+
+    def _partial(self, gone: Mask) -> list[str]:
+        return [
+            f"{self.where(grid.node)}: removes single positions from rows that keep all"
+            for grid in self.ledger.whole
+            if not self._kept(grid, gone).all()
+        ]
+
+    def _kept(self, grid: Grid, gone: Mask) -> Mask:
+        """Which cells of a grid stay, in the rows that stay."""
+        kept = ~self.removed(grid.cells, gone)
+        alive = np.ones(len(kept), bool)
+        for rows in grid.rows:
+            alive &= ~self.removed(rows, gone)
+        return kept[alive]
 
     def _misaligned(self, gone: Mask) -> list[str]:
         by_row = (self.membership @ (gone & self.is_row).astype(np.int32)) > 0
@@ -294,7 +317,7 @@ class Removal:
             for axis in record.axes:
                 for digit in record.value.axes[axis]:
                     if digit.labels is not None:
-                        kept = self.kept(digit).reshape(-1, digit.size)
+                        kept = in_rows(record.value.digits, digit, self.kept(digit))
                         if not kept[self._alive(record.value, digit)].all():
                             return False
         return True
@@ -303,14 +326,15 @@ class Removal:
         """How many indices of a digit stay in every kept row."""
         if digit.labels is None:
             return digit.size
-        kept = self.kept(digit).reshape(-1, digit.size)
-        counts = kept.sum(axis=1)[self._alive(value, digit)]
+        counts = in_rows(value.digits, digit, self.kept(digit)).sum(axis=1)[self._alive(value, digit)]
         return int(counts[0]) if len(counts) else 0
 
     def _alive(self, value: Value, digit: Digit) -> Mask:
-        alive = np.ones(int(np.prod(digit.labels.shape[:-1])) if digit.labels is not None else 1, bool)
-        for rows in row_atoms(value, digit):
-            alive &= ~self.coupling.removed(rows, self.gone)
+        """Which rows of a digit (:func:`ledger.in_rows`) stay."""
+        sizes = {d.key: d.size for d in value.digits.values()}
+        alive = np.ones(math.prod([sizes[k] for k in rows_of(value.digits, digit.deps)]), bool)
+        for atoms in row_atoms(value.digits, digit):
+            alive &= ~self.coupling.removed(atoms, self.gone)
         return alive
 
     def size(self, value: Value, axis: int) -> int:
@@ -318,34 +342,30 @@ class Removal:
         return int(np.prod([self.width(value, digit) for digit in value.axes[axis]], dtype=np.int64))
 
     def keep(self, value: Value, axis: int) -> Mask:
-        """Which positions of an axis of one digit stay; where rows differ, of the first kept row.
-
-        Raises:
-            PlanError: If kept rows keep different positions.
-        """
-        if not value.axes[axis]:
-            return np.ones(1, bool)
-        if len(value.axes[axis]) > 1:
-            return self.keep_all(value, axis)
-        digit = value.axes[axis][0]
-        if digit.labels is None:
-            return np.ones(digit.size, bool)
-        kept = self.kept(digit).reshape(-1, digit.size)[self._alive(value, digit)]
-        result: Mask = kept[0] if len(kept) else np.zeros(digit.size, bool)
+        """Which positions of an axis stay; where rows of other axes differ, those of the first row that stays."""
+        rows, alive = self.positions(value, axis)
+        result: Mask = rows[alive][0] if alive.any() else np.zeros(rows.shape[1], bool)
         return result
 
-    def keep_all(self, value: Value, axis: int) -> Mask:
-        """Which positions of an axis of several digits, independent of other axes, stay."""
-        keys = [d.key for d in value.axes[axis]]
-        sizes = {d.key: d.size for d in value.axes[axis]}
-        total = np.ones(list(sizes.values()), bool)
-        for digit in value.axes[axis]:
-            if digit.labels is None:
-                continue
-            if any(k not in sizes for k in digit.deps):
-                raise PlanError("an axis keeps other positions for every row of another axis. Report this model.")
-            total &= over(self.kept(digit), [*digit.deps, digit.key], keys, sizes)
-        return total.reshape(-1)
+    def positions(self, value: Value, axis: int) -> tuple[Mask, Mask]:
+        """Which positions of an axis stay in every row of the other axes that it depends on, and which rows stay.
+
+        Returns:
+            ``(rows, positions)`` and ``(rows,)``.
+        """
+        digits = value.digits
+        own = [d.key for d in value.axes[axis]]
+        outside = [k for k in rows_of(digits, own) if k not in own]
+        order, sizes = [*outside, *own], {key: d.size for key, d in digits.items()}
+        keep, alive = np.ones([sizes[k] for k in order], bool), np.ones([sizes[k] for k in outside], bool)
+        for digit in (digits[k] for k in order if digits[k].labels is not None):
+            inside = digit.key in own
+            kept = over(self.kept(digit), [*digit.deps, digit.key], order if inside else outside, sizes)
+            if inside:
+                keep &= kept
+            else:
+                alive &= kept
+        return keep.reshape(alive.size, -1), alive.reshape(-1)
 
 
 def removal(coupling: Coupling, columns: Iterable[int], *, empty: bool = False) -> Removal:

@@ -153,7 +153,7 @@ def _merge(ledger: Ledger, key: int, seen: list[Digit], merged: Mapping[int, Dig
     large = math.prod(sizes.values()) * seen[0].size > layout.LARGEST
     if large or any(digit.labels is None for digit in seen):
         for digit in seen:
-            ledger.pin(digit, layout.TOO_DEEP if large else reason)
+            ledger.pin(digit, layout.TOO_DEEP if large else reason, merged)
         return Digit(key, seen[0].size)
     spread = [layout.spread(d.labels, d.deps, deps, sizes) for d in seen if d.labels is not None]
     full = [labels for labels, digit in zip(spread, seen, strict=True) if set(digit.deps) == set(deps)]

@@ -12,24 +12,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxslim_learn.graph.ledger import Axis, Digit, Grid, Labels, Ledger, Pin, Relation, Value
+from onnxslim_learn.graph.ledger import (
+    Axis,
+    Digit,
+    Grid,
+    Labels,
+    Ledger,
+    Pin,
+    Relation,
+    Value,
+    in_rows,
+    over,
+    row_atoms,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Axis", "Digit", "Grid", "Labels", "Ledger", "Pin", "Relation", "Value"]
+__all__ = ["Axis", "Digit", "Grid", "Labels", "Ledger", "Pin", "Relation", "Value", "in_rows", "over", "row_atoms"]
 
 Array = np.ndarray[Any, Any]
 
 LARGEST = 1 << 20  # atoms in one label array; beyond, its digit is pinned and free instead
 TOO_DEEP = "has too many rows within rows to track"
-
-
-def over(labels: Array, own: Sequence[int], target: Sequence[int], sizes: Mapping[int, int]) -> Array:
-    """Broadcast an array with one axis per key of ``own`` to one axis per key of ``target`` (which has all of them)."""
-    order = sorted(range(len(own)), key=lambda i: target.index(own[i]))
-    shape = [sizes[k] if k in own else 1 for k in target]
-    return np.broadcast_to(labels.transpose(order).reshape(shape), [sizes[k] for k in target])
 
 
 def spread(labels: Labels, deps: Sequence[int], target: Sequence[int], sizes: Mapping[int, int]) -> Labels:
@@ -61,8 +66,8 @@ def split(ledger: Ledger, value: Value, key: int, outer: int) -> Value:
             first, second = ledger.digit(outer), ledger.digit(inner, cells[..., 0, :], digit.deps)
         else:
             rows = _rows(ledger, cells)
-            for outside in row_atoms(value, digit):
-                ledger.place(rows, outside.reshape(*rows.shape[:-1], 1))
+            for outside in row_atoms(value.digits, digit):
+                ledger.place(in_rows(value.digits, digit, rows), outside[:, None])
             first = ledger.digit(outer, rows, digit.deps)
             second = ledger.digit(inner, cells, (*digit.deps, first.key))
     new[key] = (first, second)
@@ -85,7 +90,7 @@ def _rows(ledger: Ledger, cells: Labels) -> Labels:
         ledger.place(cells, rows[..., None])
         ledger.grids.append(Grid(ledger.node, cells.reshape(-1, cells.shape[-1]), (rows.reshape(-1),)))
         ledger.splits[memo] = rows
-    return ledger.splits[memo]
+    return ledger.splits[memo].reshape(cells.shape[:-1])  # other rows may have the same labels
 
 
 def fuse(ledger: Ledger, value: Value, axis: int) -> Value:
@@ -101,7 +106,7 @@ def fuse_digits(ledger: Ledger, value: Value, run: Axis) -> Value:
     total = math.prod(d.size for d in run)
     if math.prod(sizes[k] for k in outer) * total > LARGEST and any(d.labels is not None for d in run):
         for digit in run:
-            ledger.pin(digit, "the fused axis is too long to track")
+            ledger.pin(digit, "the fused axis is too long to track", value.digits)
         labels = None
     else:
         labels = _fused_labels(ledger, run, outer, sizes)
@@ -285,25 +290,14 @@ def take(ledger: Ledger, value: Value, axis: int, index: np.ndarray[Any, Any], s
     return rebuild(value, new)
 
 
-def row_atoms(value: Value, digit: Digit) -> tuple[Labels, ...]:
-    """Atoms of the rows a digit's labels depend on, one flat array per labelled dependency."""
-    sizes = {d.key: d.size for d in value.digits.values()}
-    found = []
-    for key in digit.deps:
-        dep = value.digits[key]
-        if dep.labels is not None:
-            found.append(over(dep.labels, (*dep.deps, key), digit.deps, sizes).reshape(-1))
-    return tuple(found)
-
-
 def note_part(ledger: Ledger, value: Value, digit: Digit, labels: Labels, least: int = 1) -> None:
     """State that a part of a digit keeps something, and as much in every row."""
     if least:
         ledger.some.append((ledger.node, labels.reshape(-1)))
         ledger.leaves.append((ledger.node, labels))
     if digit.deps:
-        cells = labels.reshape(-1, labels.shape[-1])
-        ledger.grids.append(Grid(ledger.node, cells, row_atoms(value, digit), least))
+        cells = in_rows(value.digits, digit, labels)
+        ledger.grids.append(Grid(ledger.node, cells, row_atoms(value.digits, digit), least))
 
 
 def drop(ledger: Ledger, value: Value, axes: Iterable[int], *, keep: bool = False) -> Value:

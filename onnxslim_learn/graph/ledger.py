@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+Array = np.ndarray[Any, Any]
 Labels = np.ndarray[Any, np.dtype[np.int64]]
 
 PINNED = 0  # the atom of positions that can never go
@@ -58,6 +59,35 @@ class Value:
     def shape(self) -> tuple[int, ...]:
         """Sizes of the axes."""
         return tuple(math.prod(d.size for d in axis) for axis in self.axes)
+
+
+def over(labels: Array, own: Sequence[int], target: Sequence[int], sizes: Mapping[int, int]) -> Array:
+    """Broadcast an array with one axis per key of ``own`` to one axis per key of ``target`` (which has all of them)."""
+    order = sorted(range(len(own)), key=lambda i: target.index(own[i]))
+    shape = [sizes[k] if k in own else 1 for k in target]
+    return np.broadcast_to(labels.transpose(order).reshape(shape), [sizes[k] for k in target])
+
+
+def rows_of(known: Mapping[int, Digit], deps: Iterable[int]) -> tuple[int, ...]:
+    """Keys that these depend on, and those in turn, outermost first."""
+    found: list[int] = []
+    for key in deps:
+        found += [k for k in (*rows_of(known, known[key].deps), key) if k not in found]
+    return tuple(found)
+
+
+def row_atoms(known: Mapping[int, Digit], digit: Digit) -> tuple[Labels, ...]:
+    """Atoms of the rows a digit's labels depend on, one flat array per labelled digit of :func:`rows_of`."""
+    rows, sizes = rows_of(known, digit.deps), {key: d.size for key, d in known.items()}
+    labelled = ((key, known[key]) for key in rows)
+    return tuple(over(d.labels, (*d.deps, k), rows, sizes).reshape(-1) for k, d in labelled if d.labels is not None)
+
+
+def in_rows(known: Mapping[int, Digit], digit: Digit, labels: Array) -> Array:
+    """An array ``(*deps, n)`` over a digit as rows × n, in the rows of :func:`row_atoms`."""
+    rows, size = rows_of(known, digit.deps), labels.shape[-1]
+    sizes = {key: d.size for key, d in known.items()} | {-1: size}
+    return over(labels, (*digit.deps, -1), (*rows, -1), sizes).reshape(-1, size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +138,7 @@ class Ledger:
         member: ``a`` is a cell of row ``b``.
         pins: What cannot go and why.
         grids: Rows that keep equal counts.
+        whole: Rows that keep all their cells.
         some: Sets of atoms of which one at least must stay.
         leaves: Label arrays as they were created, with a description of where.
     """
@@ -120,6 +151,7 @@ class Ledger:
     member: list[Relation] = field(default_factory=list)
     pins: list[Pin] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
+    whole: list[Grid] = field(default_factory=list)
     some: list[tuple[int, Labels]] = field(default_factory=list)
     leaves: list[tuple[int, Labels]] = field(default_factory=list)
     splits: dict[tuple[int, int, bytes], Labels] = field(default_factory=dict)
@@ -169,16 +201,19 @@ class Ledger:
         cells, rows = np.broadcast_arrays(cells, rows)
         self.member.append(Relation(self.node, cells.reshape(-1), rows.reshape(-1)))
 
-    def pin(self, digit: Digit, reason: str, axis: str = "") -> None:
-        """Forbid removal along a digit: of whole columns only if it depends on rows."""
+    def pin(self, digit: Digit, reason: str, known: Mapping[int, Digit], axis: str = "") -> None:
+        """Forbid removal along a digit; if it depends on rows (by key in ``known``), from every row that stays."""
         if digit.labels is not None:
             self.pins.append(Pin(self.node, digit.labels.reshape(-1), reason, bool(digit.deps), axis))
+        if digit.labels is not None and digit.deps:
+            self.whole.append(Grid(self.node, in_rows(known, digit, digit.labels), row_atoms(known, digit)))
 
     def pin_axes(self, value: Value, axes: Iterable[int], reason: str) -> None:
         """Forbid removal along whole axes of a value."""
+        known = value.digits
         for axis in axes:
             for digit in value.axes[axis]:
-                self.pin(digit, reason, str(axis))
+                self.pin(digit, reason, known, str(axis))
 
     def _relate(self, store: list[Relation], a: Labels, b: Labels) -> None:
         if a is b:

@@ -130,7 +130,9 @@ def read(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | N
         InputError: If the file is missing or cannot be parsed.
     """
     if isinstance(model, onnx.ModelProto):
-        return model, None
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model)  # tensors are shared with what is parsed from it, and normal form renames some
+        return proto, None
     path = Path(model)
     check_file(path, "an .onnx model")
     try:
@@ -224,7 +226,8 @@ def _unshare(module: ir.Model) -> dict[str, str]:
         uses = [use for use in value.uses() if use.node.graph is graph]
         for number, (node, index) in enumerate(uses[1:], 1):
             free = next(n for k in itertools.count(number) if (n := f"{name}~{k}") not in graph.initializers)
-            copy = ir.Value(name=free, shape=value.shape, type=value.type, const_value=tensor)
+            own = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=free)
+            copy = ir.Value(name=free, shape=value.shape, type=value.type, const_value=own)
             graph.register_initializer(copy)
             node.replace_input_with(index, copy)
             clones[free] = name

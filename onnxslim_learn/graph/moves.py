@@ -183,7 +183,7 @@ def _part(site: Site, value: Value, axis: int) -> Value:
         key = value.axes[axis][0].key
         for digit in value.digits.values():
             if key in digit.deps:
-                site.ledger.pin(digit, f"depends on the axis that {site.node.op_type} joins")
+                site.ledger.pin(digit, f"depends on the axis that {site.node.op_type} joins", value.digits)
         return layout.forget(site.ledger, value, {key})
     single = Digit(next(site.ledger.keys), 1, np.full(1, PINNED))
     return Value((*value.axes[:axis], (single,), *value.axes[axis + 1 :]))

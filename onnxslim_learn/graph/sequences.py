@@ -165,9 +165,10 @@ def _attention_pins(site: Site, joined: joint.Joined, operands: dict[int, joint.
     scores = any(v.uses() or v.is_graph_output() for v in site.node.outputs[3:])
     letters |= dict.fromkeys("bsgr" if scores else "", "has its scores put out")
     letters |= dict.fromkeys("hv" if inside else "", f"is a head size that {site.node.op_type} fixes")
+    known = joined.seen(()).digits
     for letter, reason in letters.items():
         for digit in joined.space.get(letter, ()):
-            site.ledger.pin(digit, reason)
+            site.ledger.pin(digit, reason, known)
 
 
 def _attention_output(site: Site, joined: joint.Joined, *, four: bool) -> None:
@@ -309,7 +310,7 @@ def rotary(*, positions: int, cosine: int) -> Rule:
             site.leave(positions)
             site.pin(Value((joined.space["b"], joined.space["s"])), [0, 1], "has a position")
         for digit in joined.space["p"]:
-            site.ledger.pin(digit, "turns together with another part")
+            site.ledger.pin(digit, "turns together with another part", joined.seen(()).digits)
         letters = ["b", "g", "s", *turn] if len(shape) == 4 else ["b", "s", "g", *turn]
         site.yields(layout.regroup(site.ledger, joined.output(site.ledger, letters), shape))
         groups = joined.seen("g")

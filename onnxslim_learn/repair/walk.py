@@ -160,7 +160,7 @@ class Walk:
     def _rows(self, linear: Linear, batches: Sequence[int], most: int) -> Rows:
         """Rows of the regression at random places of some batches."""
         layout = self.removal.coupling.values[linear.target]
-        keep = self.removal.keep_all(layout, linear.form.channel % len(layout.axes))
+        keep = self.removal.keep(layout, linear.form.channel % len(layout.axes))
         share = -(-max(most, 1) // len(batches))
         inputs, targets, offsets = [], [], []
         for batch in batches:

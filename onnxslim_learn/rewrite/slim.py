@@ -66,23 +66,9 @@ def kept_positions(removal: Removal, name: str) -> dict[int, list[Any]]:
     found: dict[int, list[Any]] = {}
     for axis, digits in enumerate(value.axes):
         if any(d.labels is not None and not removal.kept(d).all() for d in digits):
-            rows = _rows(removal, value, axis)
-            kept = [np.flatnonzero(row).tolist() for row in rows]
+            kept = [np.flatnonzero(row).tolist() for row in removal.positions(value, axis)[0]]
             found[axis] = kept[0] if len(kept) == 1 else kept
     return found
-
-
-def _rows(removal: Removal, value: Value, axis: int) -> Array:
-    """Which positions of an axis stay, for every row of the other axes that it depends on: rows × positions."""
-    own = [d.key for d in value.axes[axis]]
-    outside = list(dict.fromkeys(k for d in value.axes[axis] for k in d.deps if k not in own))
-    sizes = {d.key: d.size for d in value.digits.values()}
-    order = [*outside, *own]
-    keep = np.ones([sizes[k] for k in order], bool)
-    for digit in value.axes[axis]:
-        if digit.labels is not None:
-            keep &= over(removal.kept(digit), [*digit.deps, digit.key], order, sizes)
-    return keep.reshape(math.prod(sizes[k] for k in outside), -1)
 
 
 def _slice(value: ir.Value, layout: Value, removal: Removal) -> None:
@@ -115,7 +101,7 @@ def cut(array: Array, layout: Value, removal: Removal) -> Array:
     if not any(d.deps for d in labelled):
         for axis, own in enumerate(layout.axes):
             if any(d in labelled for d in own):
-                array = np.take(array, np.flatnonzero(removal.keep_all(layout, axis)), axis=axis)
+                array = np.take(array, np.flatnonzero(removal.keep(layout, axis)), axis=axis)
         return np.ascontiguousarray(array)
     keys = list(digits)
     needed = {k for d in labelled for k in (d.key, *d.deps)}
