@@ -45,7 +45,7 @@ class Learner:
     """
 
     def groups(self) -> list[dict[str, Any]]:
-        """Groups of parameters that are not the module's, for the optimizer (``factor`` multiplies their rate)."""
+        """Groups of parameters for the optimizer, the module's or others (``factor`` multiplies their rate)."""
         return []
 
     def begin(self, step: int) -> None:
@@ -154,7 +154,9 @@ class _Run:
         own = [p for p in task.module.parameters() if p.requires_grad]
         if not own:
             raise InputError("model: it has no weights that train. Repair it instead.")
-        self.optimizer = recipe.make(own, learner.groups())
+        groups = learner.groups()
+        apart = {id(p) for group in groups for p in group["params"]}
+        self.optimizer = recipe.make([p for p in own if id(p) not in apart], groups)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.history: list[dict[str, float]] = []
         self.spacing = max(recipe.steps // 200, 1)
