@@ -91,6 +91,17 @@ def slim(options: argparse.Namespace) -> None:
         finish(options, slimmed, check, output, stage)
 
 
+def learn(options: argparse.Namespace) -> None:
+    """Learn a structure, and write the smaller, trained model."""
+    from onnxslim_learn import learning
+
+    shell.claim(options, options.model)
+    with shell.progress() as stage:
+        made = learning.learn(options, stage, shell.watching(stage))
+        if made is not None:
+            finish(options, *made, Path(options.output), stage)
+
+
 def apply(options: argparse.Namespace) -> None:
     """Carry out a plan."""
     from onnxslim_learn import api
@@ -244,6 +255,7 @@ def demo(options: argparse.Namespace) -> None:
 COMMANDS: dict[str, Callable[[Any], int | None]] = {
     "analyze": analyze,
     "slim": slim,
+    "learn": learn,
     "apply": apply,
     "verify": verify,
     "profile": profile,

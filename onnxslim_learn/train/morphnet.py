@@ -4,9 +4,10 @@ The regularization term is the gradient of the cost at the present structure tim
 minimised with the loss, units whose strength falls to the threshold are dead, and the structure is what is alive.
 
 Either its weight, ``strength``, is given (the original: look around 1 on a log scale, since costs are shares of the
-whole), or a target is: then at every step the term is weighed so that, at the pace of the moment, the last unit that
-must go is gone when nine tenths of the steps are done. With ``proximal``, strengths are lowered by the term's proximal
-operator after the optimizer's step, exactly to zero, rather than by gradients: what is dead then computes nothing.
+whole), or a target is. Then the cost is led down to it in a straight line over four fifths of the steps: the term is
+weighed so that, at the pace of the moment, the units that must go within the next tenth of the steps are gone by then.
+With ``proximal``, strengths are lowered by the term's proximal operator after the optimizer's step, exactly to zero,
+rather than by gradients: what is dead then computes nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from onnxslim_learn.train.strengths import Strengths
     from onnxslim_learn.train.structures import Structure
 
-ARRIVAL = 0.9  # share of the steps after which a target is met
+ARRIVAL = 0.8  # share of the steps after which a target is met
+AHEAD = 0.1  # share of the steps that are planned ahead
 WINDOW = 0.05  # share of the steps over which the regularization loss is averaged to see whether it settles
 LEAST_WINDOW = 50
 STILL = 0.01  # relative change between two windows that counts as none
@@ -88,8 +90,10 @@ class MorphNet(Learner):
 
     def begin(self, step: int) -> None:
         """Look at the structure and draw gates."""
-        if step % self.control.every == 0 or not bool(self.slopes.any()):
+        if step % self.control.every == 0:
             self._look()
+            if self.control.proximal and self.control.strength is None:
+                self.pace = self._needed(step)
         self.strengths.draw()
 
     def loss(self, step: int) -> Tensor | None:
@@ -111,11 +115,7 @@ class MorphNet(Learner):
         """Lower strengths, where that is not left to gradients."""
         if not self.control.proximal:
             return
-        if self.control.strength is None:
-            ratios = self.ratios()
-            left = max(round(ARRIVAL * self.steps) - step, 1)
-            self.pace = self.space.level(ratios) / left
-        else:
+        if self.control.strength is not None:
             self.pace = rate * self.control.strength / (1 - self.momentum)
         if self.pace > 0:
             self.strengths.lower(self.slopes * self.pace)
@@ -140,6 +140,12 @@ class MorphNet(Learner):
         slopes = torch.from_numpy(self.space.slopes(self.removal)).to(torch.float32)
         known = self.strengths.known()
         self.slopes = torch.where(known, slopes.to(known.device), torch.zeros_like(known, dtype=torch.float32))
+
+    def _needed(self, step: int) -> float:
+        """How fast the term must work to keep to the way down."""
+        arrival = max(round(ARRIVAL * self.steps), 1)
+        left = max(min(arrival - step, round(AHEAD * self.steps)), 1)
+        return self.space.level(self.ratios(), min((step + left) / arrival, 1.0)) / left
 
     def _steer(self, step: int) -> None:
         """Strengthen while the cost is above its way down to the bounds, weaken while it is below."""
@@ -188,11 +194,17 @@ class MorphNet(Learner):
     def state(self) -> dict[str, Tensor]:
         """Slopes, the weight, and the last regularization losses; logits."""
         own = {f"own/{k}": p.detach() for k, p in enumerate(self.strengths.own())}
-        return {"slopes": self.slopes, "weight": self.weight, "seen": self.seen, **own}
+        return {
+            "slopes": self.slopes,
+            "weight": self.weight,
+            "seen": self.seen,
+            "pace": torch.tensor(self.pace, dtype=torch.float64),
+            **own,
+        }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take them up."""
-        self.weight, self.seen = state["weight"], state["seen"]
+        self.weight, self.seen, self.pace = state["weight"], state["seen"], float(state["pace"])
         with torch.no_grad():
             for k, parameter in enumerate(self.strengths.own()):
                 parameter.copy_(state[f"own/{k}"])

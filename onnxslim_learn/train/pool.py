@@ -13,7 +13,7 @@ from onnxslim_learn.data.source import Batch, regroup
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -159,9 +159,9 @@ def _split(shelves: Iterable[Batch], count: int, declared: Declared) -> tuple[li
     return first, rest
 
 
-def portions(pool: Pool, size: int) -> list[Batch]:
+def portions(pool: Pool, size: int) -> Iterator[Batch]:
     """All samples of a pool in order, in batches that the model takes; what a fixed batch leaves over is dropped."""
-    return list(regroup(pool.shelves, pool.declared, size))
+    return regroup(pool.shelves, pool.declared, size)
 
 
 def tensors(batch: Batch, device: torch.device) -> tuple[dict[str, Tensor], Tensor | None]:

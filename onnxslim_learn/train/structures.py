@@ -118,15 +118,29 @@ class Structure:
 
     # --- targets ------------------------------------------------------------------------------------------------------
 
-    def level(self, ratios: Array) -> float:
-        """The lowest level such that, with all units up to it dead, the bounds are met; 0 where they are already."""
+    def eased(self, share: float) -> Search:
+        """The search with bounds that lie so far, from 0 to 1, on the way down from the whole model to its own."""
+        whole, bounds = np.ones(self.analysis.coupling.size), {}
+        for name, (cost, bound) in self.search.bounds.items():
+            start = cost.value(whole)
+            bounds[name] = cost, start + (bound - start) * share if bound < start else bound
+        return replace(self.search, bounds=bounds)
+
+    def level(self, ratios: Array, share: float = 1.0) -> float:
+        """The lowest level such that, with all units up to it dead, the bounds are met; 0 where they are already.
+
+        Args:
+            ratios: Of all units.
+            share: How far on the way down to the bounds (see :meth:`eased`).
+        """
+        search = self.eased(share)
         known = np.unique(ratios[np.isfinite(ratios)])
-        if self.search.fits(self.widths(ratios <= 0)):
+        if search.fits(self.widths(ratios <= 0)):
             return 0.0
         low, high = -1, len(known) - 1
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.search.fits(self.widths(ratios <= known[middle])) else (middle, high)
+            low, high = (low, middle) if search.fits(self.widths(ratios <= known[middle])) else (middle, high)
         return float(known[high])
 
     def decided(self, ratios: Array) -> Removal:

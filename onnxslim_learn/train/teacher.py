@@ -52,7 +52,7 @@ class Teacher:
     def kinds(self, samples: Pool) -> dict[str, Taught]:
         """What the float outputs are, by the first samples."""
         size = samples.declared.batch or TOGETHER
-        batch = pool.portions(samples, size)[0]
+        batch = next(pool.portions(samples, size))
         found = self(pool.tensors(batch, self.device)[0])
         return {name: taught(value) for name, value in found.items() if value.is_floating_point()}
 
