@@ -76,9 +76,6 @@ class Recipe:
 
 
 def sensible(graph: Graph) -> tuple[Literal["sgd", "adam"], float]:
-    """Optimizer and rate for a graph of which nothing is known: SGD where batch normalisation keeps scales in check."""
-    operators = {node.op_type for node in graph.nodes}
-    if "BatchNormalization" in operators:
-        return "sgd", RATES["sgd"]
-    delicate = any("LayerNorm" in name or "RMSNorm" in name or name == "Softmax" for name in operators)
+    """Optimizer and rate for a trained graph of which nothing else is known: Adam, gently for transformers."""
+    delicate = any("LayerNorm" in node.op_type or "RMSNorm" in node.op_type for node in graph.nodes)
     return "adam", RATES["adam"] * (DELICATE if delicate else 1.0)
