@@ -99,6 +99,7 @@ def morphnet(
         tau=options.tau,
         strength=options.strength,
         proximal=options.proximal,
+        calibrated=not options.no_calibration,
         double=options.count_depthwise_twice,
         force_group=options.force_group,
         protect=options.protect,

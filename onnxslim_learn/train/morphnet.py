@@ -7,7 +7,8 @@ Either its weight, ``strength``, is given (the original: look around 1 on a log 
 whole), or a target is. Then the cost is led down to it in a straight line over four fifths of the steps: the term is
 weighed so that, at the pace of the moment, the units that must go within the next tenth of the steps are gone by then.
 With ``proximal``, strengths are lowered by the term's proximal operator after the optimizer's step, exactly to zero,
-rather than by gradients: what is dead then computes nothing.
+rather than by gradients: what is dead then computes nothing. With a target units are charged by what they are worth,
+too (:mod:`onnxslim_learn.train.worth`): in short runs the loss alone does not tell which strengths matter.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 ARRIVAL = 0.8  # share of the steps after which a target is met
 AHEAD = 0.1  # share of the steps that are planned ahead
+REACH = (
+    1.5  # units up to this many times as far from their end as those that must go are lowered, the others left alone
+)
 WINDOW = 0.05  # share of the steps over which the regularization loss is averaged to see whether it settles
 LEAST_WINDOW = 50
 STILL = 0.01  # relative change between two windows that counts as none
@@ -80,7 +84,18 @@ class MorphNet(Learner):
         self.slopes = torch.zeros(strengths.count)
         self.weight = torch.tensor(START if control.strength is None else control.strength, dtype=torch.float64)
         self.seen = torch.zeros(0)
-        self.pace = 0.0
+        self.pace, self.near = 0.0, torch.ones(strengths.count)
+        self.rates = torch.ones(strengths.count)
+
+    def calibrate(self, worth: Tensor) -> None:
+        """Charge units in inverse proportion to what they are worth for the strength they have now.
+
+        Strengths of different layers do not compare: afterwards units go in the order of worth over cost, as far as
+        training does not change their strengths.
+        """
+        with torch.no_grad():
+            rates = self.strengths.distances().clamp_min(1e-12) / self.strengths.tied(worth.to(self.slopes.device))
+            self.rates = rates / rates.mean()
 
     # --- the steps of the loop ----------------------------------------------------------------------------------------
 
@@ -93,7 +108,7 @@ class MorphNet(Learner):
         if step % self.control.every == 0:
             self._look()
             if self.control.proximal and self.control.strength is None:
-                self.pace = self._needed(step)
+                self._plan(step)
         self.strengths.draw()
 
     def loss(self, step: int) -> Tensor | None:
@@ -118,7 +133,7 @@ class MorphNet(Learner):
         if self.control.strength is not None:
             self.pace = rate * self.control.strength / (1 - self.momentum)
         if self.pace > 0:
-            self.strengths.lower(self.slopes * self.pace)
+            self.strengths.lower(self.slopes * self.pace * self.near)
 
     def settled(self, step: int) -> bool:
         """Whether the regularization loss no longer changes, and the bounds are met."""
@@ -139,13 +154,17 @@ class MorphNet(Learner):
         self.removal = self.space.removal(self.values(), self.dead())
         slopes = torch.from_numpy(self.space.slopes(self.removal)).to(torch.float32)
         known = self.strengths.known()
-        self.slopes = torch.where(known, slopes.to(known.device), torch.zeros_like(known, dtype=torch.float32))
+        slopes = slopes.to(known.device) * self.rates
+        self.slopes = torch.where(known, slopes, torch.zeros_like(slopes))
 
-    def _needed(self, step: int) -> float:
-        """How fast the term must work to keep to the way down."""
+    def _plan(self, step: int) -> None:
+        """How fast the term must work to keep to the way down, and on which units: those that are near their end."""
         arrival = max(round(ARRIVAL * self.steps), 1)
         left = max(min(arrival - step, round(AHEAD * self.steps)), 1)
-        return self.space.level(self.ratios(), min((step + left) / arrival, 1.0)) / left
+        ratios = self.ratios()
+        level = self.space.level(ratios, min((step + left) / arrival, 1.0))
+        self.pace = level / left
+        self.near = torch.from_numpy(ratios <= REACH * level).to(self.slopes.device, torch.float32)
 
     def _steer(self, step: int) -> None:
         """Strengthen while the cost is above its way down to the bounds, weaken while it is below."""
@@ -208,8 +227,9 @@ class MorphNet(Learner):
         with torch.no_grad():
             for k, parameter in enumerate(self.strengths.own()):
                 parameter.copy_(state[f"own/{k}"])
+        self.rates = state["rates"].to(self.slopes.device)
         self._look()
-        self.slopes = state["slopes"].to(self.slopes.device)
+        self.slopes, self.near = (state[name].to(self.slopes.device) for name in ("slopes", "near"))
 
     def scalars(self) -> dict[str, float]:
         """The term, the cost if the structure were adopted, and how much is alive."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from onnxslim_learn.graph.layout import over
+from onnxslim_learn.rewrite.expand import summed
 from onnxslim_learn.train import tensors
 from onnxslim_learn.train.gates import carriers
 
@@ -141,7 +142,7 @@ def _producers(coupling: Coupling, trained: Container[str], *, normalised: bool 
     """Factors of products, and the axes that are not summed over; of those that a scale follows only if asked for."""
     nodes = coupling.graph.nodes
     followed = set() if normalised else {nodes[affine.node].inputs[0] for affine in coupling.records.affines}
-    summed = _summed(coupling)
+    sums = summed(coupling)
     names = dict.fromkeys(
         str(value.name)
         for node in nodes
@@ -154,18 +155,8 @@ def _producers(coupling: Coupling, trained: Container[str], *, normalised: bool 
         for name in names
         if name in trained and name in coupling.values
         for axis in range(len(coupling.values[name].axes))
-        if axis not in summed.get(name, ())
+        if axis not in sums.get(name, ())
     ]
-
-
-def _summed(coupling: Coupling) -> dict[str, set[int]]:
-    """Weight -> the axes that are summed over."""
-    found = {name: set(axes) for name, axes in coupling.records.summed.items()}
-    for contraction in coupling.records.contractions:
-        value = coupling.graph.nodes[contraction.node].inputs[contraction.slot]
-        if value is not None:
-            found.setdefault(str(value.name), set()).update(contraction.axes)
-    return found
 
 
 def _units(coupling: Coupling, carried: Array, name: str, axis: int) -> Array:

@@ -26,6 +26,7 @@ from onnxslim_learn.train.logistic import Gates
 from onnxslim_learn.train.morphnet import Control, MorphNet, ties
 from onnxslim_learn.train.structures import Structure, structure
 from onnxslim_learn.train.tensors import parameters
+from onnxslim_learn.train.worth import worth
 
 if TYPE_CHECKING:
     from torch import fx
@@ -54,6 +55,7 @@ class Widths:
         tau: Of gates.
         strength: Weight of the regularization term, or ``None`` to meet the target.
         proximal: Whether strengths are lowered exactly to zero; ``None`` where that is possible.
+        calibrated: Whether units are charged by what they are worth, too, to meet a target.
         double: Whether depthwise convolutions count twice.
         force_group: Regular expressions; the groups that one finds are tied.
         protect: Regular expressions; groups they find stay whole.
@@ -71,6 +73,7 @@ class Widths:
     tau: float = strengths.TAU
     strength: float | None = None
     proximal: bool | None = None
+    calibrated: bool = True
     double: bool = False
     force_group: Sequence[str] = ()
     protect: Sequence[str] = ()
@@ -125,8 +128,19 @@ def shrink(job: Job) -> tuple[Slimmed, Verification] | None:
     Raises:
         InputError, TargetError, PlanError, TrainError, VerifyError: In one sentence each; nothing is written then.
     """
+    return fit(job, *learn(job.analysis, job.wanted, job.school))
+
+
+def fit(job: Job, module: fx.GraphModule, plan: Plan, told: dict[str, Any]) -> tuple[Slimmed, Verification] | None:
+    """Cut a trained net to a plan, repair, fine-tune, verify and write it; see :func:`shrink`.
+
+    Args:
+        job: What it is for.
+        module: The whole net.
+        plan: What stays.
+        told: What there is to report of how it was learnt.
+    """
     school = job.school
-    module, plan, told = learn(job.analysis, job.wanted, school)
     if not plan.groups:
         raise InputError("model: the structure learnt is the whole model. Use a higher --strength, or a --target.")
     school.world.led(lambda: _cut(job, module, plan))
@@ -156,6 +170,9 @@ def learn(analysis: Analysis, wanted: Widths, school: School) -> tuple[fx.GraphM
         found = strengths.read(module, analysis, space.groups, wanted.kind, how=wanted.how, l1=wanted.l1, ties=tied)
     control = Control(wanted.dies, wanted.strength, wanted.exactly)
     learner = MorphNet(space, found, control, recipe, _made(wanted, school))
+    if wanted.strength is None and wanted.calibrated:
+        kinds = school.teacher.kinds(school.samples)
+        learner.calibrate(worth(analysis, space.groups, school.samples, kinds, seed=school.training.seed))
     told = school.run("structure", module, recipe, learner)
     plan = learner.decided()
     if isinstance(found, Gates):
