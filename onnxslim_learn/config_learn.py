@@ -56,7 +56,10 @@ def learning(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--learner", choices=LEARNERS, default="morphnet", help="morphnet (default): learns widths")
     group.add_argument("--target", metavar="COST=NUMBER", action="append", default=[], help="as in slim (repeatable)")
     group.add_argument("--strength", type=_number, metavar="X", help="weight of the cost in the loss, for a --target")
-    group.add_argument("--sweep", type=_count, metavar="N", help="try N strengths, on a log scale")
+    group.add_argument("--sweep", type=_positive, metavar="N", help="try N strengths on a log scale around --strength")
+    group.add_argument(
+        "--cycles", type=_positive, default=1, metavar="N", help="shrink and widen in turns, N times shrink"
+    )
     group.add_argument("--cost", choices=COSTS, help="what units are charged for (default: the first target's)")
     group.add_argument(
         "--regularizer",
@@ -106,6 +109,26 @@ def training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--resume", action="store_true", help="go on from --checkpoint-dir")
     group.add_argument("--config", metavar="FILE", help="options in a TOML file; those given here win")
     group.add_argument("--plan-out", metavar="FILE", help="write the plan as JSON")
+
+
+def expanding(parser: argparse.ArgumentParser) -> None:
+    """How far a model is widened."""
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="where to write the wider model")
+    parser.add_argument(
+        "--target",
+        metavar="COST=NUMBER",
+        action="append",
+        required=True,
+        help="budget: macs=, params= or bytes=; at most 1 is a fraction of --like, more is absolute (repeatable)",
+    )
+    parser.add_argument("--like", metavar="MODEL", help="the model that fractions are of: the original, before slim")
+    parser.add_argument(
+        "--multiple", type=_positive, default=1, metavar="N", help="widths are multiples of N (default 1)"
+    )
+    parser.add_argument("--protect", metavar="REGEX", action="append", default=[], help="groups that keep their width")
+    parser.add_argument("--fresh", action="store_true", help="draw the weights that grow anew, to train from scratch")
+    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="of how weights are shared out (default 0)")
+    parser.add_argument("--config", metavar="FILE", help="options in a TOML file; those given here win")
 
 
 def from_file(arguments: Sequence[str], commands: Sequence[str]) -> list[str]:

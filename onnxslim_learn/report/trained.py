@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.report.blocks import Block, Table, Text
-from onnxslim_learn.report.words import percent, plural
+from onnxslim_learn.report.words import count, percent, plural, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,3 +49,24 @@ def _said(training: Mapping[str, Any]) -> list[str]:
             f", the cut model before fine-tuning on {cut['accuracy']:.2%}."
         )
     return lines
+
+
+def widened(data: Mapping[str, Any]) -> list[Block]:
+    """What the command expand did."""
+    lines = [("MACs", "macs", count), ("parameters", "params", count), ("bytes of weights", "bytes", size)]
+    before, after = data["before"], data["after"]
+    rows = [
+        (name, text(before[key]), text(after[key]), f"{after[key] / before[key]:.3f}" if before[key] else "-")
+        for name, key, text in lines
+    ]
+    said = [f"Widths of {plural(len(data['groups']), 'group')} times {data['factor']:.3f}."]
+    check = data["verify"]
+    if check is None:
+        said.append("The weights that grew were drawn anew: the model must be trained.")
+    else:
+        said.append(
+            f"It computes what it did: difference at most {check['max_rel_diff']:.1e} of the output's magnitude."
+        )
+    widths = tuple((g["name"], str(g["width"]), str(g["after"])) for g in data["groups"])
+    groups = Table("Groups that can grow", ("group", "units before", "after"), widths)
+    return [Table("", ("", "before", "after", "ratio"), tuple(rows)), Text("\n".join(said)), groups]

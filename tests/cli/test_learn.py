@@ -83,3 +83,19 @@ def test_without_torch_it_says_what_to_install(run, monkeypatch, capsys):
     code = cli.main(shlex.split("learn residual.onnx -o x.onnx --target macs=0.5"))
     assert code == 2
     assert capsys.readouterr().err == "onnxslim-learn: learn: needs torch. Install onnxslim-learn[train].\n"
+
+
+def test_expand_fills_the_budget_of_the_original(run):
+    assert run("slim residual.onnx -o small.onnx --target macs=0.5 --no-repair --no-latency")[0] == 0
+    code, out, err = run("expand small.onnx -o wide.onnx --target macs=1.0 --like residual.onnx --json out.json")
+    assert (code, err) == (0, "")
+    assert "It computes what it did" in out
+    data = json.loads(Path("out.json").read_text())
+    assert data["verify"]["passed"]
+    assert data["before"]["macs"] < data["after"]["macs"]
+    assert data["factor"] > 1
+    assert run("expand small.onnx -o fresh.onnx --target macs=1.0 --like residual.onnx --fresh")[0] == 0
+
+
+def test_expand_without_room_says_so(refused):
+    refused("expand residual.onnx -o wide.onnx --target macs=1.0", 1, "no room to grow")
