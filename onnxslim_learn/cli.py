@@ -107,6 +107,35 @@ def _slim_lossless(options: argparse.Namespace, found: Analysis, output: Path, s
     finish(options, slimmed, slimmed.save(output, real=real_inputs(options, source)), output, stage)
 
 
+def learn(options: argparse.Namespace) -> None:
+    """Learn a structure, and write the smaller, trained model."""
+    from onnxslim_learn import learning
+
+    shell.claim(options, options.model)
+    with shell.progress() as stage:
+        made = learning.learn(options, stage, shell.watching(stage))
+        if made is not None:
+            finish(options, *made, Path(options.output), stage)
+
+
+def expand(options: argparse.Namespace) -> None:
+    """Widen a model."""
+    from onnxslim_learn import api, expanding
+    from onnxslim_learn.report import data, trained
+
+    shell.claim(options, options.model, *filter(None, [options.like]))
+    target, shapes = config.targets(options.target), config.shapes(options.input)
+    with shell.progress() as stage:
+        stage("analyzing")
+        found = api.analyze(options.model, inputs=shapes)
+        like = api.analyze(options.like, inputs=shapes) if options.like else None
+        stage("widening and verifying")
+        asked = expanding.Widening(target, like, options.multiple, options.protect, options.fresh, options.seed)
+        made = expanding.expand(found, asked, Path(options.output))
+    result = data.widened(options.model, options.output, made)
+    shell.emit(result, options, trained.widened(result))
+
+
 def apply(options: argparse.Namespace) -> None:
     """Carry out a plan."""
     from onnxslim_learn import api
@@ -262,6 +291,8 @@ def demo(options: argparse.Namespace) -> None:
 COMMANDS: dict[str, Callable[[Any], int | None]] = {
     "analyze": analyze,
     "slim": slim,
+    "learn": learn,
+    "expand": expand,
     "apply": apply,
     "verify": verify,
     "profile": profile,

@@ -6,8 +6,10 @@ import argparse
 import math
 import os
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
+from onnxslim_learn import config_learn
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         InputError: If it cannot be understood.
     """
-    return parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    return parser().parse_args(config_learn.from_file(given, ("learn", "expand")))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     _analyze(commands.add_parser("analyze", help="show what can be cut, what cannot and why"))
     _slim(commands.add_parser("slim", help="cut a model to a target, verify it, write it"))
+    _learn(commands.add_parser("learn", help="learn what can go while training, cut, fine-tune, write it"))
+    _expand(commands.add_parser("expand", help="widen a model to a budget without changing what it computes"))
     _apply(commands.add_parser("apply", help="carry out a plan that slim wrote"))
     _verify(commands.add_parser("verify", help="check a slimmed model against its original under a plan"))
     _profile(commands.add_parser("profile", help="time one or several models on onnxruntime"))
@@ -255,19 +260,7 @@ def _slim(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"what scores units: {', '.join(CRITERIA)} (default obs; energy with --no-repair and no --data)",
     )
-    parser.add_argument(
-        "--multiple", type=_positive, default=1, metavar="N", help="keep widths a multiple of N (default 1)"
-    )
-    parser.add_argument(
-        "--protect",
-        type=_pattern,
-        metavar="REGEX",
-        action="append",
-        default=[],
-        help="groups whose name or members match stay whole",
-    )
-    parser.add_argument("--allow-sensitive", action="store_true", help="also cut normalised axes (not exact)")
-    parser.add_argument("--allow-empty", action="store_true", help="whole branches may go; else one unit always stays")
+    _limits(parser)
     parser.add_argument("--plan-out", metavar="FILE", help="write the plan as JSON")
     parser.add_argument(
         "--sensitivity-seconds",
@@ -282,15 +275,39 @@ def _slim(parser: argparse.ArgumentParser) -> None:
     _report(parser)
 
 
+def _limits(parser: argparse.ArgumentParser) -> None:
+    """What may be cut, and how far."""
+    parser.add_argument(
+        "--multiple", type=_positive, default=1, metavar="N", help="keep widths a multiple of N (default 1)"
+    )
+    parser.add_argument(
+        "--protect",
+        type=_pattern,
+        metavar="REGEX",
+        action="append",
+        default=[],
+        help="groups whose name or members match stay whole",
+    )
+    parser.add_argument("--allow-sensitive", action="store_true", help="also cut normalised axes (not exact)")
+    parser.add_argument("--allow-empty", action="store_true", help="whole branches may go; else one unit always stays")
+
+
+def _learn(parser: argparse.ArgumentParser) -> None:
+    own, how = config_learn.learning, config_learn.training
+    for add in (_model, _result, own, _limits, how, _repair, _inputs, _data, _runtime, _report):
+        add(parser)
+
+
+def _expand(parser: argparse.ArgumentParser) -> None:
+    for add in (_model, config_learn.expanding, _inputs, _report):
+        add(parser)
+
+
 def _apply(parser: argparse.ArgumentParser) -> None:
     _model(parser)
     parser.add_argument("plan", metavar="PLAN", help="a plan that slim wrote with --plan-out")
-    _result(parser)
-    _repair(parser)
-    _inputs(parser)
-    _data(parser)
-    _runtime(parser)
-    _report(parser)
+    for add in (_result, _repair, _inputs, _data, _runtime, _report):
+        add(parser)
 
 
 def _verify(parser: argparse.ArgumentParser) -> None:

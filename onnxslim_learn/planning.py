@@ -52,14 +52,14 @@ def plan(
     """
     if multiple < 1:
         raise InputError(f"--multiple {multiple}: expected a positive number. Use 1 for any width.")
-    bounds = _bounds(analysis, target)
+    limits = bounds(analysis, target)
     groups = budget.protected(analysis.groups, protect)
     criterion = criterion or ("energy" if evidence is None else "obs")
     scores = criteria.scores(analysis.coupling, groups, criterion, evidence)
     for cells in (False, True):
         freedom = budget.Freedom(multiple, cells, allow_empty)
         choices = budget.choices(analysis.coupling, groups, scores, freedom)
-        task = budget.Search(analysis.coupling, choices, bounds, dict(target), allow_empty)
+        task = budget.Search(analysis.coupling, choices, limits, dict(target), allow_empty)
         if task.fits(task.at(0.0)):
             break
     found = choose(task, evidence, progress)
@@ -139,10 +139,10 @@ def _realize(analysis: Analysis, chosen: Plan) -> Removal:
     return found
 
 
-def _bounds(analysis: Analysis, target: Mapping[str, float]) -> dict[str, tuple[Cost, float]]:
+def bounds(analysis: Analysis, target: Mapping[str, float]) -> dict[str, tuple[Cost, float]]:
     """Absolute bounds of cost targets; the bound on file bytes leaves room for everything but weights."""
     before = analysis.price(analysis.whole)
-    bounds = {}
+    found = {}
     for name, wish in target.items():
         if name not in analysis.costs:
             raise InputError(f"--target {name}: expected {', '.join(analysis.costs)}. Use one of them.")
@@ -155,5 +155,5 @@ def _bounds(analysis: Analysis, target: Mapping[str, float]) -> dict[str, tuple[
             total = save.size_on_disk(analysis.graph.source)
             overhead = max(total - before[name], 0)
         bound = wish * total if wish <= 1 else wish
-        bounds[name] = (analysis.costs[name], bound - overhead)
-    return bounds
+        found[name] = (analysis.costs[name], bound - overhead)
+    return found

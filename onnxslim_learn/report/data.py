@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.api import Analysis, Slimmed
     from onnxslim_learn.costs.cost import Cost
     from onnxslim_learn.costs.measure import Latency, Timings
+    from onnxslim_learn.expanding import Widened
     from onnxslim_learn.graph.coupling import Group
     from onnxslim_learn.rewrite.verify import Verification
 
@@ -161,6 +162,7 @@ def outcome(
         "verify": verification.to_dict(),
         "repair": repairs.as_data(slimmed.repaired, slimmed.plan.provenance.get("repair", {}).get("data", "")),
         "lossless": None if slimmed.folded is None else slimmed.folded.to_dict(),
+        "training": slimmed.plan.provenance.get("training"),
         "choice": {k: slimmed.plan.provenance.get(k) for k in ("criterion", "allocation", "trials")},
         "groups": [
             {"name": g.name, "width": g.width, "kept": len(kept.get(g.name, range(g.width)))}
@@ -170,6 +172,19 @@ def outcome(
         "layers": layers(slimmed.removal, analysis.costs["macs"]),
         "pinned": [row(analysis, g).to_dict(total) for g in analysis.groups if g.pin is not None],
         "unknown_operators": analysis.opaque,
+    }
+
+
+def widened(model: str, output: str, made: Widened) -> dict[str, Any]:
+    """A widened model as plain data."""
+    return {
+        "model": model,
+        "output": output,
+        "factor": made.factor,
+        "before": made.before,
+        "after": made.after,
+        "groups": [{"name": name, "width": old, "after": new} for name, (old, new) in made.widths.items()],
+        "verify": None if made.verification is None else made.verification.to_dict(),
     }
 
 

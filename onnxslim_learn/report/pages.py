@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.report import repairs
+from onnxslim_learn.report import repairs, trained
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
 from onnxslim_learn.report.words import count, ms, percent, plural, provider, shapes, share, size, times
 
@@ -150,6 +150,7 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
         table,
         Text("\n".join([*_cut(data), *_folded(data["lossless"]), *_timed(data), *_checked(data)])),
         *repairs.blocks(data["repair"]),
+        *trained.blocks(data.get("training")),
         *_widths(data),
         *_layers(data),
     ]

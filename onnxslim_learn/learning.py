@@ -1,0 +1,160 @@
+"""The commands that train: from their options to what :mod:`onnxslim_learn.train` takes."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn import api, config
+from onnxslim_learn.errors import InputError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.api import Slimmed
+    from onnxslim_learn.data.source import Source
+    from onnxslim_learn.rewrite.verify import Verification
+    from onnxslim_learn.train.school import Training, Watch
+    from onnxslim_learn.train.worlds import World
+
+Stage = Any
+EXTRA = {"torch": "train", "safetensors": "train"}
+ALL = 1_000_000_000  # samples
+
+
+def check_extra(command: str) -> None:
+    """Refuse to go on without what the extra ``train`` brings.
+
+    Raises:
+        InputError: If it is not installed.
+    """
+    for module, extra in EXTRA.items():
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f"{command}: needs {module}. Install onnxslim-learn[{extra}].")
+
+
+def learn(options: argparse.Namespace, stage: Stage, watch: Watch) -> tuple[Slimmed, Verification] | None:
+    """Carry out ``learn``; returns what was made, or ``None`` in a process that does not lead.
+
+    Raises:
+        SlimError: In one sentence; nothing is written then.
+    """
+    check_extra("learn")
+    from onnxslim_learn.train import worlds
+
+    world = worlds.join(options.device)
+    try:
+        with _folder(options, world) as folder:
+            stage("analyzing")
+            shapes = config.shapes(options.input)
+            found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
+            return LEARNERS[options.learner](options, found, folder, world, (stage, watch))
+    finally:
+        worlds.leave()
+
+
+@contextmanager
+def _folder(options: argparse.Namespace, world: World) -> Iterator[Path]:
+    """Where checkpoints go: what was asked for, or a place that does not stay."""
+    if options.checkpoint_dir:
+        folder = Path(options.checkpoint_dir)
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--checkpoint-dir {folder}: is no folder. Give another name.")
+        yield folder
+        return
+    if options.resume:
+        raise InputError("--resume: goes on from a folder. Give it with --checkpoint-dir.")
+    if world.size > 1:
+        raise InputError("--checkpoint-dir: is needed where several processes train. Give a folder that all see.")
+    with tempfile.TemporaryDirectory() as place:
+        yield Path(place)
+
+
+def morphnet(
+    options: argparse.Namespace, found: Analysis, folder: Path, world: World, talk: tuple[Stage, Watch]
+) -> tuple[Slimmed, Verification] | None:
+    """Learn widths."""
+    from onnxslim_learn.select.budget import Freedom
+    from onnxslim_learn.train.school import school
+    from onnxslim_learn.train.shrink import Job, Widths, shrink
+
+    stage, watch = talk
+    target = config.targets(options.target)
+    if options.strength is not None and target:
+        raise InputError("--strength: and --target are two ways to say how far to go. Leave one of them out.")
+    wanted = Widths(
+        target,
+        options.cost,
+        options.regularizer,
+        options.combine,
+        l1=options.l1_fraction,
+        threshold=options.threshold,
+        tau=options.tau,
+        strength=options.strength,
+        proximal=options.proximal,
+        calibrated=not options.no_calibration,
+        double=options.count_depthwise_twice,
+        force_group=options.force_group,
+        protect=options.protect,
+        freedom=Freedom(options.multiple, empty=options.allow_empty),
+        from_scratch=options.from_scratch,
+        repair=not options.no_repair,
+    )
+    source, val = samples(options, found, options.data), samples(options, found, options.val_data, val=True)
+    assert source is not None
+    taught = school(found, source, training(options, source, folder), world, val=val, stage=stage, watch=watch)
+    return shrink(Job(found, source, wanted, taught, Path(options.output), stage))
+
+
+LEARNERS: dict[str, Callable[..., tuple[Slimmed, Verification] | None]] = {"morphnet": morphnet}
+
+
+def samples(options: argparse.Namespace, found: Analysis, spec: str | None, *, val: bool = False) -> Source | None:
+    """Samples to train on: all of them, or made-up ones."""
+    from onnxslim_learn.data.opening import open_source
+    from onnxslim_learn.data.synthetic import synthetic
+
+    if spec is None and val:
+        return None
+    asked = config.data_options(options)
+    if spec is not None:
+        return open_source(spec, found.graph, replace(asked, samples=options.samples or ALL))
+    return synthetic(found.coupling, asked)
+
+
+def training(options: argparse.Namespace, source: Source, folder: Path) -> Training:
+    """How to train."""
+    from onnxslim_learn.train.school import Training
+
+    size = options.batch_size or 64
+    epoch = max((source.count or 0) * 9 // 10 // size, 1)
+    steps, after = options.steps, options.finetune_steps
+    if options.epochs is not None:
+        steps = max(round(options.epochs * epoch), 1)
+    if options.finetune_epochs is not None:
+        after = max(round(options.finetune_epochs * epoch), 1)
+    return Training(
+        steps,
+        after,
+        size,
+        options.learning_rate,
+        options.finetune_rate,
+        options.optimizer,
+        options.norms,
+        options.loss,
+        options.temperature,
+        options.accumulate,
+        options.bf16,
+        options.clip,
+        options.seed or 0,
+        folder,
+        options.checkpoint_every,
+        options.resume,
+    )
