@@ -22,7 +22,8 @@ def task(case, pattern="unstructured", ratio=0.5, seed=0):
     matrix = linear.read().matrix.astype(np.float64)
     groups, width, _ = matrix.shape
     rng = np.random.default_rng(seed)
-    inputs = rng.standard_normal((groups, 400, width)) @ rng.standard_normal((groups, width, width))
+    mixing = np.eye(width) + 0.2 * rng.standard_normal((groups, width, width))
+    inputs = rng.standard_normal((groups, 400, width)) @ mixing
     gram = inputs.transpose(0, 2, 1) @ inputs / 400 + 1e-3 * np.eye(width)
     squares = np.square(inputs).mean(axis=1)
     return Cut(layer, linear.form, patterns.parse(pattern), ratio), Moments(matrix, squares, gram)
