@@ -94,14 +94,15 @@ def slim(options: argparse.Namespace) -> None:
 
 
 def learn(options: argparse.Namespace) -> None:
-    """Learn a structure, and write the smaller, trained model."""
+    """Learn a structure or which weights are zero, and write the trained model."""
     from onnxslim_learn import learning
 
     shell.claim(options, options.model)
     with shell.progress() as stage:
         made = learning.learn(options, stage, shell.watching(stage))
         if made is not None:
-            finish(options, *made, Path(options.output), stage)
+            end = finish_sparse if options.learner == "weight-sparse" else finish
+            end(options, *made, Path(options.output), stage)
 
 
 def sparsify(options: argparse.Namespace) -> None:

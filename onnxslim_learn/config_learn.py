@@ -13,7 +13,7 @@ from onnxslim_learn.errors import InputError, reason
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LEARNERS = ("morphnet",)
+LEARNERS = ("morphnet", "weight-sparse")
 COSTS = ("macs", "params", "bytes", "latency", "channels", "elements", "memory")
 FIXED = ("config", "help")
 
@@ -54,7 +54,9 @@ def _positive(text: str) -> int:
 def learning(parser: argparse.ArgumentParser) -> None:
     """What is learnt."""
     group = parser.add_argument_group("structure", "what is learnt; see --learner")
-    group.add_argument("--learner", choices=LEARNERS, default="morphnet", help="morphnet (default): learns widths")
+    group.add_argument(
+        "--learner", choices=LEARNERS, default="morphnet", help="morphnet (default): widths. weight-sparse: zeros"
+    )
     group.add_argument("--target", metavar="COST=NUMBER", action="append", default=[], help="as in slim (repeatable)")
     group.add_argument("--strength", type=number, metavar="X", help="weight of the cost in the loss, for a --target")
     group.add_argument("--sweep", type=_count, metavar="N", help="try N strengths, on a log scale")

@@ -49,6 +49,7 @@ def outcome(
         "empty": {key: sum(row["empty"][key] for row in rows) for key in ("outputs", "inputs")},
         "latency": None if timings is None else latency(timings, timed),
         "samples": {"data": found.data[0], "count": found.data[1]},
+        "training": found.training,
         "deviation": {name: asdict(one) for name, one in found.deviation.items()},
         "layers": rows,
     }
@@ -138,7 +139,7 @@ def _said(data: Mapping[str, Any]) -> list[str]:
     dense = [row["name"] for row in rows if not row["holds"] or (asked["ratio"] != 0 and not row["zeros"])]
     if dense:
         lines.append(f"Dense: {', '.join(dense[:4])}{' and more' if len(dense) > 4 else ''} (too few channels).")
-    unfit = [row["name"] for row in rows if row["method"] != asked["method"]]
+    unfit = [row["name"] for row in rows if row["method"] not in (asked["method"], "training")]
     if unfit:
         lines.append(
             f"By magnitude, for want of a matrix form: {', '.join(unfit[:4])}{' ...' if len(unfit) > 4 else ''}."
@@ -146,11 +147,31 @@ def _said(data: Mapping[str, Any]) -> list[str]:
     for name, one in data["deviation"].items():
         text = f"Output {name} on held-back samples of {data['samples']['data']}: off by {share(one['relative'])}"
         lines.append(text + ("" if one["agreement"] is None else f", same class on {share(one['agreement'])}") + ".")
+    lines += _trained(data["training"])
     empty = data["empty"]
     if empty["outputs"] or empty["inputs"]:
         lines.append(
             f"{plural(empty['outputs'], 'output channel')} and {plural(empty['inputs'], 'input channel')} are all zero."
         )
+    return lines
+
+
+def _trained(training: Mapping[str, Any] | None) -> list[str]:
+    """What training did."""
+    if training is None:
+        return []
+    lines, history, judged = [], training["history"], training["result"]
+    if training["search"]:
+        best = training["search"]["best"]
+        lines.append(
+            f"{plural(training['search']['rollouts'], 'roll-out')}: the best choice scores {best['score']:.4f}."
+        )
+    if history:
+        steps = plural(int(history[-1]["step"]) + 1, "step")
+        lines.append(f"{steps} of training: loss {history[0]['loss']:.4g} to {history[-1]['loss']:.4g}.")
+    if judged["accuracy"] is not None:
+        both = f"{judged['accuracy']:.2%} of samples held back; the original on {judged['original_accuracy']:.2%}"
+        lines.append(f"Right on {both}.")
     return lines
 
 

@@ -106,6 +106,7 @@ class Sparsified:
         data: Where samples came from, and how many.
         deviation: How far outputs are from the original's on held-back samples.
         model: The model.
+        training: What training did, where there was any.
     """
 
     analysis: Analysis
@@ -118,6 +119,7 @@ class Sparsified:
     data: tuple[str, int]
     deviation: dict[str, Deviation]
     model: ir.Model = field(repr=False)
+    training: dict[str, Any] | None = field(repr=False, default=None)
 
     def array(self, layer: Layer) -> Array:
         """The values of a weight."""

@@ -18,14 +18,12 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.sparse import patterns
 from onnxslim_learn.train import tensors
 from onnxslim_learn.train.loop import Learner
-from onnxslim_learn.train.weights import ROLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import Tensor, fx, nn
 
-    from onnxslim_learn.graph.load import Graph
     from onnxslim_learn.sparse.patterns import Pattern
     from onnxslim_learn.sparse.roles import Layer
     from onnxslim_learn.sparse.schedule import Schedule
@@ -94,18 +92,23 @@ class Settings:
                 raise InputError(f"{_flag(name)} {getattr(self, name)}: expected one of {', '.join(known)}.")
 
     @property
-    def loss(self) -> str:
-        """The loss as the training loop reads it: with ``enbl_dst`` the original teaches, without a factor T²."""
+    def taught(self) -> dict[str, Any]:
+        """Loss and temperature as the training loop takes them when the original teaches, too (``enbl_dst``).
+
+        The method has no factor T², which the loop's distillation has.
+        """
         share = self.loss_w_dst / self.tempr_dst**2
-        return f"cross-entropy=1,distill={share!r}" if self.enbl_dst and share else "cross-entropy"
+        return {"loss": f"cross-entropy=1,distill={share!r}", "temperature": self.tempr_dst}
 
 
 MOST = 1e9
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("ws_prune_ratio", "ws_iter_ratio_beg", "ws_iter_ratio_end"), (0.0, 1.0)),
     **dict.fromkeys(("ws_nb_rlouts", "ws_nb_iters_feval", "ws_mask_update_step"), (1.0, MOST)),
-    **dict.fromkeys(("ws_nb_rlouts_min", "ws_nb_iters_rg", "ws_nb_iters_ft", "loss_w_dst"), (0.0, MOST)),
-    **dict.fromkeys(("ws_lrn_rate_rg", "ws_lrn_rate_ft", "ws_prune_ratio_exp", "tempr_dst"), (1e-9, MOST)),
+    **dict.fromkeys(("ws_nb_rlouts_min", "ws_nb_iters_rg", "ws_nb_iters_ft"), (0.0, MOST)),
+    **dict.fromkeys(
+        ("ws_lrn_rate_rg", "ws_lrn_rate_ft", "ws_prune_ratio_exp", "loss_w_dst", "tempr_dst"), (1e-9, MOST)
+    ),
 }
 CHOICES = {
     "ws_prune_ratio_prtl": ("uniform", "heurist", "optimal", "search"),
@@ -228,22 +231,3 @@ class WeightSparse(Learner):
         """The share of zeros in every layer."""
         found = {name: float((~mask).float().mean()) for name, mask in self.masks.items()}
         return {"sparsity.json": json.dumps({"step": step, "layers": found}, indent=1) + "\n"}
-
-
-def restart(module: fx.GraphModule, graph: Graph, seed: int = 0) -> None:
-    """Draw all weights anew: matrices and kernels as He et al. 2015 (arXiv:1502.01852), scales 1, everything else 0."""
-    generator = torch.Generator().manual_seed(seed)
-    scales = {
-        str(value.name)
-        for node in graph.nodes
-        for slot, value in enumerate(node.inputs)
-        if value is not None and "Norm" in node.op_type and slot == 1 and slot in ROLES.get(node.op_type, {})
-    }
-    with torch.no_grad():
-        for name, parameter in tensors.parameters(module).items():
-            if parameter.ndim > 1:
-                fan_in = parameter[0].numel() if parameter.ndim > 2 else min(parameter.shape)
-                drawn = torch.randn(parameter.shape, generator=generator) * (2 / fan_in) ** 0.5
-                parameter.copy_(drawn)
-            else:
-                parameter.fill_(1.0 if name in scales else 0.0)
