@@ -46,7 +46,7 @@ def outcome(
         "after": {**after, "nonzero_params": after["params"] - zeros, "nonzero_macs": macs},
         "sparsity": zeros / max(sum(row["weights"] for row in rows), 1),
         "files": _stored(found, stored),
-        "empty": {key: sum(row["empty"][key] for row in rows) for key in ("outputs", "inputs")},
+        "empty": {key: sum(row["empty"][key] for row in rows) for key in ("output_channels", "input_channels")},
         "latency": None if timings is None else latency(timings, timed),
         "samples": {"data": found.data[0], "count": found.data[1]},
         "training": found.training,
@@ -72,7 +72,7 @@ def _row(found: Sparsified, layer: Layer) -> dict[str, Any]:
 
 
 def _channels(layer: Layer) -> dict[str, tuple[int, ...]]:
-    return {"outputs": layer.outputs, "inputs": layer.inputs}
+    return {"output_channels": layer.outputs, "input_channels": layer.inputs}
 
 
 def _effective(found: Sparsified) -> int:
@@ -149,7 +149,7 @@ def _said(data: Mapping[str, Any]) -> list[str]:
         lines.append(text + ("" if one["agreement"] is None else f", same class on {share(one['agreement'])}") + ".")
     lines += _trained(data["training"])
     empty = data["empty"]
-    if empty["outputs"] or empty["inputs"]:
+    if empty["output_channels"] or empty["input_channels"]:
         lines.append(
             f"{plural(empty['outputs'], 'output channel')} and {plural(empty['inputs'], 'input channel')} are all zero."
         )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.train.school import School
     from onnxslim_learn.train.weight_sparse import Settings
 
-REGRESSED = 256  # samples of a roll-out's regression, drawn anew for each step from these
+REGRESSED = 512  # samples of a roll-out's regression; each of its steps sees a batch of them
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,8 @@ class Rollouts:
             full.run(*given)
         self.module.load_state_dict(sparse)
         torch.manual_seed(self.school.training.seed)
-        _Regression(self.module, nodes, full.heard, learner, self.settings).run(*given)
+        size = count if samples.declared.batch else self.school.training.batch_size
+        _Regression(self.module, nodes, full.heard, learner, (self.settings, size)).run(*given)
 
 
 class Fixed(WeightSparse):
@@ -180,10 +181,11 @@ class _Regression(fx.Interpreter):
         nodes: Mapping[fx.Node, str],
         wanted: Mapping[fx.Node, Any],
         learner: WeightSparse,
-        settings: Settings,
+        pace: tuple[Settings, int],
     ) -> None:
         super().__init__(module)
-        self.nodes, self.targets, self.learner, self.settings = nodes, wanted, learner, settings
+        self.nodes, self.targets, self.learner = nodes, wanted, learner
+        self.settings, self.size = pace
 
     def run_node(self, n: fx.Node) -> Any:
         target = self.targets.get(n)
@@ -195,10 +197,19 @@ class _Regression(fx.Interpreter):
     def _fit(self, n: fx.Node, weight: nn.Parameter, target: Tensor) -> None:
         mask = self.learner.masks[self.nodes[n]]
         optimizer = torch.optim.Adam([weight], lr=self.settings.ws_lrn_rate_rg)
+        args, keywords = self.fetch_args_kwargs_from_env(n)
+        data = [
+            isinstance(node, fx.Node)
+            and node.op != "get_attr"
+            and isinstance(a, torch.Tensor)
+            and len(a) == len(target)
+            for node, a in zip(n.args, args, strict=True)
+        ]
         for _ in range(self.settings.ws_nb_iters_rg):
-            optimizer.zero_grad()
-            found = super().run_node(n)
-            loss = 0.5 * (found - target.detach()).square().sum() / len(target)
+            rows = torch.randperm(len(target))[: self.size]
+            part = [a[rows] if own else a for a, own in zip(args, data, strict=True)]
+            found = self.call_function(n.target, tuple(part), keywords)
+            loss = 0.5 * (found - target[rows].detach()).square().sum() / len(rows)
             (gradient,) = torch.autograd.grad(loss, [weight])
             weight.grad = gradient * mask
             optimizer.step()
