@@ -43,7 +43,7 @@ from onnxslim_learn.train.worlds import World
 
 SAMPLES = 512  # of the training images, unlabelled
 BATCH = 500  # test images at a time
-SHORT = {"ws_nb_iters_rg": 10, "ws_lrn_rate_rg": 3e-3, "ws_nb_iters_ft": 0, "ws_nb_iters_feval": 16}
+SHORT = {"ws_nb_iters_rg": 10, "ws_nb_iters_ft": 0, "ws_nb_iters_feval": 32}
 """Roll-outs of the agent: no fine-tuning, which would take minutes each on one core."""
 TAUGHT = 12_800  # images to train on, and to judge roll-outs by
 
@@ -126,7 +126,7 @@ def agent(bench: Bench) -> Iterator[dict[str, Any]]:
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             source = bench.source(TAUGHT, 0, labels=True)
-            job = _job(bench, source, sparse.Wanted(settings(given)), Training(folder=Path(folder)))
+            job = _job(bench, source, sparse.Wanted(settings(given)), Training(batch_size=32, folder=Path(folder)))
             chosen = sparse.PROTOCOLS["optimal"](job, layers(bench.found.graph.model))
         seconds = time.perf_counter() - start
         for seed in range(bench.options.seeds):

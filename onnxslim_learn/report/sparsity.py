@@ -151,7 +151,8 @@ def _said(data: Mapping[str, Any]) -> list[str]:
     empty = data["empty"]
     if empty["output_channels"] or empty["input_channels"]:
         lines.append(
-            f"{plural(empty['outputs'], 'output channel')} and {plural(empty['inputs'], 'input channel')} are all zero."
+            f"{plural(empty['output_channels'], 'output channel')} and"
+            f" {plural(empty['input_channels'], 'input channel')} are all zero."
         )
     return lines
 
