@@ -9,7 +9,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn import config_learn
+from onnxslim_learn import config_learn, config_sparse
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
     _slim(commands.add_parser("slim", help="cut a model to a target, verify it, write it"))
     _learn(commands.add_parser("learn", help="learn what can go while training, cut, fine-tune, write it"))
     _expand(commands.add_parser("expand", help="widen a model to a budget without changing what it computes"))
+    sparse = commands.add_parser("sparsify", help="zero weights in one go, refit the others, say what that buys")
+    for add in (_model, _result, config_sparse.one_shot, _inputs, _data, _runtime, _report):
+        add(sparse)
     _apply(commands.add_parser("apply", help="carry out a plan that slim wrote"))
     _verify(commands.add_parser("verify", help="check a slimmed model against its original under a plan"))
     _profile(commands.add_parser("profile", help="time one or several models on onnxruntime"))
@@ -293,8 +296,8 @@ def _limits(parser: argparse.ArgumentParser) -> None:
 
 
 def _learn(parser: argparse.ArgumentParser) -> None:
-    own, how = config_learn.learning, config_learn.training
-    for add in (_model, _result, own, _limits, how, _repair, _inputs, _data, _runtime, _report):
+    own, sparse, how = config_learn.learning, config_sparse.learnt, config_learn.training
+    for add in (_model, _result, own, sparse, _limits, how, _repair, _inputs, _data, _runtime, _report):
         add(parser)
 
 
