@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from onnxslim_learn.api import Analysis, Slimmed
+    from onnxslim_learn.costs.device import Device
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.plans import Plan
     from onnxslim_learn.select.evidence import Evidence
@@ -52,7 +53,8 @@ def analyze(options: argparse.Namespace) -> None:
     shell.claim(options, options.model)
     with shell.progress() as stage:
         stage("analyzing")
-        found = api.analyze(options.model, inputs=config.shapes(options.input), allow_sensitive=options.allow_sensitive)
+        shapes, device = config.shapes(options.input), _device(options)
+        found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive, device=device)
         result = data.overview(found)
         if options.why:
             answers = [explain.why(found.coupling, found.groups, text) for text in options.why]
@@ -60,6 +62,13 @@ def analyze(options: argparse.Namespace) -> None:
                 text: [asdict(step) for step in steps] for text, steps in zip(options.why, answers, strict=True)
             }
     shell.emit(result, options, pages.analysis(result))
+
+
+def _device(options: argparse.Namespace) -> Device | None:
+    """The machine that was given."""
+    from onnxslim_learn.costs import device
+
+    return None if options.device is None else device.load(options.device)
 
 
 def slim(options: argparse.Namespace) -> None:

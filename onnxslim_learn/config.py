@@ -8,6 +8,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+from onnxslim_learn.costs.device import NAMED
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from onnxslim_learn.data.options import Options
 
 CRITERIA = ("energy", "l1", "l2", "lamp", "fpgm", "random", "obs", "wifv", "wanda", "activation")
-COSTS = ("macs", "params", "bytes")
+COSTS = ("macs", "params", "bytes", "latency", "memory")
+TIMES = {"us": 1.0, "ms": 1e3, "s": 1e6}  # microseconds
 UNITS = {"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 
 
@@ -134,6 +136,14 @@ def _measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="time to measure for (default 2)")
 
 
+def _device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        metavar="FILE|NAME",
+        help="estimate latency for a machine: a file that calibrate wrote, or one of " + ", ".join(NAMED),
+    )
+
+
 def _data(parser: argparse.ArgumentParser) -> None:
     """Options about samples; their names are those of :class:`onnxslim_learn.data.options.Options`."""
     group = parser.add_argument_group("samples", "inputs to choose, repair and check on; made up without --data")
@@ -236,6 +246,7 @@ def _analyze(parser: argparse.ArgumentParser) -> None:
         help="only explain by a path why a group or axis (name:axis) cannot go, or why two are coupled (repeatable)",
     )
     parser.add_argument("--allow-sensitive", action="store_true", help="treat normalised axes as cuttable (not exact)")
+    _device(parser)
     _report(parser)
 
 
@@ -247,7 +258,8 @@ def _slim(parser: argparse.ArgumentParser) -> None:
         metavar="COST=NUMBER",
         action="append",
         required=True,
-        help="macs=, params= or bytes=; at most 1 is a fraction, more is absolute: macs=300M (repeatable)",
+        help="macs=, params=, bytes=, memory= (of activations); at most 1 is a fraction, more is absolute: macs=300M;"
+        " latency=0.6 or latency=4ms (repeatable)",
     )
     parser.add_argument(
         "--criterion",
@@ -344,16 +356,26 @@ def targets(texts: Sequence[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     for text in texts:
         name, equals, number = text.partition("=")
-        if name == "latency":
-            raise InputError(f"--target {text}: latency is measured, not yet a target. Bound macs, params or bytes.")
         if not equals or name not in COSTS:
-            raise InputError(f"--target {text}: expected macs=, params= or bytes= and a number. For example macs=0.5.")
+            listed = ", ".join(f"{cost}=" for cost in COSTS)
+            raise InputError(f"--target {text}: expected one of {listed} and a number. For example macs=0.5.")
         if "," in number:
             raise InputError(f"--target {text}: one bound at a time. Repeat --target for several.")
         if name in found:
             raise InputError(f"--target {text}: {name} is bounded twice. Give one bound for each cost.")
-        found[name] = _number(text, number)
+        found[name] = _time(text, number) if name == "latency" else _number(text, number)
     return found
+
+
+def _time(text: str, number: str) -> float:
+    """A fraction, or a time in microseconds."""
+    unit = next((unit for unit in TIMES if number.endswith(unit)), "")
+    value = _number(text, number.removesuffix(unit) if unit else number)
+    if not unit and value > 1:
+        raise InputError(f"--target {text}: a time needs a unit. For example latency=4ms.")
+    if unit and value * TIMES[unit] <= 1:
+        raise InputError(f"--target {text}: expected more than a microsecond. For example latency=4ms.")
+    return value * TIMES[unit] if unit else value
 
 
 def _number(text: str, number: str) -> float:

@@ -12,6 +12,7 @@ from onnxslim_learn.report.words import count, ms, percent, plural, provider, sh
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+NODES = 12  # in the table of estimated times; the rest are summed
 MEMBERS = 2  # parameter axes named in a row; the rest are counted
 ONE = "has one unit only"
 NORMALISED = "is normalised over"
@@ -43,7 +44,7 @@ def analysis(data: Mapping[str, Any], *, settable: bool = True) -> list[Block]:
         return [_summary(data, settable), *why(data["why"])]
     blocks: list[Block] = [_summary(data, settable)]
     blocks += [_free(data["groups"])] if data["groups"] else [Text("Nothing can be cut.")]
-    blocks += [*_pinned(data), *_legend(data)]
+    blocks += [*_pinned(data), *_estimated(data), *_legend(data)]
     rows = [(0, row) for row in data["groups"]] + [(1, row) for row in _working(data)]
     bars = tuple(Bar(row["name"], row["macs_share"], share(row["macs_share"]), kind) for kind, row in rows)
     return [*blocks, Bars("MACs that would go with each group", ("can be cut", "cannot be cut"), bars)]
@@ -57,6 +58,9 @@ def _summary(data: Mapping[str, Any], settable: bool) -> Text:
         sizes += f" (assumed: the file leaves {', '.join(data['inputs_assumed'])} open{how})"
     first = f"{data['model']}: {plural(data['nodes'], 'node')}" + (f"; {sizes}" if sizes else "")
     counted = f"{count(costs['macs'])} MACs, {count(costs['params'])} parameters, {size(costs['file_bytes'])} on disk"
+    counted += f", {size(costs['peak_activation_bytes'])} of activations at the peak"
+    if data["device"]:
+        counted += f"\nabout {ms(costs['latency_ms'])} on {machine(data['device'])}"
     return Text(f"{first}\n{counted}\n")
 
 
@@ -66,8 +70,27 @@ def _units(row: Mapping[str, Any]) -> str:
 
 def _free(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The groups that can be cut."""
-    cells = [(r["name"], _ties(r), _units(r), share(r["macs_share"]), share(r["params_share"])) for r in rows]
-    return Table("Groups that can be cut", ("group", "ties", "units", "MACs", "parameters"), tuple(cells), (0, 1))
+    heads = {"MACs": "macs_share", "parameters": "params_share", "latency": "latency_share"}
+    heads = {head: key for head, key in heads.items() if key in rows[0]}
+    cells = [(r["name"], _ties(r), _units(r), *(share(r[key]) for key in heads.values())) for r in rows]
+    return Table("Groups that can be cut", ("group", "ties", "units", *heads), tuple(cells), (0, 1))
+
+
+def machine(device: Mapping[str, Any]) -> str:
+    """A device in words."""
+    return f"{device['name']} ({count(device['gflops'] * 1e9)}FLOP/s, {count(device['gbytes'] * 1e9)}B/s)"
+
+
+def _estimated(data: Mapping[str, Any]) -> list[Block]:
+    """The nodes that take longest on the device."""
+    if not data["device"]:
+        return []
+    rows, total = data["estimated"], data["costs"]["latency_ms"] or 1.0
+    cells = [(r["name"] or "(every run)", r["op_type"], ms(r["ms"]), share(r["ms"] / total)) for r in rows[:NODES]]
+    if rest := sum(r["ms"] for r in rows[NODES:]):
+        cells.append((f"{len(rows) - NODES} more", "", ms(rest), share(rest / total)))
+    title = "Nodes that take longest, estimated from what they compute and move"
+    return [Table(title, ("node", "operator", "time", "share"), tuple(cells), (0, 1))]
 
 
 def _ties(row: Mapping[str, Any]) -> str:
