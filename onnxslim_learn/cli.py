@@ -240,6 +240,25 @@ def profile(options: argparse.Namespace) -> int:
     return int(options.compare and not all(every))
 
 
+def calibrate(options: argparse.Namespace) -> None:
+    """Measure this machine."""
+    from dataclasses import asdict
+
+    from onnxslim_learn.costs import calibrate as measuring
+    from onnxslim_learn.report import latency
+    from onnxslim_learn.rewrite import save
+
+    shell.claim(options)
+    with shell.progress() as stage:
+        stage("measuring this machine")
+        found = measuring.calibrate(
+            options.name, threads=options.threads, provider=options.provider, seconds=options.seconds
+        )
+    if options.output:
+        save.write_text(Path(options.output), found.to_toml())
+    shell.emit(asdict(found), options, latency.device(asdict(found), options.output))
+
+
 def demo(options: argparse.Namespace) -> None:
     """Tell the whole story on the net that ships with the package."""
     from onnxslim_learn.demo import story
@@ -256,6 +275,7 @@ COMMANDS: dict[str, Callable[[Any], int | None]] = {
     "apply": apply,
     "verify": verify,
     "profile": profile,
+    "calibrate": calibrate,
     "demo": demo,
 }
 

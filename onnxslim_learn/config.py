@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     _apply(commands.add_parser("apply", help="carry out a plan that slim wrote"))
     _verify(commands.add_parser("verify", help="check a slimmed model against its original under a plan"))
     _profile(commands.add_parser("profile", help="time one or several models on onnxruntime"))
+    _calibrate(commands.add_parser("calibrate", help="measure this machine, to estimate and bound latency"))
     _demo(commands.add_parser("demo", help="the whole story on a trained net that ships with the package"))
     return main
 
@@ -340,6 +341,20 @@ def _profile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compare", action="store_true", help="exit with 1 unless all are faster than the first")
     _measuring(parser)
     _report(parser)
+
+
+def _calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the device as TOML, for --device")
+    parser.add_argument("--name", type=_name, default="this machine", metavar="NAME", help="what to call it")
+    _runtime(parser)
+    _report(parser)
+    parser.set_defaults(seconds=10.0)
+
+
+def _name(text: str) -> str:
+    if not text or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"expected a name, but got {text!r}")
+    return text
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:

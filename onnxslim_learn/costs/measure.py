@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -107,7 +106,7 @@ class Timings:
 
 
 def measure(
-    models: Sequence[str | Path],
+    models: Sequence[Model],
     feeds: Sequence[Feeds],
     *,
     threads: int = 1,
