@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.api import Analysis, Slimmed
     from onnxslim_learn.costs.device import Device
     from onnxslim_learn.data.source import Source
+    from onnxslim_learn.latency import Watch
     from onnxslim_learn.plans import Plan
     from onnxslim_learn.select.evidence import Evidence
 
@@ -80,7 +81,11 @@ def slim(options: argparse.Namespace) -> None:
     output = Path(options.output)
     with shell.progress() as stage:
         stage("analyzing")
-        found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
+        sensitive, device = options.allow_sensitive, _device(options)
+        found = api.analyze(options.model, inputs=shapes, allow_sensitive=sensitive, device=device)
+        watch = None
+        if "latency" in target and device is None:
+            found, watch = _watch(options, found, stage)
         settings = {"criterion": options.criterion, "multiple": options.multiple, "protect": options.protect}
         settings["allow_empty"] = options.allow_empty
         source = samples(options, found, stage)
@@ -93,11 +98,26 @@ def slim(options: argparse.Namespace) -> None:
                 real=real_inputs(options, source),
                 evidence=evidence(options, found, source),
                 repair=not options.no_repair,
+                watch=watch,
                 **settings,
             )
         except TargetError as error:
             raise TargetError(f"{error}{relax.advise(found, settings, error)}") from error
         finish(options, slimmed, check, output, stage)
+
+
+def _watch(options: argparse.Namespace, found: Analysis, stage: Any) -> tuple[Analysis, Watch]:
+    """What widths are worth on this machine, and how to time what is made of them."""
+    from onnxslim_learn import latency
+    from onnxslim_learn.profiling import Setting
+
+    return latency.prepare(
+        found,
+        Setting(options.threads, options.provider),
+        seconds=options.seconds,
+        measure_seconds=options.measure_seconds,
+        stage=stage,
+    )
 
 
 def apply(options: argparse.Namespace) -> None:

@@ -287,6 +287,14 @@ def _slim(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="time to measure what each group's width is worth (default 60 with --data; else not measured)",
     )
+    parser.add_argument(
+        "--measure-seconds",
+        type=_seconds,
+        default=30.0,
+        metavar="S",
+        help="with --target latency: time to measure what widths are worth on this machine (default 30)",
+    )
+    _device(parser)
     _repair(parser)
     _inputs(parser)
     _data(parser)

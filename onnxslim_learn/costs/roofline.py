@@ -46,12 +46,14 @@ class Roofline:
 
     Attributes:
         device: The machine.
+        coupling: The model.
         macs: Multiply-accumulates, owned by nodes.
         moved: Bytes read and written, owned by nodes.
         nodes: Names of all nodes that do anything.
     """
 
     device: Device
+    coupling: Coupling
     macs: Cost
     moved: Cost
     nodes: tuple[str, ...]
@@ -97,7 +99,9 @@ def roofline(coupling: Coupling, device: Device) -> Roofline:
     moved = polynomial("moved", coupling, _moved(coupling))
     work = macs(coupling)
     named = {*work.owners, *moved.owners}
-    return Roofline(device, work, moved, tuple(n for node in coupling.graph.nodes if (n := str(node.name)) in named))
+    return Roofline(
+        device, coupling, work, moved, tuple(n for node in coupling.graph.nodes if (n := str(node.name)) in named)
+    )
 
 
 def volume(coupling: Coupling, name: str) -> tuple[int, Sequence[Digit]]:

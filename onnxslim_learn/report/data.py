@@ -101,11 +101,8 @@ def row(analysis: Analysis, group: Group) -> Row:
 
 def overview(analysis: Analysis) -> dict[str, Any]:
     """The analysis as plain data."""
-    everything, timed = np.ones(analysis.coupling.size), analysis.latency
-    total: dict[str, float] = {**analysis.price(analysis.whole)}
-    total["peak_activation_bytes"] = round(analysis.memory.value(everything))
-    if timed is not None:
-        total["latency_ms"] = timed.value(everything) / 1e3
+    timed = analysis.latency
+    total = totals(analysis)
     found = rows(analysis)
     source = analysis.graph.source
     return {
@@ -120,6 +117,16 @@ def overview(analysis: Analysis) -> dict[str, Any]:
         "device": None if timed is None else asdict(timed.device),
         "estimated": None if timed is None else estimated(analysis, timed),
     }
+
+
+def totals(analysis: Analysis) -> dict[str, float]:
+    """What the whole model costs."""
+    everything = np.ones(analysis.coupling.size)
+    found: dict[str, float] = {**analysis.price(analysis.whole)}
+    found["peak_activation_bytes"] = round(analysis.memory.value(everything))
+    if analysis.latency is not None:
+        found["latency_ms"] = analysis.latency.value(everything) / 1e3
+    return found
 
 
 def estimated(analysis: Analysis, timed: Timed) -> list[dict[str, Any]]:
@@ -169,7 +176,7 @@ def outcome(
     assert analysis.graph.source is not None
     times: list[Any] = [None, None] if timings is None else timings.latencies()
     kept = slimmed.plan.groups
-    total = analysis.price(analysis.whole)
+    total = totals(analysis)
     return {
         "model": str(analysis.graph.source),
         "output": str(output),
@@ -178,6 +185,7 @@ def outcome(
         "before": side(analysis, analysis.whole, analysis.graph.source, times[0]),
         "after": side(analysis, slimmed.removal, output, times[1]),
         "latency": None if timings is None else _latency(timings, timed),
+        "latency_target": slimmed.plan.provenance.get("latency"),
         "verify": verification.to_dict(),
         "repair": repairs.as_data(slimmed.repaired, slimmed.plan.provenance.get("repair", {}).get("data", "")),
         "choice": {k: slimmed.plan.provenance.get(k) for k in ("criterion", "allocation", "trials")},

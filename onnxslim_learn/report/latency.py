@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.report.blocks import Block, Table, Text
+from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
 from onnxslim_learn.report.words import count, ms, plural, provider, share
 
 if TYPE_CHECKING:
@@ -45,3 +45,28 @@ def device(data: Mapping[str, Any], output: str | None) -> list[Block]:
     next_ = f"Written to {output}: give it to --device." if output else "Write it with -o FILE, for --device."
     table = Table(f"{data['name']}: {where}", ("", "measured"), tuple(rows))
     return [table, Text(f"{STEPS_TOLD}\n{next_}")]
+
+
+def targeted(data: Mapping[str, Any] | None) -> list[Block]:
+    """How a bound on latency was met: every choice of widths, as predicted and as measured."""
+    if data is None:
+        return []
+    rows = []
+    for number, one in enumerate(data["rounds"], 1):
+        off = one["predicted_ms"] / one["measured_ms"] - 1
+        span = f"{one['low_ms']:.3g} to {ms(one['high_ms'])}"
+        taken = "taken" if one["measured_ms"] == data["measured_ms"] else ""
+        rows.append((str(number), ms(one["predicted_ms"]), ms(one["measured_ms"]), span, f"{100 * off:+.1f} %", taken))
+    heads = ("choice", "predicted", "measured", "95 % interval", "off by", "")
+    title = f"Latency of at most {ms(data['target_ms'])} was asked for"
+    return [Table(title, heads, tuple(rows), (5,)), _rounds(data)]
+
+
+def _rounds(data: Mapping[str, Any]) -> Bars:
+    """The same as a chart."""
+    bars = []
+    for number, one in enumerate(data["rounds"], 1):
+        bars.append(Bar(f"choice {number}", one["predicted_ms"], ms(one["predicted_ms"]), 0))
+        span = (one["low_ms"], one["high_ms"])
+        bars.append(Bar("", one["measured_ms"], ms(one["measured_ms"]), 1, span))
+    return Bars("Latency of every choice of widths", ("predicted", "measured"), tuple(bars))

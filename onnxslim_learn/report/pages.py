@@ -154,6 +154,7 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
     return [
         table,
         Text("\n".join([*_cut(data), *_timed(data), *checked(data["verify"])])),
+        *latency.targeted(data["latency_target"]),
         *repairs.blocks(data["repair"]),
         *_widths(data),
         *_layers(data),
