@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.costs import calibrate, measure, store
@@ -86,16 +87,18 @@ def prepare(
     stage("measuring this machine")
     device = this_machine(setting.threads, setting.provider)
     feeds = random_inputs(analysis.coupling, analysis.graph.shapes.nominal)
+    alone = setting.threads == 1 and setting.provider == CPU
+    clock = thread_time if alone else perf_counter  # other work on the machine must not decide
     source = analysis.graph.source
     assert source is not None, "a model in memory is timed by nobody"
 
     def time(removal: Removal) -> Ratio:
         with tempfile.TemporaryDirectory() as folder:
             pair = [source, write(analysis, removal, Path(folder, "slimmed"))]
-            found = measure.measure(pair, [feeds, feeds], seconds=seconds, **setting.runtime)
+            found = measure.measure(pair, [feeds, feeds], seconds=seconds, clock=clock, **setting.runtime)
         return measure.compare(found, 1, quantile=QUIET)
 
-    (whole,) = measure.measure([source], [feeds], seconds=seconds, **setting.runtime).latencies()
+    (whole,) = measure.measure([source], [feeds], seconds=seconds, clock=clock, **setting.runtime).latencies()
     gathered = measurements(analysis, device, feeds, setting.threads, setting.provider)
     if setting.provider == CPU:  # elsewhere, nodes are timed while they are launched, not while they work
         gathered.gather(measure_seconds, stage("measuring widths"))
