@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from time import perf_counter, thread_time
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.costs import calibrate, measure, store
@@ -87,8 +87,7 @@ def prepare(
     stage("measuring this machine")
     device = this_machine(setting.threads, setting.provider)
     feeds = random_inputs(analysis.coupling, analysis.graph.shapes.nominal)
-    alone = setting.threads == 1 and setting.provider == CPU
-    clock = thread_time if alone else perf_counter  # other work on the machine must not decide
+    clock = measure.steady_clock(**setting.runtime)
     source = analysis.graph.source
     assert source is not None, "a model in memory is timed by nobody"
 
@@ -200,6 +199,7 @@ def _best(tried: list[tuple[Slimmed, Round]], wish: float, target: Mapping[str, 
         )
     about = watch.measured.about
     told: dict[str, Any] = {"target_ms": wish / 1e3, "threads": about["threads"], "provider": about["provider"]}
+    told["processor_time"] = measure.steady_clock(int(about["threads"]), str(about["provider"])) is not perf_counter
     told |= {**asdict(found), "rounds": [asdict(one) for _, one in tried]}
     made = {**slimmed.plan.provenance, "target": dict(target), "latency": told}
     slimmed.plan = replace(slimmed.plan, provenance=made)

@@ -77,7 +77,8 @@ def timing(*, threads: int, provider: str, seconds: float) -> Timer:
     def timer(models: Sequence[ModelProto]) -> Sequence[float]:
         feeds = [_feeds(model) for model in models]
         files = [model.SerializeToString() for model in models]
-        found = measure.measure(files, feeds, threads=threads, provider=provider, seconds=seconds)
+        clock = measure.steady_clock(threads, provider)
+        found = measure.measure(files, feeds, threads=threads, provider=provider, seconds=seconds, clock=clock)
         return [1e3 * least for least in found.ms.min(axis=0).tolist()]
 
     return timer

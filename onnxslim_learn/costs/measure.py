@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -30,7 +30,17 @@ from onnxslim_learn.errors import InputError
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
 
-__all__ = ["Latency", "Ratio", "Timings", "check_provider", "compare", "measure", "open_session", "warm_up"]
+__all__ = [
+    "Latency",
+    "Ratio",
+    "Timings",
+    "check_provider",
+    "compare",
+    "measure",
+    "open_session",
+    "steady_clock",
+    "warm_up",
+]
 
 NOTHING = '<ir_version: 9, opset_import: ["": 18]> net (float[1] x) => (float[1] y) { y = Identity(x) }'
 Run: TypeAlias = Callable[[], object]
@@ -144,6 +154,11 @@ def measure(
     return Timings(_rounds(runs, seconds, progress or (lambda part: None), clock), tuple(load_ms), threads, provider)
 
 
+def steady_clock(threads: int, provider: str) -> Clock:
+    """The clock that other work on the machine disturbs least: processor time where one thread does all the work."""
+    return thread_time if threads == 1 and provider == CPU else perf_counter
+
+
 def _load(model: Model, options: SessionOptions, provider: str, seconds: float) -> tuple[InferenceSession, float]:
     """Open a model up to three times while there is time; returns the last session and the least milliseconds."""
     start = perf_counter()
@@ -194,7 +209,7 @@ def warm_up(model: Model, session: InferenceSession, run: Run, seconds: float) -
 
 
 def _rounds(
-    runs: Sequence[Run], seconds: float, progress: Callable[[float], None], clock: Clock
+    runs: Sequence[Run], seconds: float, progress: Callable[[float], None], clock: Clock = perf_counter
 ) -> npt.NDArray[np.float64]:
     """Run every model once per round, in a fresh order each, until the time is used."""
     order, start, part = np.random.default_rng(0), perf_counter(), 0.0

@@ -59,7 +59,16 @@ def targeted(data: Mapping[str, Any] | None) -> list[Block]:
         rows.append((str(number), ms(one["predicted_ms"]), ms(one["measured_ms"]), span, f"{100 * off:+.1f} %", taken))
     heads = ("choice", "predicted", "measured", "95 % interval", "off by", "")
     title = f"Latency of at most {ms(data['target_ms'])} was asked for"
-    return [Table(title, heads, tuple(rows), (5,)), _rounds(data)]
+    return [Table(title, heads, tuple(rows), (5,)), Text(_how(data)), _rounds(data)]
+
+
+def _how(data: Mapping[str, Any]) -> str:
+    """How choices were timed."""
+    quiet = "processor time" if data["processor_time"] else "time"
+    return (
+        f"Measured: {quiet} of the least disturbed runs against the original's, on {plural(data['threads'], 'thread')}"
+        f" of {provider(data['provider'])}. Each prediction was corrected by the measurements before it."
+    )
 
 
 def _rounds(data: Mapping[str, Any]) -> Bars:
