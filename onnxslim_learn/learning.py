@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn import api, config, config_sparse
+from onnxslim_learn import api, config, config_sparse, config_values
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def learn(options: argparse.Namespace, stage: Stage, watch: Watch) -> tuple[Any,
     try:
         with _folder(options, world) as folder:
             stage("analyzing")
-            shapes = config.shapes(options.input)
+            shapes = config_values.shapes(options.input)
             found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
             return LEARNERS[options.learner](options, found, folder, world, (stage, watch))
     finally:
@@ -93,7 +93,7 @@ def morphnet(
     from onnxslim_learn.train.shrink import Job, Widths, shrink
 
     stage, watch = talk
-    target = config.targets(options.target)
+    target = config_values.targets(options.target)
     if options.strength is not None and target:
         raise InputError("--strength: and --target are two ways to say how far to go. Leave one of them out.")
     wanted = Widths(
