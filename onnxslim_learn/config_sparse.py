@@ -85,6 +85,7 @@ def learnt(parser: argparse.ArgumentParser) -> None:
 
 def written(parser: argparse._ActionsContainer) -> None:
     """How sparse weights are written."""
+    parser.add_argument("--lossless", action="store_true", help="also cut units that change no output any more")
     parser.add_argument(
         "--sparse-initializers", action="store_true", help="write weights as sparse initializers where that is smaller"
     )

@@ -140,7 +140,7 @@ def weight_sparse(
     taught = school(found, source, how, world, val=val, stage=stage, watch=watch)
     wanted = sparse.Wanted(asked, options.pattern, tuple(options.protect), options.from_scratch)
     job = sparse.Job(found, source, wanted, taught, Path(options.output), stage)
-    return sparse.sparsen(job, written_sparse=options.sparse_initializers)
+    return sparse.sparsen(job, sparse=options.sparse_initializers, lossless=options.lossless)
 
 
 LEARNERS: dict[str, Callable[..., tuple[Any, Any] | None]] = {"morphnet": morphnet, "weight-sparse": weight_sparse}

@@ -27,8 +27,6 @@ from onnxslim_learn.train.shrink import redraw
 from onnxslim_learn.train.weight_sparse import Settings, WeightSparse
 
 if TYPE_CHECKING:
-    from torch import fx
-
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.sparse.roles import Layer
@@ -88,12 +86,12 @@ class Job:
         return self.school.training.folder
 
 
-def sparsen(job: Job, *, written_sparse: bool = False) -> tuple[Sparsified, Stored] | None:
+def sparsen(job: Job, **how: bool) -> tuple[Sparsified, Stored] | None:
     """Learn zeros, and write the sparse, trained model.
 
     Args:
         job: What to do.
-        written_sparse: Whether to write sparse initializers.
+        **how: How to write it, see :meth:`onnxslim_learn.sparse.work.Sparsified.save`.
 
     Returns:
         What was made, or ``None`` in a process that does not lead.
@@ -119,21 +117,18 @@ def sparsen(job: Job, *, written_sparse: bool = False) -> tuple[Sparsified, Stor
     school.settle(module)
     told |= {"search": found["search"], "result": school.judge(module), "learner": "weight-sparse"}
     told |= {"settings": asdict(asked), "loss": school.training.loss, "data": job.source.name}
-    return school.world.led(lambda: _finish(job, module, learner, found, told, written_sparse=written_sparse))
+
+    def finish() -> tuple[Sparsified, Stored]:
+        job.stage("verifying")
+        export.export(module.to("cpu"), job.analysis.graph, job.folder / "trained.onnx")
+        made = _result(job, learner, found, told)
+        return made, made.save(job.output, **how)
+
+    return school.world.led(finish)
 
 
-def _finish(
-    job: Job,
-    module: fx.GraphModule,
-    learner: WeightSparse,
-    found: dict[str, Any],
-    told: dict[str, Any],
-    *,
-    written_sparse: bool,
-) -> tuple[Sparsified, Stored]:
-    """Write the result."""
-    job.stage("verifying")
-    export.export(module.to("cpu"), job.analysis.graph, job.folder / "trained.onnx")
+def _result(job: Job, learner: WeightSparse, found: dict[str, Any], told: dict[str, Any]) -> Sparsified:
+    """What was made of the file ``trained.onnx`` in the folder."""
     listed = list(learner.layers.values())
     fixed = patterns.parse(job.wanted.pattern).ratio
     ratio = None if fixed is not None else job.wanted.target
@@ -156,7 +151,7 @@ def _finish(
     for layer in listed:
         mask = learner.masks[layer.name].cpu().numpy()
         assert not made.array(layer)[~mask].any(), "masked weights are zero"
-    return made, made.save(job.output, sparse=written_sparse)
+    return made
 
 
 # --- shares per layer -------------------------------------------------------------------------------------------------
