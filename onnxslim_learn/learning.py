@@ -138,7 +138,7 @@ def weight_sparse(
     assert source is not None
     how = replace(training(options, source, folder), **({} if not asked.enbl_dst else asked.taught))
     taught = school(found, source, how, world, val=val, stage=stage, watch=watch)
-    wanted = sparse.Wanted(asked, options.pattern, tuple(options.protect), options.from_scratch)
+    wanted = sparse.Wanted(asked, options.pattern, tuple(options.protect), options.from_scratch, options.one_shot)
     job = sparse.Job(found, source, wanted, taught, Path(options.output), stage)
     return sparse.sparsen(job, sparse=options.sparse_initializers, lossless=options.lossless)
 
