@@ -185,10 +185,12 @@ def _trained(training: Mapping[str, Any] | None) -> list[str]:
 def _files(data: Mapping[str, Any]) -> list[str]:
     found = data["files"]
     parts = [f"{name} {size(found[name])}" for name in ("gzip", "zstd") if found[name] is not None]
-    where = "read by onnxruntime, which makes them dense" if found["sparse_read_by_onnxruntime"] else "NOT read by it"
-    parts.append(
-        f"with {plural(found['sparse_tensors'], 'sparse initializer')} {size(found['sparse_initializers'])} ({where})"
-    )
+    if found["sparse_tensors"]:
+        where = (
+            "read by onnxruntime, which makes them dense" if found["sparse_read_by_onnxruntime"] else "NOT read by it"
+        )
+        sparse = plural(found["sparse_tensors"], "sparse initializer")
+        parts.append(f"with {sparse} {size(found['sparse_initializers'])} ({where})")
     if found["two_of_four"] is not None:
         parts.append(f"as sparse tensor cores store it {size(found['two_of_four'])}")
     return [f"On disk {size(found['plain'])} dense; {'; '.join(parts)}."]
