@@ -153,7 +153,7 @@ def sparsify(options: argparse.Namespace) -> None:
         assert source is not None
         made = work.sparsify(found, asked, Evidence(found.coupling, source), stage=stage)
         stage("verifying")
-        stored = made.save(options.output, sparse=options.sparse_initializers)
+        stored = made.save(options.output, sparse=options.sparse_initializers, lossless=options.lossless)
         finish_sparse(options, made, stored, Path(options.output), stage)
 
 

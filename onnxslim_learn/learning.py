@@ -138,9 +138,9 @@ def weight_sparse(
     assert source is not None
     how = replace(training(options, source, folder), **({} if not asked.enbl_dst else asked.taught))
     taught = school(found, source, how, world, val=val, stage=stage, watch=watch)
-    wanted = sparse.Wanted(asked, options.pattern, tuple(options.protect), options.from_scratch)
+    wanted = sparse.Wanted(asked, options.pattern, tuple(options.protect), options.from_scratch, options.one_shot)
     job = sparse.Job(found, source, wanted, taught, Path(options.output), stage)
-    return sparse.sparsen(job, written_sparse=options.sparse_initializers)
+    return sparse.sparsen(job, sparse=options.sparse_initializers, lossless=options.lossless)
 
 
 LEARNERS: dict[str, Callable[..., tuple[Any, Any] | None]] = {"morphnet": morphnet, "weight-sparse": weight_sparse}
