@@ -94,12 +94,15 @@ def slim(options: argparse.Namespace) -> None:
 def learn(options: argparse.Namespace) -> None:
     """Learn a structure, and write the smaller, trained model."""
     from onnxslim_learn import learning
+    from onnxslim_learn.report import trained
 
     shell.claim(options, options.model)
     with shell.progress() as stage:
         made = learning.learn(options, stage, shell.watching(stage))
-        if made is not None:
+        if isinstance(made, tuple):
             finish(options, *made, Path(options.output), stage)
+    if isinstance(made, list):
+        shell.emit({"model": options.model, "strengths": made}, options, trained.sweep(made))
 
 
 def expand(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from onnxslim_learn import api, config
 from onnxslim_learn.errors import InputError
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.train.school import Training, Watch
+    from onnxslim_learn.train.shrink import Widths
     from onnxslim_learn.train.worlds import World
 
-Stage = Any
+Stage: TypeAlias = Any
+Made: TypeAlias = "tuple[Slimmed, Verification]"
 EXTRA = {"torch": "train", "safetensors": "train"}
 ALL = 1_000_000_000  # samples
 
@@ -40,8 +42,8 @@ def check_extra(command: str) -> None:
             raise InputError(f"{command}: needs {module}. Install onnxslim-learn[{extra}].")
 
 
-def learn(options: argparse.Namespace, stage: Stage, watch: Watch) -> tuple[Slimmed, Verification] | None:
-    """Carry out ``learn``; returns what was made, or ``None`` in a process that does not lead.
+def learn(options: argparse.Namespace, stage: Stage, watch: Watch) -> Made | list[dict[str, Any]] | None:
+    """Carry out ``learn``; returns what was made, rows of a sweep, or ``None`` in a process that does not lead.
 
     Raises:
         SlimError: In one sentence; nothing is written then.
@@ -55,7 +57,8 @@ def learn(options: argparse.Namespace, stage: Stage, watch: Watch) -> tuple[Slim
             stage("analyzing")
             shapes = config.shapes(options.input)
             found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
-            return LEARNERS[options.learner](options, found, folder, world, (stage, watch))
+            made = LEARNERS[options.learner](options, found, folder, world, (stage, watch))
+            return made if world.leads else None
     finally:
         worlds.leave()
 
@@ -79,17 +82,35 @@ def _folder(options: argparse.Namespace, world: World) -> Iterator[Path]:
 
 def morphnet(
     options: argparse.Namespace, found: Analysis, folder: Path, world: World, talk: tuple[Stage, Watch]
-) -> tuple[Slimmed, Verification] | None:
-    """Learn widths."""
-    from onnxslim_learn.select.budget import Freedom
+) -> Made | list[dict[str, Any]] | None:
+    """Learn widths: for one target or strength, for several strengths, or in turns with widening."""
+    from onnxslim_learn.train import cycles, sweep
     from onnxslim_learn.train.school import school
-    from onnxslim_learn.train.shrink import Job, Widths, shrink
+    from onnxslim_learn.train.shrink import Job
 
     stage, watch = talk
+    wanted = widths(options)
+    source, val = samples(options, found, options.data), samples(options, found, options.val_data, val=True)
+    assert source is not None
+    taught = school(found, source, training(options, source, folder), world, val=val, stage=stage, watch=watch)
+    job = Job(found, source, wanted, taught, Path(options.output), stage)
+    if options.sweep:
+        return sweep.sweep(job, sweep.strengths(options.sweep, options.strength or 1.0))
+    return cycles.shrink(job, options.cycles)
+
+
+def widths(options: argparse.Namespace) -> Widths:
+    """What structure to learn."""
+    from onnxslim_learn.select.budget import Freedom
+    from onnxslim_learn.train.shrink import Widths
+
     target = config.targets(options.target)
-    if options.strength is not None and target:
-        raise InputError("--strength: and --target are two ways to say how far to go. Leave one of them out.")
-    wanted = Widths(
+    asked = [flag for flag, given in (("--strength", options.strength), ("--sweep", options.sweep)) if given]
+    if asked and target:
+        raise InputError(f"{asked[0]}: and --target are two ways to say how far to go. Leave one of them out.")
+    if options.cycles > 1 and not target:
+        raise InputError("--cycles: widens to the original's cost in between. Say how far to shrink with --target.")
+    return Widths(
         target,
         options.cost,
         options.regularizer,
@@ -107,13 +128,9 @@ def morphnet(
         from_scratch=options.from_scratch,
         repair=not options.no_repair,
     )
-    source, val = samples(options, found, options.data), samples(options, found, options.val_data, val=True)
-    assert source is not None
-    taught = school(found, source, training(options, source, folder), world, val=val, stage=stage, watch=watch)
-    return shrink(Job(found, source, wanted, taught, Path(options.output), stage))
 
 
-LEARNERS: dict[str, Callable[..., tuple[Slimmed, Verification] | None]] = {"morphnet": morphnet}
+LEARNERS: dict[str, Callable[..., Made | list[dict[str, Any]] | None]] = {"morphnet": morphnet}
 
 
 def samples(options: argparse.Namespace, found: Analysis, spec: str | None, *, val: bool = False) -> Source | None:
