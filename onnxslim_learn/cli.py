@@ -67,6 +67,8 @@ def slim(options: argparse.Namespace) -> None:
     from onnxslim_learn import api, relax
 
     target, shapes = config.targets(options.target), config.shapes(options.input)
+    if bool(target) == options.lossless:
+        raise InputError("slim: expected --target, such as --target macs=0.5, or --lossless. Give one of them.")
     shell.claim(options, options.model)
     output = Path(options.output)
     with shell.progress() as stage:
@@ -74,6 +76,8 @@ def slim(options: argparse.Namespace) -> None:
         found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
         settings = {"criterion": options.criterion, "multiple": options.multiple, "protect": options.protect}
         settings["allow_empty"] = options.allow_empty
+        if options.lossless:
+            return _slim_lossless(options, found, output, stage)
         source = samples(options, found, stage)
         try:
             slimmed, check = api.slim_to(
@@ -89,6 +93,18 @@ def slim(options: argparse.Namespace) -> None:
         except TargetError as error:
             raise TargetError(f"{error}{relax.advise(found, settings, error)}") from error
         finish(options, slimmed, check, output, stage)
+
+
+def _slim_lossless(options: argparse.Namespace, found: Analysis, output: Path, stage: Any) -> None:
+    from onnxslim_learn import api
+    from onnxslim_learn.data.opening import open_source
+
+    asked = config.data_options(options)
+    source = open_source(options.data, found.graph, asked) if options.data is not None else None
+    progress = stage("looking for what changes nothing")
+    slimmed = api.slim_lossless(found, protect=options.protect, allow_empty=options.allow_empty, progress=progress)
+    stage("cutting and verifying")
+    finish(options, slimmed, slimmed.save(output, real=real_inputs(options, source)), output, stage)
 
 
 def learn(options: argparse.Namespace) -> None:
@@ -194,7 +210,8 @@ def finish(options: argparse.Namespace, slimmed: Slimmed, check: Any, output: Pa
     from onnxslim_learn.rewrite import inputs, save
 
     if not slimmed.plan.groups:
-        print("onnxslim-learn: nothing had to be cut; the result is a copy.", file=sys.stderr)
+        why = "had to be cut" if slimmed.folded is None else "can go without a change"
+        print(f"onnxslim-learn: nothing {why}; the result is a copy.", file=sys.stderr)
     if getattr(options, "plan_out", None):
         save.write_text(Path(options.plan_out), slimmed.plan.to_json())
     timings, feeds = None, {}
@@ -233,6 +250,7 @@ def verify(options: argparse.Namespace) -> int:
         found = api.verify(original, options.slimmed, chosen, real)
     repaired = (chosen.provenance.get("repair") or {}).get("weights", [])
     result = {"original": options.original, "slimmed": options.slimmed, "verify": found.to_dict(), "repaired": repaired}
+    result["lossless"] = "lossless" in chosen.provenance
     shell.emit(result, options, pages.verified(result))
     return 0 if found.passed else 1
 

@@ -251,9 +251,10 @@ def _slim(parser: argparse.ArgumentParser) -> None:
         "--target",
         metavar="COST=NUMBER",
         action="append",
-        required=True,
+        default=[],
         help="macs=, params= or bytes=; at most 1 is a fraction, more is absolute: macs=300M (repeatable)",
     )
+    parser.add_argument("--lossless", action="store_true", help="no target: cut exactly what changes no output")
     parser.add_argument(
         "--criterion",
         metavar="NAME",

@@ -161,6 +161,7 @@ def outcome(
         "latency": None if timings is None else _latency(timings, timed),
         "verify": verification.to_dict(),
         "repair": repairs.as_data(slimmed.repaired, slimmed.plan.provenance.get("repair", {}).get("data", "")),
+        "lossless": None if slimmed.folded is None else slimmed.folded.to_dict(),
         "training": slimmed.plan.provenance.get("training"),
         "choice": {k: slimmed.plan.provenance.get(k) for k in ("criterion", "allocation", "trials")},
         "groups": [
