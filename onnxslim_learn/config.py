@@ -268,11 +268,8 @@ def _slim(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="time to measure what each group's width is worth (default 60 with --data; else not measured)",
     )
-    _repair(parser)
-    _inputs(parser)
-    _data(parser)
-    _runtime(parser)
-    _report(parser)
+    for add in (_repair, _inputs, _data, _runtime, _report):
+        add(parser)
 
 
 def _limits(parser: argparse.ArgumentParser) -> None:
