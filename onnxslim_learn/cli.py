@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from onnxslim_learn.api import Analysis, Slimmed
+    from onnxslim_learn.costs.measure import Timings
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.plans import Plan
     from onnxslim_learn.select.evidence import Evidence
+    from onnxslim_learn.sparse.work import Sparsified, Stored
 
 VERIFIED = 8  # samples: verification runs both models without optimisations
 SENSITIVITY = 60.0  # seconds to measure what each group's width is worth, where there are real samples
@@ -108,7 +110,7 @@ def _slim_lossless(options: argparse.Namespace, found: Analysis, output: Path, s
 
 
 def learn(options: argparse.Namespace) -> None:
-    """Learn a structure, and write the smaller, trained model."""
+    """Learn a structure or which weights are zero, and write the trained model."""
     from onnxslim_learn import learning
     from onnxslim_learn.report import trained
 
@@ -116,9 +118,42 @@ def learn(options: argparse.Namespace) -> None:
     with shell.progress() as stage:
         made = learning.learn(options, stage, shell.watching(stage))
         if isinstance(made, tuple):
-            finish(options, *made, Path(options.output), stage)
+            end = finish_sparse if options.learner == "weight-sparse" else finish
+            end(options, *made, Path(options.output), stage)
     if isinstance(made, list):
         shell.emit({"model": options.model, "strengths": made}, options, trained.sweep(made))
+
+
+def sparsify(options: argparse.Namespace) -> None:
+    """Zero weights in one go."""
+    from onnxslim_learn import api
+    from onnxslim_learn.select.evidence import Evidence
+    from onnxslim_learn.sparse import work
+
+    shell.claim(options, options.model)
+    chosen = (options.ratio, options.pattern, options.method, options.protocol)
+    asked = work.Asked(*chosen, tuple(options.protect), options.search_seconds)
+    asked.target()
+    with shell.progress() as stage:
+        stage("analyzing")
+        found = api.analyze(options.model, inputs=config.shapes(options.input))
+        source = samples(options, found, stage)
+        assert source is not None
+        made = work.sparsify(found, asked, Evidence(found.coupling, source), stage=stage)
+        stage("verifying")
+        stored = made.save(options.output, sparse=options.sparse_initializers)
+        finish_sparse(options, made, stored, Path(options.output), stage)
+
+
+def finish_sparse(options: argparse.Namespace, made: Sparsified, stored: Stored, output: Path, stage: Any) -> None:
+    """Time both models, and report what zeros buy."""
+    from onnxslim_learn.report import sparsity
+
+    timings, feeds = None, dict[str, Any]()
+    if not options.no_latency:
+        timings, feeds = _timed(options, made.analysis, output, stage)
+    result = sparsity.outcome(made, output, stored, timings, feeds)
+    shell.emit(result, options, sparsity.blocks(result))
 
 
 def expand(options: argparse.Namespace) -> None:
@@ -205,34 +240,41 @@ def real_inputs(options: argparse.Namespace, source: Source | None) -> list[dict
 
 def finish(options: argparse.Namespace, slimmed: Slimmed, check: Any, output: Path, stage: Any) -> None:
     """Time both models, write the plan, and report."""
-    from onnxslim_learn.costs import measure
     from onnxslim_learn.report import data, pages
-    from onnxslim_learn.rewrite import inputs, save
+    from onnxslim_learn.rewrite import save
 
     if not slimmed.plan.groups:
         why = "had to be cut" if slimmed.folded is None else "can go without a change"
         print(f"onnxslim-learn: nothing {why}; the result is a copy.", file=sys.stderr)
     if getattr(options, "plan_out", None):
         save.write_text(Path(options.plan_out), slimmed.plan.to_json())
-    timings, feeds = None, {}
-    source = slimmed.analysis.graph.source
-    assert source is not None
+    timings, feeds = None, dict[str, Any]()
     if not options.no_latency:
-        feeds = inputs.random_inputs(slimmed.analysis.coupling, slimmed.analysis.graph.shapes.nominal)
-        try:
-            timings = measure.measure(
-                [source, output],
-                [feeds, feeds],
-                threads=options.threads,
-                provider=options.provider,
-                seconds=options.seconds,
-                progress=stage("timing"),
-            )
-        except BaseException as error:
-            error.add_note(f"{output} is written and verified; only its latency is missing.")
-            raise
+        timings, feeds = _timed(options, slimmed.analysis, output, stage)
     result = data.outcome(slimmed, output, check, timings, feeds)
     shell.emit(result, options, pages.outcome(result))
+
+
+def _timed(options: argparse.Namespace, found: Analysis, output: Path, stage: Any) -> tuple[Timings, dict[str, Any]]:
+    """Time the original against what was written, and the inputs that were used."""
+    from onnxslim_learn.costs import measure
+    from onnxslim_learn.rewrite import inputs
+
+    assert found.graph.source is not None
+    feeds = inputs.random_inputs(found.coupling, found.graph.shapes.nominal)
+    try:
+        timings = measure.measure(
+            [found.graph.source, output],
+            [feeds, feeds],
+            threads=options.threads,
+            provider=options.provider,
+            seconds=options.seconds,
+            progress=stage("timing"),
+        )
+    except BaseException as error:
+        error.add_note(f"{output} is written and verified; only its latency is missing.")
+        raise
+    return timings, feeds
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -296,6 +338,7 @@ COMMANDS: dict[str, Callable[[Any], int | None]] = {
     "slim": slim,
     "learn": learn,
     "expand": expand,
+    "sparsify": sparsify,
     "apply": apply,
     "verify": verify,
     "profile": profile,

@@ -9,7 +9,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn import config_learn
+from onnxslim_learn import config_learn, config_sparse
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
     _slim(commands.add_parser("slim", help="cut a model to a target, verify it, write it"))
     _learn(commands.add_parser("learn", help="learn what can go while training, cut, fine-tune, write it"))
     _expand(commands.add_parser("expand", help="widen a model to a budget without changing what it computes"))
+    sparse = commands.add_parser("sparsify", help="zero weights in one go, refit the others, say what that buys")
+    for add in (_model, _result, config_sparse.one_shot, _inputs, _data, _runtime, _report):
+        add(sparse)
     _apply(commands.add_parser("apply", help="carry out a plan that slim wrote"))
     _verify(commands.add_parser("verify", help="check a slimmed model against its original under a plan"))
     _profile(commands.add_parser("profile", help="time one or several models on onnxruntime"))
@@ -145,7 +148,7 @@ def _data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--data", metavar="SRC", help=".npz or .npy file, folder of images, or module:function")
     group.add_argument("--samples", type=_positive, metavar="N", help="use at most so many (default 512)")
     group.add_argument("--batch-size", type=_positive, metavar="N", help="run so many at a time (default 32)")
-    group.add_argument("--seed", type=_whole, metavar="N", help="chooses and orders samples (default 0)")
+    group.add_argument("--seed", type=config_learn.whole, metavar="N", help="chooses and orders samples (default 0)")
     group.add_argument(
         "--input-range",
         type=_pair,
@@ -170,12 +173,6 @@ def _repair(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="without --data: fit made-up inputs to the statistics of batch normalisations (needs the extra train)",
     )
-
-
-def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"expected a whole number, but got {text!r}")
-    return int(text)
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -290,8 +287,8 @@ def _limits(parser: argparse.ArgumentParser) -> None:
 
 
 def _learn(parser: argparse.ArgumentParser) -> None:
-    own, how = config_learn.learning, config_learn.training
-    for add in (_model, _result, own, _limits, how, _repair, _inputs, _data, _runtime, _report):
+    own, sparse, how = config_learn.learning, config_sparse.learnt, config_learn.training
+    for add in (_model, _result, own, sparse, _limits, how, _repair, _inputs, _data, _runtime, _report):
         add(parser)
 
 
@@ -311,9 +308,8 @@ def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("original", metavar="ORIGINAL", help="the original .onnx file")
     parser.add_argument("slimmed", metavar="SLIMMED", help="the slimmed .onnx file")
     parser.add_argument("--plan", metavar="PLAN", required=True, help="the plan that made it")
-    _inputs(parser)
-    _data(parser)
-    _report(parser)
+    for add in (_inputs, _data, _report):
+        add(parser)
 
 
 def _profile(parser: argparse.ArgumentParser) -> None:

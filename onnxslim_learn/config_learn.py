@@ -13,12 +13,13 @@ from onnxslim_learn.errors import InputError, reason
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LEARNERS = ("morphnet",)
+LEARNERS = ("morphnet", "weight-sparse")
 COSTS = ("macs", "params", "bytes", "latency", "channels", "elements", "memory")
 FIXED = ("config", "help")
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+    """Read a positive number."""
     try:
         value = float(text)
     except ValueError:
@@ -38,14 +39,15 @@ def _share(text: str) -> float:
     return value
 
 
-def _count(text: str) -> int:
+def whole(text: str) -> int:
+    """Read a whole number."""
     if not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(f"expected a whole number, but got {text!r}")
     return int(text)
 
 
 def _positive(text: str) -> int:
-    if _count(text) < 1:
+    if whole(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a positive whole number, but got {text!r}")
     return int(text)
 
@@ -53,9 +55,11 @@ def _positive(text: str) -> int:
 def learning(parser: argparse.ArgumentParser) -> None:
     """What is learnt."""
     group = parser.add_argument_group("structure", "what is learnt; see --learner")
-    group.add_argument("--learner", choices=LEARNERS, default="morphnet", help="morphnet (default): learns widths")
+    group.add_argument(
+        "--learner", choices=LEARNERS, default="morphnet", help="morphnet (default): widths. weight-sparse: zeros"
+    )
     group.add_argument("--target", metavar="COST=NUMBER", action="append", default=[], help="as in slim (repeatable)")
-    group.add_argument("--strength", type=_number, metavar="X", help="weight of the cost in the loss, for a --target")
+    group.add_argument("--strength", type=number, metavar="X", help="weight of the cost in the loss, for a --target")
     group.add_argument("--sweep", type=_positive, metavar="N", help="try N strengths on a log scale around --strength")
     group.add_argument(
         "--cycles", type=_positive, default=1, metavar="N", help="shrink and widen in turns, N times shrink"
@@ -70,7 +74,7 @@ def learning(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--combine", choices=("max", "l2", "probabilistic"), default="max", help="of coupled layers")
     group.add_argument("--threshold", type=_share, metavar="X", help="units whose strength is above are alive")
     group.add_argument("--l1-fraction", type=_share, default=0.0, metavar="X", help="group-lasso: share of the L1 norm")
-    group.add_argument("--tau", type=_number, default=1e-3, metavar="X", help="gates: temperature (default 0.001)")
+    group.add_argument("--tau", type=number, default=1e-3, metavar="X", help="gates: temperature (default 0.001)")
     exact = group.add_mutually_exclusive_group()
     exact.add_argument("--proximal", action="store_true", default=None, help="lower strengths to exact zeros (default)")
     exact.add_argument("--no-proximal", action="store_false", dest="proximal", help="by gradients, as MorphNet does")
@@ -84,11 +88,11 @@ def training(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training")
     group.add_argument("--val-data", metavar="SRC", help="samples to judge by (default: a tenth of --data)")
     group.add_argument("--steps", type=_positive, metavar="N", help="steps of learning (default: two epochs)")
-    group.add_argument("--epochs", type=_number, metavar="X", help="the same in epochs")
-    group.add_argument("--finetune-steps", type=_count, metavar="N", help="steps after that (default: four epochs)")
-    group.add_argument("--finetune-epochs", type=_number, metavar="X", help="the same in epochs")
-    group.add_argument("--learning-rate", "--lr", type=_number, metavar="X", help="the highest (default: by the model)")
-    group.add_argument("--finetune-rate", type=_number, metavar="X", help="of fine-tuning (default: the same)")
+    group.add_argument("--epochs", type=number, metavar="X", help="the same in epochs")
+    group.add_argument("--finetune-steps", type=whole, metavar="N", help="steps after that (default: four epochs)")
+    group.add_argument("--finetune-epochs", type=number, metavar="X", help="the same in epochs")
+    group.add_argument("--learning-rate", "--lr", type=number, metavar="X", help="the highest (default: by the model)")
+    group.add_argument("--finetune-rate", type=number, metavar="X", help="of fine-tuning (default: the same)")
     group.add_argument("--optimizer", choices=("sgd", "adam"), help="(default: by the model)")
     group.add_argument("--norms", choices=("auto", "frozen", "batch"), default="auto", help="batch normalisation")
     group.add_argument(
@@ -98,7 +102,7 @@ def training(parser: argparse.ArgumentParser) -> None:
         help="distill (default), cross-entropy, mse, "
         "module:function, or several with weights: distill=1,cross-entropy=0.5",
     )
-    group.add_argument("--temperature", type=_number, default=4.0, metavar="T", help="of distillation (default 4)")
+    group.add_argument("--temperature", type=number, default=4.0, metavar="T", help="of distillation (default 4)")
     group.add_argument("--accumulate", type=_positive, default=1, metavar="N", help="portions of a batch")
     group.add_argument("--clip", type=float, default=5.0, metavar="X", help="largest norm of gradients; 0 for any")
     group.add_argument("--bf16", action="store_true", help="compute in bfloat16 where that is safe")
@@ -127,7 +131,7 @@ def expanding(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--protect", metavar="REGEX", action="append", default=[], help="groups that keep their width")
     parser.add_argument("--fresh", action="store_true", help="draw the weights that grow anew, to train from scratch")
-    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="of how weights are shared out (default 0)")
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of how weights are shared out (default 0)")
     parser.add_argument("--config", metavar="FILE", help="options in a TOML file; those given here win")
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from onnxslim_learn import api, config
+from onnxslim_learn import api, config, config_sparse
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.api import Slimmed
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.rewrite.verify import Verification
+    from onnxslim_learn.sparse.work import Sparsified, Stored
     from onnxslim_learn.train.school import Training, Watch
     from onnxslim_learn.train.shrink import Widths
     from onnxslim_learn.train.worlds import World
@@ -28,22 +29,29 @@ if TYPE_CHECKING:
 Stage: TypeAlias = Any
 Made: TypeAlias = "tuple[Slimmed, Verification]"
 EXTRA = {"torch": "train", "safetensors": "train"}
+AGENT = {"gymnasium": "rl", "stable_baselines3": "rl"}
 ALL = 1_000_000_000  # samples
 
 
-def check_extra(command: str) -> None:
-    """Refuse to go on without what the extra ``train`` brings.
+def check_extra(command: str, modules: Mapping[str, str] = EXTRA) -> None:
+    """Refuse to go on without what an extra brings.
+
+    Args:
+        command: What needs it.
+        modules: Module -> extra.
 
     Raises:
         InputError: If it is not installed.
     """
-    for module, extra in EXTRA.items():
+    for module, extra in modules.items():
         if importlib.util.find_spec(module) is None:
             raise InputError(f"{command}: needs {module}. Install onnxslim-learn[{extra}].")
 
 
-def learn(options: argparse.Namespace, stage: Stage, watch: Watch) -> Made | list[dict[str, Any]] | None:
-    """Carry out ``learn``; returns what was made, rows of a sweep, or ``None`` in a process that does not lead.
+def learn(options: argparse.Namespace, stage: Stage, watch: Watch) -> tuple[Any, Any] | list[dict[str, Any]] | None:
+    """Carry out ``learn``; returns what was made and how it was checked, or ``None`` in a process that does not lead.
+
+    With ``--sweep`` it returns a row for every strength.
 
     Raises:
         SlimError: In one sentence; nothing is written then.
@@ -57,7 +65,7 @@ def learn(options: argparse.Namespace, stage: Stage, watch: Watch) -> Made | lis
             stage("analyzing")
             shapes = config.shapes(options.input)
             found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
-            made = LEARNERS[options.learner](options, found, folder, world, (stage, watch))
+            made: Any = LEARNERS[options.learner](options, found, folder, world, (stage, watch))
             return made if world.leads else None
     finally:
         worlds.leave()
@@ -66,8 +74,9 @@ def learn(options: argparse.Namespace, stage: Stage, watch: Watch) -> Made | lis
 @contextmanager
 def _folder(options: argparse.Namespace, world: World) -> Iterator[Path]:
     """Where checkpoints go: what was asked for, or a place that does not stay."""
-    if options.checkpoint_dir:
-        folder = Path(options.checkpoint_dir)
+    asked = options.checkpoint_dir or vars(options).get("ws_save_path")
+    if asked:
+        folder = Path(asked)
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--checkpoint-dir {folder}: is no folder. Give another name.")
         yield folder
@@ -130,7 +139,33 @@ def widths(options: argparse.Namespace) -> Widths:
     )
 
 
-LEARNERS: dict[str, Callable[..., Made | list[dict[str, Any]] | None]] = {"morphnet": morphnet}
+def weight_sparse(
+    options: argparse.Namespace, found: Analysis, folder: Path, world: World, talk: tuple[Stage, Watch]
+) -> tuple[Sparsified, Stored] | None:
+    """Learn which weights are zero."""
+    from onnxslim_learn.train import sparse
+    from onnxslim_learn.train.school import school
+    from onnxslim_learn.train.weight_sparse import settings
+
+    stage, watch = talk
+    if options.target or options.strength is not None:
+        raise InputError("--target: is for structure learning. Say how many weights go with --ws-prune-ratio.")
+    asked = settings({name: value for name, value in vars(options).items() if name in config_sparse.NAMES})
+    if asked.ws_prune_ratio_prtl == "optimal":
+        check_extra("--ws-prune-ratio-prtl optimal", AGENT)
+    source, val = samples(options, found, options.data), samples(options, found, options.val_data, val=True)
+    assert source is not None
+    how = replace(training(options, source, folder), **({} if not asked.enbl_dst else asked.taught))
+    taught = school(found, source, how, world, val=val, stage=stage, watch=watch)
+    wanted = sparse.Wanted(asked, options.pattern, tuple(options.protect), options.from_scratch)
+    job = sparse.Job(found, source, wanted, taught, Path(options.output), stage)
+    return sparse.sparsen(job, written_sparse=options.sparse_initializers)
+
+
+LEARNERS: dict[str, Callable[..., tuple[Any, Any] | list[dict[str, Any]] | None]] = {
+    "morphnet": morphnet,
+    "weight-sparse": weight_sparse,
+}
 
 
 def samples(options: argparse.Namespace, found: Analysis, spec: str | None, *, val: bool = False) -> Source | None:

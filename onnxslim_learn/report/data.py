@@ -158,7 +158,7 @@ def outcome(
         "multiple": slimmed.plan.provenance.get("multiple", 1),
         "before": side(analysis, analysis.whole, analysis.graph.source, times[0]),
         "after": side(analysis, slimmed.removal, output, times[1]),
-        "latency": None if timings is None else _latency(timings, timed),
+        "latency": None if timings is None else latency(timings, timed),
         "verify": verification.to_dict(),
         "repair": repairs.as_data(slimmed.repaired, slimmed.plan.provenance.get("repair", {}).get("data", "")),
         "lossless": None if slimmed.folded is None else slimmed.folded.to_dict(),
@@ -188,7 +188,7 @@ def widened(model: str, output: str, made: Widened) -> dict[str, Any]:
     }
 
 
-def _latency(timings: Timings, timed: Mapping[str, Any]) -> dict[str, Any]:
+def latency(timings: Timings, timed: Mapping[str, Any]) -> dict[str, Any]:
     """The second model's time against the first's."""
     found = compare(timings, 1)
     return {

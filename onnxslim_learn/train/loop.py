@@ -48,6 +48,9 @@ class Learner:
         """Groups of parameters for the optimizer, the module's or others (``factor`` multiplies their rate)."""
         return []
 
+    def meet(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimizer, once, before the first step and before :meth:`load`."""
+
     def begin(self, step: int) -> None:
         """Before the module runs."""
 
@@ -157,6 +160,7 @@ class _Run:
         groups = learner.groups()
         apart = {id(p) for group in groups for p in group["params"]}
         self.optimizer = recipe.make([p for p in own if id(p) not in apart], groups)
+        learner.meet(self.optimizer)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.history: list[dict[str, float]] = []
         self.spacing = max(recipe.steps // 200, 1)
