@@ -10,6 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxslim_learn.costs import cost
+from onnxslim_learn.costs.activations import Peak, peak
+from onnxslim_learn.costs.roofline import Timed, roofline
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.graph import groups as grouping
 from onnxslim_learn.graph.branches import foresee
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from onnxslim_learn.costs.device import Device
+
 
 @dataclass(frozen=True)
 class Analysis:
@@ -34,17 +38,30 @@ class Analysis:
         coupling: The solved coupling.
         groups: All groups, those that cannot go with the reason.
         sensitive: Whether normalised axes may be cut.
+        latency: Time of a run in microseconds, where there is a device: see :mod:`onnxslim_learn.costs.roofline`.
     """
 
     graph: Graph
     coupling: Coupling
     groups: tuple[Group, ...]
     sensitive: bool
+    latency: Timed | None = None
 
     @cached_property
     def costs(self) -> dict[str, cost.Cost]:
         """The costs ``macs``, ``params`` and ``bytes`` (of the weights)."""
         return {name: make(self.coupling) for name, make in cost.COSTS.items()}
+
+    @cached_property
+    def memory(self) -> Peak:
+        """Peak memory of activations, bytes."""
+        return peak(self.coupling)
+
+    @property
+    def bounded(self) -> dict[str, cost.Priced]:
+        """Everything a target may bound: the costs, ``memory``, and ``latency`` where it is known."""
+        found: dict[str, cost.Priced] = {**self.costs, "memory": self.memory}
+        return found if self.latency is None else {**found, "latency": self.latency}
 
     @cached_property
     def whole(self) -> Removal:
@@ -81,6 +98,7 @@ def analyze(
     *,
     inputs: Mapping[str, Sequence[int]] | None = None,
     allow_sensitive: bool = False,
+    device: Device | None = None,
 ) -> Analysis:
     """Understand a model: load it, find what is coupled, and why what cannot go cannot.
 
@@ -88,6 +106,7 @@ def analyze(
         model: Path of an ``.onnx`` file, or a model in memory.
         inputs: Graph input -> shape at which costs and latency are counted, where the file leaves dimensions open.
         allow_sensitive: Also allow cutting axes that are normalised over; results are then not exact.
+        device: A machine to estimate latency for (:mod:`onnxslim_learn.costs.device`).
 
     Raises:
         InputError: If the model cannot be used.
@@ -95,4 +114,5 @@ def analyze(
     graph = load(model, inputs)
     coupling = couple(graph, sensitive=allow_sensitive)
     groups = budget.decidable(coupling, grouping.find(coupling))
-    return Analysis(graph, coupling, tuple(groups), allow_sensitive)
+    latency = None if device is None else roofline(coupling, device)
+    return Analysis(graph, coupling, tuple(groups), allow_sensitive, latency)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn import lossless
+from onnxslim_learn import latency, lossless
 from onnxslim_learn.analysis import Analysis, analyze
 from onnxslim_learn.errors import TargetError, VerifyError
 from onnxslim_learn.graph import explain
@@ -212,6 +212,7 @@ def slim_to(
     real: Sequence[Mapping[str, Any]] = (),
     evidence: Evidence | None = None,
     repair: bool = True,
+    watch: latency.Watch | None = None,
     **settings: Any,
 ) -> tuple[Slimmed, checking.Verification]:
     """Plan, slim, repair, verify and write in one go; a bound on file bytes is met by the file itself.
@@ -224,13 +225,20 @@ def slim_to(
         real: Real inputs to verify on, beside random ones.
         evidence: Samples to choose by and to repair on.
         repair: Whether to repair, where there are samples.
+        watch: How to time what comes out, where there is a bound on latency: see
+            :func:`onnxslim_learn.latency.prepare`. Without it, that bound holds for the estimate.
         **settings: See :func:`plan`.
 
     Raises:
         InputError, TargetError, PlanError, VerifyError: See :func:`plan` and :meth:`Slimmed.save`; nothing is written.
     """
     limit = _file_limit(analysis, target)
-    slimmed = _fitting(analysis, target, limit, stage, evidence=evidence, **settings)
+
+    def make(found: Analysis, bounds: Mapping[str, float]) -> Slimmed:
+        return _fitting(found, bounds, limit, stage, evidence=evidence, **settings)
+
+    timed = watch is not None and "latency" in target
+    slimmed = latency.meet(analysis, target, watch, make) if timed and watch else make(analysis, target)
     if repair and evidence is not None and slimmed.removal.gone.any():
         slimmed.repair(evidence, progress=stage("repairing"))
     stage("cutting and verifying")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn import config, shell
+from onnxslim_learn import config, config_values, shell
 from onnxslim_learn.errors import InputError, TargetError
 
 if TYPE_CHECKING:
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from onnxslim_learn.api import Analysis, Slimmed
+    from onnxslim_learn.costs.device import Device
     from onnxslim_learn.costs.measure import Timings
     from onnxslim_learn.data.source import Source
+    from onnxslim_learn.latency import Watch
     from onnxslim_learn.plans import Plan
     from onnxslim_learn.select.evidence import Evidence
     from onnxslim_learn.sparse.work import Sparsified, Stored
@@ -54,7 +56,8 @@ def analyze(options: argparse.Namespace) -> None:
     shell.claim(options, options.model)
     with shell.progress() as stage:
         stage("analyzing")
-        found = api.analyze(options.model, inputs=config.shapes(options.input), allow_sensitive=options.allow_sensitive)
+        shapes, device = config_values.shapes(options.input), _device(options)
+        found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive, device=device)
         result = data.overview(found)
         if options.why:
             answers = [explain.why(found.coupling, found.groups, text) for text in options.why]
@@ -64,18 +67,29 @@ def analyze(options: argparse.Namespace) -> None:
     shell.emit(result, options, pages.analysis(result))
 
 
+def _device(options: argparse.Namespace) -> Device | None:
+    """The machine that was given."""
+    from onnxslim_learn.costs import device
+
+    return None if options.device is None else device.load(options.device)
+
+
 def slim(options: argparse.Namespace) -> None:
     """Cut a model to its targets."""
     from onnxslim_learn import api, relax
 
-    target, shapes = config.targets(options.target), config.shapes(options.input)
+    target, shapes = config_values.targets(options.target), config_values.shapes(options.input)
     if bool(target) == options.lossless:
         raise InputError("slim: expected --target, such as --target macs=0.5, or --lossless. Give one of them.")
     shell.claim(options, options.model)
     output = Path(options.output)
     with shell.progress() as stage:
         stage("analyzing")
-        found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
+        sensitive, device = options.allow_sensitive, _device(options)
+        found = api.analyze(options.model, inputs=shapes, allow_sensitive=sensitive, device=device)
+        watch = None
+        if "latency" in target and device is None:
+            found, watch = _watch(options, found, stage)
         settings = {"criterion": options.criterion, "multiple": options.multiple, "protect": options.protect}
         settings["allow_empty"] = options.allow_empty
         if options.lossless:
@@ -90,6 +104,7 @@ def slim(options: argparse.Namespace) -> None:
                 real=real_inputs(options, source),
                 evidence=evidence(options, found, source),
                 repair=not options.no_repair,
+                watch=watch,
                 **settings,
             )
         except TargetError as error:
@@ -136,7 +151,7 @@ def sparsify(options: argparse.Namespace) -> None:
     asked.target()
     with shell.progress() as stage:
         stage("analyzing")
-        found = api.analyze(options.model, inputs=config.shapes(options.input))
+        found = api.analyze(options.model, inputs=config_values.shapes(options.input))
         source = samples(options, found, stage)
         assert source is not None
         made = work.sparsify(found, asked, Evidence(found.coupling, source), stage=stage)
@@ -162,7 +177,7 @@ def expand(options: argparse.Namespace) -> None:
     from onnxslim_learn.report import data, trained
 
     shell.claim(options, options.model, *filter(None, [options.like]))
-    target, shapes = config.targets(options.target), config.shapes(options.input)
+    target, shapes = config_values.targets(options.target), config_values.shapes(options.input)
     with shell.progress() as stage:
         stage("analyzing")
         found = api.analyze(options.model, inputs=shapes)
@@ -172,6 +187,20 @@ def expand(options: argparse.Namespace) -> None:
         made = expanding.expand(found, asked, Path(options.output))
     result = data.widened(options.model, options.output, made)
     shell.emit(result, options, trained.widened(result))
+
+
+def _watch(options: argparse.Namespace, found: Analysis, stage: Any) -> tuple[Analysis, Watch]:
+    """What widths are worth on this machine, and how to time what is made of them."""
+    from onnxslim_learn import latency
+    from onnxslim_learn.profiling import Setting
+
+    return latency.prepare(
+        found,
+        Setting(options.threads, options.provider),
+        seconds=options.seconds,
+        measure_seconds=options.measure_seconds,
+        stage=stage,
+    )
 
 
 def apply(options: argparse.Namespace) -> None:
@@ -197,7 +226,7 @@ def _analyzed_for(options: argparse.Namespace, model: str, chosen: Plan) -> Anal
     from onnxslim_learn import api
 
     sensitive = bool(chosen.provenance.get("allow_sensitive", False))
-    return api.analyze(model, inputs=config.shapes(options.input), allow_sensitive=sensitive)
+    return api.analyze(model, inputs=config_values.shapes(options.input), allow_sensitive=sensitive)
 
 
 def samples(options: argparse.Namespace, found: Analysis, stage: Any) -> Source | None:
@@ -313,7 +342,7 @@ def profile(options: argparse.Namespace) -> int:
         result = profiling.profile(
             [Path(model) for model in options.models],
             asked,
-            config.shapes(options.input),
+            config_values.shapes(options.input),
             seconds=options.seconds,
             per_node=options.per_node,
             stage=stage,
@@ -321,6 +350,25 @@ def profile(options: argparse.Namespace) -> int:
     shell.emit(result, options, timing.profile(result))
     every = [one["faster"] for setting in result["settings"] for one in setting["comparisons"]]
     return int(options.compare and not all(every))
+
+
+def calibrate(options: argparse.Namespace) -> None:
+    """Measure this machine."""
+    from dataclasses import asdict
+
+    from onnxslim_learn.costs import calibrate as measuring
+    from onnxslim_learn.report import latency
+    from onnxslim_learn.rewrite import save
+
+    shell.claim(options)
+    with shell.progress() as stage:
+        stage("measuring this machine")
+        found = measuring.calibrate(
+            options.name, threads=options.threads, provider=options.provider, seconds=options.seconds
+        )
+    if options.output:
+        save.write_text(Path(options.output), found.to_toml())
+    shell.emit(asdict(found), options, latency.device(asdict(found), options.output))
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -342,6 +390,7 @@ COMMANDS: dict[str, Callable[[Any], int | None]] = {
     "apply": apply,
     "verify": verify,
     "profile": profile,
+    "calibrate": calibrate,
     "demo": demo,
 }
 

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn import config_learn, config_sparse
+from onnxslim_learn.costs.device import NAMED
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.data.options import Options
 
 CRITERIA = ("energy", "l1", "l2", "lamp", "fpgm", "random", "obs", "wifv", "wanda", "activation")
-COSTS = ("macs", "params", "bytes")
-UNITS = {"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     _apply(commands.add_parser("apply", help="carry out a plan that slim wrote"))
     _verify(commands.add_parser("verify", help="check a slimmed model against its original under a plan"))
     _profile(commands.add_parser("profile", help="time one or several models on onnxruntime"))
+    _calibrate(commands.add_parser("calibrate", help="measure this machine, to estimate and bound latency"))
     _demo(commands.add_parser("demo", help="the whole story on a trained net that ships with the package"))
     return main
 
@@ -140,6 +140,25 @@ def _runtime(parser: argparse.ArgumentParser) -> None:
 
 def _measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="time to measure for (default 2)")
+
+
+def _clock(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--measure-seconds",
+        type=_seconds,
+        default=30.0,
+        metavar="S",
+        help="with --target latency: time to measure what widths are worth on this machine (default 30)",
+    )
+    _device(parser)
+
+
+def _device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        metavar="FILE|NAME",
+        help="estimate latency for a machine: a file that calibrate wrote, or one of " + ", ".join(NAMED),
+    )
 
 
 def _data(parser: argparse.ArgumentParser) -> None:
@@ -238,6 +257,7 @@ def _analyze(parser: argparse.ArgumentParser) -> None:
         help="only explain by a path why a group or axis (name:axis) cannot go, or why two are coupled (repeatable)",
     )
     parser.add_argument("--allow-sensitive", action="store_true", help="treat normalised axes as cuttable (not exact)")
+    _device(parser)
     _report(parser)
 
 
@@ -249,7 +269,8 @@ def _slim(parser: argparse.ArgumentParser) -> None:
         metavar="COST=NUMBER",
         action="append",
         default=[],
-        help="macs=, params= or bytes=; at most 1 is a fraction, more is absolute: macs=300M (repeatable)",
+        help="macs=, params=, bytes=, memory= (of activations); at most 1 is a fraction, more is absolute: macs=300M;"
+        " latency=0.6 or latency=4ms (repeatable)",
     )
     parser.add_argument("--lossless", action="store_true", help="no target: cut exactly what changes no output")
     parser.add_argument(
@@ -265,7 +286,7 @@ def _slim(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="time to measure what each group's width is worth (default 60 with --data; else not measured)",
     )
-    for add in (_repair, _inputs, _data, _runtime, _report):
+    for add in (_clock, _repair, _inputs, _data, _runtime, _report):
         add(parser)
 
 
@@ -288,7 +309,7 @@ def _limits(parser: argparse.ArgumentParser) -> None:
 
 def _learn(parser: argparse.ArgumentParser) -> None:
     own, sparse, how = config_learn.learning, config_sparse.learnt, config_learn.training
-    for add in (_model, _result, own, sparse, _limits, how, _repair, _inputs, _data, _runtime, _report):
+    for add in (_model, _result, own, sparse, _limits, _clock, how, _repair, _inputs, _data, _runtime, _report):
         add(parser)
 
 
@@ -341,56 +362,20 @@ def _profile(parser: argparse.ArgumentParser) -> None:
     _report(parser)
 
 
+def _calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the device as TOML, for --device")
+    parser.add_argument("--name", type=_name, default="this machine", metavar="NAME", help="what to call it")
+    _runtime(parser)
+    _report(parser)
+    parser.set_defaults(seconds=10.0)
+
+
+def _name(text: str) -> str:
+    if not text or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"expected a name, but got {text!r}")
+    return text
+
+
 def _demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", help="keep the slimmed demo model here")
     _report(parser)
-
-
-def targets(texts: Sequence[str]) -> dict[str, float]:
-    """Read ``cost=number`` texts; numbers may end in k, M, G or T.
-
-    Raises:
-        InputError: If one cannot be read.
-    """
-    found: dict[str, float] = {}
-    for text in texts:
-        name, equals, number = text.partition("=")
-        if name == "latency":
-            raise InputError(f"--target {text}: latency is measured, not yet a target. Bound macs, params or bytes.")
-        if not equals or name not in COSTS:
-            raise InputError(f"--target {text}: expected macs=, params= or bytes= and a number. For example macs=0.5.")
-        if "," in number:
-            raise InputError(f"--target {text}: one bound at a time. Repeat --target for several.")
-        if name in found:
-            raise InputError(f"--target {text}: {name} is bounded twice. Give one bound for each cost.")
-        found[name] = _number(text, number)
-    return found
-
-
-def _number(text: str, number: str) -> float:
-    unit = number[-1:] if number[-1:] in UNITS else ""
-    try:
-        value = float(number[: len(number) - len(unit)]) * UNITS[unit]
-    except ValueError as error:
-        raise InputError(f"--target {text}: {number!r} is no number. For example macs=0.5 or params=2M.") from error
-    if unit == "%" and value > 1:
-        raise InputError(f"--target {text}: expected at most 100 %. For example macs=50%.")
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"--target {text}: expected a positive number. For example macs=0.5 or params=2M.")
-    return value
-
-
-def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Read ``NAME:1x3x224x224`` texts.
-
-    Raises:
-        InputError: If one cannot be read.
-    """
-    found = {}
-    for text in texts:
-        name, colon, dims = text.rpartition(":")
-        sizes = dims.split("x")
-        if not colon or not all(s.isascii() and s.isdecimal() and int(s) > 0 for s in sizes):
-            raise InputError(f"--input {text}: expected NAME:1x3x224x224 with positive sizes.")
-        found[name] = tuple(int(s) for s in sizes)
-    return found

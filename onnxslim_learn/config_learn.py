@@ -106,7 +106,7 @@ def training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--accumulate", type=_positive, default=1, metavar="N", help="portions of a batch")
     group.add_argument("--clip", type=float, default=5.0, metavar="X", help="largest norm of gradients; 0 for any")
     group.add_argument("--bf16", action="store_true", help="compute in bfloat16 where that is safe")
-    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU, if any")
+    group.add_argument("--train-on", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU, if any")
     group.add_argument("--from-scratch", action="store_true", help="draw weights anew before fine-tuning")
     group.add_argument("--checkpoint-dir", metavar="DIR", help="keep checkpoints, summaries and structures here")
     group.add_argument("--checkpoint-every", type=_positive, default=500, metavar="N", help="steps (default 500)")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from onnxslim_learn import api, config, config_sparse
+from onnxslim_learn import api, config, config_sparse, config_values
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,16 +59,34 @@ def learn(options: argparse.Namespace, stage: Stage, watch: Watch) -> tuple[Any,
     check_extra("learn")
     from onnxslim_learn.train import worlds
 
-    world = worlds.join(options.device)
+    world = worlds.join(options.train_on)
     try:
         with _folder(options, world) as folder:
             stage("analyzing")
-            shapes = config.shapes(options.input)
-            found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
+            found = _analyzed(options, world, stage)
             made: Any = LEARNERS[options.learner](options, found, folder, world, (stage, watch))
             return made if world.leads else None
     finally:
         worlds.leave()
+
+
+def _analyzed(options: argparse.Namespace, world: World, stage: Stage) -> Analysis:
+    """The model; where latency counts, with what widths are worth on the device that was given, or on this machine."""
+    from onnxslim_learn import latency
+    from onnxslim_learn.costs import device
+    from onnxslim_learn.profiling import Setting
+
+    shapes, sensitive = config_values.shapes(options.input), options.allow_sensitive
+    given = None if options.device is None else device.load(options.device)
+    found = api.analyze(options.model, inputs=shapes, allow_sensitive=sensitive, device=given)
+    counts = options.cost == "latency" or any(text.startswith("latency=") for text in options.target)
+    if not counts or given is not None:
+        return found
+    if world.size > 1:
+        raise InputError("--target latency: several processes would measure differently. Give --device, see calibrate.")
+    setting = Setting(options.threads, options.provider)
+    times = {"seconds": options.seconds, "measure_seconds": options.measure_seconds}
+    return latency.prepare(found, setting, **times, stage=stage)[0]
 
 
 @contextmanager
@@ -113,7 +131,7 @@ def widths(options: argparse.Namespace) -> Widths:
     from onnxslim_learn.select.budget import Freedom
     from onnxslim_learn.train.shrink import Widths
 
-    target = config.targets(options.target)
+    target = config_values.targets(options.target)
     asked = [flag for flag, given in (("--strength", options.strength), ("--sweep", options.sweep)) if given]
     if asked and target:
         raise InputError(f"{asked[0]}: and --target are two ways to say how far to go. Leave one of them out.")

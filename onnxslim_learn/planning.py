@@ -11,14 +11,14 @@ from onnxslim_learn.graph.coupling import Removal, removal
 from onnxslim_learn.plans import Plan
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.slim import kept_positions
-from onnxslim_learn.select import budget, criteria
+from onnxslim_learn.select import budget, criteria, steps
 from onnxslim_learn.select.choose import choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.costs.cost import Cost
+    from onnxslim_learn.costs.cost import Priced
     from onnxslim_learn.select.evidence import Evidence
 
 
@@ -37,8 +37,9 @@ def plan(
 
     Args:
         analysis: The model.
-        target: ``macs``, ``params`` or ``bytes`` -> bound; at most 1 is a fraction of the original, more is absolute.
-            ``bytes`` is the size of the file.
+        target: ``macs``, ``params``, ``bytes``, ``memory`` or, where the analysis has it, ``latency`` -> bound; at most
+            1 is a fraction of the original, more is absolute. ``bytes`` is the size of the file, ``memory`` the peak of
+            activations in bytes, ``latency`` in microseconds.
         criterion: What scores the units of a group; by default ``obs`` where there are samples, else ``energy``.
         multiple: Widths are multiples of this where the group is wide enough.
         protect: Regular expressions; groups they find stay whole.
@@ -59,6 +60,8 @@ def plan(
     for cells in (False, True):
         freedom = budget.Freedom(multiple, cells, allow_empty)
         choices = budget.choices(analysis.coupling, groups, scores, freedom)
+        if "latency" in target and analysis.latency is not None:
+            choices = steps.undominated(analysis.coupling, choices, analysis.latency.device.steps)
         task = budget.Search(analysis.coupling, choices, limits, dict(target), allow_empty)
         if task.fits(task.at(0.0)):
             break
@@ -139,21 +142,23 @@ def _realize(analysis: Analysis, chosen: Plan) -> Removal:
     return found
 
 
-def bounds(analysis: Analysis, target: Mapping[str, float]) -> dict[str, tuple[Cost, float]]:
+def bounds(analysis: Analysis, target: Mapping[str, float]) -> dict[str, tuple[Priced, float]]:
     """Absolute bounds of cost targets; the bound on file bytes leaves room for everything but weights."""
     before = analysis.price(analysis.whole)
-    found = {}
+    known, found = analysis.bounded, {}
     for name, wish in target.items():
-        if name not in analysis.costs:
-            raise InputError(f"--target {name}: expected {', '.join(analysis.costs)}. Use one of them.")
+        if name not in known:
+            also = "" if name != "latency" else " Latency needs a device: give one to analyze."
+            raise InputError(f"--target {name}: expected {', '.join(known)}. Use one of them.{also}")
         if not wish > 0 or not np.isfinite(wish):
             raise InputError(
                 f"--target {name}={wish}: expected a positive number. At most 1 is a fraction, more is absolute."
             )
-        total, overhead = before[name], 0.0
+        total: float = before[name] if name in before else known[name].value(np.ones(analysis.coupling.size))
+        overhead = 0.0
         if name == "bytes" and analysis.graph.source is not None:
             total = save.size_on_disk(analysis.graph.source)
             overhead = max(total - before[name], 0)
         bound = wish * total if wish <= 1 else wish
-        found[name] = (analysis.costs[name], bound - overhead)
+        found[name] = (known[name], bound - overhead)
     return found

@@ -40,7 +40,10 @@ def advise(analysis: Analysis, settings: Mapping[str, Any], missed: TargetError)
     """
     given = {option: {name: free} for option, (name, free) in RELAXED.items() if settings[name] != free}
     freed = analysis
-    if any(group.pin is not None and group.pin.reason.startswith(NORMALISED) for group in analysis.groups):
+    measured = "latency" in missed.missed  # known for this analysis alone
+    if not measured and any(
+        group.pin is not None and group.pin.reason.startswith(NORMALISED) for group in analysis.groups
+    ):
         given[SENSITIVE], freed = {}, _sensitive(analysis)
     for size in range(1, len(given) + 1):
         helping = []

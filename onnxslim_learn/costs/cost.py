@@ -7,7 +7,7 @@ splits it. Report, budget search and learners read this one object. MACs are mul
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from onnxslim_learn.graph.ledger import Digit, Labels
 
 Array = np.ndarray[Any, Any]
+
+
+class Priced(Protocol):
+    """What a budget may bound: a cost that falls as classes go."""
+
+    def value(self, alive: Array) -> float:
+        """Total cost; ``alive`` is ``classes`` numbers in [0, 1]."""
+
+    def gradient(self, alive: Array) -> Array:
+        """Its derivative by every class's aliveness, shape ``(classes,)``."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +71,11 @@ class Cost:
         result: Array = self.coefficients * np.nan_to_num(products, posinf=0.0)
         return result
 
-    def gradient(self, alive: Array) -> Array:
-        """Derivative of the total by every class's aliveness, shape ``(classes,)``."""
+    def gradient(self, alive: Array, weights: Array | float = 1.0) -> Array:
+        """Derivative of the total by every class's aliveness, shape ``(classes,)``; ``weights`` are for the terms."""
         sizes = np.append(self.counts @ alive + self.fixed, 1.0)
         factors = np.maximum(sizes[self.widths], 1e-12)
-        parts = self.terms(alive)[:, None] * self.exponents / factors
+        parts = (weights * self.terms(alive))[:, None] * self.exponents / factors
         slope = np.zeros(len(sizes))
         np.add.at(slope, self.widths.reshape(-1), parts.reshape(-1))
         result: Array = self.counts.T @ slope[:-1]

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -31,10 +30,21 @@ from onnxslim_learn.errors import InputError
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
 
-__all__ = ["Latency", "Ratio", "Timings", "check_provider", "compare", "measure", "open_session", "warm_up"]
+__all__ = [
+    "Latency",
+    "Ratio",
+    "Timings",
+    "check_provider",
+    "compare",
+    "measure",
+    "open_session",
+    "steady_clock",
+    "warm_up",
+]
 
 NOTHING = '<ir_version: 9, opset_import: ["": 18]> net (float[1] x) => (float[1] y) { y = Identity(x) }'
 Run: TypeAlias = Callable[[], object]
+Clock: TypeAlias = Callable[[], float]
 
 # The first run takes 2 to 6 times the steady state; between medians of three runs, 5 % is noise.
 _WARM_UPS, _MOST_WARM_UPS, _SETTLED = 5, 50, 0.05
@@ -107,7 +117,7 @@ class Timings:
 
 
 def measure(
-    models: Sequence[str | Path],
+    models: Sequence[Model],
     feeds: Sequence[Feeds],
     *,
     threads: int = 1,
@@ -115,12 +125,14 @@ def measure(
     bind: bool = False,
     seconds: float = 2.0,
     progress: Callable[[float], None] | None = None,
+    clock: Clock = perf_counter,
 ) -> Timings:
     """Time models side by side in shuffled rounds, one session each, after warming up.
 
     ``feeds`` are the inputs by name for each model; their shapes fix its dynamic dimensions. ``seconds`` are for the 10
     to 2000 rounds of all models together. Copies to and from a device are part of the time unless ``bind`` keeps inputs
-    and outputs there. ``progress`` is called after every round with the part done, 0 to 1.
+    and outputs there. ``progress`` is called after every round with the part done, 0 to 1. ``clock`` tells the seconds
+    of a run; where one thread does all the work, ``time.thread_time`` leaves out what other work takes of the machine.
 
     Raises:
         InputError: If a model, its feeds, the threads, the seconds or the provider cannot be used.
@@ -139,7 +151,12 @@ def measure(
         with saying(model, "its inputs must fit the provider", "Time it without --io-binding."):
             runs.append(runner(session, feed, provider=provider, bind=bind))
         warm_up(model, session, runs[-1], seconds)
-    return Timings(_rounds(runs, seconds, progress or (lambda part: None)), tuple(load_ms), threads, provider)
+    return Timings(_rounds(runs, seconds, progress or (lambda part: None), clock), tuple(load_ms), threads, provider)
+
+
+def steady_clock(threads: int, provider: str) -> Clock:
+    """The clock that other work on the machine disturbs least: processor time where one thread does all the work."""
+    return thread_time if threads == 1 and provider == CPU else perf_counter
 
 
 def _load(model: Model, options: SessionOptions, provider: str, seconds: float) -> tuple[InferenceSession, float]:
@@ -153,20 +170,25 @@ def _load(model: Model, options: SessionOptions, provider: str, seconds: float) 
     return session, min(took)
 
 
-def compare(timings: Timings, model: int, base: int = 0, *, resamples: int = 2000, seed: int = 0) -> Ratio:
-    """Compare two columns by the quotient of their medians, with a paired bootstrap interval that ``seed`` repeats."""
+def compare(
+    timings: Timings, model: int, base: int = 0, *, resamples: int = 2000, seed: int = 0, quantile: float = 0.5
+) -> Ratio:
+    """Compare two columns by the quotient of their medians, with a paired bootstrap interval that ``seed`` repeats.
+
+    A low ``quantile`` in place of the median leaves out the rounds that other work on the machine slowed.
+    """
     pair = timings.ms[:, [model, base]]
     drawn = np.random.default_rng(seed).integers(len(pair), size=(resamples, len(pair)))
-    medians = np.median(pair[drawn], axis=1)
-    low, high = np.quantile(medians[:, 0] / medians[:, 1], (0.025, 0.975))
-    mine, other = np.median(pair, axis=0)
+    middles = np.quantile(pair[drawn], quantile, axis=1)
+    low, high = np.quantile(middles[:, 0] / middles[:, 1], (0.025, 0.975))
+    mine, other = np.quantile(pair, quantile, axis=0)
     return Ratio(float(mine / other), float(low), float(high))
 
 
-def _time(run: Run) -> float:
-    start = perf_counter()
+def _time(run: Run, clock: Clock = perf_counter) -> float:
+    start = clock()
     run()
-    return (perf_counter() - start) * 1e3
+    return (clock() - start) * 1e3
 
 
 def warm_up(model: Model, session: InferenceSession, run: Run, seconds: float) -> None:
@@ -186,12 +208,14 @@ def warm_up(model: Model, session: InferenceSession, run: Run, seconds: float) -
             times.append(_time(run))
 
 
-def _rounds(runs: Sequence[Run], seconds: float, progress: Callable[[float], None]) -> npt.NDArray[np.float64]:
+def _rounds(
+    runs: Sequence[Run], seconds: float, progress: Callable[[float], None], clock: Clock = perf_counter
+) -> npt.NDArray[np.float64]:
     """Run every model once per round, in a fresh order each, until the time is used."""
     order, start, part = np.random.default_rng(0), perf_counter(), 0.0
     rounds: list[list[float]] = []
     while part < 1:
-        times = {model: _time(runs[model]) for model in order.permutation(len(runs))}
+        times = {model: _time(runs[model], clock) for model in order.permutation(len(runs))}
         rounds.append([times[model] for model in range(len(runs))])
         spent = (perf_counter() - start) / seconds if seconds > 0 else 1.0
         part = max(min(spent, len(rounds) / _ROUNDS, 1.0), len(rounds) / _MOST_ROUNDS)

@@ -55,20 +55,29 @@ class _Profiled:
     session: InferenceSession
     dump: Path
 
-    def rows(self, runs: int) -> list[NodeTime]:
+    def rows(self, runs: int, quantile: float) -> list[NodeTime]:
         """End the session, and summarise its last runs."""
         taken = _taken(Path(self.session.end_profiling()), runs)
         dumped = _read(self.dump).graph.node if self.dump.is_file() else ()
-        return _summarise(taken, attribute(set(chain.from_iterable(taken)), [*_nodes(self.proto.graph)], dumped))
+        return _summarise(
+            taken, attribute(set(chain.from_iterable(taken)), [*_nodes(self.proto.graph)], dumped), quantile
+        )
 
 
 def per_node(
-    models: Sequence[Model], feeds: Sequence[Feeds], *, threads: int = 1, provider: str = CPU, runs: int = 20
+    models: Sequence[Model],
+    feeds: Sequence[Feeds],
+    *,
+    threads: int = 1,
+    provider: str = CPU,
+    runs: int = 20,
+    quantile: float = 0.5,
 ) -> list[list[NodeTime]]:
     """Profile models in turns and lay the time of onnxruntime's nodes on the nodes of each file, slowest first.
 
     A fused node counts for the node it is built around; nodes folded or absorbed have no row, those of subgraphs have.
-    Times are medians over ``runs`` rounds after warming up; on a device, of launching the kernels only.
+    Times are medians, or another quantile, over ``runs`` rounds after warming up; on a device, of launching the kernels
+    only.
 
     Raises:
         InputError: If a model, its feeds, the runs, the threads or the provider cannot be used.
@@ -89,7 +98,7 @@ def per_node(
             for one in opened:
                 one.session.end_profiling()  # or it would write its profile later, where nobody removes it
             raise
-        return [one.rows(runs) for one in opened]
+        return [one.rows(runs, quantile) for one in opened]
 
 
 def _opened(model: Model, stem: Path, threads: int, provider: str) -> _Profiled:
@@ -169,11 +178,11 @@ def _own_times(events: Sequence[Mapping[str, Any]]) -> dict[Key, float]:
     return dict(times)
 
 
-def _summarise(runs: Sequence[Mapping[Key, float]], rows: Mapping[Key, Key]) -> list[NodeTime]:
+def _summarise(runs: Sequence[Mapping[Key, float]], rows: Mapping[Key, Key], quantile: float) -> list[NodeTime]:
     times: defaultdict[Key, npt.NDArray[np.float64]] = defaultdict(lambda: np.zeros(len(runs)))
     for index, run in enumerate(runs):
         for key, us in run.items():
             times[rows[key]][index] += us
-    medians = {row: float(np.median(us)) for row, us in times.items()}
+    medians = {row: float(np.quantile(us, quantile)) for row, us in times.items()}
     total = sum(medians.values()) or 1.0
     return [NodeTime(*row, us / 1e3, us / total) for row, us in sorted(medians.items(), key=lambda item: -item[1])]

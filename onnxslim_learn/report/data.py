@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.api import Analysis, Slimmed
     from onnxslim_learn.costs.cost import Cost
     from onnxslim_learn.costs.measure import Latency, Timings
+    from onnxslim_learn.costs.roofline import Timed
     from onnxslim_learn.expanding import Widened
     from onnxslim_learn.graph.coupling import Group
     from onnxslim_learn.rewrite.verify import Verification
@@ -38,6 +39,7 @@ class Row:
         reason: Why it cannot go.
         macs: MACs that would go with all its units: what it carries, or what unlocking it would save at most.
         params: Parameters likewise.
+        latency: Estimated milliseconds likewise, where there is a device.
     """
 
     name: str
@@ -49,8 +51,9 @@ class Row:
     reason: str
     macs: int
     params: int
+    latency: float | None = None
 
-    def to_dict(self, total: dict[str, int]) -> dict[str, Any]:
+    def to_dict(self, total: Mapping[str, float]) -> dict[str, Any]:
         """As plain data, with shares of the model's totals."""
         found: dict[str, Any] = {
             "name": self.name,
@@ -63,6 +66,8 @@ class Row:
             "params": self.params,
             "params_share": self.params / max(total["params"], 1),
         }
+        if self.latency is not None:
+            found |= {"latency_ms": self.latency, "latency_share": self.latency / total["latency_ms"]}
         return found if self.prunable else {**found, "where": self.where, "reason": self.reason}
 
 
@@ -79,7 +84,8 @@ def row(analysis: Analysis, group: Group) -> Row:
     alive = (~Removal(coupling, coupling.close(columns)).gone).astype(float)
     everything = np.ones(coupling.size)
     saved = {n: round(c.value(everything) - c.value(alive)) for n, c in analysis.costs.items()}
-    pin = group.pin
+    pin, timed = group.pin, analysis.latency
+    ms = None if timed is None else (timed.value(everything) - timed.value(alive)) / 1e3
     return Row(
         group.name,
         group.width,
@@ -90,12 +96,14 @@ def row(analysis: Analysis, group: Group) -> Row:
         "" if pin is None else pin.reason + (f" (axis {pin.axis})" if pin.axis else ""),
         saved["macs"],
         saved["params"],
+        ms,
     )
 
 
 def overview(analysis: Analysis) -> dict[str, Any]:
     """The analysis as plain data."""
-    total = analysis.price(analysis.whole)
+    timed = analysis.latency
+    total = totals(analysis)
     found = rows(analysis)
     source = analysis.graph.source
     return {
@@ -107,7 +115,26 @@ def overview(analysis: Analysis) -> dict[str, Any]:
         "groups": [r.to_dict(total) for r in found if r.prunable],
         "pinned": [r.to_dict(total) for r in found if not r.prunable],
         "unknown_operators": analysis.opaque,
+        "device": None if timed is None else asdict(timed.device),
+        "estimated": None if timed is None else estimated(analysis, timed),
     }
+
+
+def totals(analysis: Analysis) -> dict[str, float]:
+    """What the whole model costs."""
+    everything = np.ones(analysis.coupling.size)
+    found: dict[str, float] = {**analysis.price(analysis.whole)}
+    found["peak_activation_bytes"] = round(analysis.memory.value(everything))
+    if analysis.latency is not None:
+        found["latency_ms"] = analysis.latency.value(everything) / 1e3
+    return found
+
+
+def estimated(analysis: Analysis, timed: Timed) -> list[dict[str, Any]]:
+    """Every node's part of an estimated latency, slowest first; what every run takes has no name."""
+    operators = {str(node.name): node.op_type for node in analysis.graph.nodes}
+    found = sorted(timed.by_node(np.ones(analysis.coupling.size)).items(), key=lambda item: -item[1])
+    return [{"name": name, "op_type": operators.get(name, ""), "ms": us / 1e3} for name, us in found]
 
 
 def side(analysis: Analysis, cut: Removal, path: Path, latency: Latency | None) -> dict[str, Any]:
@@ -150,7 +177,7 @@ def outcome(
     assert analysis.graph.source is not None
     times: list[Any] = [None, None] if timings is None else timings.latencies()
     kept = slimmed.plan.groups
-    total = analysis.price(analysis.whole)
+    total = totals(analysis)
     return {
         "model": str(analysis.graph.source),
         "output": str(output),
@@ -159,6 +186,7 @@ def outcome(
         "before": side(analysis, analysis.whole, analysis.graph.source, times[0]),
         "after": side(analysis, slimmed.removal, output, times[1]),
         "latency": None if timings is None else latency(timings, timed),
+        "latency_target": slimmed.plan.provenance.get("latency"),
         "verify": verification.to_dict(),
         "repair": repairs.as_data(slimmed.repaired, slimmed.plan.provenance.get("repair", {}).get("data", "")),
         "lossless": None if slimmed.folded is None else slimmed.folded.to_dict(),

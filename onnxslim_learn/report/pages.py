@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.report import repairs, trained
+from onnxslim_learn.report import latency, repairs, trained
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
 from onnxslim_learn.report.words import count, ms, percent, plural, provider, shapes, share, size, times
 
@@ -43,7 +43,7 @@ def analysis(data: Mapping[str, Any], *, settable: bool = True) -> list[Block]:
         return [_summary(data, settable), *why(data["why"])]
     blocks: list[Block] = [_summary(data, settable)]
     blocks += [_free(data["groups"])] if data["groups"] else [Text("Nothing can be cut.")]
-    blocks += [*_pinned(data), *_legend(data)]
+    blocks += [*_pinned(data), *latency.estimated(data), *_legend(data)]
     rows = [(0, row) for row in data["groups"]] + [(1, row) for row in _working(data)]
     bars = tuple(Bar(row["name"], row["macs_share"], share(row["macs_share"]), kind) for kind, row in rows)
     return [*blocks, Bars("MACs that would go with each group", ("can be cut", "cannot be cut"), bars)]
@@ -57,6 +57,9 @@ def _summary(data: Mapping[str, Any], settable: bool) -> Text:
         sizes += f" (assumed: the file leaves {', '.join(data['inputs_assumed'])} open{how})"
     first = f"{data['model']}: {plural(data['nodes'], 'node')}" + (f"; {sizes}" if sizes else "")
     counted = f"{count(costs['macs'])} MACs, {count(costs['params'])} parameters, {size(costs['file_bytes'])} on disk"
+    counted += f", {size(costs['peak_activation_bytes'])} of activations at the peak"
+    if data["device"]:
+        counted += f"\nabout {ms(costs['latency_ms'])} on {latency.machine(data['device'])}"
     return Text(f"{first}\n{counted}\n")
 
 
@@ -66,8 +69,10 @@ def _units(row: Mapping[str, Any]) -> str:
 
 def _free(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The groups that can be cut."""
-    cells = [(r["name"], _ties(r), _units(r), share(r["macs_share"]), share(r["params_share"])) for r in rows]
-    return Table("Groups that can be cut", ("group", "ties", "units", "MACs", "parameters"), tuple(cells), (0, 1))
+    heads = {"MACs": "macs_share", "parameters": "params_share", "latency": "latency_share"}
+    heads = {head: key for head, key in heads.items() if key in rows[0]}
+    cells = [(r["name"], _ties(r), _units(r), *(share(r[key]) for key in heads.values())) for r in rows]
+    return Table("Groups that can be cut", ("group", "ties", "units", *heads), tuple(cells), (0, 1))
 
 
 def _ties(row: Mapping[str, Any]) -> str:
@@ -136,19 +141,20 @@ def why(answers: Mapping[str, Sequence[Mapping[str, str]]]) -> list[Block]:
 
 def outcome(data: Mapping[str, Any]) -> list[Block]:
     """Before and after side by side, what the check found, and every layer's width."""
-    before, after, latency = data["before"], data["after"], data["latency"]
+    before, after, timed = data["before"], data["after"], data["latency"]
     lines = [("MACs", "macs", count), ("parameters", "params", count), ("bytes on disk", "bytes", size)]
     rows = [
         (name, text(before[key]), text(after[key]), f"{after[key] / before[key]:.3f}" if before[key] else "-")
         for name, key, text in lines
     ]
-    if latency:
-        ratio = times(latency["ratio"], latency["low"], latency["high"])
+    if timed:
+        ratio = times(timed["ratio"], timed["low"], timed["high"])
         rows.append(("latency", ms(before["latency_ms"]), ms(after["latency_ms"]), ratio))
     table = Table("", ("", "before", "after", "ratio"), tuple(rows))
     return [
         table,
         Text("\n".join([*_cut(data), *_folded(data["lossless"]), *_timed(data), *_checked(data)])),
+        *latency.targeted(data["latency_target"]),
         *repairs.blocks(data["repair"]),
         *trained.blocks(data.get("training")),
         *_widths(data),
@@ -186,17 +192,17 @@ def _folded(found: Mapping[str, Any] | None) -> list[str]:
 
 def _timed(data: Mapping[str, Any]) -> list[str]:
     """How latency was measured, and what to do where nothing was won."""
-    latency = data["latency"]
-    if not latency:
+    timed = data["latency"]
+    if not timed:
         return []
-    where = f"on {plural(latency['threads'], 'thread')} of {provider(latency['provider'])}"
-    counted = "" if latency["inputs"] == data["inputs"] else f" (MACs are counted at {shapes(data['inputs'])})"
+    where = f"on {plural(timed['threads'], 'thread')} of {provider(timed['provider'])}"
+    counted = "" if timed["inputs"] == data["inputs"] else f" (MACs are counted at {shapes(data['inputs'])})"
     lines = [
-        f"Latency at {shapes(latency['inputs'])}{counted} {where}: medians of {latency['rounds']} paired rounds;"
+        f"Latency at {shapes(timed['inputs'])}{counted} {where}: medians of {timed['rounds']} paired rounds;"
         " the ratio with its 95 % interval."
     ]
-    if latency["faster"] is not True and data["after"]["macs"] < data["before"]["macs"]:
-        verdict = "Slower" if latency["faster"] is False else "Not measurably faster"
+    if timed["faster"] is not True and data["after"]["macs"] < data["before"]["macs"]:
+        verdict = "Slower" if timed["faster"] is False else "Not measurably faster"
         advice = "See profile --per-node for where the time goes."
         if data["multiple"] % 4:
             advice = "On CPU, widths that are no multiple of 4 are slow: try --multiple 8."

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.costs.cost import Cost
+    from onnxslim_learn.costs.cost import Priced
     from onnxslim_learn.graph.coupling import Coupling, Group
     from onnxslim_learn.graph.ledger import Digit, Value
 
@@ -172,7 +172,7 @@ def widen(analysis: Analysis, groups: Sequence[Group], factor: float, *, multipl
 
 
 def largest(
-    analysis: Analysis, groups: Sequence[Group], bounds: Mapping[str, tuple[Cost, float]], *, multiple: int = 1
+    analysis: Analysis, groups: Sequence[Group], bounds: Mapping[str, tuple[Priced, float]], *, multiple: int = 1
 ) -> tuple[float, Growth]:
     """The largest factor within all bounds, and what it makes.
 

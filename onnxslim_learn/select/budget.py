@@ -22,7 +22,7 @@ from onnxslim_learn.select.allocate import allocate
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from onnxslim_learn.costs.cost import Cost
+    from onnxslim_learn.costs.cost import Priced
     from onnxslim_learn.graph.coupling import Coupling, Group
 
 Array = np.ndarray[Any, Any]
@@ -134,11 +134,11 @@ def choices(coupling: Coupling, groups: Sequence[Group], scores: Array, freedom:
             continue
         order = tuple(part[np.argsort(-scores[group.units[part]], kind="stable")] for part in group.strata)
         step = group.width // group.levels
-        span = _span(coupling, group)
+        each = span(coupling, group)
         if freedom.cells and not group.rows:  # rows may go too: what stays of each must be a multiple by itself
             kept = [k for k in range(step, group.width, step) if k // len(group.strata) % freedom.multiple == 0]
         else:
-            kept = [k for k in range(step, group.width, step) if k * span % freedom.multiple == 0]
+            kept = [k for k in range(step, group.width, step) if k * each % freedom.multiple == 0]
         if freedom.empty and _can_vanish(coupling, group):
             kept = [0, *kept]
         found.append(Choice(group, order, (*kept, group.width)))
@@ -169,7 +169,7 @@ def _shadowed(coupling: Coupling, groups: Sequence[Group]) -> set[str]:
     return shadowed
 
 
-def _span(coupling: Coupling, group: Group) -> int:
+def span(coupling: Coupling, group: Group) -> int:
     """Positions on the first parameter axis that one unit takes."""
     units = np.zeros(coupling.columns, bool)
     units[group.units[0]] = True
@@ -204,7 +204,7 @@ class Search:
 
     coupling: Coupling
     choices: Sequence[Choice]
-    bounds: Mapping[str, tuple[Cost, float]]
+    bounds: Mapping[str, tuple[Priced, float]]
     wishes: Mapping[str, float]
     empty: bool = False
 
@@ -279,9 +279,12 @@ class Search:
             best, total = cost.value(alive), cost.value(everything)
             if best > bound:
                 wish = self.wishes.get(name, bound)
-                read = " (above 1, so absolute)" if 1 < wish < SMALL else ""
-                share = f"{round(best)} ({best / total:.4f} of the original)"
-                sentences.append(f"{name}={wish:g}{read} cannot be reached, the best is {share}")
+                timed = name == "latency"
+                read = " (above 1, so absolute)" if 1 < wish < SMALL and not timed else ""
+                wished, least = (f"{wish / 1e3:.4g}ms", f"{best / 1e3:.4g}ms") if timed else (f"{wish:g}", round(best))
+                wished = f"{wish:g}" if wish <= 1 else wished
+                share = f"{least} ({best / total:.4f} of the original)"
+                sentences.append(f"{name}={wished}{read} cannot be reached, the best is {share}")
                 missed[name] = (best, bound)
         return TargetError(f"--target {'; '.join(sentences)}. Raise it, or see analyze for what is pinned.", missed)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxslim_learn import api, expanding
+from onnxslim_learn.planning import bounds
 from onnxslim_learn.train import shrink as once
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ def shrink(job: Job, cycles: int) -> tuple[Slimmed, Verification] | None:
     The teacher is the original all along. What comes between is written beside the result, as ``OUT.thin1.onnx`` and
     ``OUT.wide1.onnx`` and so on; what is returned tells the last shrinking, from the last of the wide ones.
     """
-    whole = job.analysis.price(job.analysis.whole)
-    total = {name: float(whole.get(name, 0)) for name in job.wanted.target}
-    target = {name: wish * total[name] if wish <= 1 else wish for name, wish in job.wanted.target.items()}
+    target = {name: bound for name, (_, bound) in bounds(job.analysis, job.wanted.target).items()}
     made = None
     for cycle in range(cycles):
         here = job

@@ -196,10 +196,15 @@ def _made(wanted: Widths, school: School) -> dict[str, Any]:
 
 def _space(analysis: Analysis, wanted: Widths) -> Structure:
     """What can be learnt of a model."""
-    known: dict[str, Any] = dict(getattr(analysis, "bounded", analysis.costs))
-    priced = {**known, "channels": channels(analysis.coupling), "elements": elements(analysis.coupling)}
+    priced: dict[str, Any] = {
+        **analysis.bounded,
+        "channels": channels(analysis.coupling),
+        "elements": elements(analysis.coupling),
+    }
     if wanted.strength is None and not wanted.target:
         raise InputError("learn: neither --target nor --strength is given. For example --target macs=0.5.")
+    if wanted.cost == "latency" and analysis.latency is None:
+        raise InputError("--cost latency: needs a device. Give one with --device, or measure this machine (calibrate).")
     return structure(
         analysis,
         wanted.cost or next(iter(wanted.target), "macs"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from onnxslim_learn import api, cli, learning
+from onnxslim_learn.costs.device import NAMED
 
 QUICK = "--steps 12 --finetune-steps 4 --batch-size 8 --no-latency"
 
@@ -51,6 +52,18 @@ def test_options_come_from_a_file_and_the_line_wins(trainable):
     assert data["after"]["macs"] <= 0.3 * data["before"]["macs"]
 
 
+def test_latency_may_be_what_units_are_charged_for(trainable):
+    line = "learn residual.onnx -o small.onnx --target latency=0.7 --device P100 --data samples.npz --json -"
+    code, out, err = trainable(f"{line} {QUICK}")
+    assert (code, err) == (0, "")
+    data = json.loads(out)
+    assert data["after"]["macs"] < data["before"]["macs"]
+    device = NAMED["P100"]
+    before, after = (api.analyze(name, device=device).latency for name in ("residual.onnx", "small.onnx"))
+    ends = [one.value(np.ones(one.macs.counts.shape[1])) for one in (before, after)]
+    assert ends[1] <= 0.7 * ends[0] * (1 + 1e-6)
+
+
 def test_made_up_inputs_are_called_so(trainable):
     code, out, _ = trainable(f"learn residual.onnx -o small.onnx --target macs=0.6 {QUICK} --samples 24 --json -")
     assert code == 0
@@ -67,7 +80,7 @@ BAD = {
     "learn residual.onnx -o x.onnx --target macs=0.5 --loss mine": "expected distill",
     "learn residual.onnx -o x.onnx --target macs=0.5 --config none.toml": "none.toml cannot be read",
     "learn residual.onnx -o x.onnx --target macs=0.5 --force-group nothing": "finds 0 groups",
-    "learn residual.onnx -o x.onnx --target macs=0.5 --device cuda": "--device cpu",
+    "learn residual.onnx -o x.onnx --target macs=0.5 --train-on cuda": "--train-on cpu",
     "learn residual.onnx -o x.onnx --target macs=0.5 --steps 0": "positive whole number",
     "learn nothing.onnx -o x.onnx --target macs=0.5": "nothing.onnx",
 }

@@ -169,7 +169,7 @@ def test_gradient_of_a_unit_that_can_go_is_positive(name):
 
 
 def test_two_layers_by_hand():
-    text = "(float[4,3] x) => (float[4,5] y) { h = MatMul(x, w1) a = Add(h, b1) r = Relu(a) y = MatMul(r, w2) }"
+    text = "(float[4,3] x) => (float[4,5] y) {h = MatMul(x, w1) a = Add(h, b1) r = Relu(a) y = MatMul(r, w2) }"
     analysis = api.analyze(Net(text, "w1 3x8, b1 8, w2 8x5").build())
     (group,) = laws.free(analysis)
     cut = laws.close(analysis, group.units[:3])

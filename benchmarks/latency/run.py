@@ -1,0 +1,216 @@
+"""Whether latency is what was predicted, what was asked for, and what the widths could give.
+
+    python -m benchmarks.latency.run [NET ...] [--targets 0.75,0.5,0.3] [--threads N] [--json FILE] [--no-quality]
+
+For every net and target, all from ratios within one run:
+
+* predicted: the latency of the model of widths before any whole slimmed model was timed, over the measured one;
+* met: the measured latency of ``slim --target latency`` over the target;
+* quality: deviation of its outputs after repair, and that of ``--target macs`` at the same measured latency;
+* scratch: its latency over that of the same architecture built anew at its widths.
+"""
+
+import argparse
+import json
+import platform
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from benchmarks.latency import nets
+from onnxslim_learn import api, latency
+from onnxslim_learn.costs import measure
+from onnxslim_learn.costs.sessions import CPU
+from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.synthetic import synthetic
+from onnxslim_learn.errors import TargetError
+from onnxslim_learn.profiling import Setting
+from onnxslim_learn.rewrite.inputs import random_inputs
+from onnxslim_learn.select.evidence import Evidence
+
+PREDICTED, MET, SCRATCH = 0.10, 0.05, 0.03  # how far from 1 the ratios may be
+BISECTIONS = 6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One net at one target.
+
+    Attributes:
+        net, target: Which, and the share of the latency.
+        predicted, measured: Shares of the original's latency, at the widths chosen before anything was corrected.
+        met: Measured latency over the target, after all corrections.
+        rounds: Choices of widths that were timed.
+        macs: Share of the MACs that is left.
+        deviation: Mean relative L2 distance of the outputs from the original's, after repair.
+        macs_target: The share of MACs that ``--target macs`` needs for that latency, at any width.
+        macs_latency, macs_deviation: What it takes and deviates then.
+        scratch: Latency over that of the architecture built anew, ``None`` where it cannot be built.
+    """
+
+    net: str
+    target: float
+    predicted: float
+    measured: float
+    met: float
+    rounds: int
+    macs: float
+    deviation: float | None = None
+    macs_target: float | None = None
+    macs_latency: float | None = None
+    macs_deviation: float | None = None
+    scratch: float | None = None
+
+    def verdicts(self) -> dict[str, bool | None]:
+        """Claim -> whether it holds; ``None`` where it was not tried."""
+        quality = None if self.deviation is None else self.deviation <= (self.macs_deviation or 0.0)
+        return {
+            "predicted within 10 %": abs(self.predicted / self.measured - 1) <= PREDICTED,
+            "target met within 5 %": abs(self.met - 1) <= MET,
+            "less deviation than with a MACs target": quality,
+            "as fast as from scratch": None if self.scratch is None else self.scratch <= 1 + SCRATCH,
+        }
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One net, measured.
+
+    Attributes:
+        name: Which.
+        analysis: The net with its latency.
+        watch: How it is timed.
+        evidence: Samples to choose and repair by.
+        options: Of the command line.
+        folder: For files.
+    """
+
+    name: str
+    analysis: api.Analysis
+    watch: latency.Watch
+    evidence: Evidence
+    options: argparse.Namespace
+    folder: Path
+
+    def make(self, analysis: api.Analysis, bounds: Mapping[str, float]) -> api.Slimmed:
+        """Slim to bounds."""
+        return api.slim(analysis, api.plan(analysis, bounds, evidence=self.evidence))
+
+
+def bench(name: str, options: argparse.Namespace, folder: Path) -> Bench:
+    """Measure what the widths of a net are worth."""
+    file = nets.write(name, *nets.build(name), folder / f"{name}.onnx")
+    analysis, watch = latency.prepare(
+        api.analyze(file),
+        Setting(options.threads),
+        seconds=options.seconds,
+        measure_seconds=options.measure_seconds,
+        stage=lambda stage: lambda share: None,
+    )
+    samples = synthetic(analysis.coupling, Options(samples=options.samples))
+    return Bench(name, analysis, watch, Evidence(analysis.coupling, samples, seconds=0), options, folder)
+
+
+def rows(found: Bench) -> Iterator[Row]:
+    """Measure one net at all targets."""
+    for target in found.options.targets:
+        try:
+            yield _row(found, target)
+        except TargetError as error:
+            print(f"{found.name} at {target}: {error}")
+
+
+def _row(net: Bench, target: float) -> Row:
+    """Measure one net at one target."""
+    analysis, total = net.analysis, net.watch.total
+    assert analysis.latency is not None
+    first = net.make(analysis, {"latency": target})
+    predicted = analysis.latency.value((~first.removal.gone).astype(float)) / total
+    measured = net.watch.time(first.removal).median
+    slimmed = latency.meet(analysis, {"latency": target}, net.watch, net.make)
+    told = slimmed.plan.provenance["latency"]
+    share = 1e3 * told["measured_ms"] / total
+    macs = analysis.price(slimmed.removal)["macs"] / analysis.price(analysis.whole)["macs"]
+    row = Row(net.name, target, predicted, measured, share / target, len(told["rounds"]), macs)
+    row = replace(row, scratch=_against_scratch(net, slimmed))
+    if not net.options.quality:
+        return row
+    cut, other, taken = _cut_to_macs(net, share)
+    row = replace(row, macs_target=cut, macs_latency=taken)
+    return replace(row, deviation=_deviation(slimmed, net.evidence), macs_deviation=_deviation(other, net.evidence))
+
+
+def _against_scratch(net: Bench, slimmed: api.Slimmed) -> float | None:
+    """Time over that of the architecture built anew."""
+    file = net.folder / "slimmed.onnx"
+    slimmed.save(file, check=False)
+    built = nets.from_scratch(net.name, file, net.folder / "scratch.onnx")
+    if built is None:
+        return None
+    threads, seconds = net.options.threads, net.options.seconds
+    feeds = random_inputs(net.analysis.coupling, net.analysis.graph.shapes.nominal)
+    clock = measure.steady_clock(threads, CPU)
+    timed = measure.measure([file, built], [feeds, feeds], threads=threads, seconds=seconds, clock=clock)
+    return measure.compare(timed, 0, 1, quantile=latency.QUIET).median
+
+
+def _cut_to_macs(net: Bench, share: float) -> tuple[float, api.Slimmed, float]:
+    """The largest share of the MACs at which a model takes no more than a share of the latency."""
+    low, high, best = 0.02, 1.0, None
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        try:
+            slimmed = net.make(net.analysis, {"macs": middle})
+        except TargetError:
+            low = middle
+            continue
+        taken = net.watch.time(slimmed.removal).median
+        if taken <= share:
+            low, best = middle, (middle, slimmed, taken)
+        else:
+            high = middle
+    if best is None:
+        raise TargetError("no share of MACs is as fast")
+    return best
+
+
+def _deviation(slimmed: api.Slimmed, evidence: Evidence) -> float:
+    """Mean relative distance of the outputs after repair, on held-back samples."""
+    found = slimmed.repair(evidence)
+    return float(np.mean([d.relative for d in (found.after if found.kept else found.before).values()]))
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nets", nargs="*", metavar="NET", default=list(nets.NETS), help=", ".join(nets.NETS))
+    parser.add_argument("--targets", type=lambda text: [float(t) for t in text.split(",")], default=[0.75, 0.5, 0.3])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each comparison of whole models")
+    parser.add_argument("--measure-seconds", type=float, default=120.0, help="for measuring widths of one net")
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--no-quality", dest="quality", action="store_false")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.nets:
+            for row in rows(bench(name, options, Path(folder))):
+                found.append(row)
+                print({k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(row).items()}, flush=True)
+    claims = {claim: [row.verdicts()[claim] for row in found] for claim in (found[0].verdicts() if found else ())}
+    for claim, held in claims.items():
+        tried = [one for one in held if one is not None]
+        print(f"{claim}: {sum(tried)} of {len(tried)}")
+    if options.json:
+        about = {"machine": platform.processor(), "onnxruntime": ort.__version__, "threads": options.threads}
+        rows_told = [{**asdict(row), "holds": row.verdicts()} for row in found]
+        options.json.write_text(json.dumps({**about, "rows": rows_told}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Latency from what a device computes and moves in a second: per node the longer of the two, summed.
+
+max(FLOPs / peak, bytes / bandwidth), as in MorphNet's latency regularizer (arXiv:1711.06798,
+and the code published with it); here with the bytes of all tensors that a node reads and writes, and with what every
+call takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxslim_learn.costs.cost import Array, Cost, Priced, macs, polynomial
+
+if TYPE_CHECKING:
+    from onnxslim_learn.costs.device import Device
+    from onnxslim_learn.graph.coupling import Coupling
+    from onnxslim_learn.graph.ledger import Digit
+
+# Operators whose output is their input under another shape: nothing is moved.
+VIEWS = frozenset(["Dropout", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze"])
+# Operators that read no more of their first input than they write.
+PICKING = frozenset(["Gather", "GatherElements", "GatherND", "Slice"])
+
+
+class Timed(Priced, Protocol):
+    """A latency in microseconds on a device."""
+
+    @property
+    def device(self) -> Device:
+        """The machine."""
+
+    def by_node(self, alive: Array) -> dict[str, float]:
+        """Microseconds by node; what belongs to none as ``""``."""
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """Latency of one run in microseconds.
+
+    Attributes:
+        device: The machine.
+        coupling: The model.
+        macs: Multiply-accumulates, owned by nodes.
+        moved: Bytes read and written, owned by nodes.
+        nodes: Names of all nodes that do anything.
+    """
+
+    device: Device
+    coupling: Coupling
+    macs: Cost
+    moved: Cost
+    nodes: tuple[str, ...]
+
+    @cached_property
+    def _places(self) -> tuple[Array, Array]:
+        """Node of every term, of both costs."""
+        index = {name: place for place, name in enumerate(self.nodes)}
+        return tuple(np.array([index[o] for o in c.owners], np.int64) for c in (self.macs, self.moved))  # type: ignore[return-value]
+
+    def _sides(self, alive: Array) -> tuple[Array, Array]:
+        """Microseconds of every node for computing and for moving."""
+        found = []
+        for cost, places, rate in zip((self.macs, self.moved), self._places, self._rates, strict=True):
+            found.append(np.bincount(places, cost.terms(alive), len(self.nodes)) * rate)
+        return found[0], found[1]
+
+    @property
+    def _rates(self) -> tuple[float, float]:
+        """Microseconds per multiply-accumulate and per byte."""
+        return 2e-3 / self.device.gflops, 1e-3 / self.device.gbytes
+
+    def value(self, alive: Array) -> float:
+        """Latency in microseconds; ``alive`` is ``classes`` numbers in [0, 1]."""
+        return float(sum(self.by_node(alive).values()))
+
+    def gradient(self, alive: Array) -> Array:
+        """Derivative by every class's aliveness, shape ``(classes,)``: that of the side that takes longer."""
+        computing, moving = self._sides(alive)
+        longer, (macs_at, moved_at), rates = computing >= moving, self._places, self._rates
+        slope = self.macs.gradient(alive, longer[macs_at] * rates[0])
+        result: Array = slope + self.moved.gradient(alive, ~longer[moved_at] * rates[1])
+        return result
+
+    def by_node(self, alive: Array) -> dict[str, float]:
+        """Microseconds of every node, and of the run as ``""``."""
+        longer = np.maximum(*self._sides(alive)) + self.device.node_us
+        return {"": self.device.run_us, **dict(zip(self.nodes, longer.tolist(), strict=True))}
+
+
+def roofline(coupling: Coupling, device: Device) -> Roofline:
+    """The latency of a model on a device, at the nominal input sizes."""
+    moved = polynomial("moved", coupling, _moved(coupling))
+    work = macs(coupling)
+    named = {*work.owners, *moved.owners}
+    return Roofline(
+        device, coupling, work, moved, tuple(n for node in coupling.graph.nodes if (n := str(node.name)) in named)
+    )
+
+
+def volume(coupling: Coupling, name: str) -> tuple[int, Sequence[Digit]]:
+    """Bytes of a value per product of the widths of its digits, and these digits, at the nominal sizes."""
+    sample = coupling.graph.shapes.nominal
+    known = coupling.graph.initializers.get(name)
+    if known is not None and known.const_value is not None:
+        shape, bits = tuple(known.const_value.shape.numpy()), known.const_value.dtype.bitwidth
+    else:
+        shape, bits = sample.shape[name], ir.DataType(sample.dtype[name]).bitwidth
+    layout = coupling.values.get(name)
+    digits = list(layout.digits.values()) if layout is not None and len(layout.axes) == len(shape) else []
+    labelled = math.prod(d.size for d in digits if d.labels is not None)
+    return math.prod(shape) * bits // 8 // labelled, digits
+
+
+def _moved(coupling: Coupling) -> Iterable[tuple[str, int, Sequence[Digit]]]:
+    """Bytes that every node reads and writes."""
+    for node in coupling.graph.nodes:
+        if node.op_type in VIEWS:
+            continue
+        outputs = [value for value in node.outputs if value.name]
+        read: list[Any] = [value for value in node.inputs if value is not None and value.name]
+        if node.op_type in PICKING:
+            read[:1] = outputs
+        for value in (*read, *outputs):
+            if known(coupling, str(value.name)):
+                yield (str(node.name), *volume(coupling, str(value.name)))
+
+
+def known(coupling: Coupling, name: str) -> bool:
+    """Whether a value's size is known: an initializer's, or that of a tensor of numbers."""
+    value = coupling.graph.initializers.get(name)
+    if value is not None and value.const_value is not None:
+        return value.const_value.dtype != ir.DataType.STRING
+    sample = coupling.graph.shapes.nominal
+    return name in sample.shape and sample.dtype.get(name) not in (None, 0, int(ir.DataType.STRING))

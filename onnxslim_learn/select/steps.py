@@ -1,0 +1,67 @@
+"""Widths worth having where kernels have steps: between two multiples of a step, the larger costs no more time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxslim_learn.select.budget import span
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from onnxslim_learn.graph.coupling import Coupling
+    from onnxslim_learn.select.budget import Choice
+
+Array = np.ndarray[Any, Any]
+
+# Operator -> the one whose kernels it shares.
+ALIKE = {"FusedConv": "Conv", "ConvTranspose": "Conv", "Gemm": "MatMul", "FusedMatMul": "MatMul", "FusedGemm": "MatMul"}
+
+
+def kind(coupling: Coupling, node: ir.Node) -> str:
+    """The entry of a table of steps that a node falls under."""
+    found = ALIKE.get(node.op_type, node.op_type)
+    if found != "Conv" or len(node.inputs) < 2 or node.inputs[1] is None:
+        return found
+    weight = coupling.graph.shapes.nominal.shape.get(str(node.inputs[1].name), ())
+    groups = node.attributes.get_int("group", 1)
+    return "depthwise" if groups > 1 and len(weight) > 1 and weight[1] == 1 else "Conv"
+
+
+def undominated(coupling: Coupling, choices: Sequence[Choice], steps: Mapping[str, int]) -> list[Choice]:
+    """Drop widths between the steps of the kernels that they go through; all units remain a choice.
+
+    Args:
+        coupling: The model.
+        choices: What can be decided.
+        steps: Channels in one step, by operator; an operator that is not there has steps of one.
+    """
+    found = []
+    touched = _touched(coupling)
+    for choice in choices:
+        own = [steps.get(name, 1) for name, columns in touched.items() if columns[choice.group.units].any()]
+        step, each = math.lcm(*own), span(coupling, choice.group)
+        stays = [k * each % step == 0 or k == choice.group.width for k in choice.kept]
+        kept = tuple(k for k, stay in zip(choice.kept, stays, strict=True) if stay)
+        curve = None if choice.curve is None else choice.curve[stays]
+        found.append(replace(choice, kept=kept, curve=curve))
+    return found
+
+
+def _touched(coupling: Coupling) -> dict[str, Array]:
+    """Kind of contraction -> which columns are a width of one."""
+    found: dict[str, Array] = {}
+    nodes = coupling.graph.nodes
+    for term in coupling.records.terms:
+        columns = found.setdefault(kind(coupling, nodes[term.node]), np.zeros(coupling.columns, bool))
+        for digit in term.digits:
+            if digit.labels is not None:
+                atoms = digit.labels[digit.labels > 0]
+                columns[coupling.column[coupling.strong[atoms]]] = True
+    return found

@@ -1,0 +1,86 @@
+"""Devices and latency on the command line: calibrate, analyze with a device, bounds on latency and memory."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from onnxslim_learn.costs import store
+from onnxslim_learn.latency import CALIBRATION, STEP
+from tests.cli.folder import BRIEF, strict
+
+QUICK = f"--seconds {BRIEF} --measure-seconds {BRIEF} --no-repair"
+LATENCY = f"slim residual.onnx -o new.onnx {QUICK} --target"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """A cache in which this machine is known already."""
+    monkeypatch.setenv(store.PLACE, str(tmp_path_factory.mktemp("cache")))
+    about = store.runtime(1, "CPUExecutionProvider")
+    store.add(CALIBRATION, about, {"gflops": 50.0, "gbytes": 10.0, "node_us": 1.0, "run_us": 20.0, f"{STEP}Conv": 2.0})
+
+
+REFUSALS = [
+    # arguments, exit code, words in the sentence
+    ("analyze residual.onnx --device nowhere.toml", 2, "--device nowhere.toml: no P100 calibrate"),
+    ("analyze residual.onnx --device text.onnx", 2, "text.onnx: TOML calibrate"),
+    ("calibrate -o folder", 2, "-o folder: is a folder"),
+    ("calibrate --name ''", 2, "--name ''"),
+    (f"{LATENCY} latency=0.001", 1, "cannot be reached narrowest predicted"),
+    (f"{LATENCY} latency=2us", 1, "latency=0.002ms cannot be reached"),
+    (f"{LATENCY} latency=0.01 --device V100", 1, "latency=0.01 cannot be reached"),
+    ("slim residual.onnx -o new.onnx --no-repair --target memory=0.01", 1, "memory=0.01 cannot be reached"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), REFUSALS)
+def test_refusals(refused, arguments, code, words):
+    refused(arguments, code, words)
+
+
+TABLES = [
+    # arguments, exit code, phrases on standard output
+    (
+        "analyze residual.onnx --device P100",
+        0,
+        ["on P100 (9.3 TFLOP/s, 732 GB/s)", "Nodes that take longest"],
+    ),
+    (
+        f"{LATENCY} latency=10s --target macs=0.5",
+        0,
+        ["Latency of at most 10 s was asked for", "predicted", "measured", "taken"],
+    ),
+    (f"{LATENCY} latency=0.8 --device V100", 0, ["Verified on 2 inputs"]),
+    (f"{LATENCY} memory=0.7", 0, ["Verified on 2 inputs"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "phrases"), TABLES)
+def test_results_go_to_standard_output_alone(shown, arguments, code, phrases):
+    shown(arguments, code, phrases)
+
+
+def test_a_machine_is_measured_and_used(run):
+    code, out, _ = run("calibrate -o new.toml --seconds 0.05")
+    assert code == 0
+    assert "GB/s" in out
+    assert "--device" in out
+    device = tomllib.loads(Path("new.toml").read_text())
+    code, out, _ = run("analyze residual.onnx --device new.toml --json -")
+    told = strict(out)
+    assert code == 0
+    assert told["device"] == device
+    assert told["costs"]["latency_ms"] == pytest.approx(sum(row["ms"] for row in told["estimated"]))
+    assert all(0 < row["latency_share"] < 1 for row in told["groups"])
+
+
+def test_json_tells_how_a_bound_on_latency_was_met(run):
+    code, out, _ = run(f"{LATENCY} latency=10s --target macs=0.5 --plan-out new.json --html new.html --json -")
+    told = strict(out)["latency_target"]
+    assert code == 0
+    assert told["target_ms"] == 10000
+    assert {**told, "rounds": None}.items() >= told["rounds"][-1].items()
+    assert json.loads(Path("new.json").read_text())["provenance"]["target"] == {"latency": 1e7, "macs": 0.5}
+    assert "Latency of every choice of widths" in Path("new.html").read_text()

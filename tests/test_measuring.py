@@ -1,0 +1,154 @@
+"""What widths are worth: known times are not measured again, and an interrupted measurement goes on where it was."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from onnxslim_learn import api, latency, measuring
+from onnxslim_learn.costs import store
+from onnxslim_learn.costs.device import Device
+from onnxslim_learn.costs.measure import Ratio
+from onnxslim_learn.costs.roofline import roofline
+from onnxslim_learn.errors import TargetError
+from tests.laws import analysed
+
+DEVICE = Device("rough guess", 8, 4, node_us=2, run_us=5, steps={"Conv": 2})
+TRUTH = Device("the machine", 2, 9, node_us=1, run_us=3)
+ABOUT = {"provider": "CPU", "threads": 1}
+NET = "bottleneck"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv(store.PLACE, str(tmp_path / "cache"))
+
+
+@dataclass
+class Machine:
+    """Runs models in times that a roofline says, breaks down after so many, and counts and times what it was asked."""
+
+    analysis: api.Analysis
+    lasts: int = 1000
+    seen: list = field(default_factory=list)
+    now: float = 0.0
+
+    def profile(self, removals):
+        found = []
+        for removal in removals:
+            if len(self.seen) == self.lasts:
+                raise KeyboardInterrupt
+            self.seen.append(removal)
+            self.now += 1
+            found.append(self.times(removal))
+        return found
+
+    def times(self, removal):
+        return roofline(self.analysis.coupling, TRUTH).by_node((~removal.gone).astype(float))
+
+    def clock(self):
+        return self.now
+
+    def measurements(self):
+        roof = roofline(self.analysis.coupling, DEVICE)
+        return measuring.Measurements(self.analysis, roof, self.profile, ABOUT, self.clock)
+
+
+def gathered(machine, seconds=1e9):
+    found = machine.measurements()
+    found.gather(seconds)
+    return found
+
+
+def same(a, b):
+    alive = np.random.default_rng(0).uniform(0.3, 1, (5, a.analysis.coupling.size))
+    return [a.model(100.0).value(one) for one in alive] == [b.model(100.0).value(one) for one in alive]
+
+
+def test_what_is_known_is_not_measured_again():
+    first, second = Machine(analysed(NET)), Machine(analysed(NET))
+    once, again = gathered(first), gathered(second)
+    assert len(first.seen) > 4
+    assert second.seen == []
+    assert same(once, again)
+
+
+def test_an_interrupted_measurement_goes_on():
+    broken = Machine(analysed(NET), lasts=5)
+    with pytest.raises(KeyboardInterrupt):
+        gathered(broken)
+    resumed = Machine(analysed(NET))
+    found = gathered(resumed)
+    assert resumed.seen
+    store.path(measuring.FRAGMENTS, ABOUT).unlink()
+    whole = Machine(analysed(NET))
+    assert same(found, gathered(whole))
+    assert len(resumed.seen) < len(whole.seen)
+
+
+def test_time_is_bounded_and_the_rest_comes_from_disk():
+    short = Machine(analysed(NET))
+    gathered(short, seconds=2)
+    assert len(short.seen) <= 2 * (1 + measuring.TOGETHER)
+    longer = Machine(analysed(NET))
+    gathered(longer)
+    known = Machine(analysed(NET))
+    found = gathered(known, seconds=1e-9)
+    assert known.seen == []
+    assert same(found, gathered(Machine(analysed(NET))))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"about": {}, "measured": {"a": 1}}', '{"measured": 3}'])
+def test_a_damaged_cache_is_measured_anew(text):
+    path = store.path(measuring.FRAGMENTS, ABOUT)
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert store.read(measuring.FRAGMENTS, ABOUT) == {}
+    store.add(measuring.FRAGMENTS, ABOUT, {"a": 2.0})
+    store.add(measuring.FRAGMENTS, ABOUT, {"b": 3.0})
+    assert store.read(measuring.FRAGMENTS, ABOUT) == {"a": 2.0, "b": 3.0}
+    assert store.read(measuring.FRAGMENTS, {**ABOUT, "threads": 2}) == {}
+
+
+def test_a_cache_that_cannot_be_written_is_left_alone(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(store.PLACE, str(tmp_path / "file" / "inside"))
+    assert gathered(Machine(analysed(NET))).points
+
+
+# --- meeting a bound --------------------------------------------------------------------------------------------------
+
+
+def chosen(saves, wish):
+    """Slim to a bound on a machine whose runs from end to end save another part than its nodes save."""
+    machine = Machine(analysed("residual"))
+    found = gathered(machine)
+    whole = sum(machine.times(machine.analysis.whole).values())
+
+    def time(removal):
+        ratio = 1 - saves * (1 - sum(machine.times(removal).values()) / whole)
+        return Ratio(ratio, ratio, ratio)
+
+    def make(one, bounds):
+        return api.slim(one, api.plan(one, bounds, criterion="l2"))
+
+    analysis = replace(machine.analysis, latency=found.model(1000.0))
+    return latency.meet(analysis, {"latency": wish}, latency.Watch(found, 1000.0, time), make), time
+
+
+@pytest.mark.parametrize("saves", [1.0, 0.7, 1.2])
+@pytest.mark.parametrize("wish", [0.8, 700.0])
+def test_a_bound_is_met_as_measured(saves, wish):
+    slimmed, time = chosen(saves, wish)
+    bound = wish * 1000 if wish <= 1 else wish
+    told = slimmed.plan.provenance["latency"]
+    assert told["measured_ms"] == pytest.approx(time(slimmed.removal).median)
+    assert told["target_ms"] * 1000 == pytest.approx(bound)
+    assert told["measured_ms"] * 1000 <= latency.MOST * bound
+    assert slimmed.plan.provenance["target"] == {"latency": wish}
+    assert told["rounds"][-1]["predicted_ms"] == pytest.approx(told["rounds"][-1]["measured_ms"], rel=0.1)
+
+
+def test_a_bound_that_only_the_prediction_meets_is_refused():
+    with pytest.raises(TargetError, match=r"latency=0\.4ms: .* takes .* ms .* Raise it\."):
+        chosen(0.05, 400.0)
