@@ -29,6 +29,10 @@ def number(text: str) -> float:
     return value
 
 
+def _bound(text: str) -> float:
+    return 0.0 if text == "0" else number(text)
+
+
 def _share(text: str) -> float:
     try:
         value = float(text)
@@ -104,7 +108,7 @@ def training(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--temperature", type=number, default=4.0, metavar="T", help="of distillation (default 4)")
     group.add_argument("--accumulate", type=_positive, default=1, metavar="N", help="portions of a batch")
-    group.add_argument("--clip", type=float, default=5.0, metavar="X", help="largest norm of gradients; 0 for any")
+    group.add_argument("--clip", type=_bound, default=5.0, metavar="X", help="largest norm of gradients; 0 for any")
     group.add_argument("--bf16", action="store_true", help="compute in bfloat16 where that is safe")
     group.add_argument("--train-on", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU, if any")
     group.add_argument("--from-scratch", action="store_true", help="draw weights anew before fine-tuning")

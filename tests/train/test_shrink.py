@@ -104,6 +104,19 @@ def test_more_strength_leaves_less(prepare):
     assert found[0] > found[1]
 
 
+def test_a_batch_that_the_file_fixes_is_made_of_portions(tmp_path):
+    onnx.save(replace(NET, text=NET.text.replace("batch", "2")).build(), tmp_path / "net.onnx")
+    found = api.analyze(tmp_path / "net.onnx")
+    arrays = {"x": np.random.default_rng(0).normal(size=(40, 3, 6, 6)).astype(np.float32)}
+    source = open_source(arrays, found.graph, Options(samples=40))
+    training = Training(4, 2, 16, folder=tmp_path / "run")
+    taught = school(found, source, training, World(), stage=quiet, watch=quiet)
+    made, check = shrink(Job(found, source, Widths({"macs": 0.6}), taught, tmp_path / "out.onnx", quiet))
+    recipe = made.plan.provenance["training"]["structure"]["recipe"]
+    assert (recipe["batch_size"], recipe["accumulate"]) == (16, 8)
+    assert check.passed
+
+
 def test_learning_stops_when_nothing_changes_any_more(prepare):
     job = prepare(Widths(strength=1e-6), steps=400, rate=1e-7, optimizer="sgd")
     _, plan, told = learn(job.analysis, job.wanted, job.school)
