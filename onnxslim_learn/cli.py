@@ -127,13 +127,16 @@ def _slim_lossless(options: argparse.Namespace, found: Analysis, output: Path, s
 def learn(options: argparse.Namespace) -> None:
     """Learn a structure or which weights are zero, and write the trained model."""
     from onnxslim_learn import learning
+    from onnxslim_learn.report import trained
 
     shell.claim(options, options.model)
     with shell.progress() as stage:
         made = learning.learn(options, stage, shell.watching(stage))
-        if made is not None:
+        if isinstance(made, tuple):
             end = finish_sparse if options.learner == "weight-sparse" else finish
             end(options, *made, Path(options.output), stage)
+    if isinstance(made, list):
+        shell.emit({"model": options.model, "strengths": made}, options, trained.sweep(made))
 
 
 def sparsify(options: argparse.Namespace) -> None:

@@ -142,6 +142,17 @@ def _measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="time to measure for (default 2)")
 
 
+def _clock(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--measure-seconds",
+        type=_seconds,
+        default=30.0,
+        metavar="S",
+        help="with --target latency: time to measure what widths are worth on this machine (default 30)",
+    )
+    _device(parser)
+
+
 def _device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
@@ -156,7 +167,7 @@ def _data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--data", metavar="SRC", help=".npz or .npy file, folder of images, or module:function")
     group.add_argument("--samples", type=_positive, metavar="N", help="use at most so many (default 512)")
     group.add_argument("--batch-size", type=_positive, metavar="N", help="run so many at a time (default 32)")
-    group.add_argument("--seed", type=_whole, metavar="N", help="chooses and orders samples (default 0)")
+    group.add_argument("--seed", type=config_learn.whole, metavar="N", help="chooses and orders samples (default 0)")
     group.add_argument(
         "--input-range",
         type=_pair,
@@ -181,12 +192,6 @@ def _repair(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="without --data: fit made-up inputs to the statistics of batch normalisations (needs the extra train)",
     )
-
-
-def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"expected a whole number, but got {text!r}")
-    return int(text)
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -281,19 +286,8 @@ def _slim(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="time to measure what each group's width is worth (default 60 with --data; else not measured)",
     )
-    parser.add_argument(
-        "--measure-seconds",
-        type=_seconds,
-        default=30.0,
-        metavar="S",
-        help="with --target latency: time to measure what widths are worth on this machine (default 30)",
-    )
-    _device(parser)
-    _repair(parser)
-    _inputs(parser)
-    _data(parser)
-    _runtime(parser)
-    _report(parser)
+    for add in (_clock, _repair, _inputs, _data, _runtime, _report):
+        add(parser)
 
 
 def _limits(parser: argparse.ArgumentParser) -> None:
@@ -315,7 +309,7 @@ def _limits(parser: argparse.ArgumentParser) -> None:
 
 def _learn(parser: argparse.ArgumentParser) -> None:
     own, sparse, how = config_learn.learning, config_sparse.learnt, config_learn.training
-    for add in (_model, _result, own, sparse, _limits, how, _repair, _inputs, _data, _runtime, _report):
+    for add in (_model, _result, own, sparse, _limits, _clock, how, _repair, _inputs, _data, _runtime, _report):
         add(parser)
 
 
@@ -335,9 +329,8 @@ def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("original", metavar="ORIGINAL", help="the original .onnx file")
     parser.add_argument("slimmed", metavar="SLIMMED", help="the slimmed .onnx file")
     parser.add_argument("--plan", metavar="PLAN", required=True, help="the plan that made it")
-    _inputs(parser)
-    _data(parser)
-    _report(parser)
+    for add in (_inputs, _data, _report):
+        add(parser)
 
 
 def _profile(parser: argparse.ArgumentParser) -> None:
