@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn import latency
+from onnxslim_learn import latency, lossless
 from onnxslim_learn.analysis import Analysis, analyze
 from onnxslim_learn.errors import TargetError, VerifyError
 from onnxslim_learn.graph import explain
@@ -40,6 +40,7 @@ __all__ = [
     "plan",
     "realize",
     "slim",
+    "slim_lossless",
     "slim_to",
     "verify",
     "why",
@@ -58,6 +59,7 @@ class Slimmed:
         removal: The same, as classes.
         model: The slimmed model; weights are sliced when it is saved.
         repaired: What repair did, if it was asked for.
+        folded: What a lossless cut did with constants, if it is one; it is checked against the original itself.
     """
 
     analysis: Analysis
@@ -65,6 +67,7 @@ class Slimmed:
     removal: Removal
     model: ir.Model = field(repr=False)
     repaired: walk.Repaired | None = None
+    folded: lossless.Folded | None = None
     _better: ir.Model | None = field(repr=False, default=None)
 
     def repair(
@@ -119,7 +122,8 @@ class Slimmed:
         folder = save.workplace(target)
         try:
             staged = self._stage(target.name, folder)
-            found = checking.verify(self.removal, staged, real) if check else None
+            reference = self.removal if self.folded is None else self.analysis.whole
+            found = checking.verify(reference, staged, real) if check else None
             if found is not None and not found.passed:
                 raise VerifyError(f"{target}: {found.complaint}. Nothing was written.")
             if self._better is not None and self.removal.gone.any():
@@ -151,7 +155,32 @@ def slim(analysis: Analysis, chosen: Plan) -> Slimmed:
         PlanError: If the plan does not fit the model.
     """
     cut = realize(analysis, chosen)
+    made = chosen.provenance.get("lossless")
+    if made is not None:
+        return Slimmed(analysis, chosen, cut, *_unchanged(analysis, cut, made))
     return Slimmed(analysis, chosen, cut, rewrite(cut))
+
+
+def slim_lossless(
+    analysis: Analysis,
+    *,
+    protect: Sequence[str] = (),
+    allow_empty: bool = False,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Slimmed:
+    """Cut exactly what changes no output (:mod:`onnxslim_learn.lossless`).
+
+    Raises:
+        InputError: See :func:`onnxslim_learn.lossless.find`.
+    """
+    cut, left = lossless.find(analysis, protect=protect, allow_empty=allow_empty, progress=progress)
+    chosen = describe(analysis, cut, {"protect": list(protect), "allow_empty": allow_empty, "lossless": {"left": left}})
+    return slim(analysis, chosen)
+
+
+def _unchanged(analysis: Analysis, cut: Removal, made: Mapping[str, Any]) -> tuple[ir.Model, None, lossless.Folded]:
+    model, folded = lossless.carry_out(analysis, cut, made.get("left"))
+    return model, None, folded
 
 
 def verify(
@@ -167,6 +196,8 @@ def verify(
     """
     check_file(Path(slimmed), "the slimmed model")
     cut = realize(original, chosen)
+    if "lossless" in chosen.provenance:
+        return checking.verify(original.whole, Path(slimmed), real)
     made = chosen.provenance.get("repair") or {}
     with save.with_initializers(Path(slimmed), made.get("weights", ()), rewrite(cut)) as plain:
         return checking.verify(cut, plain, real)

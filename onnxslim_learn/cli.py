@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn import config, shell
+from onnxslim_learn import config, config_targets, shell
 from onnxslim_learn.errors import InputError, TargetError
 
 if TYPE_CHECKING:
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.api import Analysis, Slimmed
     from onnxslim_learn.costs.device import Device
+    from onnxslim_learn.costs.measure import Timings
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.latency import Watch
     from onnxslim_learn.plans import Plan
     from onnxslim_learn.select.evidence import Evidence
+    from onnxslim_learn.sparse.work import Sparsified, Stored
 
 VERIFIED = 8  # samples: verification runs both models without optimisations
 SENSITIVITY = 60.0  # seconds to measure what each group's width is worth, where there are real samples
@@ -76,7 +78,9 @@ def slim(options: argparse.Namespace) -> None:
     """Cut a model to its targets."""
     from onnxslim_learn import api, relax
 
-    target, shapes = config.targets(options.target), config.shapes(options.input)
+    target, shapes = config_targets.targets(options.target), config.shapes(options.input)
+    if bool(target) == options.lossless:
+        raise InputError("slim: expected --target, such as --target macs=0.5, or --lossless. Give one of them.")
     shell.claim(options, options.model)
     output = Path(options.output)
     with shell.progress() as stage:
@@ -88,6 +92,8 @@ def slim(options: argparse.Namespace) -> None:
             found, watch = _watch(options, found, stage)
         settings = {"criterion": options.criterion, "multiple": options.multiple, "protect": options.protect}
         settings["allow_empty"] = options.allow_empty
+        if options.lossless:
+            return _slim_lossless(options, found, output, stage)
         source = samples(options, found, stage)
         try:
             slimmed, check = api.slim_to(
@@ -118,6 +124,80 @@ def _watch(options: argparse.Namespace, found: Analysis, stage: Any) -> tuple[An
         measure_seconds=options.measure_seconds,
         stage=stage,
     )
+
+
+def _slim_lossless(options: argparse.Namespace, found: Analysis, output: Path, stage: Any) -> None:
+    from onnxslim_learn import api
+    from onnxslim_learn.data.opening import open_source
+
+    asked = config.data_options(options)
+    source = open_source(options.data, found.graph, asked) if options.data is not None else None
+    progress = stage("looking for what changes nothing")
+    slimmed = api.slim_lossless(found, protect=options.protect, allow_empty=options.allow_empty, progress=progress)
+    stage("cutting and verifying")
+    finish(options, slimmed, slimmed.save(output, real=real_inputs(options, source)), output, stage)
+
+
+def learn(options: argparse.Namespace) -> None:
+    """Learn a structure or which weights are zero, and write the trained model."""
+    from onnxslim_learn import learning
+
+    shell.claim(options, options.model)
+    with shell.progress() as stage:
+        made = learning.learn(options, stage, shell.watching(stage))
+        if made is not None:
+            end = finish_sparse if options.learner == "weight-sparse" else finish
+            end(options, *made, Path(options.output), stage)
+
+
+def sparsify(options: argparse.Namespace) -> None:
+    """Zero weights in one go."""
+    from onnxslim_learn import api
+    from onnxslim_learn.select.evidence import Evidence
+    from onnxslim_learn.sparse import work
+
+    shell.claim(options, options.model)
+    chosen = (options.ratio, options.pattern, options.method, options.protocol)
+    asked = work.Asked(*chosen, tuple(options.protect), options.search_seconds)
+    asked.target()
+    with shell.progress() as stage:
+        stage("analyzing")
+        found = api.analyze(options.model, inputs=config.shapes(options.input))
+        source = samples(options, found, stage)
+        assert source is not None
+        made = work.sparsify(found, asked, Evidence(found.coupling, source), stage=stage)
+        stage("verifying")
+        stored = made.save(options.output, sparse=options.sparse_initializers)
+        finish_sparse(options, made, stored, Path(options.output), stage)
+
+
+def finish_sparse(options: argparse.Namespace, made: Sparsified, stored: Stored, output: Path, stage: Any) -> None:
+    """Time both models, and report what zeros buy."""
+    from onnxslim_learn.report import sparsity
+
+    timings, feeds = None, dict[str, Any]()
+    if not options.no_latency:
+        timings, feeds = _timed(options, made.analysis, output, stage)
+    result = sparsity.outcome(made, output, stored, timings, feeds)
+    shell.emit(result, options, sparsity.blocks(result))
+
+
+def expand(options: argparse.Namespace) -> None:
+    """Widen a model."""
+    from onnxslim_learn import api, expanding
+    from onnxslim_learn.report import data, trained
+
+    shell.claim(options, options.model, *filter(None, [options.like]))
+    target, shapes = config_targets.targets(options.target), config.shapes(options.input)
+    with shell.progress() as stage:
+        stage("analyzing")
+        found = api.analyze(options.model, inputs=shapes)
+        like = api.analyze(options.like, inputs=shapes) if options.like else None
+        stage("widening and verifying")
+        asked = expanding.Widening(target, like, options.multiple, options.protect, options.fresh, options.seed)
+        made = expanding.expand(found, asked, Path(options.output))
+    result = data.widened(options.model, options.output, made)
+    shell.emit(result, options, trained.widened(result))
 
 
 def apply(options: argparse.Namespace) -> None:
@@ -186,33 +266,41 @@ def real_inputs(options: argparse.Namespace, source: Source | None) -> list[dict
 
 def finish(options: argparse.Namespace, slimmed: Slimmed, check: Any, output: Path, stage: Any) -> None:
     """Time both models, write the plan, and report."""
-    from onnxslim_learn.costs import measure
     from onnxslim_learn.report import data, pages
-    from onnxslim_learn.rewrite import inputs, save
+    from onnxslim_learn.rewrite import save
 
     if not slimmed.plan.groups:
-        print("onnxslim-learn: nothing had to be cut; the result is a copy.", file=sys.stderr)
+        why = "had to be cut" if slimmed.folded is None else "can go without a change"
+        print(f"onnxslim-learn: nothing {why}; the result is a copy.", file=sys.stderr)
     if getattr(options, "plan_out", None):
         save.write_text(Path(options.plan_out), slimmed.plan.to_json())
-    timings, feeds = None, {}
-    source = slimmed.analysis.graph.source
-    assert source is not None
+    timings, feeds = None, dict[str, Any]()
     if not options.no_latency:
-        feeds = inputs.random_inputs(slimmed.analysis.coupling, slimmed.analysis.graph.shapes.nominal)
-        try:
-            timings = measure.measure(
-                [source, output],
-                [feeds, feeds],
-                threads=options.threads,
-                provider=options.provider,
-                seconds=options.seconds,
-                progress=stage("timing"),
-            )
-        except BaseException as error:
-            error.add_note(f"{output} is written and verified; only its latency is missing.")
-            raise
+        timings, feeds = _timed(options, slimmed.analysis, output, stage)
     result = data.outcome(slimmed, output, check, timings, feeds)
     shell.emit(result, options, pages.outcome(result))
+
+
+def _timed(options: argparse.Namespace, found: Analysis, output: Path, stage: Any) -> tuple[Timings, dict[str, Any]]:
+    """Time the original against what was written, and the inputs that were used."""
+    from onnxslim_learn.costs import measure
+    from onnxslim_learn.rewrite import inputs
+
+    assert found.graph.source is not None
+    feeds = inputs.random_inputs(found.coupling, found.graph.shapes.nominal)
+    try:
+        timings = measure.measure(
+            [found.graph.source, output],
+            [feeds, feeds],
+            threads=options.threads,
+            provider=options.provider,
+            seconds=options.seconds,
+            progress=stage("timing"),
+        )
+    except BaseException as error:
+        error.add_note(f"{output} is written and verified; only its latency is missing.")
+        raise
+    return timings, feeds
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -230,6 +318,7 @@ def verify(options: argparse.Namespace) -> int:
         found = api.verify(original, options.slimmed, chosen, real)
     repaired = (chosen.provenance.get("repair") or {}).get("weights", [])
     result = {"original": options.original, "slimmed": options.slimmed, "verify": found.to_dict(), "repaired": repaired}
+    result["lossless"] = "lossless" in chosen.provenance
     shell.emit(result, options, pages.verified(result))
     return 0 if found.passed else 1
 
@@ -292,6 +381,9 @@ def demo(options: argparse.Namespace) -> None:
 COMMANDS: dict[str, Callable[[Any], int | None]] = {
     "analyze": analyze,
     "slim": slim,
+    "learn": learn,
+    "expand": expand,
+    "sparsify": sparsify,
     "apply": apply,
     "verify": verify,
     "profile": profile,

@@ -6,9 +6,10 @@ import argparse
 import math
 import os
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.costs.device import NAMED
+from onnxslim_learn import config_learn, config_sparse, config_targets
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.data.options import Options
 
 CRITERIA = ("energy", "l1", "l2", "lamp", "fpgm", "random", "obs", "wifv", "wanda", "activation")
-COSTS = ("macs", "params", "bytes", "latency", "memory")
-TIMES = {"us": 1.0, "ms": 1e3, "s": 1e6}  # microseconds
-UNITS = {"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,7 +37,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         InputError: If it cannot be understood.
     """
-    return parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    return parser().parse_args(config_learn.from_file(given, ("learn", "expand")))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,6 +51,11 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     _analyze(commands.add_parser("analyze", help="show what can be cut, what cannot and why"))
     _slim(commands.add_parser("slim", help="cut a model to a target, verify it, write it"))
+    _learn(commands.add_parser("learn", help="learn what can go while training, cut, fine-tune, write it"))
+    _expand(commands.add_parser("expand", help="widen a model to a budget without changing what it computes"))
+    sparse = commands.add_parser("sparsify", help="zero weights in one go, refit the others, say what that buys")
+    for add in (_model, _result, config_sparse.one_shot, _inputs, _data, _runtime, _report):
+        add(sparse)
     _apply(commands.add_parser("apply", help="carry out a plan that slim wrote"))
     _verify(commands.add_parser("verify", help="check a slimmed model against its original under a plan"))
     _profile(commands.add_parser("profile", help="time one or several models on onnxruntime"))
@@ -135,14 +139,6 @@ def _runtime(parser: argparse.ArgumentParser) -> None:
 
 def _measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="time to measure for (default 2)")
-
-
-def _device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device",
-        metavar="FILE|NAME",
-        help="estimate latency for a machine: a file that calibrate wrote, or one of " + ", ".join(NAMED),
-    )
 
 
 def _data(parser: argparse.ArgumentParser) -> None:
@@ -247,39 +243,21 @@ def _analyze(parser: argparse.ArgumentParser) -> None:
         help="only explain by a path why a group or axis (name:axis) cannot go, or why two are coupled (repeatable)",
     )
     parser.add_argument("--allow-sensitive", action="store_true", help="treat normalised axes as cuttable (not exact)")
-    _device(parser)
+    config_targets.device(parser)
     _report(parser)
 
 
 def _slim(parser: argparse.ArgumentParser) -> None:
     _model(parser)
     _result(parser)
-    parser.add_argument(
-        "--target",
-        metavar="COST=NUMBER",
-        action="append",
-        required=True,
-        help="macs=, params=, bytes=, memory= (of activations); at most 1 is a fraction, more is absolute: macs=300M;"
-        " latency=0.6 or latency=4ms (repeatable)",
-    )
+    config_targets.bounds(parser)
+    parser.add_argument("--lossless", action="store_true", help="no target: cut exactly what changes no output")
     parser.add_argument(
         "--criterion",
         metavar="NAME",
         help=f"what scores units: {', '.join(CRITERIA)} (default obs; energy with --no-repair and no --data)",
     )
-    parser.add_argument(
-        "--multiple", type=_positive, default=1, metavar="N", help="keep widths a multiple of N (default 1)"
-    )
-    parser.add_argument(
-        "--protect",
-        type=_pattern,
-        metavar="REGEX",
-        action="append",
-        default=[],
-        help="groups whose name or members match stay whole",
-    )
-    parser.add_argument("--allow-sensitive", action="store_true", help="also cut normalised axes (not exact)")
-    parser.add_argument("--allow-empty", action="store_true", help="whole branches may go; else one unit always stays")
+    _limits(parser)
     parser.add_argument("--plan-out", metavar="FILE", help="write the plan as JSON")
     parser.add_argument(
         "--sensitivity-seconds",
@@ -294,23 +272,47 @@ def _slim(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="with --target latency: time to measure what widths are worth on this machine (default 30)",
     )
-    _device(parser)
+    config_targets.device(parser)
     _repair(parser)
     _inputs(parser)
     _data(parser)
     _runtime(parser)
     _report(parser)
+
+
+def _limits(parser: argparse.ArgumentParser) -> None:
+    """What may be cut, and how far."""
+    parser.add_argument(
+        "--multiple", type=_positive, default=1, metavar="N", help="keep widths a multiple of N (default 1)"
+    )
+    parser.add_argument(
+        "--protect",
+        type=_pattern,
+        metavar="REGEX",
+        action="append",
+        default=[],
+        help="groups whose name or members match stay whole",
+    )
+    parser.add_argument("--allow-sensitive", action="store_true", help="also cut normalised axes (not exact)")
+    parser.add_argument("--allow-empty", action="store_true", help="whole branches may go; else one unit always stays")
+
+
+def _learn(parser: argparse.ArgumentParser) -> None:
+    own, sparse, how = config_learn.learning, config_sparse.learnt, config_learn.training
+    for add in (_model, _result, own, sparse, _limits, how, _repair, _inputs, _data, _runtime, _report):
+        add(parser)
+
+
+def _expand(parser: argparse.ArgumentParser) -> None:
+    for add in (_model, config_learn.expanding, _inputs, _report):
+        add(parser)
 
 
 def _apply(parser: argparse.ArgumentParser) -> None:
     _model(parser)
     parser.add_argument("plan", metavar="PLAN", help="a plan that slim wrote with --plan-out")
-    _result(parser)
-    _repair(parser)
-    _inputs(parser)
-    _data(parser)
-    _runtime(parser)
-    _report(parser)
+    for add in (_result, _repair, _inputs, _data, _runtime, _report):
+        add(parser)
 
 
 def _verify(parser: argparse.ArgumentParser) -> None:
@@ -353,65 +355,15 @@ def _profile(parser: argparse.ArgumentParser) -> None:
 
 def _calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="write the device as TOML, for --device")
-    parser.add_argument("--name", type=_name, default="this machine", metavar="NAME", help="what to call it")
+    parser.add_argument("--name", default="this machine", metavar="NAME", help="what to call it")
     _runtime(parser)
     _report(parser)
     parser.set_defaults(seconds=10.0)
 
 
-def _name(text: str) -> str:
-    if not text or not text.isprintable():
-        raise argparse.ArgumentTypeError(f"expected a name, but got {text!r}")
-    return text
-
-
 def _demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", help="keep the slimmed demo model here")
     _report(parser)
-
-
-def targets(texts: Sequence[str]) -> dict[str, float]:
-    """Read ``cost=number`` texts; numbers may end in k, M, G or T.
-
-    Raises:
-        InputError: If one cannot be read.
-    """
-    found: dict[str, float] = {}
-    for text in texts:
-        name, equals, number = text.partition("=")
-        if not equals or name not in COSTS:
-            listed = ", ".join(f"{cost}=" for cost in COSTS)
-            raise InputError(f"--target {text}: expected one of {listed} and a number. For example macs=0.5.")
-        if "," in number:
-            raise InputError(f"--target {text}: one bound at a time. Repeat --target for several.")
-        if name in found:
-            raise InputError(f"--target {text}: {name} is bounded twice. Give one bound for each cost.")
-        found[name] = _time(text, number) if name == "latency" else _number(text, number)
-    return found
-
-
-def _time(text: str, number: str) -> float:
-    """A fraction, or a time in microseconds."""
-    unit = next((unit for unit in TIMES if number.endswith(unit)), "")
-    value = _number(text, number.removesuffix(unit) if unit else number)
-    if not unit and value > 1:
-        raise InputError(f"--target {text}: a time needs a unit. For example latency=4ms.")
-    if unit and value * TIMES[unit] <= 1:
-        raise InputError(f"--target {text}: expected more than a microsecond. For example latency=4ms.")
-    return value * TIMES[unit] if unit else value
-
-
-def _number(text: str, number: str) -> float:
-    unit = number[-1:] if number[-1:] in UNITS else ""
-    try:
-        value = float(number[: len(number) - len(unit)]) * UNITS[unit]
-    except ValueError as error:
-        raise InputError(f"--target {text}: {number!r} is no number. For example macs=0.5 or params=2M.") from error
-    if unit == "%" and value > 1:
-        raise InputError(f"--target {text}: expected at most 100 %. For example macs=50%.")
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"--target {text}: expected a positive number. For example macs=0.5 or params=2M.")
-    return value
 
 
 def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -73,3 +73,9 @@ class VerifyError(SlimError):
     """Raised when a written result would not compute what was promised (exit code 1)."""
 
     exit_code = 1
+
+
+class TrainError(SlimError):
+    """Raised when training cannot go on: its loss is no longer finite (exit code 1)."""
+
+    exit_code = 1

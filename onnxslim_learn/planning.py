@@ -53,7 +53,7 @@ def plan(
     """
     if multiple < 1:
         raise InputError(f"--multiple {multiple}: expected a positive number. Use 1 for any width.")
-    bounds = _bounds(analysis, target)
+    limits = bounds(analysis, target)
     groups = budget.protected(analysis.groups, protect)
     criterion = criterion or ("energy" if evidence is None else "obs")
     scores = criteria.scores(analysis.coupling, groups, criterion, evidence)
@@ -62,7 +62,7 @@ def plan(
         choices = budget.choices(analysis.coupling, groups, scores, freedom)
         if "latency" in target and analysis.latency is not None:
             choices = steps.undominated(analysis.coupling, choices, analysis.latency.device.steps)
-        task = budget.Search(analysis.coupling, choices, bounds, dict(target), allow_empty)
+        task = budget.Search(analysis.coupling, choices, limits, dict(target), allow_empty)
         if task.fits(task.at(0.0)):
             break
     found = choose(task, evidence, progress)
@@ -142,10 +142,10 @@ def _realize(analysis: Analysis, chosen: Plan) -> Removal:
     return found
 
 
-def _bounds(analysis: Analysis, target: Mapping[str, float]) -> dict[str, tuple[Priced, float]]:
+def bounds(analysis: Analysis, target: Mapping[str, float]) -> dict[str, tuple[Priced, float]]:
     """Absolute bounds of cost targets; the bound on file bytes leaves room for everything but weights."""
     before = analysis.price(analysis.whole)
-    known, bounds = analysis.bounded, {}
+    known, found = analysis.bounded, {}
     for name, wish in target.items():
         if name not in known:
             also = "" if name != "latency" else " Latency needs a device: give one to analyze."
@@ -160,5 +160,5 @@ def _bounds(analysis: Analysis, target: Mapping[str, float]) -> dict[str, tuple[
             total = save.size_on_disk(analysis.graph.source)
             overhead = max(total - before[name], 0)
         bound = wish * total if wish <= 1 else wish
-        bounds[name] = (known[name], bound - overhead)
-    return bounds
+        found[name] = (known[name], bound - overhead)
+    return found

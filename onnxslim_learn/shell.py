@@ -19,11 +19,12 @@ from onnxslim_learn.errors import InputError, SlimError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from onnxslim_learn.report.blocks import Block
 
 OUTPUTS = {"-o": "output", "--plan-out": "plan_out", "--html": "html", "--json": "json"}  # flag -> option
+SHOWN = ("loss", "regularization", "term", "cost", "alive")  # numbers of a step that the progress bar has room for
 DEBUG = "ONNXSLIM_LEARN_DEBUG"
 DEFECT = 70  # as in sysexits.h: an internal software error
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a closed terminal
@@ -85,8 +86,11 @@ def _failure(error: BaseException) -> tuple[str, int]:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str], Callable[[float], None]]]:
-    """A progress bar on standard error: call it with a stage's name to get a function of the share done."""
+def progress() -> Iterator[Callable[[str], Callable[..., None]]]:
+    """A progress bar on standard error: call it with a stage's name to get a function of the share done.
+
+    That function takes what there is to say beside it, too.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -95,14 +99,33 @@ def progress() -> Iterator[Callable[[str], Callable[[float], None]]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks: list[Any] = []
 
-        def stage(name: str) -> Callable[[float], None]:
+        def stage(name: str) -> Callable[..., None]:
             for task in tasks:
                 bar.update(task, visible=False)
             task = bar.add_task(name, total=None)
             tasks.append(task)
-            return lambda share: bar.update(task, total=1.0, completed=share)
+
+            def done(share: float, said: str = "") -> None:
+                bar.update(task, total=1.0, completed=share, description=f"{name} {said}".rstrip())
+
+            return done
 
         yield stage
+
+
+def watching(stage: Callable[[str], Callable[..., None]]) -> Callable[[str, int], Callable[..., None]]:
+    """What shows training on a progress bar: for a stage's name and steps a function of the step and its numbers."""
+
+    def watch(name: str, steps: int) -> Callable[[int, Mapping[str, float]], None]:
+        done = stage(name)
+
+        def show(step: int, numbers: Mapping[str, float]) -> None:
+            said = ", ".join(f"{key} {numbers[key]:.3g}" for key in SHOWN if key in numbers)
+            done((step + 1) / steps, said)
+
+        return show
+
+    return watch
 
 
 def emit(data: dict[str, Any], options: argparse.Namespace, blocks: Sequence[Block]) -> None:

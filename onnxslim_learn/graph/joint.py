@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxslim_learn.graph import layout
-from onnxslim_learn.graph.ledger import Axis, Digit, Ledger, Value
+from onnxslim_learn.graph.ledger import Axis, Digit, Ledger, Pin, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+CROSSWISE = "meets rows that lie the other way round"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +143,19 @@ def _merge_all(ledger: Ledger, seen: Mapping[int, list[Digit]], reason: str) -> 
                 merged[key] = _merge(ledger, key, seen[key], merged, reason)
             else:
                 waiting.append(key)
+        if len(waiting) == len(left):  # digits of one operand depend on each other the other way round in another
+            key = waiting.pop(0)
+            merged[key] = _freed(ledger, key, seen[key])
         left = waiting
     return merged
+
+
+def _freed(ledger: Ledger, key: int, seen: Sequence[Digit]) -> Digit:
+    """A free digit, all that operands have there pinned."""
+    for digit in seen:
+        if digit.labels is not None:
+            ledger.pins.append(Pin(ledger.node, digit.labels.reshape(-1), CROSSWISE, weak=False))
+    return Digit(key, seen[0].size)
 
 
 def _merge(ledger: Ledger, key: int, seen: list[Digit], merged: Mapping[int, Digit], reason: str) -> Digit:

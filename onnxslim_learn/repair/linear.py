@@ -93,6 +93,12 @@ class Linear:
         if self.bias is not None:
             _set(self.bias.value, self.bias.sign * weights.bias.reshape(-1))
 
+    def shift(self, vector: Array) -> None:
+        """Add to the bias, which must have a place; ``vector`` has one number per channel."""
+        assert self.bias is not None
+        old = self.bias.sign * _array(self.bias.value).reshape(-1)
+        _set(self.bias.value, self.bias.sign * (old + vector))
+
     def outputs(self, array: Array, picks: Picks) -> Array:
         """Positions of a tensor of the output's shape as rows ``(g, m, o)``."""
         return self.split(np.moveaxis(array, self.form.channel, -1)[picks].astype(np.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,13 @@ class Runner:
     def finish(self) -> None:
         """Run all nodes."""
         self.run_to(len(self.nodes))
+
+    def fork(self, batches: Sequence[int]) -> Runner:
+        """A runner that goes on from here by itself, over some of the batches."""
+        twin = copy.copy(self)
+        twin.kept, twin.batches = set(self.kept), len(batches)
+        twin._held = {name: [arrays[k] for k in batches] for name, arrays in self._held.items()}
+        return twin
 
     def _hold(self, name: str, arrays: list[Array]) -> None:
         held = sum(a.nbytes for arrays in self._held.values() for a in arrays if not isinstance(a, np.memmap))

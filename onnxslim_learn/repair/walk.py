@@ -16,7 +16,7 @@ import numpy as np
 from onnxslim_learn.data.source import regroup
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.repair.deviation import Deviation, deviation
-from onnxslim_learn.repair.fit import FULL, Effort, Fitted, Rows, Setting, fit
+from onnxslim_learn.repair.fit import FULL, Effort, Fitted, Rows, Setting, Weights, fit
 from onnxslim_learn.repair.linear import Linear, linears
 from onnxslim_learn.repair.runner import Runner, outputs
 from onnxslim_learn.repair.targets import HELD_BACK, Stream, Targets
@@ -144,35 +144,51 @@ class Walk:
         return outputs(self.slimmed, self.targets.held)
 
     def _refit(self, linear: Linear) -> None:
+        layout = self.removal.coupling.values[linear.target]
+        keep = self.removal.keep(layout, linear.form.channel % len(layout.axes))
         plain = linear.read()
-        unknowns, width = plain.matrix.shape[1], plain.matrix.shape[0] * plain.matrix.shape[1]
-        most = min(max(ROWS, ROWS_PER_UNKNOWN * unknowns), LARGEST // width)
-        rows = self._rows(linear, self.targets.fitted, most)
-        held = self._rows(linear, self.targets.held, min(most, HELD_ROWS))
-        if not all(np.isfinite(a).all() for r in (rows, held) for a in (r.inputs, r.targets)):
-            raise PlanError("its inputs or targets are not finite")
+        rows, held = observed(linear, plain, self.targets, self.slimmed, keep)
         setting = Setting(self.targets.samples, linear.bias is not None, linear.activation, self.effort)
         fitted = fit(rows, held, plain, setting)
         if fitted.method != "plain":
             linear.write(fitted.weights)
         self.nodes[str(linear.node.name)] = fitted
 
-    def _rows(self, linear: Linear, batches: Sequence[int], most: int) -> Rows:
-        """Rows of the regression at random places of some batches."""
-        layout = self.removal.coupling.values[linear.target]
-        keep = self.removal.keep(layout, linear.form.channel % len(layout.axes))
-        share = -(-max(most, 1) // len(batches))
-        inputs, targets, offsets = [], [], []
+
+def observed(
+    linear: Linear, plain: Weights, targets: Targets, runner: Runner, keep: Array | slice = slice(None)
+) -> tuple[Rows, Rows]:
+    """Rows to fit a node on and rows held back, at random places, with a runner stopped before the node.
+
+    Args:
+        linear: The node.
+        plain: Its weights.
+        targets: What the original does.
+        runner: The model under repair.
+        keep: Which channels of the original's output are left.
+
+    Raises:
+        PlanError: If what flows there is not finite.
+    """
+    unknowns, width = plain.matrix.shape[1], plain.matrix.shape[0] * plain.matrix.shape[1]
+    most = min(max(ROWS, ROWS_PER_UNKNOWN * unknowns), LARGEST // width)
+    found = []
+    for batches, count in ((targets.fitted, most), (targets.held, min(most, HELD_ROWS))):
+        share = -(-max(count, 1) // len(batches))
+        inputs, wanted, offsets = [], [], []
         for batch in batches:
-            picks, wanted = self.targets.rows(linear, batch, share)
-            targets.append(linear.split(wanted[:, keep]))
-            inputs.append(linear.form.unfold(self.slimmed.get(linear.data)[batch], picks))
+            picks, outputs_ = targets.rows(linear, batch, share)
+            wanted.append(linear.split(outputs_[:, keep]))
+            inputs.append(linear.form.unfold(runner.get(linear.data)[batch], picks))
             if linear.other is not None:
-                offsets.append(linear.outputs(self.slimmed.get(linear.other)[batch], picks))
-        parts = [np.concatenate(p, axis=1) if p else None for p in (inputs, targets, offsets)]
+                offsets.append(linear.outputs(runner.get(linear.other)[batch], picks))
+        parts = [np.concatenate(p, axis=1) if p else None for p in (inputs, wanted, offsets)]
         assert parts[0] is not None
         assert parts[1] is not None
-        return Rows(parts[0], parts[1], parts[2])
+        found.append(Rows(parts[0], parts[1], parts[2]))
+    if not all(np.isfinite(a).all() for r in found for a in (r.inputs, r.targets)):
+        raise PlanError("its inputs or targets are not finite")
+    return found[0], found[1]
 
 
 def changed(removal: Removal, model: ir.Model) -> set[str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.costs.cost import Cost
     from onnxslim_learn.costs.measure import Latency, Timings
     from onnxslim_learn.costs.roofline import Timed
+    from onnxslim_learn.expanding import Widened
     from onnxslim_learn.graph.coupling import Group
     from onnxslim_learn.rewrite.verify import Verification
 
@@ -184,10 +185,12 @@ def outcome(
         "multiple": slimmed.plan.provenance.get("multiple", 1),
         "before": side(analysis, analysis.whole, analysis.graph.source, times[0]),
         "after": side(analysis, slimmed.removal, output, times[1]),
-        "latency": None if timings is None else _latency(timings, timed),
+        "latency": None if timings is None else latency(timings, timed),
         "latency_target": slimmed.plan.provenance.get("latency"),
         "verify": verification.to_dict(),
         "repair": repairs.as_data(slimmed.repaired, slimmed.plan.provenance.get("repair", {}).get("data", "")),
+        "lossless": None if slimmed.folded is None else slimmed.folded.to_dict(),
+        "training": slimmed.plan.provenance.get("training"),
         "choice": {k: slimmed.plan.provenance.get(k) for k in ("criterion", "allocation", "trials")},
         "groups": [
             {"name": g.name, "width": g.width, "kept": len(kept.get(g.name, range(g.width)))}
@@ -200,7 +203,20 @@ def outcome(
     }
 
 
-def _latency(timings: Timings, timed: Mapping[str, Any]) -> dict[str, Any]:
+def widened(model: str, output: str, made: Widened) -> dict[str, Any]:
+    """A widened model as plain data."""
+    return {
+        "model": model,
+        "output": output,
+        "factor": made.factor,
+        "before": made.before,
+        "after": made.after,
+        "groups": [{"name": name, "width": old, "after": new} for name, (old, new) in made.widths.items()],
+        "verify": None if made.verification is None else made.verification.to_dict(),
+    }
+
+
+def latency(timings: Timings, timed: Mapping[str, Any]) -> dict[str, Any]:
     """The second model's time against the first's."""
     found = compare(timings, 1)
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.report import latency, repairs
+from onnxslim_learn.report import latency, repairs, trained
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
 from onnxslim_learn.report.words import count, ms, percent, plural, provider, shapes, share, size, times
 
@@ -153,9 +153,10 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
     table = Table("", ("", "before", "after", "ratio"), tuple(rows))
     return [
         table,
-        Text("\n".join([*_cut(data), *_timed(data), *checked(data["verify"])])),
-        *latency.targeted(data["latency_target"]),
+        Text("\n".join([*_cut(data), *_folded(data["lossless"]), *_timed(data), *_checked(data)])),
+        *latency.targeted(data.get("latency_target")),
         *repairs.blocks(data["repair"]),
+        *trained.blocks(data.get("training")),
         *_widths(data),
         *_layers(data),
     ]
@@ -169,6 +170,24 @@ def _cut(data: Mapping[str, Any]) -> list[str]:
     least, most = percent(min(parts)), percent(max(parts))
     span = least if least == most else f"between {least} and {most}"
     return [f"{len(parts)} of {plural(len(groups), 'group')} narrowed, to {span} of their units."]
+
+
+def _checked(data: Mapping[str, Any]) -> list[str]:
+    return checked(data["verify"], lossless=bool(data["lossless"]))
+
+
+def _folded(found: Mapping[str, Any] | None) -> list[str]:
+    """What a lossless cut did with constants, and what it had to leave."""
+    if found is None:
+        return []
+    lines = []
+    if found["biased"]:
+        lines.append(f"Constants of cut units are now in the biases of {plural(len(found['biased']), 'node')}.")
+    if found["mapped"]:
+        where = plural(len(found["mapped"]), "node")
+        lines.append(f"Where padding makes constants differ at borders, a map is added: after {where}.")
+    lines += [f"{name}: dead units stay: {why}." for name, why in found["left"].items()]
+    return lines
 
 
 def _timed(data: Mapping[str, Any]) -> list[str]:
@@ -191,8 +210,8 @@ def _timed(data: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def checked(check: Mapping[str, Any]) -> list[str]:
-    """What the comparison in onnxruntime found."""
+def checked(check: Mapping[str, Any], *, lossless: bool = False) -> list[str]:
+    """What the comparison in onnxruntime found; a lossless cut is compared with the original itself."""
     inputs = plural(check["runs"], "input")
     if not check["exact"]:
         return [
@@ -204,7 +223,7 @@ def checked(check: Mapping[str, Any]) -> list[str]:
         if check["max_abs_diff"]
         else "identical outputs"
     )
-    lines = [f"Verified on {inputs} against the masked original: {found}."]
+    lines = [f"Verified on {inputs} against the {'' if lossless else 'masked '}original: {found}."]
     if check["noise"] is not None:
         lines.append(
             f"This net amplifies rounding: one rounding error in its inputs moves them by {check['noise']:.1e}."
@@ -240,10 +259,11 @@ def verified(data: Mapping[str, Any]) -> list[Block]:
     """What the command verify found."""
     check = data["verify"]
     verdict = "computes" if check["passed"] else "does NOT compute"
-    first = f"{data['slimmed']} {verdict} what {data['original']} computes under the plan's mask."
+    under = "" if data["lossless"] else " under the plan's mask"
+    first = f"{data['slimmed']} {verdict} what {data['original']} computes{under}."
     if data["repaired"]:
         first += f" {plural(len(data['repaired']), 'repaired weight')} compared as cut, all else as written."
     if not check["passed"]:
         complaint = check["complaint"]
         return [Text(f"{first}\n{complaint[:1].upper()}{complaint[1:]}.")]
-    return [Text("\n".join([first, *checked(check)]))]
+    return [Text("\n".join([first, *checked(check, lossless=data["lossless"])]))]

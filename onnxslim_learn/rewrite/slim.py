@@ -55,7 +55,7 @@ def slim(removal: Removal) -> ir.Model:
     if fate.dead:
         vanish(model.graph, nodes, removal, fate)
     _restate_shapes(nodes, removal)
-    _reunite(model.graph, coupling)
+    reunite(model.graph, coupling)
     fold.drop_unused(model)
     return model
 
@@ -135,7 +135,7 @@ def _restate_shapes(nodes: list[ir.Node], removal: Removal) -> None:
             output.shape = ir.Shape(dims)
 
 
-def _reunite(graph: ir.Graph, coupling: Coupling) -> None:
+def reunite(graph: ir.Graph, coupling: Coupling) -> None:
     """Share again what was un-shared: copies that every plan cuts alike, and constants that are still equal."""
     clones = coupling.graph.clones
     origins = set(clones.values())

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from onnxslim_learn.graph.layout import over
+from onnxslim_learn.rewrite.expand import summed
 from onnxslim_learn.train import tensors
 from onnxslim_learn.train.gates import carriers
 
@@ -76,10 +77,8 @@ def attach(
     carried, ends = carriers(coupling, chosen), np.cumsum([0, *(group.width for group in chosen)])
     found = []
     for name, own, axis in [*_normalising(coupling, module.meta["tied"], trained), *_producers(coupling, trained)]:
-        units = _units(coupling, carried, own, axis)
-        for number in np.unique(np.searchsorted(ends, units[units > 0]) - 1):
-            places = np.where((units > ends[number]) & (units <= ends[number + 1]), units - ends[number], 0).max(axis=1)
-            group = chosen[int(number)]
+        for number, places in _split(_units(coupling, carried, own, axis), ends):
+            group = chosen[number]
             if trained[name].ndim == 1:
                 found.append(Scale(group.name, name, trained[name], places, virtual=False))
             else:
@@ -87,6 +86,25 @@ def attach(
     module.recompile()
     order = {group.name: number for number, group in enumerate(chosen)}
     return sorted(found, key=lambda scale: order[scale.group])
+
+
+def producers(module: fx.GraphModule, analysis: Analysis, groups: Sequence[Group]) -> list[tuple[str, int, str, Array]]:
+    """Weights that make units: parameter, axis, group, and for every position of the axis 1 + its unit, 0 for none."""
+    trained, coupling = tensors.parameters(module), analysis.coupling
+    carried, ends = carriers(coupling, groups), np.cumsum([0, *(group.width for group in groups)])
+    return [
+        (name, axis, groups[number].name, places)
+        for name, own, axis in _producers(coupling, trained, normalised=True)
+        for number, places in _split(_units(coupling, carried, own, axis), ends)
+    ]
+
+
+def _split(units: Array, ends: Array) -> list[tuple[int, Array]]:
+    """Units of all groups in a row as those of every group that occurs."""
+    return [
+        (int(k), np.where((units > ends[k]) & (units <= ends[k + 1]), units - ends[k], 0).max(axis=1))
+        for k in np.unique(np.searchsorted(ends, units[units > 0]) - 1)
+    ]
 
 
 def fold(module: fx.GraphModule, name: str) -> Tensor:
@@ -120,15 +138,15 @@ def _normalising(coupling: Coupling, tied: Mapping[str, str], trained: Container
     return list(dict.fromkeys(found))
 
 
-def _producers(coupling: Coupling, trained: Container[str]) -> list[Where]:
-    """Factors of products that no normalisation with a scale follows, and the axes that are not summed over."""
+def _producers(coupling: Coupling, trained: Container[str], *, normalised: bool = False) -> list[Where]:
+    """Factors of products, and the axes that are not summed over; of those that a scale follows only if asked for."""
     nodes = coupling.graph.nodes
-    normalised = {nodes[affine.node].inputs[0] for affine in coupling.records.affines}
-    summed = _summed(coupling)
+    followed = set() if normalised else {nodes[affine.node].inputs[0] for affine in coupling.records.affines}
+    sums = summed(coupling)
     names = dict.fromkeys(
         str(value.name)
         for node in nodes
-        if node.op_type in PRODUCERS and node.outputs[0] not in normalised
+        if node.op_type in PRODUCERS and node.outputs[0] not in followed
         for value in node.inputs[:2]
         if value is not None and value.is_initializer()
     )
@@ -137,18 +155,8 @@ def _producers(coupling: Coupling, trained: Container[str]) -> list[Where]:
         for name in names
         if name in trained and name in coupling.values
         for axis in range(len(coupling.values[name].axes))
-        if axis not in summed.get(name, ())
+        if axis not in sums.get(name, ())
     ]
-
-
-def _summed(coupling: Coupling) -> dict[str, set[int]]:
-    """Weight -> the axes that are summed over."""
-    found = {name: set(axes) for name, axes in coupling.records.summed.items()}
-    for contraction in coupling.records.contractions:
-        value = coupling.graph.nodes[contraction.node].inputs[contraction.slot]
-        if value is not None:
-            found.setdefault(str(value.name), set()).update(contraction.axes)
-    return found
 
 
 def _units(coupling: Coupling, carried: Array, name: str, axis: int) -> Array:

@@ -155,11 +155,22 @@ DOCUMENTED = [
     "analyze global_pool.onnx",
     "analyze residual.onnx --why w5:0",
     f"slim residual.onnx -o new.onnx --target macs=0.5 --seconds {BRIEF}",
+    f"sparsify residual.onnx -o new.onnx --ratio 0.5 --samples 32 --seconds {BRIEF}",
     "verify residual.onnx thin.onnx --plan slim.json",
     f"profile global_pool.onnx chain.onnx --per-node --seconds {BRIEF}",
 ]
 # Maps whose keys are no fields but names of the model or questions.
-NAMED = {"inputs", "unknown_operators", "why", "repair.before", "repair.after", "repair.nodes", "repair.left", "trials"}
+NAMED = {
+    "inputs",
+    "unknown_operators",
+    "why",
+    "repair.before",
+    "repair.after",
+    "repair.nodes",
+    "repair.left",
+    "trials",
+    "deviation",
+}
 
 
 def fields(told, inside=""):

@@ -1,0 +1,169 @@
+"""Options of the commands that train, and their file."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.errors import InputError, reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LEARNERS = ("morphnet", "weight-sparse")
+COSTS = ("macs", "params", "bytes", "latency", "channels", "elements", "memory")
+FIXED = ("config", "help")
+
+
+def number(text: str) -> float:
+    """Read a positive number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"expected a positive number, but got {text!r}")
+    return value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, but got {text!r}")
+    return value
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected a whole number, but got {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if _count(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, but got {text!r}")
+    return int(text)
+
+
+def learning(parser: argparse.ArgumentParser) -> None:
+    """What is learnt."""
+    group = parser.add_argument_group("structure", "what is learnt; see --learner")
+    group.add_argument(
+        "--learner", choices=LEARNERS, default="morphnet", help="morphnet (default): widths. weight-sparse: zeros"
+    )
+    group.add_argument("--target", metavar="COST=NUMBER", action="append", default=[], help="as in slim (repeatable)")
+    group.add_argument("--strength", type=number, metavar="X", help="weight of the cost in the loss, for a --target")
+    group.add_argument("--sweep", type=_positive, metavar="N", help="try N strengths on a log scale around --strength")
+    group.add_argument(
+        "--cycles", type=_positive, default=1, metavar="N", help="shrink and widen in turns, N times shrink"
+    )
+    group.add_argument("--cost", choices=COSTS, help="what units are charged for (default: the first target's)")
+    group.add_argument(
+        "--regularizer",
+        choices=("gamma", "group-lasso", "gates"),
+        default="gamma",
+        help="what tells a unit's strength (default gamma: scales of normalisations, virtual ones where none are)",
+    )
+    group.add_argument("--combine", choices=("max", "l2", "probabilistic"), default="max", help="of coupled layers")
+    group.add_argument("--threshold", type=_share, metavar="X", help="units whose strength is above are alive")
+    group.add_argument("--l1-fraction", type=_share, default=0.0, metavar="X", help="group-lasso: share of the L1 norm")
+    group.add_argument("--tau", type=number, default=1e-3, metavar="X", help="gates: temperature (default 0.001)")
+    exact = group.add_mutually_exclusive_group()
+    exact.add_argument("--proximal", action="store_true", default=None, help="lower strengths to exact zeros (default)")
+    exact.add_argument("--no-proximal", action="store_false", dest="proximal", help="by gradients, as MorphNet does")
+    group.add_argument("--no-calibration", action="store_true", help="with a target: by strengths and costs alone")
+    group.add_argument("--count-depthwise-twice", action="store_true", help="as MorphNet does")
+    group.add_argument("--force-group", metavar="REGEX", action="append", default=[], help="ties the groups it matches")
+
+
+def training(parser: argparse.ArgumentParser) -> None:
+    """How it is trained."""
+    group = parser.add_argument_group("training")
+    group.add_argument("--val-data", metavar="SRC", help="samples to judge by (default: a tenth of --data)")
+    group.add_argument("--steps", type=_positive, metavar="N", help="steps of learning (default: two epochs)")
+    group.add_argument("--epochs", type=number, metavar="X", help="the same in epochs")
+    group.add_argument("--finetune-steps", type=_count, metavar="N", help="steps after that (default: four epochs)")
+    group.add_argument("--finetune-epochs", type=number, metavar="X", help="the same in epochs")
+    group.add_argument("--learning-rate", "--lr", type=number, metavar="X", help="the highest (default: by the model)")
+    group.add_argument("--finetune-rate", type=number, metavar="X", help="of fine-tuning (default: the same)")
+    group.add_argument("--optimizer", choices=("sgd", "adam"), help="(default: by the model)")
+    group.add_argument("--norms", choices=("auto", "frozen", "batch"), default="auto", help="batch normalisation")
+    group.add_argument(
+        "--loss",
+        default="distill",
+        metavar="LOSS",
+        help="distill (default), cross-entropy, mse, "
+        "module:function, or several with weights: distill=1,cross-entropy=0.5",
+    )
+    group.add_argument("--temperature", type=number, default=4.0, metavar="T", help="of distillation (default 4)")
+    group.add_argument("--accumulate", type=_positive, default=1, metavar="N", help="portions of a batch")
+    group.add_argument("--clip", type=float, default=5.0, metavar="X", help="largest norm of gradients; 0 for any")
+    group.add_argument("--bf16", action="store_true", help="compute in bfloat16 where that is safe")
+    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU, if any")
+    group.add_argument("--from-scratch", action="store_true", help="draw weights anew before fine-tuning")
+    group.add_argument("--checkpoint-dir", metavar="DIR", help="keep checkpoints, summaries and structures here")
+    group.add_argument("--checkpoint-every", type=_positive, default=500, metavar="N", help="steps (default 500)")
+    group.add_argument("--resume", action="store_true", help="go on from --checkpoint-dir")
+    group.add_argument("--config", metavar="FILE", help="options in a TOML file; those given here win")
+    group.add_argument("--plan-out", metavar="FILE", help="write the plan as JSON")
+
+
+def expanding(parser: argparse.ArgumentParser) -> None:
+    """How far a model is widened."""
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="where to write the wider model")
+    parser.add_argument(
+        "--target",
+        metavar="COST=NUMBER",
+        action="append",
+        required=True,
+        help="budget: macs=, params= or bytes=; at most 1 is a fraction of --like, more is absolute (repeatable)",
+    )
+    parser.add_argument("--like", metavar="MODEL", help="the model that fractions are of: the original, before slim")
+    parser.add_argument(
+        "--multiple", type=_positive, default=1, metavar="N", help="widths are multiples of N (default 1)"
+    )
+    parser.add_argument("--protect", metavar="REGEX", action="append", default=[], help="groups that keep their width")
+    parser.add_argument("--fresh", action="store_true", help="draw the weights that grow anew, to train from scratch")
+    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="of how weights are shared out (default 0)")
+    parser.add_argument("--config", metavar="FILE", help="options in a TOML file; those given here win")
+
+
+def from_file(arguments: Sequence[str], commands: Sequence[str]) -> list[str]:
+    """Arguments with those of ``--config FILE.toml`` before them, so that what is given on the command line wins.
+
+    Keys are option names without the dashes; lists repeat an option.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
+    given = list(arguments)
+    place = next((k for k, text in enumerate(given) if text == "--config" or text.startswith("--config=")), None)
+    if place is None or not given or given[0] not in commands:
+        return given
+    name = given[place].partition("=")[2] or (given[place + 1] if place + 1 < len(given) else "")
+    if not name:
+        return given
+    try:
+        found = tomllib.loads(Path(name).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        said = getattr(error, "strerror", None) or reason(error)
+        raise InputError(f"--config {name}: cannot be read ({said}). Give a TOML file.") from error
+    return [given[0], *(text for key, value in found.items() for text in _texts(name, key, value)), *given[1:]]
+
+
+def _texts(file: str, key: str, value: Any) -> list[str]:
+    """One entry as arguments."""
+    flag = f"--{key.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [flag] if value else []
+    if isinstance(value, list):
+        return [text for one in value for text in _texts(file, key, one)]
+    if isinstance(value, dict) or key in FIXED:
+        raise InputError(f"--config {file}: {key} cannot be set there. Keys are option names, in no table.")
+    return [f"{flag}={value}"]

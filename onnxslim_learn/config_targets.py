@@ -1,0 +1,82 @@
+"""Options about what is bounded: costs and their numbers, and the device that latency is estimated for."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from onnxslim_learn.costs.device import NAMED
+from onnxslim_learn.errors import InputError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+COSTS = ("macs", "params", "bytes", "latency", "memory")
+TIMES = {"us": 1.0, "ms": 1e3, "s": 1e6}  # microseconds
+UNITS = {"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
+
+
+def bounds(parser: argparse.ArgumentParser) -> None:
+    """What ``slim`` has to stay below."""
+    parser.add_argument(
+        "--target",
+        metavar="COST=NUMBER",
+        action="append",
+        default=[],
+        help="macs=, params=, bytes=, memory= (of activations); at most 1 is a fraction, more is absolute: macs=300M;"
+        " latency=0.6 or latency=4ms (repeatable)",
+    )
+
+
+def device(parser: argparse.ArgumentParser) -> None:
+    """The machine that latency is estimated for."""
+    parser.add_argument(
+        "--device",
+        metavar="FILE|NAME",
+        help="estimate latency for a machine: a file that calibrate wrote, or one of " + ", ".join(NAMED),
+    )
+
+
+def targets(texts: Sequence[str]) -> dict[str, float]:
+    """Read ``cost=number`` texts; numbers may end in k, M, G or T.
+
+    Raises:
+        InputError: If one cannot be read.
+    """
+    found: dict[str, float] = {}
+    for text in texts:
+        name, equals, number = text.partition("=")
+        if not equals or name not in COSTS:
+            listed = ", ".join(f"{cost}=" for cost in COSTS)
+            raise InputError(f"--target {text}: expected one of {listed} and a number. For example macs=0.5.")
+        if "," in number:
+            raise InputError(f"--target {text}: one bound at a time. Repeat --target for several.")
+        if name in found:
+            raise InputError(f"--target {text}: {name} is bounded twice. Give one bound for each cost.")
+        found[name] = _time(text, number) if name == "latency" else _number(text, number)
+    return found
+
+
+def _time(text: str, number: str) -> float:
+    """A fraction, or a time in microseconds."""
+    unit = next((unit for unit in TIMES if number.endswith(unit)), "")
+    value = _number(text, number.removesuffix(unit) if unit else number)
+    if not unit and value > 1:
+        raise InputError(f"--target {text}: a time needs a unit. For example latency=4ms.")
+    if unit and value * TIMES[unit] <= 1:
+        raise InputError(f"--target {text}: expected more than a microsecond. For example latency=4ms.")
+    return value * TIMES[unit] if unit else value
+
+
+def _number(text: str, number: str) -> float:
+    unit = number[-1:] if number[-1:] in UNITS else ""
+    try:
+        value = float(number[: len(number) - len(unit)]) * UNITS[unit]
+    except ValueError as error:
+        raise InputError(f"--target {text}: {number!r} is no number. For example macs=0.5 or params=2M.") from error
+    if unit == "%" and value > 1:
+        raise InputError(f"--target {text}: expected at most 100 %. For example macs=50%.")
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"--target {text}: expected a positive number. For example macs=0.5 or params=2M.")
+    return value

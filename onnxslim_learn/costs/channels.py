@@ -1,0 +1,40 @@
+"""Activations as a cost: channels that operators with MACs put out, or elements that all operators put out."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from onnxslim_learn.costs.cost import polynomial
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from onnxslim_learn.costs.cost import Cost
+    from onnxslim_learn.graph.coupling import Coupling
+    from onnxslim_learn.graph.ledger import Digit
+
+
+def channels(coupling: Coupling) -> Cost:
+    """Alive output channels of every operator with MACs, summed (MorphNet's activation cost)."""
+    working = {term.node for term in coupling.records.terms}
+    return polynomial("channels", coupling, _outputs(coupling, sorted(working), elements=False))
+
+
+def elements(coupling: Coupling) -> Cost:
+    """Elements of everything that operators put out, at the nominal input sizes."""
+    return polynomial("elements", coupling, _outputs(coupling, range(len(coupling.graph.nodes)), elements=True))
+
+
+def _outputs(coupling: Coupling, nodes: Iterable[int], *, elements: bool) -> Iterable[tuple[str, int, Sequence[Digit]]]:
+    for index in nodes:
+        node = coupling.graph.nodes[index]
+        for output in node.outputs:
+            layout = coupling.values.get(str(output.name))
+            if layout is None or coupling.graph.shapes.is_arithmetic(node):
+                continue
+            digits = list(layout.digits.values())
+            labelled = [d for d in digits if d.labels is not None]
+            free = math.prod(layout.shape) // math.prod(d.size for d in labelled)
+            if labelled or elements:
+                yield str(node.name), free if elements else 1, digits if elements else labelled

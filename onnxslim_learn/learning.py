@@ -1,0 +1,190 @@
+"""The commands that train: from their options to what :mod:`onnxslim_learn.train` takes."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn import api, config, config_sparse, config_targets
+from onnxslim_learn.errors import InputError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.api import Slimmed
+    from onnxslim_learn.data.source import Source
+    from onnxslim_learn.rewrite.verify import Verification
+    from onnxslim_learn.sparse.work import Sparsified, Stored
+    from onnxslim_learn.train.school import Training, Watch
+    from onnxslim_learn.train.worlds import World
+
+Stage = Any
+EXTRA = {"torch": "train", "safetensors": "train"}
+AGENT = {"gymnasium": "rl", "stable_baselines3": "rl"}
+ALL = 1_000_000_000  # samples
+
+
+def check_extra(command: str, modules: Mapping[str, str] = EXTRA) -> None:
+    """Refuse to go on without what an extra brings.
+
+    Args:
+        command: What needs it.
+        modules: Module -> extra.
+
+    Raises:
+        InputError: If it is not installed.
+    """
+    for module, extra in modules.items():
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f"{command}: needs {module}. Install onnxslim-learn[{extra}].")
+
+
+def learn(options: argparse.Namespace, stage: Stage, watch: Watch) -> tuple[Any, Any] | None:
+    """Carry out ``learn``; returns what was made and how it was checked, or ``None`` in a process that does not lead.
+
+    Raises:
+        SlimError: In one sentence; nothing is written then.
+    """
+    check_extra("learn")
+    from onnxslim_learn.train import worlds
+
+    world = worlds.join(options.device)
+    try:
+        with _folder(options, world) as folder:
+            stage("analyzing")
+            shapes = config.shapes(options.input)
+            found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
+            return LEARNERS[options.learner](options, found, folder, world, (stage, watch))
+    finally:
+        worlds.leave()
+
+
+@contextmanager
+def _folder(options: argparse.Namespace, world: World) -> Iterator[Path]:
+    """Where checkpoints go: what was asked for, or a place that does not stay."""
+    asked = options.checkpoint_dir or vars(options).get("ws_save_path")
+    if asked:
+        folder = Path(asked)
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--checkpoint-dir {folder}: is no folder. Give another name.")
+        yield folder
+        return
+    if options.resume:
+        raise InputError("--resume: goes on from a folder. Give it with --checkpoint-dir.")
+    if world.size > 1:
+        raise InputError("--checkpoint-dir: is needed where several processes train. Give a folder that all see.")
+    with tempfile.TemporaryDirectory() as place:
+        yield Path(place)
+
+
+def morphnet(
+    options: argparse.Namespace, found: Analysis, folder: Path, world: World, talk: tuple[Stage, Watch]
+) -> tuple[Slimmed, Verification] | None:
+    """Learn widths."""
+    from onnxslim_learn.select.budget import Freedom
+    from onnxslim_learn.train.school import school
+    from onnxslim_learn.train.shrink import Job, Widths, shrink
+
+    stage, watch = talk
+    target = config_targets.targets(options.target)
+    if options.strength is not None and target:
+        raise InputError("--strength: and --target are two ways to say how far to go. Leave one of them out.")
+    wanted = Widths(
+        target,
+        options.cost,
+        options.regularizer,
+        options.combine,
+        l1=options.l1_fraction,
+        threshold=options.threshold,
+        tau=options.tau,
+        strength=options.strength,
+        proximal=options.proximal,
+        calibrated=not options.no_calibration,
+        double=options.count_depthwise_twice,
+        force_group=options.force_group,
+        protect=options.protect,
+        freedom=Freedom(options.multiple, empty=options.allow_empty),
+        from_scratch=options.from_scratch,
+        repair=not options.no_repair,
+    )
+    source, val = samples(options, found, options.data), samples(options, found, options.val_data, val=True)
+    assert source is not None
+    taught = school(found, source, training(options, source, folder), world, val=val, stage=stage, watch=watch)
+    return shrink(Job(found, source, wanted, taught, Path(options.output), stage))
+
+
+def weight_sparse(
+    options: argparse.Namespace, found: Analysis, folder: Path, world: World, talk: tuple[Stage, Watch]
+) -> tuple[Sparsified, Stored] | None:
+    """Learn which weights are zero."""
+    from onnxslim_learn.train import sparse
+    from onnxslim_learn.train.school import school
+    from onnxslim_learn.train.weight_sparse import settings
+
+    stage, watch = talk
+    if options.target or options.strength is not None:
+        raise InputError("--target: is for structure learning. Say how many weights go with --ws-prune-ratio.")
+    asked = settings({name: value for name, value in vars(options).items() if name in config_sparse.NAMES})
+    if asked.ws_prune_ratio_prtl == "optimal":
+        check_extra("--ws-prune-ratio-prtl optimal", AGENT)
+    source, val = samples(options, found, options.data), samples(options, found, options.val_data, val=True)
+    assert source is not None
+    how = replace(training(options, source, folder), **({} if not asked.enbl_dst else asked.taught))
+    taught = school(found, source, how, world, val=val, stage=stage, watch=watch)
+    wanted = sparse.Wanted(asked, options.pattern, tuple(options.protect), options.from_scratch)
+    job = sparse.Job(found, source, wanted, taught, Path(options.output), stage)
+    return sparse.sparsen(job, written_sparse=options.sparse_initializers)
+
+
+LEARNERS: dict[str, Callable[..., tuple[Any, Any] | None]] = {"morphnet": morphnet, "weight-sparse": weight_sparse}
+
+
+def samples(options: argparse.Namespace, found: Analysis, spec: str | None, *, val: bool = False) -> Source | None:
+    """Samples to train on: all of them, or made-up ones."""
+    from onnxslim_learn.data.opening import open_source
+    from onnxslim_learn.data.synthetic import synthetic
+
+    if spec is None and val:
+        return None
+    asked = config.data_options(options)
+    if spec is not None:
+        return open_source(spec, found.graph, replace(asked, samples=options.samples or ALL))
+    return synthetic(found.coupling, asked)
+
+
+def training(options: argparse.Namespace, source: Source, folder: Path) -> Training:
+    """How to train."""
+    from onnxslim_learn.train.school import Training
+
+    size = options.batch_size or 64
+    epoch = max((source.count or 0) * 9 // 10 // size, 1)
+    steps, after = options.steps, options.finetune_steps
+    if options.epochs is not None:
+        steps = max(round(options.epochs * epoch), 1)
+    if options.finetune_epochs is not None:
+        after = max(round(options.finetune_epochs * epoch), 1)
+    return Training(
+        steps,
+        after,
+        size,
+        options.learning_rate,
+        options.finetune_rate,
+        options.optimizer,
+        options.norms,
+        options.loss,
+        options.temperature,
+        options.accumulate,
+        options.bf16,
+        options.clip,
+        options.seed or 0,
+        folder,
+        options.checkpoint_every,
+        options.resume,
+    )

@@ -1,0 +1,72 @@
+"""What training did, for reports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.report.blocks import Block, Table, Text
+from onnxslim_learn.report.words import count, percent, plural, size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HEADS = ("output against the original's", "cosine", "relative L2", "KL", "same class")
+SIDES = (("cut", "cut"), ("result", "trained"))
+NAMES = {"structure": "structure learning", "finetune": "fine-tuning"}
+
+
+def blocks(training: Mapping[str, Any] | None) -> list[Block]:
+    """How far outputs are from the original's before and after fine-tuning, and what was done."""
+    if training is None:
+        return []
+    rows = [
+        (f"{name}, {said}", f"{d['cosine']:.4f}", f"{d['relative']:.3f}", *_classes(d))
+        for name in training["result"]["outputs"]
+        for side, said in SIDES
+        for d in [training[side]["outputs"][name]]
+    ]
+    samples = plural(training["result"]["samples"], "sample")
+    table = [Table(f"Outputs on {samples} that training did not see", HEADS, tuple(rows))] if rows else []
+    return [*table, Text("\n".join(_said(training)))]
+
+
+def _classes(d: Mapping[str, Any]) -> tuple[str, str]:
+    return ("-", "-") if d["kl"] is None else (f"{d['kl']:.4f}", percent(d["agreement"]))
+
+
+def _said(training: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for stage, name in NAMES.items():
+        history = training.get(stage, {}).get("history", [])
+        if history:
+            first, last = history[0], history[-1]
+            steps = plural(int(last["step"]) + 1, "step")
+            lines.append(f"{steps} of {name} on {training['data']}: loss {first['loss']:.4g} to {last['loss']:.4g}.")
+    cut, result = training["cut"], training["result"]
+    if result["accuracy"] is not None:
+        lines.append(
+            f"Right on {result['accuracy']:.2%} of samples held back; the original on {result['original_accuracy']:.2%}"
+            f", the cut model before fine-tuning on {cut['accuracy']:.2%}."
+        )
+    return lines
+
+
+def widened(data: Mapping[str, Any]) -> list[Block]:
+    """What the command expand did."""
+    lines = [("MACs", "macs", count), ("parameters", "params", count), ("bytes of weights", "bytes", size)]
+    before, after = data["before"], data["after"]
+    rows = [
+        (name, text(before[key]), text(after[key]), f"{after[key] / before[key]:.3f}" if before[key] else "-")
+        for name, key, text in lines
+    ]
+    said = [f"Widths of {plural(len(data['groups']), 'group')} times {data['factor']:.3f}."]
+    check = data["verify"]
+    if check is None:
+        said.append("The weights that grew were drawn anew: the model must be trained.")
+    else:
+        said.append(
+            f"It computes what it did: difference at most {check['max_rel_diff']:.1e} of the output's magnitude."
+        )
+    widths = tuple((g["name"], str(g["width"]), str(g["after"])) for g in data["groups"])
+    groups = Table("Groups that can grow", ("group", "units before", "after"), widths)
+    return [Table("", ("", "before", "after", "ratio"), tuple(rows)), Text("\n".join(said)), groups]

@@ -1,0 +1,65 @@
+"""Which share of every layer's weights goes: protocols and bounds, from layer sizes alone.
+
+``target`` is the share of all weights that goes; a protocol's shares weighted by layer size have it as their mean.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+REACH = 3.0  # a layer keeps at least 1/3 of the mean density, and at most 3 times as much
+
+
+def uniform(sizes: Sequence[int], target: float) -> list[float]:
+    """The same share for every layer."""
+    return [target] * len(sizes)
+
+
+def logarithmic(sizes: Sequence[int], target: float) -> list[float]:
+    """Shares in proportion to ``ln n``: ``r_l = s_f · Σn / Σ(n · ln n) · ln n_l``; they may exceed 1."""
+    scale = sum(n * math.log(n) for n in sizes)
+    return [target * sum(sizes) / scale * math.log(n) if scale else target for n in sizes]
+
+
+def heurist(sizes: Sequence[int], target: float) -> list[float]:
+    """:func:`logarithmic` with shares clipped at :func:`bounds`, and what that leaves shared out among the others."""
+    ceiling = bounds(target)[1]
+    found, clipped = logarithmic(sizes, target), {k for k, n in enumerate(sizes) if n < 2}
+    shares = dict.fromkeys(clipped, 0.0)
+    while True:
+        over = [k for k in range(len(sizes)) if k not in clipped and found[k] > ceiling]
+        if not over:
+            return [shares.get(k, found[k]) for k in range(len(sizes))]
+        clipped.update(over)
+        shares |= dict.fromkeys(over, ceiling)
+        left = target * sum(sizes) - sum(shares[k] * sizes[k] for k in clipped)
+        weight = sum(n * math.log(n) for k, n in enumerate(sizes) if k not in clipped)
+        found = [left / weight * math.log(n) if weight else target for n in sizes]
+
+
+def bounds(target: float) -> tuple[float, float]:
+    """Least and largest share of one layer: ``max(0, 1 − 3(1 − s_f))`` and ``1 − (1 − s_f)/3``."""
+    return max(0.0, 1 - REACH * (1 - target)), 1 - (1 - target) / REACH
+
+
+def from_action(action: float, target: float) -> float:
+    """An action in [0, 1] as a share: linear pieces through the bounds, with 0.5 ↦ ``s_f``."""
+    low, high = bounds(target)
+    if action < 0.5:
+        return low + (target - low) * 2 * action
+    return target + (high - target) * (2 * action - 1)
+
+
+def least(sizes: Sequence[int], chosen: Sequence[float], target: float) -> float:
+    """The least share of the next layer with which the target can still be met when all later ones do their utmost.
+
+    ``(s_f Σn − Σ_{k<l} n_k r_k − Σ_{k>l} n_k r_max) / n_l``, where ``chosen`` are the shares of the layers before.
+    """
+    layer = len(chosen)
+    before = sum(n * r for n, r in zip(sizes, chosen, strict=False))
+    after = bounds(target)[1] * sum(sizes[layer + 1 :])
+    return (target * sum(sizes) - before - after) / sizes[layer]

@@ -1,0 +1,280 @@
+"""The one training loop: a module, what teaches it, and a learner that looks on and interferes.
+
+Everything a step does follows from the seed and the step, so that a run that was stopped goes on from its checkpoint
+with the same numbers (on CPU, bit for bit).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from onnxslim_learn.errors import InputError, TrainError
+from onnxslim_learn.rewrite.save import write_text
+from onnxslim_learn.train import checkpoints, pool
+from onnxslim_learn.train.checkpoints import Checkpoint
+from onnxslim_learn.train.pool import Portion
+from onnxslim_learn.train.summaries import summaries
+from onnxslim_learn.train.worlds import World
+
+if TYPE_CHECKING:
+    from torch import Tensor, fx, nn
+
+    from onnxslim_learn.train.losses import Objective
+    from onnxslim_learn.train.pool import Pool
+    from onnxslim_learn.train.recipes import Recipe
+    from onnxslim_learn.train.teacher import Teacher
+
+Array = np.ndarray[Any, Any]
+Show = Callable[[int, Mapping[str, float]], None]
+
+
+class Learner:
+    """What is learnt beside the weights; this one learns nothing. Others replace what they need.
+
+    A step calls ``begin``, the module, ``loss``, the backward pass, ``gradients``, the optimizer, ``updated``. Whatever
+    chance a learner needs it takes from torch's generator inside these, which is seeded by the step and alike in all
+    processes.
+    """
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Groups of parameters for the optimizer, the module's or others (``factor`` multiplies their rate)."""
+        return []
+
+    def meet(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimizer, once, before the first step and before :meth:`load`."""
+
+    def begin(self, step: int) -> None:
+        """Before the module runs."""
+
+    def loss(self, step: int) -> Tensor | None:
+        """What is added to the loss of the task."""
+        return None
+
+    def gradients(self, step: int) -> None:
+        """After the backward pass, before gradients are clipped."""
+
+    def updated(self, step: int, rate: float) -> None:
+        """After the optimizer's step, which was taken at this rate."""
+
+    def settled(self, step: int) -> bool:
+        """Whether nothing more is to be learnt."""
+        return False
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps beside weights and optimizer, by name."""
+        return {}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what :meth:`state` gave."""
+
+    def scalars(self) -> dict[str, float]:
+        """Numbers to show for the last step."""
+        return {}
+
+    def histograms(self) -> dict[str, Tensor]:
+        """Numbers whose distribution is worth seeing."""
+        return {}
+
+    def structure(self, step: int) -> dict[str, str]:
+        """What was learnt so far: name of a file under the run's folder -> its text."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained.
+
+    Attributes:
+        module: The net; trained in place.
+        objective: What is minimised.
+        samples: What it is shown.
+        teacher: What it is compared with, if the objective wants one.
+        recipe: How.
+        world: Who takes part.
+    """
+
+    module: fx.GraphModule
+    objective: Objective
+    samples: Pool
+    teacher: Teacher | None
+    recipe: Recipe
+    world: World = field(default_factory=World)
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What a run leaves behind.
+
+    Attributes:
+        folder: For checkpoints, summaries and structures; ``None`` for none.
+        every: Steps between checkpoints and between structures.
+        resume: Whether to go on from the folder's checkpoint.
+        show: Called after every step with its numbers.
+    """
+
+    folder: Path | None = None
+    every: int = 500
+    resume: bool = False
+    show: Show = lambda step, numbers: None
+
+
+def train(task: Task, learner: Learner | None = None, keeping: Keeping | None = None) -> list[dict[str, float]]:
+    """Train a module.
+
+    Returns:
+        Numbers of some steps, in order: ``step``, ``loss``, ``rate``, those of the loss's terms and of the learner.
+
+    Raises:
+        InputError: If samples, loss and batch size do not fit together, or a checkpoint is of another run.
+        TrainError: If the loss is no longer finite.
+    """
+    with torch.random.fork_rng(devices=[task.world.device] if task.world.device.type == "cuda" else []):
+        return _Run(task, learner or Learner(), keeping or Keeping()).go()
+
+
+class _Run:
+    """A run: what is set up once."""
+
+    def __init__(self, task: Task, learner: Learner, keeping: Keeping) -> None:
+        self.task, self.learner, self.keeping = task, learner, keeping
+        recipe, world = task.recipe, task.world
+        parts = recipe.accumulate * world.size
+        least = parts * (task.samples.declared.batch or 1)
+        if recipe.batch_size % least or (task.samples.declared.batch and recipe.batch_size != least):
+            raise InputError(
+                f"--batch-size {recipe.batch_size}: expected a multiple of {parts} portions of the model's batch, "
+                f"{least}. Change it."
+            )
+        self.module = world.wrap(task.module.to(world.device).train())
+        own = [p for p in task.module.parameters() if p.requires_grad]
+        if not own:
+            raise InputError("model: it has no weights that train. Repair it instead.")
+        groups = learner.groups()
+        apart = {id(p) for group in groups for p in group["params"]}
+        self.optimizer = recipe.make([p for p in own if id(p) not in apart], groups)
+        learner.meet(self.optimizer)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.history: list[dict[str, float]] = []
+        self.spacing = max(recipe.steps // 200, 1)
+
+    def go(self) -> list[dict[str, float]]:
+        """Run all steps that are left."""
+        recipe, start = self.task.recipe, self._resume()
+        with summaries(self.keeping.folder if self.task.world.leads else None, start) as summarise:
+            for step in range(start, recipe.steps):
+                numbers = self.step(step)
+                ends = step + 1 == recipe.steps or self.learner.settled(step)
+                if step % self.spacing == 0 or ends:
+                    self.history.append({"step": step, **numbers})
+                    summarise(step, numbers, self.learner.histograms())
+                self.keeping.show(step, numbers)
+                if ends or (step + 1) % self.keeping.every == 0:
+                    self._keep(step + 1, ended=ends)
+                if ends:
+                    break
+        return self.history
+
+    def step(self, step: int) -> dict[str, float]:
+        """One step of the optimizer."""
+        recipe, task, learner = self.task.recipe, self.task, self.learner
+        _seed(recipe.seed, step)
+        learner.begin(step)
+        _seed(recipe.seed, step, task.world.rank + 1)
+        self.optimizer.zero_grad(set_to_none=True)
+        shelf, rows = task.samples.rows(step, recipe.batch_size, recipe.seed)
+        parts = np.split(rows, recipe.accumulate)
+        numbers: dict[str, float] = {}
+        for number, part in enumerate(parts):
+            last = number + 1 == len(parts)
+            for name, value in self._backward(step, shelf, np.split(part, task.world.size)[task.world.rank], last=last):
+                numbers[name] = numbers.get(name, 0.0) + value
+        _seed(recipe.seed, step, 0)
+        learner.gradients(step)
+        if recipe.clip:
+            torch.nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
+        rate = recipe.pace(self.optimizer, step)
+        self.optimizer.step()
+        learner.updated(step, rate)
+        return {**numbers, "rate": rate, **learner.scalars()}
+
+    def _backward(self, step: int, shelf: int, rows: Array, *, last: bool) -> list[tuple[str, float]]:
+        """Gradients of a portion; the learner's loss comes with the last."""
+        task, parts = self.task, self.task.recipe.accumulate
+        portion = self._portion(shelf, rows)
+        with _silent(self.module, unless=last):
+            with torch.autocast(task.world.device.type, torch.bfloat16, enabled=task.recipe.bf16):
+                outputs = self.module(*(portion.inputs[name] for name in task.module.meta["inputs"]))
+            terms = {name: value / parts for name, value in task.objective(outputs, portion).items()}
+            extra = self.learner.loss(step) if last else None
+            if extra is not None:
+                terms["regularization"] = extra
+            total = torch.stack(list(terms.values())).sum()
+            if not bool(torch.isfinite(total)):
+                raise TrainError(
+                    f"training: the loss became {float(total.detach())} at step {step}. Use a lower --learning-rate."
+                )
+            torch.autograd.backward(total)
+        return [("loss", float(total.detach())), *((name, float(value.detach())) for name, value in terms.items())]
+
+    def _portion(self, shelf: int, rows: Array) -> Portion:
+        """Samples as the module takes them, with what the teacher makes of them."""
+        task = self.task
+        inputs, labels = pool.tensors(task.samples.take(shelf, rows), task.world.device)
+        targets = task.teacher.outputs(shelf, rows, inputs) if task.teacher is not None else {}
+        return Portion(inputs, labels, targets)
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def _keep(self, done: int, *, ended: bool) -> None:
+        folder = self.keeping.folder
+        if folder is None or not self.task.world.leads:
+            return
+        for name, text in self.learner.structure(done).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_text(folder / name, text)
+        tensors = {f"module/{k}": v for k, v in self.task.module.state_dict().items()}
+        tensors |= {f"optimizer/{k}": v for k, v in checkpoints.optimizer_state(self.optimizer).items()}
+        tensors |= {f"learner/{k}": v for k, v in self.learner.state().items()}
+        facts = {"step": done, "ended": ended, "recipe": asdict(self.task.recipe), "history": self.history}
+        checkpoints.save(folder, Checkpoint(tensors, facts))
+
+    def _resume(self) -> int:
+        """Take up a checkpoint; returns the step to go on with."""
+        folder = self.keeping.folder
+        found = checkpoints.load(folder) if self.keeping.resume and folder is not None else None
+        if found is None:
+            return 0
+        made, asked = found.facts["recipe"], asdict(self.task.recipe)
+        other = [name for name in asked if made.get(name) != asked[name]]
+        if other:
+            name = other[0]
+            was = f"{name} {made.get(name)}, not {asked[name]}"
+            raise InputError(f"--resume: {folder} is of a run with {was}. Give the same options.")
+        try:
+            self.task.module.load_state_dict(found.part("module/"))
+        except RuntimeError as error:
+            raise InputError(f"--resume: {folder} is of another model. Start again without --resume.") from error
+        checkpoints.load_optimizer(self.optimizer, found.part("optimizer/"))
+        self.learner.load(found.part("learner/"))
+        self.history = list(found.facts["history"])
+        return self.task.recipe.steps if found.facts["ended"] else int(found.facts["step"])
+
+
+def _seed(seed: int, step: int, rank: int = 0) -> None:
+    """Seed torch's generators for a part of a step."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1))
+
+
+def _silent(module: nn.Module, *, unless: bool) -> AbstractContextManager[None]:
+    """Leave out the exchange of gradients between processes."""
+    if unless or not isinstance(module, DistributedDataParallel):
+        return nullcontext()
+    return module.no_sync()

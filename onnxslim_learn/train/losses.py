@@ -1,0 +1,193 @@
+"""What training minimises: distance to the original's outputs, to labels, or what the user's function says.
+
+Without labels a net is taught by its own original (Hinton et al. 2015, arXiv:1503.02531): the Kullback-Leibler
+divergence of softened class probabilities where an output is one of a classifier, else the squared error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from onnxslim_learn.errors import InputError, reason
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from onnxslim_learn.train.pool import Portion
+
+Outputs: TypeAlias = "Mapping[str, Tensor]"
+Loss: TypeAlias = "Callable[[Outputs, Portion], Tensor]"
+
+FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+TEMPERATURE = 4.0
+ONE = 1e-3  # probabilities sum to one this exactly
+SMALL = 1e-12
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A weighted sum of losses.
+
+    Attributes:
+        terms: Name -> weight and loss.
+        taught: Whether a loss looks at the teacher's outputs.
+    """
+
+    terms: Mapping[str, tuple[float, Loss]]
+    taught: bool = False
+
+    def __call__(self, outputs: Outputs, portion: Portion) -> dict[str, Tensor]:
+        """Every loss by name, weighted."""
+        return {name: weight * loss(outputs, portion) for name, (weight, loss) in self.terms.items()}
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What an output is, as the teacher's numbers tell.
+
+    Attributes:
+        kind: ``logits`` or ``probabilities`` (both ``(samples, classes)``), or ``numbers``.
+        variance: Of all its numbers.
+    """
+
+    kind: str
+    variance: float
+
+
+def taught(target: Tensor) -> Taught:
+    """Tell what an output is from what the teacher puts out; rows of one length are embeddings, no logits."""
+    target = target.detach().to(torch.float32)
+    variance = float(target.var(correction=0).clamp_min(SMALL))
+    if target.ndim != 2 or target.shape[1] < 2:
+        return Taught("numbers", variance)
+    if bool((target >= 0).all()) and float((target.sum(1) - 1).abs().max()) < ONE:
+        return Taught("probabilities", variance)
+    lengths = target.norm(dim=1)
+    alike = len(target) > 1 and float(lengths.std()) < ONE * float(lengths.mean())
+    return Taught("numbers" if alike else "logits", variance)
+
+
+def objective(
+    spec: str, outputs: Mapping[str, Taught], *, temperature: float = TEMPERATURE, labelled: bool = False
+) -> Objective:
+    """Read a loss: a name, ``module:function``, or several with weights, ``distill=1,cross-entropy=0.5``.
+
+    Args:
+        spec: ``distill``, ``cross-entropy``, ``mse`` (to labels), or a function of the outputs by name and a
+            :class:`~onnxslim_learn.train.pool.Portion`.
+        outputs: What the float outputs of the original are.
+        temperature: By which logits are divided in distillation.
+        labelled: Whether samples have labels.
+
+    Raises:
+        InputError: If it is no loss, or asks for what is not there.
+    """
+    terms: dict[str, tuple[float, Loss]] = {}
+    for part in spec.split(","):
+        name, equals, number = part.strip().partition("=")
+        weight = _weight(spec, number) if equals else 1.0
+        if name in LABELLED and not labelled:
+            raise InputError(f"--loss {name}: needs labels, but the samples have none. Use distill, or give labels.")
+        if name == "distill" and not outputs:
+            raise InputError("--loss distill: the model has no output of floats. Give labels and another loss.")
+        terms[name] = weight, _loss(name, outputs, temperature)
+    return Objective(terms, "distill" in terms)
+
+
+def _weight(spec: str, number: str) -> float:
+    try:
+        found = float(number)
+    except ValueError:
+        found = -1.0
+    if not 0 < found < float("inf"):
+        raise InputError(f"--loss {spec}: {number!r} is no weight. For example distill=1,cross-entropy=0.5.")
+    return found
+
+
+def _loss(name: str, outputs: Mapping[str, Taught], temperature: float) -> Loss:
+    if name == "distill":
+        return partial(distillation, known=outputs, temperature=temperature)
+    if name in LABELLED:
+        return LABELLED[name]
+    if FUNCTION.fullmatch(name):
+        return _find(name)
+    known = ", ".join(["distill", *LABELLED])
+    raise InputError(f"--loss {name}: expected {known}, or module:function. Use one of them.")
+
+
+def _find(name: str) -> Loss:
+    module, _, function = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in function.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise InputError(f"--loss {name}: cannot be imported ({reason(error)}). Give module:function.") from error
+    if not callable(found):
+        raise InputError(f"--loss {name}: is no function but a {type(found).__name__}. Give module:function.")
+    return found  # type: ignore[no-any-return]
+
+
+# --- losses -----------------------------------------------------------------------------------------------------------
+
+
+def distillation(
+    outputs: Outputs, portion: Portion, *, known: Mapping[str, Taught], temperature: float = TEMPERATURE
+) -> Tensor:
+    """Mean over outputs of the distance to the teacher's.
+
+    Logits: KL divergence at a temperature T, times T² so that gradients keep their size. Probabilities: KL divergence.
+    Other numbers: squared error over the teacher's variance. Integers do not count.
+    """
+    return torch.stack([_distance(outputs[n], portion.targets[n], one, temperature) for n, one in known.items()]).mean()
+
+
+def _distance(found: Tensor, target: Tensor, one: Taught, temperature: float) -> Tensor:
+    found, target = found.to(torch.float32), target.to(torch.float32)
+    if one.kind == "logits":
+        wanted = F.log_softmax(target / temperature, 1)
+        own = F.log_softmax(found / temperature, 1)
+        return F.kl_div(own, wanted, reduction="batchmean", log_target=True) * temperature**2
+    if one.kind == "probabilities":
+        return F.kl_div(found.clamp_min(SMALL).log(), target, reduction="batchmean")
+    return F.mse_loss(found, target) / one.variance
+
+
+def cross_entropy(outputs: Outputs, portion: Portion) -> Tensor:
+    """Cross-entropy of the first output ``(samples, classes, ...)`` with labels: classes or shares."""
+    found, labels = next(iter(outputs.values())).to(torch.float32), portion.labels
+    assert labels is not None
+    labels = labels if labels.is_floating_point() else labels.to(torch.int64)
+    if found.ndim < 2 or (not labels.is_floating_point() and labels.shape != found.shape[:1] + found.shape[2:]):
+        raise InputError(
+            f"--loss cross-entropy: labels {tuple(labels.shape)} do not fit outputs {tuple(found.shape)}. "
+            "Give a class for each sample."
+        )
+    if not labels.is_floating_point() and not 0 <= int(labels.min()) <= int(labels.max()) < found.shape[1]:
+        raise InputError(f"--loss cross-entropy: labels must lie between 0 and {found.shape[1] - 1}. Correct them.")
+    if taught(found).kind == "probabilities":
+        found = found.clamp_min(SMALL).log()
+    return F.cross_entropy(found, labels)
+
+
+def squared_error(outputs: Outputs, portion: Portion) -> Tensor:
+    """Mean squared error of the first output to labels of its shape."""
+    found, labels = next(iter(outputs.values())).to(torch.float32), portion.labels
+    assert labels is not None
+    if labels.numel() != found.numel():
+        raise InputError(
+            f"--loss mse: labels {tuple(labels.shape)} do not fit outputs {tuple(found.shape)}. Give them alike."
+        )
+    return F.mse_loss(found, labels.to(torch.float32).reshape(found.shape))
+
+
+LABELLED: dict[str, Loss] = {"cross-entropy": cross_entropy, "mse": squared_error}
+"""Losses that need labels."""

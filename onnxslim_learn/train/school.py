@@ -1,0 +1,245 @@
+"""What every learner needs beside itself: samples, a teacher, a loss, recipes, and a judge of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.repair.deviation import deviation
+from onnxslim_learn.train import losses, pool, recipes
+from onnxslim_learn.train.loop import Keeping, Learner, Task, train
+from onnxslim_learn.train.module import bridge
+from onnxslim_learn.train.pool import Portion
+from onnxslim_learn.train.recipes import Recipe
+from onnxslim_learn.train.teacher import Teacher
+from onnxslim_learn.train.worlds import World
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.data.source import Source
+    from onnxslim_learn.graph.load import Graph
+    from onnxslim_learn.train.losses import Objective
+    from onnxslim_learn.train.pool import Pool
+
+Stage = Callable[[str], Callable[[float], None]]
+Watch = Callable[[str, int], Callable[[int, Mapping[str, float]], None]]
+
+JUDGED = 8  # batches
+SETTLING = 40  # batches until running statistics have forgotten other weights
+EPOCHS = {"steps": 2, "finetune_steps": 4}
+FEWEST, MOST = 200, 20_000  # steps, where nobody says
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train, as asked for.
+
+    Attributes:
+        steps: Of learning; ``None`` for two epochs.
+        finetune_steps: Of training what was learnt; ``None`` for four epochs, 0 for none.
+        batch_size: Samples a step.
+        rate: The highest learning rate, or ``None`` for what suits the model.
+        finetune_rate: The same for what was learnt; ``None`` for the same.
+        optimizer: ``sgd``, ``adam``, or ``None`` for what suits the model.
+        norms: Whether batch normalisation uses the statistics of batches; ``auto`` where weights are drawn anew.
+        loss: See :func:`onnxslim_learn.train.losses.objective`.
+        temperature: Of distillation.
+        accumulate: See :class:`onnxslim_learn.train.recipes.Recipe`.
+        bf16: Likewise.
+        clip: Likewise.
+        seed: Likewise.
+        folder: Where checkpoints go, and what is on its way.
+        every: Steps between two checkpoints.
+        resume: Whether to go on from the folder's.
+    """
+
+    steps: int | None = None
+    finetune_steps: int | None = None
+    batch_size: int = 64
+    rate: float | None = None
+    finetune_rate: float | None = None
+    optimizer: Literal["sgd", "adam"] | None = None
+    norms: Literal["auto", "frozen", "batch"] = "auto"
+    loss: str = "distill"
+    temperature: float = losses.TEMPERATURE
+    accumulate: int = 1
+    bf16: bool = False
+    clip: float = 5.0
+    seed: int = 0
+    folder: Path = field(default_factory=Path)
+    every: int = 500
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class School:
+    """What every stage of training shares.
+
+    Attributes:
+        samples: To train on.
+        held: To judge by.
+        teacher: The original.
+        objective: What is minimised.
+        training: How.
+        world: Who takes part.
+        watch: Called with a stage's name and number of steps; returns what is called after every step.
+    """
+
+    samples: Pool
+    held: Pool
+    teacher: Teacher
+    objective: Objective
+    training: Training
+    world: World
+    watch: Watch
+
+    def recipe(self, graph: Graph, what: Literal["steps", "finetune_steps"]) -> Recipe:
+        """How a stage trains: learning at one rate, what was learnt on a schedule."""
+        training = self.training
+        optimizer, rate = recipes.sensible(graph)
+        if training.optimizer is not None and training.optimizer != optimizer:
+            optimizer, rate = training.optimizer, recipes.RATES[training.optimizer]
+        asked = training.rate if what == "steps" else training.finetune_rate or training.rate
+        steps = getattr(training, what)
+        if steps is None:
+            steps = int(np.clip(EPOCHS[what] * self.samples.steps(training.batch_size), FEWEST, MOST))
+        return Recipe(
+            steps,
+            training.batch_size,
+            optimizer,
+            asked or rate,
+            "constant" if what == "steps" else "cosine",
+            clip=training.clip,
+            accumulate=training.accumulate,
+            bf16=training.bf16,
+            seed=training.seed,
+        )
+
+    def module(self, source: Graph | Analysis, *, fresh: bool = False) -> fx.GraphModule:
+        """A net to train; ``fresh`` where its weights will be drawn anew."""
+        norms = self.training.norms
+        if norms == "auto":  # the teacher sees no noise of batches: without it, distillation comes far nearer
+            norms = "batch" if fresh else "frozen"
+        return bridge(source, norms=norms)
+
+    def run(self, name: str, module: fx.GraphModule, recipe: Recipe, learner: Learner | None = None) -> dict[str, Any]:
+        """Train a net in a stage of its own; returns what is worth reporting."""
+        keeping = Keeping(
+            self.training.folder / name, self.training.every, self.training.resume, self.watch(name, recipe.steps)
+        )
+        task = Task(module, self.objective, self.samples, self.teacher, recipe, self.world)
+        history = train(task, learner, keeping)
+        return {"recipe": asdict(recipe), "history": history}
+
+    def settle(self, module: fx.GraphModule) -> None:
+        """Let running statistics catch up with the weights."""
+        size, seed = self.training.batch_size // self.training.accumulate, self.training.seed
+        module.to(self.world.device).train()
+        with torch.no_grad():
+            for step in range(SETTLING if _updates(module) else 0):
+                inputs, _ = pool.tensors(self.samples.take(*self.samples.rows(step, size, seed)), self.world.device)
+                module(*(inputs[name] for name in module.meta["inputs"]))
+
+    def distance(self, module: fx.GraphModule) -> float:
+        """Mean objective of a net on samples it is trained on, some hundred."""
+        student, found = Teacher(module, self.world.device), []
+        for batch in islice(pool.portions(self.samples, self.training.batch_size), JUDGED):
+            inputs, labels = pool.tensors(batch, self.world.device)
+            with torch.no_grad():
+                terms = self.objective(student(inputs), Portion(inputs, labels, self.teacher(inputs)))
+            found.append(sum(float(value) for value in terms.values()))
+        student.module.requires_grad_(True)
+        return float(np.mean(found))
+
+    def judge(self, module: fx.GraphModule) -> dict[str, Any]:
+        """How far a net is from the teacher on held-back samples, and how often both find the label."""
+        if not self.held.count:
+            return {"samples": 0, "outputs": {}, "accuracy": None, "original_accuracy": None}
+        student = Teacher(module, self.world.device)
+        wanted, found, labels = [], [], []
+        for batch in pool.portions(self.held, self.training.batch_size):
+            inputs, own = pool.tensors(batch, self.world.device)
+            wanted.append({name: value.float().cpu().numpy() for name, value in self.teacher(inputs).items()})
+            found.append({name: value.float().cpu().numpy() for name, value in student(inputs).items()})
+            labels.append(own)
+        student.module.requires_grad_(True)
+        both = [{name: np.concatenate([one[name] for one in side]) for name in side[0]} for side in (wanted, found)]
+        right = [_accuracy(next(iter(side.values())), labels) for side in both]
+        outputs = {name: asdict(d) for name, d in deviation(both[0], both[1]).items()}
+        return {
+            "samples": self.held.count,
+            "outputs": outputs,
+            "accuracy": right[1],
+            "original_accuracy": right[0],
+        }
+
+
+def _updates(module: fx.GraphModule) -> bool:
+    """Whether running statistics follow the batches."""
+    return any(node.op == "get_attr" and node.target == "training" for node in module.graph.nodes)
+
+
+def _accuracy(outputs: np.ndarray[Any, Any], labels: list[torch.Tensor | None]) -> float | None:
+    """Share of samples whose label is the largest class."""
+    known = [one for one in labels if one is not None]
+    if len(known) < len(labels) or outputs.ndim != 2 or known[0].is_floating_point() or known[0].ndim != 1:
+        return None
+    return float((outputs.argmax(1) == torch.cat(known).cpu().numpy()).mean())
+
+
+def school(
+    analysis: Analysis,
+    source: Source,
+    training: Training,
+    world: World,
+    *,
+    val: Source | None = None,
+    stage: Stage,
+    watch: Watch,
+) -> School:
+    """Get samples, teacher and loss ready.
+
+    Args:
+        analysis: The original.
+        source: Samples to train on; a tenth is held back unless ``val`` gives others.
+        training: How.
+        world: Who takes part.
+        val: Samples to judge by.
+        stage: Called with the name of each stage; returns what to call with the share done.
+        watch: See :class:`School`.
+
+    Raises:
+        InputError: If samples, labels and loss do not fit together.
+    """
+    stage("reading samples")
+    samples, held = pool.gather(source, None if val is None else 0)
+    if val is not None:
+        held = pool.gather(val, 0)[0]
+    teacher = Teacher(bridge(analysis), world.device)
+    objective = losses.objective(
+        training.loss, teacher.kinds(samples), temperature=training.temperature, labelled=samples.labelled
+    )
+    training = replace(training, batch_size=_fixed(samples, training, world))
+    found = School(samples, held, teacher, objective, training, world, watch)
+    if objective.taught:
+        steps = sum(found.recipe(analysis.graph, what).steps for what in ("steps", "finetune_steps"))
+        teacher.look_ahead(samples, steps * training.batch_size, stage("running the original"))
+    return found
+
+
+def _fixed(samples: Pool, training: Training, world: World) -> int:
+    """The batch size: where the model fixes its own, that of all portions."""
+    parts = training.accumulate * world.size
+    size = samples.declared.batch * parts if samples.declared.batch else training.batch_size
+    if size % parts:
+        raise InputError(f"--batch-size {size}: expected a multiple of {parts}, the number of portions. Change it.")
+    return size

@@ -1,0 +1,240 @@
+"""Weight sparsification from one file to another: shares per layer, masks learnt while training, and the result."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph.load import load
+from onnxslim_learn.repair.deviation import Deviation
+from onnxslim_learn.repair.targets import Record
+from onnxslim_learn.rewrite import save
+from onnxslim_learn.rewrite.slim import slim
+from onnxslim_learn.select.evidence import Evidence
+from onnxslim_learn.sparse import patterns, ratios
+from onnxslim_learn.sparse.oneshot import Pruned, Recipe
+from onnxslim_learn.sparse.roles import layers
+from onnxslim_learn.sparse.schedule import Schedule
+from onnxslim_learn.sparse.search import search
+from onnxslim_learn.sparse.work import Asked, Sparsified
+from onnxslim_learn.train import export
+from onnxslim_learn.train.shrink import redraw
+from onnxslim_learn.train.weight_sparse import Settings, WeightSparse
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.data.source import Source
+    from onnxslim_learn.sparse.roles import Layer
+    from onnxslim_learn.sparse.work import Stored
+    from onnxslim_learn.train.school import School, Stage
+
+SEARCHED_ON, PLACES = 512, 16384  # samples to measure curves on, and rows of a regression
+EPOCHS = 3  # as many times the steps that structure learning takes where nobody says
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for.
+
+    Attributes:
+        settings: The parameters of the method.
+        pattern: Where zeros may be.
+        protect: Regular expressions of weights and nodes that stay dense.
+        from_scratch: Whether weights are drawn anew first.
+    """
+
+    settings: Settings = field(default_factory=Settings)
+    pattern: str = patterns.FREE
+    protect: tuple[str, ...] = ()
+    from_scratch: bool = False
+
+    @property
+    def target(self) -> float:
+        """The share that goes: what was asked for, or what the pattern fixes."""
+        fixed = patterns.parse(self.pattern).ratio
+        return self.settings.ws_prune_ratio if fixed is None else fixed
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to make sparse.
+
+    Attributes:
+        analysis: The original.
+        source: Samples for a search by measured curves.
+        wanted: What is asked for.
+        school: How to train.
+        output: Where to write.
+        stage: Called with the name of each stage; returns what to call with the share done.
+    """
+
+    analysis: Analysis
+    source: Source
+    wanted: Wanted
+    school: School
+    output: Path
+    stage: Stage
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints go."""
+        return self.school.training.folder
+
+
+def sparsen(job: Job, *, written_sparse: bool = False) -> tuple[Sparsified, Stored] | None:
+    """Learn zeros, and write the sparse, trained model.
+
+    Args:
+        job: What to do.
+        written_sparse: Whether to write sparse initializers.
+
+    Returns:
+        What was made, or ``None`` in a process that does not lead.
+
+    Raises:
+        InputError, TrainError, VerifyError: In one sentence each; nothing is written then.
+    """
+    school, wanted = job.school, job.wanted
+    listed = layers(job.analysis.graph.model, wanted.protect)
+    found = _shares(job, listed)
+    module = school.module(job.analysis, fresh=wanted.from_scratch)
+    if wanted.from_scratch:
+        redraw(module, school.training.seed)
+    recipe = replace(school.recipe(job.analysis.graph, "steps"), schedule="cosine")
+    if school.training.steps is None:
+        recipe = replace(recipe, steps=EPOCHS * recipe.steps)
+    asked = wanted.settings
+    window = (asked.ws_iter_ratio_beg, asked.ws_iter_ratio_end, asked.ws_prune_ratio_exp, asked.ws_mask_update_step)
+    learner = WeightSparse(
+        module, listed, found["ratios"], Schedule(recipe.steps, *window), patterns.parse(wanted.pattern)
+    )
+    told = school.run("weight-sparse", module, recipe, learner)
+    school.settle(module)
+    told |= {"search": found["search"], "result": school.judge(module), "learner": "weight-sparse"}
+    told |= {"settings": asdict(asked), "loss": school.training.loss, "data": job.source.name}
+    return school.world.led(lambda: _finish(job, module, learner, found, told, written_sparse=written_sparse))
+
+
+def _finish(
+    job: Job,
+    module: fx.GraphModule,
+    learner: WeightSparse,
+    found: dict[str, Any],
+    told: dict[str, Any],
+    *,
+    written_sparse: bool,
+) -> tuple[Sparsified, Stored]:
+    """Write the result."""
+    job.stage("verifying")
+    export.export(module.to("cpu"), job.analysis.graph, job.folder / "trained.onnx")
+    listed = list(learner.layers.values())
+    fixed = patterns.parse(job.wanted.pattern).ratio
+    ratio = None if fixed is not None else job.wanted.target
+    asked = Asked(ratio, job.wanted.pattern, "training", found["protocol"], job.wanted.protect)
+    result = told["result"]
+    apart = {name: Deviation(**one) for name, one in result["outputs"].items()}
+    made = Sparsified(
+        job.analysis,
+        asked,
+        listed,
+        {layer.name: found["ratios"][layer.name] for layer in listed},
+        found["protocol"],
+        found["trials"],
+        {layer.name: Pruned("training") for layer in listed},
+        (job.source.name, result["samples"]),
+        apart,
+        load(job.folder / "trained.onnx").model,
+        told,
+    )
+    for layer in listed:
+        mask = learner.masks[layer.name].cpu().numpy()
+        assert not made.array(layer)[~mask].any(), "masked weights are zero"
+    return made, made.save(job.output, sparse=written_sparse)
+
+
+# --- shares per layer -------------------------------------------------------------------------------------------------
+
+
+def _shares(job: Job, listed: list[Layer]) -> dict[str, Any]:
+    """Shares per layer, found by the leading process and kept in the folder: ``ratios``, ``protocol``, ``trials``."""
+    place = job.folder / "ratios.json"
+    job.school.world.led(lambda: _choose(job, listed, place))
+    found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+    return found
+
+
+def _choose(job: Job, listed: list[Layer], place: Path) -> None:
+    made = {
+        "source": job.analysis.graph.digest,
+        "wanted": json.loads(json.dumps(asdict(job.wanted))),
+        "layers": [layer.name for layer in listed],
+    }
+    if job.school.training.resume and place.is_file():
+        known = json.loads(place.read_text(encoding="utf-8"))
+        if known["made"] == made:
+            return
+        raise InputError(f"--resume: {place} is of a run with other settings. Give the same ones.")
+    protocol = job.wanted.settings.ws_prune_ratio_prtl
+    if patterns.parse(job.wanted.pattern).ratio is not None or not 0 < job.wanted.target < 1:
+        protocol = "uniform"  # nothing is left to spread
+    found = PROTOCOLS[protocol](job, listed)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    save.write_text(
+        place, json.dumps({"protocol": protocol, "trials": {}, "search": None, **found, "made": made}) + "\n"
+    )
+
+
+def _uniform(job: Job, listed: list[Layer]) -> dict[str, Any]:
+    return {"ratios": dict.fromkeys([layer.name for layer in listed], job.wanted.target)}
+
+
+def _heurist(job: Job, listed: list[Layer]) -> dict[str, Any]:
+    shares = ratios.heurist([layer.size for layer in listed], job.wanted.target)
+    return {"ratios": {layer.name: share for layer, share in zip(listed, shares, strict=True)}}
+
+
+def _search(job: Job, listed: list[Layer]) -> dict[str, Any]:
+    """By curves measured on samples, without training."""
+    analysis = job.analysis
+    feeds = Evidence(analysis.coupling, job.source, SEARCHED_ON).feeds
+    record = Record(analysis.graph.model, feeds, -(-PLACES // len(feeds)), 4 if len(feeds) >= 4 else 2)
+    recipe = Recipe({}, patterns.parse(job.wanted.pattern))
+    progress = job.stage("measuring")
+    found = search(lambda: slim(analysis.whole), listed, record, recipe, job.wanted.target, progress=progress)
+    return {"ratios": found.ratios, "protocol": found.protocol, "trials": found.trials}
+
+
+def _optimal(job: Job, listed: list[Layer]) -> dict[str, Any]:
+    """By reinforcement learning."""
+    from onnxslim_learn.train import ddpg
+    from onnxslim_learn.train.rollouts import Rollouts
+
+    school, wanted = job.school, job.wanted
+    if school.world.size > 1:
+        raise InputError(
+            "--ws-prune-ratio-prtl optimal: its roll-outs run in one process. Search alone first, then go on with "
+            "--resume in several."
+        )
+    module = school.module(job.analysis).to(school.world.device)
+    rollouts = Rollouts.of(school, module, listed, wanted.settings, patterns.parse(wanted.pattern))
+    with torch.random.fork_rng():
+        found = ddpg.optimal(
+            listed,
+            wanted.settings,
+            rollouts.run,
+            job.folder / "agent",
+            resume=school.training.resume,
+            seed=school.training.seed,
+            progress=job.stage("roll-outs"),
+        )
+    return {"ratios": found.best["ratios"], "search": asdict(found)}
+
+
+PROTOCOLS = {"uniform": _uniform, "heurist": _heurist, "search": _search, "optimal": _optimal}

@@ -1,0 +1,85 @@
+"""The original as a teacher: what it puts out for samples, computed ahead where there is room."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from onnxslim_learn.train import pool
+from onnxslim_learn.train.losses import Taught, taught
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor, fx
+
+    from onnxslim_learn.train.pool import Pool
+
+Array = np.ndarray[Any, Any]
+
+ROOM = 2 << 30  # bytes for outputs computed ahead
+TOGETHER = 256
+
+
+class Teacher:
+    """A net that is not trained.
+
+    Attributes:
+        module: The net.
+        known: For every shelf of a pool the outputs of all its samples, or none.
+    """
+
+    def __init__(self, module: fx.GraphModule, device: torch.device | None = None) -> None:
+        self.module = module.to(device).eval().requires_grad_(False)
+        self.device = device or torch.device("cpu")
+        self.known: list[dict[str, Tensor]] = []
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs for inputs."""
+        with torch.no_grad():
+            found: dict[str, Tensor] = self.module(*(inputs[name] for name in self.module.meta["inputs"]))
+        return found
+
+    def outputs(self, shelf: int, rows: Array, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs for samples of a shelf."""
+        if not self.known:
+            return self(inputs)
+        picked = torch.from_numpy(rows)
+        return {name: value[picked].to(self.device) for name, value in self.known[shelf].items()}
+
+    def kinds(self, samples: Pool) -> dict[str, Taught]:
+        """What the float outputs are, by the first samples."""
+        size = samples.declared.batch or TOGETHER
+        batch = next(pool.portions(samples, size))
+        found = self(pool.tensors(batch, self.device)[0])
+        return {name: taught(value) for name, value in found.items() if value.is_floating_point()}
+
+    def look_ahead(self, samples: Pool, seen: int, progress: Callable[[float], None] = lambda share: None) -> None:
+        """Compute what the teacher puts out for all samples, if that saves work and there is room.
+
+        Args:
+            samples: The samples.
+            seen: How many training will look at.
+            progress: Called with the share done.
+        """
+        if samples.declared.batch is not None or seen < samples.count or not self._small(samples):
+            return
+        known, done = [], 0
+        for shelf, held in enumerate(samples.shelves):
+            parts = []
+            for rows in np.array_split(np.arange(held.count), range(TOGETHER, held.count, TOGETHER)):
+                found = self(pool.tensors(samples.take(shelf, rows), self.device)[0])
+                parts.append({name: value.cpu() for name, value in found.items()})
+                done += len(rows)
+                progress(done / samples.count)
+            known.append({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        self.known = known
+
+    def _small(self, samples: Pool) -> bool:
+        """Whether every output has a row for each sample, and all fit."""
+        two = min(2, samples.shelves[0].count)
+        found = self(pool.tensors(samples.take(0, np.arange(two)), self.device)[0])
+        rows = all(value.ndim and len(value) == two for value in found.values())
+        return rows and sum(v.nbytes for v in found.values()) / two * samples.count <= ROOM

@@ -1,0 +1,101 @@
+"""The commands that train, from the command line."""
+
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnxslim_learn import cli, learning
+
+QUICK = "--steps 12 --finetune-steps 4 --batch-size 8 --no-latency"
+
+
+@pytest.fixture
+def trainable(run):
+    """The folder, with samples for residual.onnx."""
+    from onnxslim_learn import api
+
+    inputs = api.analyze("residual.onnx").graph.shapes.nominal.inputs
+    ((name, shape),) = inputs.items()
+    rng = np.random.default_rng(0)
+    np.savez("samples.npz", **{name: rng.normal(size=(40, *shape[1:])).astype(np.float32)})
+    return run
+
+
+def test_learn_meets_its_target(trainable):
+    code, out, err = trainable(
+        "learn residual.onnx -o small.onnx --target macs=0.6 --data samples.npz --json out.json --plan-out p.json "
+        + QUICK
+    )
+    assert (code, err) == (0, "")
+    assert "of structure learning on samples.npz" in out
+    data = json.loads(Path("out.json").read_text())
+    assert data["after"]["macs"] <= 0.6 * data["before"]["macs"]
+    assert data["verify"]["passed"]
+    assert data["training"]["structure"]["history"][-1]["step"] == 11
+    assert data["training"]["result"]["samples"] == 4
+    code, out, err = trainable("verify residual.onnx small.onnx --plan p.json")
+    assert code == 0
+    assert "computes what residual.onnx computes" in out
+
+
+def test_options_come_from_a_file_and_the_line_wins(trainable):
+    given = ['target = ["macs=0.3"]', "steps = 6", "finetune_steps = 2", "batch-size = 8", "no_latency = true"]
+    Path("run.toml").write_text("\n".join(given))
+    line = "learn residual.onnx -o small.onnx --config run.toml --steps 4 --data samples.npz --json -"
+    code, out, _ = trainable(line)
+    assert code == 0
+    data = json.loads(out)
+    assert data["training"]["structure"]["recipe"]["steps"] == 4
+    assert data["training"]["finetune"]["recipe"]["steps"] == 2
+    assert data["after"]["macs"] <= 0.3 * data["before"]["macs"]
+
+
+def test_made_up_inputs_are_called_so(trainable):
+    code, out, _ = trainable(f"learn residual.onnx -o small.onnx --target macs=0.6 {QUICK} --samples 24 --json -")
+    assert code == 0
+    assert "noise" in json.loads(out)["training"]["data"]
+
+
+BAD = {
+    "learn residual.onnx -o x.onnx": "neither --target nor --strength",
+    "learn residual.onnx -o x.onnx --target macs=0.5 --strength 1": "--strength two ways",
+    "learn residual.onnx -o x.onnx --target macs=0.5 --resume": "--checkpoint-dir",
+    "learn residual.onnx -o x.onnx --target macs=0.5 --loss cross-entropy": "needs labels",
+    "learn residual.onnx -o x.onnx --target macs=0.5 --loss mine": "expected distill",
+    "learn residual.onnx -o x.onnx --target macs=0.5 --config none.toml": "none.toml cannot be read",
+    "learn residual.onnx -o x.onnx --target macs=0.5 --force-group nothing": "finds 0 groups",
+    "learn residual.onnx -o x.onnx --target macs=0.5 --device cuda": "--device cpu",
+    "learn residual.onnx -o x.onnx --target macs=0.5 --steps 0": "positive whole number",
+    "learn nothing.onnx -o x.onnx --target macs=0.5": "nothing.onnx",
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_what_cannot_be_is_refused_in_one_sentence(refused, line):
+    refused(line, 2, BAD[line])
+
+
+def test_without_torch_it_says_what_to_install(run, monkeypatch, capsys):
+    monkeypatch.setattr(learning.importlib.util, "find_spec", lambda name: None)
+    code = cli.main(shlex.split("learn residual.onnx -o x.onnx --target macs=0.5"))
+    assert code == 2
+    assert capsys.readouterr().err == "onnxslim-learn: learn: needs torch. Install onnxslim-learn[train].\n"
+
+
+def test_expand_fills_the_budget_of_the_original(run):
+    assert run("slim residual.onnx -o small.onnx --target macs=0.5 --no-repair --no-latency")[0] == 0
+    code, out, err = run("expand small.onnx -o wide.onnx --target macs=1.0 --like residual.onnx --json out.json")
+    assert (code, err) == (0, "")
+    assert "It computes what it did" in out
+    data = json.loads(Path("out.json").read_text())
+    assert data["verify"]["passed"]
+    assert data["before"]["macs"] < data["after"]["macs"]
+    assert data["factor"] > 1
+    assert run("expand small.onnx -o fresh.onnx --target macs=1.0 --like residual.onnx --fresh")[0] == 0
+
+
+def test_expand_without_room_says_so(refused):
+    refused("expand residual.onnx -o wide.onnx --target macs=1.0", 1, "no room to grow")

@@ -1,0 +1,263 @@
+"""What changes no output goes, all of it, and nothing else: judged by the original itself in onnxruntime."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+
+from onnxslim_learn import api
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.select.criteria import slices
+from tests import laws
+from tests.laws import PLANS
+from tests.random_graphs import graphs
+from tests.zoo import NETS
+
+NET = """
+<ir_version: 8, opset_import: ["" : 17]>
+net (float[{batch},3,{side},{side}] image) => (float[{batch},5] logits)
+<float[8,3,3,3] w1, float[8] g1, float[8] b1, float[8] m1, float[8] v1,
+ float[8,1,3,3] wd, float[8] bd, float[6,8,1,1] w2, float[6] b2, float[7,6,3,3] w3, float[7] b3,
+ float[7,9] w4, float[9] b4, float[9,5] w5>
+{{
+    a = Conv<pads: ints = [1,1,1,1]>(image, w1)
+    b = BatchNormalization(a, g1, b1, m1, v1)
+    c = Relu(b)
+    d = Conv<pads: ints = [1,1,1,1], group: int = 8>(c, wd, bd)
+    e = Relu(d)
+    f = Conv(e, w2, b2)
+    g = Relu(f)
+    h = Conv<pads: ints = [1,1,1,1], strides: ints = [2,2]>(g, w3, b3)
+    i = Relu(h)
+    j = GlobalAveragePool(i)
+    k = Flatten(j)
+    l = MatMul(k, w4)
+    m = Add(l, b4)
+    n = Relu(m)
+    logits = MatMul(n, w5)
+}}
+"""
+
+
+def net(changes, batch=2, side=8):
+    """The net with random weights, of which some are then set: name -> (index, value)."""
+    model = onnx.parser.parse_model(NET.format(batch=batch, side=side))
+    rng = np.random.default_rng(0)
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.value_info}
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    weights["v1"] = np.abs(weights["v1"]) + 0.5
+    for name, index, value in changes:
+        weights[name][index] = value
+    del model.graph.value_info[:]
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
+    return model
+
+
+def cut(model, **settings):
+    analysis = api.analyze(model)
+    return analysis, api.slim_lossless(analysis, **settings)
+
+
+def widths(slimmed):
+    shapes = {n: tuple(v.shape) for n, v in slimmed.model.graph.initializers.items()}
+    return shapes["w1"][0], shapes["w2"][0], shapes["w3"][0], shapes["w4"][1]
+
+
+def assert_same(model, slimmed, inputs=None):
+    small = ir.to_proto(slimmed.model)
+    onnx.checker.check_model(small, full_check=True)
+    for feed in inputs or laws.input_sets(model):
+        wanted, found = laws.run(model, feed), laws.run(small, feed)
+        assert {n: v.shape for n, v in wanted.items()} == {n: v.shape for n, v in found.items()}
+        for name in wanted:
+            np.testing.assert_allclose(found[name], wanted[name], atol=1e-5 * max(1, np.abs(wanted[name]).max()))
+
+
+CASES = {
+    "zero filters": ([("w2", 3, 0), ("b2", 3, 0), ("w3", [0, 4], 0), ("b3", [0, 4], -1)], (8, 5, 5, 9)),
+    "a constant through padding": ([("w2", [1, 4], 0), ("b2", [1, 4], [0.7, 1.5])], (8, 4, 7, 9)),
+    "gains of zero": ([("g1", [2, 5], 0), ("b1", [2, 5], [0.9, -0.3])], (6, 6, 7, 9)),
+    "a kernel of zeros": ([("wd", 6, 0), ("bd", 6, 0.4)], (7, 6, 7, 9)),
+    "hidden units": ([("w4", (slice(None), [0, 8]), 0), ("b4", [0, 8], [2, -1])], (8, 6, 7, 7)),
+    "units nobody reads": ([("w5", 4, 0), ("w3", (slice(None), 2), 0)], (8, 5, 7, 8)),
+    "a last constant into no bias": ([("w3", 6, 0), ("b3", 6, 3)], (8, 6, 6, 9)),
+    "nothing": ([], (8, 6, 7, 9)),
+    "a zero row of one of two producers": ([("w1", 1, 0), ("g1", 1, 1), ("b1", 1, 1)], (7, 6, 7, 9)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("batch", [2, "batch"])
+def test_what_is_dead_goes_and_outputs_stay(name, batch):
+    changes, wanted = CASES[name]
+    model = net(changes, batch)
+    _, slimmed = cut(model)
+    assert widths(slimmed) == wanted
+    assert_same(model, slimmed)
+    assert not slimmed.folded.left
+
+
+def test_a_map_is_made_from_ones_where_one_convolution_pads():
+    _, slimmed = cut(net(CASES["a constant through padding"][0]))
+    assert slimmed.folded.mapped
+    assert max(v.const_value.size for n, v in slimmed.model.graph.initializers.items() if "constant" in n) == 7 * 9
+
+
+def test_constants_at_open_borders_stay_and_the_rest_goes():
+    zero, constant = 2, 4
+    model = net([("w2", [zero, constant], 0), ("b2", [zero, constant], [-1, 1])], 2, "side")
+    _, slimmed = cut(model)
+    assert widths(slimmed) == (8, 5, 7, 9)
+    assert list(slimmed.folded.left) == ["w2:0"]
+    rng = np.random.default_rng(0)
+    assert_same(model, slimmed, [{"image": rng.normal(size=(2, 3, n, n)).astype(np.float32)} for n in (5, 8, 13)])
+
+
+def test_one_unit_stays_of_a_group_that_is_dead_as_a_whole():
+    model = net([("w4", slice(None), 0), ("b4", slice(None), 0.5)])
+    _, slimmed = cut(model)
+    assert widths(slimmed) == (8, 6, 1, 1)  # nobody reads what the dead layer is made from
+    assert "w4:1" in slimmed.folded.left
+    assert_same(model, slimmed)
+
+
+def test_protected_groups_stay():
+    _, slimmed = cut(net(CASES["hidden units"][0]), protect=["w4"])
+    assert widths(slimmed) == (8, 6, 7, 9)
+
+
+def test_a_gate_that_moves_a_constant_keeps_it():
+    """Squeeze-excite multiplies a constant channel by what depends on the image."""
+    analysis = api.analyze(NETS["squeeze_excite"].build())
+    for seed in range(4):
+        dead, _ = killed(analysis, seed, 1.0)
+        assert_same(dead, api.slim_lossless(api.analyze(dead)))
+
+
+def killed(analysis, seed, bias=0.0):
+    """The model with some units of a random group dead: all they are made from is zero; and the group."""
+    rng = np.random.default_rng(seed)
+    free = laws.free(analysis)
+    group = free[rng.integers(len(free))]
+    units = laws.units(group, max(1, group.levels // 3), rng)
+    gone = laws.close(analysis, units).gone
+    model = laws.normal(analysis)
+    arrays = {t.name: numpy_helper.to_array(t).copy() for t in model.graph.initializer}
+    for part in slices(analysis.coupling):
+        rows = gone[analysis.coupling.strong[part.labels]] & (part.labels > 0)
+        if not part.summed and rows.any():
+            layout = analysis.coupling.values[part.name]
+            stays = np.ones(layout.shape, bool)
+            for digit in layout.digits.values():
+                if digit.labels is part.labels:
+                    stays &= spread(gone, analysis, layout, digit)
+            arrays[part.name][~stays] = bias if part.array.shape[1] == 1 else 0
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(arrays[tensor.name], tensor.name))
+    return model, group
+
+
+def spread(gone, analysis, layout, digit):
+    from onnxslim_learn.graph.layout import over
+
+    keys, sizes = [d.key for d in layout.digits.values()], {d.key: d.size for d in layout.digits.values()}
+    kept = ~(gone[analysis.coupling.strong[digit.labels]] & (digit.labels > 0))
+    return over(kept, (*digit.deps, digit.key), keys, sizes).reshape(layout.shape)
+
+
+KINDS = ("attention", "mlp", "residual", "depthwise")
+
+
+@pytest.mark.parametrize("name", [n for n in NETS if any(k in n for k in KINDS) and laws.free(laws.analysed(n))])
+@pytest.mark.parametrize("bias", [0.0, 0.5])
+def test_zoo_nets_with_dead_units_stay_the_same(name, bias):
+    analysis = laws.analysed(name)
+    for seed in range(3):
+        dead, _ = killed(analysis, seed, bias)
+        assert_same(dead, api.slim_lossless(api.analyze(dead)))
+
+
+def test_dead_heads_go():
+    analysis = laws.analysed("attention")
+    heads = next(g for g in laws.free(analysis) if g.rows)
+    gone = laws.close(analysis, heads.units[:1]).gone
+    model = laws.normal(analysis)
+    coupling = analysis.coupling
+    for tensor in model.graph.initializer:
+        layout = coupling.values.get(tensor.name)
+        if layout is None or len(layout.axes) < 2 or tensor.name != output_projection(coupling):
+            continue
+        array = numpy_helper.to_array(tensor).copy()
+        for digit in layout.digits.values():
+            if digit.labels is not None:
+                array[~spread(gone, analysis, layout, digit)] = 0
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    slimmed = api.slim_lossless(api.analyze(model))
+    assert_same(model, slimmed)
+    assert len(slimmed.plan.groups[heads.name]) == heads.width - 1
+
+
+def output_projection(coupling):
+    """The last weight that is multiplied with."""
+    weights = [v.name for node in coupling.graph.nodes for v in node.inputs if v is not None and v.is_initializer()]
+    return [n for n in weights if n in coupling.values and len(coupling.values[n].axes) == 2][-1]
+
+
+@PLANS
+@given(st.data())
+def test_random_graphs_with_dead_units_stay_the_same(data):
+    analysis = api.analyze(data.draw(graphs()))
+    if laws.free(analysis):
+        dead, _ = killed(analysis, data.draw(st.integers(0, 99)), data.draw(st.sampled_from([0.0, 1.0])))
+        assert_same(dead, api.slim_lossless(api.analyze(dead)))
+
+
+def test_a_plan_replays_and_verifies(tmp_path):
+    model = net([change for changes, _ in CASES.values() for change in changes])
+    onnx.save(model, tmp_path / "model.onnx")
+    analysis = api.analyze(tmp_path / "model.onnx")
+    slimmed = api.slim_lossless(analysis)
+    check = slimmed.save(tmp_path / "slim.onnx")
+    assert check.passed
+    assert check.change < 1e-5
+    again = api.slim(analysis, slimmed.plan)
+    again.save(tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "slim.onnx").read_bytes()
+    assert api.verify(analysis, tmp_path / "slim.onnx", slimmed.plan).passed
+    broken = onnx.load(tmp_path / "slim.onnx")
+    bias = next(t for t in broken.graph.initializer if t.name == "b3")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 1, "b3"))
+    onnx.save(broken, tmp_path / "broken.onnx")
+    assert not api.verify(analysis, tmp_path / "broken.onnx", slimmed.plan).passed
+
+
+def test_normalised_axes_are_refused():
+    analysis = api.analyze(NETS["layer_norm"].build(), allow_sensitive=True)
+    with pytest.raises(InputError, match="--lossless"):
+        api.slim_lossless(analysis)
+
+
+def test_a_shared_bias_is_not_changed_for_others():
+    """Two convolutions share a bias; only one takes a constant over."""
+    shapes = {"p": (4, 3, 1, 1), "b": (4,), "q": (4, 4, 1, 1)}
+    rng = np.random.default_rng(1)
+    weights = {n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+    weights["p"][2] = 0
+    weights["b"][2] = 1
+    nodes = [
+        helper.make_node("Conv", ["x", "p", "b"], ["a"]),
+        helper.make_node("Conv", ["a", "q", "b"], ["y"]),
+    ]
+    values = [helper.make_tensor_value_info(n, 1, [2, c, 4, 4]) for n, c in (("x", 3), ("y", 4))]
+    initializers = [numpy_helper.from_array(v, n) for n, v in weights.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", values[:1], values[1:], initializers),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    _, slimmed = cut(model)
+    assert slimmed.plan.widths
+    assert_same(model, slimmed)

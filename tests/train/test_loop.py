@@ -1,0 +1,215 @@
+"""The training loop: it learns, it goes on where it stopped, and portions of a batch are the batch."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from onnxslim_learn.api import analyze
+from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.data.options import Options
+from onnxslim_learn.errors import InputError, TrainError
+from onnxslim_learn.train import losses, pool
+from onnxslim_learn.train.loop import Keeping, Learner, Task, train
+from onnxslim_learn.train.module import bridge
+from onnxslim_learn.train.recipes import Recipe
+from onnxslim_learn.train.teacher import Teacher
+from tests.zoo_net import Net
+
+NET = Net(
+    """(float[batch, 3, 6, 6] x) => (float[batch, 5] y) {
+      a = Conv<pads=[1, 1, 1, 1]>(x, w1, b1)
+      n = BatchNormalization(a, s, t, m, v)
+      r = Relu(n)
+      p = GlobalAveragePool(r)
+      f = Flatten(p)
+      y = Gemm<transB=1>(f, w2, b2)
+    }""",
+    "w1 8x3x3x3, b1 8, s t m v 8, w2 5x8, b2 5",
+)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return analyze(NET.build())
+
+
+def task(found, *, spec="distill", norms="frozen", count=40, **settings):
+    """A net whose weights were shaken, to be taught by what it was."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(count, 3, 6, 6)).astype(np.float32)
+    module, teacher = bridge(found, norms=norms), Teacher(bridge(found))
+    arrays = {"x": x, "labels": teacher({"x": torch.from_numpy(x)})["y"].argmax(1).numpy()}
+    samples, _ = pool.gather(open_source(arrays, found.graph, Options(samples=count)), 0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    recipe = Recipe(**{"steps": 30, "batch_size": 8, "rate": 1e-2, **settings})
+    objective = losses.objective(spec, teacher.kinds(samples), labelled=samples.labelled)
+    return Task(module, objective, samples, teacher, recipe)
+
+
+def weights(one):
+    return {name: value.clone() for name, value in one.module.state_dict().items()}
+
+
+def assert_same(a, b, tolerance=0.0):
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("spec", ["distill", "cross-entropy", "distill=0.5,cross-entropy=2"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_loss_falls(found, spec, optimizer):
+    history = train(task(found, spec=spec, optimizer=optimizer, norms="batch", steps=60))
+    assert np.mean([h["loss"] for h in history[-8:]]) < 0.8 * np.mean([h["loss"] for h in history[:8]])
+
+
+class Noisy(Learner):
+    """Adds noise by chance, and counts in its state."""
+
+    def __init__(self, module):
+        self.module, self.sum = module, torch.zeros(())
+
+    def loss(self, step):
+        return sum(p.abs().sum() for p in self.module.parameters()) * torch.rand(()) * 1e-2
+
+    def updated(self, step, rate):
+        self.sum = self.sum + torch.rand(())
+
+    def state(self):
+        return {"sum": self.sum}
+
+    def load(self, state):
+        self.sum = state["sum"]
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("norms", ["batch", "frozen"])
+def test_a_run_that_was_killed_goes_on_with_the_same_numbers(found, tmp_path, optimizer, norms):
+    whole = task(found, optimizer=optimizer, norms=norms)
+    learner = Noisy(whole.module)
+    history = train(whole, learner, Keeping(tmp_path / "whole", every=4))
+
+    def kill(step, numbers):
+        if step == 18:
+            raise Killed
+
+    keeping = Keeping(tmp_path / "killed", every=4, show=kill)
+    stopped = task(found, optimizer=optimizer, norms=norms)
+    with pytest.raises(Killed):
+        train(stopped, Noisy(stopped.module), keeping)
+    resumed = task(found, optimizer=optimizer, norms=norms)
+    again = Noisy(resumed.module)
+    assert train(resumed, again, replace(keeping, resume=True, show=lambda step, numbers: None)) == history
+    assert_same(weights(whole), weights(resumed))
+    assert torch.equal(learner.sum, again.sum)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_finished_run_is_not_run_again(found, tmp_path):
+    whole = task(found)
+    history = train(whole, keeping=Keeping(tmp_path))
+    again = task(found)
+    seen = []
+    keeping = Keeping(tmp_path, resume=True, show=lambda step, numbers: seen.append(step))
+    assert train(again, keeping=keeping) == history
+    assert not seen
+    assert_same(weights(whole), weights(again))
+
+
+def test_a_checkpoint_of_other_settings_is_refused(found, tmp_path):
+    train(task(found, steps=4), keeping=Keeping(tmp_path))
+    with pytest.raises(InputError, match="steps 4, not 5"):
+        train(task(found, steps=5), keeping=Keeping(tmp_path, resume=True))
+
+
+def test_portions_of_a_batch_are_the_batch(found):
+    one, two = task(found, optimizer="sgd"), task(found, optimizer="sgd", accumulate=4)
+    train(one)
+    train(two)
+    assert_same(weights(one), weights(two), 1e-5)
+
+
+def test_every_epoch_shows_every_sample_once(found):
+    samples = task(found).samples
+    epochs = [[samples.rows(epoch * 5 + k, 8, 3)[1] for k in range(5)] for epoch in range(2)]
+    for epoch in epochs:
+        assert sorted(np.concatenate(epoch)) == list(range(40))
+    assert not np.array_equal(epochs[0], epochs[1])
+
+
+def test_what_the_teacher_knows_ahead_is_what_it_says(found):
+    one = task(found)
+    inputs, _ = pool.tensors(one.samples.take(0, np.arange(5, 9)), torch.device("cpu"))
+    live = one.teacher.outputs(0, np.arange(5, 9), inputs)["y"]
+    one.teacher.look_ahead(one.samples, 100)
+    assert one.teacher.known
+    torch.testing.assert_close(one.teacher.outputs(0, np.arange(5, 9), inputs)["y"], live)
+
+
+def test_a_loss_that_is_not_finite_is_said(found):
+    with pytest.raises(TrainError, match="Use a lower --learning-rate"):
+        train(task(found, optimizer="sgd", rate=1e12, clip=0.0))
+
+
+def test_bfloat16_learns_too(found):
+    history = train(task(found, bf16=True, steps=60))
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+
+
+def test_distillation_is_the_divergence(found):
+    logits, other = torch.randn(6, 5), torch.randn(6, 5)
+    portion = pool.Portion({}, None, {"y": logits})
+    known = {"y": losses.taught(logits)}
+    p, q = (torch.softmax(x.double() / 2, 1) for x in (logits, other))
+    wanted = (p * (p / q).log()).sum(1).mean() * 4
+    torch.testing.assert_close(
+        losses.distillation({"y": other}, portion, known=known, temperature=2.0).double(), wanted, rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        (torch.randn(9, 4), "logits"),
+        (torch.softmax(torch.randn(9, 4), 1), "probabilities"),
+        (torch.nn.functional.normalize(torch.randn(9, 4)), "numbers"),
+        (torch.randn(9, 1), "numbers"),
+        (torch.randn(9, 4, 2), "numbers"),
+    ],
+)
+def test_outputs_are_told_apart(target, kind):
+    assert losses.taught(target).kind == kind
+
+
+def double(outputs, portion):
+    return 2 * outputs["y"].square().mean()
+
+
+def test_the_loss_may_be_the_users(found):
+    ((weight, loss),) = losses.objective("tests.train.test_loop:double=3", {}).terms.values()
+    assert weight == 3
+    assert loss({"y": torch.ones(2, 2)}, None) == 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("cross-entropy", "needs labels"),
+        ("nothing", "expected distill, cross-entropy, mse"),
+        ("distill=-1", "is no weight"),
+        ("distill", "no output of floats"),
+        ("tests.none:loss", "cannot be imported"),
+    ],
+)
+def test_a_loss_that_cannot_be_is_refused(spec, said):
+    with pytest.raises(InputError, match=said):
+        losses.objective(spec, {})

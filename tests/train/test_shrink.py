@@ -1,0 +1,162 @@
+"""From a file to a smaller trained one: targets hold, the plan replays, and a killed run ends as a whole one."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxslim_learn import api
+from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.data.options import Options
+from onnxslim_learn.errors import InputError, TargetError
+from onnxslim_learn.train.school import Training, school
+from onnxslim_learn.train.shrink import Job, Widths, shrink
+from onnxslim_learn.train.worlds import World
+from tests.zoo_net import Net
+
+NET = Net(
+    """(float[batch, 3, 6, 6] x) => (float[batch, 5] y) {
+      a = Conv<pads=[1, 1, 1, 1]>(x, w1)
+      n = BatchNormalization(a, s1, t1, m1, v1)
+      r = Relu(n)
+      b = Conv<pads=[1, 1, 1, 1]>(r, w2, b2)
+      q = Relu(b)
+      c = Conv<pads=[1, 1, 1, 1], group=8>(r, w3, b3)
+      d = Concat<axis=1>(q, c)
+      p = GlobalAveragePool(d)
+      f = Flatten(p)
+      y = Gemm<transB=1>(f, w4, b4)
+    }""",
+    "w1 8x3x3x3, s1 t1 m1 v1 8, w2 12x8x3x3, b2 12, w3 8x1x3x3, b3 8, w4 5x20, b4 5",
+)
+"""A normalised convolution into a plain and a depthwise one, joined."""
+
+SAMPLES = 96
+COSTS = ("macs", "params", "bytes", "channels", "elements")
+KINDS = ("gamma", "group-lasso", "gates")
+
+
+def quiet(name, *rest):
+    return lambda *numbers, **more: None
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    """Return a job on the net in a folder."""
+    model = tmp_path / "net.onnx"
+    onnx.save(NET.build(), model)
+    found = api.analyze(model)
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.normal(size=(SAMPLES, 3, 6, 6)).astype(np.float32), "labels": rng.integers(0, 5, SAMPLES)}
+    source = open_source(arrays, found.graph, Options(samples=SAMPLES, batch_size=16))
+
+    def prepare(wanted, watch=quiet, name="run", **training):
+        asked = {"steps": 40, "finetune_steps": 10, "batch_size": 16, "every": 6, "folder": tmp_path / name, **training}
+        taught = school(found, source, Training(**asked), World(), stage=quiet, watch=watch)
+        return Job(found, source, wanted, taught, tmp_path / f"{name}.onnx", quiet)
+
+    return prepare
+
+
+def share(job, made, cost):
+    price = {"macs", "params", "bytes"} & {cost}
+    assert price
+    after, before = (job.analysis.price(cut)[cost] for cut in (made.removal, job.analysis.whole))
+    return after / before
+
+
+@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_pair_of_strength_and_cost_meets_its_target(prepare, kind, cost):
+    job = prepare(Widths({"macs": 0.5}, cost=cost, kind=kind, tau=0.1), steps=20, finetune_steps=4)
+    made, check = shrink(job)
+    assert check.passed
+    assert 0.3 < share(job, made, "macs") <= 0.5
+    written = api.analyze(job.output)
+    assert written.price(written.whole) == job.analysis.price(made.removal)
+    assert api.verify(job.analysis, job.output, made.plan).passed
+    assert api.verify(job.analysis, job.output, type(made.plan).from_json(made.plan.to_json())).passed
+
+
+@pytest.mark.parametrize("proximal", [True, False])
+def test_the_structure_is_reached_while_learning(prepare, proximal):
+    """The cost if the structure were adopted falls to the target before the end, not at one stroke after it."""
+    job = prepare(Widths({"macs": 0.5}, proximal=proximal, threshold=1e-2), steps=200, optimizer="sgd", rate=1e-2)
+    told = shrink(job)[0].plan.provenance["training"]["structure"]["history"]
+    costs = [one["cost"] for one in told]
+    assert costs[0] == 1
+    assert costs[-1] < 0.6
+    assert len({round(cost, 3) for cost in costs}) > 4
+
+
+def test_more_strength_leaves_less(prepare):
+    found = []
+    for strength in (0.1, 1.0):
+        job = prepare(
+            Widths(strength=strength), name=f"run{strength}", steps=60, finetune_steps=2, optimizer="sgd", rate=0.03
+        )
+        try:
+            found.append(share(job, shrink(job)[0], "macs"))
+        except InputError:
+            found.append(1.0)  # nothing died
+    assert found[0] > found[1]
+
+
+def test_a_killed_run_ends_as_a_whole_one(prepare):
+    wanted = Widths({"macs": 0.6})
+    whole = prepare(wanted, name="whole")
+    shrink(whole)
+
+    class Killed(Exception):
+        pass
+
+    def killing(stage, at):
+        def watch(name, steps):
+            def show(step, numbers):
+                if (name, step) == (stage, at):
+                    raise Killed
+
+            return show
+
+        return watch
+
+    for stage, at in (("structure", 27), ("finetune", 7)):
+        with pytest.raises(Killed):
+            shrink(prepare(wanted, killing(stage, at), "killed", resume=stage == "finetune"))
+    again = prepare(wanted, name="killed", resume=True)
+    shrink(again)
+    assert again.output.read_bytes() == whole.output.read_bytes()
+
+
+def test_structures_are_kept_while_learning(prepare):
+    job = prepare(Widths({"macs": 0.5}))
+    shrink(job)
+    folder = job.folder / "structure" / "learned_structure"
+    steps = sorted(int(file.name.removeprefix("alive_")) for file in folder.glob("alive_*"))
+    assert steps == [6, 12, 18, 24, 30, 36, 40]
+    alive = json.loads((folder / "alive_40").read_text())
+    assert set(alive) == {"a", "b", "c"}
+    assert alive["a"] == alive["c"] <= 8
+    plan = json.loads((folder / "plan_40.json").read_text())
+    assert plan["provenance"]["step"] == 40
+
+
+def test_from_scratch_forgets_the_weights(prepare):
+    job = prepare(Widths({"macs": 0.5}, from_scratch=True), finetune_steps=0)
+    made, check = shrink(job)
+    assert check.passed
+    told = made.plan.provenance["training"]
+    assert told["result"]["outputs"]["y"]["relative"] > 0.5
+
+
+def test_what_cannot_be_is_refused(prepare):
+    with pytest.raises(InputError, match="neither --target nor --strength"):
+        shrink(prepare(Widths()))
+    with pytest.raises(InputError, match="gates go by gradients"):
+        shrink(prepare(Widths({"macs": 0.5}, kind="gates", proximal=True)))
+    with pytest.raises(InputError, match="no group matches"):
+        shrink(prepare(Widths({"macs": 0.5}, protect=["nothing"])))
+    with pytest.raises(TargetError, match="cannot be reached"):
+        shrink(prepare(replace(Widths(), target={"macs": 1e-5}), steps=2))

@@ -1,0 +1,199 @@
+"""From one file to a sparse one: roll-outs, every protocol, from scratch, and the command."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from onnxslim_learn import cli
+from onnxslim_learn.api import analyze
+from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.data.options import Options
+from onnxslim_learn.sparse import files, patterns, ratios
+from onnxslim_learn.sparse.roles import layers
+from onnxslim_learn.train.rollouts import Rollouts, judged, readers
+from onnxslim_learn.train.school import Training, school
+from onnxslim_learn.train.weight_sparse import settings
+from onnxslim_learn.train.worlds import World
+from tests.train.test_loop import NET
+from tests.zoo_net import Net
+
+DEEP = Net(
+    """(float[batch, 3, 6, 6] x) => (float[batch, 5] y) {
+      a = Conv<pads=[1, 1, 1, 1]>(x, w1, b1)
+      r = Relu(a)
+      c = Conv<pads=[1, 1, 1, 1]>(r, w2, b2)
+      q = Relu(c)
+      p = GlobalAveragePool(q)
+      f = Flatten(p)
+      y = Gemm<transB=1>(f, w3, b3)
+    }""",
+    "w1 8x3x3x3, b1 b2 8, w2 8x8x3x3, w3 5x8, b3 5",
+)
+
+
+def samples(count=128):
+    x = np.random.default_rng(0).normal(size=(count, 3, 6, 6)).astype(np.float32)
+    return x
+
+
+def taught(found, tmp_path, count=128):
+    source = open_source({"x": samples(count)}, found.graph, Options(samples=count))
+    training = Training(batch_size=16, folder=tmp_path)
+    return school(
+        found, source, training, World(), stage=lambda name: lambda *a: None, watch=lambda *a: lambda *b: None
+    )
+
+
+@pytest.fixture
+def rollouts(tmp_path):
+    found = analyze(DEEP.build())
+    made = taught(found, tmp_path)
+
+    def start(**given):
+        asked = settings({"ws_nb_iters_ft": 0, "ws_nb_iters_rg": 0, **given})
+        return Rollouts.of(made, made.module(found), layers(found.graph.model), asked, patterns.Pattern())
+
+    return start
+
+
+SHARES = {"w1": 0.5, "w2": 0.6, "w3": 0.5}
+
+
+def masked(one):
+    return {name: (value != 0) for name, value in one.module.state_dict().items() if name in SHARES}
+
+
+def test_a_roll_out_masks_exactly_whatever_it_trains(rollouts):
+    for given in ({}, {"ws_nb_iters_rg": 5}, {"ws_nb_iters_ft": 5}):
+        one = rollouts(**given)
+        one.run(SHARES)
+        for name, kept in masked(one).items():
+            assert int((~kept).sum()) == round(SHARES[name] * kept.numel())
+            smallest = one.dense[name].abs()[~kept].max()
+            assert smallest <= one.dense[name].abs()[kept].min(), "by the pretrained weights"
+
+
+def test_a_roll_out_starts_from_the_pretrained_weights(rollouts):
+    one = rollouts(ws_nb_iters_rg=5, ws_nb_iters_ft=5)
+    first = one.run(SHARES)
+    one.run(dict.fromkeys(SHARES, 0.9))
+    assert one.run(SHARES) == first
+    plain = rollouts()
+    assert plain.run(dict.fromkeys(SHARES, 0.0)) == 1.0
+    assert all(torch.equal(plain.module.state_dict()[name], value) for name, value in plain.dense.items())
+
+
+def test_regression_brings_layers_nearer_and_touches_their_weights_alone(rollouts):
+    inputs = torch.from_numpy(samples())
+
+    def distance(one):
+        with torch.no_grad():
+            found = one.module(inputs)["y"]
+            one.module.load_state_dict(one.dense)
+            return float((found - one.module(inputs)["y"]).norm())
+
+    plain, better = rollouts(), rollouts(ws_nb_iters_rg=40, ws_lrn_rate_rg=1e-2)
+    for one in (plain, better):
+        one.run(SHARES)
+    for name in ("b1", "b2", "b3"):
+        assert torch.equal(better.module.state_dict()[name], better.dense[name])
+    assert distance(better) < 0.8 * distance(plain)
+
+
+def test_every_layer_is_found_in_the_module(rollouts):
+    from onnxslim_learn.sparse.schedule import Schedule
+    from onnxslim_learn.train.weight_sparse import WeightSparse
+
+    one = rollouts()
+    learner = WeightSparse(one.module, one.layers, SHARES, Schedule(1))
+    assert sorted(readers(one.module, learner).values()) == ["w1", "w2", "w3"]
+
+
+def test_scores_lie_between_zero_and_one():
+    logits = torch.tensor([[2.0, 1.0], [0.0, 1.0]])
+    assert judged({"y": logits}, {"y": -logits}, None) == 0
+    assert judged({"y": logits}, {"y": -logits}, torch.tensor([0, 0])) == 0.5
+    numbers = torch.ones(2, 3, 4)
+    assert judged({"y": numbers}, {"y": numbers}, None) == 1
+    assert judged({"y": 2 * numbers}, {"y": numbers}, None) == pytest.approx(0.5)
+
+
+@pytest.fixture
+def learn(tmp_path, monkeypatch, capsys):
+    """Run the command on a small net and its samples; returns its JSON and the arrays of what it wrote."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(NET.build(), "net.onnx")
+    x = samples(96)
+    np.savez("data.npz", x=x, labels=np.random.default_rng(1).integers(0, 5, len(x)))
+
+    def run(line, code=0):
+        start = "learn net.onnx -o new.onnx --learner weight-sparse --data data.npz --no-latency --json -"
+        found = cli.main([*start.split(), "--batch-size", "16", *line.split()])
+        out, err = capsys.readouterr()
+        assert found == code, err
+        if code:
+            return err
+        arrays = {t.name: onnx.numpy_helper.to_array(t) for t in files.inside(tmp_path / "new.onnx").graph.initializer}
+        return json.loads(out), arrays
+
+    return run
+
+
+QUICK = "--ws-nb-rlouts 4 --ws-nb-rlouts-min 2 --ws-nb-iters-rg 2 --ws-nb-iters-ft 2 --ws-nb-iters-feval 1"
+
+
+@pytest.mark.parametrize("protocol", ["uniform", "heurist", "optimal", "search"])
+def test_every_protocol_writes_the_zeros_asked_for(learn, protocol):
+    told, arrays = learn(f"--ws-prune-ratio 0.6 --ws-prune-ratio-prtl {protocol} --steps 12 {QUICK}")
+    asked = {row["name"]: row["asked"] for row in told["layers"]}
+    for name, share in asked.items():
+        assert (arrays[name] == 0).sum() == round(share * arrays[name].size)
+    assert told["sparsity"] == pytest.approx(0.6, abs=0.02)
+    if protocol == "heurist":
+        assert list(asked.values()) == pytest.approx(ratios.heurist([arrays[n].size for n in asked], 0.6))
+    if protocol == "optimal":
+        assert told["training"]["search"]["rollouts"] == 4
+    assert told["training"]["result"]["accuracy"] is not None
+
+
+def test_the_file_of_options_takes_the_original_names(learn, tmp_path):
+    (tmp_path / "o.toml").write_text(
+        'ws_prune_ratio = 0.5\nws_prune_ratio_prtl = "uniform"\nws_mask_update_step = 3\nenbl_dst = true\nsteps = 6\n'
+    )
+    told, arrays = learn("--config o.toml --from-scratch")
+    assert told["training"]["settings"]["ws_mask_update_step"] == 3
+    assert told["training"]["loss"] == "cross-entropy=1,distill=0.25"
+    assert all((arrays[row["name"]] == 0).mean() == 0.5 for row in told["layers"])
+
+
+def test_patterns_and_protection(learn):
+    told, arrays = learn("--pattern 2:4 --protect w1 --steps 6")
+    assert [row["name"] for row in told["layers"]] == ["w2"]
+    assert told["layers"][0]["holds"]
+    assert (arrays["w1"] != 0).all()
+
+
+def test_a_run_goes_on_where_its_folder_ends(learn):
+    line = f"--ws-prune-ratio-prtl optimal {QUICK} --steps 8 --checkpoint-dir run"
+    first, weights = learn(line)
+    again, same = learn(f"{line} --resume")
+    assert first["layers"] == again["layers"]
+    assert all(np.array_equal(weights[name], same[name]) for name in weights)
+    assert "other settings" in learn(f"{line} --resume --ws-prune-ratio 0.5", 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--ws-prune-ratio 2", "--ws-prune-ratio 2.0: expected"),
+        ("--ws-reward-type both", "--ws-reward-type both: expected"),
+        ("--target macs=0.5", "--target: is for structure learning"),
+        ("--pattern 4:2", "--pattern 4:2: expected"),
+        ("--protect nothing", "--protect nothing: no weight"),
+    ],
+)
+def test_what_does_not_fit_is_refused(learn, line, words):
+    assert words in learn(f"{line} --steps 2 {QUICK}", 2)
