@@ -11,6 +11,7 @@ from onnxslim_learn.costs.device import Device
 from onnxslim_learn.costs.measure import Ratio
 from onnxslim_learn.costs.roofline import roofline
 from onnxslim_learn.errors import TargetError
+from onnxslim_learn.select import budget
 from tests.laws import analysed
 
 DEVICE = Device("rough guess", 8, 4, node_us=2, run_us=5, steps={"Conv": 2})
@@ -152,3 +153,20 @@ def test_a_bound_is_met_as_measured(saves, wish):
 def test_a_bound_that_only_the_prediction_meets_is_refused():
     with pytest.raises(TargetError, match=r"latency=0\.4ms: .* takes .* ms .* Raise it\."):
         chosen(0.05, 400.0)
+
+
+def test_measured_latency_is_bounded_beside_other_costs_by_curves_too():
+    """The allocation takes it as one more cost: every bound holds, and no single step more would fit."""
+    machine = Machine(analysed("residual"))
+    latency_cost = gathered(machine).model(1000.0)
+    analysis = replace(machine.analysis, latency=latency_cost)
+    target = {"latency": 0.8, "params": 0.6}
+    choices = budget.choices(analysis.coupling, analysis.groups, np.zeros(analysis.coupling.columns), budget.Freedom())
+    choices = [replace(c, curve=(1 - np.array(c.kept) / c.group.width) ** 2) for c in choices]
+    bounds = {"latency": (latency_cost, 800.0), "params": (analysis.costs["params"], 0.6 * 3541)}
+    search = budget.Search(analysis.coupling, choices, bounds, target)
+    widths = search.solve()
+    assert search.fits(widths)
+    for k, choice in enumerate(choices):
+        wider = [kept for kept in choice.kept if kept > widths[k]]
+        assert not wider or not search.fits([*widths[:k], wider[0], *widths[k + 1 :]])

@@ -1,13 +1,15 @@
 """Whether latency is what was predicted, what was asked for, and what the widths could give.
 
-    python -m benchmarks.latency.run [NET ...] [--targets 0.75,0.5,0.3] [--threads N] [--json FILE] [--no-quality]
+    python -m benchmarks.latency.run [NET|FILE.onnx ...] [--data SRC] [--targets 0.75,0.5,0.3] [--json FILE]
 
-For every net and target, all from ratios within one run:
+Nets by name have random weights: enough for time, not for quality, which is judged for trained models given as files
+(those of ``benchmarks.quality.train``, say), best with real inputs. For every net and target, all within one
+run:
 
 * predicted: the latency of the model of widths before any whole slimmed model was timed, over the measured one;
 * met: the measured latency of ``slim --target latency`` over the target;
-* quality: deviation of its outputs after repair, and that of ``--target macs`` at the same measured latency;
-* scratch: its latency over that of the same architecture built anew at its widths.
+* quality, of files: deviation of its outputs after repair, and that of ``--target macs`` at the same measured latency;
+* scratch, of nets by name: its latency over that of the same architecture built anew at its widths.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from benchmarks.latency import nets
 from onnxslim_learn import api, latency
 from onnxslim_learn.costs import measure
 from onnxslim_learn.costs.sessions import CPU
+from onnxslim_learn.data.opening import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import TargetError
@@ -103,7 +106,7 @@ class Bench:
 
 def bench(name: str, options: argparse.Namespace, folder: Path) -> Bench:
     """Measure what the widths of a net are worth."""
-    file = nets.write(name, *nets.build(name), folder / f"{name}.onnx")
+    file = nets.write(name, *nets.build(name), folder / f"{name}.onnx") if name in nets.NETS else Path(name)
     analysis, watch = latency.prepare(
         api.analyze(file),
         Setting(options.threads),
@@ -111,7 +114,9 @@ def bench(name: str, options: argparse.Namespace, folder: Path) -> Bench:
         measure_seconds=options.measure_seconds,
         stage=lambda stage: lambda share: None,
     )
-    samples = synthetic(analysis.coupling, Options(samples=options.samples))
+    asked = Options(samples=options.samples)
+    real = options.data is not None and name not in nets.NETS
+    samples = open_source(options.data, analysis.graph, asked) if real else synthetic(analysis.coupling, asked)
     return Bench(name, analysis, watch, Evidence(analysis.coupling, samples, seconds=0), options, folder)
 
 
@@ -136,9 +141,8 @@ def _row(net: Bench, target: float) -> Row:
     share = 1e3 * told["measured_ms"] / total
     macs = analysis.price(slimmed.removal)["macs"] / analysis.price(analysis.whole)["macs"]
     row = Row(net.name, target, predicted, measured, share / target, len(told["rounds"]), macs)
-    row = replace(row, scratch=_against_scratch(net, slimmed))
-    if not net.options.quality:
-        return row
+    if net.name in nets.NETS:
+        return replace(row, scratch=_against_scratch(net, slimmed))
     cut, other, taken = _cut_to_macs(net, share)
     row = replace(row, macs_target=cut, macs_latency=taken)
     return replace(row, deviation=_deviation(slimmed, net.evidence), macs_deviation=_deviation(other, net.evidence))
@@ -192,8 +196,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0, help="for each comparison of whole models")
     parser.add_argument("--measure-seconds", type=float, default=120.0, help="for measuring widths of one net")
-    parser.add_argument("--samples", type=int, default=64)
-    parser.add_argument("--no-quality", dest="quality", action="store_false")
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--data", metavar="SRC", help="real inputs for models given as files")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found = []

@@ -59,7 +59,7 @@ def calibrate(
 
     measure.check_provider(provider)
     timed = timer or timing(threads=threads, provider=provider, seconds=seconds / (1 + len(PROBES)))
-    matmul, conv, moving, one, many = timed([*_large(), *(_chain(n) for n in (1, 1 + CHAIN))])
+    matmul, conv, moving, one, many = timed([*_large(), *(chain(n) for n in (1, 1 + CHAIN))])
     node_us = max(many - one, 0.0) / CHAIN
     run_us = max(one - node_us, 0.0)
     work = ((2 * SIDE**3, matmul), (2 * 9 * CHANNELS**2 * IMAGE**2, conv))
@@ -75,7 +75,7 @@ def timing(*, threads: int, provider: str, seconds: float) -> Timer:
     """A timer of models side by side on onnxruntime: the least of all rounds, since other work only slows them."""
 
     def timer(models: Sequence[ModelProto]) -> Sequence[float]:
-        feeds = [_feeds(model) for model in models]
+        feeds = [inputs(model) for model in models]
         files = [model.SerializeToString() for model in models]
         clock = measure.steady_clock(threads, provider)
         found = measure.measure(files, feeds, threads=threads, provider=provider, seconds=seconds, clock=clock)
@@ -116,7 +116,7 @@ def _large() -> list[ModelProto]:
     ]
 
 
-def _chain(length: int) -> ModelProto:
+def chain(length: int) -> ModelProto:
     """So many nodes one after the other, each of a single number."""
     names = ["x", *(f"v{k}" for k in range(1, length)), "y"]
     # two operators in turns: onnxruntime would drop a pair of equal ones
@@ -136,6 +136,7 @@ def _net(x: Sequence[int], y: Sequence[int], body: str, weight: Sequence[int] = 
     return net
 
 
-def _feeds(model: ModelProto) -> Feeds:
+def inputs(model: ModelProto) -> Feeds:
+    """Numbers for the input of a model made here."""
     shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
     return {"x": np.random.default_rng(0).normal(size=shape).astype(np.float32)}

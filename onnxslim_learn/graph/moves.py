@@ -352,6 +352,8 @@ def resize(site: Site) -> None:
     """Axes whose size and scale stay pass; a constant list of sizes follows the cut."""
     value, before, after = site.value(0), site.shape(0), site.out_shape()
     rank = len(before)
+    for slot in site.given()[1:]:
+        site.leave(slot)
     scales = site.static(2 if site.node.op_type == "Resize" and site.version > 10 else 1)
     listed = site.attr("axes") or range(rank)
     odd = site.attr("coordinate_transformation_mode", "") == "tf_crop_and_resize"

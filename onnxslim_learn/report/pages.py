@@ -154,7 +154,7 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
     return [
         table,
         Text("\n".join([*_cut(data), *_folded(data["lossless"]), *_timed(data), *_checked(data)])),
-        *latency.targeted(data["latency_target"]),
+        *latency.targeted(data.get("latency_target")),
         *repairs.blocks(data["repair"]),
         *trained.blocks(data.get("training")),
         *_widths(data),

@@ -249,3 +249,15 @@ def test_a_vector_declared_empty_is_no_open_dimension():
 def test_optional_outputs_that_nobody_reads_keep_their_names():
     (attention,) = [n for n in analysed("cached_attention").graph.nodes if n.op_type == "Attention"]
     assert [v.name for v in attention.outputs] == ["a", "present_key", "present_value"]
+
+
+def test_scales_that_are_computed_are_no_channels():
+    """Scales of a Resize may be joined from constants: they are settings, whose positions nothing may cut."""
+    text = """(float[1,3,8,8] x) => (float[1,2,16,16] y) {
+        h = Conv (x, w1)
+        s = Concat <axis = 0> ([1.0, 1.0], [2.0, 2.0])
+        r = Resize <mode = "nearest"> (h, , s)
+        y = Conv (r, w2)
+    }"""
+    analysis = api.analyze(Net(text, "w1 8x3x1x1, w2 2x8x1x1").build())
+    assert [(group.name, group.width) for group in analysis.groups if group.pin is None] == [("w1:0", 8)]
