@@ -257,7 +257,7 @@ def _analyze(parser: argparse.ArgumentParser) -> None:
         help="only explain by a path why a group or axis (name:axis) cannot go, or why two are coupled (repeatable)",
     )
     parser.add_argument("--allow-sensitive", action="store_true", help="treat normalised axes as cuttable (not exact)")
-    config_targets.device(parser)
+    _device(parser)
     _report(parser)
 
 

@@ -17,7 +17,7 @@ Every architecture of ``scripts/architectures`` is built small, randomly initial
   that would go on top of the largest cut if all groups pinned for it went too, but for one unit each.
 
     python -m scripts.coverage_architectures                      # what is not in docs/coverage_architectures.json yet
-    python -m scripts.coverage_architectures --fresh NAME ...     # these again (or "failed", or "all")
+    python -m scripts.coverage_architectures --fresh NAME ...     # these again (or failed, few plans, all)
     python -m scripts.coverage_architectures --render             # the document only
 
 Files that fail are kept in ``WORK/fail``, all others are deleted. Needs the libraries of ``scripts/architectures``.
@@ -44,7 +44,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts.coverage_file import NotRunnableError, Row, export, measure
+from scripts.coverage_file import PLANS, NotRunnableError, Row, export, measure
 from scripts.coverage_section import EXPORTERS, render, who
 
 if TYPE_CHECKING:
@@ -262,7 +262,9 @@ def main() -> None:
         again = {
             n
             for n, row in rows.items()
-            if n[0] in options.fresh or "all" in options.fresh or ("failed" in options.fresh and row["status"] != "ok")
+            if {n[0], "all"} & set(options.fresh)
+            or ("failed" in options.fresh and row["status"] != "ok")
+            or ("few" in options.fresh and row.get("cuttable") and row.get("plans", 1) < PLANS)
         }
         wanted = [pair for pair in order(nets) if pair in again or (pair not in rows and not options.fresh)]
         wanted = [pair for pair in wanted if not options.only or pair[0] in options.only]
