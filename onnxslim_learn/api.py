@@ -89,7 +89,13 @@ class Slimmed:
         """
         better = rewrite(self.removal)
         self.repaired = walk.repair(
-            self.removal, better, evidence.feeds, effort=evidence.effort, seed=seed, progress=progress
+            self.removal,
+            better,
+            evidence.feeds,
+            labels=evidence.labels,
+            effort=evidence.effort,
+            seed=seed,
+            progress=progress,
         )
         self._better = better
         made = {"data": evidence.source.name, "samples": self.repaired.samples, "weights": list(self.repaired.weights)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,15 @@ def deviation(wanted: Mapping[str, Array], found: Mapping[str, Array]) -> dict[s
         for name, array in wanted.items()
         if name in found and found[name].shape == array.shape and array.size
     }
+
+
+def accuracy(outputs: Mapping[str, Array], labels: Sequence[Array | None]) -> float | None:
+    """Share of samples of which the first classifier's output is largest at the label; ``None`` without such labels."""
+    known = [one for one in labels if one is not None and one.ndim == 1 and one.dtype.kind in "iu"]
+    classes = [array for array in outputs.values() if array.ndim == 2 and array.shape[1] > 1]
+    if not known or len(known) < len(labels) or not classes or len(classes[0]) != sum(map(len, known)):
+        return None
+    return float((classes[0].argmax(axis=1) == np.concatenate(known)).mean())
 
 
 def _one(wanted: Array, found: Array) -> Deviation:

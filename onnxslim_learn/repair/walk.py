@@ -15,7 +15,7 @@ import numpy as np
 
 from onnxslim_learn.data.source import regroup
 from onnxslim_learn.errors import PlanError
-from onnxslim_learn.repair.deviation import Deviation, deviation
+from onnxslim_learn.repair.deviation import Deviation, accuracy, deviation
 from onnxslim_learn.repair.fit import FULL, Effort, Fitted, Rows, Setting, Weights, fit
 from onnxslim_learn.repair.linear import Linear, linears
 from onnxslim_learn.repair.runner import Runner, outputs
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from onnxslim_learn.data.source import Source
+    from onnxslim_learn.data.source import Batch, Source
     from onnxslim_learn.graph.coupling import Removal
 
 Array = np.ndarray[Any, Any]
-Feeds = dict[str, Array]
 
 LARGEST_BATCH = 32
 ROWS = 16384  # rows of a regression, or so many times its unknowns
@@ -51,6 +50,8 @@ class Repaired:
         samples: Samples used, those held back included.
         before: Deviation of the outputs from the original's on held-back samples without repair.
         after: The same with repair.
+        accuracy: Share of held-back samples of which the original, the cut and the repaired model find the label, if
+            there are labels that are classes.
         kept: Whether the repair stands; if not, it was worse than none.
     """
 
@@ -61,6 +62,7 @@ class Repaired:
     before: dict[str, Deviation]
     after: dict[str, Deviation]
     kept: bool
+    accuracy: tuple[float, float, float] | None = None
 
 
 def repair(
@@ -68,6 +70,7 @@ def repair(
     model: ir.Model,
     feeds: Sequence[Mapping[str, Array]],
     *,
+    labels: Sequence[Array | None] = (),
     effort: Effort = FULL,
     seed: int = 0,
     progress: Callable[[float], None] = lambda share: None,
@@ -78,6 +81,7 @@ def repair(
         removal: What was cut.
         model: The slimmed model (:func:`onnxslim_learn.rewrite.slim.slim`).
         feeds: Input batches; every fourth is held back (with fewer than four batches, the last).
+        labels: What the outputs should be, for every batch; only told, not fitted to.
         effort: How hard to try, and how far weights may go.
         seed: Which positions of large activations are used.
         progress: Called with the share done.
@@ -88,22 +92,26 @@ def repair(
     unrepaired.finish()
     walk = Walk(removal, model, targets, effort)
     walk.go(progress)
-    wanted, before = targets.outputs(), outputs(unrepaired, range(len(targets.held)))
-    deviations = deviation(wanted, before), deviation(wanted, walk.outputs())
+    wanted, before, after = targets.outputs(), outputs(unrepaired, range(len(targets.held))), walk.outputs()
+    deviations = deviation(wanted, before), deviation(wanted, after)
     kept = _total(deviations[1]) <= _total(deviations[0])
+    known = [labels[k] for k in targets.held] if labels else []
+    right = [accuracy(side, known) for side in (wanted, before, after)]
     changed = [name for name, value in model.graph.initializers.items() if value.const_value is not plain[name]]
     if not kept:
         for name in changed:
             model.graph.initializers[name].const_value = plain[name]
-    return Repaired(walk.nodes, walk.left, tuple(changed) if kept else (), targets.samples, *deviations, kept)
+    weights = tuple(changed) if kept else ()
+    told = (right[0], right[1], right[2]) if None not in right else None
+    return Repaired(walk.nodes, walk.left, weights, targets.samples, *deviations, kept, told)  # type: ignore[arg-type]
 
 
-def small_batches(source: Source, samples: int | None) -> list[Feeds]:
-    """The inputs of a source, in batches so small that some can be held back."""
+def small_batches(source: Source, samples: int | None) -> list[Batch]:
+    """The samples of a source, in batches so small that some can be held back."""
     batches = list(source.batches(samples))
     count = sum(batch.count for batch in batches)
     size = max(1, min(LARGEST_BATCH, count // (2 * HELD_BACK)))
-    return [batch.inputs for batch in regroup(batches, source.declared, size)]
+    return list(regroup(batches, source.declared, size))
 
 
 def _total(found: Mapping[str, Deviation]) -> float:

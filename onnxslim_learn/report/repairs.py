@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.repair.walk import Repaired
 
+SIDES = ("original", "cut", "repaired")
 HEADS = ("output against the original's", "cosine", "relative L2", "KL", "same class")
 
 
@@ -25,6 +26,7 @@ def as_data(found: Repaired | None, data: str) -> dict[str, Any] | None:
         "data": data,
         "samples": found.samples,
         "kept": found.kept,
+        "accuracy": None if found.accuracy is None else dict(zip(SIDES, found.accuracy, strict=True)),
         "before": {name: asdict(d) for name, d in found.before.items()},
         "after": {name: asdict(d) for name, d in found.after.items()},
         "nodes": {name: {"method": f.method, "before": f.before, "after": f.after} for name, f in found.nodes.items()},
@@ -60,6 +62,9 @@ def _said(repair: Mapping[str, Any]) -> list[str]:
     plain = methods.pop("plain", 0)
     done = ", ".join(f"{count} by {method}" for method, count in methods.most_common())
     lines = [f"Repaired {plural(sum(methods.values()), 'layer')} on {plural(repair['samples'], 'sample')}: {done}."]
+    if repair["accuracy"]:
+        told = ", ".join(f"{side} {percent(repair['accuracy'][side])}" for side in SIDES)
+        lines.append(f"Right on held-back samples with labels: {told}.")
     if plain:
         lines.append(f"{plural(plain, 'layer')} kept the plain weights: nothing did better on held-back samples.")
     lines += [f"{name} kept its weights: {why}." for name, why in repair["left"].items()]

@@ -16,7 +16,7 @@ from onnxslim_learn.select.sensitivity import Curves
 
 if TYPE_CHECKING:
     from onnxslim_learn.data.options import Options
-    from onnxslim_learn.data.source import Source
+    from onnxslim_learn.data.source import Batch, Source
     from onnxslim_learn.graph.coupling import Coupling
 
 Progress = Callable[[float], None]
@@ -71,9 +71,18 @@ class Evidence:
         return CAREFUL if self.source.synthetic else FULL
 
     @cached_property
-    def feeds(self) -> Sequence[Mapping[str, Any]]:
-        """The samples, in small batches."""
+    def _batches(self) -> list[Batch]:
         return small_batches(self.source, self.samples)
+
+    @cached_property
+    def feeds(self) -> Sequence[Mapping[str, Any]]:
+        """The inputs of the samples, in small batches."""
+        return [batch.inputs for batch in self._batches]
+
+    @property
+    def labels(self) -> list[Any]:
+        """The labels of every batch, or ``None``."""
+        return [batch.labels for batch in self._batches]
 
     @cached_property
     def pairs(self) -> list[statistics.Inputs]:

@@ -141,3 +141,31 @@ def test_a_repaired_weight_of_another_shape_is_refused(repaired):
     onnx.save(model, path)
     with pytest.raises(InputError, match=tensor.name):
         api.verify(analysis, path, slimmed.plan)
+
+
+def classifier():
+    rng = np.random.default_rng(0)
+    arrays = {"w1": rng.standard_normal((6, 12)), "w2": rng.standard_normal((12, 4))}
+    text = """<ir_version: 8, opset_import: ["" : 17]> n (float[batch,6] x) => (float[batch,4] y) {
+        h = MatMul(x, w1)
+        r = Relu(h)
+        y = MatMul(r, w2)
+    }"""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a.astype(np.float32), n) for n, a in arrays.items())
+    return model
+
+
+def test_accuracy_is_told_where_there_are_labels():
+    """Labels that are the original's own classes: its accuracy is one, that of the others their agreement with it."""
+    model, rng = classifier(), np.random.default_rng(1)
+    inputs = rng.standard_normal((64, 6)).astype(np.float32)
+    classes = laws.run(model, {"x": inputs})["y"].argmax(axis=1)
+    analysis = api.analyze(model)
+    slimmed = api.slim(analysis, Plan({"w1:1": [0, 1, 2]}, {"w1:1": 12}))
+    found = slimmed.repair(Evidence(analysis.coupling, open_source({"x": inputs, "labels": classes}, analysis.graph)))
+    assert found.accuracy == (1.0, found.before["y"].agreement, found.after["y"].agreement)
+    assert found.accuracy[1] < 1
+    plain = slimmed.repair(Evidence(analysis.coupling, open_source({"x": inputs}, analysis.graph)))
+    assert plain.accuracy is None
+    assert plain.after == found.after
