@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn import config, config_targets, shell
+from onnxslim_learn import config, config_values, shell
 from onnxslim_learn.errors import InputError, TargetError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def analyze(options: argparse.Namespace) -> None:
     shell.claim(options, options.model)
     with shell.progress() as stage:
         stage("analyzing")
-        shapes, device = config.shapes(options.input), _device(options)
+        shapes, device = config_values.shapes(options.input), _device(options)
         found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive, device=device)
         result = data.overview(found)
         if options.why:
@@ -78,7 +78,7 @@ def slim(options: argparse.Namespace) -> None:
     """Cut a model to its targets."""
     from onnxslim_learn import api, relax
 
-    target, shapes = config_targets.targets(options.target), config.shapes(options.input)
+    target, shapes = config_values.targets(options.target), config_values.shapes(options.input)
     if bool(target) == options.lossless:
         raise InputError("slim: expected --target, such as --target macs=0.5, or --lossless. Give one of them.")
     shell.claim(options, options.model)
@@ -112,20 +112,6 @@ def slim(options: argparse.Namespace) -> None:
         finish(options, slimmed, check, output, stage)
 
 
-def _watch(options: argparse.Namespace, found: Analysis, stage: Any) -> tuple[Analysis, Watch]:
-    """What widths are worth on this machine, and how to time what is made of them."""
-    from onnxslim_learn import latency
-    from onnxslim_learn.profiling import Setting
-
-    return latency.prepare(
-        found,
-        Setting(options.threads, options.provider),
-        seconds=options.seconds,
-        measure_seconds=options.measure_seconds,
-        stage=stage,
-    )
-
-
 def _slim_lossless(options: argparse.Namespace, found: Analysis, output: Path, stage: Any) -> None:
     from onnxslim_learn import api
     from onnxslim_learn.data.opening import open_source
@@ -141,13 +127,16 @@ def _slim_lossless(options: argparse.Namespace, found: Analysis, output: Path, s
 def learn(options: argparse.Namespace) -> None:
     """Learn a structure or which weights are zero, and write the trained model."""
     from onnxslim_learn import learning
+    from onnxslim_learn.report import trained
 
     shell.claim(options, options.model)
     with shell.progress() as stage:
         made = learning.learn(options, stage, shell.watching(stage))
-        if made is not None:
+        if isinstance(made, tuple):
             end = finish_sparse if options.learner == "weight-sparse" else finish
             end(options, *made, Path(options.output), stage)
+    if isinstance(made, list):
+        shell.emit({"model": options.model, "strengths": made}, options, trained.sweep(made))
 
 
 def sparsify(options: argparse.Namespace) -> None:
@@ -162,12 +151,12 @@ def sparsify(options: argparse.Namespace) -> None:
     asked.target()
     with shell.progress() as stage:
         stage("analyzing")
-        found = api.analyze(options.model, inputs=config.shapes(options.input))
+        found = api.analyze(options.model, inputs=config_values.shapes(options.input))
         source = samples(options, found, stage)
         assert source is not None
         made = work.sparsify(found, asked, Evidence(found.coupling, source), stage=stage)
         stage("verifying")
-        stored = made.save(options.output, sparse=options.sparse_initializers)
+        stored = made.save(options.output, sparse=options.sparse_initializers, lossless=options.lossless)
         finish_sparse(options, made, stored, Path(options.output), stage)
 
 
@@ -188,7 +177,7 @@ def expand(options: argparse.Namespace) -> None:
     from onnxslim_learn.report import data, trained
 
     shell.claim(options, options.model, *filter(None, [options.like]))
-    target, shapes = config_targets.targets(options.target), config.shapes(options.input)
+    target, shapes = config_values.targets(options.target), config_values.shapes(options.input)
     with shell.progress() as stage:
         stage("analyzing")
         found = api.analyze(options.model, inputs=shapes)
@@ -198,6 +187,20 @@ def expand(options: argparse.Namespace) -> None:
         made = expanding.expand(found, asked, Path(options.output))
     result = data.widened(options.model, options.output, made)
     shell.emit(result, options, trained.widened(result))
+
+
+def _watch(options: argparse.Namespace, found: Analysis, stage: Any) -> tuple[Analysis, Watch]:
+    """What widths are worth on this machine, and how to time what is made of them."""
+    from onnxslim_learn import latency
+    from onnxslim_learn.profiling import Setting
+
+    return latency.prepare(
+        found,
+        Setting(options.threads, options.provider),
+        seconds=options.seconds,
+        measure_seconds=options.measure_seconds,
+        stage=stage,
+    )
 
 
 def apply(options: argparse.Namespace) -> None:
@@ -223,7 +226,7 @@ def _analyzed_for(options: argparse.Namespace, model: str, chosen: Plan) -> Anal
     from onnxslim_learn import api
 
     sensitive = bool(chosen.provenance.get("allow_sensitive", False))
-    return api.analyze(model, inputs=config.shapes(options.input), allow_sensitive=sensitive)
+    return api.analyze(model, inputs=config_values.shapes(options.input), allow_sensitive=sensitive)
 
 
 def samples(options: argparse.Namespace, found: Analysis, stage: Any) -> Source | None:
@@ -339,7 +342,7 @@ def profile(options: argparse.Namespace) -> int:
         result = profiling.profile(
             [Path(model) for model in options.models],
             asked,
-            config.shapes(options.input),
+            config_values.shapes(options.input),
             seconds=options.seconds,
             per_node=options.per_node,
             stage=stage,

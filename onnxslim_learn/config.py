@@ -9,7 +9,8 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn import config_learn, config_sparse, config_targets
+from onnxslim_learn import config_learn, config_sparse
+from onnxslim_learn.costs.device import NAMED
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
@@ -141,13 +142,32 @@ def _measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="time to measure for (default 2)")
 
 
+def _clock(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--measure-seconds",
+        type=_seconds,
+        default=30.0,
+        metavar="S",
+        help="with --target latency: time to measure what widths are worth on this machine (default 30)",
+    )
+    _device(parser)
+
+
+def _device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        metavar="FILE|NAME",
+        help="estimate latency for a machine: a file that calibrate wrote, or one of " + ", ".join(NAMED),
+    )
+
+
 def _data(parser: argparse.ArgumentParser) -> None:
     """Options about samples; their names are those of :class:`onnxslim_learn.data.options.Options`."""
     group = parser.add_argument_group("samples", "inputs to choose, repair and check on; made up without --data")
     group.add_argument("--data", metavar="SRC", help=".npz or .npy file, folder of images, or module:function")
     group.add_argument("--samples", type=_positive, metavar="N", help="use at most so many (default 512)")
     group.add_argument("--batch-size", type=_positive, metavar="N", help="run so many at a time (default 32)")
-    group.add_argument("--seed", type=_whole, metavar="N", help="chooses and orders samples (default 0)")
+    group.add_argument("--seed", type=config_learn.whole, metavar="N", help="chooses and orders samples (default 0)")
     group.add_argument(
         "--input-range",
         type=_pair,
@@ -172,12 +192,6 @@ def _repair(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="without --data: fit made-up inputs to the statistics of batch normalisations (needs the extra train)",
     )
-
-
-def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"expected a whole number, but got {text!r}")
-    return int(text)
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -243,14 +257,21 @@ def _analyze(parser: argparse.ArgumentParser) -> None:
         help="only explain by a path why a group or axis (name:axis) cannot go, or why two are coupled (repeatable)",
     )
     parser.add_argument("--allow-sensitive", action="store_true", help="treat normalised axes as cuttable (not exact)")
-    config_targets.device(parser)
+    _device(parser)
     _report(parser)
 
 
 def _slim(parser: argparse.ArgumentParser) -> None:
     _model(parser)
     _result(parser)
-    config_targets.bounds(parser)
+    parser.add_argument(
+        "--target",
+        metavar="COST=NUMBER",
+        action="append",
+        default=[],
+        help="macs=, params=, bytes=, memory= (of activations); at most 1 is a fraction, more is absolute: macs=300M;"
+        " latency=0.6 or latency=4ms (repeatable)",
+    )
     parser.add_argument("--lossless", action="store_true", help="no target: cut exactly what changes no output")
     parser.add_argument(
         "--criterion",
@@ -265,19 +286,8 @@ def _slim(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="time to measure what each group's width is worth (default 60 with --data; else not measured)",
     )
-    parser.add_argument(
-        "--measure-seconds",
-        type=_seconds,
-        default=30.0,
-        metavar="S",
-        help="with --target latency: time to measure what widths are worth on this machine (default 30)",
-    )
-    config_targets.device(parser)
-    _repair(parser)
-    _inputs(parser)
-    _data(parser)
-    _runtime(parser)
-    _report(parser)
+    for add in (_clock, _repair, _inputs, _data, _runtime, _report):
+        add(parser)
 
 
 def _limits(parser: argparse.ArgumentParser) -> None:
@@ -299,7 +309,7 @@ def _limits(parser: argparse.ArgumentParser) -> None:
 
 def _learn(parser: argparse.ArgumentParser) -> None:
     own, sparse, how = config_learn.learning, config_sparse.learnt, config_learn.training
-    for add in (_model, _result, own, sparse, _limits, how, _repair, _inputs, _data, _runtime, _report):
+    for add in (_model, _result, own, sparse, _limits, _clock, how, _repair, _inputs, _data, _runtime, _report):
         add(parser)
 
 
@@ -319,9 +329,8 @@ def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("original", metavar="ORIGINAL", help="the original .onnx file")
     parser.add_argument("slimmed", metavar="SLIMMED", help="the slimmed .onnx file")
     parser.add_argument("--plan", metavar="PLAN", required=True, help="the plan that made it")
-    _inputs(parser)
-    _data(parser)
-    _report(parser)
+    for add in (_inputs, _data, _report):
+        add(parser)
 
 
 def _profile(parser: argparse.ArgumentParser) -> None:
@@ -355,28 +364,18 @@ def _profile(parser: argparse.ArgumentParser) -> None:
 
 def _calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="write the device as TOML, for --device")
-    parser.add_argument("--name", default="this machine", metavar="NAME", help="what to call it")
+    parser.add_argument("--name", type=_name, default="this machine", metavar="NAME", help="what to call it")
     _runtime(parser)
     _report(parser)
     parser.set_defaults(seconds=10.0)
 
 
+def _name(text: str) -> str:
+    if not text or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"expected a name, but got {text!r}")
+    return text
+
+
 def _demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", help="keep the slimmed demo model here")
     _report(parser)
-
-
-def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Read ``NAME:1x3x224x224`` texts.
-
-    Raises:
-        InputError: If one cannot be read.
-    """
-    found = {}
-    for text in texts:
-        name, colon, dims = text.rpartition(":")
-        sizes = dims.split("x")
-        if not colon or not all(s.isascii() and s.isdecimal() and int(s) > 0 for s in sizes):
-            raise InputError(f"--input {text}: expected NAME:1x3x224x224 with positive sizes.")
-        found[name] = tuple(int(s) for s in sizes)
-    return found

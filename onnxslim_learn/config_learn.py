@@ -29,6 +29,10 @@ def number(text: str) -> float:
     return value
 
 
+def _bound(text: str) -> float:
+    return 0.0 if text == "0" else number(text)
+
+
 def _share(text: str) -> float:
     try:
         value = float(text)
@@ -39,14 +43,15 @@ def _share(text: str) -> float:
     return value
 
 
-def _count(text: str) -> int:
+def whole(text: str) -> int:
+    """Read a whole number."""
     if not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(f"expected a whole number, but got {text!r}")
     return int(text)
 
 
 def _positive(text: str) -> int:
-    if _count(text) < 1:
+    if whole(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a positive whole number, but got {text!r}")
     return int(text)
 
@@ -88,7 +93,7 @@ def training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--val-data", metavar="SRC", help="samples to judge by (default: a tenth of --data)")
     group.add_argument("--steps", type=_positive, metavar="N", help="steps of learning (default: two epochs)")
     group.add_argument("--epochs", type=number, metavar="X", help="the same in epochs")
-    group.add_argument("--finetune-steps", type=_count, metavar="N", help="steps after that (default: four epochs)")
+    group.add_argument("--finetune-steps", type=whole, metavar="N", help="steps after that (default: four epochs)")
     group.add_argument("--finetune-epochs", type=number, metavar="X", help="the same in epochs")
     group.add_argument("--learning-rate", "--lr", type=number, metavar="X", help="the highest (default: by the model)")
     group.add_argument("--finetune-rate", type=number, metavar="X", help="of fine-tuning (default: the same)")
@@ -103,9 +108,9 @@ def training(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--temperature", type=number, default=4.0, metavar="T", help="of distillation (default 4)")
     group.add_argument("--accumulate", type=_positive, default=1, metavar="N", help="portions of a batch")
-    group.add_argument("--clip", type=float, default=5.0, metavar="X", help="largest norm of gradients; 0 for any")
+    group.add_argument("--clip", type=_bound, default=5.0, metavar="X", help="largest norm of gradients; 0 for any")
     group.add_argument("--bf16", action="store_true", help="compute in bfloat16 where that is safe")
-    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU, if any")
+    group.add_argument("--train-on", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU, if any")
     group.add_argument("--from-scratch", action="store_true", help="draw weights anew before fine-tuning")
     group.add_argument("--checkpoint-dir", metavar="DIR", help="keep checkpoints, summaries and structures here")
     group.add_argument("--checkpoint-every", type=_positive, default=500, metavar="N", help="steps (default 500)")
@@ -130,7 +135,7 @@ def expanding(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--protect", metavar="REGEX", action="append", default=[], help="groups that keep their width")
     parser.add_argument("--fresh", action="store_true", help="draw the weights that grow anew, to train from scratch")
-    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="of how weights are shared out (default 0)")
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of how weights are shared out (default 0)")
     parser.add_argument("--config", metavar="FILE", help="options in a TOML file; those given here win")
 
 

@@ -79,12 +79,16 @@ def learnt(parser: argparse.ArgumentParser) -> None:
             group.add_argument(flag, action="store_true", default=None, help=meaning)
         else:
             group.add_argument(flag, type=kind, metavar="NAME" if kind is str else "X", help=meaning)  # type: ignore[arg-type]
+    group.add_argument(
+        "--one-shot", action="store_true", help="begin with what sparsify makes, keep its zeros and train the others"
+    )
     group.add_argument("--pattern", default="unstructured", metavar="NAME", help="where zeros may be, as in sparsify")
     written(group)
 
 
 def written(parser: argparse._ActionsContainer) -> None:
     """How sparse weights are written."""
+    parser.add_argument("--lossless", action="store_true", help="also cut units that change no output any more")
     parser.add_argument(
         "--sparse-initializers", action="store_true", help="write weights as sparse initializers where that is smaller"
     )

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from onnxslim_learn import api, config, config_sparse, config_targets
+from onnxslim_learn import api, config, config_sparse, config_values
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.sparse.work import Sparsified, Stored
     from onnxslim_learn.train.school import Training, Watch
+    from onnxslim_learn.train.shrink import Widths
     from onnxslim_learn.train.worlds import World
 
-Stage = Any
+Stage: TypeAlias = Any
+Made: TypeAlias = "tuple[Slimmed, Verification]"
 EXTRA = {"torch": "train", "safetensors": "train"}
 AGENT = {"gymnasium": "rl", "stable_baselines3": "rl"}
 ALL = 1_000_000_000  # samples
@@ -46,8 +48,10 @@ def check_extra(command: str, modules: Mapping[str, str] = EXTRA) -> None:
             raise InputError(f"{command}: needs {module}. Install onnxslim-learn[{extra}].")
 
 
-def learn(options: argparse.Namespace, stage: Stage, watch: Watch) -> tuple[Any, Any] | None:
+def learn(options: argparse.Namespace, stage: Stage, watch: Watch) -> tuple[Any, Any] | list[dict[str, Any]] | None:
     """Carry out ``learn``; returns what was made and how it was checked, or ``None`` in a process that does not lead.
+
+    With ``--sweep`` it returns a row for every strength.
 
     Raises:
         SlimError: In one sentence; nothing is written then.
@@ -55,15 +59,34 @@ def learn(options: argparse.Namespace, stage: Stage, watch: Watch) -> tuple[Any,
     check_extra("learn")
     from onnxslim_learn.train import worlds
 
-    world = worlds.join(options.device)
+    world = worlds.join(options.train_on)
     try:
         with _folder(options, world) as folder:
             stage("analyzing")
-            shapes = config.shapes(options.input)
-            found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive)
-            return LEARNERS[options.learner](options, found, folder, world, (stage, watch))
+            found = _analyzed(options, world, stage)
+            made: Any = LEARNERS[options.learner](options, found, folder, world, (stage, watch))
+            return made if world.leads else None
     finally:
         worlds.leave()
+
+
+def _analyzed(options: argparse.Namespace, world: World, stage: Stage) -> Analysis:
+    """The model; where latency counts, with what widths are worth on the device that was given, or on this machine."""
+    from onnxslim_learn import latency
+    from onnxslim_learn.costs import device
+    from onnxslim_learn.profiling import Setting
+
+    shapes, sensitive = config_values.shapes(options.input), options.allow_sensitive
+    given = None if options.device is None else device.load(options.device)
+    found = api.analyze(options.model, inputs=shapes, allow_sensitive=sensitive, device=given)
+    counts = options.cost == "latency" or any(text.startswith("latency=") for text in options.target)
+    if not counts or given is not None:
+        return found
+    if world.size > 1:
+        raise InputError("--target latency: several processes would measure differently. Give --device, see calibrate.")
+    setting = Setting(options.threads, options.provider)
+    times = {"seconds": options.seconds, "measure_seconds": options.measure_seconds}
+    return latency.prepare(found, setting, **times, stage=stage)[0]
 
 
 @contextmanager
@@ -86,17 +109,35 @@ def _folder(options: argparse.Namespace, world: World) -> Iterator[Path]:
 
 def morphnet(
     options: argparse.Namespace, found: Analysis, folder: Path, world: World, talk: tuple[Stage, Watch]
-) -> tuple[Slimmed, Verification] | None:
-    """Learn widths."""
-    from onnxslim_learn.select.budget import Freedom
+) -> Made | list[dict[str, Any]] | None:
+    """Learn widths: for one target or strength, for several strengths, or in turns with widening."""
+    from onnxslim_learn.train import cycles, sweep
     from onnxslim_learn.train.school import school
-    from onnxslim_learn.train.shrink import Job, Widths, shrink
+    from onnxslim_learn.train.shrink import Job
 
     stage, watch = talk
-    target = config_targets.targets(options.target)
-    if options.strength is not None and target:
-        raise InputError("--strength: and --target are two ways to say how far to go. Leave one of them out.")
-    wanted = Widths(
+    wanted = widths(options)
+    source, val = samples(options, found, options.data), samples(options, found, options.val_data, val=True)
+    assert source is not None
+    taught = school(found, source, training(options, source, folder), world, val=val, stage=stage, watch=watch)
+    job = Job(found, source, wanted, taught, Path(options.output), stage)
+    if options.sweep:
+        return sweep.sweep(job, sweep.strengths(options.sweep, options.strength or 1.0))
+    return cycles.shrink(job, options.cycles)
+
+
+def widths(options: argparse.Namespace) -> Widths:
+    """What structure to learn."""
+    from onnxslim_learn.select.budget import Freedom
+    from onnxslim_learn.train.shrink import Widths
+
+    target = config_values.targets(options.target)
+    asked = [flag for flag, given in (("--strength", options.strength), ("--sweep", options.sweep)) if given]
+    if asked and target:
+        raise InputError(f"{asked[0]}: and --target are two ways to say how far to go. Leave one of them out.")
+    if options.cycles > 1 and not target:
+        raise InputError("--cycles: widens to the original's cost in between. Say how far to shrink with --target.")
+    return Widths(
         target,
         options.cost,
         options.regularizer,
@@ -114,10 +155,6 @@ def morphnet(
         from_scratch=options.from_scratch,
         repair=not options.no_repair,
     )
-    source, val = samples(options, found, options.data), samples(options, found, options.val_data, val=True)
-    assert source is not None
-    taught = school(found, source, training(options, source, folder), world, val=val, stage=stage, watch=watch)
-    return shrink(Job(found, source, wanted, taught, Path(options.output), stage))
 
 
 def weight_sparse(
@@ -138,12 +175,15 @@ def weight_sparse(
     assert source is not None
     how = replace(training(options, source, folder), **({} if not asked.enbl_dst else asked.taught))
     taught = school(found, source, how, world, val=val, stage=stage, watch=watch)
-    wanted = sparse.Wanted(asked, options.pattern, tuple(options.protect), options.from_scratch)
+    wanted = sparse.Wanted(asked, options.pattern, tuple(options.protect), options.from_scratch, options.one_shot)
     job = sparse.Job(found, source, wanted, taught, Path(options.output), stage)
-    return sparse.sparsen(job, written_sparse=options.sparse_initializers)
+    return sparse.sparsen(job, sparse=options.sparse_initializers, lossless=options.lossless)
 
 
-LEARNERS: dict[str, Callable[..., tuple[Any, Any] | None]] = {"morphnet": morphnet, "weight-sparse": weight_sparse}
+LEARNERS: dict[str, Callable[..., tuple[Any, Any] | list[dict[str, Any]] | None]] = {
+    "morphnet": morphnet,
+    "weight-sparse": weight_sparse,
+}
 
 
 def samples(options: argparse.Namespace, found: Analysis, spec: str | None, *, val: bool = False) -> Source | None:

@@ -29,7 +29,7 @@ CUT = [name for name in ALL if name not in WHOLE]
 NETS_CUT = [pytest.param(name, marks=pytest.mark.slow if name in EXAMPLES else ()) for name in CUT]
 """All that can be cut; single operators only in the slow run, where a law is about whole nets."""
 
-MANY_PLANS = settings(PLANS, max_examples=60)
+MANY_PLANS = settings(PLANS, max_examples=30)
 GRAPHS = settings(PLANS, max_examples=25)
 
 

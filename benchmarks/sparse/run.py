@@ -1,7 +1,7 @@
 """Sparse weights on Fashion-MNIST: accuracy on the 10,000 test images after every way to make weights zero.
 
     python -m benchmarks.sparse.run [NET ...] [--json FILE] [--cache FOLDER] [--data FOLDER] [--parts PART,...]
-                                    [--seeds N] [--steps N] [--rollouts N] [--search-seconds S]
+                                    [--seeds N] [--search-seconds S] [--rollouts N] [--steps N] [--trained X ...]
 
 The nets are those of ``benchmarks.quality.train``. Parts:
 
@@ -10,7 +10,8 @@ The nets are those of ``benchmarks.quality.train``. Parts:
   samples drawn with several seeds.
 * ``agent``: the same with shares found by reinforcement learning, its roll-outs as short as ``--rollouts`` and the
   constants below make them.
-* ``trained``: 75 % and 90 % uniform with masks learnt in ``--steps`` steps of distillation, without labels.
+* ``trained``: 75 % and 90 % in ``--steps`` steps of distillation, without labels: keeping the zeros of the one-shot
+  result, and with masks learnt on the schedule.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ SAMPLES = 512  # of the training images, unlabelled
 BATCH = 500  # test images at a time
 SHORT = {"ws_nb_iters_rg": 10, "ws_nb_iters_ft": 0, "ws_nb_iters_feval": 32}
 """Roll-outs of the agent: no fine-tuning, which would take minutes each on one core."""
+TRAINED = ((True, "heurist"), (True, "uniform"), (False, "uniform"))  # whether one-shot comes first, and the protocol
 TAUGHT = 12_800  # images to train on, and to judge roll-outs by
 
 
@@ -149,16 +152,18 @@ def _with(bench: Bench, shares: dict[str, float], ratio: float, seed: int) -> di
 
 def trained(bench: Bench) -> Iterator[dict[str, Any]]:
     """Part ``trained``."""
-    for ratio in (0.75, 0.9):
-        given = {"ws_prune_ratio": ratio, "ws_prune_ratio_prtl": "uniform", "ws_mask_update_step": 10}
+    for ratio, (begun, protocol) in product(bench.options.trained, TRAINED):
+        given = {"ws_prune_ratio": ratio, "ws_prune_ratio_prtl": protocol, "ws_mask_update_step": 10}
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             training = Training(steps=bench.options.steps, batch_size=64, folder=Path(folder))
             source = bench.source(min(64 * bench.options.steps * 10 // 9 + 64, 60_000), 0)
-            job = _job(bench, source, sparse.Wanted(settings(given)), training, Path(folder) / "out.onnx")
+            wanted = sparse.Wanted(settings(given), one_shot=begun)
+            job = _job(bench, source, wanted, training, Path(folder) / "out.onnx")
             assert sparse.sparsen(job)
             seconds, accuracy = time.perf_counter() - start, bench.accuracy(Path(folder) / "out.onnx")
-        row = {"pattern": "unstructured", "method": "training", "protocol": "uniform", "ratio": ratio, "seed": 0}
+        row = {"pattern": "unstructured", "method": "one-shot, trained" if begun else "trained", "protocol": protocol}
+        row |= {"ratio": ratio, "seed": 0}
         yield {**row, "steps": bench.options.steps, "accuracy": accuracy, "seconds": seconds}
 
 
@@ -190,6 +195,7 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(PARTS), help=f"comma between several (default {','.join(PARTS)})")
     parser.add_argument("--seeds", type=int, default=3, help="samples drawn anew (default 3)")
     parser.add_argument("--steps", type=int, default=2000, help="of training (default 2000)")
+    parser.add_argument("--trained", type=float, nargs="+", default=[0.75, 0.9], help="shares learnt (0.75 0.9)")
     parser.add_argument("--rollouts", type=int, default=200, help="of the agent (default 200)")
     parser.add_argument("--search-seconds", type=float, default=120.0, help="to measure curves (default 120)")
     parser.add_argument("--threads", type=int, default=1, help="default 1")

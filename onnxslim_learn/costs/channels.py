@@ -35,6 +35,10 @@ def _outputs(coupling: Coupling, nodes: Iterable[int], *, elements: bool) -> Ite
                 continue
             digits = list(layout.digits.values())
             labelled = [d for d in digits if d.labels is not None]
-            free = math.prod(layout.shape) // math.prod(d.size for d in labelled)
-            if labelled or elements:
-                yield str(node.name), free if elements else 1, digits if elements else labelled
+            rows = [d for d in digits if d.labels is None and any(d.key in one.deps for one in labelled)]
+            if elements:
+                shape = coupling.graph.shapes.nominal.shape[str(output.name)]
+                free = math.prod(shape) // math.prod(d.size for d in labelled)
+                yield str(node.name), free, digits
+            elif labelled:
+                yield str(node.name), math.prod(d.size for d in rows), [*labelled, *rows]

@@ -224,12 +224,11 @@ class Coupling:
         return kept[alive]
 
     def _misaligned(self, gone: Mask) -> list[str]:
-        by_row = (self.membership @ (gone & self.is_row).astype(np.int32)) > 0
         found = []
-        strict = {id(relation) for relation in self.ledger.under}
         for relation in self.ledger.weak:
-            a, b = self.strong[relation.a], self.strong[relation.b]
-            wrong = (gone[a] != gone[b]) & ~by_row[a] & (~by_row[b] | (id(relation) in strict))
+            wrong = gone[self.strong[relation.a]] != gone[self.strong[relation.b]]
+            for rows in relation.rows:
+                wrong &= ~self.removed(rows, gone)
             if wrong.any():
                 found.append(f"{self.where(relation.node)}: positions that meet would not go together")
         return found

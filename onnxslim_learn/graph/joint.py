@@ -179,8 +179,10 @@ def _merge(ledger: Ledger, key: int, seen: list[Digit], merged: Mapping[int, Dig
             if row.labels is not None:
                 ledger.place(base, layout.over(row.labels, (*row.deps, k), deps, sizes)[..., None])
     for labels, digit in zip(spread, seen, strict=True):
-        relate = ledger.tie if set(digit.deps) == set(deps) else ledger.tie_columns
-        relate(base, labels)
+        if set(digit.deps) == set(deps):
+            ledger.tie(base, labels)
+        else:
+            ledger.tie_columns(base, labels, layout.lacked(merged, deps, digit.deps, seen[0].size))
     return Digit(key, seen[0].size, base, deps)
 
 
@@ -208,5 +210,7 @@ def _lend(ledger: Ledger, digit: Digit, own: set[int], space: Mapping[str, Axis]
     deps = tuple(k for k in digit.deps if k in own)
     sizes = {d.key: d.size for axis in space.values() for d in axis}
     labels = ledger.fresh(*(sizes[k] for k in deps), digit.size)
-    ledger.tie_columns(digit.labels, layout.spread(labels, deps, digit.deps, sizes))
+    known = {d.key: d for axis in space.values() for d in axis}
+    rows = layout.lacked(known, digit.deps, deps, digit.size)
+    ledger.tie_columns(digit.labels, layout.spread(labels, deps, digit.deps, sizes), rows)
     return Digit(digit.key, digit.size, labels, deps)

@@ -22,6 +22,7 @@ from onnxslim_learn.graph.ledger import (
     Relation,
     Value,
     in_rows,
+    lacked,
     over,
     row_atoms,
 )
@@ -29,7 +30,20 @@ from onnxslim_learn.graph.ledger import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Axis", "Digit", "Grid", "Labels", "Ledger", "Pin", "Relation", "Value", "in_rows", "over", "row_atoms"]
+__all__ = [
+    "Axis",
+    "Digit",
+    "Grid",
+    "Labels",
+    "Ledger",
+    "Pin",
+    "Relation",
+    "Value",
+    "in_rows",
+    "lacked",
+    "over",
+    "row_atoms",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -140,9 +154,11 @@ def _fused_labels(ledger: Ledger, run: Axis, outer: tuple[int, ...], sizes: Mapp
     (top,) = tops
     inside = [k for k in top.deps if k in keys]
     if any(keys.index(k) > keys.index(top.key) for k in inside):
-        cells = cells_of(top)
+        cells, known = cells_of(top), {d.key: d for d in run}
         for k in inside:  # a transposed merge interleaves rows: their kept columns must be the same
-            ledger.tie_columns(cells, cells.take([0], axis=axes.index(k)), under=False)
+            place, rows = axes.index(k), [cells_of(known[k])] if known[k].labels is not None else []
+            rows += [own.take([0], axis=place) for own in rows]
+            ledger.tie_columns(cells, cells.take([0], axis=place), rows, under=False)
     return np.ascontiguousarray(cells_of(top)).reshape(flat_shape)
 
 
@@ -159,7 +175,7 @@ def _crossed(
     cells = ledger.fresh(*first.shape)
     ledger.place(cells, first)
     for other in others:
-        ledger.tie_columns(cells, other)
+        ledger.tie_columns(cells, other, [first])
     if len(tops) == 2:
         last = axes.index(tops[1][0].key)
         moved, rows = np.moveaxis(cells, last, -1), np.moveaxis(first, last, -1)[..., 0].reshape(-1)
@@ -184,7 +200,7 @@ def _depend_on(ledger: Ledger, digit: Digit, run: Axis, flat: Digit, sizes: Mapp
         assert flat.labels is not None
         cells = ledger.fresh(*picked.shape)
         own = spread(flat.labels, flat.deps, rest, sizes)
-        ledger.tie_columns(cells, picked)
+        ledger.tie_columns(cells, picked, [own[..., None]])
         ledger.place(cells, own[..., None])
         ledger.grids.append(Grid(ledger.node, cells.reshape(-1, digit.size), (own.reshape(-1),)))
         picked = cells
@@ -320,7 +336,8 @@ def forget(ledger: Ledger, value: Value, gone: set[int]) -> Value:
         assert digit.labels is not None
         rest = tuple(k for k in digit.deps if k not in gone)
         labels = ledger.fresh(*(sizes[k] for k in rest), digit.size)
-        ledger.tie_columns(digit.labels, spread(labels, rest, digit.deps, sizes))
+        rows = lacked(known, digit.deps, rest, digit.size)
+        ledger.tie_columns(digit.labels, spread(labels, rest, digit.deps, sizes), rows)
         for row in (known[k] for k in rest):
             if row.labels is not None:
                 ledger.place(labels, over(row.labels, (*row.deps, row.key), rest, sizes)[..., None])

@@ -83,6 +83,14 @@ def row_atoms(known: Mapping[int, Digit], digit: Digit) -> tuple[Labels, ...]:
     return tuple(over(d.labels, (*d.deps, k), rows, sizes).reshape(-1) for k, d in labelled if d.labels is not None)
 
 
+def lacked(known: Mapping[int, Digit], deps: Sequence[int], have: Iterable[int], size: int) -> list[Labels]:
+    """Row atoms of those of ``deps`` that are not in ``have``, each broadcast to ``(*deps, size)``."""
+    sizes, rest = {key: d.size for key, d in known.items()} | {-1: size}, set(have)
+    rows = [(key, known[key]) for key in deps if key not in rest]
+    inside = [(k, d) for k, d in rows if d.labels is not None and set(d.deps) <= set(deps)]
+    return [over(d.labels, (*d.deps, k), (*deps, -1), sizes) for k, d in inside if d.labels is not None]
+
+
 def in_rows(known: Mapping[int, Digit], digit: Digit, labels: Array) -> Array:
     """An array ``(*deps, n)`` over a digit as rows × n, in the rows of :func:`row_atoms`."""
     rows, size = rows_of(known, digit.deps), labels.shape[-1]
@@ -92,11 +100,15 @@ def in_rows(known: Mapping[int, Digit], digit: Digit, labels: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """Pairs of atoms related by one node: ``a`` and ``b`` are arrays of equal shape."""
+    """Pairs of atoms related by one node: ``a`` and ``b`` are arrays of equal shape, and so are all of ``rows``.
+
+    A pair whose row, in one of ``rows``, goes need not go together.
+    """
 
     node: int
     a: Labels
     b: Labels
+    rows: tuple[Labels, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,16 +195,17 @@ class Ledger:
         """State that ``a`` and ``b`` (broadcast against each other) are removed together, always."""
         self._relate(self.strong, a, b)
 
-    def tie_columns(self, fine: Labels, coarse: Labels, *, under: bool = True) -> None:
+    def tie_columns(self, fine: Labels, coarse: Labels, rows: Sequence[Labels], *, under: bool = True) -> None:
         """State that cells and labels that lack the cells' rows go together, except that a row takes its cells only.
 
         Args:
             fine: The cells.
             coarse: What they meet.
+            rows: The rows of the cells that ``coarse`` lacks, broadcast against them.
             under: Whether the cells go wherever it goes; else both are cells.
         """
         count = len(self.weak)
-        self._relate(self.weak, fine, coarse)
+        self._relate(self.weak, fine, coarse, rows)
         if under:
             self.under += self.weak[count:]
 
@@ -215,18 +228,21 @@ class Ledger:
             for digit in value.axes[axis]:
                 self.pin(digit, reason, known, str(axis))
 
-    def _relate(self, store: list[Relation], a: Labels, b: Labels) -> None:
+    def _relate(self, store: list[Relation], a: Labels, b: Labels, rows: Sequence[Labels] = ()) -> None:
         if a is b:
             return
-        a, b = (array.reshape(-1) for array in np.broadcast_arrays(a, b))
+        a, b, *rows = (array.reshape(-1) for array in np.broadcast_arrays(a, b, *rows))
         differ = a != b
         if not differ.any():
             return
-        a, b = a[differ], b[differ]
+        a, b, *rows = (array[differ] for array in (a, b, *rows))
         for one, other in ((a, b), (b, a)):
             pinned = one == PINNED
             if pinned.any():
-                self.pins.append(Pin(self.node, other[pinned], "meets positions that cannot go", store is self.weak))
+                weak = store is self.weak
+                self.pins.append(Pin(self.node, other[pinned], "meets positions that cannot go", weak))
+                if weak:
+                    self.whole.append(Grid(self.node, other[pinned][:, None], tuple(row[pinned] for row in rows)))
         both = (a != PINNED) & (b != PINNED)
         if both.any():
-            store.append(Relation(self.node, a[both], b[both]))
+            store.append(Relation(self.node, a[both], b[both], tuple(row[both] for row in rows)))

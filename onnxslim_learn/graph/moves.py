@@ -205,7 +205,7 @@ def _in_rows(site: Site, value: Value, part: Digit, deps: tuple[int, ...]) -> La
     if set(part.deps) == set(deps):
         return shared
     cells = site.ledger.fresh(*shared.shape)
-    site.ledger.tie_columns(cells, shared)
+    site.ledger.tie_columns(cells, shared, layout.lacked(value.digits, deps, part.deps, part.size))
     for key in deps:
         row = value.digits[key]
         if row.labels is not None:

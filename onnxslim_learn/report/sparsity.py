@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.analysis import analyze
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
 from onnxslim_learn.report.data import latency, side
 from onnxslim_learn.report.words import count, ms, plural, shapes, share, size, times
@@ -33,7 +34,8 @@ def outcome(
     both: list[Any] = [None, None] if timings is None else timings.latencies()
     rows = [_row(found, layer) for layer in found.layers]
     before = side(analysis, analysis.whole, analysis.graph.source, both[0])
-    after = side(analysis, analysis.whole, output, both[1])
+    written = analyze(output, inputs=analysis.graph.shapes.nominal.inputs) if stored.cut else analysis
+    after = side(written, written.whole, output, both[1])
     zeros = sum(row["zeros"] for row in rows)
     macs = _effective(found)
     return {
@@ -43,7 +45,8 @@ def outcome(
         "asked": {**asdict(found.asked), "protocol": found.protocol, "protect": list(found.asked.protect)},
         "trials": found.trials,
         "before": before,
-        "after": {**after, "nonzero_params": after["params"] - zeros, "nonzero_macs": macs},
+        "after": {**after, "nonzero_params": before["params"] - zeros, "nonzero_macs": macs},
+        "cut": [{"name": name, "width": width, "kept": kept} for name, (width, kept) in stored.cut.items()],
         "sparsity": zeros / max(sum(row["weights"] for row in rows), 1),
         "files": _stored(found, stored),
         "empty": {key: sum(row["empty"][key] for row in rows) for key in ("output_channels", "input_channels")},
@@ -148,12 +151,15 @@ def _said(data: Mapping[str, Any]) -> list[str]:
         text = f"Output {name} on held-back samples of {data['samples']['data']}: off by {share(one['relative'])}"
         lines.append(text + ("" if one["agreement"] is None else f", same class on {share(one['agreement'])}") + ".")
     lines += _trained(data["training"])
-    empty = data["empty"]
+    empty, cut = data["empty"], data["cut"]
     if empty["output_channels"] or empty["input_channels"]:
         lines.append(
             f"{plural(empty['output_channels'], 'output channel')} and"
             f" {plural(empty['input_channels'], 'input channel')} are all zero."
         )
+    if cut:
+        gone = sum(group["width"] - group["kept"] for group in cut)
+        lines.append(f"{plural(gone, 'dead unit')} of {plural(len(cut), 'group')} cut; outputs stay the same.")
     return lines
 
 
@@ -179,10 +185,12 @@ def _trained(training: Mapping[str, Any] | None) -> list[str]:
 def _files(data: Mapping[str, Any]) -> list[str]:
     found = data["files"]
     parts = [f"{name} {size(found[name])}" for name in ("gzip", "zstd") if found[name] is not None]
-    where = "read by onnxruntime, which makes them dense" if found["sparse_read_by_onnxruntime"] else "NOT read by it"
-    parts.append(
-        f"with {plural(found['sparse_tensors'], 'sparse initializer')} {size(found['sparse_initializers'])} ({where})"
-    )
+    if found["sparse_tensors"]:
+        where = (
+            "read by onnxruntime, which makes them dense" if found["sparse_read_by_onnxruntime"] else "NOT read by it"
+        )
+        sparse = plural(found["sparse_tensors"], "sparse initializer")
+        parts.append(f"with {sparse} {size(found['sparse_initializers'])} ({where})")
     if found["two_of_four"] is not None:
         parts.append(f"as sparse tensor cores store it {size(found['two_of_four'])}")
     return [f"On disk {size(found['plain'])} dense; {'; '.join(parts)}."]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.report.blocks import Block, Table, Text
-from onnxslim_learn.report.words import count, percent, plural, size
+from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
+from onnxslim_learn.report.words import count, percent, plural, share, size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 HEADS = ("output against the original's", "cosine", "relative L2", "KL", "same class")
 SIDES = (("cut", "cut"), ("result", "trained"))
@@ -70,3 +70,18 @@ def widened(data: Mapping[str, Any]) -> list[Block]:
     widths = tuple((g["name"], str(g["width"]), str(g["after"])) for g in data["groups"])
     groups = Table("Groups that can grow", ("group", "units before", "after"), widths)
     return [Table("", ("", "before", "after", "ratio"), tuple(rows)), Text("\n".join(said)), groups]
+
+
+def sweep(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """What several strengths leave."""
+    cells, bars = [], []
+    for row in rows:
+        left, far = row["after"]["macs"] / max(row["before"]["macs"], 1), row["relative"]
+        strength = f"{row['strength']:.3g}"
+        right = "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}"
+        best, file = "yes" if row["pareto"] else "no", row["output"] or "-"
+        cells.append((strength, share(left), f"{far:.3f}", right, best, file))
+        bars += [Bar(strength, left, share(left), 0), Bar("", far, f"{far:.3f}", 1)]
+    heads = ("strength", "MACs", "relative L2", "right", "worth keeping", "file")
+    chart = Bars("What every strength leaves", ("share of the MACs", "relative L2 to the original"), tuple(bars))
+    return [Table("Strengths", heads, tuple(cells), (5,)), chart]

@@ -127,12 +127,13 @@ class Sparsified:
         assert tensor is not None
         return np.asarray(tensor.numpy())
 
-    def save(self, path: str | Path, *, sparse: bool = False) -> Stored:
+    def save(self, path: str | Path, *, sparse: bool = False, lossless: bool = False) -> Stored:
         """Write the model: stage it, check that the file holds the zeros and runs, then move it to its place.
 
         Args:
             path: Where; weights go to ``<path>.data`` if the source kept them in external files.
             sparse: Whether to write sparse initializers where they are smaller; the weights are then in one file.
+            lossless: Whether to cut units that change no output any more (:mod:`onnxslim_learn.lossless`).
 
         Raises:
             VerifyError: If the file would not hold what was promised; nothing is written.
@@ -146,10 +147,11 @@ class Sparsified:
             self.model.metadata_props[KEY] = self.asked.pattern
             plain = save.staged(self.model, target.name, folder, external=graph.external)
             self._check(plain, target)
+            plain, cut = self._without_dead(plain, folder / "cut") if lossless else (plain, {})
             sizes = files.compressed(save.files(plain))
             (folder / "sparse").mkdir()
             thin, count, same = self._sparse(plain, folder / "sparse" / target.name)
-            stored = Stored(save.size_on_disk(plain), sizes, save.size_on_disk(thin), count, same)
+            stored = Stored(save.size_on_disk(plain), sizes, save.size_on_disk(thin), count, same, cut)
             if sparse and not same:
                 raise VerifyError(f"{target}: onnxruntime does not read its sparse initializers. Leave them dense.")
             save.publish(thin if sparse else plain, target, graph.source or graph.data)
@@ -163,6 +165,18 @@ class Sparsified:
         for layer in self.layers:
             if not np.array_equal(found[layer.name] == 0, self.array(layer) == 0):
                 raise VerifyError(f"{target}: {layer.name} lost zeros on its way into the file. Nothing was written.")
+
+    def _without_dead(self, plain: Path, folder: Path) -> tuple[Path, dict[str, list[int]]]:
+        """A twin of a file without dead units, checked against it; and group -> units before and after."""
+        from onnxslim_learn import api
+
+        slimmed = api.slim_lossless(api.analyze(plain, inputs=self.analysis.graph.shapes.nominal.inputs))
+        if not slimmed.removal.gone.any():
+            return plain, {}
+        folder.mkdir()
+        slimmed.save(folder / plain.name)
+        chosen = slimmed.plan
+        return folder / plain.name, {name: [chosen.widths[name], len(kept)] for name, kept in chosen.groups.items()}
 
     def _sparse(self, plain: Path, path: Path) -> tuple[Path, int, bool]:
         """A twin of a file with sparse initializers, how many, and whether onnxruntime computes the same with it."""
@@ -189,6 +203,7 @@ class Stored:
         sparse: With sparse initializers where they are smaller.
         tensors: How many those are.
         same: Whether onnxruntime reads them and computes the same.
+        cut: Group -> units before and after, where dead units were cut.
     """
 
     plain: int
@@ -196,6 +211,7 @@ class Stored:
     sparse: int
     tensors: int
     same: bool
+    cut: dict[str, list[int]] = field(default_factory=dict)
 
 
 def sparsify(

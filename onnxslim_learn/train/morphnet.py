@@ -213,13 +213,9 @@ class MorphNet(Learner):
     def state(self) -> dict[str, Tensor]:
         """Slopes, the weight, and the last regularization losses; logits."""
         own = {f"own/{k}": p.detach() for k, p in enumerate(self.strengths.own())}
-        return {
-            "slopes": self.slopes,
-            "weight": self.weight,
-            "seen": self.seen,
-            "pace": torch.tensor(self.pace, dtype=torch.float64),
-            **own,
-        }
+        pace = torch.tensor(self.pace, dtype=torch.float64)
+        prices = {"slopes": self.slopes, "rates": self.rates, "near": self.near, "pace": pace}
+        return {**prices, "weight": self.weight, "seen": self.seen, **own}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take them up."""

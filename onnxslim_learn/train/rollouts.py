@@ -20,7 +20,7 @@ from onnxslim_learn.sparse.schedule import Schedule
 from onnxslim_learn.train import pool
 from onnxslim_learn.train.loop import Task, train
 from onnxslim_learn.train.recipes import Recipe
-from onnxslim_learn.train.weight_sparse import WeightSparse
+from onnxslim_learn.train.weight_sparse import Fixed, WeightSparse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,17 +112,6 @@ class Rollouts:
         torch.manual_seed(self.school.training.seed)
         size = count if samples.declared.batch else self.school.training.batch_size
         _Regression(self.module, nodes, full.heard, learner, (self.settings, size)).run(*given)
-
-
-class Fixed(WeightSparse):
-    """Masks that stay as another learner chose them."""
-
-    def __init__(self, chosen: WeightSparse) -> None:
-        """Take over the masks."""
-        self.__dict__.update(chosen.__dict__)
-
-    def begin(self, step: int) -> None:
-        """No refresh."""
 
 
 def judged(outputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor], labels: Tensor | None) -> float:

@@ -228,7 +228,7 @@ def school(
     objective = losses.objective(
         training.loss, teacher.kinds(samples), temperature=training.temperature, labelled=samples.labelled
     )
-    training = replace(training, batch_size=_fixed(samples, training, world))
+    training = _fixed(samples, training, world)
     found = School(samples, held, teacher, objective, training, world, watch)
     if objective.taught:
         steps = sum(found.recipe(analysis.graph, what).steps for what in ("steps", "finetune_steps"))
@@ -236,10 +236,14 @@ def school(
     return found
 
 
-def _fixed(samples: Pool, training: Training, world: World) -> int:
-    """The batch size: where the model fixes its own, that of all portions."""
+def _fixed(samples: Pool, training: Training, world: World) -> Training:
+    """The batch of a step in portions that the model takes: where it fixes their size, as many as make up the batch."""
+    own = samples.declared.batch
+    if own:
+        parts = max(training.accumulate, round(training.batch_size / (own * world.size)), 1)
+        return replace(training, accumulate=parts, batch_size=own * parts * world.size)
     parts = training.accumulate * world.size
-    size = samples.declared.batch * parts if samples.declared.batch else training.batch_size
-    if size % parts:
+    if training.batch_size % parts:
+        size = training.batch_size
         raise InputError(f"--batch-size {size}: expected a multiple of {parts}, the number of portions. Change it.")
-    return size
+    return training

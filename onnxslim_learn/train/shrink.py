@@ -55,7 +55,7 @@ class Widths:
         tau: Of gates.
         strength: Weight of the regularization term, or ``None`` to meet the target.
         proximal: Whether strengths are lowered exactly to zero; ``None`` where that is possible.
-        calibrated: Whether units are charged by what they are worth, too, to meet a target.
+        calibrated: Whether units are charged by what they are worth, too, where strengths are lowered to meet a target.
         double: Whether depthwise convolutions count twice.
         force_group: Regular expressions; the groups that one finds are tied.
         protect: Regular expressions; groups they find stay whole.
@@ -170,7 +170,7 @@ def learn(analysis: Analysis, wanted: Widths, school: School) -> tuple[fx.GraphM
         found = strengths.read(module, analysis, space.groups, wanted.kind, how=wanted.how, l1=wanted.l1, ties=tied)
     control = Control(wanted.dies, wanted.strength, wanted.exactly)
     learner = MorphNet(space, found, control, recipe, _made(wanted, school))
-    if wanted.strength is None and wanted.calibrated:
+    if wanted.strength is None and wanted.calibrated and wanted.exactly:
         kinds = school.teacher.kinds(school.samples)
         learner.calibrate(worth(analysis, space.groups, school.samples, kinds, seed=school.training.seed))
     told = school.run("structure", module, recipe, learner)
@@ -196,10 +196,15 @@ def _made(wanted: Widths, school: School) -> dict[str, Any]:
 
 def _space(analysis: Analysis, wanted: Widths) -> Structure:
     """What can be learnt of a model."""
-    known: dict[str, Any] = dict(getattr(analysis, "bounded", analysis.costs))
-    priced = {**known, "channels": channels(analysis.coupling), "elements": elements(analysis.coupling)}
+    priced: dict[str, Any] = {
+        **analysis.bounded,
+        "channels": channels(analysis.coupling),
+        "elements": elements(analysis.coupling),
+    }
     if wanted.strength is None and not wanted.target:
         raise InputError("learn: neither --target nor --strength is given. For example --target macs=0.5.")
+    if wanted.cost == "latency" and analysis.latency is None:
+        raise InputError("--cost latency: needs a device. Give one with --device, or measure this machine (calibrate).")
     return structure(
         analysis,
         wanted.cost or next(iter(wanted.target), "macs"),

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnx_ir as ir
 import torch
 
 from onnxslim_learn.errors import InputError
@@ -17,14 +18,15 @@ from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.select.evidence import Evidence
 from onnxslim_learn.sparse import patterns, ratios
-from onnxslim_learn.sparse.oneshot import Pruned, Recipe
+from onnxslim_learn.sparse.oneshot import OneShot, Pruned, Recipe
 from onnxslim_learn.sparse.roles import layers
 from onnxslim_learn.sparse.schedule import Schedule
 from onnxslim_learn.sparse.search import search
 from onnxslim_learn.sparse.work import Asked, Sparsified
 from onnxslim_learn.train import export
 from onnxslim_learn.train.shrink import redraw
-from onnxslim_learn.train.weight_sparse import Settings, WeightSparse
+from onnxslim_learn.train.tensors import parameters, to_torch
+from onnxslim_learn.train.weight_sparse import Fixed, Settings, WeightSparse
 
 if TYPE_CHECKING:
     from torch import fx
@@ -48,12 +50,14 @@ class Wanted:
         pattern: Where zeros may be.
         protect: Regular expressions of weights and nodes that stay dense.
         from_scratch: Whether weights are drawn anew first.
+        one_shot: Whether to begin with what is sparsified in one go, and to keep its zeros.
     """
 
     settings: Settings = field(default_factory=Settings)
     pattern: str = patterns.FREE
     protect: tuple[str, ...] = ()
     from_scratch: bool = False
+    one_shot: bool = False
 
     @property
     def target(self) -> float:
@@ -88,12 +92,12 @@ class Job:
         return self.school.training.folder
 
 
-def sparsen(job: Job, *, written_sparse: bool = False) -> tuple[Sparsified, Stored] | None:
+def sparsen(job: Job, **how: bool) -> tuple[Sparsified, Stored] | None:
     """Learn zeros, and write the sparse, trained model.
 
     Args:
         job: What to do.
-        written_sparse: Whether to write sparse initializers.
+        **how: How to write it, see :meth:`onnxslim_learn.sparse.work.Sparsified.save`.
 
     Returns:
         What was made, or ``None`` in a process that does not lead.
@@ -102,6 +106,8 @@ def sparsen(job: Job, *, written_sparse: bool = False) -> tuple[Sparsified, Stor
         InputError, TrainError, VerifyError: In one sentence each; nothing is written then.
     """
     school, wanted = job.school, job.wanted
+    if wanted.one_shot and wanted.from_scratch:
+        raise InputError("--one-shot: keeps weights, but --from-scratch draws them anew. Leave one of them out.")
     listed = layers(job.analysis.graph.model, wanted.protect)
     found = _shares(job, listed)
     module = school.module(job.analysis, fresh=wanted.from_scratch)
@@ -115,25 +121,52 @@ def sparsen(job: Job, *, written_sparse: bool = False) -> tuple[Sparsified, Stor
     learner = WeightSparse(
         module, listed, found["ratios"], Schedule(recipe.steps, *window), patterns.parse(wanted.pattern)
     )
+    if wanted.one_shot:
+        learner = _begun(job, module, learner)
     told = school.run("weight-sparse", module, recipe, learner)
     school.settle(module)
     told |= {"search": found["search"], "result": school.judge(module), "learner": "weight-sparse"}
     told |= {"settings": asdict(asked), "loss": school.training.loss, "data": job.source.name}
-    return school.world.led(lambda: _finish(job, module, learner, found, told, written_sparse=written_sparse))
+
+    def finish() -> tuple[Sparsified, Stored]:
+        job.stage("verifying")
+        export.export(module.to("cpu"), job.analysis.graph, job.folder / "trained.onnx")
+        made = _result(job, learner, found, told)
+        return made, made.save(job.output, **how)
+
+    return school.world.led(finish)
 
 
-def _finish(
-    job: Job,
-    module: fx.GraphModule,
-    learner: WeightSparse,
-    found: dict[str, Any],
-    told: dict[str, Any],
-    *,
-    written_sparse: bool,
-) -> tuple[Sparsified, Stored]:
-    """Write the result."""
-    job.stage("verifying")
-    export.export(module.to("cpu"), job.analysis.graph, job.folder / "trained.onnx")
+def _begun(job: Job, module: fx.GraphModule, learner: WeightSparse) -> WeightSparse:
+    """Give a module the weights of :mod:`onnxslim_learn.sparse.oneshot`, and mask their zeros for good."""
+    place = job.folder / "one-shot.onnx"
+
+    def cut() -> None:
+        model, record = slim(job.analysis.whole), _record(job)
+        recipe = Recipe(learner.ratios, learner.pattern)
+        OneShot(model, list(learner.layers.values()), record, recipe).go(job.stage("sparsifying"))
+        save.staged(model, place.name, job.folder, external=False)
+
+    if not (job.school.training.resume and place.is_file()):
+        job.school.world.led(cut)
+    found = ir.load(place).graph.initializers
+    with torch.no_grad():
+        for name, parameter in parameters(module).items():
+            if name in found and found[name].const_value is not None:
+                parameter.copy_(to_torch(found[name].const_value, master=True))  # type: ignore[arg-type]
+    learner.keep_zeros()
+    return Fixed(learner)
+
+
+def _record(job: Job) -> Record:
+    """What the original does on some samples."""
+    analysis = job.analysis
+    feeds = Evidence(analysis.coupling, job.source, SEARCHED_ON).feeds
+    return Record(analysis.graph.model, feeds, -(-PLACES // len(feeds)), 4 if len(feeds) >= 4 else 2)
+
+
+def _result(job: Job, learner: WeightSparse, found: dict[str, Any], told: dict[str, Any]) -> Sparsified:
+    """What was made of the file ``trained.onnx`` in the folder."""
     listed = list(learner.layers.values())
     fixed = patterns.parse(job.wanted.pattern).ratio
     ratio = None if fixed is not None else job.wanted.target
@@ -156,7 +189,7 @@ def _finish(
     for layer in listed:
         mask = learner.masks[layer.name].cpu().numpy()
         assert not made.array(layer)[~mask].any(), "masked weights are zero"
-    return made, made.save(job.output, sparse=written_sparse)
+    return made
 
 
 # --- shares per layer -------------------------------------------------------------------------------------------------
@@ -203,11 +236,9 @@ def _heurist(job: Job, listed: list[Layer]) -> dict[str, Any]:
 def _search(job: Job, listed: list[Layer]) -> dict[str, Any]:
     """By curves measured on samples, without training."""
     analysis = job.analysis
-    feeds = Evidence(analysis.coupling, job.source, SEARCHED_ON).feeds
-    record = Record(analysis.graph.model, feeds, -(-PLACES // len(feeds)), 4 if len(feeds) >= 4 else 2)
     recipe = Recipe({}, patterns.parse(job.wanted.pattern))
     progress = job.stage("measuring")
-    found = search(lambda: slim(analysis.whole), listed, record, recipe, job.wanted.target, progress=progress)
+    found = search(lambda: slim(analysis.whole), listed, _record(job), recipe, job.wanted.target, progress=progress)
     return {"ratios": found.ratios, "protocol": found.protocol, "trials": found.trials}
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,22 +22,13 @@ from onnxslim_learn.train.gates import carriers
 
 if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.costs.cost import Priced
     from onnxslim_learn.graph.coupling import Group
     from onnxslim_learn.plans import Plan
 
 Array = np.ndarray[Any, Any]
 
 CONVOLUTIONS = frozenset(["Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger"])
-
-
-class Priced(Protocol):
-    """A cost: what it is, and what it gains by every class."""
-
-    def value(self, alive: Array) -> float:
-        """Total cost; ``alive`` is ``classes`` numbers in [0, 1]."""
-
-    def gradient(self, alive: Array) -> Array:
-        """Its derivative by every class's aliveness, shape ``(classes,)``."""
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,25 @@ class WeightSparse(Learner):
         masked = sum(int((~mask).sum()) for mask in self.masks.values())
         return masked / sum(mask.numel() for mask in self.masks.values())
 
+    def keep_zeros(self) -> None:
+        """Mask exactly the weights that are zero now."""
+        self.share = 1.0
+        for name, parameter in self.parameters.items():
+            self.masks[name] = parameter.detach() != 0
+            self.backups[name] = parameter.detach().clone()
+
     def structure(self, step: int) -> dict[str, str]:
         """The share of zeros in every layer."""
         found = {name: float((~mask).float().mean()) for name, mask in self.masks.items()}
         return {"sparsity.json": json.dumps({"step": step, "layers": found}, indent=1) + "\n"}
+
+
+class Fixed(WeightSparse):
+    """Masks that stay as another learner chose them."""
+
+    def __init__(self, chosen: WeightSparse) -> None:
+        """Take over the masks."""
+        self.__dict__.update(chosen.__dict__)
+
+    def begin(self, step: int) -> None:
+        """No refresh."""

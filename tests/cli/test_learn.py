@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxslim_learn import cli, learning
+from onnxslim_learn import api, cli, learning
+from onnxslim_learn.costs.device import NAMED
 
 QUICK = "--steps 12 --finetune-steps 4 --batch-size 8 --no-latency"
 
@@ -15,8 +16,6 @@ QUICK = "--steps 12 --finetune-steps 4 --batch-size 8 --no-latency"
 @pytest.fixture
 def trainable(run):
     """The folder, with samples for residual.onnx."""
-    from onnxslim_learn import api
-
     inputs = api.analyze("residual.onnx").graph.shapes.nominal.inputs
     ((name, shape),) = inputs.items()
     rng = np.random.default_rng(0)
@@ -53,6 +52,18 @@ def test_options_come_from_a_file_and_the_line_wins(trainable):
     assert data["after"]["macs"] <= 0.3 * data["before"]["macs"]
 
 
+def test_latency_may_be_what_units_are_charged_for(trainable):
+    line = "learn residual.onnx -o small.onnx --target latency=0.7 --device P100 --data samples.npz --json -"
+    code, out, err = trainable(f"{line} {QUICK}")
+    assert (code, err) == (0, "")
+    data = json.loads(out)
+    assert data["after"]["macs"] < data["before"]["macs"]
+    device = NAMED["P100"]
+    before, after = (api.analyze(name, device=device).latency for name in ("residual.onnx", "small.onnx"))
+    ends = [one.value(np.ones(one.macs.counts.shape[1])) for one in (before, after)]
+    assert ends[1] <= 0.7 * ends[0] * (1 + 1e-6)
+
+
 def test_made_up_inputs_are_called_so(trainable):
     code, out, _ = trainable(f"learn residual.onnx -o small.onnx --target macs=0.6 {QUICK} --samples 24 --json -")
     assert code == 0
@@ -62,12 +73,14 @@ def test_made_up_inputs_are_called_so(trainable):
 BAD = {
     "learn residual.onnx -o x.onnx": "neither --target nor --strength",
     "learn residual.onnx -o x.onnx --target macs=0.5 --strength 1": "--strength two ways",
+    "learn residual.onnx -o x.onnx --target macs=0.5 --sweep 3": "--sweep two ways",
+    "learn residual.onnx -o x.onnx --strength 1 --cycles 2": "--cycles --target",
     "learn residual.onnx -o x.onnx --target macs=0.5 --resume": "--checkpoint-dir",
     "learn residual.onnx -o x.onnx --target macs=0.5 --loss cross-entropy": "needs labels",
     "learn residual.onnx -o x.onnx --target macs=0.5 --loss mine": "expected distill",
     "learn residual.onnx -o x.onnx --target macs=0.5 --config none.toml": "none.toml cannot be read",
     "learn residual.onnx -o x.onnx --target macs=0.5 --force-group nothing": "finds 0 groups",
-    "learn residual.onnx -o x.onnx --target macs=0.5 --device cuda": "--device cpu",
+    "learn residual.onnx -o x.onnx --target macs=0.5 --train-on cuda": "--train-on cpu",
     "learn residual.onnx -o x.onnx --target macs=0.5 --steps 0": "positive whole number",
     "learn nothing.onnx -o x.onnx --target macs=0.5": "nothing.onnx",
 }
@@ -99,3 +112,31 @@ def test_expand_fills_the_budget_of_the_original(run):
 
 def test_expand_without_room_says_so(refused):
     refused("expand residual.onnx -o wide.onnx --target macs=1.0", 1, "no room to grow")
+
+
+def test_a_sweep_leaves_a_file_for_every_strength(trainable):
+    line = "learn residual.onnx -o small.onnx --sweep 3 --strength 3 --optimizer sgd --data samples.npz --html s.html"
+    code, out, err = trainable(f"{line} {QUICK} --steps 60 --lr 0.03 --json out.json")
+    assert (code, err) == (0, "")
+    assert "Strengths" in out
+    rows = json.loads(Path("out.json").read_text())["strengths"]
+    assert [row["strength"] for row in rows] == pytest.approx([0.3, 3, 30])
+    macs = [row["after"]["macs"] for row in rows]
+    assert macs == sorted(macs, reverse=True)
+    assert macs[-1] < macs[0]
+    assert any(row["pareto"] for row in rows)
+    assert all(row["output"] is None or Path(row["output"]).is_file() for row in rows)
+
+
+def test_cycles_widen_in_between(trainable):
+    line = f"learn residual.onnx -o small.onnx --target macs=0.6 --cycles 2 --data samples.npz {QUICK}"
+    code, _, err = trainable(f"{line} --json out.json")
+    assert (code, err) == (0, "")
+    original, thin, wide, small = (
+        api.analyze(name) for name in ("residual.onnx", "small.thin1.onnx", "small.wide1.onnx", "small.onnx")
+    )
+    total, *macs = (one.price(one.whole)["macs"] for one in (original, thin, wide, small))
+    assert macs[0] <= 0.6 * total
+    assert 0.8 * total < macs[1] <= total
+    assert macs[2] <= 0.6 * total
+    assert json.loads(Path("out.json").read_text())["verify"]["passed"]

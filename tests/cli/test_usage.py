@@ -27,7 +27,7 @@ REFUSALS = [
     ("nothing", 2, "nothing analyze slim --help"),
     ("--nothing", 2, "--nothing"),
     ("analyze", 2, "MODEL analyze --help"),
-    ("slim residual.onnx", 2, "--output --target"),
+    ("slim residual.onnx", 2, "--output"),
     (f"{SLIM} --prot w1", 2, "--prot"),  # an abbreviation might change its meaning
     ("verify residual.onnx slim.onnx", 2, "--plan"),
 ]

@@ -151,3 +151,19 @@ def test_search_measures_without_changing_and_is_no_worse_than_what_it_starts_fr
     best = search.search(lambda: slim(found.whole), listed, record, recipe, 0.7, seconds=60)
     assert best.trials[best.protocol] == min(best.trials.values())
     assert set(best.trials) >= {"uniform", "heurist", "least loss"}
+
+
+def test_dead_units_are_cut_and_nothing_changes(tmp_path):
+    found = analyzed(tmp_path, "residual")
+    made = work.sparsify(
+        found, work.Asked(0.5, "units", "magnitude", protect=("w0", "w2", "w4", "w5")), evidence(found)
+    )
+    made.save(tmp_path / "whole.onnx")
+    stored = made.save(tmp_path / "cut.onnx", lossless=True)
+    assert {name: kept for name, (_, kept) in stored.cut.items()} == {"w1:0": 6, "w3:0": 5}
+    x = feeds(NETS["residual"].build())
+    runs = [open_session(tmp_path / f"{n}.onnx", optimize=False).run(None, x)[0] for n in ("whole", "cut")]
+    assert np.abs(runs[0] - runs[1]).max() < 1e-5 * np.abs(runs[0]).max()
+    whole, cut = (api.analyze(tmp_path / f"{n}.onnx") for n in ("whole", "cut"))
+    assert cut.price(cut.whole)["macs"] < 0.7 * whole.price(whole.whole)["macs"]
+    assert stored.plain == (tmp_path / "cut.onnx").stat().st_size

@@ -8,6 +8,8 @@ import torch
 
 from onnxslim_learn.api import analyze
 from onnxslim_learn.costs import channels
+from onnxslim_learn.costs.device import NAMED
+from onnxslim_learn.costs.roofline import roofline
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.planning import realize
 from onnxslim_learn.train import gates, strengths, tensors
@@ -49,6 +51,12 @@ NUMBERS = {  # cost and term of every operator, in FLOPs and weights
     "a3": (291600, 595512.0, 1620, 3308.4),
     "a4": (197676, 336372.2, 306, 520.7),
 }
+NANOSECONDS = {  # likewise, on a P100: of these the first and the last are bound by computing, the others by moving
+    "a1": (51.054840, 49.596129),
+    "a2": (24.890711, 15.854645),
+    "a3": (45.540985, 51.543716),
+    "a4": (63.448086, 55.443169),
+}
 ALIVE, SUMS = {"a1": 7, "a2": 11, "a3": 10, "a4": 17}, {"s1": 6.8, "s2": 8.9, "s3": 11.7, "s4": 14.1}
 
 
@@ -87,6 +95,16 @@ def test_costs_and_terms_are_golden(node):
     assert terms(space, read, part(params, weight), removal) == pytest.approx((size, size_term), rel=1e-6)
     outputs = part(channels.channels(found.coupling), node)
     assert terms(space, read, outputs, removal) == pytest.approx((ALIVE[node], SUMS[f"s{node[1]}"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("node", NANOSECONDS)
+def test_latency_and_its_term_are_golden(node):
+    _, space, read = golden()
+    values = read().detach().numpy().astype(np.float64)
+    removal = space.removal(values, values <= 0.45)
+    whole = roofline(space.analysis.coupling, NAMED["P100"])
+    alone = replace(whole, macs=part(whole.macs, node), moved=part(whole.moved, node))
+    assert np.multiply(1e3, terms(space, read, alone, removal)) == pytest.approx(NANOSECONDS[node], rel=1e-6)
 
 
 def test_alive_counts_are_written_as_morphnet_does():

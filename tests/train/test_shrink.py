@@ -12,7 +12,7 @@ from onnxslim_learn.data.opening import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.train.school import Training, school
-from onnxslim_learn.train.shrink import Job, Widths, shrink
+from onnxslim_learn.train.shrink import Job, Widths, learn, shrink
 from onnxslim_learn.train.worlds import World
 from tests.zoo_net import Net
 
@@ -70,7 +70,7 @@ def share(job, made, cost):
 @pytest.mark.parametrize("cost", COSTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_pair_of_strength_and_cost_meets_its_target(prepare, kind, cost):
-    job = prepare(Widths({"macs": 0.5}, cost=cost, kind=kind, tau=0.1), steps=20, finetune_steps=4)
+    job = prepare(Widths({"macs": 0.5}, cost=cost, kind=kind, tau=0.1), steps=10, finetune_steps=2)
     made, check = shrink(job)
     assert check.passed
     assert 0.3 < share(job, made, "macs") <= 0.5
@@ -102,6 +102,39 @@ def test_more_strength_leaves_less(prepare):
         except InputError:
             found.append(1.0)  # nothing died
     assert found[0] > found[1]
+
+
+def test_a_batch_that_the_file_fixes_is_made_of_portions(tmp_path):
+    onnx.save(replace(NET, text=NET.text.replace("batch", "2")).build(), tmp_path / "net.onnx")
+    found = api.analyze(tmp_path / "net.onnx")
+    arrays = {"x": np.random.default_rng(0).normal(size=(40, 3, 6, 6)).astype(np.float32)}
+    source = open_source(arrays, found.graph, Options(samples=40))
+    training = Training(4, 2, 16, folder=tmp_path / "run")
+    taught = school(found, source, training, World(), stage=quiet, watch=quiet)
+    made, check = shrink(Job(found, source, Widths({"macs": 0.6}), taught, tmp_path / "out.onnx", quiet))
+    recipe = made.plan.provenance["training"]["structure"]["recipe"]
+    assert (recipe["batch_size"], recipe["accumulate"]) == (16, 8)
+    assert check.passed
+
+
+def test_learning_stops_when_nothing_changes_any_more(prepare):
+    job = prepare(Widths(strength=1e-6), steps=400, rate=1e-7, optimizer="sgd")
+    _, plan, told = learn(job.analysis, job.wanted, job.school)
+    assert told["history"][-1]["step"] == 99  # two windows of fifty steps
+    assert not plan.groups
+
+
+def test_a_run_can_be_watched(prepare):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    job = prepare(Widths({"macs": 0.5}), steps=10)
+    learn(job.analysis, job.wanted, job.school)
+    events = EventAccumulator(str(job.folder / "structure" / "events"))
+    events.Reload()
+    assert {"loss", "distill", "term", "cost", "alive"} <= set(events.Tags()["scalars"])
+    assert len(events.Scalars("loss")) == 10
+    assert "strengths/w1:0" in events.Tags()["histograms"]
 
 
 def test_a_killed_run_ends_as_a_whole_one(prepare):

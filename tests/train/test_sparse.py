@@ -169,6 +169,16 @@ def test_the_file_of_options_takes_the_original_names(learn, tmp_path):
     assert all((arrays[row["name"]] == 0).mean() == 0.5 for row in told["layers"])
 
 
+def test_training_goes_on_from_one_shot_and_keeps_its_zeros(learn, tmp_path):
+    told, arrays = learn("--one-shot --ws-prune-ratio 0.6 --ws-prune-ratio-prtl uniform --steps 6 --checkpoint-dir run")
+    begun = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load("run/one-shot.onnx").graph.initializer}
+    for row in told["layers"]:
+        name = row["name"]
+        assert (arrays[name] == 0).sum() == round(0.6 * arrays[name].size)
+        assert np.array_equal(arrays[name] == 0, begun[name] == 0)
+        assert not np.array_equal(arrays[name], begun[name]), "the others train"
+
+
 def test_patterns_and_protection(learn):
     told, arrays = learn("--pattern 2:4 --protect w1 --steps 6")
     assert [row["name"] for row in told["layers"]] == ["w2"]
@@ -190,6 +200,7 @@ def test_a_run_goes_on_where_its_folder_ends(learn):
     [
         ("--ws-prune-ratio 2", "--ws-prune-ratio 2.0: expected"),
         ("--ws-reward-type both", "--ws-reward-type both: expected"),
+        ("--one-shot --from-scratch", "--one-shot: keeps weights"),
         ("--target macs=0.5", "--target: is for structure learning"),
         ("--pattern 4:2", "--pattern 4:2: expected"),
         ("--protect nothing", "--protect nothing: no weight"),

@@ -1,41 +1,18 @@
-"""Options about what is bounded: costs and their numbers, and the device that latency is estimated for."""
+"""What the command line says in one word: targets and shapes."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from onnxslim_learn.costs.device import NAMED
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
 COSTS = ("macs", "params", "bytes", "latency", "memory")
 TIMES = {"us": 1.0, "ms": 1e3, "s": 1e6}  # microseconds
 UNITS = {"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
-
-
-def bounds(parser: argparse.ArgumentParser) -> None:
-    """What ``slim`` has to stay below."""
-    parser.add_argument(
-        "--target",
-        metavar="COST=NUMBER",
-        action="append",
-        default=[],
-        help="macs=, params=, bytes=, memory= (of activations); at most 1 is a fraction, more is absolute: macs=300M;"
-        " latency=0.6 or latency=4ms (repeatable)",
-    )
-
-
-def device(parser: argparse.ArgumentParser) -> None:
-    """The machine that latency is estimated for."""
-    parser.add_argument(
-        "--device",
-        metavar="FILE|NAME",
-        help="estimate latency for a machine: a file that calibrate wrote, or one of " + ", ".join(NAMED),
-    )
 
 
 def targets(texts: Sequence[str]) -> dict[str, float]:
@@ -80,3 +57,19 @@ def _number(text: str, number: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"--target {text}: expected a positive number. For example macs=0.5 or params=2M.")
     return value
+
+
+def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Read ``NAME:1x3x224x224`` texts.
+
+    Raises:
+        InputError: If one cannot be read.
+    """
+    found = {}
+    for text in texts:
+        name, colon, dims = text.rpartition(":")
+        sizes = dims.split("x")
+        if not colon or not all(s.isascii() and s.isdecimal() and int(s) > 0 for s in sizes):
+            raise InputError(f"--input {text}: expected NAME:1x3x224x224 with positive sizes.")
+        found[name] = tuple(int(s) for s in sizes)
+    return found

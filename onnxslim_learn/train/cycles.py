@@ -1,0 +1,56 @@
+"""Shrink and widen in turns: what widening brings back goes where shrinking found it to be needed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from onnxslim_learn import api, expanding
+from onnxslim_learn.planning import bounds
+from onnxslim_learn.train import shrink as once
+
+if TYPE_CHECKING:
+    from onnxslim_learn.api import Slimmed
+    from onnxslim_learn.rewrite.verify import Verification
+    from onnxslim_learn.train.shrink import Job
+
+
+def shrink(job: Job, cycles: int) -> tuple[Slimmed, Verification] | None:
+    """Shrink a model so many times, widening it to the cost of the original in between, and write the last.
+
+    The teacher is the original all along. What comes between is written beside the result, as ``OUT.thin1.onnx`` and
+    ``OUT.wide1.onnx`` and so on; what is returned tells the last shrinking, from the last of the wide ones.
+    """
+    target = {name: bound for name, (_, bound) in bounds(job.analysis, job.wanted.target).items()}
+    made = None
+    for cycle in range(cycles):
+        here = job
+        if cycle:
+            here = _next(job, cycle, target)
+        last = cycle + 1 == cycles
+        output = job.output if last else job.output.with_name(f"{job.output.stem}.thin{cycle + 1}{job.output.suffix}")
+        made = once.shrink(replace(here, output=output))
+    return made
+
+
+def _next(job: Job, cycle: int, target: dict[str, float]) -> Job:
+    """The job of a further cycle: the last result, widened."""
+    thin = job.output.with_name(f"{job.output.stem}.thin{cycle}{job.output.suffix}")
+    wide = job.output.with_name(f"{job.output.stem}.wide{cycle}{job.output.suffix}")
+    shapes = job.analysis.graph.shapes.nominal.inputs
+
+    def widen() -> None:
+        asked = expanding.Widening(
+            dict.fromkeys(target, 1.0),
+            job.analysis,
+            job.wanted.freedom.multiple,
+            job.wanted.protect,
+            seed=job.school.training.seed + cycle,
+        )
+        expanding.expand(api.analyze(thin, inputs=shapes), asked, wide)
+
+    job.school.world.led(widen)
+    found = api.analyze(wide, inputs=shapes, allow_sensitive=job.analysis.sensitive)
+    training = replace(job.school.training, folder=job.folder / f"cycle_{cycle + 1}")
+    school = replace(job.school, training=training)
+    return replace(job, analysis=found, school=school, wanted=replace(job.wanted, target=target))
