@@ -364,10 +364,16 @@ def _profile(parser: argparse.ArgumentParser) -> None:
 
 def _calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="write the device as TOML, for --device")
-    parser.add_argument("--name", default="this machine", metavar="NAME", help="what to call it")
+    parser.add_argument("--name", type=_name, default="this machine", metavar="NAME", help="what to call it")
     _runtime(parser)
     _report(parser)
     parser.set_defaults(seconds=10.0)
+
+
+def _name(text: str) -> str:
+    if not text or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"expected a name, but got {text!r}")
+    return text
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:

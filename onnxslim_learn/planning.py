@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.costs.cost import Priced
+    from onnxslim_learn.costs.cost import Array, Priced
+    from onnxslim_learn.graph.coupling import Group
     from onnxslim_learn.select.evidence import Evidence
 
 
@@ -56,7 +57,7 @@ def plan(
     limits = bounds(analysis, target)
     groups = budget.protected(analysis.groups, protect)
     criterion = criterion or ("energy" if evidence is None else "obs")
-    scores = criteria.scores(analysis.coupling, groups, criterion, evidence)
+    scores = _scores(analysis, groups, criterion, evidence)
     for cells in (False, True):
         freedom = budget.Freedom(multiple, cells, allow_empty)
         choices = budget.choices(analysis.coupling, groups, scores, freedom)
@@ -71,6 +72,15 @@ def plan(
     if evidence is not None:
         made["data"] = evidence.source.name
     return describe(analysis, found.removal, made)
+
+
+def _scores(analysis: Analysis, groups: Sequence[Group], criterion: str, evidence: Evidence | None) -> Array:
+    """The score of every column; with samples it is kept beside them, since one model is often planned for again."""
+    known = {} if evidence is None else evidence.scored
+    key = (criterion, *(group.name for group in groups if group.pin is None))
+    if key not in known:
+        known[key] = criteria.scores(analysis.coupling, groups, criterion, evidence)
+    return known[key]
 
 
 def describe(analysis: Analysis, cut: Removal, made: Mapping[str, Any]) -> Plan:

@@ -15,6 +15,7 @@ from onnxslim_learn.select import statistics
 from onnxslim_learn.select.sensitivity import Curves
 
 if TYPE_CHECKING:
+    from onnxslim_learn.costs.cost import Array
     from onnxslim_learn.data.options import Options
     from onnxslim_learn.data.source import Batch, Source
     from onnxslim_learn.graph.coupling import Coupling
@@ -57,6 +58,7 @@ class Evidence:
         samples: At most so many of them.
         seconds: Time for measuring what each group's width is worth; 0 to narrow all groups alike.
         curves: What was measured.
+        scored: Scores of all columns, by criterion and names of the groups that can be cut.
     """
 
     coupling: Coupling
@@ -64,6 +66,7 @@ class Evidence:
     samples: int | None = None
     seconds: float = 60.0
     curves: Curves = field(default_factory=Curves)
+    scored: dict[tuple[str, ...], Array] = field(default_factory=dict)
 
     @property
     def effort(self) -> Effort:

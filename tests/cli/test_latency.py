@@ -27,6 +27,7 @@ REFUSALS = [
     ("analyze residual.onnx --device nowhere.toml", 2, "--device nowhere.toml: no P100 calibrate"),
     ("analyze residual.onnx --device text.onnx", 2, "text.onnx: TOML calibrate"),
     ("calibrate -o folder", 2, "-o folder: is a folder"),
+    ("calibrate --name ''", 2, "--name ''"),
     (f"{LATENCY} latency=0.001", 1, "cannot be reached narrowest predicted"),
     (f"{LATENCY} latency=2us", 1, "latency=0.002ms cannot be reached"),
     (f"{LATENCY} latency=0.01 --device V100", 1, "latency=0.01 cannot be reached"),
