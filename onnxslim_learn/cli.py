@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from onnxslim_learn.api import Analysis, Slimmed
-    from onnxslim_learn.costs.device import Device
     from onnxslim_learn.costs.measure import Timings
     from onnxslim_learn.data.source import Source
-    from onnxslim_learn.latency import Watch
     from onnxslim_learn.plans import Plan
     from onnxslim_learn.select.evidence import Evidence
     from onnxslim_learn.sparse.work import Sparsified, Stored
@@ -56,7 +54,7 @@ def analyze(options: argparse.Namespace) -> None:
     shell.claim(options, options.model)
     with shell.progress() as stage:
         stage("analyzing")
-        shapes, device = config_values.shapes(options.input), _device(options)
+        shapes, device = config_values.shapes(options.input), shell.device(options)
         found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive, device=device)
         result = data.overview(found)
         if options.why:
@@ -67,46 +65,40 @@ def analyze(options: argparse.Namespace) -> None:
     shell.emit(result, options, pages.analysis(result))
 
 
-def _device(options: argparse.Namespace) -> Device | None:
-    """The machine that was given."""
-    from onnxslim_learn.costs import device
-
-    return None if options.device is None else device.load(options.device)
-
-
 def slim(options: argparse.Namespace) -> None:
     """Cut a model to its targets."""
-    from onnxslim_learn import api, relax
+    from onnxslim_learn import api, pareto, relax
+    from onnxslim_learn.report import trained
 
-    target, shapes = config_values.targets(options.target), config_values.shapes(options.input)
+    wishes, shapes = config_values.each(options.target), config_values.shapes(options.input)
+    target = next(iter(wishes.values()))
     if bool(target) == options.lossless:
         raise InputError("slim: expected --target, such as --target macs=0.5, or --lossless. Give one of them.")
     shell.claim(options, options.model)
     output = Path(options.output)
     with shell.progress() as stage:
         stage("analyzing")
-        sensitive, device = options.allow_sensitive, _device(options)
+        sensitive, device = options.allow_sensitive, shell.device(options)
         found = api.analyze(options.model, inputs=shapes, allow_sensitive=sensitive, device=device)
         watch = None
         if "latency" in target and device is None:
-            found, watch = _watch(options, found, stage)
-        settings = {"criterion": options.criterion, "multiple": options.multiple, "protect": options.protect}
+            found, watch = shell.watch(options, found, stage)
+        settings: dict[str, Any] = {
+            "criterion": options.criterion,
+            "multiple": options.multiple,
+            "protect": options.protect,
+        }
         settings["allow_empty"] = options.allow_empty
         if options.lossless:
             return _slim_lossless(options, found, output, stage)
         source = samples(options, found, stage)
+        asked = {"repair": not options.no_repair, "watch": watch, "stage": stage, **settings}
+        asked |= {"evidence": evidence(options, found, source), "real": real_inputs(options, source)}
         try:
-            slimmed, check = api.slim_to(
-                found,
-                target,
-                output,
-                stage=stage,
-                real=real_inputs(options, source),
-                evidence=evidence(options, found, source),
-                repair=not options.no_repair,
-                watch=watch,
-                **settings,
-            )
+            if len(wishes) > 1:
+                rows = pareto.slim_each(found, wishes, output, options.plan_out, **asked)
+                return shell.emit({"model": options.model, "targets": rows}, options, trained.targets(rows))
+            slimmed, check = api.slim_to(found, target, output, **asked)
         except TargetError as error:
             raise TargetError(f"{error}{relax.advise(found, settings, error)}") from error
         finish(options, slimmed, check, output, stage)
@@ -187,20 +179,6 @@ def expand(options: argparse.Namespace) -> None:
         made = expanding.expand(found, asked, Path(options.output))
     result = data.widened(options.model, options.output, made)
     shell.emit(result, options, trained.widened(result))
-
-
-def _watch(options: argparse.Namespace, found: Analysis, stage: Any) -> tuple[Analysis, Watch]:
-    """What widths are worth on this machine, and how to time what is made of them."""
-    from onnxslim_learn import latency
-    from onnxslim_learn.profiling import Setting
-
-    return latency.prepare(
-        found,
-        Setting(options.threads, options.provider),
-        seconds=options.seconds,
-        measure_seconds=options.measure_seconds,
-        stage=stage,
-    )
 
 
 def apply(options: argparse.Namespace) -> None:

@@ -15,6 +15,22 @@ TIMES = {"us": 1.0, "ms": 1e3, "s": 1e6}  # microseconds
 UNITS = {"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 
 
+def each(texts: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Read ``cost=number`` texts, one of which may list several numbers: a target for each, named by the number.
+
+    Raises:
+        InputError: If one cannot be read.
+    """
+    several = [text for text in texts if "," in text.partition("=")[2]]
+    if not several:
+        return {"": targets(texts)}
+    if len(several) > 1:
+        raise InputError(f"--target {several[1]}: only one may list several numbers. Bound others by one number.")
+    cost, _, numbers = several[0].partition("=")
+    rest = [text for text in texts if text is not several[0]]
+    return {number: targets([f"{cost}={number}", *rest]) for number in numbers.split(",")}
+
+
 def targets(texts: Sequence[str]) -> dict[str, float]:
     """Read ``cost=number`` texts; numbers may end in k, M, G or T.
 
@@ -28,7 +44,7 @@ def targets(texts: Sequence[str]) -> dict[str, float]:
             listed = ", ".join(f"{cost}=" for cost in COSTS)
             raise InputError(f"--target {text}: expected one of {listed} and a number. For example macs=0.5.")
         if "," in number:
-            raise InputError(f"--target {text}: one bound at a time. Repeat --target for several.")
+            raise InputError(f"--target {text}: expected one number here.")
         if name in found:
             raise InputError(f"--target {text}: {name} is bounded twice. Give one bound for each cost.")
         found[name] = _time(text, number) if name == "latency" else _number(text, number)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.costs.device import Device
+    from onnxslim_learn.latency import Watch
     from onnxslim_learn.report.blocks import Block
 
 OUTPUTS = {"-o": "output", "--plan-out": "plan_out", "--html": "html", "--json": "json"}  # flag -> option
@@ -175,3 +178,24 @@ def claim(options: argparse.Namespace, *read: str) -> None:
         taken[path.resolve()] = f"is written by {flag} as well"
         if flag == "-o":
             taken.setdefault(path.resolve().with_name(f"{path.name}.data"), "may hold the weights of -o")
+
+
+def device(options: argparse.Namespace) -> Device | None:
+    """The machine that was given."""
+    from onnxslim_learn.costs.device import load
+
+    return None if options.device is None else load(options.device)
+
+
+def watch(options: argparse.Namespace, found: Analysis, stage: Any) -> tuple[Analysis, Watch]:
+    """What widths are worth on this machine, and how to time what is made of them."""
+    from onnxslim_learn import latency
+    from onnxslim_learn.profiling import Setting
+
+    return latency.prepare(
+        found,
+        Setting(options.threads, options.provider),
+        seconds=options.seconds,
+        measure_seconds=options.measure_seconds,
+        stage=stage,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
@@ -74,14 +75,24 @@ def widened(data: Mapping[str, Any]) -> list[Block]:
 
 def sweep(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     """What several strengths leave."""
+    return compared([f"{row['strength']:.3g}" for row in rows], rows, ("strength", "Strengths"))
+
+
+def targets(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """What several targets leave."""
+    return compared([Path(row["output"]).stem for row in rows], rows, ("model", "Models"))
+
+
+def compared(names: Sequence[str], rows: Sequence[Mapping[str, Any]], words: tuple[str, str]) -> list[Block]:
+    """Several models of one: what they cost and how far they are from the original."""
     cells, bars = [], []
-    for row in rows:
+    for name, row in zip(names, rows, strict=True):
         left, far = row["after"]["macs"] / max(row["before"]["macs"], 1), row["relative"]
-        strength = f"{row['strength']:.3g}"
+        size_left = row["after"]["params"] / max(row["before"]["params"], 1)
         right = "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}"
         best, file = "yes" if row["pareto"] else "no", row["output"] or "-"
-        cells.append((strength, share(left), f"{far:.3f}", right, best, file))
-        bars += [Bar(strength, left, share(left), 0), Bar("", far, f"{far:.3f}", 1)]
-    heads = ("strength", "MACs", "relative L2", "right", "worth keeping", "file")
-    chart = Bars("What every strength leaves", ("share of the MACs", "relative L2 to the original"), tuple(bars))
-    return [Table("Strengths", heads, tuple(cells), (5,)), chart]
+        cells.append((name, share(left), share(size_left), f"{far:.3f}", right, best, file))
+        bars += [Bar(name, left, share(left), 0), Bar("", far, f"{far:.3f}", 1)]
+    heads = (words[0], "MACs", "parameters", "relative L2", "right", "worth keeping", "file")
+    chart = Bars("What is left, and how far it is", ("share of the MACs", "relative L2 to the original"), tuple(bars))
+    return [Table(words[1], heads, tuple(cells), (0, 6)), chart]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.pareto import mark
 from onnxslim_learn.train.shrink import fit, learn
 
 if TYPE_CHECKING:
@@ -37,10 +38,7 @@ def sweep(job: Job, tried: Sequence[float]) -> list[dict[str, Any]]:
         school = replace(job.school, training=training)
         wanted = replace(job.wanted, strength=strength, target={})
         rows.append(_row(replace(job, wanted=wanted, school=school, output=output)))
-    for row in rows:
-        others = [other for other in rows if other is not row]
-        row["pareto"] = not any(_beats(other, row) for other in others)
-    return rows
+    return mark(rows)
 
 
 def _row(job: Job) -> dict[str, Any]:
@@ -56,9 +54,3 @@ def _row(job: Job) -> dict[str, Any]:
         row |= {"output": str(job.output), "after": job.analysis.price(made[0].removal)}
         row |= {"relative": float(np.mean(relative)) if relative else 0.0, "accuracy": result["accuracy"]}
     return row
-
-
-def _beats(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether one is as small and as near as another, and better in one of both."""
-    a, b = ((row["after"]["macs"], row["relative"]) for row in (one, other))
-    return a[0] <= b[0] and a[1] <= b[1] and a != b

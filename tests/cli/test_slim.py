@@ -39,7 +39,8 @@ REFUSALS = [
     *((f"{TO} macs={text}", 2, f"macs={text} no number") for text in ("", "half", "0.5x", "k", "%")),
     *((f"{TO} macs={text}", 2, f"macs={text}: positive") for text in ("0", "-1", "nan", "inf", "1e999")),
     (f"{TO} macs=150%", 2, "macs=150%: 100"),
-    (f"{TO} macs=0.5,params=0.5", 2, "--target Repeat"),
+    (f"{TO} macs=0.5,params=0.5", 2, "--target params=0.5 no number"),
+    (f"{TO} macs=0.7,0.5 --target params=0.9,0.8", 2, "--target params=0.9,0.8: only one"),
     (f"{TO} macs=0.5 --target macs=0.4", 2, "macs=0.4: twice"),
     (f"{TO} latency=4", 2, "latency=4: unit 4ms"),
     (f"{TO} latency=1us", 2, "latency=1us: microsecond"),
@@ -230,3 +231,23 @@ def test_a_link_to_the_result_is_followed(run):
     assert run(f"slim residual.onnx -o link.onnx {HALF}")[0] == 0
     assert Path("link.onnx").is_symlink()
     assert api.analyze("folder/new.onnx").groups
+
+
+def test_several_targets_give_a_model_each_as_if_asked_for_alone(run):
+    code, out, _ = run("slim residual.onnx -o new.onnx --target macs=0.7,0.4 --no-repair --plan-out p.json --json -")
+    rows = json.loads(out)["targets"]
+    assert code == 0
+    assert [row["output"] for row in rows] == ["new-0.7.onnx", "new-0.4.onnx"]
+    assert all(row["pareto"] for row in rows)
+    for row, share in zip(rows, ("0.7", "0.4"), strict=True):
+        run(f"slim residual.onnx -o alone.onnx --target macs={share} --no-repair --plan-out alone.json")
+        assert Path(row["output"]).read_bytes() == Path("alone.onnx").read_bytes()
+        assert json.loads(Path(f"p-{share}.json").read_text()) == json.loads(Path("alone.json").read_text())
+        assert row["after"]["macs"] <= float(share) * row["before"]["macs"]
+
+
+def test_models_of_targets_that_are_met_stay_where_a_later_one_is_not(run):
+    code, _, err = run("slim residual.onnx -o new.onnx --target macs=0.7,0.00001 --no-repair")
+    assert code == 1
+    assert "new-0.7.onnx" in err
+    assert Path("new-0.7.onnx").exists()
