@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,8 +80,24 @@ def _scores(analysis: Analysis, groups: Sequence[Group], criterion: str, evidenc
     known = {} if evidence is None else evidence.scored
     key = (criterion, *(group.name for group in groups if group.pin is None))
     if key not in known:
-        known[key] = criteria.scores(analysis.coupling, groups, criterion, evidence)
+        labelled = criterion in criteria.LABELLED
+        known[key] = (
+            _labelled(analysis, groups, criterion, evidence)
+            if labelled
+            else criteria.scores(analysis.coupling, groups, criterion, evidence)
+        )
     return known[key]
+
+
+def _labelled(analysis: Analysis, groups: Sequence[Group], criterion: str, evidence: Evidence | None) -> Array:
+    """Scores that take gradients of a loss."""
+    if importlib.util.find_spec("torch") is None:
+        raise InputError(f"--criterion {criterion}: needs torch. Install onnxslim-learn[train].")
+    if evidence is None:
+        raise InputError(f"--criterion {criterion}: needs samples with labels. Give --data, or another criterion.")
+    from onnxslim_learn.train import labelled
+
+    return labelled.scores(analysis, groups, criterion, evidence)
 
 
 def describe(analysis: Analysis, cut: Removal, made: Mapping[str, Any]) -> Plan:

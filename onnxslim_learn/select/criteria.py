@@ -279,6 +279,9 @@ CRITERIA: dict[str, Callable[[Coupling, Sequence[Group]], Array]] = {
 }
 
 
+LABELLED = ("taylor", "fisher")  # what takes gradients: onnxslim_learn.train.labelled
+
+
 def scores(coupling: Coupling, groups: Sequence[Group], criterion: str, evidence: Evidence | None = None) -> Array:
     """One score per column by a named criterion.
 
@@ -297,7 +300,7 @@ def scores(coupling: Coupling, groups: Sequence[Group], criterion: str, evidence
         found = CALIBRATED[criterion](coupling, groups, evidence.pairs if criterion in WHOLE else evidence.squares)
         return found if criterion in WHOLE else _rows_by_cells(coupling, found)
     if criterion not in CRITERIA:
-        known = ", ".join([*CRITERIA, *CALIBRATED])
+        known = ", ".join([*CRITERIA, *CALIBRATED, *LABELLED])
         raise InputError(f"--criterion {criterion}: there is no such criterion. Choose one of {known}.")
     return _rows_by_cells(coupling, CRITERIA[criterion](coupling, groups))
 

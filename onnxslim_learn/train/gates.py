@@ -21,7 +21,7 @@ from onnxslim_learn.graph.layout import over
 from onnxslim_learn.train import tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from onnxslim_learn.api import Analysis
     from onnxslim_learn.graph.coupling import Coupling, Group
@@ -60,13 +60,31 @@ def attach(
     with module.graph.inserting_before(first):
         parts = tuple(module.graph.get_attr(path) for path in module.meta["gates"].values())
         vector = module.graph.call_function(together, parts)
-    for number, contraction in enumerate(analysis.coupling.records.contractions):
-        factors = spread(contraction.value, contraction.axes, analysis.coupling, carried)
-        if factors is not None and contraction.node in calls:
+    for number, (contraction, factors) in enumerate(_once(analysis, carried)):
+        if contraction.node in calls:
             _insert(module, calls[contraction.node], contraction, factors, (vector, number))
     module.graph.lint()
     module.recompile()
     return gates(module)
+
+
+def _once(analysis: Analysis, carried: Array) -> Iterator[tuple[Contraction, list[Array]]]:
+    """Contractions with their gates, activations first: what one input of a product is gated by, others are not."""
+    nodes, seen = analysis.coupling.graph.nodes, dict[int, set[int]]()
+
+    def fixed(contraction: Contraction) -> bool:
+        source = nodes[contraction.node].inputs[contraction.slot]
+        return source is not None and source.is_initializer()
+
+    for contraction in sorted(analysis.coupling.records.contractions, key=fixed):
+        factors = spread(contraction.value, contraction.axes, analysis.coupling, carried)
+        if factors is None:
+            continue
+        units = set(np.unique(np.concatenate([f.reshape(-1) for f in factors])).tolist())
+        before = seen.setdefault(contraction.node, {0})
+        if not units <= before:
+            before |= units
+            yield contraction, factors
 
 
 def _register(module: fx.GraphModule, groups: Sequence[Group]) -> None:
