@@ -72,6 +72,7 @@ def plan(
     made |= {"allow_empty": allow_empty, "allocation": found.allocation, "trials": found.trials}
     if evidence is not None:
         made["data"] = evidence.source.name
+        made["curves"] = {name: {str(k): v for k, v in own.items()} for name, own in evidence.curves.points.items()}
     return describe(analysis, found.removal, made)
 
 

@@ -72,4 +72,19 @@ class Bars:
     bars: tuple[Bar, ...]
 
 
-Block: TypeAlias = Text | Table | Bars
+@dataclass(frozen=True)
+class Lines:
+    """Small charts side by side, one line each. Terminals leave them out.
+
+    Attributes:
+        title: What they show.
+        axes: What runs to the right, and what runs up.
+        lines: Label and points, with x and y in [0, 1] of what is shown.
+    """
+
+    title: str
+    axes: tuple[str, str]
+    lines: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
+
+
+Block: TypeAlias = Text | Table | Bars | Lines

@@ -191,7 +191,7 @@ def outcome(
         "repair": repairs.as_data(slimmed.repaired, slimmed.plan.provenance.get("repair", {}).get("data", "")),
         "lossless": None if slimmed.folded is None else slimmed.folded.to_dict(),
         "training": slimmed.plan.provenance.get("training"),
-        "choice": {k: slimmed.plan.provenance.get(k) for k in ("criterion", "allocation", "trials")},
+        "choice": {k: slimmed.plan.provenance.get(k) for k in ("criterion", "allocation", "trials", "curves")},
         "groups": [
             {"name": g.name, "width": g.width, "kept": len(kept.get(g.name, range(g.width)))}
             for g in analysis.groups

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from onnxslim_learn.report.blocks import Bars, Table
+from onnxslim_learn.report.blocks import Bars, Lines, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Pixels of a chart: rows, labels, the longest bar, and the numbers after it.
 ROW, LABEL, LENGTH, AFTER = 20, 320, 480, 190
+PANELS = 5  # small charts in a row
 LETTERS = 46  # of a label that fit; the whole name is shown on hover
 COLOURS = ("#2f6fab", "#e08a2e", "#4c9a52", "#b04a5a", "#7a68a6", "#8a8a8a")  # told apart by the colour-blind, too
 
@@ -49,6 +50,8 @@ def _block(block: Block) -> str:
         return _table(block)
     if isinstance(block, Bars):
         return _chart(block)
+    if isinstance(block, Lines):
+        return _lines(block)
     tag = "h2" if block.title else "p"
     return f"<{tag}>{escape(block.text.strip())}</{tag}>" if block.text.strip() else ""
 
@@ -77,6 +80,29 @@ def _chart(chart: Bars) -> str:
     drawn = "\n".join(rows)
     about = f'xmlns="http://www.w3.org/2000/svg" {box} role="img" aria-label="{title}"'
     return f"<h2>{title}</h2>\n<svg {about}>\n{drawn}\n</svg>"
+
+
+def _lines(chart: Lines) -> str:
+    """Small multiples as SVG, so many to a row."""
+    across, down = (LABEL + LENGTH + AFTER) // PANELS, ROW * 6
+    parts = []
+    for number, (label, points) in enumerate(chart.lines):
+        x, y = number % PANELS * across + 8, number // PANELS * down + ROW
+        wide, high = across - 24, down - 2 * ROW
+        name = label if len(label) <= LETTERS // 2 else f"…{label[1 - LETTERS // 2 :]}"
+        path = "L".join(f"{x + a * wide:.1f} {y + high - b * high:.1f}" for a, b in points)
+        parts.append(
+            f"<g><title>{escape(label)}</title>"
+            f'<text x="{x}" y="{y - 5}">{escape(name)}</text>'
+            f'<path d="M{x} {y}v{high}h{wide}" fill="none" stroke="currentColor" opacity=".4"/>'
+            f'<path d="M{path}" fill="none" stroke="{_colour(0)}" stroke-width="2"/></g>'
+        )
+    width, height = LABEL + LENGTH + AFTER, -(-len(chart.lines) // PANELS) * down
+    title, drawn = escape(chart.title), "\n".join(parts)
+    box = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    about = f'xmlns="http://www.w3.org/2000/svg" {box} role="img" aria-label="{title}"'
+    said = f"<p>To the right: {escape(chart.axes[0])}. Up: {escape(chart.axes[1])}.</p>"
+    return f"<h2>{title}</h2>\n{said}\n<svg {about}>\n{drawn}\n</svg>"
 
 
 def _bar(bar: Bar, y: int, scale: float) -> str:

@@ -156,6 +156,7 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
         Text("\n".join([*_cut(data), *_folded(data["lossless"]), *_timed(data), *_checked(data)])),
         *latency.targeted(data.get("latency_target")),
         *repairs.blocks(data["repair"]),
+        *repairs.curves(data["choice"], {g["name"]: g["width"] for g in data["groups"]}),
         *trained.blocks(data.get("training")),
         *_widths(data),
         *_layers(data),

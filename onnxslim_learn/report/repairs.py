@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.report.blocks import Block, Table, Text
+from onnxslim_learn.report.blocks import Block, Lines, Table, Text
 from onnxslim_learn.report.words import percent, plural
 
 if TYPE_CHECKING:
@@ -69,3 +69,15 @@ def _said(repair: Mapping[str, Any]) -> list[str]:
         lines.append(f"{plural(plain, 'layer')} kept the plain weights: nothing did better on held-back samples.")
     lines += [f"{name} kept its weights: {why}." for name, why in repair["left"].items()]
     return lines
+
+
+def curves(choice: Mapping[str, Any], widths: Mapping[str, int]) -> list[Block]:
+    """What was measured of every group: its loss by itself at several widths, all groups on one scale."""
+    found = {name: own for name, own in (choice.get("curves") or {}).items() if own and name in widths}
+    most = max((loss for own in found.values() for loss in own.values()), default=0.0) or 1.0
+    lines = []
+    for name, own in found.items():
+        points = [(int(kept) / widths[name], max(loss, 0.0) / most) for kept, loss in own.items()]
+        lines.append((name, tuple(sorted([*points, (1.0, 0.0)]))))
+    axes = ("share of the group's units that stay", f"loss after repair, up to {most:.3g}")
+    return [Lines("What every group loses by itself", axes, tuple(lines))] if lines else []

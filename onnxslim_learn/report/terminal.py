@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text as Plain
 
-from onnxslim_learn.report.blocks import Bars, Table
+from onnxslim_learn.report.blocks import Bars, Lines, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +38,7 @@ def show(blocks: Iterable[Block]) -> None:
         if isinstance(block, Table):
             if not block.page_only:
                 out.print(_grid(block))
-        elif not isinstance(block, Bars):
+        elif not isinstance(block, Bars | Lines):
             out.print(block.text, style="bold" if block.title else None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.costs import store
 from onnxslim_learn.repair.deviation import deviation
 from onnxslim_learn.repair.fit import QUICK
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.repair.walk import Walk
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.select import budget, sensitivity
+from onnxslim_learn.select.sensitivity import Curves
 
 if TYPE_CHECKING:
     from onnxslim_learn.graph.coupling import Removal
@@ -28,6 +31,7 @@ FEWEST = 32
 CURVES = 0.5  # share of the time for curves of single groups
 NEARBY = (0.75, 1.33)  # widths measured around an allocation, relative to its own
 REFINED = ", refined"
+KEPT = "curves"  # kind of what is kept on disk
 
 # How measured losses are weighed: by a power, higher ones spread them evenly; and how far below the uniform width a
 # group may go, since what is lost by itself says little about extremes of several groups together.
@@ -152,12 +156,32 @@ def _measure(task: Search, evidence: Evidence, feeds: Sequence[Mapping[str, Any]
     def alone(choice: Choice, kept: int) -> Removal:
         return task.removal([kept if c is choice else w for c, w in zip(task.choices, widths, strict=True)])
 
+    about = _about(task, feeds)
+    stored = Curves()
+    for key, loss in store.read(KEPT, about).items():
+        kept, _, name = key.partition(" ")
+        stored.points.setdefault(name, {})[int(kept)] = loss
+    for name, own in evidence.curves.points.items():
+        stored.points.setdefault(name, {}).update(own)
     evidence.curves = sensitivity.measure(
         task.coupling,
         task.choices,
         feeds,
         alone,
         seconds=evidence.seconds * CURVES,
-        known=evidence.curves,
+        known=stored,
+        keep=lambda name, kept, loss: store.add(KEPT, about, {f"{kept} {name}": loss}),
         progress=progress,
     )
+
+
+def _about(task: Search, feeds: Sequence[Mapping[str, Any]]) -> dict[str, str | int]:
+    """What measured losses depend on: the model, the samples, and the order in which units go."""
+    samples, orders = hashlib.sha256(), hashlib.sha256()
+    for feed in feeds:
+        for name, array in sorted(feed.items()):
+            samples.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    for choice in task.choices:
+        orders.update(choice.group.name.encode() + b"".join(part.tobytes() for part in choice.order))
+    about = {"model": task.coupling.graph.digest, "samples": samples.hexdigest(), "orders": orders.hexdigest()}
+    return {**about, "places": sensitivity.PLACES}

@@ -73,6 +73,7 @@ def measure(
     *,
     seconds: float,
     known: Curves | None = None,
+    keep: Callable[[str, int, float], None] = lambda group, kept, loss: None,
     progress: Progress = lambda share: None,
 ) -> Curves:
     """Measure curves within a time.
@@ -84,9 +85,10 @@ def measure(
         removal: What goes when a choice keeps so many units.
         seconds: After which no further measurement starts.
         known: Points measured before; they are not measured again.
+        keep: Called with every point measured: group, units kept, loss.
         progress: Called with the share done.
     """
-    start, found = perf_counter(), dict((known or Curves()).points)
+    start, found = perf_counter(), {name: dict(own) for name, own in (known or Curves()).points.items()}
     if not choices or not feeds:
         return Curves(found)
     record, spent = Record(coupling.graph.model, feeds, -(-PLACES // len(feeds))), 0.0
@@ -100,6 +102,7 @@ def measure(
             if spent > seconds:
                 return Curves(found, record.samples, spent)
             own[kept] = loss(removal(choice, kept), record)
+            keep(choice.group.name, kept, own[kept])
             progress(max(spent / seconds, (number + place / len(choices)) / len(SHARES)))
     return Curves(found, record.samples, perf_counter() - start)
 

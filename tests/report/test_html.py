@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxslim_learn.report import html
-from onnxslim_learn.report.blocks import Bar, Bars, Table, Text
+from onnxslim_learn.report.blocks import Bar, Bars, Lines, Table, Text
 
 VOID = {"meta", "rect", "path"}  # tags that hold nothing
 
@@ -87,3 +87,15 @@ def test_a_chart_of_nothing_is_still_a_page():
     page = Page(html.page("", [Bars("", (), ()), Bars("", ("one",), (Bar("zero", 0.0, "0"),))]))
     assert page.open == []
     assert [attributes["width"] for attributes in page.of("rect")] == ["0.0"]
+
+
+def test_lines_run_through_their_points():
+    lines = Lines("losses", ("units", "loss"), (("a<b", ((0.0, 1.0), (0.5, 0.25), (1.0, 0.0))), ("c", ((0.5, 0.5),))))
+    page = Page(html.page("t", [lines]))
+    frames, drawn = page.of("path")[::2], page.of("path")[1::2]
+    x, y, high, wide = map(float, re.fullmatch(r"M(\S+) (\S+)v(\S+)h(\S+)", frames[0]["d"]).groups())
+    points = [tuple(map(float, point.split())) for point in drawn[0]["d"].removeprefix("M").split("L")]
+    wanted = [(x, y), (x + wide / 2, y + high * 0.75), (x + wide, y + high)]
+    assert points == [pytest.approx(point, abs=0.1) for point in wanted]
+    assert len(drawn) == 2
+    assert ("title", "a<b") in page.texts

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from onnxslim_learn import api
+from onnxslim_learn.costs import store
 from onnxslim_learn.data.opening import open_source
 from onnxslim_learn.select import choose, sensitivity
 from onnxslim_learn.select.evidence import Evidence
@@ -58,6 +59,38 @@ def test_what_was_measured_once_serves_the_next_target(monkeypatch):
     monkeypatch.setattr(sensitivity, "loss", never)
     api.plan(analysis, {"macs": 0.5}, evidence=known)
     assert known.curves.points == points
+
+
+def test_a_run_that_was_stopped_goes_on_from_what_was_kept_on_disk(monkeypatch, tmp_path):
+    monkeypatch.setenv(store.PLACE, str(tmp_path / "whole"))
+    whole = evidence("residual", 60)
+    api.plan(analysed("residual"), {"macs": 0.6}, evidence=whole)
+    monkeypatch.setenv(store.PLACE, str(tmp_path / "parts"))
+    loss, left = sensitivity.loss, iter(range(3))
+
+    def stopped(*arguments):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return loss(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sensitivity, "loss", stopped)
+        api.plan(analysed("residual"), {"macs": 0.6}, evidence=evidence("residual", 60))
+    calls = []
+    monkeypatch.setattr(sensitivity, "loss", lambda *arguments: calls.append(1) or loss(*arguments))
+    again = evidence("residual", 60)
+    api.plan(analysed("residual"), {"macs": 0.6}, evidence=again)
+    assert again.curves.points == whole.curves.points
+    assert len(calls) == sum(map(len, whole.curves.points.values())) - 3
+
+
+def test_other_samples_have_losses_of_their_own(monkeypatch, tmp_path):
+    monkeypatch.setenv(store.PLACE, str(tmp_path))
+    first, other = evidence("residual", 60), evidence("residual", 60)
+    api.plan(analysed("residual"), {"macs": 0.6}, evidence=first)
+    other.feeds[0] = {name: array + 1 for name, array in other.feeds[0].items()}
+    api.plan(analysed("residual"), {"macs": 0.6}, evidence=other)
+    assert other.curves.points != first.curves.points
 
 
 def test_losses_grow_with_what_goes():
