@@ -96,7 +96,8 @@ def signalled(number, *_, **__):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_in_the_middle_leaves_nothing_behind(run, monkeypatch, number):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background start with it ignored
+    handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    signal.signal(number, handler)  # jobs in the background start with it ignored
     before, heard = contents(), signal.getsignal(number)
     monkeypatch.setattr(checking, "verify", partial(signalled, number))
     assert run(SLIM) == (128 + number, "", "onnxslim-learn: interrupted.\n")
