@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from scripts.coverage_file import PLANS
+
 Row = dict[str, Any]
 
 EXPORTERS = ("legacy", "dynamo")
@@ -32,7 +34,8 @@ def render(rows: Sequence[Row]) -> str:
         "built small with random weights by `scripts/coverage_architectures.py`; its docstring defines the columns.\n",
         f"- {sum(row['status'] == 'ok' for row in files)} of {len(files)} files are analysed, cut and checked without",
         f"  fault (in {sum(row['cuttable'] == 0 for row in measured)} nothing can be cut).",
-        f"  After each of {max([row.get('plans', 1) for row in cut] or [1])} random cuts the slimmed model is within",
+        f"  After a random cut (in {sum(row.get('plans', 1) > 1 for row in cut)} files after each of {PLANS})"
+        " the slimmed model is within",
         f"  {EXACT:.0e} of the masked one in {exact} of {len(cut)} files.",
         f"- Median share of the parameters that can go: {_percent(float(np.median(shares or [0])))};",
         f"  {sum(share < LOW for share in shares)} files are under {_percent(LOW)}, with their reasons below.",
