@@ -78,14 +78,19 @@ def _threads(text: str) -> int:
     return int(text)
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, *, least: float = math.ulp(0.0)) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value <= 3600:
-        raise argparse.ArgumentTypeError(f"expected seconds above 0 and up to 3600, but got {text!r}")
+    if not least <= value <= 3600:
+        above = "from" if least == 0 else "above"
+        raise argparse.ArgumentTypeError(f"expected seconds {above} 0 and up to 3600, but got {text!r}")
     return value
+
+
+def _some_seconds(text: str) -> float:
+    return _seconds(text, least=0.0)
 
 
 def _provider(text: str) -> str:
@@ -282,9 +287,9 @@ def _slim(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan-out", metavar="FILE", help="write the plan as JSON")
     parser.add_argument(
         "--sensitivity-seconds",
-        type=_seconds,
+        type=_some_seconds,
         metavar="S",
-        help="time to measure what each group's width is worth (default 60 with --data; else not measured)",
+        help="time to measure what each group's width is worth (default 60 with --data; else 0: not measured)",
     )
     for add in (_clock, _repair, _inputs, _data, _runtime, _report):
         add(parser)

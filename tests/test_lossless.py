@@ -261,3 +261,21 @@ def test_a_shared_bias_is_not_changed_for_others():
     _, slimmed = cut(model)
     assert slimmed.plan.widths
     assert_same(model, slimmed)
+
+
+def test_a_scale_that_is_spelled_as_a_convolution_may_be_zero():
+    """A depthwise convolution of one tap: a number per channel."""
+    rng = np.random.default_rng(0)
+    shapes = {"p": (6, 3, 1, 1), "s": (6, 1, 1, 1), "b": (6,), "q": (4, 6, 1, 1)}
+    weights = {n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+    weights["s"][[1, 4]] = 0
+    text = """<ir_version: 8, opset_import: ["" : 17]> n (float[2,3,4,4] x) => (float[2,4,4,4] y) {
+        a = Conv(x, p)
+        c = Conv<group: int = 6>(a, s, b)
+        y = Conv(c, q)
+    }"""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in weights.items())
+    _, slimmed = cut(model)
+    assert slimmed.model.graph.initializers["q"].shape[1] == 4
+    assert_same(model, slimmed)

@@ -14,6 +14,7 @@ import numpy as np
 
 from onnxslim_learn.graph.coupling import Removal
 from onnxslim_learn.graph.ledger import over
+from onnxslim_learn.repair.linear import TABLE
 from onnxslim_learn.repair.runner import Runner
 from onnxslim_learn.rewrite.inputs import random_inputs
 from onnxslim_learn.select.criteria import slices
@@ -159,6 +160,7 @@ def suspects(coupling: Coupling) -> Array:
     nodes = coupling.graph.nodes
     gains = {str(v.name) for a in coupling.records.affines if (v := nodes[a.node].inputs[a.scale]) is not None}
     gains |= {str(v.name) for node in nodes if node.op_type in GAINS for v in node.inputs if v is not None}
+    gains |= {str(v.name) for node in nodes if (node.domain, node.op_type) in TABLE for v in node.inputs[1:2] if v}
     found = np.zeros(coupling.columns, bool)
     for part in slices(coupling):
         if part.array.shape[1] > 1 or part.name in gains:

@@ -251,3 +251,9 @@ def test_models_of_targets_that_are_met_stay_where_a_later_one_is_not(run):
     assert code == 1
     assert "new-0.7.onnx" in err
     assert Path("new-0.7.onnx").exists()
+
+
+def test_without_time_to_measure_all_groups_are_narrowed_alike(run):
+    code, out, _ = run("slim residual.onnx -o new.onnx --target macs=0.6 --sensitivity-seconds 0 --json - --no-latency")
+    assert code == 0
+    assert json.loads(out)["choice"]["allocation"] == "uniform"
