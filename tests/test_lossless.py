@@ -198,6 +198,7 @@ def test_dead_heads_go():
     slimmed = api.slim_lossless(api.analyze(model))
     assert_same(model, slimmed)
     assert len(slimmed.plan.groups[heads.name]) == heads.width - 1
+    assert heads.name not in slimmed.folded.left
 
 
 def output_projection(coupling):

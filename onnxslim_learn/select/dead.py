@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 MAGNITUDES = (1.0, 1.0, 0.1, 10.0, 100.0)  # of floating inputs: one run each
+UNEVEN = "its rows must keep equally many, or nothing would be left of it"
 GAINS = {"Mul"}  # operators that a constant input silences
 
 
@@ -197,20 +198,21 @@ def find(
         met: What its contractions see (:func:`meetings`); what is constant there can go into a bias.
         empty: Whether whole branches may go.
     """
-    suspected, left = suspects(coupling), {}
+    suspected, dead = suspects(coupling), dict[str, Array]()
     chosen = np.zeros(coupling.columns, bool)
-    for group in sorted(groups, key=lambda g: not g.rows):
-        if group.pin is not None:
-            continue
-        dead = [_silent(coupling, u, suspected, met, rows=group.rows) for u in group.units.tolist()]
-        units = _even(group, np.array(dead, bool), empty=empty)
+    able = sorted((group for group in groups if group.pin is None), key=lambda g: not g.rows)
+    for group in able:
+        found = [_silent(coupling, u, suspected, met, rows=group.rows) for u in group.units.tolist()]
+        dead[group.name] = np.array(found, bool)
+        units = _even(group, dead[group.name], empty=empty)
         wider = chosen.copy()
         wider[group.units[units]] = True
         if len(units) and not coupling.faults(coupling.close(wider), empty=empty):
             chosen = wider
-        if sum(dead) > chosen[group.units].sum():
-            left[group.name] = "its rows must keep equally many, or nothing would be left of it"
-    return Dead(Removal(coupling, coupling.close(chosen)), left)
+    gone = coupling.close(chosen)
+    stays = np.zeros(coupling.columns, bool)
+    stays[coupling.column[~gone]] = True
+    return Dead(Removal(coupling, gone), {g.name: UNEVEN for g in able if stays[g.units[dead[g.name]]].any()})
 
 
 def _silent(coupling: Coupling, column: int, suspected: Array, met: Sequence[Meeting], *, rows: bool) -> bool:
