@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxslim_learn.plans import Plan
+    from onnxslim_learn.repair.constants import Constant
     from onnxslim_learn.select.evidence import Evidence
 
 __all__ = [
@@ -161,9 +162,8 @@ def slim(analysis: Analysis, chosen: Plan) -> Slimmed:
         PlanError: If the plan does not fit the model.
     """
     cut = realize(analysis, chosen)
-    made = chosen.provenance.get("lossless")
-    if made is not None:
-        return Slimmed(analysis, chosen, cut, *_unchanged(analysis, cut, made))
+    if "lossless" in chosen.provenance:
+        return _unchanged(analysis, chosen, cut, lossless.contributed(analysis, cut))
     return Slimmed(analysis, chosen, cut, rewrite(cut))
 
 
@@ -179,14 +179,14 @@ def slim_lossless(
     Raises:
         InputError: See :func:`onnxslim_learn.lossless.find`.
     """
-    cut, left = lossless.find(analysis, protect=protect, allow_empty=allow_empty, progress=progress)
+    cut, fed, left = lossless.find(analysis, protect=protect, allow_empty=allow_empty, progress=progress)
     chosen = describe(analysis, cut, {"protect": list(protect), "allow_empty": allow_empty, "lossless": {"left": left}})
-    return slim(analysis, chosen)
+    return _unchanged(analysis, chosen, cut, fed)
 
 
-def _unchanged(analysis: Analysis, cut: Removal, made: Mapping[str, Any]) -> tuple[ir.Model, None, lossless.Folded]:
-    model, folded = lossless.carry_out(analysis, cut, made.get("left"))
-    return model, None, folded
+def _unchanged(analysis: Analysis, chosen: Plan, cut: Removal, fed: Sequence[Constant]) -> Slimmed:
+    model, folded = lossless.carry_out(cut, fed, chosen.provenance["lossless"].get("left"))
+    return Slimmed(analysis, chosen, cut, model, folded=folded)
 
 
 def verify(

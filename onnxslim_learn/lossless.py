@@ -48,8 +48,8 @@ def find(
     protect: Sequence[str] = (),
     allow_empty: bool = False,
     progress: Callable[[float], None] = lambda share: None,
-) -> tuple[Removal, dict[str, str]]:
-    """The largest removal found that changes no output, and why other dead units stay.
+) -> tuple[Removal, list[Constant], dict[str, str]]:
+    """The largest removal found that changes no output, what its units fed into sums, and why other dead units stay.
 
     Args:
         analysis: The model.
@@ -68,11 +68,11 @@ def find(
     first: Removal | None = None
     while True:
         found = dead.find(analysis.coupling, groups, met, empty=allow_empty)
-        _, refused = constants(found.removal, met, feeds)
+        fed, refused = constants(found.removal, met, feeds)
         first = first or found.removal
         if not refused:
             fewer = {g.name: BORDER for g in groups if _lost(first, g) > _lost(found.removal, g)}
-            return found.removal, fewer | found.left
+            return found.removal, fed, fewer | found.left
         changed = {id(m.contraction): m for m in refused}
         met = [changed.get(id(m.contraction), m) for m in met]
 
@@ -90,10 +90,10 @@ def _lost(removal: Removal, group: Group) -> int:
     return int(np.isin(group.units, removal.coupling.column[removal.gone]).sum())
 
 
-def carry_out(analysis: Analysis, removal: Removal, left: dict[str, str] | None = None) -> tuple[ir.Model, Folded]:
+def carry_out(removal: Removal, fed: Sequence[Constant], left: dict[str, str] | None = None) -> tuple[ir.Model, Folded]:
     """Cut, and put what consumers got from constant units into their biases."""
     model = slim(removal)
-    biased, mapped = absorb(removal, model, contributed(analysis, removal))
+    biased, mapped = absorb(removal, model, fed)
     return model, Folded(tuple(biased), tuple(mapped), left or {})
 
 

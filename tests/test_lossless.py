@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 
 from onnxslim_learn import api
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph.layout import over
 from onnxslim_learn.select.criteria import slices
 from tests import laws
 from tests.laws import PLANS
@@ -143,29 +144,26 @@ def killed(analysis, seed, bias=0.0):
     free = laws.free(analysis)
     group = free[rng.integers(len(free))]
     units = laws.units(group, max(1, group.levels // 3), rng)
-    gone = laws.close(analysis, units).gone
+    removal = laws.close(analysis, units)
     model = laws.normal(analysis)
     arrays = {t.name: numpy_helper.to_array(t).copy() for t in model.graph.initializer}
     for part in slices(analysis.coupling):
-        rows = gone[analysis.coupling.strong[part.labels]] & (part.labels > 0)
-        if not part.summed and rows.any():
+        if not part.summed and analysis.coupling.removed(part.labels, removal.gone).any():
             layout = analysis.coupling.values[part.name]
             stays = np.ones(layout.shape, bool)
             for digit in layout.digits.values():
                 if digit.labels is part.labels:
-                    stays &= spread(gone, analysis, layout, digit)
+                    stays &= spread(removal, layout, digit)
             arrays[part.name][~stays] = bias if part.array.shape[1] == 1 else 0
     for tensor in model.graph.initializer:
         tensor.CopyFrom(numpy_helper.from_array(arrays[tensor.name], tensor.name))
     return model, group
 
 
-def spread(gone, analysis, layout, digit):
-    from onnxslim_learn.graph.layout import over
-
+def spread(removal, layout, digit):
+    """Which elements of a parameter one digit keeps."""
     keys, sizes = [d.key for d in layout.digits.values()], {d.key: d.size for d in layout.digits.values()}
-    kept = ~(gone[analysis.coupling.strong[digit.labels]] & (digit.labels > 0))
-    return over(kept, (*digit.deps, digit.key), keys, sizes).reshape(layout.shape)
+    return over(removal.kept(digit), (*digit.deps, digit.key), keys, sizes).reshape(layout.shape)
 
 
 KINDS = ("attention", "mlp", "residual", "depthwise")
@@ -183,7 +181,7 @@ def test_zoo_nets_with_dead_units_stay_the_same(name, bias):
 def test_dead_heads_go():
     analysis = laws.analysed("attention")
     heads = next(g for g in laws.free(analysis) if g.rows)
-    gone = laws.close(analysis, heads.units[:1]).gone
+    removal = laws.close(analysis, heads.units[:1])
     model = laws.normal(analysis)
     coupling = analysis.coupling
     for tensor in model.graph.initializer:
@@ -193,7 +191,7 @@ def test_dead_heads_go():
         array = numpy_helper.to_array(tensor).copy()
         for digit in layout.digits.values():
             if digit.labels is not None:
-                array[~spread(gone, analysis, layout, digit)] = 0
+                array[~spread(removal, layout, digit)] = 0
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     slimmed = api.slim_lossless(api.analyze(model))
     assert_same(model, slimmed)

@@ -105,20 +105,24 @@ def _constant(coupling: Coupling, node: ir.Node, part: Array) -> Constant:
         first = total.take([0], axis=axis)
         if axis != channel and np.abs(total - first).max() <= SAME * max(np.abs(full).max(), 1e-30):
             total = first
-    kernel = _kernel(node, part) if total.size > total.shape[channel] else None
+    make = KERNELS.get(node.op_type)
+    kernel = make(node, part) if make and total.size > total.shape[channel] else None
     return Constant(str(node.name), total, channel, kernel)
 
 
 def _kernel(node: ir.Node, part: Array) -> tuple[Array, tuple[int, ...]] | None:
-    """The kernel that makes the contribution from ones, if the node is a convolution of an even input."""
+    """The kernel by which a convolution makes the contribution of an even input from ones, and the shape of these."""
     even = part[0].reshape(part.shape[1], -1)[:, 0]
-    if node.op_type != "Conv" or (part != even.reshape(1, -1, *([1] * (part.ndim - 2)))).any():
+    if (part != even.reshape(1, -1, *([1] * (part.ndim - 2)))).any():
         return None
     weight = node.inputs[1].const_value.numpy()  # type: ignore[union-attr]
     groups = int(node.attributes["group"].value) if "group" in node.attributes else 1
     rows = weight.reshape(groups, -1, *weight.shape[1:])
     kernel = np.einsum("gi,goi...->go...", even.reshape(groups, -1).astype(np.float64), rows)
     return kernel.reshape(len(weight), 1, *weight.shape[2:]).astype(weight.dtype), (1, 1, *part.shape[2:])
+
+
+KERNELS = {"Conv": _kernel}
 
 
 def _alone(coupling: Coupling, node: ir.Node, data: Array) -> Array:

@@ -104,7 +104,7 @@ def meetings(
     coupling: Coupling, feeds: Sequence[Mapping[str, Array]], progress: Callable[[float], None] = lambda share: None
 ) -> list[Meeting]:
     """Run a model and see which positions of its contractions' inputs are zero or constant."""
-    nodes, unread = coupling.graph.nodes, _unread(coupling)
+    nodes, unread, never = coupling.graph.nodes, _unread(coupling), np.zeros(coupling.size, bool)
     wanted = [c for c in coupling.records.contractions if any(d.labels is not None for d in c.value.digits.values())]
     names = [str(nodes[c.node].inputs[c.slot].name) for c in wanted]  # type: ignore[union-attr]
     fixed = coupling.graph.initializers
@@ -115,15 +115,13 @@ def meetings(
             continue
         progress(number / len(wanted))
         runner.run_past(name)
-        found.append(_meeting(coupling, contraction, runner.get(name), unread.get(contraction.node, {})))
+        found.append(_meeting(coupling, contraction, runner.get(name), unread.get(contraction.node, never)))
         if name not in names[number + 1 :]:
             runner.drop(name)
     return found
 
 
-def _meeting(
-    coupling: Coupling, contraction: Contraction, arrays: Sequence[Array], unread: Mapping[int, bool]
-) -> Meeting:
+def _meeting(coupling: Coupling, contraction: Contraction, arrays: Sequence[Array], unread: Array) -> Meeting:
     value = contraction.value
     split = [_split(a, contraction) for a in arrays]
     silent = np.all([(a == 0).all(axis=free) for a, free in split], axis=0)
@@ -133,27 +131,26 @@ def _meeting(
     mute = np.zeros(silent.shape, bool)
     for digit in _labelled(value):
         if digit.key in summed and digit.labels is not None:
-            own = np.vectorize(lambda atom: unread.get(int(coupling.strong[atom]), False), otypes=[bool])(digit.labels)
-            mute |= over(own, (*digit.deps, digit.key), list(sizes), sizes)
+            mute |= over(unread[coupling.strong[digit.labels]], (*digit.deps, digit.key), list(sizes), sizes)
     return Meeting(contraction, sizes, summed, silent | mute, constant)
 
 
-def _unread(coupling: Coupling) -> dict[int, dict[int, bool]]:
-    """Node -> class -> whether all weights that the node multiplies it by are zero."""
+def _unread(coupling: Coupling) -> dict[int, Array]:
+    """Node -> for every class whether it is met by weights of the node, all of them zero."""
     rows: dict[str, list[tuple[Array, Array]]] = {}
     for part in slices(coupling, least_rank=2):
         if part.summed:
-            rows.setdefault(part.name, []).append((part.labels.reshape(-1), (part.array == 0).all(axis=1)))
-    found: dict[int, dict[int, bool]] = {}
+            classes = coupling.strong[part.labels.reshape(-1)]
+            rows.setdefault(part.name, []).append((classes, (part.array != 0).any(axis=1)))
+    met: dict[int, Array] = {}
+    read: dict[int, Array] = {}
     for contraction in coupling.records.contractions:
         node = coupling.graph.nodes[contraction.node]
-        for slot, value in enumerate(node.inputs):
-            for labels, zero in rows.get(str(value.name), ()) if value is not None and slot != contraction.slot else ():
-                own = found.setdefault(contraction.node, {})
-                for atom, dead in zip(labels.tolist(), zero.tolist(), strict=True):
-                    place = int(coupling.strong[atom])
-                    own[place] = own.get(place, True) and dead
-    return found
+        others = [str(v.name) for k, v in enumerate(node.inputs) if v is not None and k != contraction.slot]
+        for classes, used in (part for name in others for part in rows.get(name, ())):
+            met.setdefault(contraction.node, np.zeros(coupling.size, bool))[classes] = True
+            read.setdefault(contraction.node, np.zeros(coupling.size, bool))[classes[used]] = True
+    return {node: met[node] & ~read[node] for node in met}
 
 
 def suspects(coupling: Coupling) -> Array:
