@@ -41,12 +41,15 @@ def deviation(wanted: Mapping[str, Array], found: Mapping[str, Array]) -> dict[s
 
 
 def accuracy(outputs: Mapping[str, Array], labels: Sequence[Array | None]) -> float | None:
-    """Share of samples of which the first classifier's output is largest at the label; ``None`` without such labels."""
+    """Share of samples of which the first output ``(samples, classes)`` is largest at the label.
+
+    ``None`` without a class for every sample. Labels come in batches.
+    """
     known = [one for one in labels if one is not None and one.ndim == 1 and one.dtype.kind in "iu"]
-    classes = [array for array in outputs.values() if array.ndim == 2 and array.shape[1] > 1]
-    if not known or len(known) < len(labels) or not classes or len(classes[0]) != sum(map(len, known)):
+    first = next(iter(outputs.values()), None)
+    if not known or len(known) < len(labels) or first is None or first.ndim != 2 or first.shape[1] < 2:
         return None
-    return float((classes[0].argmax(axis=1) == np.concatenate(known)).mean())
+    return float((first.argmax(axis=1) == np.concatenate(known)).mean()) if len(first) == sum(map(len, known)) else None
 
 
 def _one(wanted: Array, found: Array) -> Deviation:

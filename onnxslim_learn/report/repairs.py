@@ -39,7 +39,7 @@ def blocks(repair: Mapping[str, Any] | None) -> list[Block]:
     if repair is None:
         return []
     rows = [
-        (f"{name}, {label}", f"{d['cosine']:.4f}", f"{d['relative']:.3f}", *_classes(d))
+        (f"{name}, {label}", *cells(d))
         for name in repair["after"]
         for label, side in (("cut", "before"), ("repaired", "after"))
         for d in [repair[side][name]]
@@ -49,10 +49,10 @@ def blocks(repair: Mapping[str, Any] | None) -> list[Block]:
     return [*([table] if table else []), Text("\n".join(_said(repair)))]
 
 
-def _classes(d: Mapping[str, Any]) -> tuple[str, str]:
-    if d["kl"] is None:
-        return "-", "-"
-    return f"{d['kl']:.4f}", percent(d["agreement"])
+def cells(d: Mapping[str, Any]) -> tuple[str, ...]:
+    """A deviation as the cells under all heads but the first."""
+    classes = ("-", "-") if d["kl"] is None else (f"{d['kl']:.4f}", percent(d["agreement"]))
+    return (f"{d['cosine']:.4f}", f"{d['relative']:.3f}", *classes)
 
 
 def _said(repair: Mapping[str, Any]) -> list[str]:

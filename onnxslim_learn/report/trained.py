@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxslim_learn.report import repairs
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
-from onnxslim_learn.report.words import count, percent, plural, share, size
+from onnxslim_learn.report.words import count, plural, share, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-HEADS = ("output against the original's", "cosine", "relative L2", "KL", "same class")
 SIDES = (("cut", "cut"), ("result", "trained"))
 NAMES = {"structure": "structure learning", "finetune": "fine-tuning"}
 
@@ -21,18 +21,14 @@ def blocks(training: Mapping[str, Any] | None) -> list[Block]:
     if training is None:
         return []
     rows = [
-        (f"{name}, {said}", f"{d['cosine']:.4f}", f"{d['relative']:.3f}", *_classes(d))
+        (f"{name}, {said}", *repairs.cells(d))
         for name in training["result"]["outputs"]
         for side, said in SIDES
         for d in [training[side]["outputs"][name]]
     ]
     samples = plural(training["result"]["samples"], "sample")
-    table = [Table(f"Outputs on {samples} that training did not see", HEADS, tuple(rows))] if rows else []
+    table = [Table(f"Outputs on {samples} that training did not see", repairs.HEADS, tuple(rows))] if rows else []
     return [*table, Text("\n".join(_said(training)))]
-
-
-def _classes(d: Mapping[str, Any]) -> tuple[str, str]:
-    return ("-", "-") if d["kl"] is None else (f"{d['kl']:.4f}", percent(d["agreement"]))
 
 
 def _said(training: Mapping[str, Any]) -> list[str]:

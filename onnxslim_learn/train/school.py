@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.repair.deviation import deviation
+from onnxslim_learn.repair.deviation import accuracy, deviation
 from onnxslim_learn.train import losses, pool, recipes
 from onnxslim_learn.train.loop import Keeping, Learner, Task, train
 from onnxslim_learn.train.module import bridge
@@ -170,10 +170,10 @@ class School:
             inputs, own = pool.tensors(batch, self.world.device)
             wanted.append({name: value.float().cpu().numpy() for name, value in self.teacher(inputs).items()})
             found.append({name: value.float().cpu().numpy() for name, value in student(inputs).items()})
-            labels.append(own)
+            labels.append(None if own is None else own.cpu().numpy())
         student.module.requires_grad_(True)
         both = [{name: np.concatenate([one[name] for one in side]) for name in side[0]} for side in (wanted, found)]
-        right = [_accuracy(next(iter(side.values())), labels) for side in both]
+        right = [accuracy(side, labels) for side in both]
         outputs = {name: asdict(d) for name, d in deviation(both[0], both[1]).items()}
         return {
             "samples": self.held.count,
@@ -186,14 +186,6 @@ class School:
 def _updates(module: fx.GraphModule) -> bool:
     """Whether running statistics follow the batches."""
     return any(node.op == "get_attr" and node.target == "training" for node in module.graph.nodes)
-
-
-def _accuracy(outputs: np.ndarray[Any, Any], labels: list[torch.Tensor | None]) -> float | None:
-    """Share of samples whose label is the largest class."""
-    known = [one for one in labels if one is not None]
-    if len(known) < len(labels) or outputs.ndim != 2 or known[0].is_floating_point() or known[0].ndim != 1:
-        return None
-    return float((outputs.argmax(1) == torch.cat(known).cpu().numpy()).mean())
 
 
 def school(
