@@ -8,10 +8,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxslim_learn.errors import PlanError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from onnxslim_learn.graph.site import Slot
+    from onnxslim_learn.graph.site import Cut, Patch, Slot
+
+
+def follow(graph: ir.Graph, node: ir.Node, patch: Patch, cut: Cut) -> None:
+    """Let a node state the sizes of a plan.
+
+    Raises:
+        PlanError: If it cannot.
+    """
+    try:
+        apply(graph, node, patch.make(cut))
+    except NotImplementedError as error:
+        raise PlanError(f"node {node.name} ({node.op_type}): cannot state the new sizes. Protect its group.") from error
 
 
 def apply(graph: ir.Graph, node: ir.Node, changes: Mapping[Slot, Any]) -> None:

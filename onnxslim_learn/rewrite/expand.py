@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxslim_learn.errors import InputError, PlanError, TargetError
+from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.rewrite import edit
 from onnxslim_learn.rewrite.slim import reunite
 
@@ -226,13 +226,7 @@ def expand(growth: Growth, *, seed: int = 0, fresh: bool = False) -> ir.Model:
             value.const_value = ir.tensor(array, dtype=value.const_value.dtype, name=name)
             value.shape = ir.Shape(array.shape)
     for patch in coupling.records.patches:
-        node = nodes[patch.node]
-        try:
-            edit.apply(model.graph, node, patch.make(growth))
-        except NotImplementedError as error:
-            raise PlanError(
-                f"node {node.name} ({node.op_type}): cannot state the new sizes. Protect its group."
-            ) from error
+        edit.follow(model.graph, nodes[patch.node], patch, growth)
     for node in nodes:
         for output in node.outputs:
             layout = coupling.values.get(str(output.name))

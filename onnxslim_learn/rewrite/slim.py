@@ -46,12 +46,7 @@ def slim(removal: Removal) -> ir.Model:
         node = nodes[patch.node]
         if all(value.name in fate.dead for value in node.outputs):
             continue
-        try:
-            edit.apply(model.graph, node, patch.make(removal))
-        except NotImplementedError as error:
-            raise PlanError(
-                f"node {node.name} ({node.op_type}): cannot state the new sizes. Protect its group."
-            ) from error
+        edit.follow(model.graph, node, patch, removal)
     if fate.dead:
         vanish(model.graph, nodes, removal, fate)
     _restate_shapes(nodes, removal)
