@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from onnxslim_learn import api, config, config_sparse, config_values
+from onnxslim_learn import api, config, config_sparse, config_values, shell
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,21 +72,15 @@ def learn(options: argparse.Namespace, stage: Stage, watch: Watch) -> tuple[Any,
 
 def _analyzed(options: argparse.Namespace, world: World, stage: Stage) -> Analysis:
     """The model; where latency counts, with what widths are worth on the device that was given, or on this machine."""
-    from onnxslim_learn import latency
-    from onnxslim_learn.costs import device
-    from onnxslim_learn.profiling import Setting
-
     shapes, sensitive = config_values.shapes(options.input), options.allow_sensitive
-    given = None if options.device is None else device.load(options.device)
+    given = shell.device(options)
     found = api.analyze(options.model, inputs=shapes, allow_sensitive=sensitive, device=given)
     counts = options.cost == "latency" or any(text.startswith("latency=") for text in options.target)
     if not counts or given is not None:
         return found
     if world.size > 1:
         raise InputError("--target latency: several processes would measure differently. Give --device, see calibrate.")
-    setting = Setting(options.threads, options.provider)
-    times = {"seconds": options.seconds, "measure_seconds": options.measure_seconds}
-    return latency.prepare(found, setting, **times, stage=stage)[0]
+    return shell.watch(options, found, stage)[0]
 
 
 @contextmanager

@@ -56,6 +56,18 @@ class Choice:
         return removed
 
 
+def expression(option: str, text: str) -> re.Pattern[str]:
+    """Compile what an option gives as a regular expression.
+
+    Raises:
+        InputError: If it is none.
+    """
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise InputError(f"{option} {text}: not a regular expression ({error}).") from error
+
+
 def protected(groups: Sequence[Group], patterns: Sequence[str]) -> list[Group]:
     """Pin the groups that a regular expression finds in their name or members.
 
@@ -64,10 +76,7 @@ def protected(groups: Sequence[Group], patterns: Sequence[str]) -> list[Group]:
     """
     result = list(groups)
     for pattern in patterns:
-        try:
-            compiled = re.compile(pattern)
-        except re.error as error:
-            raise InputError(f"--protect {pattern}: not a regular expression ({error}).") from error
+        compiled = expression("--protect", pattern)
         hits = [k for k, g in enumerate(result) if any(compiled.search(text) for text in (g.name, *g.members))]
         if not hits:
             raise InputError(f"--protect {pattern}: no group matches. Run analyze to see their names.")

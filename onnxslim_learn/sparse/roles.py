@@ -8,12 +8,12 @@ and a table that is looked up as well is no weight alone; both stay dense.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.select.budget import expression
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -82,10 +82,7 @@ def layers(model: ir.Model, protect: Sequence[str] = ()) -> list[Layer]:
 def _unprotected(listed: list[Layer], protect: Sequence[str]) -> list[Layer]:
     kept = set()
     for text in protect:
-        try:
-            pattern = re.compile(text)
-        except re.error as error:
-            raise InputError(f"--protect {text}: no regular expression ({error}). Correct it.") from error
+        pattern = expression("--protect", text)
         hit = {layer.name for layer in listed if any(map(pattern.search, (layer.name, *layer.nodes)))}
         if not hit:
             named = ", ".join(layer.name for layer in listed[:8])

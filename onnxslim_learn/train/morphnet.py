@@ -13,7 +13,6 @@ too (:mod:`onnxslim_learn.train.worth`): in short runs the loss alone does not t
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.select.budget import expression
 from onnxslim_learn.train.loop import Learner
 from onnxslim_learn.train.recipes import MOMENTUM
 
@@ -265,10 +265,7 @@ def ties(groups: Sequence[Group], patterns: Sequence[str]) -> Tensor:
     starts = np.cumsum([0, *(group.width for group in groups)])
     first = np.arange(starts[-1])
     for pattern in patterns:
-        try:
-            compiled = re.compile(pattern)
-        except re.error as error:
-            raise InputError(f"--force-group {pattern}: not a regular expression ({error}).") from error
+        compiled = expression("--force-group", pattern)
         hits = [k for k, g in enumerate(groups) if any(compiled.search(text) for text in (g.name, *g.members))]
         if len(hits) < 2:
             raise InputError(f"--force-group {pattern}: it finds {len(hits)} groups to tie, not two. See analyze.")
