@@ -26,9 +26,10 @@ PHOTOS = {
     "matplotlib": ((), ("grace_hopper.jpg",)),
 }
 FOLDERS = {"skimage": "data", "sklearn": "datasets/images", "matplotlib": "mpl-data/sample_data"}
-FONTS = (
-    ("DejaVuSans.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSansMono.ttf"),
-    ("STIXGeneral.ttf", "DejaVuSans-Oblique.ttf"),
+FONTS = (  # to repair with, and to judge on
+    "DejaVuSans DejaVuSans-BoldOblique DejaVuSerif DejaVuSerif-BoldItalic DejaVuSansMono-Bold DejaVuSansMono-Oblique "
+    "STIXGeneralBol STIXGeneralItalic cmss10 cmtt10",
+    "DejaVuSans-Bold DejaVuSans-Oblique DejaVuSerif-Italic DejaVuSansMono STIXGeneral cmr10",
 )
 SUFFIXES = (".py", ".pyc", ".so", ".txt", ".json", ".h", ".html", ".png", ".jpg", ".gz", ".npz", ".toml", ".md", ".css")
 ENDS, PADDING = 1024, 256  # bytes that magika looks at from either end of a file, and what stands for none
@@ -78,8 +79,8 @@ def line(rng: np.random.Generator, part: int, size: tuple[int, int]) -> Image.Im
 
 
 def _font(rng: np.random.Generator, part: int, height: int) -> ImageFont.FreeTypeFont:
-    name = FONTS[part][rng.integers(len(FONTS[part]))]
-    return ImageFont.truetype(str(_inside("matplotlib", f"mpl-data/fonts/ttf/{name}")), height)
+    name = rng.choice(FONTS[part].split())
+    return ImageFont.truetype(str(_inside("matplotlib", f"mpl-data/fonts/ttf/{name}.ttf")), height)
 
 
 def page(rng: np.random.Generator, part: int, size: tuple[int, int]) -> Image.Image:

@@ -38,18 +38,21 @@ class Runner:
             keep: Names of values that stay until they are dropped.
             threads: Threads of onnxruntime; ``None`` for all cores.
         """
-        self.model, self.threads = model, threads or os.cpu_count() or 1
-        self.nodes = list(model.graph)
-        self.place = {str(v.name): number for number, node in enumerate(self.nodes) for v in node.outputs if v.name}
+        self.threads = threads or os.cpu_count() or 1
         self.position = 0
         self.batches = len(feeds)
+        self._take(model, keep)
+        self._held: dict[str, list[Array]] = {}
+        for name in (str(v.name) for v in model.graph.inputs):
+            self._hold(name, [np.asarray(feed[name]) for feed in feeds])
+
+    def _take(self, model: ir.Model, keep: Iterable[str]) -> None:
+        self.model, self.nodes = model, list(model.graph)
+        self.place = {str(v.name): number for number, node in enumerate(self.nodes) for v in node.outputs if v.name}
         self.outputs = {str(v.name) for v in model.graph.outputs}
         self.kept = set(keep) | self.outputs
         self._reads = [_read(node) for node in self.nodes]
         self._last = {name: number for number, names in enumerate(self._reads) for name in names}
-        self._held: dict[str, list[Array]] = {}
-        for name in (str(v.name) for v in model.graph.inputs):
-            self._hold(name, [np.asarray(feed[name]) for feed in feeds])
 
     def get(self, name: str) -> list[Array]:
         """A value that is held, an array per batch."""
@@ -101,6 +104,19 @@ class Runner:
         twin._held = {name: [arrays[k] for k in batches] for name, arrays in self._held.items()}
         return twin
 
+    def branch(self, model: ir.Model) -> Runner | None:
+        """A runner of another model, whose nodes before this position are the same, that goes on from here.
+
+        ``None`` if what is held here is not enough for it.
+        """
+        twin = copy.copy(self)
+        twin._take(model, ())
+        twin._held = dict(self._held)
+        made = {name for name, place in twin.place.items() if place < self.position}
+        made |= {str(value.name) for value in model.graph.inputs}
+        needed = {name for names in twin._reads[self.position :] for name in names} & made
+        return twin if needed <= self._held.keys() else None
+
     def _hold(self, name: str, arrays: list[Array]) -> None:
         held = sum(a.nbytes for arrays in self._held.values() for a in arrays if not isinstance(a, np.memmap))
         if held + sum(a.nbytes for a in arrays) > IN_MEMORY:
@@ -118,6 +134,17 @@ class Runner:
         opsets = [onnx.helper.make_opsetid(d, v) for d, v in self.model.opset_imports.items()]
         model = onnx.helper.make_model(part, opset_imports=opsets, ir_version=self.model.ir_version)
         return bytes(model.SerializeToString())
+
+
+def common(one: ir.Model, other: ir.Model) -> int:
+    """How many nodes two models have alike from the beginning, weights included."""
+    weights = one.graph.initializers, other.graph.initializers
+    for place, (a, b) in enumerate(zip(one.graph, other.graph, strict=False)):
+        read = sorted(_read(a))
+        held = [[side[name].const_value if name in side else None for name in read] for side in weights]
+        if any(x is not y for x, y in zip(*held, strict=True)) or ir.to_proto(a) != ir.to_proto(b):
+            return place
+    return min(len(list(one.graph)), len(list(other.graph)))
 
 
 def outputs(runner: Runner, batches: Sequence[int]) -> dict[str, Array]:

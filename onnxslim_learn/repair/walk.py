@@ -126,10 +126,25 @@ class Walk:
         left: Why others keep their weights.
     """
 
-    def __init__(self, removal: Removal, model: ir.Model, targets: Targets, effort: Effort = FULL) -> None:
-        """Stop before the first node; ``targets`` say what the original does, on which batches."""
+    def __init__(
+        self,
+        removal: Removal,
+        model: ir.Model,
+        targets: Targets,
+        effort: Effort = FULL,
+        runner: Runner | None = None,
+    ) -> None:
+        """Stop before the first node that was cut.
+
+        Args:
+            removal: What was cut.
+            model: The slimmed model.
+            targets: What the original does, on which batches.
+            effort: How hard to try.
+            runner: The slimmed model on those batches, if it has run up to some node before.
+        """
         self.removal, self.model, self.targets, self.effort = removal, model, targets, effort
-        self.slimmed = Runner(model, targets.feeds, ())
+        self.slimmed = runner or Runner(model, targets.feeds, ())
         self.nodes: dict[str, Fitted] = {}
         self.left: dict[str, str] = {}
 

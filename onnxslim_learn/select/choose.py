@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.costs import store
-from onnxslim_learn.repair.deviation import deviation
-from onnxslim_learn.repair.fit import QUICK
 from onnxslim_learn.repair.targets import Record
-from onnxslim_learn.repair.walk import Walk
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.select import budget, sensitivity
-from onnxslim_learn.select.sensitivity import Curves
+from onnxslim_learn.select.sensitivity import Curves, loss
 
 if TYPE_CHECKING:
     from onnxslim_learn.graph.coupling import Removal
@@ -85,11 +82,11 @@ def choose(task: Search, evidence: Evidence | None, progress: Progress = lambda 
     round_ = 2 * each * len(task.choices)
     while perf_counter() - start + round_ < evidence.seconds:
         refined = budget.search(_nearby(task, found[best], trials[best], record, progress))
-        loss = _trial(refined, record)
-        if loss >= trials[best]:
+        lost = _trial(refined, record)
+        if lost >= trials[best]:
             break
         best = best if best.endswith(REFINED) else best + REFINED
-        found[best], trials[best] = refined, loss
+        found[best], trials[best] = refined, lost
     return Chosen(found[best], best, trials)
 
 
@@ -100,7 +97,7 @@ def _widths(task: Search, cut: Removal) -> list[int]:
     return [int(columns[choice.group.units].sum()) for choice in task.choices]
 
 
-def _nearby(task: Search, cut: Removal, loss: float, record: Record, progress: Progress) -> Search:
+def _nearby(task: Search, cut: Removal, lost: float, record: Record, progress: Progress) -> Search:
     """The same search over widths near a cut, by what one group's change does while all others stay cut."""
     widths, choices = _widths(task, cut), []
     for k, choice in enumerate(task.choices):
@@ -109,7 +106,7 @@ def _nearby(task: Search, cut: Removal, loss: float, record: Record, progress: P
         ends = [int(kept[np.abs(kept - share * widths[k]).argmin()]) for share in NEARBY]
         points = {widths[k]: 0.0}
         for end in {*ends} - {widths[k]}:
-            points[end] = _trial(task.removal([*widths[:k], end, *widths[k + 1 :]]), record) - loss
+            points[end] = _trial(task.removal([*widths[:k], end, *widths[k + 1 :]]), record) - lost
         near = tuple(int(n) for n in kept if min(points) <= n <= max(points))
         at = sorted(points)
         values = np.maximum.accumulate([points[n] for n in at][::-1])[::-1]
@@ -131,9 +128,7 @@ def _weighed(task: Search, evidence: Evidence, uniform: Removal, way: tuple[floa
 
 def _trial(cut: Removal, record: Record) -> float:
     """The loss on held-back samples after a quick repair of everything."""
-    walk = Walk(cut, slim(cut), record, QUICK)
-    walk.go()
-    return sensitivity.total(deviation(record.outputs(), walk.outputs()))
+    return loss(cut, slim(cut), record)
 
 
 def _affordable(
@@ -158,9 +153,9 @@ def _measure(task: Search, evidence: Evidence, feeds: Sequence[Mapping[str, Any]
 
     about = _about(task, feeds)
     stored = Curves()
-    for key, loss in store.read(KEPT, about).items():
+    for key, lost in store.read(KEPT, about).items():
         kept, _, name = key.partition(" ")
-        stored.points.setdefault(name, {})[int(kept)] = loss
+        stored.points.setdefault(name, {})[int(kept)] = lost
     for name, own in evidence.curves.points.items():
         stored.points.setdefault(name, {}).update(own)
     evidence.curves = sensitivity.measure(
@@ -170,7 +165,7 @@ def _measure(task: Search, evidence: Evidence, feeds: Sequence[Mapping[str, Any]
         alone,
         seconds=evidence.seconds * CURVES,
         known=stored,
-        keep=lambda name, kept, loss: store.add(KEPT, about, {f"{kept} {name}": loss}),
+        keep=lambda name, kept, lost: store.add(KEPT, about, {f"{kept} {name}": lost}),
         progress=progress,
     )
 

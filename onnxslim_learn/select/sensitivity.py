@@ -16,11 +16,14 @@ import numpy as np
 
 from onnxslim_learn.repair.deviation import Deviation, deviation
 from onnxslim_learn.repair.fit import QUICK
+from onnxslim_learn.repair.runner import Runner, common
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.repair.walk import Walk
 from onnxslim_learn.rewrite.slim import slim
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from onnxslim_learn.graph.coupling import Coupling, Removal
     from onnxslim_learn.select.budget import Choice
 
@@ -88,10 +91,12 @@ def measure(
         keep: Called with every point measured: group, units kept, loss.
         progress: Called with the share done.
     """
+    model = coupling.graph.model
     start, found = perf_counter(), {name: dict(own) for name, own in (known or Curves()).points.items()}
     if not choices or not feeds:
         return Curves(found)
-    record, spent = Record(coupling.graph.model, feeds, -(-PLACES // len(feeds))), 0.0
+    record, spent = Record(model, feeds, -(-PLACES // len(feeds))), 0.0
+    trunk = Runner(model, feeds, ())
     for number, share in enumerate(SHARES):
         for place, choice in enumerate(choices):
             kept = min(choice.kept, key=lambda k: abs(k - share * choice.group.width))
@@ -101,19 +106,31 @@ def measure(
             spent = perf_counter() - start
             if spent > seconds:
                 return Curves(found, record.samples, spent)
-            own[kept] = loss(removal(choice, kept), record)
+            cut = removal(choice, kept)
+            slimmed = slim(cut)
+            alike = common(model, slimmed)
+            if alike < trunk.position:
+                trunk = Runner(model, feeds, ())
+            trunk.run_to(alike)
+            own[kept] = loss(cut, slimmed, record, trunk.branch(slimmed))
             keep(choice.group.name, kept, own[kept])
             progress(max(spent / seconds, (number + place / len(choices)) / len(SHARES)))
     return Curves(found, record.samples, perf_counter() - start)
 
 
-def loss(cut: Removal, record: Record) -> float:
+def loss(cut: Removal, slimmed: ir.Model, record: Record, runner: Runner | None = None) -> float:
     """How far outputs are from the original's when what is cut is cut and everything after it is repaired.
 
     Repaired like that, losses of groups add up as long as none is cut to the bone: on a residual net of twelve groups
     their sum was within a tenth of the loss of all cuts together. Where only direct consumers are refitted it is not.
+
+    Args:
+        cut: What is cut.
+        slimmed: The model without it; its weights are repaired in place.
+        record: What the original does.
+        runner: The slimmed model, if it has run up to what is cut.
     """
-    walk = Walk(cut, slim(cut), record, QUICK)
+    walk = Walk(cut, slimmed, record, QUICK, runner)
     walk.go()
     return total(deviation(record.outputs(), walk.outputs()))
 
