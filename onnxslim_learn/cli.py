@@ -211,6 +211,7 @@ def samples(options: argparse.Namespace, found: Analysis, stage: Any) -> Source 
     """Where samples come from: what ``--data`` names, else made up to repair on, or in the range that was given."""
     from dataclasses import replace
 
+    from onnxslim_learn.data.confident import confident
     from onnxslim_learn.data.opening import open_source
     from onnxslim_learn.data.synthetic import synthetic
     from onnxslim_learn.select.evidence import affordable, matched
@@ -219,10 +220,11 @@ def samples(options: argparse.Namespace, found: Analysis, stage: Any) -> Source 
     if options.data is not None:
         return open_source(options.data, found.graph, asked)
     if not vars(options).get("no_repair", True):  # as many as take little time
-        asked = replace(asked, samples=options.samples or affordable(found.price(found.whole)["macs"]))
+        macs = found.price(found.whole)["macs"]
+        asked = replace(asked, samples=options.samples or affordable(macs))
         if options.match_statistics:
             return matched(found.coupling, asked, stage("matching statistics"))
-        return synthetic(found.coupling, asked)
+        return confident(found.coupling, asked, macs, stage("making samples up"))
     return synthetic(found.coupling, asked) if asked.input_range else None
 
 

@@ -25,10 +25,10 @@ import torch
 from benchmarks.quality import fashion, figure, peers
 from benchmarks.quality.train import CACHE, load
 from onnxslim_learn import api
+from onnxslim_learn.data.confident import confident
 from onnxslim_learn.data.opening import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.source import Source
-from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.select.evidence import Evidence
 from onnxslim_learn.train.matched import matched
 
@@ -133,7 +133,9 @@ def _images(bench: Bench, analysis: api.Analysis, seed: int, count: int) -> Sour
 
 
 def _range(bench: Bench, analysis: api.Analysis, seed: int) -> Source:
-    return synthetic(analysis.coupling, Options(seed=seed, input_range=((0.0, 1.0),)))
+    return confident(
+        analysis.coupling, Options(seed=seed, input_range=((0.0, 1.0),)), analysis.price(analysis.whole)["macs"]
+    )
 
 
 def _statistics(bench: Bench, analysis: api.Analysis, seed: int) -> Source:

@@ -15,7 +15,7 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.rewrite.inputs import index_limits, random_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from onnxslim_learn.graph.coupling import Coupling
 
@@ -30,7 +30,7 @@ RECORDING = 64  # numbers in a row from which they are a recording rather than a
 Maker = tuple[str, "Callable[[np.random.Generator], Array] | None"]
 
 
-def synthetic(coupling: Coupling, options: Options | None = None) -> Source:
+def synthetic(coupling: Coupling, options: Options | None = None, numbers: Sequence[int] | None = None) -> Source:
     """Make samples up; every sample depends on the seed and its number alone, not on the size of batches.
 
     Images and recordings become smooth noise within ``options.input_range``, else within what the first layers imply,
@@ -40,6 +40,7 @@ def synthetic(coupling: Coupling, options: Options | None = None) -> Source:
     Args:
         coupling: The model; what looks up which input tells its valid indices.
         options: How many, how many at a time, the seed, and the range.
+        numbers: Which samples, instead of the first so many.
 
     Raises:
         InputError: If the range does not fit the model's channels.
@@ -47,13 +48,14 @@ def synthetic(coupling: Coupling, options: Options | None = None) -> Source:
     options, takes = options or Options(), declared(coupling.graph)
     makers = {name: _maker(one, coupling, options) for name, one in takes.inputs.items() if one.axis is not None}
     size = takes.batch or options.batch_size
-    count = max(options.samples // size, 1) * size if takes.batch else options.samples
+    numbers = range(max(options.samples, size)) if numbers is None else numbers
+    count = len(numbers) // size * size if takes.batch else min(len(numbers), options.samples)
     said = "; ".join(f"{name}: {said}" for name, (said, _) in makers.items())
 
     def stream() -> Iterator[Batch]:
         for start in range(0, count, size):
-            numbers = range(start, min(start + size, count))
-            samples = [_sample(coupling, makers, takes, (options.seed, k)) for k in numbers]
+            chosen = numbers[start : min(start + size, count)]
+            samples = [_sample(coupling, makers, takes, (options.seed, k)) for k in chosen]
             inputs = {
                 name: samples[0][name] if one.axis is None else np.stack([x[name] for x in samples], one.axis)
                 for name, one in takes.inputs.items()

@@ -5,6 +5,7 @@ So does what normalises parameters, say: the cut of a standardised weight is not
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
+from onnxslim_learn.costs.sessions import open_session
 from onnxslim_learn.graph import arithmetic
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ WHOLE = """
 """.split()  # noqa: SIM905
 """Operators that read whole axes or places: after them a cut parameter is not the cut of the whole one."""
 
+IR_VERSION = 8  # any that every onnxruntime reads
 GROWTH = 2  # no parameter is computed ahead that would take this many times the place
 
 
@@ -86,18 +89,26 @@ def settle_parameters(module: ir.Model) -> None:
                 whole.update(node.outputs)
     inside = set(pure)
     ends = [v for v in whole if not v.is_graph_output() and any(use.node not in inside for use in v.uses())]
+    arrays = _computed(pure, ends)
+    for value in ends:
+        size = sum(source.const_value.size for source in sources[value] if source.const_value is not None)
+        array = arrays.get(str(value.name))
+        if array is not None and array.size <= GROWTH * size:
+            _replace(graph, value, array)
+
+
+def _computed(pure: list[ir.Node], ends: list[ir.Value]) -> dict[str, np.ndarray[Any, Any]]:
+    """Some values and what they are computed from, by name, as far as nodes in order can be computed."""
     needed = set(ends)
     for node in reversed(pure):
         if not needed.isdisjoint(node.outputs):
             needed.update(value for value in node.inputs if value is not None)
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     for node in pure:
-        if not needed.isdisjoint(node.outputs):
+        known = all(v is None or v.const_value is not None or str(v.name) in arrays for v in node.inputs)
+        if known and not needed.isdisjoint(node.outputs):
             arrays |= compute(node, arrays)
-    for value in ends:
-        size = sum(source.const_value.size for source in sources[value] if source.const_value is not None)
-        if arrays[str(value.name)].size <= GROWTH * size:
-            _replace(graph, value, arrays[str(value.name)])
+    return arrays
 
 
 def _is_random(node: ir.Node) -> bool:
@@ -107,7 +118,10 @@ def _is_random(node: ir.Node) -> bool:
 
 
 def compute(node: ir.Node, known: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
-    """Outputs by name of a node whose inputs are known or constant, by the onnx reference."""
+    """Outputs by name of a node whose inputs are known or constant; none if nothing here can run it.
+
+    By onnxruntime, else (some types) by the onnx reference, which fails at some sizes.
+    """
     feeds = {}
     for value in node.inputs:
         if value is not None:
@@ -115,12 +129,23 @@ def compute(node: ir.Node, known: Mapping[str, np.ndarray[Any, Any]]) -> dict[st
             feeds[str(value.name)] = value.const_value.numpy() if found is None and value.const_value else found
     assert node.graph is not None
     names = [str(value.name) for value in node.outputs if value.name]
-    given, made = ([onnx.ValueInfoProto(name=name) for name in listed] for listed in (feeds, names))
-    body = onnx.helper.make_graph([ir.to_proto(node)], "node", given, made)
+    kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in feeds.items()}
+    given = [onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()]
+    body = onnx.helper.make_graph([ir.to_proto(node)], "node", given, [onnx.ValueInfoProto(name=n) for n in names])
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in node.graph.opset_imports.items()]
-    model = onnx.helper.make_model(body, opset_imports=opsets)
-    results = ReferenceEvaluator(model).run(None, feeds)
-    return dict(zip(names, results, strict=True))
+    model = onnx.helper.make_model(body, opset_imports=opsets, ir_version=IR_VERSION)
+    for run in (_by_runtime, _by_reference):
+        with contextlib.suppress(Exception):  # of onnxruntime's and onnx's, which have no base in common
+            return dict(zip(names, run(model, feeds), strict=True))
+    return {}
+
+
+def _by_runtime(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
+    return [np.asarray(array) for array in open_session(model.SerializeToString(), optimize=False).run(None, feeds)]
+
+
+def _by_reference(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
+    return list(ReferenceEvaluator(model).run(None, dict(feeds)))
 
 
 def inline_branches(module: ir.Model, shapes: Shapes) -> bool:

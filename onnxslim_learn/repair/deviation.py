@@ -57,15 +57,21 @@ def _one(wanted: Array, found: Array) -> Deviation:
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = np.where(norms > 0, (a * b).sum(axis=1) / np.maximum(norms, 1e-300), (norms == 0) & (a == b).all(axis=1))
     relative = float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(a)), 1e-300)
-    if wanted.ndim != 2 or wanted.shape[1] < 2:
+    if not classifies(wanted):
         return Deviation(float(cosine.mean()), relative)
-    p, q = (_log_probabilities(x) for x in (a, b))
+    p, q = (log_probabilities(x) for x in (a, b))
     kl = float((np.exp(p) * (p - q)).sum(axis=1).mean())
     same = float((a.argmax(axis=1) == b.argmax(axis=1)).mean())
     return Deviation(float(cosine.mean()), relative, kl, same)
 
 
-def _log_probabilities(x: Array) -> Array:
+def classifies(output: Array) -> bool:
+    """Whether an output reads as that of a classifier: floating-point ``(samples, classes)``."""
+    return output.ndim == 2 and output.shape[1] >= 2 and output.dtype.kind == "f"
+
+
+def log_probabilities(x: Array) -> Array:
+    """Logarithms of what are probabilities, or logits, of ``(samples, classes)``."""
     if (x >= 0).all() and np.abs(x.sum(axis=1) - 1).max() < ONE:
         return np.log(np.maximum(x, 1e-30))
     shifted = x - x.max(axis=1, keepdims=True)

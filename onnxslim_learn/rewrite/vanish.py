@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxslim_learn.errors import PlanError
 from onnxslim_learn.graph import fold
 from onnxslim_learn.rewrite import edit
 
@@ -33,7 +34,7 @@ def vanish(graph: ir.Graph, nodes: list[ir.Node], removal: Removal, fate: Fate) 
         if index in fate.silent:
             constants[str(outputs[0].name)] = _bias(node, fate.silent[index], removal)
         elif str(outputs[0].name) in fate.constant:
-            constants |= fold.compute(node, constants)
+            constants |= _constant(node, constants)
         elif index in removal.coupling.records.joins:
             _drop_parts(node, fate)
         else:
@@ -41,6 +42,15 @@ def vanish(graph: ir.Graph, nodes: list[ir.Node], removal: Removal, fate: Fate) 
                 if value is not None and value.name in constants:
                     array = constants[str(value.name)]
                     node.replace_input_with(slot, edit.constant(graph, f"{value.name}.constant", array))
+
+
+def _constant(node: ir.Node, constants: dict[str, Array]) -> dict[str, Array]:
+    made = fold.compute(node, constants)
+    if not made:
+        raise PlanError(
+            f"{node.name} ({node.op_type}) cannot be computed ahead where a branch goes. Protect the branch."
+        )
+    return made
 
 
 def _bias(node: ir.Node, record: Contraction, removal: Removal) -> Array:

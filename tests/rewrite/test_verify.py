@@ -1,11 +1,15 @@
 """Verification decides: wrong files fail, and inputs on which rounding alone moves the outputs decide nothing."""
 
+from pathlib import Path
+
+import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
 from onnxslim_learn import api
 from onnxslim_learn.graph.coupling import removal
+from onnxslim_learn.rewrite import verify as checking
 from onnxslim_learn.rewrite.verify import MORE, verify
 from tests import laws
 from tests.zoo_net import Net
@@ -68,3 +72,20 @@ def test_inputs_that_decide_nothing_are_replaced(factor, tmp_path, monkeypatch):
     found = check("k = Mul(z, z) s = Mul(k, {10.0}) y = Sin(s)", tmp_path / "m.onnx", spoil)
     assert (found.runs, found.undecided) == (4, 3)
     assert found.passed == (factor == 1.0)
+
+
+def test_one_rounding_that_moves_nothing_does_not_speak_for_all(monkeypatch):
+    moved = []
+
+    def shaken(feed, seed):
+        moved.append(seed)
+        return {name: x + np.float32(seed > 1) for name, x in feed.items()}
+
+    monkeypatch.setattr(checking, "_shaken", shaken)
+    models = checking._Models(None, None, None, ["y"], True, Path())
+    runs = (lambda feed: [feed["x"]], lambda feed: [feed["x"] + np.float32(1e-2)])
+    feed = {"x": np.ones(3, np.float32)}
+    found = models._check(feed, runs, [feed["x"]])
+    assert moved == [0, 0, 1, 1, 2, 2]  # of both models
+    assert found.noise > 0.1
+    assert found.allowed == checking.WORST
