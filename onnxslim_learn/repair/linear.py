@@ -16,15 +16,33 @@ import onnx_ir as ir
 from onnxslim_learn.repair.fit import LINEAR, Saturation, Weights
 
 Array = np.ndarray[Any, Any]
+SILENT = 1e-12  # a gain below cannot be divided by
 Picks = tuple[Array, ...]  # one index array per axis of the output but the channels
 
 
 @dataclass(frozen=True)
 class Place:
-    """An initializer that shifts a node's output, one number per channel; ``sign`` -1 if it is subtracted."""
+    """An initializer that shifts a node's output, one number per channel, and what else does.
+
+    Attributes:
+        value: The initializer.
+        sign: -1 if it is subtracted.
+        rest: The constant part of the shift that lies elsewhere.
+    """
 
     value: ir.Value
     sign: int = 1
+    rest: Array | float = 0.0
+
+    def read(self) -> Array:
+        """The whole shift."""
+        found: Array = self.sign * _array(self.value).reshape(-1) + self.rest
+        return found
+
+    def write(self, shift: Array) -> None:
+        """Set the whole shift; what is as it was read stays to the last bit."""
+        old = _array(self.value).reshape(-1)
+        _set(self.value, np.where(shift == self.read(), old, self.sign * (shift - self.rest)))
 
 
 @dataclass(frozen=True)
@@ -56,6 +74,7 @@ class Linear:
         form: How it is a matrix product.
         bias: Where its bias is, if it has a place for one.
         constant: A bias it has but that cannot be changed.
+        gain: What a normalisation after it multiplies every channel by, if that carries the bias.
         output: Name of its output after the bias.
         target: Name of the value that is compared: the output, or the sum it goes into.
         other: The other summand, if so.
@@ -67,6 +86,7 @@ class Linear:
     form: Form
     bias: Place | None
     constant: Array | None
+    gain: Array | None
     output: str
     target: str
     other: str | None
@@ -78,26 +98,32 @@ class Linear:
         return str(self.node.inputs[0].name)  # type: ignore[union-attr]
 
     def read(self) -> Weights:
-        """The weights as they are."""
-        matrix = self.form.matrix(_array(self.weight))
+        """The weights as they are, times the gain."""
+        matrix = self.form.matrix(_array(self.weight)) * self._gains
         bias = np.zeros(matrix.shape[0] * matrix.shape[2])
         if self.bias is not None:
-            bias = self.bias.sign * _array(self.bias.value).reshape(-1)
+            bias = self.bias.read()
         elif self.constant is not None:
             bias = self.constant
         return Weights(matrix, np.broadcast_to(bias, matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], -1))
 
     def write(self, weights: Weights) -> None:
-        """Set the weights."""
-        _set(self.weight, self.form.tensor(weights.matrix))
+        """Set the weights; those that are as they were read stay to the last bit."""
+        plain, gains = self.form.matrix(_array(self.weight)), self._gains
+        same = weights.matrix == plain * gains
+        _set(self.weight, self.form.tensor(np.where(same, plain, weights.matrix / gains)))
         if self.bias is not None:
-            _set(self.bias.value, self.bias.sign * weights.bias.reshape(-1))
+            self.bias.write(weights.bias.reshape(-1))
 
     def shift(self, vector: Array) -> None:
-        """Add to the bias, which must have a place; ``vector`` has one number per channel."""
+        """Add to the node's own output by the bias, which must have a place; ``vector`` has one number per channel."""
         assert self.bias is not None
-        old = self.bias.sign * _array(self.bias.value).reshape(-1)
-        _set(self.bias.value, self.bias.sign * (old + vector))
+        self.bias.write(self.bias.read() + (vector if self.gain is None else self.gain * vector))
+
+    @property
+    def _gains(self) -> Array:
+        """The gain, to multiply matrices ``(g, d, o)``."""
+        return np.ones((1, 1, 1), np.float32) if self.gain is None else self.gain.reshape(self.form.groups, 1, -1)
 
     def outputs(self, array: Array, picks: Picks) -> Array:
         """Positions of a tensor of the output's shape as rows ``(g, m, o)``."""
@@ -129,7 +155,8 @@ def _linear(node: ir.Node, make: Callable[[ir.Node], Form | None], order: dict[i
         return None
     width = form.groups * form.matrix(_array(weight)).shape[2]
     third = node.inputs[2] if len(node.inputs) > 2 else None
-    output, place, constant = node.outputs[0], None, None
+    output, place, constant, gain = node.outputs[0], None, None, None
+    normed = _normed(output, width)
     if third is not None:
         if third.const_value is None or third.const_value.size not in (1, width):
             return None
@@ -137,6 +164,9 @@ def _linear(node: ir.Node, make: Callable[[ir.Node], Form | None], order: dict[i
         constant = _array(third).reshape(-1)
     else:
         output, place = _shift_after(output, width, form.channel)
+    if normed is not None:
+        output, gain, offset = normed
+        place = Place(output.producer().inputs[2], 1, offset + gain * (0.0 if constant is None else constant))
     target, other = _sum(output, node, order)
     activation = _activation(target)
     return Linear(
@@ -145,6 +175,7 @@ def _linear(node: ir.Node, make: Callable[[ir.Node], Form | None], order: dict[i
         form,
         place,
         constant,
+        gain,
         str(output.name),
         str(target.name),
         None if other is None else str(other.name),
@@ -173,16 +204,24 @@ def _only_user(value: ir.Value) -> ir.Node | None:
 
 
 def _shift_after(output: ir.Value, width: int, channel: int) -> tuple[ir.Value, Place | None]:
-    """An addition or normalisation right after a node that can carry its bias."""
+    """An addition right after a node that can carry its bias."""
     user = _only_user(output)
-    if user is not None and user.op_type in SUBTRACTED:
-        mean = user.inputs[SUBTRACTED[user.op_type]]
-        return output, Place(mean, -1) if mean is not None and _own(mean) else None
     if user is not None and user.op_type in SUMS:
         other = user.inputs[0] if user.inputs[1] is output else user.inputs[1]
         if other is not None and _own(other) and _is_vector(other, width, channel):
             return user.outputs[0], Place(other)
     return output, None
+
+
+def _normed(output: ir.Value, width: int) -> tuple[ir.Value, Array, Array] | None:
+    """A normalisation by constants right after a node: its output, what it multiplies by, and adds but for its bias."""
+    user = _only_user(output)
+    if user is None or user.op_type != "BatchNormalization" or _batch_norm(user) is None or not _own(user.inputs[2]):
+        return None
+    scale, mean, variance = (_array(v).reshape(-1) for v in (user.inputs[1], user.inputs[3], user.inputs[4]))  # type: ignore[arg-type]
+    gain = scale / np.sqrt(variance + _epsilon(user))
+    divides = len(gain) == width and np.abs(gain).min() > SILENT
+    return (user.outputs[0], gain, -gain * mean) if divides else None
 
 
 def _is_vector(value: ir.Value, width: int, channel: int) -> bool:
@@ -224,9 +263,8 @@ def _clip(node: ir.Node) -> Saturation:
     return Saturation(*bounds) if len(bounds) == 2 else LINEAR
 
 
-# What may follow a linear node: operators that add, that subtract a constant input, and that saturate.
+# What may follow a linear node: operators that add, and that saturate.
 SUMS = {"Add"}
-SUBTRACTED = {"BatchNormalization": 3}  # operator -> input with the mean
 SATURATING: dict[str, Callable[[ir.Node], Saturation]] = {"Relu": lambda node: Saturation(0.0), "Clip": _clip}
 
 
@@ -310,15 +348,18 @@ def _gemm(node: ir.Node) -> Form | None:
 def _batch_norm(node: ir.Node) -> Form | None:
     if _int(node, "training_mode", 0) or any(v is None or v.const_value is None for v in node.inputs[1:5]):
         return None
-    epsilon = float(node.attributes["epsilon"].value) if "epsilon" in node.attributes else 1e-5
 
     def unfold(data: Array, picks: Picks) -> Array:
         mean, variance = (_array(v).reshape(-1) for v in node.inputs[3:5])  # type: ignore[arg-type]
         rows = np.moveaxis(data, 1, -1)[picks].astype(np.float32)
-        normal = (rows - mean) / np.sqrt(variance + epsilon)
+        normal = (rows - mean) / np.sqrt(variance + _epsilon(node))
         return normal.T[:, :, None].astype(np.float32)
 
     return Form(1, _shape(node.inputs[1])[0], lambda w: w.reshape(-1, 1, 1), lambda m: m.reshape(-1), unfold)
+
+
+def _epsilon(node: ir.Node) -> float:
+    return float(node.attributes["epsilon"].value) if "epsilon" in node.attributes else 1e-5
 
 
 TABLE: dict[tuple[str, str], Callable[[ir.Node], Form | None]] = {
