@@ -15,7 +15,7 @@ import numpy as np
 
 from onnxslim_learn.errors import InputError, PlanError, TargetError
 from onnxslim_learn.graph.branches import foresee
-from onnxslim_learn.graph.coupling import Removal
+from onnxslim_learn.graph.coupling import Removal, inherited
 from onnxslim_learn.graph.ledger import Pin
 from onnxslim_learn.select.allocate import allocate
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.costs.cost import Priced
     from onnxslim_learn.graph.coupling import Coupling, Group
+    from onnxslim_learn.graph.ledger import Labels
 
 Array = np.ndarray[Any, Any]
 
@@ -209,6 +210,7 @@ class Search:
         bounds: Cost name -> the cost and its largest value.
         wishes: Cost name -> the bound as it was asked for.
         empty: Whether whole branches may go.
+        heirs: For every class the one that it is merged into when it goes, or ``None`` if units are dropped.
     """
 
     coupling: Coupling
@@ -216,13 +218,15 @@ class Search:
     bounds: Mapping[str, tuple[Priced, float]]
     wishes: Mapping[str, float]
     empty: bool = False
+    heirs: Labels | None = None
 
     def removal(self, widths: Sequence[int]) -> Removal:
         """The removal that keeps these numbers of units, unchecked."""
         columns = np.zeros(self.coupling.columns, bool)
         for choice, kept in zip(self.choices, widths, strict=True):
             columns[choice.columns_removed(kept)] = True
-        return Removal(self.coupling, self.coupling.close(columns))
+        gone = self.coupling.close(columns)
+        return Removal(self.coupling, gone, None if self.heirs is None else inherited(self.heirs, gone))
 
     def faults(self, removal: Removal) -> list[str]:
         """What makes a removal invalid."""

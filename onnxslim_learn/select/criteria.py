@@ -45,7 +45,7 @@ def slices(coupling: Coupling, *, least_rank: int = 1) -> Iterator[Slices]:
 
     ``summed`` says whether a contraction sums over the digit, so that the rows are what consumers multiply a unit by.
     """
-    inputs = _summed_axes(coupling)
+    inputs = coupling.summed
     for name, value in parameters(coupling).items():
         layout = coupling.values.get(name)
         if layout is None or len(layout.axes) < least_rank:
@@ -67,17 +67,6 @@ def _front(array: Array, layout: Value, digit: Digit) -> Array:
     order = [keys.index(k) for k in own] + [i for i, k in enumerate(keys) if k not in own]
     assert digit.labels is not None
     return view.transpose(order).reshape(digit.labels.size, -1)
-
-
-def _summed_axes(coupling: Coupling) -> dict[str, set[int]]:
-    """Parameter -> axes that a contraction sums over."""
-    found = {name: set(axes) for name, axes in coupling.records.summed.items()}
-    nodes = coupling.graph.nodes
-    for record in coupling.records.contractions:
-        source = nodes[record.node].inputs[record.slot]
-        assert source is not None
-        found.setdefault(str(source.name), set()).update(record.axes)
-    return found
 
 
 class _Sums:
@@ -279,6 +268,7 @@ CRITERIA: dict[str, Callable[[Coupling, Sequence[Group]], Array]] = {
 }
 
 
+FOLDING = "folding"  # merges units instead of dropping them: onnxslim_learn.select.similar
 LABELLED = ("taylor", "fisher")  # what takes gradients: onnxslim_learn.train.labelled
 
 
@@ -300,7 +290,7 @@ def scores(coupling: Coupling, groups: Sequence[Group], criterion: str, evidence
         found = CALIBRATED[criterion](coupling, groups, evidence.pairs if criterion in WHOLE else evidence.squares)
         return found if criterion in WHOLE else _rows_by_cells(coupling, found)
     if criterion not in CRITERIA:
-        known = ", ".join([*CRITERIA, *CALIBRATED, *LABELLED])
+        known = ", ".join([*CRITERIA, *CALIBRATED, *LABELLED, FOLDING])
         raise InputError(f"--criterion {criterion}: there is no such criterion. Choose one of {known}.")
     return _rows_by_cells(coupling, CRITERIA[criterion](coupling, groups))
 
