@@ -67,13 +67,21 @@ def plan(
         choices = budget.choices(analysis.coupling, groups, scores, freedom)
         if "latency" in target and analysis.latency is not None:
             choices = steps.undominated(analysis.coupling, choices, analysis.latency.device.steps)
-        heirs = similar.by_class(analysis.coupling, [choice.group for choice in choices], merging.heirs) if merging else None
+        heirs = (
+            similar.by_class(analysis.coupling, [choice.group for choice in choices], merging.heirs)
+            if merging
+            else None
+        )
         task = budget.Search(analysis.coupling, choices, limits, dict(target), allow_empty, heirs)
         if task.fits(task.at(0.0)):
             break
     found = choose(task, evidence, progress)
     made = {"criterion": criterion, "target": dict(target), "multiple": multiple, "protect": list(protect)}
     made |= {"allow_empty": allow_empty, "allocation": found.allocation, "trials": found.trials}
+    if merging:
+        made["dropped"] = {
+            c.group.name: merging.refused[c.group.name] for c in choices if c.group.name in merging.refused
+        }
     if evidence is not None:
         made["data"] = evidence.source.name
         made["curves"] = {name: {str(k): v for k, v in own.items()} for name, own in evidence.curves.points.items()}
@@ -110,7 +118,7 @@ def describe(analysis: Analysis, cut: Removal, made: Mapping[str, Any]) -> Plan:
     coupling = analysis.coupling
     whole = np.ones(coupling.columns, bool)
     whole[coupling.column[~cut.gone]] = False
-    kept, widths, merged = {}, {}, {}
+    kept, widths, merged = {}, {}, dict[str, list[list[int]]]()
     for group in analysis.groups:
         gone = whole[group.units]
         if gone.any():
@@ -130,19 +138,19 @@ def describe(analysis: Analysis, cut: Removal, made: Mapping[str, Any]) -> Plan:
 
 
 def _clusters(cut: Removal, group: Group) -> list[list[int]]:
-    """The units of a group that are merged, one list for each that stays, which comes first."""
+    """The units of a group that are merged, one list for each that stays, which comes first; none by way of rows."""
     if cut.heirs is None:
         return []
-    column = cut.coupling.column
-    first = np.searchsorted(column, group.units, sorter=np.argsort(column, kind="stable"))
-    classes = np.argsort(column, kind="stable")[first]
-    place = {int(unit): k for k, unit in enumerate(group.units)}
-    found: dict[int, list[int]] = {}
-    for k, (own, heir) in enumerate(zip(classes, cut.heirs[classes], strict=True)):
-        if own != heir:
-            kept = place[int(column[heir])]
-            found.setdefault(kept, [kept]).append(k)
-    return [found[kept] for kept in sorted(found)]
+    coupling, own = cut.coupling, np.arange(cut.coupling.size)
+    moved = cut.heirs != own
+    moved &= (coupling.membership @ (moved & coupling.is_row).astype(np.int32)) == 0
+    place = np.full(coupling.columns, -1)
+    place[group.units] = np.arange(group.width)
+    found: dict[int, set[int]] = {}
+    for unit, kept in zip(place[coupling.column[moved]], place[coupling.column[cut.heirs[moved]]], strict=True):
+        if unit >= 0:
+            found.setdefault(int(kept), set()).add(int(unit))
+    return [[kept, *sorted(found[kept])] for kept in sorted(found)]
 
 
 def _tensors(cut: Removal) -> dict[str, dict[str, list[Any]]]:

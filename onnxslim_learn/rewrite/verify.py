@@ -104,8 +104,9 @@ class _Check:
 
 @dataclass(frozen=True)
 class _Models:
-    """The source (and its path), what the masked original must compute without masks, the slimmed model and the masked
-    original, ready to run; and the outputs' names.
+    """The source (and its path), the slimmed model and the masked original, ready to run; and the outputs' names.
+
+    ``lifted`` is what the masked original must compute without its masks: the source, or its units merged.
     """
 
     source: InferenceSession
@@ -170,7 +171,9 @@ def _open(removal: Removal, slimmed: Path, folder: Path) -> _Models:
     opened, small = _opened(source, given, names), _opened(slimmed, given, names)
     lifted = opened
     if removal.heirs is not None:  # the source with the weights of merged units combined
-        lifted = measure.open_session(save.staged(merged(removal), "merged.onnx", folder, external=False), optimize=False)
+        lifted = measure.open_session(
+            save.staged(merged(removal), "merged.onnx", folder, external=False), optimize=False
+        )
     return _Models(opened, lifted, small, measure.open_session(reference, optimize=False), names, removal.exact, source)
 
 

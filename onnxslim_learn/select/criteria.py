@@ -16,13 +16,14 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxslim_learn.costs.cost import parameters
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.rewrite.merge import front
 from onnxslim_learn.select.calibrated import CALIBRATED, WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from onnxslim_learn.graph.coupling import Coupling, Group
-    from onnxslim_learn.graph.ledger import Digit, Labels, Value
+    from onnxslim_learn.graph.ledger import Labels
     from onnxslim_learn.select.evidence import Evidence
 
 Array = np.ndarray[Any, Any]
@@ -56,17 +57,7 @@ def slices(coupling: Coupling, *, least_rank: int = 1) -> Iterator[Slices]:
         for axis, digits in enumerate(layout.axes):
             for digit in digits:
                 if digit.labels is not None:
-                    yield Slices(name, digit.labels, _front(array, layout, digit), axis in inputs.get(name, ()))
-
-
-def _front(array: Array, layout: Value, digit: Digit) -> Array:
-    """An array reshaped to (number of labels, everything else)."""
-    keys = list(layout.digits)
-    own = [*digit.deps, digit.key]
-    view = array.reshape([d.size for d in layout.digits.values()])
-    order = [keys.index(k) for k in own] + [i for i, k in enumerate(keys) if k not in own]
-    assert digit.labels is not None
-    return view.transpose(order).reshape(digit.labels.size, -1)
+                    yield Slices(name, digit.labels, front(array, layout, digit), axis in inputs.get(name, ()))
 
 
 class _Sums:

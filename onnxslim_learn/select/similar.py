@@ -15,15 +15,20 @@ import numpy as np
 
 from onnxslim_learn.graph.ledger import lacked
 from onnxslim_learn.rewrite.merge import floating
-from onnxslim_learn.select.criteria import scores as scored, slices
+from onnxslim_learn.select.criteria import Slices, slices
+from onnxslim_learn.select.criteria import scores as scored
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from onnxslim_learn.graph.coupling import Coupling, Group
-    from onnxslim_learn.graph.ledger import Labels
+    from onnxslim_learn.graph.ledger import Labels, Value
 
 Array = np.ndarray[Any, Any]
+
+SHIFTS = 1e-3  # share of biases and scales in what tells units apart: kernels decide, these break ties
+LIGHTEST = 1e-6  # of the mean mass: a unit that nobody reads has some, too
+TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,8 @@ def by_class(coupling: Coupling, groups: Sequence[Group], heirs: Mapping[str, La
     Args:
         coupling: The model.
         groups: What is decided on.
-        heirs: Group -> for each of its units the one that it is merged into, or itself. Groups of what lies in rows that
-            have heirs are left.
+        heirs: Group -> for each of its units the one that it is merged into, or itself. What lies in rows that have
+            heirs follows these.
     """
     found = np.arange(coupling.size)
     for group in sorted(groups, key=lambda g: not g.rows):
@@ -117,16 +122,23 @@ def refusal(coupling: Coupling, group: Group) -> str:
     inside = np.zeros(coupling.size, bool)
     inside[classes] = True
     for name in dict.fromkeys(member.rpartition(":")[0] for member in group.members):
-        if not floating(coupling.graph.initializers[name]):
+        initializer = coupling.graph.initializers[name]
+        if not floating(initializer):
             return f"{name} is not of floating-point numbers"
-        for axis in coupling.records.summed.get(name, ()) if group.rows else ():
-            digits = coupling.values[name].axes[axis]
-            if _occurs(coupling, coupling.values[name], [axis], inside) and any(d.deps for d in digits):
-                return f"{name} has what groups share and what they sum over on one axis"
+        value, axes = coupling.values[name], coupling.summed.get(name, set())
+        if not _occurs(coupling, value, axes, inside):
+            continue
+        if len({(use.node.op_type, use.idx) for use in initializer.uses()}) > 1:
+            return f"{name} is summed over and used in other ways"
+        grouped = coupling.records.summed.get(name, set())
+        if group.rows and any(digit.deps for axis in grouped for digit in value.axes[axis]):
+            return f"{name} has its groups and what they sum over on one axis"
     nodes, summed = coupling.graph.nodes, coupling.summed
     for record in coupling.records.contractions:
         node = nodes[record.node]
-        if node.inputs[record.slot].is_initializer() or not _occurs(coupling, record.value, record.axes, inside):
+        source = node.inputs[record.slot]
+        assert source is not None
+        if source.is_initializer() or not _occurs(coupling, record.value, record.axes, inside):
             continue
         names = [str(v.name) for v in node.inputs if v is not None and v.is_initializer()]
         if not any(_occurs(coupling, coupling.values[n], summed[n], inside) for n in names if n in summed):
@@ -134,7 +146,7 @@ def refusal(coupling: Coupling, group: Group) -> str:
     return ""
 
 
-def _occurs(coupling: Coupling, value: Any, axes: Any, inside: Array) -> bool:
+def _occurs(coupling: Coupling, value: Value, axes: Iterable[int], inside: Array) -> bool:
     """Whether units lie along some axes of a value, other than within rows that are units themselves."""
     for axis in axes:
         for digit in value.axes[axis]:
@@ -147,13 +159,17 @@ def _occurs(coupling: Coupling, value: Any, axes: Any, inside: Array) -> bool:
     return False
 
 
-def _vectors(coupling: Coupling, parts: Any, group: Group) -> tuple[Array, Array]:
-    """What makes every unit, as one vector each, every tensor scaled to the same mean length; and the units' masses."""
+def _vectors(coupling: Coupling, parts: Sequence[Slices], group: Group) -> tuple[Array, Array]:
+    """What makes every unit, as one vector each, and what its consumers multiply it by, squared and summed.
+
+    Kernels count as they are; biases and scales, whose units are others, are scaled down to :data:`SHIFTS` of them.
+    Consumers count alike, whatever the size of their weights.
+    """
     classes, width = lined_up(coupling, group), group.width
     assert classes is not None
     unit = np.full(coupling.size, -1)
     unit[classes] = np.arange(width)[:, None]
-    made, mass = [], np.zeros(width)
+    kernels, shifts, mass = [np.zeros((width, 1))], list[Array](), np.zeros(width)
     for part in parts:
         atoms = part.labels.reshape(-1)
         own = np.where(atoms > 0, unit[coupling.strong[atoms]], -1)
@@ -162,14 +178,14 @@ def _vectors(coupling: Coupling, parts: Any, group: Group) -> tuple[Array, Array
             continue
         order = here[np.argsort(own[here], kind="stable")]
         rows = part.array[order].astype(np.float64).reshape(width, -1)
-        squares = (rows**2).sum(axis=1)
-        scale = max(float(squares.mean()), 1e-30)
         if part.summed:
-            mass += squares / scale
+            squares = (rows**2).sum(axis=1)
+            mass += squares / max(float(squares.mean()), TINY)
         else:
-            made.append(rows / np.sqrt(scale))
-    mass = np.maximum(mass, 1e-6 * max(float(mass.mean()), 1e-30)) if mass.any() else np.ones(width)
-    return (np.concatenate(made, axis=1) if made else np.zeros((width, 1))), mass
+            (kernels if part.array.shape[1] > 1 else shifts).append(rows)
+    total = sum(float((rows**2).sum()) for rows in kernels) or 1.0
+    kernels += [rows * np.sqrt(SHIFTS * total / max(float((rows**2).sum()), TINY)) for rows in shifts]
+    return np.concatenate(kernels, axis=1), np.maximum(mass, LIGHTEST * (mass.mean() or 1.0))
 
 
 def agglomerate(vectors: Array, mass: Array) -> tuple[Labels, Array, Labels]:
