@@ -4,6 +4,14 @@ Units are merged two by two, each time where least is lost: Ward's criterion, th
 (Model Folding, arXiv:2502.10216), whose clusters are nested, so that one order of units serves every width. A cluster
 ``a`` weighs ``m_a``, what its consumers multiply it by, squared and summed; merging two whose means are ``d`` apart
 loses ``m_a m_b / (m_a + m_b) · d²``.
+
+Measured on nets for Fashion-MNIST at 0.7 / 0.5 of the MACs, without inputs and without repair: ResNet-20 90 / 76 %
+(dropping by ``energy``: 30 / 20 %), with folded normalisations 78 / 50 % (15 / 15 %); MobileNet 72 / 40 % (41 / 22 %),
+with folded normalisations 56 / 23 % (26 / 10 %); ViT 77 / 68 % (77 / 66 %). Attention heads have to be dropped: the ViT
+came to 59 / 45 % where they were merged. Repaired on 256 made-up inputs in the right range, folding is sometimes ahead
+and sometimes behind: ResNet-20 90.4 / 82 % (``energy`` 90.8 / 85 %, ``obs`` 83 / 74 %), with folded normalisations
+91.9 / 90 % (90.2 / 82 %, 89.9 / 86 %); such a MobileNet 88.2 / 76 % (89.2 / 79 %, 88.2 / 80 %). Single runs, 5,000 test
+images.
 """
 
 from __future__ import annotations
@@ -134,25 +142,25 @@ def refusal(coupling: Coupling, group: Group) -> str:
         if group.rows and any(digit.deps for axis in grouped for digit in value.axes[axis]):
             return f"{name} has its groups and what they sum over on one axis"
     nodes, summed = coupling.graph.nodes, coupling.summed
-    for record in coupling.records.contractions:
+    for record in coupling.records.contractions:  # of rows, too, if within them: heads attend by queries and keys
         node = nodes[record.node]
         source = node.inputs[record.slot]
         assert source is not None
-        if source.is_initializer() or not _occurs(coupling, record.value, record.axes, inside):
+        if source.is_initializer() or not _occurs(coupling, record.value, record.axes, inside, within=True):
             continue
-        names = [str(v.name) for v in node.inputs if v is not None and v.is_initializer()]
-        if not any(_occurs(coupling, coupling.values[n], summed[n], inside) for n in names if n in summed):
+        names = [str(v.name) for v in node.inputs if v is not None and v.is_initializer() and v.name in summed]
+        if not any(_occurs(coupling, coupling.values[n], summed[n], inside, within=True) for n in names):
             return f"{coupling.where(record.node)} sums over it without weights"
     return ""
 
 
-def _occurs(coupling: Coupling, value: Value, axes: Iterable[int], inside: Array) -> bool:
-    """Whether units lie along some axes of a value, other than within rows that are units themselves."""
+def _occurs(coupling: Coupling, value: Value, axes: Iterable[int], inside: Array, *, within: bool = False) -> bool:
+    """Whether units lie along some axes of a value, other than ``within`` rows that are units themselves."""
     for axis in axes:
         for digit in value.axes[axis]:
             if digit.labels is not None:
                 hit = inside[coupling.strong[digit.labels]] & (digit.labels > 0)
-                for rows in lacked(value.digits, digit.deps, (), digit.size):
+                for rows in [] if within else lacked(value.digits, digit.deps, (), digit.size):
                     hit &= ~(inside[coupling.strong[rows]] & (rows > 0))
                 if hit.any():
                     return True

@@ -25,11 +25,12 @@ from tests.zoo import NETS
 FREE = [name for name in ALL if laws.free(analysed(name))]
 REFUSED = {
     "attention": ("wq:1", "node raw (MatMul) sums over it without weights"),
+    "attention_dynamic": ("wq:1/4", "node raw (MatMul) sums over it without weights"),
     "lstm": ("w0:1", "node a (LSTM) sums over it without weights"),
     "quantized": ("q1:0", "q1 is not of floating-point numbers"),
     "conv_transpose": ("w3:0", "w3 has its groups and what they sum over on one axis"),
 }
-MERGED = ["residual", "depthwise", "concat", "flatten_gemm", "attention", "squeeze_excite", "grouped"]
+MERGED = ["residual", "depthwise", "concat", "flatten_gemm", "swiglu", "squeeze_excite", "grouped"]
 
 
 def mergeable(analysis):
