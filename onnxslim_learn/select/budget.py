@@ -5,10 +5,11 @@ all groups are narrowed by one fraction, the largest that meets every bound, and
 back unit by unit, so that no single step more would fit.
 
 Scores rank units within a group; they do not share the budget among groups. Widths of least total score against what
-units cost, with scores as they are, standardised per group, or per class of isomorphic groups, were measured at half the
-MACs (% on Fashion-MNIST, none under half of its uniform width). ResNet-20 with ``folding`` and no repair: 76 for uniform
-widths, against 78, 17 and 16; with folded normalisations 50, against 30, 16 and 36. The latter with ``energy`` and
-repair on made-up inputs: 82, against 88, 79 and 81; as they are, also a ResNet-20 85 to 88, but a MobileNet 79 to 78.
+units cost, with scores as they are, standardised per group, or per class of isomorphic groups, were measured at half
+the MACs (% on Fashion-MNIST, none under half of its uniform width, single runs). ResNet-20 with ``folding`` and no
+repair: 76 for uniform widths, against 78, 17 and 16; with folded normalisations 50, against 30, 16 and 36. The latter
+with ``energy`` and repair on made-up inputs: 82, against 88, 79 and 81; with scores as they are, also 85 to 88 where
+normalisations are not folded, but 79 to 78 on a MobileNet.
 """
 
 from __future__ import annotations
