@@ -18,7 +18,21 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.data.options import Options
 
-CRITERIA = ("energy", "l1", "l2", "lamp", "fpgm", "random", "obs", "wifv", "wanda", "activation", "taylor", "fisher")
+CRITERIA = (
+    "energy",
+    "l1",
+    "l2",
+    "lamp",
+    "fpgm",
+    "random",
+    "obs",
+    "wifv",
+    "wanda",
+    "activation",
+    "taylor",
+    "fisher",
+    "folding",
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxslim_learn.errors import InputError, PlanError
-from onnxslim_learn.graph.coupling import Removal, removal
+from onnxslim_learn.graph.coupling import Removal, inherited, removal
 from onnxslim_learn.plans import Plan
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.slim import kept_positions
-from onnxslim_learn.select import budget, criteria, steps
+from onnxslim_learn.select import budget, criteria, similar, steps
 from onnxslim_learn.select.choose import choose
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.costs.cost import Array, Priced
     from onnxslim_learn.graph.coupling import Group
+    from onnxslim_learn.graph.ledger import Labels
     from onnxslim_learn.select.evidence import Evidence
 
 
@@ -58,18 +60,28 @@ def plan(
     limits = bounds(analysis, target)
     groups = budget.protected(analysis.groups, protect)
     criterion = criterion or ("energy" if evidence is None else "obs")
-    scores = _scores(analysis, groups, criterion, evidence)
+    merging = similar.clusters(analysis.coupling, groups) if criterion == criteria.FOLDING else None
+    scores = merging.scores if merging else _scores(analysis, groups, criterion, evidence)
     for cells in (False, True):
         freedom = budget.Freedom(multiple, cells, allow_empty)
         choices = budget.choices(analysis.coupling, groups, scores, freedom)
         if "latency" in target and analysis.latency is not None:
             choices = steps.undominated(analysis.coupling, choices, analysis.latency.device.steps)
-        task = budget.Search(analysis.coupling, choices, limits, dict(target), allow_empty)
+        heirs = (
+            similar.by_class(analysis.coupling, [choice.group for choice in choices], merging.heirs)
+            if merging
+            else None
+        )
+        task = budget.Search(analysis.coupling, choices, limits, dict(target), allow_empty, heirs)
         if task.fits(task.at(0.0)):
             break
     found = choose(task, evidence, progress)
     made = {"criterion": criterion, "target": dict(target), "multiple": multiple, "protect": list(protect)}
     made |= {"allow_empty": allow_empty, "allocation": found.allocation, "trials": found.trials}
+    if merging:
+        made["dropped"] = {
+            c.group.name: merging.refused[c.group.name] for c in choices if c.group.name in merging.refused
+        }
     if evidence is not None:
         made["data"] = evidence.source.name
         made["curves"] = {name: {str(k): v for k, v in own.items()} for name, own in evidence.curves.points.items()}
@@ -106,12 +118,14 @@ def describe(analysis: Analysis, cut: Removal, made: Mapping[str, Any]) -> Plan:
     coupling = analysis.coupling
     whole = np.ones(coupling.columns, bool)
     whole[coupling.column[~cut.gone]] = False
-    kept, widths = {}, {}
+    kept, widths, merged = {}, {}, dict[str, list[list[int]]]()
     for group in analysis.groups:
         gone = whole[group.units]
         if gone.any():
             kept[group.name] = np.flatnonzero(~gone).tolist()
             widths[group.name] = group.width
+            clusters = _clusters(cut, group)
+            merged |= {group.name: clusters} if clusters else {}
     provenance = {
         "source": str(analysis.graph.source.name) if analysis.graph.source else "",
         "sha256": analysis.graph.digest,
@@ -120,7 +134,23 @@ def describe(analysis: Analysis, cut: Removal, made: Mapping[str, Any]) -> Plan:
         "before": analysis.price(analysis.whole),
         "after": analysis.price(cut),
     }
-    return Plan(kept, widths, _tensors(cut), provenance)
+    return Plan(kept, widths, _tensors(cut), provenance, merged)
+
+
+def _clusters(cut: Removal, group: Group) -> list[list[int]]:
+    """The units of a group that are merged, one list for each that stays, which comes first; none by way of rows."""
+    if cut.heirs is None:
+        return []
+    coupling, own = cut.coupling, np.arange(cut.coupling.size)
+    moved = cut.heirs != own
+    moved &= (coupling.membership @ (moved & coupling.is_row).astype(np.int32)) == 0
+    place = np.full(coupling.columns, -1)
+    place[group.units] = np.arange(group.width)
+    found: dict[int, set[int]] = {}
+    for unit, kept in zip(place[coupling.column[moved]], place[coupling.column[cut.heirs[moved]]], strict=True):
+        if unit >= 0:
+            found.setdefault(int(kept), set()).add(int(unit))
+    return [[kept, *sorted(found[kept])] for kept in sorted(found)]
 
 
 def _tensors(cut: Removal) -> dict[str, dict[str, list[Any]]]:
@@ -160,6 +190,8 @@ def _realize(analysis: Analysis, chosen: Plan) -> Removal:
             raise PlanError(f"group {name}: kept indices must be distinct and below {group.width}, found {kept}.")
         columns += group.units[np.setdiff1d(np.arange(group.width), kept)].tolist()
     found = removal(analysis.coupling, columns, empty=bool(chosen.provenance.get("allow_empty")))
+    if chosen.merged:
+        found = replace(found, heirs=_merging(analysis, chosen, found))
     if chosen.tensors:
         derived = _tensors(found)
         for name in sorted({*derived, *chosen.tensors}):
@@ -168,6 +200,28 @@ def _realize(analysis: Analysis, chosen: Plan) -> Removal:
                     f"tensor {name}: 'tensors' and 'groups' of the plan disagree. Drop 'tensors' or correct it."
                 )
     return found
+
+
+def _merging(analysis: Analysis, chosen: Plan, cut: Removal) -> Labels:
+    """For every class the one that stands for it, as a plan says."""
+    coupling, heirs, groups = analysis.coupling, {}, []
+    for name, clusters in chosen.merged.items():
+        group = analysis.group(name)
+        own, kept = np.arange(group.width), set(chosen.groups.get(name, range(group.width)))
+        for first, *others in clusters:
+            stratum = next((set(part.tolist()) for part in group.strata if first in part), set())
+            if first not in kept or not {*others} <= stratum - kept:
+                raise PlanError(
+                    f"group {name}: 'merged' must list a kept unit, then removed ones that it stands for, but found "
+                    f"{[first, *others]}. Write it with slim."
+                )
+            own[others] = first
+        reason = similar.refusal(coupling, group)
+        if reason:
+            raise PlanError(f"group {name}: units of it cannot be merged, because {reason}. Leave it out of 'merged'.")
+        heirs[name] = own
+        groups.append(group)
+    return inherited(similar.by_class(coupling, groups, heirs), cut.gone)
 
 
 def bounds(analysis: Analysis, target: Mapping[str, float]) -> dict[str, tuple[Priced, float]]:

@@ -22,12 +22,15 @@ class Plan:
         tensors: Initializer -> axis -> kept positions, for every cut initializer (a list per row where rows keep
             different positions of one axis).
         provenance: Source hash, criterion, targets, costs before and after.
+        merged: Group name -> lists of units, each a unit that stays and the removed ones that it stands for; empty
+            where units are dropped.
     """
 
     groups: dict[str, list[int]]
     widths: dict[str, int]
     tensors: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    merged: dict[str, list[list[int]]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Write the plan as JSON text."""
@@ -59,7 +62,12 @@ class Plan:
         tensors, provenance = data.get("tensors", {}), data.get("provenance", {})
         if not isinstance(tensors, dict) or not isinstance(provenance, dict):
             raise PlanError(f"{where}: 'tensors' and 'provenance' must be objects. Write it with slim.")
-        return cls(groups, widths, tensors, provenance)
+        merged = data.get("merged", {})
+        if not isinstance(merged, dict) or not all(
+            isinstance(found, list) and _indices(dict(enumerate(found))) and all(found) for found in merged.values()
+        ):
+            raise PlanError(f"{where}: 'merged' must map names to lists of lists of indices. Write it with slim.")
+        return cls(groups, widths, tensors, provenance, merged)
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -80,7 +88,7 @@ class Plan:
         return cls.from_json(text, str(path))
 
 
-def _indices(groups: dict[str, Any]) -> bool:
+def _indices(groups: dict[Any, Any]) -> bool:
     return all(
         isinstance(kept, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in kept)
         for kept in groups.values()

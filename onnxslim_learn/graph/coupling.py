@@ -123,6 +123,16 @@ class Coupling:
         return np.asarray(self.membership.sum(axis=0)).reshape(-1) > 0
 
     @cached_property
+    def summed(self) -> dict[str, set[int]]:
+        """Parameter -> its axes that a contraction sums over."""
+        found = {name: set(axes) for name, axes in self.records.summed.items()}
+        for record in self.records.contractions:
+            source = self.graph.nodes[record.node].inputs[record.slot]
+            assert source is not None
+            found.setdefault(str(source.name), set()).update(record.axes)
+        return found
+
+    @cached_property
     def pinned(self) -> tuple[Labels, Labels]:
         """For every class and every column the index of a pin that holds it, or -1."""
         classes = np.full(self.size, -1, np.int64)
@@ -299,10 +309,18 @@ def _matrix(relations: Sequence[Relation], strong: Labels, size: int) -> Any:
 
 @dataclass(frozen=True)
 class Removal:
-    """A closed set of removed classes: what a patch, a slice or a mask asks (see :class:`site.Cut`)."""
+    """A closed set of removed classes: what a patch, a slice or a mask asks (see :class:`site.Cut`).
+
+    Attributes:
+        coupling: The model.
+        gone: Which classes go.
+        heirs: For every class the one that stands for it, itself where it stays or nothing stands for it; ``None`` if
+            no units are merged (:mod:`onnxslim_learn.rewrite.merge`).
+    """
 
     coupling: Coupling
     gone: Mask
+    heirs: Labels | None = None
 
     def kept(self, digit: Digit) -> Mask:
         """Which labels of a digit stay, shape of its labels."""
@@ -365,6 +383,15 @@ class Removal:
             else:
                 alive &= kept
         return keep.reshape(alive.size, -1), alive.reshape(-1)
+
+
+def inherited(heirs: Labels, gone: Mask) -> Labels:
+    """The class that stands for every class: of what goes its heir, or the heir's heir; itself where all of them go."""
+    own = np.arange(len(heirs))
+    found: Labels = np.where(gone, heirs, own)
+    while (further := np.where(gone[found], heirs[found], found)).tolist() != found.tolist():
+        found = further
+    return np.where(gone[found], own, found)
 
 
 def removal(coupling: Coupling, columns: Iterable[int], *, empty: bool = False) -> Removal:

@@ -21,6 +21,7 @@ from onnxslim_learn.repair.linear import Linear, linears
 from onnxslim_learn.repair.runner import Runner, outputs
 from onnxslim_learn.repair.targets import HELD_BACK, Stream, Targets
 from onnxslim_learn.rewrite.mask import mask_array
+from onnxslim_learn.rewrite.merge import stands_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -168,9 +169,9 @@ class Walk:
 
     def _refit(self, linear: Linear) -> None:
         layout = self.removal.coupling.values[linear.target]
-        keep = self.removal.keep(layout, linear.form.channel % len(layout.axes))
+        stands = stands_for(self.removal, layout, linear.form.channel % len(layout.axes))
         plain = linear.read()
-        rows, held = observed(linear, plain, self.targets, self.slimmed, keep)
+        rows, held = observed(linear, plain, self.targets, self.slimmed, stands)
         setting = Setting(self.targets.samples, linear.bias is not None, linear.activation, self.effort)
         fitted = fit(rows, held, plain, setting)
         if fitted.method != "plain":
@@ -179,7 +180,7 @@ class Walk:
 
 
 def observed(
-    linear: Linear, plain: Weights, targets: Targets, runner: Runner, keep: Array | slice = slice(None)
+    linear: Linear, plain: Weights, targets: Targets, runner: Runner, stands: Array | None = None
 ) -> tuple[Rows, Rows]:
     """Rows to fit a node on and rows held back, at random places, with a runner stopped before the node.
 
@@ -188,7 +189,7 @@ def observed(
         plain: Its weights.
         targets: What the original does.
         runner: The model under repair.
-        keep: Which channels of the original's output are left.
+        stands: What channels that are left are of the original's, ``(channels, left)``; the same ones by default.
 
     Raises:
         PlanError: If what flows there is not finite.
@@ -201,7 +202,7 @@ def observed(
         inputs, wanted, offsets = [], [], []
         for batch in batches:
             picks, outputs_ = targets.rows(linear, batch, share)
-            wanted.append(linear.split(outputs_[:, keep]))
+            wanted.append(linear.split(outputs_ if stands is None else outputs_ @ stands))
             inputs.append(linear.form.unfold(runner.get(linear.data)[batch], picks))
             if linear.other is not None:
                 offsets.append(linear.outputs(runner.get(linear.other)[batch], picks))

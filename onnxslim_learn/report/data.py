@@ -190,6 +190,7 @@ def outcome(
         "verify": verification.to_dict(),
         "repair": repairs.as_data(slimmed.repaired, slimmed.plan.provenance.get("repair", {}).get("data", "")),
         "lossless": None if slimmed.folded is None else slimmed.folded.to_dict(),
+        "merged": _merged(slimmed),
         "training": slimmed.plan.provenance.get("training"),
         "choice": {k: slimmed.plan.provenance.get(k) for k in ("criterion", "allocation", "trials", "curves")},
         "groups": [
@@ -201,6 +202,16 @@ def outcome(
         "pinned": [row(analysis, g).to_dict(total) for g in analysis.groups if g.pin is not None],
         "unknown_operators": analysis.opaque,
     }
+
+
+def _merged(slimmed: Slimmed) -> dict[str, Any] | None:
+    """Which units were merged, and why those of other groups were dropped; ``None`` where all were dropped."""
+    plan = slimmed.plan
+    if not plan.merged and "dropped" not in plan.provenance:
+        return None
+    cut = {name: why for name, why in plan.provenance.get("dropped", {}).items() if name in plan.groups}
+    units = {name: sum(len(own) - 1 for own in clusters) for name, clusters in plan.merged.items()}
+    return {"units": units, "dropped": cut}
 
 
 def widened(model: str, output: str, made: Widened) -> dict[str, Any]:

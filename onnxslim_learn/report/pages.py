@@ -153,7 +153,11 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
     table = Table("", ("", "before", "after", "ratio"), tuple(rows))
     return [
         table,
-        Text("\n".join([*_cut(data), *_folded(data["lossless"]), *_timed(data), *_checked(data)])),
+        Text(
+            "\n".join(
+                [*_cut(data), *_merged(data["merged"]), *_folded(data["lossless"]), *_timed(data), *_checked(data)]
+            )
+        ),
         *latency.targeted(data.get("latency_target")),
         *repairs.blocks(data["repair"]),
         *repairs.curves(data["choice"], {g["name"]: g["width"] for g in data["groups"]}),
@@ -171,6 +175,15 @@ def _cut(data: Mapping[str, Any]) -> list[str]:
     least, most = percent(min(parts)), percent(max(parts))
     span = least if least == most else f"between {least} and {most}"
     return [f"{len(parts)} of {plural(len(groups), 'group')} narrowed, to {span} of their units."]
+
+
+def _merged(found: Mapping[str, Any] | None) -> list[str]:
+    """How many units were merged into others, and what was dropped instead."""
+    if found is None:
+        return []
+    units = sum(found["units"].values())
+    lines = [f"{plural(units, 'unit')} of {plural(len(found['units']), 'group')} folded into similar ones that stay."]
+    return lines + [f"{name}: units were dropped, not folded: {why}." for name, why in found["dropped"].items()]
 
 
 def _checked(data: Mapping[str, Any]) -> list[str]:

@@ -93,16 +93,6 @@ class Growth:
         return bool((self.copies > 1).any())
 
 
-def summed(coupling: Coupling) -> dict[str, set[int]]:
-    """Weight -> the axes that are summed over."""
-    found = {name: set(axes) for name, axes in coupling.records.summed.items()}
-    for contraction in coupling.records.contractions:
-        value = coupling.graph.nodes[contraction.node].inputs[contraction.slot]
-        if value is not None:
-            found.setdefault(str(value.name), set()).update(contraction.axes)
-    return found
-
-
 # --- how wide ---------------------------------------------------------------------------------------------------------
 
 
@@ -120,7 +110,7 @@ def _obstacle(analysis: Analysis, group: Group) -> str:
         or (coupling.membership @ np.ones(coupling.size))[growth.copies > 1].any()
     ):
         return "its units lie in rows"
-    axes = summed(coupling)
+    axes = coupling.summed
     for contraction in coupling.records.contractions:
         node, value = coupling.graph.nodes[contraction.node], contraction.value
         try:
@@ -216,7 +206,7 @@ def expand(growth: Growth, *, seed: int = 0, fresh: bool = False) -> ir.Model:
     coupling, rng = growth.coupling, np.random.default_rng(seed)
     model = coupling.graph.model.clone()
     model.functions.clear()
-    nodes, axes = list(model.graph), summed(coupling)
+    nodes, axes = list(model.graph), coupling.summed
     for name, value in model.graph.initializers.items():
         layout = coupling.values.get(name)
         if layout is not None and _touched(growth, layout) and value.const_value is not None:

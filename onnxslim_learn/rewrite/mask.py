@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxslim_learn.graph.layout import over
 from onnxslim_learn.rewrite import edit
+from onnxslim_learn.rewrite.merge import merged
 
 if TYPE_CHECKING:
     from onnxslim_learn.graph.coupling import Removal
@@ -26,7 +27,7 @@ def mask(removal: Removal) -> ir.Model:
     which proves the reference itself.
     """
     coupling = removal.coupling
-    model = coupling.graph.model.clone()
+    model = merged(removal)
     graph, nodes = model.graph, list(model.graph)
     lift = ir.Value(name=OPEN, shape=ir.Shape(()), type=ir.TensorType(ir.DataType.BOOL))
     graph.inputs.append(lift)

@@ -17,6 +17,7 @@ from onnxslim_learn.graph import fold
 from onnxslim_learn.graph.branches import foresee
 from onnxslim_learn.graph.layout import over
 from onnxslim_learn.rewrite import edit
+from onnxslim_learn.rewrite.merge import merged
 from onnxslim_learn.rewrite.vanish import vanish
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def slim(removal: Removal) -> ir.Model:
         PlanError: If a node cannot state the new sizes.
     """
     coupling = removal.coupling
-    model = coupling.graph.model.clone()
+    model = merged(removal)
     model.functions.clear()
     nodes = list(model.graph)
     fate = foresee(removal)

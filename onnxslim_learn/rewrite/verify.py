@@ -15,6 +15,7 @@ from onnxslim_learn.costs import measure
 from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.rewrite import inputs, save
 from onnxslim_learn.rewrite.mask import OPEN, mask
+from onnxslim_learn.rewrite.merge import merged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,9 +105,13 @@ class _Check:
 
 @dataclass(frozen=True)
 class _Models:
-    """The source (and its path), the slimmed model and the masked original, ready to run; and the outputs' names."""
+    """The source (and its path), the slimmed model and the masked original, ready to run; and the outputs' names.
+
+    ``lifted`` is what the masked original must compute without its masks: the source, or its units merged.
+    """
 
     source: InferenceSession
+    lifted: InferenceSession
     slimmed: InferenceSession
     masked: InferenceSession
     names: list[str]
@@ -120,7 +125,7 @@ class _Models:
         free = np.finfo(float).max if not self.exact else 0.0
         runs = (partial(_run, self.masked, lift=False), partial(_run, self.slimmed))
         cut = self._check(feed, runs, whole, free)
-        reference = self._check(feed, (partial(_run, self.masked, lift=True), partial(_run, self.source)), whole)
+        reference = self._check(feed, (partial(_run, self.masked, lift=True), partial(_run, self.lifted)), whole)
         return cut, reference, _largest(whole, runs[1](feed), self.names, whole)[1]
 
     def _check(self, feed: Feeds, runs: tuple[Run, Run], whole: list[Array], least: float = 0.0) -> _Check:
@@ -168,8 +173,13 @@ def _open(removal: Removal, slimmed: Path, folder: Path) -> _Models:
     given = sorted(graph.shapes.analysis.inputs)
     reference = save.staged(mask(removal), "masked.onnx", folder, external=False)
     source = graph.source or _written(graph.data, folder / "source.onnx")
-    opened = (_opened(source, given, names), _opened(slimmed, given, names))
-    return _Models(*opened, measure.open_session(reference, optimize=False), names, removal.exact, source)
+    opened, small = _opened(source, given, names), _opened(slimmed, given, names)
+    lifted = opened
+    if removal.heirs is not None:  # the source with the weights of merged units combined
+        lifted = measure.open_session(
+            save.staged(merged(removal), "merged.onnx", folder, external=False), optimize=False
+        )
+    return _Models(opened, lifted, small, measure.open_session(reference, optimize=False), names, removal.exact, source)
 
 
 def _verdict(checks: Sequence[tuple[_Check, _Check, float]], *, exact: bool) -> Verification:

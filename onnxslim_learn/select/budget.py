@@ -3,6 +3,13 @@
 Where it is known what every group loses at every width, :mod:`onnxslim_learn.select.allocate` finds the widths. Else
 all groups are narrowed by one fraction, the largest that meets every bound, and what is left of the budget is given
 back unit by unit, so that no single step more would fit.
+
+Scores rank units within a group; they do not share the budget among groups. Widths of least total score against what
+units cost, with scores as they are, standardised per group, or per class of isomorphic groups, were measured at half
+the MACs (% on Fashion-MNIST, none under half of its uniform width, single runs). ResNet-20 with ``folding`` and no
+repair: 76 for uniform widths, against 78, 17 and 16; with folded normalisations 50, against 30, 16 and 36. The latter
+with ``energy`` and repair on made-up inputs: 82, against 88, 79 and 81; with scores as they are, also 85 to 88 where
+normalisations are not folded, but 79 to 78 on a MobileNet.
 """
 
 from __future__ import annotations
@@ -15,7 +22,7 @@ import numpy as np
 
 from onnxslim_learn.errors import InputError, PlanError, TargetError
 from onnxslim_learn.graph.branches import foresee
-from onnxslim_learn.graph.coupling import Removal
+from onnxslim_learn.graph.coupling import Removal, inherited
 from onnxslim_learn.graph.ledger import Pin
 from onnxslim_learn.select.allocate import allocate
 
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.costs.cost import Priced
     from onnxslim_learn.graph.coupling import Coupling, Group
+    from onnxslim_learn.graph.ledger import Labels
 
 Array = np.ndarray[Any, Any]
 
@@ -209,6 +217,7 @@ class Search:
         bounds: Cost name -> the cost and its largest value.
         wishes: Cost name -> the bound as it was asked for.
         empty: Whether whole branches may go.
+        heirs: For every class the one that it is merged into when it goes, or ``None`` if units are dropped.
     """
 
     coupling: Coupling
@@ -216,13 +225,15 @@ class Search:
     bounds: Mapping[str, tuple[Priced, float]]
     wishes: Mapping[str, float]
     empty: bool = False
+    heirs: Labels | None = None
 
     def removal(self, widths: Sequence[int]) -> Removal:
         """The removal that keeps these numbers of units, unchecked."""
         columns = np.zeros(self.coupling.columns, bool)
         for choice, kept in zip(self.choices, widths, strict=True):
             columns[choice.columns_removed(kept)] = True
-        return Removal(self.coupling, self.coupling.close(columns))
+        gone = self.coupling.close(columns)
+        return Removal(self.coupling, gone, None if self.heirs is None else inherited(self.heirs, gone))
 
     def faults(self, removal: Removal) -> list[str]:
         """What makes a removal invalid."""

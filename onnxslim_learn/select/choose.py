@@ -178,5 +178,7 @@ def _about(task: Search, feeds: Sequence[Mapping[str, Any]]) -> dict[str, str | 
             samples.update(name.encode() + np.ascontiguousarray(array).tobytes())
     for choice in task.choices:
         orders.update(choice.group.name.encode() + b"".join(part.tobytes() for part in choice.order))
+    if task.heirs is not None:
+        orders.update(task.heirs.tobytes())
     about = {"model": task.coupling.graph.digest, "samples": samples.hexdigest(), "orders": orders.hexdigest()}
     return {**about, "places": sensitivity.PLACES}

@@ -16,13 +16,14 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxslim_learn.costs.cost import parameters
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.rewrite.merge import front
 from onnxslim_learn.select.calibrated import CALIBRATED, WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from onnxslim_learn.graph.coupling import Coupling, Group
-    from onnxslim_learn.graph.ledger import Digit, Labels, Value
+    from onnxslim_learn.graph.ledger import Labels
     from onnxslim_learn.select.evidence import Evidence
 
 Array = np.ndarray[Any, Any]
@@ -45,7 +46,7 @@ def slices(coupling: Coupling, *, least_rank: int = 1) -> Iterator[Slices]:
 
     ``summed`` says whether a contraction sums over the digit, so that the rows are what consumers multiply a unit by.
     """
-    inputs = _summed_axes(coupling)
+    inputs = coupling.summed
     for name, value in parameters(coupling).items():
         layout = coupling.values.get(name)
         if layout is None or len(layout.axes) < least_rank:
@@ -56,28 +57,7 @@ def slices(coupling: Coupling, *, least_rank: int = 1) -> Iterator[Slices]:
         for axis, digits in enumerate(layout.axes):
             for digit in digits:
                 if digit.labels is not None:
-                    yield Slices(name, digit.labels, _front(array, layout, digit), axis in inputs.get(name, ()))
-
-
-def _front(array: Array, layout: Value, digit: Digit) -> Array:
-    """An array reshaped to (number of labels, everything else)."""
-    keys = list(layout.digits)
-    own = [*digit.deps, digit.key]
-    view = array.reshape([d.size for d in layout.digits.values()])
-    order = [keys.index(k) for k in own] + [i for i, k in enumerate(keys) if k not in own]
-    assert digit.labels is not None
-    return view.transpose(order).reshape(digit.labels.size, -1)
-
-
-def _summed_axes(coupling: Coupling) -> dict[str, set[int]]:
-    """Parameter -> axes that a contraction sums over."""
-    found = {name: set(axes) for name, axes in coupling.records.summed.items()}
-    nodes = coupling.graph.nodes
-    for record in coupling.records.contractions:
-        source = nodes[record.node].inputs[record.slot]
-        assert source is not None
-        found.setdefault(str(source.name), set()).update(record.axes)
-    return found
+                    yield Slices(name, digit.labels, front(array, layout, digit), axis in inputs.get(name, ()))
 
 
 class _Sums:
@@ -279,6 +259,7 @@ CRITERIA: dict[str, Callable[[Coupling, Sequence[Group]], Array]] = {
 }
 
 
+FOLDING = "folding"  # merges units instead of dropping them: onnxslim_learn.select.similar
 LABELLED = ("taylor", "fisher")  # what takes gradients: onnxslim_learn.train.labelled
 
 
@@ -300,7 +281,7 @@ def scores(coupling: Coupling, groups: Sequence[Group], criterion: str, evidence
         found = CALIBRATED[criterion](coupling, groups, evidence.pairs if criterion in WHOLE else evidence.squares)
         return found if criterion in WHOLE else _rows_by_cells(coupling, found)
     if criterion not in CRITERIA:
-        known = ", ".join([*CRITERIA, *CALIBRATED, *LABELLED])
+        known = ", ".join([*CRITERIA, *CALIBRATED, *LABELLED, FOLDING])
         raise InputError(f"--criterion {criterion}: there is no such criterion. Choose one of {known}.")
     return _rows_by_cells(coupling, CRITERIA[criterion](coupling, groups))
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, fx, nn
 
 from onnxslim_learn.graph.layout import over
-from onnxslim_learn.rewrite.expand import summed
 from onnxslim_learn.train import tensors
 from onnxslim_learn.train.gates import carriers
 
@@ -142,7 +141,7 @@ def _producers(coupling: Coupling, trained: Container[str], *, normalised: bool 
     """Factors of products, and the axes that are not summed over; of those that a scale follows only if asked for."""
     nodes = coupling.graph.nodes
     followed = set() if normalised else {nodes[affine.node].inputs[0] for affine in coupling.records.affines}
-    sums = summed(coupling)
+    sums = coupling.summed
     names = dict.fromkeys(
         str(value.name)
         for node in nodes

@@ -206,6 +206,20 @@ def test_the_latency_told_is_the_quotient_of_the_times_told(run):
     assert ("faster." in out or "Slower." in out) == (found["faster"] is not True)
 
 
+def test_folding_is_told_and_its_plan_replays(run):
+    code, out, err = run(f"{SLIM} --criterion folding --no-repair --plan-out p.json --json new.json")
+    assert code == 0, err
+    told, plan = strict(Path("new.json").read_text()), strict(Path("p.json").read_text())
+    gone = {group["name"]: group["width"] - group["kept"] for group in told["groups"] if group["kept"] < group["width"]}
+    assert told["merged"] == {"units": gone, "dropped": {}}
+    assert f"{sum(gone.values())} units of {len(gone)} groups folded into similar ones that stay." in out
+    assert {name: sum(len(own) - 1 for own in found) for name, found in plan["merged"].items()} == gone
+    assert run("apply residual.onnx p.json -o again.onnx --no-repair --no-latency")[0] == 0
+    assert Path("again.onnx").read_bytes() == Path("new.onnx").read_bytes()
+    assert run("verify residual.onnx again.onnx --plan p.json")[0] == 0
+    assert strict(run(f"{SLIM} --no-repair --json -")[1])["merged"] is None
+
+
 def test_layers_add_up_to_the_model(run):
     _, out, _ = run(f"{SLIM} --json -")
     told = strict(out)

@@ -194,4 +194,4 @@ def test_an_unknown_criterion_is_refused_with_the_known_ones():
 
 
 def test_the_command_line_offers_every_criterion():
-    assert sorted(config.CRITERIA) == sorted([*criteria.CRITERIA, *CALIBRATED, *criteria.LABELLED])
+    assert sorted(config.CRITERIA) == sorted([*criteria.CRITERIA, *CALIBRATED, *criteria.LABELLED, criteria.FOLDING])
