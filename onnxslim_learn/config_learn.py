@@ -127,7 +127,8 @@ def expanding(parser: argparse.ArgumentParser) -> None:
         metavar="COST=NUMBER",
         action="append",
         required=True,
-        help="budget: macs=, params= or bytes=; at most 1 is a fraction of --like, more is absolute (repeatable)",
+        help="budget: macs=, params=, bytes=, memory=; at most 1 is a fraction of --like, more is absolute; latency=4ms"
+        " on this machine, or on that of --device (repeatable)",
     )
     parser.add_argument("--like", metavar="MODEL", help="the model that fractions are of: the original, before slim")
     parser.add_argument(

@@ -78,6 +78,8 @@ def _analyzed(options: argparse.Namespace, world: World, stage: Stage) -> Analys
     counts = options.cost == "latency" or any(text.startswith("latency=") for text in options.target)
     if not counts or given is not None:
         return found
+    if options.cycles > 1:
+        raise InputError("--cycles: with --target latency, the machine must be given. Use --device, see calibrate.")
     if world.size > 1:
         raise InputError("--target latency: several processes would measure differently. Give --device, see calibrate.")
     return shell.watch(options, found, stage)[0]

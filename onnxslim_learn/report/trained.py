@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.report import repairs
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
-from onnxslim_learn.report.words import count, plural, share, size
+from onnxslim_learn.report.words import count, ms, plural, share, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,6 +56,10 @@ def widened(data: Mapping[str, Any]) -> list[Block]:
         (name, text(before[key]), text(after[key]), f"{after[key] / before[key]:.3f}" if before[key] else "-")
         for name, key, text in lines
     ]
+    if data["latency"] is not None:
+        old, new = data["latency"]["before_us"], data["latency"]["after_us"]
+        how = "measured" if data["latency"]["measured"] else "estimated"
+        rows.append((f"latency, {how}", ms(old / 1e3), ms(new / 1e3), f"{new / old:.3f}"))
     said = [f"Widths of {plural(len(data['groups']), 'group')} times {data['factor']:.3f}."]
     check = data["verify"]
     if check is None:
