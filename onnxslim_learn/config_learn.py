@@ -103,8 +103,15 @@ def training(parser: argparse.ArgumentParser) -> None:
         "--loss",
         default="distill",
         metavar="LOSS",
-        help="distill (default), cross-entropy, mse, "
+        help="distill (default), features (tensors inside), cross-entropy, mse, "
         "module:function, or several with weights: distill=1,cross-entropy=0.5",
+    )
+    group.add_argument(
+        "--features",
+        metavar="REGEX",
+        action="append",
+        default=[],
+        help="tensors that --loss features compares (default: the sums of residual branches, else what layers read)",
     )
     group.add_argument("--temperature", type=number, default=4.0, metavar="T", help="of distillation (default 4)")
     group.add_argument("--accumulate", type=_positive, default=1, metavar="N", help="portions of a batch")
