@@ -223,9 +223,9 @@ def school(
         InputError: If samples, labels and loss do not fit together.
     """
     stage("reading samples")
-    samples, held = pool.gather(source, None if val is None else 0)
+    samples, held = pool.gather(source, None if val is None else 0, training.folder)
     if val is not None:
-        held = pool.gather(val, 0)[0]
+        held = pool.gather(val, 0, training.folder)[0]
     inner = _features(analysis, training)
     teacher = Teacher(bridge(analysis, features=inner), world.device).comparing({name: {} for name in inner})
     objective = losses.objective(
