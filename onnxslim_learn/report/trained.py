@@ -79,7 +79,8 @@ def widened(data: Mapping[str, Any]) -> list[Block]:
 
 def sweep(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     """What several strengths leave."""
-    return compared([f"{row['strength']:.3g}" for row in rows], rows, ("strength", "Strengths"))
+    names = [f"{float(format(row['strength'], '.3g')):g}" for row in rows]
+    return compared(names, rows, ("strength", "Strengths"))
 
 
 def targets(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
@@ -97,6 +98,7 @@ def compared(names: Sequence[str], rows: Sequence[Mapping[str, Any]], words: tup
         best, file = "yes" if row["pareto"] else "no", row["output"] or "-"
         cells.append((name, share(left), share(size_left), f"{far:.3f}", right, best, file))
         text = f"{share(left)} of the MACs, relative L2 {far:.3f}" + ("" if right == "-" else f", right on {right}")
+        text = text if row["output"] else "nothing was cut"
         points.append(Point(name, left, far, text, row["pareto"]))
     heads = (words[0], "MACs", "parameters", "relative L2", "right", "worth keeping", "file")
     axes = "share of the MACs that is left", "relative L2 distance to the original's outputs"

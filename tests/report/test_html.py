@@ -142,7 +142,7 @@ def test_ticks_are_round(most, wanted):
 def test_a_sweep_shows_every_strength():
     whole = {"macs": 100, "params": 10}
     row = {"before": whole, "relative": 0.2, "accuracy": 0.9, "pareto": True, "output": "a.onnx"}
-    rows = [{**row, "strength": s, "after": {**whole, "macs": m}} for s, m in ((0.1, 90), (1.0, 50), (10.0, 20))]
+    rows = [{**row, "strength": s, "after": {**whole, "macs": m}} for s, m in ((0.1, 90), (1.0, 50), (2000.0, 20))]
     (figure,) = (block for block in trained.sweep(rows) if isinstance(block, Scatter))
-    assert [(p.name, p.x, p.y) for p in figure.points] == [("0.1", 0.9, 0.2), ("1", 0.5, 0.2), ("10", 0.2, 0.2)]
+    assert [(p.name, p.x, p.y) for p in figure.points] == [("0.1", 0.9, 0.2), ("1", 0.5, 0.2), ("2000", 0.2, 0.2)]
     assert all("right on 90.00%" in p.text for p in figure.points)
