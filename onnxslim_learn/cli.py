@@ -165,17 +165,26 @@ def finish_sparse(options: argparse.Namespace, made: Sparsified, stored: Stored,
 
 def expand(options: argparse.Namespace) -> None:
     """Widen a model."""
-    from onnxslim_learn import api, expanding
+    from onnxslim_learn import api, expanding, latency
+    from onnxslim_learn.profiling import Setting
     from onnxslim_learn.report import data, trained
 
     shell.claim(options, options.model, *filter(None, [options.like]))
     target, shapes = config_values.targets(options.target), config_values.shapes(options.input)
     with shell.progress() as stage:
         stage("analyzing")
-        found = api.analyze(options.model, inputs=shapes)
-        like = api.analyze(options.like, inputs=shapes) if options.like else None
+        device = shell.device(options)
+        measured = "latency" in target and device is None
+        if measured:
+            stage("measuring this machine")
+            device = latency.this_machine(options.threads, options.provider)
+        found = api.analyze(options.model, inputs=shapes, device=device)
+        like = api.analyze(options.like, inputs=shapes, device=device) if options.like else None
+        setting = Setting(options.threads, options.provider)
+        watch = latency.stopwatch(found, setting, seconds=options.seconds) if measured else None
         stage("widening and verifying")
-        asked = expanding.Widening(target, like, options.multiple, options.protect, options.fresh, options.seed)
+        how = (options.multiple, options.protect, options.fresh, options.seed)
+        asked = expanding.Widening(target, like, *how, watch)
         made = expanding.expand(found, asked, Path(options.output))
     result = data.widened(options.model, options.output, made)
     shell.emit(result, options, trained.widened(result))

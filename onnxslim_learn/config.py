@@ -333,7 +333,7 @@ def _learn(parser: argparse.ArgumentParser) -> None:
 
 
 def _expand(parser: argparse.ArgumentParser) -> None:
-    for add in (_model, config_learn.expanding, _inputs, _report):
+    for add in (_model, config_learn.expanding, _inputs, _device, _runtime, _report):
         add(parser)
 
 

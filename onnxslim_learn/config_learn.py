@@ -103,8 +103,15 @@ def training(parser: argparse.ArgumentParser) -> None:
         "--loss",
         default="distill",
         metavar="LOSS",
-        help="distill (default), cross-entropy, mse, "
+        help="distill (default), features (tensors inside), cross-entropy, mse, "
         "module:function, or several with weights: distill=1,cross-entropy=0.5",
+    )
+    group.add_argument(
+        "--features",
+        metavar="REGEX",
+        action="append",
+        default=[],
+        help="tensors that --loss features compares (default: the sums of residual branches, else what layers read)",
     )
     group.add_argument("--temperature", type=number, default=4.0, metavar="T", help="of distillation (default 4)")
     group.add_argument("--accumulate", type=_positive, default=1, metavar="N", help="portions of a batch")
@@ -127,7 +134,8 @@ def expanding(parser: argparse.ArgumentParser) -> None:
         metavar="COST=NUMBER",
         action="append",
         required=True,
-        help="budget: macs=, params= or bytes=; at most 1 is a fraction of --like, more is absolute (repeatable)",
+        help="budget: macs=, params=, bytes=, memory=; at most 1 is a fraction of --like, more is absolute; latency=4ms"
+        " on this machine, or on that of --device (repeatable)",
     )
     parser.add_argument("--like", metavar="MODEL", help="the model that fractions are of: the original, before slim")
     parser.add_argument(

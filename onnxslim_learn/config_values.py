@@ -56,7 +56,7 @@ def _time(text: str, number: str) -> float:
     unit = next((unit for unit in TIMES if number.endswith(unit)), "")
     value = _number(text, number.removesuffix(unit) if unit else number)
     if not unit and value > 1:
-        raise InputError(f"--target {text}: a time needs a unit. For example latency=4ms.")
+        raise InputError(f"--target {text}: above 1 it is a time, which needs a unit. For example latency=4ms.")
     if unit and value * TIMES[unit] <= 1:
         raise InputError(f"--target {text}: expected more than a microsecond. For example latency=4ms.")
     return value * TIMES[unit] if unit else value

@@ -66,6 +66,42 @@ class Watch:
     stage: Stage = lambda name: lambda share: None
 
 
+@dataclass(frozen=True)
+class Stopwatch:
+    """How files are timed beside a model whose inputs they take.
+
+    Attributes:
+        total: The model's latency, microseconds.
+        beside: Times a file against it.
+    """
+
+    total: float
+    beside: Callable[[Path], Ratio]
+
+    def time(self, path: Path) -> float:
+        """Latency of a file, microseconds."""
+        return self.total * self.beside(path).median
+
+
+def stopwatch(analysis: Analysis, setting: Setting, *, seconds: float) -> Stopwatch:
+    """Time a model, to time others beside it.
+
+    Args:
+        analysis: The model; it must have been read from a file.
+        setting: Threads and provider.
+        seconds: Time for every comparison.
+    """
+    source, feeds = analysis.graph.source, random_inputs(analysis.coupling, analysis.graph.shapes.nominal)
+    assert source is not None, "a model in memory is timed by nobody"
+    asked: dict[str, Any] = {"seconds": seconds, "clock": measure.steady_clock(**setting.runtime), **setting.runtime}
+
+    def beside(path: Path) -> Ratio:
+        return measure.compare(measure.measure([source, path], [feeds, feeds], **asked), 1, quantile=QUIET)
+
+    (whole,) = measure.measure([source], [feeds], **asked).latencies()
+    return Stopwatch(1e3 * whole.median_ms, beside)
+
+
 def prepare(
     analysis: Analysis, setting: Setting, *, seconds: float, measure_seconds: float, stage: Stage
 ) -> tuple[Analysis, Watch]:
@@ -87,21 +123,16 @@ def prepare(
     stage("measuring this machine")
     device = this_machine(setting.threads, setting.provider)
     feeds = random_inputs(analysis.coupling, analysis.graph.shapes.nominal)
-    clock = measure.steady_clock(**setting.runtime)
-    source = analysis.graph.source
-    assert source is not None, "a model in memory is timed by nobody"
+    own = stopwatch(analysis, setting, seconds=seconds)
 
     def time(removal: Removal) -> Ratio:
         with tempfile.TemporaryDirectory() as folder:
-            pair = [source, write(analysis, removal, Path(folder, "slimmed"))]
-            found = measure.measure(pair, [feeds, feeds], seconds=seconds, clock=clock, **setting.runtime)
-        return measure.compare(found, 1, quantile=QUIET)
+            return own.beside(write(analysis, removal, Path(folder, "slimmed")))
 
-    (whole,) = measure.measure([source], [feeds], seconds=seconds, clock=clock, **setting.runtime).latencies()
     gathered = measurements(analysis, device, feeds, setting.threads, setting.provider)
     if setting.provider == CPU:  # elsewhere, nodes are timed while they are launched, not while they work
         gathered.gather(measure_seconds, stage("measuring widths"))
-    watch = Watch(gathered, 1e3 * whole.median_ms, time, stage)
+    watch = Watch(gathered, own.total, time, stage)
     return replace(analysis, latency=gathered.model(watch.total)), watch
 
 

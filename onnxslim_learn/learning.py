@@ -78,6 +78,8 @@ def _analyzed(options: argparse.Namespace, world: World, stage: Stage) -> Analys
     counts = options.cost == "latency" or any(text.startswith("latency=") for text in options.target)
     if not counts or given is not None:
         return found
+    if options.cycles > 1:
+        raise InputError("--cycles: with --target latency, the machine must be given. Use --device, see calibrate.")
     if world.size > 1:
         raise InputError("--target latency: several processes would measure differently. Give --device, see calibrate.")
     return shell.watch(options, found, stage)[0]
@@ -123,6 +125,7 @@ def morphnet(
 def widths(options: argparse.Namespace) -> Widths:
     """What structure to learn."""
     from onnxslim_learn.select.budget import Freedom
+    from onnxslim_learn.train import losses
     from onnxslim_learn.train.shrink import Widths
 
     target = config_values.targets(options.target)
@@ -131,6 +134,8 @@ def widths(options: argparse.Namespace) -> Widths:
         raise InputError(f"{asked[0]}: and --target are two ways to say how far to go. Leave one of them out.")
     if options.cycles > 1 and not target:
         raise InputError("--cycles: widens to the original's cost in between. Say how far to shrink with --target.")
+    if options.cycles > 1 and losses.compares_features(options.loss):
+        raise InputError("--cycles: what is widened has no features in common with the original. Use --loss distill.")
     return Widths(
         target,
         options.cost,
@@ -167,6 +172,8 @@ def weight_sparse(
         check_extra("--ws-prune-ratio-prtl optimal", AGENT)
     source, val = samples(options, found, options.data), samples(options, found, options.val_data, val=True)
     assert source is not None
+    if asked.enbl_dst and options.loss != "distill":
+        raise InputError("--enbl-dst: and --loss are two ways to say what is minimised. Leave one of them out.")
     how = replace(training(options, source, folder), **({} if not asked.enbl_dst else asked.taught))
     taught = school(found, source, how, world, val=val, stage=stage, watch=watch)
     wanted = sparse.Wanted(asked, options.pattern, tuple(options.protect), options.from_scratch, options.one_shot)
@@ -213,6 +220,7 @@ def training(options: argparse.Namespace, source: Source, folder: Path) -> Train
         options.optimizer,
         options.norms,
         options.loss,
+        options.features,
         options.temperature,
         options.accumulate,
         options.bf16,

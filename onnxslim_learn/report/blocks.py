@@ -87,4 +87,41 @@ class Lines:
     lines: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
 
 
-Block: TypeAlias = Text | Table | Bars | Lines
+@dataclass(frozen=True)
+class Point:
+    """One point of a chart.
+
+    Attributes:
+        name: What it is called.
+        x, y: Where it lies, from 0.
+        text: What there is to say of it, shown on hover.
+        best: Whether no other beats it.
+    """
+
+    name: str
+    x: float
+    y: float
+    text: str
+    best: bool
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """A chart of points, both of whose axes begin at 0. Terminals leave it out: tables hold the same numbers.
+
+    Attributes:
+        title: What it shows.
+        said: How to read it.
+        axes: What runs to the right, and what runs up.
+        forms: How numbers along them are written, as ``str.format`` takes it.
+        points: In any order.
+    """
+
+    title: str
+    said: str
+    axes: tuple[str, str]
+    forms: tuple[str, str]
+    points: tuple[Point, ...]
+
+
+Block: TypeAlias = Text | Table | Bars | Lines | Scatter

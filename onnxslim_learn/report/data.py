@@ -222,6 +222,7 @@ def widened(model: str, output: str, made: Widened) -> dict[str, Any]:
         "factor": made.factor,
         "before": made.before,
         "after": made.after,
+        "latency": None if made.latency is None else asdict(made.latency),
         "groups": [{"name": name, "width": old, "after": new} for name, (old, new) in made.widths.items()],
         "verify": None if made.verification is None else made.verification.to_dict(),
     }

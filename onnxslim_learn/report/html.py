@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from onnxslim_learn.report.blocks import Bars, Lines, Table
+from onnxslim_learn.report import scatter
+from onnxslim_learn.report.blocks import Bars, Lines, Scatter, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,6 +53,8 @@ def _block(block: Block) -> str:
         return _chart(block)
     if isinstance(block, Lines):
         return _lines(block)
+    if isinstance(block, Scatter):
+        return f"<h2>{escape(block.title)}</h2>\n<p>{escape(block.said)}</p>\n{scatter.draw(block)}"
     tag = "h2" if block.title else "p"
     return f"<{tag}>{escape(block.text.strip())}</{tag}>" if block.text.strip() else ""
 

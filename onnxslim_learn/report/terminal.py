@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text as Plain
 
-from onnxslim_learn.report.blocks import Bars, Lines, Table
+from onnxslim_learn.report.blocks import Bars, Lines, Scatter, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +38,7 @@ def show(blocks: Iterable[Block]) -> None:
         if isinstance(block, Table):
             if not block.page_only:
                 out.print(_grid(block))
-        elif not isinstance(block, Bars | Lines):
+        elif not isinstance(block, Bars | Lines | Scatter):
             out.print(block.text, style="bold" if block.title else None)
 
 

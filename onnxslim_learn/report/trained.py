@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.report import repairs
-from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
-from onnxslim_learn.report.words import count, plural, share, size
+from onnxslim_learn.report.blocks import Block, Point, Scatter, Table, Text
+from onnxslim_learn.report.words import count, ms, plural, share, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 SIDES = (("cut", "cut"), ("result", "trained"))
+READ = (
+    "Further left it is cheaper, further down it answers more as the original does: the best lie in the corner below "
+    "left. Full points on the line are worth keeping; of a ring, another is both as cheap and as near."
+)
 NAMES = {"structure": "structure learning", "finetune": "fine-tuning"}
 
 
@@ -56,6 +60,10 @@ def widened(data: Mapping[str, Any]) -> list[Block]:
         (name, text(before[key]), text(after[key]), f"{after[key] / before[key]:.3f}" if before[key] else "-")
         for name, key, text in lines
     ]
+    if data["latency"] is not None:
+        old, new = data["latency"]["before_us"], data["latency"]["after_us"]
+        how = "measured" if data["latency"]["measured"] else "estimated"
+        rows.append((f"latency, {how}", ms(old / 1e3), ms(new / 1e3), f"{new / old:.3f}"))
     said = [f"Widths of {plural(len(data['groups']), 'group')} times {data['factor']:.3f}."]
     check = data["verify"]
     if check is None:
@@ -71,7 +79,8 @@ def widened(data: Mapping[str, Any]) -> list[Block]:
 
 def sweep(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     """What several strengths leave."""
-    return compared([f"{row['strength']:.3g}" for row in rows], rows, ("strength", "Strengths"))
+    names = [f"{float(format(row['strength'], '.3g')):g}" for row in rows]
+    return compared(names, rows, ("strength", "Strengths"))
 
 
 def targets(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
@@ -81,14 +90,18 @@ def targets(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 def compared(names: Sequence[str], rows: Sequence[Mapping[str, Any]], words: tuple[str, str]) -> list[Block]:
     """Several models of one: what they cost and how far they are from the original."""
-    cells, bars = [], []
+    cells, points = [], []
     for name, row in zip(names, rows, strict=True):
         left, far = row["after"]["macs"] / max(row["before"]["macs"], 1), row["relative"]
         size_left = row["after"]["params"] / max(row["before"]["params"], 1)
         right = "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}"
         best, file = "yes" if row["pareto"] else "no", row["output"] or "-"
         cells.append((name, share(left), share(size_left), f"{far:.3f}", right, best, file))
-        bars += [Bar(name, left, share(left), 0), Bar("", far, f"{far:.3f}", 1)]
+        text = f"{share(left)} of the MACs, relative L2 {far:.3f}" + ("" if right == "-" else f", right on {right}")
+        text = text if row["output"] else "nothing was cut"
+        points.append(Point(name, left, far, text, row["pareto"]))
     heads = (words[0], "MACs", "parameters", "relative L2", "right", "worth keeping", "file")
-    chart = Bars("What is left, and how far it is", ("share of the MACs", "relative L2 to the original"), tuple(bars))
+    axes = "share of the MACs that is left", "relative L2 distance to the original's outputs"
+    said = f"Each point is a model, with its {words[0]}. {READ}"
+    chart = Scatter("What is left, and how far it is", said, axes, ("{:.0%}", "{:.3g}"), tuple(points))
     return [Table(words[1], heads, tuple(cells), (0, 6)), chart]

@@ -183,10 +183,19 @@ def largest(
         low, high = (middle, high) if fits(middle) else (low, middle)
     found = widen(analysis, groups, low, multiple=multiple)
     if not found.grows:
-        here = {name: cost.value(np.ones(analysis.coupling.size)) for name, (cost, _) in bounds.items()}
-        said = ", ".join(f"{name} is {here[name]:.0f} of {bound:.0f}" for name, (_, bound) in bounds.items())
-        raise TargetError(f"--target: leaves no room to grow ({said}). Raise it.")
+        whole = np.ones(analysis.coupling.size)
+        said = ", ".join(_said(name, cost.value(whole), bound) for name, (cost, bound) in bounds.items())
+        raise TargetError(
+            f"--target: leaves no room to grow ({said}). Raise it, or give fractions of another model with --like."
+        )
     return low, found
+
+
+def _said(name: str, here: float, bound: float) -> str:
+    """What a cost is, and what it may be; a latency is in microseconds."""
+    if name == "latency":
+        return f"latency is {here / 1e3:.4g} ms of {bound / 1e3:.4g} ms"
+    return f"{name} is {here:.0f} of {bound:.0f}"
 
 
 # --- the wider model --------------------------------------------------------------------------------------------------

@@ -37,7 +37,8 @@ def _next(job: Job, cycle: int, target: dict[str, float]) -> Job:
     """The job of a further cycle: the last result, widened."""
     thin = job.output.with_name(f"{job.output.stem}.thin{cycle}{job.output.suffix}")
     wide = job.output.with_name(f"{job.output.stem}.wide{cycle}{job.output.suffix}")
-    shapes = job.analysis.graph.shapes.nominal.inputs
+    shapes, known = job.analysis.graph.shapes.nominal.inputs, job.analysis.latency
+    device = None if known is None else known.device
 
     def widen() -> None:
         asked = expanding.Widening(
@@ -47,10 +48,10 @@ def _next(job: Job, cycle: int, target: dict[str, float]) -> Job:
             job.wanted.protect,
             seed=job.school.training.seed + cycle,
         )
-        expanding.expand(api.analyze(thin, inputs=shapes), asked, wide)
+        expanding.expand(api.analyze(thin, inputs=shapes, device=device), asked, wide)
 
     job.school.world.led(widen)
-    found = api.analyze(wide, inputs=shapes, allow_sensitive=job.analysis.sensitive)
+    found = api.analyze(wide, inputs=shapes, allow_sensitive=job.analysis.sensitive, device=device)
     training = replace(job.school.training, folder=job.folder / f"cycle_{cycle + 1}")
     school = replace(job.school, training=training)
     return replace(job, analysis=found, school=school, wanted=replace(job.wanted, target=target))

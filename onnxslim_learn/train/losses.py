@@ -1,7 +1,8 @@
 """What training minimises: distance to the original's outputs, to labels, or what the user's function says.
 
 Without labels a net is taught by its own original (Hinton et al. 2015, arXiv:1503.02531): the Kullback-Leibler
-divergence of softened class probabilities where an output is one of a classifier, else the squared error.
+divergence of softened class probabilities where an output is one of a classifier, else the squared error. Tensors
+inside may be compared, too (:mod:`onnxslim_learn.train.features`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ Loss: TypeAlias = "Callable[[Outputs, Portion], Tensor]"
 
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 TEMPERATURE = 4.0
+FEATURES = "features"
 ONE = 1e-3  # probabilities sum to one this exactly
 SMALL = 1e-12
 
@@ -38,7 +40,7 @@ class Objective:
 
     Attributes:
         terms: Name -> weight and loss.
-        taught: Whether a loss looks at the teacher's outputs.
+        taught: Whether a loss looks at what the teacher makes of samples.
     """
 
     terms: Mapping[str, tuple[float, Loss]]
@@ -76,16 +78,22 @@ def taught(target: Tensor) -> Taught:
 
 
 def objective(
-    spec: str, outputs: Mapping[str, Taught], *, temperature: float = TEMPERATURE, labelled: bool = False
+    spec: str,
+    outputs: Mapping[str, Taught],
+    *,
+    temperature: float = TEMPERATURE,
+    labelled: bool = False,
+    features: Mapping[str, float] | None = None,
 ) -> Objective:
     """Read a loss: a name, ``module:function``, or several with weights, ``distill=1,cross-entropy=0.5``.
 
     Args:
-        spec: ``distill``, ``cross-entropy``, ``mse`` (to labels), or a function of the outputs by name and a
-            :class:`~onnxslim_learn.train.pool.Portion`.
+        spec: ``distill``, ``features``, ``cross-entropy``, ``mse`` (to labels), or a function of the outputs by name
+            and a :class:`~onnxslim_learn.train.pool.Portion`.
         outputs: What the float outputs of the original are.
         temperature: By which logits are divided in distillation.
         labelled: Whether samples have labels.
+        features: Tensors inside that are compared -> their variance.
 
     Raises:
         InputError: If it is no loss, or asks for what is not there.
@@ -98,8 +106,15 @@ def objective(
             raise InputError(f"--loss {name}: needs labels, but the samples have none. Use distill, or give labels.")
         if name == "distill" and not outputs:
             raise InputError("--loss distill: the model has no output of floats. Give labels and another loss.")
-        terms[name] = weight, _loss(name, outputs, temperature)
-    return Objective(terms, "distill" in terms)
+        if name == FEATURES and not features:
+            raise InputError("--loss features: there is no tensor to compare inside the model. Use distill alone.")
+        terms[name] = weight, _loss(name, outputs, temperature, features or {})
+    return Objective(terms, bool({"distill", FEATURES} & set(terms)))
+
+
+def compares_features(spec: str) -> bool:
+    """Whether a loss compares tensors inside."""
+    return any(part.strip().partition("=")[0] == FEATURES for part in spec.split(","))
 
 
 def _weight(spec: str, number: str) -> float:
@@ -112,14 +127,16 @@ def _weight(spec: str, number: str) -> float:
     return found
 
 
-def _loss(name: str, outputs: Mapping[str, Taught], temperature: float) -> Loss:
+def _loss(name: str, outputs: Mapping[str, Taught], temperature: float, features: Mapping[str, float]) -> Loss:
+    if name == FEATURES:
+        return partial(inner, known=features)
     if name == "distill":
         return partial(distillation, known=outputs, temperature=temperature)
     if name in LABELLED:
         return LABELLED[name]
     if FUNCTION.fullmatch(name):
         return _find(name)
-    known = ", ".join(["distill", *LABELLED])
+    known = ", ".join(["distill", FEATURES, *LABELLED])
     raise InputError(f"--loss {name}: expected {known}, or module:function. Use one of them.")
 
 
@@ -159,6 +176,17 @@ def _distance(found: Tensor, target: Tensor, one: Taught, temperature: float) ->
     if one.kind == "probabilities":
         return F.kl_div(found.clamp_min(SMALL).log(), target, reduction="batchmean")
     return F.mse_loss(found, target) / one.variance
+
+
+def inner(outputs: Outputs, portion: Portion, *, known: Mapping[str, float]) -> Tensor:
+    """Mean over tensors inside of the squared error to the teacher's over their variance.
+
+    Those that are not compared at the moment, or that a cut took away, count as reproduced.
+    """
+    names = [name for name in known if name in portion.targets and name in outputs]
+    parts = [_distance(outputs[n], portion.targets[n], Taught("numbers", known[n]), 1.0) for n in names]
+    nothing = next(iter(outputs.values())).to(torch.float32).sum() * 0.0
+    return torch.stack([nothing, *parts]).sum() / len(known)
 
 
 def cross_entropy(outputs: Outputs, portion: Portion) -> Tensor:

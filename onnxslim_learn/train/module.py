@@ -19,7 +19,7 @@ from onnxslim_learn.train.build import Build, Settings
 from onnxslim_learn.train.homes import Homes, survey
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from onnxslim_learn.api import Analysis
     from onnxslim_learn.graph.load import Graph
@@ -32,14 +32,15 @@ def bridge(
     dropout: bool | float | None = None,
     freeze: Sequence[str] = (),
     master: bool = True,
+    features: Collection[str] = (),
 ) -> fx.GraphModule:
     """Compile a graph into a torch module.
 
     ``tensors.parameters(module)`` maps the names of initializers to parameters (which initializers train is said in
     :mod:`onnxslim_learn.train.weights`); ``module.meta`` holds ``initializers`` (name -> attribute path, the same name
     wherever torch allows it), ``written`` (those that an export writes), ``inputs`` (name of a graph input -> name of
-    the argument), ``outputs`` (names) and ``tied`` (un-shared copy -> initializer). An initializer that several nodes
-    read is one parameter: tied weights stay tied (but see :mod:`onnxslim_learn.train.homes`).
+    the argument), ``outputs`` and ``features`` (names) and ``tied`` (un-shared copy -> initializer). An initializer
+    that several nodes read is one parameter: tied weights stay tied (but see :mod:`onnxslim_learn.train.homes`).
 
     Args:
         source: A graph, an analysis, or a model in normal form.
@@ -47,6 +48,7 @@ def bridge(
         dropout: See :class:`Settings`.
         freeze: See :class:`Settings`.
         master: See :class:`Settings`.
+        features: Names of inner tensors that the dictionary shall hold after the outputs, as far as nodes make them.
 
     Raises:
         InputError: If an operator has no torch function, or ``freeze`` finds nothing.
@@ -64,11 +66,13 @@ def bridge(
     if build.running - held.kept:
         lost = sorted(build.running - held.kept)[0]
         raise InputError(f"initializer {lost}: the file cannot hold its statistics. Leave norms='frozen'.")
-    build.code.output(dict(outputs))
-    return _finished(build, [name for name, _ in outputs])
+    values = [value for node in model.graph for value in node.outputs if value.name in features]
+    inner = {str(value.name): build.tensor(value) for value in values}
+    build.code.output(dict(outputs) | inner)
+    return _finished(build, [name for name, _ in outputs], list(inner))
 
 
-def _finished(build: Build, outputs: list[str]) -> fx.GraphModule:
+def _finished(build: Build, outputs: list[str], features: list[str]) -> fx.GraphModule:
     """The module, with what it has to say about itself."""
     module = fx.GraphModule(build.root, build.code, "Bridge")
     module.meta["initializers"] = {name: path for name, path in build.paths.items() if name in build.fetched}
@@ -76,6 +80,7 @@ def _finished(build: Build, outputs: list[str]) -> fx.GraphModule:
     module.meta["written"] = sorted((build.trains | build.running) & build.fetched)
     module.meta["inputs"] = build.inputs
     module.meta["outputs"] = outputs
+    module.meta["features"] = features
     return module
 
 

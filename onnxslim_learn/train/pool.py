@@ -1,4 +1,4 @@
-"""Samples to train on, in memory, in an order that the seed and the step alone determine."""
+"""Samples to train on, read once, in an order that the seed and the step alone determine."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from onnxslim_learn.data.source import Batch, regroup
+from onnxslim_learn.data.source import Batch, part, regroup
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.train.spill import Spill
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-MOST_BYTES = 16 << 30  # of samples in memory
 MOST_HELD = 2048  # samples held back to judge by
 SHARE_HELD = 0.1
 
@@ -44,10 +45,10 @@ class Portion:
 
 @dataclass(frozen=True)
 class Pool:
-    """Samples in memory.
+    """Samples.
 
     Attributes:
-        shelves: All samples of one shape each.
+        shelves: All samples of one shape each; their arrays may be mapped files.
         declared: What the model declares.
     """
 
@@ -98,28 +99,39 @@ def _order(counts: Sequence[int], size: int, seed: int, epoch: int) -> list[tupl
     return [found[k] for k in rng.permutation(len(found))]
 
 
-def gather(source: Source, held: int | None = None) -> tuple[Pool, Pool]:
-    """Read a source into memory: samples to train on, and some held back, the last.
+def gather(source: Source, held: int | None = None, folder: Path | None = None) -> tuple[Pool, Pool]:
+    """Read a source once: samples to train on, and some held back, the last.
+
+    They are kept in a file that is mapped, so that memory holds no more of them than the system has room for.
 
     Args:
         source: The samples.
         held: How many to hold back; by default a tenth.
+        folder: Where the file lies until nothing reads it any more; by default where temporary files do.
 
     Raises:
-        InputError: If they are too few or too many.
+        InputError: If they are too few, or there is no room for them.
     """
-    shelves: list[list[Batch]] = []
-    size = 0
+    kept = Spill(folder)
+    shelves: list[tuple[Batch, list[int]]] = []
+    last: object = None
     for batch in source.batches():
-        if not shelves or _shapes(shelves[-1][0], source) != _shapes(batch, source):
-            shelves.append([])
-        shelves[-1].append(batch)
-        size += sum(array.nbytes for array in batch.inputs.values())
-        if size > MOST_BYTES:
-            raise InputError(f"{source.name}: more than {MOST_BYTES >> 30} GiB of samples. Use fewer with --samples.")
-    count = sum(batch.count for shelf in shelves for batch in shelf)
+        kind = _kind(batch, source.declared)
+        if kind != last:
+            shelves.append((part(batch, source.declared, 0, 0), []))
+            last = kind
+        shelves[-1][1].append(batch.count)
+        try:
+            for name, array in _parts(batch, source.declared).items():
+                kept.add(name, array)
+        except OSError as error:
+            said = f"no room in {kept.place} for its samples ({error.strerror})"
+            raise InputError(
+                f"{source.name}: {said}. Use fewer with --samples, or a --checkpoint-dir with room."
+            ) from error
+    merged = [_merged(like, sum(counts), kept, source.declared) for like, counts in shelves]
+    count = sum(shelf.count for shelf in merged)
     held = min(MOST_HELD, int(count * SHARE_HELD)) if held is None else held
-    merged = [_merged(shelf, source.declared) for shelf in shelves]
     train, rest = _split(merged, count - held, source.declared)
     least = source.declared.batch or 1
     if not train or sum(shelf.count for shelf in train) < least:
@@ -127,41 +139,64 @@ def gather(source: Source, held: int | None = None) -> tuple[Pool, Pool]:
     return Pool(tuple(train), source.declared), Pool(tuple(rest), source.declared)
 
 
-def _shapes(batch: Batch, source: Source) -> list[tuple[int, ...]]:
-    """Shapes of one sample."""
-    axes = {name: one.axis for name, one in source.declared.inputs.items()}
-    return [tuple(np.delete(array.shape, axes[name] or 0)) for name, array in batch.inputs.items()]
+def _kind(batch: Batch, declared: Declared) -> object:
+    """What samples on one shelf have in common."""
+    parts = [(name, array.shape[1:], array.dtype) for name, array in _parts(batch, declared).items()]
+    fixed = [array for name, array in batch.inputs.items() if declared.inputs[name].axis is None]
+    return parts, [(array.shape, array.tobytes()) for array in fixed]
 
 
-def _merged(shelf: Sequence[Batch], declared: Declared) -> Batch:
-    """All batches of one shape as one."""
-    first = shelf[0]
-    inputs = {
-        name: array
-        if (axis := declared.inputs[name].axis) is None
-        else np.concatenate([b.inputs[name] for b in shelf], axis)
-        for name, array in first.inputs.items()
+def _parts(batch: Batch, declared: Declared) -> dict[str | None, Array]:
+    """What differs from sample to sample, samples first; labels under ``None``."""
+    axes = {name: one.axis for name, one in declared.inputs.items()}
+    found: dict[str | None, Array] = {
+        name: np.moveaxis(array, axis, 0) for name, array in batch.inputs.items() if (axis := axes[name]) is not None
     }
-    labels = [b.labels for b in shelf if b.labels is not None]
-    return Batch(inputs, np.concatenate(labels) if len(labels) == len(shelf) else None, sum(b.count for b in shelf))
+    return found if batch.labels is None else {**found, None: batch.labels}
+
+
+def _merged(like: Batch, count: int, kept: Spill, declared: Declared) -> Batch:
+    """The next samples in the file, so many that are like those of a batch."""
+    parts = {name: kept.take(name, array, count) for name, array in _parts(like, declared).items()}
+    inputs = {
+        name: array if (axis := declared.inputs[name].axis) is None else np.moveaxis(parts[name], 0, axis)
+        for name, array in like.inputs.items()
+    }
+    return Batch(inputs, parts.get(None), count)
 
 
 def _split(shelves: Iterable[Batch], count: int, declared: Declared) -> tuple[list[Batch], list[Batch]]:
-    """So many samples, and the others."""
+    """So many samples, and the others; nothing is read."""
     first: list[Batch] = []
     rest: list[Batch] = []
     for shelf in shelves:
         here = max(min(count, shelf.count), 0)
         count -= here
-        one = Pool((shelf,), declared)
-        first += [one.take(0, np.arange(here))] if here else []
-        rest += [one.take(0, np.arange(here, shelf.count))] if here < shelf.count else []
+        first += [_between(shelf, declared, 0, here)] if here else []
+        rest += [_between(shelf, declared, here, shelf.count)] if here < shelf.count else []
     return first, rest
+
+
+def _between(shelf: Batch, declared: Declared, start: int, stop: int) -> Batch:
+    """Samples from one place up to another, where they lie."""
+    inputs = {
+        name: array
+        if (axis := declared.inputs[name].axis) is None
+        else np.moveaxis(np.moveaxis(array, axis, 0)[start:stop], 0, axis)
+        for name, array in shelf.inputs.items()
+    }
+    return Batch(inputs, None if shelf.labels is None else shelf.labels[start:stop], stop - start)
 
 
 def portions(pool: Pool, size: int) -> Iterator[Batch]:
     """All samples of a pool in order, in batches that the model takes; what a fixed batch leaves over is dropped."""
-    return regroup(pool.shelves, pool.declared, size)
+    size = pool.declared.batch or size
+    chunks = (
+        pool.take(shelf, rows)
+        for shelf, held in enumerate(pool.shelves)
+        for rows in np.array_split(np.arange(held.count), range(size, held.count, size))
+    )
+    return regroup(chunks, pool.declared, size)
 
 
 def tensors(batch: Batch, device: torch.device) -> tuple[dict[str, Tensor], Tensor | None]:

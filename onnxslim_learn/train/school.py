@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.repair.deviation import accuracy, deviation
-from onnxslim_learn.train import losses, pool, recipes
+from onnxslim_learn.train import features, losses, pool, recipes
 from onnxslim_learn.train.loop import Keeping, Learner, Task, train
 from onnxslim_learn.train.module import bridge
 from onnxslim_learn.train.pool import Portion
@@ -52,6 +52,8 @@ class Training:
         optimizer: ``sgd``, ``adam``, or ``None`` for what suits the model.
         norms: Whether batch normalisation uses the statistics of batches; ``auto`` where weights are drawn anew.
         loss: See :func:`onnxslim_learn.train.losses.objective`.
+        features: Regular expressions of the tensors that the loss ``features`` compares; by default see
+            :func:`onnxslim_learn.train.features.find`.
         temperature: Of distillation.
         accumulate: See :class:`onnxslim_learn.train.recipes.Recipe`.
         bf16: Likewise.
@@ -70,6 +72,7 @@ class Training:
     optimizer: Literal["sgd", "adam"] | None = None
     norms: Literal["auto", "frozen", "batch"] = "auto"
     loss: str = "distill"
+    features: Sequence[str] = ()
     temperature: float = losses.TEMPERATURE
     accumulate: int = 1
     bf16: bool = False
@@ -92,6 +95,7 @@ class School:
         training: How.
         world: Who takes part.
         watch: Called with a stage's name and number of steps; returns what is called after every step.
+        features: Tensors inside that are compared.
     """
 
     samples: Pool
@@ -101,6 +105,7 @@ class School:
     training: Training
     world: World
     watch: Watch
+    features: tuple[str, ...] = ()
 
     def recipe(self, graph: Graph, what: Literal["steps", "finetune_steps"]) -> Recipe:
         """How a stage trains: learning at one rate, what was learnt on a schedule."""
@@ -129,7 +134,11 @@ class School:
         norms = self.training.norms
         if norms == "auto":  # the teacher sees no noise of batches: without it, distillation comes far nearer
             norms = "batch" if fresh else "frozen"
-        return bridge(source, norms=norms)
+        return bridge(source, norms=norms, features=self.features)
+
+    def comparing(self, compared: Mapping[str, Mapping[int, Any]]) -> School:
+        """The same school, in which other parts of inner tensors are compared (:mod:`.features`)."""
+        return replace(self, teacher=self.teacher.comparing(compared))
 
     def run(self, name: str, module: fx.GraphModule, recipe: Recipe, learner: Learner | None = None) -> dict[str, Any]:
         """Train a net in a stage of its own; returns what is worth reporting."""
@@ -152,6 +161,7 @@ class School:
     def distance(self, module: fx.GraphModule) -> float:
         """Mean objective of a net on samples it is trained on, some hundred."""
         student, found = Teacher(module, self.world.device), []
+        student.compared = {name: {} for name in module.meta["features"]}
         for batch in islice(pool.portions(self.samples, self.training.batch_size), JUDGED):
             inputs, labels = pool.tensors(batch, self.world.device)
             with torch.no_grad():
@@ -164,11 +174,11 @@ class School:
         """How far a net is from the teacher on held-back samples, and how often both find the label."""
         if not self.held.count:
             return {"samples": 0, "outputs": {}, "accuracy": None, "original_accuracy": None}
-        student = Teacher(module, self.world.device)
+        teacher, student = self.teacher.comparing({}), Teacher(module, self.world.device)
         wanted, found, labels = [], [], []
         for batch in pool.portions(self.held, self.training.batch_size):
             inputs, own = pool.tensors(batch, self.world.device)
-            wanted.append({name: value.float().cpu().numpy() for name, value in self.teacher(inputs).items()})
+            wanted.append({name: value.float().cpu().numpy() for name, value in teacher(inputs).items()})
             found.append({name: value.float().cpu().numpy() for name, value in student(inputs).items()})
             labels.append(None if own is None else own.cpu().numpy())
         student.module.requires_grad_(True)
@@ -213,19 +223,33 @@ def school(
         InputError: If samples, labels and loss do not fit together.
     """
     stage("reading samples")
-    samples, held = pool.gather(source, None if val is None else 0)
+    samples, held = pool.gather(source, None if val is None else 0, training.folder)
     if val is not None:
-        held = pool.gather(val, 0)[0]
-    teacher = Teacher(bridge(analysis), world.device)
+        held = pool.gather(val, 0, training.folder)[0]
+    inner = _features(analysis, training)
+    teacher = Teacher(bridge(analysis, features=inner), world.device).comparing({name: {} for name in inner})
     objective = losses.objective(
-        training.loss, teacher.kinds(samples), temperature=training.temperature, labelled=samples.labelled
+        training.loss,
+        teacher.kinds(samples),
+        temperature=training.temperature,
+        labelled=samples.labelled,
+        features=teacher.variances(samples),
     )
     training = _fixed(samples, training, world)
-    found = School(samples, held, teacher, objective, training, world, watch)
+    found = School(samples, held, teacher, objective, training, world, watch, inner)
     if objective.taught:
         steps = sum(found.recipe(analysis.graph, what).steps for what in ("steps", "finetune_steps"))
         teacher.look_ahead(samples, steps * training.batch_size, stage("running the original"))
     return found
+
+
+def _features(analysis: Analysis, training: Training) -> tuple[str, ...]:
+    """The tensors inside that the loss compares."""
+    if not losses.compares_features(training.loss):
+        if training.features:
+            raise InputError("--features: names what --loss features compares. Give --loss distill=1,features=1.")
+        return ()
+    return features.find(analysis, training.features)
 
 
 def _fixed(samples: Pool, training: Training, world: World) -> Training:

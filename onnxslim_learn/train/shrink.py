@@ -21,7 +21,7 @@ from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.select.budget import Freedom
 from onnxslim_learn.select.evidence import Evidence
-from onnxslim_learn.train import export, strengths
+from onnxslim_learn.train import export, features, strengths
 from onnxslim_learn.train.logistic import Gates
 from onnxslim_learn.train.morphnet import Control, MorphNet, ties
 from onnxslim_learn.train.structures import Structure, structure
@@ -140,7 +140,8 @@ def fit(job: Job, module: fx.GraphModule, plan: Plan, told: dict[str, Any]) -> t
         plan: What stays.
         told: What there is to report of how it was learnt.
     """
-    school = job.school
+    school = job.school.comparing(features.kept(realize(job.analysis, plan), job.school.features))
+    job = replace(job, school=school)
     if not plan.groups:
         raise InputError("model: the structure learnt is the whole model. Use a higher --strength, or a --target.")
     school.world.led(lambda: _cut(job, module, plan))
@@ -169,6 +170,7 @@ def learn(analysis: Analysis, wanted: Widths, school: School) -> tuple[fx.GraphM
     else:
         found = strengths.read(module, analysis, space.groups, wanted.kind, how=wanted.how, l1=wanted.l1, ties=tied)
     control = Control(wanted.dies, wanted.strength, wanted.exactly)
+    school = school.comparing(features.untouched(analysis, space.groups, school.features))
     learner = MorphNet(space, found, control, recipe, _made(wanted, school))
     if wanted.strength is None and wanted.calibrated and wanted.exactly:
         kinds = school.teacher.kinds(school.samples)

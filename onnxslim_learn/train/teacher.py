@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,32 +30,59 @@ class Teacher:
     Attributes:
         module: The net.
         known: For every shelf of a pool the outputs of all its samples, or none.
+        compared: Which inner tensors are compared, and where: name -> axis -> positions, all of axes not named.
     """
 
     def __init__(self, module: fx.GraphModule, device: torch.device | None = None) -> None:
         self.module = module.to(device).eval().requires_grad_(False)
         self.device = device or torch.device("cpu")
         self.known: list[dict[str, Tensor]] = []
+        self.compared: Mapping[str, Mapping[int, Array]] = {}
+
+    def comparing(self, compared: Mapping[str, Mapping[int, Array]]) -> Teacher:
+        """The same teacher, of which other parts of inner tensors are compared."""
+        found = copy(self)
+        found.compared = compared
+        return found
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs for inputs."""
+        """Outputs for inputs, and the inner tensors that are compared."""
+        return self._chosen(self._all(inputs))
+
+    def _all(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         with torch.no_grad():
             found: dict[str, Tensor] = self.module(*(inputs[name] for name in self.module.meta["inputs"]))
         return found
+
+    def _chosen(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        chosen = {name: found[name] for name in self.module.meta["outputs"]}
+        for name, axes in self.compared.items():
+            value = found[name]
+            for axis, places in axes.items():
+                value = value.index_select(axis, torch.from_numpy(places).to(value.device))
+            chosen[name] = value
+        return chosen
 
     def outputs(self, shelf: int, rows: Array, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Outputs for samples of a shelf."""
         if not self.known:
             return self(inputs)
         picked = torch.from_numpy(rows)
-        return {name: value[picked].to(self.device) for name, value in self.known[shelf].items()}
+        return self._chosen({name: value[picked].to(self.device) for name, value in self.known[shelf].items()})
 
     def kinds(self, samples: Pool) -> dict[str, Taught]:
         """What the float outputs are, by the first samples."""
-        size = samples.declared.batch or TOGETHER
-        batch = next(pool.portions(samples, size))
-        found = self(pool.tensors(batch, self.device)[0])
-        return {name: taught(value) for name, value in found.items() if value.is_floating_point()}
+        found = self._first(samples)
+        return {name: taught(found[name]) for name in self.module.meta["outputs"] if found[name].is_floating_point()}
+
+    def variances(self, samples: Pool) -> dict[str, float]:
+        """Variance of every inner tensor, by the first samples."""
+        outputs = self.module.meta["outputs"]
+        return {name: taught(value).variance for name, value in self._first(samples).items() if name not in outputs}
+
+    def _first(self, samples: Pool) -> dict[str, Tensor]:
+        batch = next(pool.portions(samples, samples.declared.batch or TOGETHER))
+        return self._all(pool.tensors(batch, self.device)[0])
 
     def look_ahead(self, samples: Pool, seen: int, progress: Callable[[float], None] = lambda share: None) -> None:
         """Compute what the teacher puts out for all samples, if that saves work and there is room.
@@ -70,7 +98,7 @@ class Teacher:
         for shelf, held in enumerate(samples.shelves):
             parts = []
             for rows in np.array_split(np.arange(held.count), range(TOGETHER, held.count, TOGETHER)):
-                found = self(pool.tensors(samples.take(shelf, rows), self.device)[0])
+                found = self._all(pool.tensors(samples.take(shelf, rows), self.device)[0])
                 parts.append({name: value.cpu() for name, value in found.items()})
                 done += len(rows)
                 progress(done / samples.count)
@@ -80,6 +108,6 @@ class Teacher:
     def _small(self, samples: Pool) -> bool:
         """Whether every output has a row for each sample, and all fit."""
         two = min(2, samples.shelves[0].count)
-        found = self(pool.tensors(samples.take(0, np.arange(two)), self.device)[0])
+        found = self._all(pool.tensors(samples.take(0, np.arange(two)), self.device)[0])
         rows = all(value.ndim and len(value) == two for value in found.values())
         return rows and sum(v.nbytes for v in found.values()) / two * samples.count <= ROOM

@@ -84,3 +84,32 @@ def test_json_tells_how_a_bound_on_latency_was_met(run):
     assert {**told, "rounds": None}.items() >= told["rounds"][-1].items()
     assert json.loads(Path("new.json").read_text())["provenance"]["target"] == {"latency": 1e7, "macs": 0.5}
     assert "Latency of every choice of widths" in Path("new.html").read_text()
+
+
+def test_expand_to_a_latency_is_timed_here(run):
+    code, out, err = run(f"expand residual.onnx -o wide.onnx --target latency=5ms --seconds {BRIEF} --json out.json")
+    assert (code, err) == (0, "")
+    assert "latency, measured" in out
+    found = json.loads(Path("out.json").read_text())["latency"]
+    assert found["measured"]
+    assert found["before_us"] < found["after_us"] <= 1.01 * 5000
+
+
+def test_expand_to_a_latency_is_estimated_for_a_device(run):
+    line = "expand small.onnx -o wide.onnx --target latency=1.0 --like residual.onnx --device K80"
+    assert run("slim residual.onnx -o small.onnx --target macs=0.5 --no-repair --no-latency")[0] == 0
+    code, out, err = run(line)
+    assert (code, err) == (0, "")
+    assert "latency, estimated" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("expand residual.onnx -o new.onnx --target latency=1.5", 2, "above 1 a time unit latency=4ms"),
+        ("expand residual.onnx -o new.onnx --target latency=0.5 --device T4", 1, "latency no room --like"),
+        ("learn residual.onnx -o new.onnx --target latency=0.5 --cycles 2", 2, "--cycles --device calibrate"),
+    ],
+)
+def test_latencies_that_cannot_be_are_refused(refused, line, code, words):
+    refused(line, code, words)

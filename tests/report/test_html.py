@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxslim_learn.report import html
-from onnxslim_learn.report.blocks import Bar, Bars, Lines, Table, Text
+from onnxslim_learn.report import html, scatter, trained
+from onnxslim_learn.report.blocks import Bar, Bars, Lines, Point, Scatter, Table, Text
 
 VOID = {"meta", "rect", "path"}  # tags that hold nothing
 
@@ -99,3 +99,50 @@ def test_lines_run_through_their_points():
     assert points == [pytest.approx(point, abs=0.1) for point in wanted]
     assert len(drawn) == 2
     assert ("title", "a<b") in page.texts
+
+
+def chart(*points, forms=("{:.0%}", "{:.3g}")):
+    made = tuple(Point(str(k), x, y, "said", best) for k, (x, y, best) in enumerate(points))
+    return Page(html.page("t", [Scatter("cost <and> distance", "How to read it.", ("cost", "far"), forms, made)]))
+
+
+def test_points_lie_where_their_axes_say():
+    page = chart((1.0, 0.0, True), (0.5, 0.3, True), (0.7, 0.3, False), (0.25, 0.37, True))
+    texts = [data for tag, data in page.texts if tag == "text"]
+    assert texts[:6] == ["0%", "20%", "40%", "60%", "80%", "100%"]
+    assert texts[6:11] == ["0", "0.1", "0.2", "0.3", "0.4"]
+    at = [(float(a["cx"]) - scatter.LEFT, scatter.TOP + scatter.HIGH - float(a["cy"])) for a in page.of("circle")]
+    wanted = [(0.25, 0.37), (0.5, 0.3), (0.7, 0.3), (1.0, 0.0)]
+    for found, (x, y) in zip(at, wanted, strict=True):
+        assert found == pytest.approx((x * scatter.WIDE, y / 0.4 * scatter.HIGH), abs=0.06)
+    hollow = [a["fill"] == "none" for a in page.of("circle")]
+    assert hollow == [False, False, True, False]
+    line = page.of("path")[-1]["d"].removeprefix("M").split("L")
+    assert [float(point.split()[0]) - scatter.LEFT for point in line] == pytest.approx(
+        [x * scatter.WIDE for x in (0.25, 0.5, 1.0)], abs=0.06
+    )
+
+
+def test_points_that_lie_together_share_a_name():
+    page = chart((1.0, 0.0, True), (1.0, 0.0, True), (0.2, 0.5, True))
+    names = [data for tag, data in page.texts if tag == "text"][-2:]
+    assert names == ["2", "0, 1"]
+
+
+@pytest.mark.parametrize("points", [(), ((0.0, 0.0, True),)])
+def test_a_chart_of_no_points_or_of_one_at_nothing_is_still_a_page(points):
+    assert chart(*points).open == []
+
+
+@pytest.mark.parametrize(("most", "wanted"), [(1.0, 0.2), (0.37, 0.1), (0.05, 0.01), (7.0, 2.0), (40.0, 10.0), (0, 1)])
+def test_ticks_are_round(most, wanted):
+    assert scatter.step(most) == pytest.approx(wanted)
+
+
+def test_a_sweep_shows_every_strength():
+    whole = {"macs": 100, "params": 10}
+    row = {"before": whole, "relative": 0.2, "accuracy": 0.9, "pareto": True, "output": "a.onnx"}
+    rows = [{**row, "strength": s, "after": {**whole, "macs": m}} for s, m in ((0.1, 90), (1.0, 50), (2000.0, 20))]
+    (figure,) = (block for block in trained.sweep(rows) if isinstance(block, Scatter))
+    assert [(p.name, p.x, p.y) for p in figure.points] == [("0.1", 0.9, 0.2), ("1", 0.5, 0.2), ("2000", 0.2, 0.2)]
+    assert all("right on 90.00%" in p.text for p in figure.points)

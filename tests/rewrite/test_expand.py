@@ -6,9 +6,12 @@ import onnx_ir as ir
 import pytest
 
 from onnxslim_learn import api
+from onnxslim_learn.costs.device import NAMED
+from onnxslim_learn.costs.measure import Ratio
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.expanding import Widening, expand
 from onnxslim_learn.graph.load import load
+from onnxslim_learn.latency import LEAST, MOST, Stopwatch
 from onnxslim_learn.rewrite import expand as widening
 from tests.laws import analysed, analysis_inputs, normal, run
 from tests.zoo import NETS
@@ -83,6 +86,45 @@ def test_a_budget_may_be_another_models(tmp_path):
     made = expand(small, Widening({"macs": 1.0}, like=whole), tmp_path / "wide.onnx")
     total = whole.price(whole.whole)["macs"]
     assert 0.8 * total < made.after["macs"] <= total
+
+
+def test_a_latency_that_is_estimated_is_that_of_the_file(tmp_path):
+    onnx.save(NETS["residual"].build(), tmp_path / "net.onnx")
+    whole = api.analyze(tmp_path / "net.onnx", device=NAMED["K80"])
+    total = whole.latency.value(np.ones(whole.coupling.size))
+    made = expand(whole, Widening({"latency": 3 * total + 1}), tmp_path / "wide.onnx")
+    wide = api.analyze(tmp_path / "wide.onnx", device=NAMED["K80"])
+    assert made.latency.after_us == pytest.approx(wide.latency.value(np.ones(wide.coupling.size)))
+    assert (made.latency.before_us, made.latency.measured) == (pytest.approx(total), False)
+    assert 2.5 * total < made.latency.after_us <= 3 * total + 1
+
+
+def made_up_clock(net):
+    """Files take what no roofline predicts: the 0.7th power of their MACs."""
+
+    def cost(path):
+        found = api.analyze(path)
+        return found.price(found.whole)["macs"] ** 0.7
+
+    return Stopwatch(500.0, lambda path: Ratio(cost(path) / cost(net), 0.0, 9.0))
+
+
+@pytest.mark.parametrize("wish", [1100.0, 3000.0])
+def test_a_latency_that_is_measured_is_met_from_below(tmp_path, wish):
+    onnx.save(NETS["residual"].build(), tmp_path / "net.onnx")
+    analysis, clock = api.analyze(tmp_path / "net.onnx", device=NAMED["K80"]), made_up_clock(tmp_path / "net.onnx")
+    made = expand(analysis, Widening({"latency": wish}, watch=clock), tmp_path / "wide.onnx")
+    assert made.latency.measured
+    assert made.latency.after_us == clock.time(tmp_path / "wide.onnx")
+    assert LEAST * wish <= made.latency.after_us <= MOST * wish
+
+
+def test_measured_latency_without_room_says_so(tmp_path):
+    onnx.save(NETS["residual"].build(), tmp_path / "net.onnx")
+    analysis, clock = api.analyze(tmp_path / "net.onnx", device=NAMED["K80"]), made_up_clock(tmp_path / "net.onnx")
+    with pytest.raises(TargetError, match=r"takes 0.5 ms of 0.3 ms"):
+        expand(analysis, Widening({"latency": 300.0}, watch=clock), tmp_path / "wide.onnx")
+    assert not (tmp_path / "wide.onnx").exists()
 
 
 def test_what_cannot_be_is_refused(tmp_path):

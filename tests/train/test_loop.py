@@ -204,7 +204,7 @@ def test_the_loss_may_be_the_users(found):
     ("spec", "said"),
     [
         ("cross-entropy", "needs labels"),
-        ("nothing", "expected distill, cross-entropy, mse"),
+        ("nothing", "expected distill, features, cross-entropy, mse"),
         ("distill=-1", "is no weight"),
         ("distill", "no output of floats"),
         ("tests.none:loss", "cannot be imported"),

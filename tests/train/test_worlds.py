@@ -11,8 +11,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
+from torch import distributed
 
+from onnxslim_learn.train.ops.norm import joint_batch_norm
 from tests.train.test_shrink import NET
 
 LINE = "learn net.onnx --target macs=0.6 --data samples.npz --batch-size 16 --steps 10 --finetune-steps 5 --no-latency"
@@ -26,10 +29,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def start(folder, name, **world):
+def start(folder, name, more="", **world):
     root = str(Path(__file__).parents[2])
     known = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", **world}
-    line = f"{LINE} -o {name}.onnx --checkpoint-dir {name} --json {name}.json"
+    line = f"{LINE} -o {name}.onnx --checkpoint-dir {name} --json {name}.json {more}"
     command = [sys.executable, "-m", "onnxslim_learn.cli", *line.split()]
     return subprocess.Popen(command, cwd=folder, env=known, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -47,10 +50,12 @@ def free_port():
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one_on_the_same_batch(folder):
-    ended(start(folder, "one"))
+@pytest.mark.parametrize("norms", ["frozen", "batch", "batch --accumulate 2"])
+def test_two_processes_equal_one_on_the_same_batch(folder, norms):
+    more = f"--norms {norms}"
+    ended(start(folder, "one", more))
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    pair = [start(folder, "two", RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
+    pair = [start(folder, "two", more, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
     outs = [ended(process) for process in pair]
     assert "MACs" in outs[0]
     assert outs[1] == ""
@@ -64,3 +69,28 @@ def test_two_processes_equal_one_on_the_same_batch(folder):
             torch.testing.assert_close(tensors[1][key], value, rtol=1e-4, atol=1e-4)
     groups = [json.loads((folder / f"{name}.json").read_text())["groups"] for name in ("one", "two")]
     assert groups[0] == groups[1]
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A world of one process."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (3, 4, 5), (3, 4, 5, 2)])
+def test_joint_normalisation_is_batch_normalisation(alone, shape):
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.rand(size, generator=generator, dtype=torch.float64) for size in (shape, 4, 4, 4, 4, shape)]
+    weights, sides = drawn.pop(), []
+    for joint in (True, False):
+        x, scale, bias, mean, var = (one.clone() for one in drawn)
+        trained = [one.requires_grad_() for one in (x, scale, bias)]
+        if joint:
+            y = joint_batch_norm(x, (scale, bias), (mean, var), epsilon=1e-5, momentum=0.9)
+        else:
+            y = F.batch_norm(x, mean, var, scale, bias, True, 0.1, 1e-5)
+        sides.append([y, mean, var, *torch.autograd.grad((y * weights).sum(), trained)])
+    for found, wanted in zip(*sides, strict=True):
+        torch.testing.assert_close(found, wanted)

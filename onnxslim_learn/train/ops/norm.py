@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor
+from torch import Tensor, distributed
 
 from onnxslim_learn.train.ops.kinds import DTYPES, Plain
 
@@ -29,7 +29,8 @@ def batch_norm(
 ) -> Any:
     """BatchNormalization: by running statistics, or in training by those of the batch, updating the running ones.
 
-    A node that is in training mode in the file puts out updated statistics, and changes none in place.
+    Where several processes train together, the batch is that of all of them. A node that is in training mode in the
+    file puts out updated statistics, and changes none in place.
     """
     if training_mode:
         axes = [a for a in range(x.ndim) if a != 1]
@@ -37,7 +38,57 @@ def batch_norm(
         y = F.batch_norm(x, None, None, scale, bias, True, 0.0, epsilon)
         updated = own_mean * (1 - momentum) + mean * momentum, own_var * (1 - momentum) + var * momentum
         return (y, *updated)[:outputs] if outputs > 1 else y
+    if training and distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        return joint_batch_norm(x, (scale, bias), (mean, var), epsilon=epsilon, momentum=momentum)
     return F.batch_norm(x, mean, var, scale, bias, training, 1 - momentum, epsilon)
+
+
+class _Summed(torch.autograd.Function):
+    """The sum over all processes; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient.contiguous())
+
+
+def _summed(x: Tensor) -> Tensor:
+    total: Tensor = _Summed.apply(x)  # type: ignore[no-untyped-call]
+    return total
+
+
+def joint_batch_norm(
+    x: Tensor, affine: tuple[Tensor, Tensor], running: tuple[Tensor, Tensor], *, epsilon: float, momentum: float
+) -> Tensor:
+    """Normalise by the statistics of the batches of all processes, which are of one size; updates the running ones.
+
+    ``torch.nn.SyncBatchNorm`` does this on GPUs alone. Gradients pass through the exchange: each process gets the sum
+    of what all of them make of the statistics, so that their mean is the gradient of the whole batch.
+
+    Args:
+        x: This process's batch, ``(samples, channels, ...)``.
+        affine: Scale and shift, ``(channels,)``.
+        running: Running mean and variance, changed in place.
+        epsilon: Added to the variance.
+        momentum: Share of the running statistics that stays.
+    """
+    axes, size = [a for a in range(x.ndim) if a != 1], distributed.get_world_size()
+    wide, shape = x.to(running[0].dtype), [-1 if a == 1 else 1 for a in range(x.ndim)]
+    mean = _summed(wide.mean(axes)) / size
+    centred = wide - mean.reshape(shape)
+    var = _summed(centred.square().mean(axes)) / size
+    count = size * x.numel() / x.shape[1]
+    with torch.no_grad():
+        running[0].lerp_(mean, 1 - momentum)
+        running[1].lerp_(var * (count / max(count - 1, 1)), 1 - momentum)
+    scale, bias = (one.reshape(shape) for one in affine)
+    y: Tensor = centred * torch.rsqrt(var + epsilon).reshape(shape) * scale + bias
+    return y.to(x.dtype)
 
 
 def instance_norm(x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: float = 1e-5) -> Tensor:
