@@ -232,7 +232,7 @@ def samples(options: argparse.Namespace, found: Analysis, stage: Any) -> Source 
         macs = found.price(found.whole)["macs"]
         asked = replace(asked, samples=options.samples or affordable(macs))
         if options.match_statistics:
-            return matched(found.coupling, asked, stage("matching statistics"))
+            return matched(found.coupling, asked, macs, stage("matching statistics"))
         return confident(found.coupling, asked, macs, stage("making samples up"))
     return synthetic(found.coupling, asked) if asked.input_range else None
 

@@ -139,7 +139,8 @@ def _range(bench: Bench, analysis: api.Analysis, seed: int) -> Source:
 
 
 def _statistics(bench: Bench, analysis: api.Analysis, seed: int) -> Source:
-    return matched(analysis.coupling, Options(seed=seed, input_range=((0.0, 1.0),)))
+    macs = analysis.price(analysis.whole)["macs"]
+    return matched(analysis.coupling, Options(seed=seed, input_range=((0.0, 1.0),)), macs=macs)
 
 
 SOURCES: dict[str, Callable[[Bench, api.Analysis, int], Source]] = {

@@ -126,7 +126,10 @@ def compute(node: ir.Node, known: Mapping[str, np.ndarray[Any, Any]]) -> dict[st
     for value in node.inputs:
         if value is not None:
             found = known.get(str(value.name))
-            feeds[str(value.name)] = value.const_value.numpy() if found is None and value.const_value else found
+            if found is None:
+                assert value.const_value is not None
+                found = value.const_value.numpy()
+            feeds[str(value.name)] = found
     assert node.graph is not None
     names = [str(value.name) for value in node.outputs if value.name]
     kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in feeds.items()}

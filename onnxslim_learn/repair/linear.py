@@ -165,8 +165,8 @@ def _linear(node: ir.Node, make: Callable[[ir.Node], Form | None], order: dict[i
     else:
         output, place = _shift_after(output, width, form.channel)
     if normed is not None:
-        output, gain, offset = normed
-        place = Place(output.producer().inputs[2], 1, offset + gain * (0.0 if constant is None else constant))
+        output, gain, carrier, offset = normed
+        place = Place(carrier, 1, offset + gain * (0.0 if constant is None else constant))
     target, other = _sum(output, node, order)
     activation = _activation(target)
     return Linear(
@@ -213,15 +213,20 @@ def _shift_after(output: ir.Value, width: int, channel: int) -> tuple[ir.Value, 
     return output, None
 
 
-def _normed(output: ir.Value, width: int) -> tuple[ir.Value, Array, Array] | None:
-    """A normalisation by constants right after a node: its output, what it multiplies by, and adds but for its bias."""
+def _normed(output: ir.Value, width: int) -> tuple[ir.Value, Array, ir.Value, Array] | None:
+    """A normalisation by constants right after a node: its output, what it multiplies by, its bias, what else
+    it adds.
+    """
     user = _only_user(output)
-    if user is None or user.op_type != "BatchNormalization" or _batch_norm(user) is None or not _own(user.inputs[2]):
+    if user is None or user.op_type != "BatchNormalization" or _batch_norm(user) is None:
+        return None
+    bias = user.inputs[2]
+    if bias is None or not _own(bias):
         return None
     scale, mean, variance = (_array(v).reshape(-1) for v in (user.inputs[1], user.inputs[3], user.inputs[4]))  # type: ignore[arg-type]
     gain = scale / np.sqrt(variance + _epsilon(user))
     divides = len(gain) == width and np.abs(gain).min() > SILENT
-    return (user.outputs[0], gain, -gain * mean) if divides else None
+    return (user.outputs[0], gain, bias, -gain * mean) if divides else None
 
 
 def _is_vector(value: ir.Value, width: int, channel: int) -> bool:

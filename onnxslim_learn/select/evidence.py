@@ -33,7 +33,7 @@ def affordable(macs: int) -> int:
     return int(min(max(WORK / max(macs, 1), FEWEST), MOST))
 
 
-def matched(coupling: Coupling, options: Options, progress: Progress = lambda share: None) -> Source:
+def matched(coupling: Coupling, options: Options, macs: int, progress: Progress = lambda share: None) -> Source:
     """Made-up samples that fit the statistics stored in a model's batch normalisations.
 
     Raises:
@@ -45,7 +45,7 @@ def matched(coupling: Coupling, options: Options, progress: Progress = lambda sh
 
     if not matching.normalisations(coupling.graph):
         raise InputError("--match-statistics: the model keeps no batch statistics (exporters fold them). Leave it out.")
-    return matching.matched(coupling, options, progress=progress)
+    return matching.matched(coupling, options, macs=macs, progress=progress)
 
 
 @dataclass

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from onnx_ir.passes import common as passes
 
+from onnxslim_learn.data.confident import confident
 from onnxslim_learn.data.declared import LAYOUTS, layout_of
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.ranges import Range
@@ -72,6 +73,7 @@ def matched(
     coupling: Coupling,
     options: Options | None = None,
     *,
+    macs: int | None = None,
     steps: int = STEPS,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Source:
@@ -80,6 +82,7 @@ def matched(
     Args:
         coupling: The model.
         options: How many, how many at a time, the seed, and the range, which is kept.
+        macs: What the model costs for one sample; with it, one starts from what a classifier is surest of.
         steps: Of gradient descent, for every 128 samples.
         progress: Called with the share done.
 
@@ -89,7 +92,8 @@ def matched(
     options, norms = options or Options(), normalisations(coupling.graph)
     if not norms:
         raise InputError("the model keeps no batch normalisations, so inputs cannot be matched to them.")
-    start = synthetic(coupling, replace(options, batch_size=min(TOGETHER, options.samples)))
+    asked = replace(options, batch_size=min(TOGETHER, options.samples))
+    start = synthetic(coupling, asked) if macs is None else confident(coupling, asked, macs)
     task = _Task(_watching(coupling, norms), norms, _limits(coupling, start.declared, options), steps)
     made: list[Batch] = []
     for batch in start.batches():
