@@ -214,9 +214,7 @@ def _shift_after(output: ir.Value, width: int, channel: int) -> tuple[ir.Value, 
 
 
 def _normed(output: ir.Value, width: int) -> tuple[ir.Value, Array, ir.Value, Array] | None:
-    """A normalisation by constants right after a node: its output, what it multiplies by, its bias, what else
-    it adds.
-    """
+    """A normalisation by constants right after a node: its output, factors, bias, and what else it adds."""
     user = _only_user(output)
     if user is None or user.op_type != "BatchNormalization" or _batch_norm(user) is None:
         return None
