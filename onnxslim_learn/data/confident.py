@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
 from onnxslim_learn.costs.measure import open_session
 from onnxslim_learn.data.options import Options
@@ -69,8 +68,8 @@ def surest(log_probabilities: Array, count: int) -> Array:
 
 def _sure(coupling: Coupling, source: Source, progress: Callable[[float], None]) -> Array | None:
     """Log-probabilities ``(samples, classes)`` of a source by the first output that classifies, if one does."""
-    model = ir.to_proto(coupling.graph.model).SerializeToString()
-    session = open_session(model, threads=os.cpu_count() or 1)
+    graph = coupling.graph
+    session = open_session(graph.source or graph.data, threads=os.cpu_count() or 1)
     name, rows, done = "", [], 0
     for batch in source.batches():
         found = dict(zip((o.name for o in session.get_outputs()), session.run(None, batch.inputs), strict=True))

@@ -82,7 +82,7 @@ def test_one_rounding_that_moves_nothing_does_not_speak_for_all(monkeypatch):
         return {name: x + np.float32(seed > 1) for name, x in feed.items()}
 
     monkeypatch.setattr(checking, "_shaken", shaken)
-    models = checking._Models(None, None, None, ["y"], True, Path())
+    models = checking._Models(None, None, None, None, ["y"], True, Path())
     runs = (lambda feed: [feed["x"]], lambda feed: [feed["x"] + np.float32(1e-2)])
     feed = {"x": np.ones(3, np.float32)}
     found = models._check(feed, runs, [feed["x"]])
