@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.errors import InputError, PlanError
-from onnxslim_learn.graph.coupling import Removal, inherited, removal
+from onnxslim_learn.graph.coupling import Removal, removal
 from onnxslim_learn.plans import Plan
 from onnxslim_learn.rewrite import save
+from onnxslim_learn.rewrite.merge import inherited
 from onnxslim_learn.rewrite.slim import kept_positions
 from onnxslim_learn.select import budget, criteria, similar, steps
 from onnxslim_learn.select.choose import choose
@@ -67,11 +68,7 @@ def plan(
         choices = budget.choices(analysis.coupling, groups, scores, freedom)
         if "latency" in target and analysis.latency is not None:
             choices = steps.undominated(analysis.coupling, choices, analysis.latency.device.steps)
-        heirs = (
-            similar.by_class(analysis.coupling, [choice.group for choice in choices], merging.heirs)
-            if merging
-            else None
-        )
+        heirs = similar.by_class(analysis.coupling, [c.group for c in choices], merging.heirs) if merging else None
         task = budget.Search(analysis.coupling, choices, limits, dict(target), allow_empty, heirs)
         if task.fits(task.at(0.0)):
             break
@@ -79,9 +76,8 @@ def plan(
     made = {"criterion": criterion, "target": dict(target), "multiple": multiple, "protect": list(protect)}
     made |= {"allow_empty": allow_empty, "allocation": found.allocation, "trials": found.trials}
     if merging:
-        made["dropped"] = {
-            c.group.name: merging.refused[c.group.name] for c in choices if c.group.name in merging.refused
-        }
+        decided = {choice.group.name for choice in choices}
+        made["dropped"] = {name: why for name, why in merging.refused.items() if name in decided}
     if evidence is not None:
         made["data"] = evidence.source.name
         made["curves"] = {name: {str(k): v for k, v in own.items()} for name, own in evidence.curves.points.items()}

@@ -385,15 +385,6 @@ class Removal:
         return keep.reshape(alive.size, -1), alive.reshape(-1)
 
 
-def inherited(heirs: Labels, gone: Mask) -> Labels:
-    """The class that stands for every class: of what goes its heir, or the heir's heir; itself where all of them go."""
-    own = np.arange(len(heirs))
-    found: Labels = np.where(gone, heirs, own)
-    while (further := np.where(gone[found], heirs[found], found)).tolist() != found.tolist():
-        found = further
-    return np.where(gone[found], own, found)
-
-
 def removal(coupling: Coupling, columns: Iterable[int], *, empty: bool = False) -> Removal:
     """The closure of a set of columns, checked; ``empty`` allows whole branches to go.
 

@@ -14,7 +14,8 @@ import onnx
 import onnx_ir as ir
 
 from onnxslim_learn.costs.measure import open_session
-from onnxslim_learn.repair.linear import TABLE, Linear, linears
+from onnxslim_learn.repair.forms import TABLE
+from onnxslim_learn.repair.linear import Linear, linears
 from onnxslim_learn.repair.runner import Runner
 from onnxslim_learn.rewrite import edit
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from onnxslim_learn.repair.linear import Linear, Picks, linears
+from onnxslim_learn.repair.forms import Picks
+from onnxslim_learn.repair.linear import Linear, linears
 from onnxslim_learn.repair.runner import Runner, outputs
 
 if TYPE_CHECKING:

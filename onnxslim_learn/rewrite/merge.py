@@ -33,6 +33,15 @@ Array = np.ndarray[Any, Any]
 LARGEST_GAIN = 2.0  # slices that nearly cancel out have no direction in common that is worth so much
 
 
+def inherited(heirs: Labels, gone: Array) -> Labels:
+    """The class that stands for every class: of what goes its heir, or the heir's heir; itself where all of them go."""
+    own = np.arange(len(heirs))
+    found: Labels = np.where(gone, heirs, own)
+    while (further := np.where(gone[found], heirs[found], found)).tolist() != found.tolist():
+        found = further
+    return np.where(gone[found], own, found)
+
+
 def merged(removal: Removal) -> ir.Model:
     """The original in normal form with the weights of merged units combined where the unit that stays is.
 

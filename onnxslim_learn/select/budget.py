@@ -22,8 +22,9 @@ import numpy as np
 
 from onnxslim_learn.errors import InputError, PlanError, TargetError
 from onnxslim_learn.graph.branches import foresee
-from onnxslim_learn.graph.coupling import Removal, inherited
+from onnxslim_learn.graph.coupling import Removal
 from onnxslim_learn.graph.ledger import Pin
+from onnxslim_learn.rewrite.merge import inherited
 from onnxslim_learn.select.allocate import allocate
 
 if TYPE_CHECKING:

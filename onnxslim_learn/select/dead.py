@@ -14,7 +14,7 @@ import numpy as np
 
 from onnxslim_learn.graph.coupling import Removal
 from onnxslim_learn.graph.ledger import over
-from onnxslim_learn.repair.linear import TABLE
+from onnxslim_learn.repair.forms import TABLE
 from onnxslim_learn.repair.runner import Runner
 from onnxslim_learn.rewrite.inputs import random_inputs
 from onnxslim_learn.select.criteria import slices

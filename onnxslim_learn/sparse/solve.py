@@ -19,7 +19,7 @@ import scipy.linalg
 from onnxslim_learn.sparse import patterns
 
 if TYPE_CHECKING:
-    from onnxslim_learn.repair.linear import Form
+    from onnxslim_learn.repair.forms import Form
     from onnxslim_learn.sparse.patterns import Pattern
     from onnxslim_learn.sparse.roles import Layer
 

@@ -7,7 +7,8 @@ import pytest
 
 from onnxslim_learn.costs.measure import open_session
 from onnxslim_learn.repair.fit import Weights
-from onnxslim_learn.repair.linear import TABLE, linears
+from onnxslim_learn.repair.forms import TABLE
+from onnxslim_learn.repair.linear import linears
 
 CLOSE = 1e-4  # float32 sums of up to a hundred products, in another order
 

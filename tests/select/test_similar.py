@@ -12,9 +12,9 @@ import pytest
 from onnxslim_learn import api
 from onnxslim_learn.data.opening import open_source
 from onnxslim_learn.errors import PlanError
-from onnxslim_learn.graph.coupling import Removal, inherited
+from onnxslim_learn.graph.coupling import Removal
 from onnxslim_learn.plans import Plan
-from onnxslim_learn.rewrite.merge import merged
+from onnxslim_learn.rewrite.merge import inherited, merged
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.select import similar
 from onnxslim_learn.select.evidence import Evidence
