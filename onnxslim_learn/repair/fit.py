@@ -12,7 +12,7 @@ rescaling, Jordan et al. 2022 (arXiv:2211.08403).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,6 @@ Array = np.ndarray[Any, Any]
 
 ENOUGH = 16  # samples; with fewer, only means and deviations are matched
 GAIN = 1e-3  # a candidate must beat the one before by this share of its error
-NAME = "least squares"
 SMALLEST, LARGEST = 0.5, 2.0  # rescaling stays within
 
 
@@ -143,25 +142,24 @@ def fit(rows: Rows, held: Rows, plain: Weights, setting: Setting) -> Fitted:
         plain: The weights as they were cut.
         setting: The circumstances.
     """
-    activation, candidates = setting.activation, [("plain", plain)]
-    if setting.biased:
-        candidates.append(("shift", _shift(rows, plain)))
-        candidates.append(("rescale", _rescale(rows, plain)))
-    best = _best(held, candidates, activation)
-    if setting.samples >= ENOUGH:
-        best = _best(held, [best, *_least_squares(rows, held, plain, setting)], activation)
+    activation = setting.activation
+    before = held.error(plain, activation)
+    best = ("plain", plain, before)
+    for candidate in _candidates(rows, held, plain, setting):
+        if candidate[2] < best[2] * (1 - GAIN):
+            best = candidate
     scale = max(float(np.var(activation(held.targets))), 1e-30)
-    errors = [held.error(weights, activation) / scale for weights in (plain, best[1])]
-    return Fitted(best[1], best[0], *errors)
+    return Fitted(best[1], best[0], before / scale, best[2] / scale)
 
 
-def _best(held: Rows, candidates: list[tuple[str, Weights]], activation: Saturation) -> tuple[str, Weights]:
-    chosen, least = candidates[0], held.error(candidates[0][1], activation)
-    for candidate in candidates[1:]:
-        error = held.error(candidate[1], activation)
-        if error < least * (1 - GAIN):
-            chosen, least = candidate, error
-    return chosen
+def _candidates(rows: Rows, held: Rows, plain: Weights, setting: Setting) -> Iterator[tuple[str, Weights, float]]:
+    """Other weights than the plain ones, by method, with their error on held-back rows."""
+    if setting.biased:
+        for name, weights in (("shift", _shift(rows, plain)), ("rescale", _rescale(rows, plain))):
+            yield name, weights, held.error(weights, setting.activation)
+    if setting.samples >= ENOUGH:
+        for weights, error in _least_squares(rows, held, plain, setting):
+            yield "least squares", weights, error
 
 
 def _shift(rows: Rows, plain: Weights) -> Weights:
@@ -176,8 +174,8 @@ def _rescale(rows: Rows, plain: Weights) -> Weights:
     return Weights(plain.matrix * ratio[:, None, :], wanted.mean(axis=1) - ratio * found.mean(axis=1))
 
 
-def _least_squares(rows: Rows, held: Rows, plain: Weights, setting: Setting) -> list[tuple[str, Weights]]:
-    """The best ridge regression, and its refinements where the activation forgives errors."""
+def _least_squares(rows: Rows, held: Rows, plain: Weights, setting: Setting) -> Iterator[tuple[Weights, float]]:
+    """The best ridge regression, and its refinements where the activation forgives errors, with their errors."""
     problem, activation, effort = Problem.of(rows, plain, setting.biased), setting.activation, setting.effort
     products = problem.products(rows.wanted)
     factor, chosen, least = None, plain, math.inf
@@ -188,14 +186,13 @@ def _least_squares(rows: Rows, held: Rows, plain: Weights, setting: Setting) -> 
         if error >= least:
             break  # ridges ascend, and what they cost has one minimum
         factor, chosen, least = tried, weights, error
-    found = [(NAME, chosen)]
+    yield chosen, least
     if activation != LINEAR and factor is not None:
         for _ in range(effort.resolves):
             targets = activation.free(rows.targets, rows.reached(chosen))
             wanted = targets if rows.offsets is None else targets - rows.offsets
             chosen = problem.solve(factor, problem.products(wanted))
-            found.append((NAME, chosen))
-    return found
+            yield chosen, held.error(chosen, activation)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxslim_learn.repair.fit import LINEAR, Saturation, Weights
 from onnxslim_learn.repair.forms import NORMALISATIONS, TABLE, Array, Form, Picks, array_of
 
-SILENT = 1e-12  # a gain below cannot be divided by
+SILENT = 1e-12  # a gain not above cannot be divided by: weights before it stay
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Linear:
     def write(self, weights: Weights) -> None:
         """Set the weights; those that are as they were read stay to the last bit."""
         plain, gains = self.form.matrix(array_of(self.weight)), self._gains
-        same = weights.matrix == plain * gains
-        _set(self.weight, self.form.tensor(np.where(same, plain, weights.matrix / gains)))
+        same = (weights.matrix == plain * gains) | (np.abs(gains) <= SILENT)
+        _set(self.weight, self.form.tensor(np.where(same, plain, weights.matrix / np.where(same, 1, gains))))
         if self.bias is not None:
             self.bias.write(weights.bias.reshape(-1))
 
@@ -136,13 +136,15 @@ def _linear(node: ir.Node, make: Callable[[ir.Node], Form | None], order: dict[i
     if third is not None:
         if third.const_value is None or third.const_value.size not in (1, width):
             return None
-        place = Place(third) if _own(third) and third.const_value.size == width else None
+        place = Place(third) if third.const_value.size == width else None
         constant = array_of(third).reshape(-1)
     else:
         output, place = _shift_after(output, width, form.channel)
     if normed is not None:
         output, gain, carrier, offset = normed
         place = Place(carrier, 1, offset + gain * (0.0 if constant is None else constant))
+    if place is not None and not _own(place.value):  # shared with another node
+        constant, place = place.read(), None
     target, other = _sum(output, node, order)
     activation = _activation(target)
     return Linear(
@@ -184,7 +186,7 @@ def _shift_after(output: ir.Value, width: int, channel: int) -> tuple[ir.Value, 
     user = _only_user(output)
     if user is not None and user.op_type in SUMS:
         other = user.inputs[0] if user.inputs[1] is output else user.inputs[1]
-        if other is not None and _own(other) and _is_vector(other, width, channel):
+        if other is not None and other.const_value is not None and _is_vector(other, width, channel):
             return user.outputs[0], Place(other)
     return output, None
 
@@ -193,10 +195,9 @@ def _normed(output: ir.Value, width: int) -> tuple[ir.Value, Array, ir.Value, Ar
     """A normalisation by constants right after a node: its output, factors, bias, and what else it adds."""
     user = _only_user(output)
     found = None if user is None or user.op_type not in NORMALISATIONS else NORMALISATIONS[user.op_type](user)
-    if user is None or found is None or not _own(found.bias):
+    if user is None or found is None:
         return None
-    divides = len(found.gain) == width and np.abs(found.gain).min() > SILENT
-    return (user.outputs[0], found.gain, found.bias, found.rest) if divides else None
+    return (user.outputs[0], found.gain, found.bias, found.rest) if len(found.gain) == width else None
 
 
 def _is_vector(value: ir.Value, width: int, channel: int) -> bool:

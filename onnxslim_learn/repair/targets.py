@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from onnxslim_learn.errors import PlanError
 from onnxslim_learn.repair.forms import Picks
 from onnxslim_learn.repair.linear import Linear, linears
 from onnxslim_learn.repair.runner import Runner, outputs
@@ -106,6 +107,8 @@ class Record:
 
     def rows(self, linear: Linear, batch: int, count: int) -> tuple[Picks, Array]:
         """See :class:`Targets`."""
+        if linear.target not in self._rows:
+            raise PlanError("the original's target was not recorded")
         return self._rows[linear.target][batch]
 
     def outputs(self) -> dict[str, Array]:

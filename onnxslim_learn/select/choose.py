@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxslim_learn.costs import store
+from onnxslim_learn.repair.runner import Runner
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.select import budget, sensitivity
+from onnxslim_learn.select.pool import WORKERS, spread
 from onnxslim_learn.select.sensitivity import Curves, loss
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ Progress = Callable[[float], None]
 MOST = 448  # samples to measure curves on
 FEWEST = 32
 CURVES = 0.5  # share of the time for curves of single groups
+ALONE = 0.8  # of a trial's time: what one group's takes, as what comes before it is not run again
+CROWD = 0.7  # of a core's work, in each of several cores at once
 NEARBY = (0.75, 1.33)  # widths measured around an allocation, relative to its own
 REFINED = ", refined"
 KEPT = "curves"  # kind of what is kept on disk
@@ -67,19 +72,18 @@ def choose(task: Search, evidence: Evidence | None, progress: Progress = lambda 
     start, uniform = perf_counter(), budget.search(task, progress)
     if evidence is None or not evidence.seconds or not uniform.gone.any():
         return Chosen(uniform, "uniform", {})
-    record = Record(task.coupling.graph.model, evidence.feeds, -(-sensitivity.PLACES // len(evidence.feeds)))
+    record = Record(task.coupling.graph.model, evidence.feeds, _places(evidence))
     before = perf_counter()
     found, trials = {"uniform": uniform}, {"uniform": _trial(uniform, record)}
     each = perf_counter() - before
-    feeds = _affordable(evidence.feeds, each, evidence, len(task.choices))
+    feeds = evidence.feeds[: _affordable(evidence, each, len(task.choices))]
     if feeds:
         _measure(task, evidence, feeds, progress)
     if evidence.curves.complete(task.choices):
-        for name, way in WAYS.items():
-            found[name] = budget.search(_weighed(task, evidence, uniform, way))
-            trials[name] = _trial(found[name], record)
+        found |= {name: budget.search(_weighed(task, evidence, uniform, way)) for name, way in WAYS.items()}
+        trials |= spread((name, partial(_trial, found[name], record)) for name in WAYS)
     best = min(trials, key=lambda name: trials[name])
-    round_ = 2 * each * len(task.choices)
+    round_ = 2 * each * len(task.choices) / max(CROWD * WORKERS, 1)
     while perf_counter() - start + round_ < evidence.seconds:
         refined = budget.search(_nearby(task, found[best], trials[best], record, progress))
         lost = _trial(refined, record)
@@ -100,14 +104,20 @@ def _widths(task: Search, cut: Removal) -> list[int]:
 def _nearby(task: Search, cut: Removal, lost: float, record: Record, progress: Progress) -> Search:
     """The same search over widths near a cut, by what one group's change does while all others stay cut."""
     widths, choices = _widths(task, cut), []
-    for k, choice in enumerate(task.choices):
+
+    def jobs() -> Iterator[tuple[tuple[int, int], Callable[[], float]]]:
+        for k, choice in enumerate(task.choices):
+            kept = np.array(choice.kept)
+            ends = {int(kept[np.abs(kept - share * widths[k]).argmin()]) for share in NEARBY}
+            for end in ends - {widths[k]}:
+                yield (k, end), partial(_trial, task.removal([*widths[:k], end, *widths[k + 1 :]]), record)
+
+    found = [{width: 0.0} for width in widths]
+    for (k, end), value in spread(jobs()):
         progress(k / len(task.choices))
-        kept = np.array(choice.kept)
-        ends = [int(kept[np.abs(kept - share * widths[k]).argmin()]) for share in NEARBY]
-        points = {widths[k]: 0.0}
-        for end in {*ends} - {widths[k]}:
-            points[end] = _trial(task.removal([*widths[:k], end, *widths[k + 1 :]]), record) - lost
-        near = tuple(int(n) for n in kept if min(points) <= n <= max(points))
+        found[k][end] = value - lost
+    for choice, points in zip(task.choices, found, strict=True):
+        near = tuple(int(n) for n in choice.kept if min(points) <= n <= max(points))
         at = sorted(points)
         values = np.maximum.accumulate([points[n] for n in at][::-1])[::-1]
         curve = np.interp(np.log(np.maximum(near, 0.5)), np.log(np.maximum(at, 0.5)), values)
@@ -128,21 +138,21 @@ def _weighed(task: Search, evidence: Evidence, uniform: Removal, way: tuple[floa
 
 def _trial(cut: Removal, record: Record) -> float:
     """The loss on held-back samples after a quick repair of everything."""
-    return loss(cut, slim(cut), record)
+    slimmed = slim(cut)
+    return loss(cut, slimmed, record, Runner(slimmed, record.feeds, (), threads=1))
 
 
-def _affordable(
-    feeds: Sequence[Mapping[str, Any]], spent: float, evidence: Evidence, choices: int
-) -> Sequence[Mapping[str, Any]]:
-    """As many batches as the time allows to measure every choice at a few widths; none if they would say nothing."""
-    batch = len(next(iter(feeds[0].values())))
-    count = min(len(feeds), -(-MOST // batch))
-    each = spent / len(feeds)
-    rounds = max(choices, 1) * (sensitivity.LEAST + 1)
-    able = int(evidence.seconds * CURVES / max(each * rounds, 1e-9))
-    count = min(count, able)
-    enough = count * batch >= min(FEWEST, len(feeds) * batch) and count > 1
-    return feeds[:count] if enough else []
+def _affordable(evidence: Evidence, spent: float, choices: int) -> int:
+    """How many batches the time allows to measure every choice with; none if they would say nothing.
+
+    ``spent`` is what a trial on all of them took.
+    """
+    every = len(evidence.feeds)
+    batch = len(next(iter(evidence.feeds[0].values())))
+    each = ALONE * spent / every * max(choices, 1) * sensitivity.LEAST / max(CROWD * WORKERS, 1)
+    count = min(every, -(-MOST // batch), int(evidence.seconds * CURVES / max(each, 1e-9)))
+    enough = count * batch >= min(FEWEST, every * batch) and count > 1
+    return count if enough else 0
 
 
 def _measure(task: Search, evidence: Evidence, feeds: Sequence[Mapping[str, Any]], progress: Progress) -> None:
@@ -151,7 +161,7 @@ def _measure(task: Search, evidence: Evidence, feeds: Sequence[Mapping[str, Any]
     def alone(choice: Choice, kept: int) -> Removal:
         return task.removal([kept if c is choice else w for c, w in zip(task.choices, widths, strict=True)])
 
-    about = _about(task, feeds)
+    about = _about(task, feeds, _places(evidence))
     stored = Curves()
     for key, lost in store.read(KEPT, about).items():
         kept, _, name = key.partition(" ")
@@ -159,9 +169,9 @@ def _measure(task: Search, evidence: Evidence, feeds: Sequence[Mapping[str, Any]
     for name, own in evidence.curves.points.items():
         stored.points.setdefault(name, {}).update(own)
     evidence.curves = sensitivity.measure(
-        task.coupling,
+        task.coupling.graph.model,
+        Record(task.coupling.graph.model, feeds, _places(evidence)),
         task.choices,
-        feeds,
         alone,
         seconds=evidence.seconds * CURVES,
         known=stored,
@@ -170,7 +180,12 @@ def _measure(task: Search, evidence: Evidence, feeds: Sequence[Mapping[str, Any]
     )
 
 
-def _about(task: Search, feeds: Sequence[Mapping[str, Any]]) -> dict[str, str | int]:
+def _places(evidence: Evidence) -> int:
+    """Rows of a regression that come from one batch."""
+    return -(-sensitivity.PLACES // len(evidence.feeds))
+
+
+def _about(task: Search, feeds: Sequence[Mapping[str, Any]], places: int) -> dict[str, str | int]:
     """What measured losses depend on: the model, the samples, and the order in which units go."""
     samples, orders = hashlib.sha256(), hashlib.sha256()
     for feed in feeds:
@@ -181,4 +196,4 @@ def _about(task: Search, feeds: Sequence[Mapping[str, Any]]) -> dict[str, str | 
     if task.heirs is not None:
         orders.update(task.heirs.tobytes())
     about = {"model": task.coupling.graph.digest, "samples": samples.hexdigest(), "orders": orders.hexdigest()}
-    return {**about, "places": sensitivity.PLACES}
+    return {**about, "places": places}

@@ -7,8 +7,9 @@ grows about evenly with what goes, is interpolated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -20,20 +21,21 @@ from onnxslim_learn.repair.runner import Runner, common
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.repair.walk import Walk
 from onnxslim_learn.rewrite.slim import slim
+from onnxslim_learn.select.pool import spread
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from onnxslim_learn.graph.coupling import Coupling, Removal
+    from onnxslim_learn.graph.coupling import Removal
     from onnxslim_learn.select.budget import Choice
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[float], None]
 
 SHARES = (1 / 2, 1 / 4, 3 / 4, 1 / 8, 3 / 8, 7 / 8, 1 / 16)  # of a group's units that stay, in the order measured
-PLACES = 8192  # rows of each regression, those held back included
+PLACES = 8192  # rows of each regression on all samples, those held back included
 STEEP = 2.0  # power by which the root of the loss grows below the narrowest width measured
-LEAST = 2  # rounds over all groups; fewer say too little
+LEAST = 1  # rounds over all groups that have to be made
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,9 @@ class Curves:
 
 
 def measure(
-    coupling: Coupling,
+    model: ir.Model,
+    record: Record,
     choices: Sequence[Choice],
-    feeds: Sequence[Mapping[str, Array]],
     removal: Callable[[Choice, int], Removal],
     *,
     seconds: float,
@@ -82,39 +84,42 @@ def measure(
     """Measure curves within a time.
 
     Args:
-        coupling: The model.
+        model: The model.
+        record: What it does on some batches of inputs, half of them held back.
         choices: The groups to measure, with the order in which their units go.
-        feeds: Batches of inputs; half of them are held back.
         removal: What goes when a choice keeps so many units.
         seconds: After which no further measurement starts.
         known: Points measured before; they are not measured again.
         keep: Called with every point measured: group, units kept, loss.
         progress: Called with the share done.
     """
-    model = coupling.graph.model
     start, found = perf_counter(), {name: dict(own) for name, own in (known or Curves()).points.items()}
-    if not choices or not feeds:
-        return Curves(found)
-    record, spent = Record(model, feeds, -(-PLACES // len(feeds))), 0.0
-    trunk = Runner(model, feeds, ())
-    for number, share in enumerate(SHARES):
-        for place, choice in enumerate(choices):
+    rounds = [(n / len(SHARES), share, choice) for n, share in enumerate(SHARES) for choice in choices]
+    begun = {(name, kept) for name, own in found.items() for kept in own}
+
+    def jobs() -> Iterator[tuple[tuple[str, int, float], Callable[[], float]]]:
+        trunk = Runner(model, record.feeds, (), threads=1)
+        for done, share, choice in rounds:
             kept = min(choice.kept, key=lambda k: abs(k - share * choice.group.width))
-            own = found.setdefault(choice.group.name, {})
-            if kept in own or kept == choice.group.width:
+            point = choice.group.name, kept
+            if point in begun or kept == choice.group.width:
                 continue
-            spent = perf_counter() - start
-            if spent > seconds:
-                return Curves(found, record.samples, spent)
+            if perf_counter() - start > seconds:
+                return
+            begun.add(point)
             cut = removal(choice, kept)
             slimmed = slim(cut)
             alike = common(model, slimmed)
             if alike < trunk.position:
-                trunk = Runner(model, feeds, ())
+                trunk = Runner(model, record.feeds, (), threads=1)
             trunk.run_to(alike)
-            own[kept] = loss(cut, slimmed, record, trunk.branch(slimmed))
-            keep(choice.group.name, kept, own[kept])
-            progress(max(spent / seconds, (number + place / len(choices)) / len(SHARES)))
+            runner = trunk.branch(slimmed) or Runner(slimmed, record.feeds, (), threads=1)
+            yield (*point, done), partial(loss, cut, slimmed, record, runner)
+
+    for (name, kept, done), lost in spread(jobs()):
+        found.setdefault(name, {})[kept] = lost
+        keep(name, kept, lost)
+        progress(max((perf_counter() - start) / seconds, done))
     return Curves(found, record.samples, perf_counter() - start)
 
 

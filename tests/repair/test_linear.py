@@ -5,6 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnxslim_learn import api
 from onnxslim_learn.costs.measure import open_session
 from onnxslim_learn.repair.fit import Weights
 from onnxslim_learn.repair.forms import TABLE
@@ -93,3 +94,40 @@ def test_written_weights_are_the_ones_computed_with(case):
     picks = np.unravel_index(np.arange(y.size // y.shape[linear.form.channel]), np.delete(y.shape, linear.form.channel))
     found = linear.form.unfold(x, picks) @ fresh.matrix + fresh.bias[:, None, :]
     assert np.abs(found - linear.outputs(y, picks)).max() < CLOSE
+
+
+def test_what_is_compared_follows_from_nodes_and_not_from_values():
+    """A bias that a cut model shares again, or a gain that only the original has, changes no target."""
+    rng = np.random.default_rng(0)
+    text = """<ir_version: 8, opset_import: ["" : 17]> n (float[1,3,8,8] x) => (float[1,5,8,8] y) {
+        a = Conv <pads=[1,1,1,1]> (x, w1)
+        b = BatchNormalization(a, g1, shift, m, v)
+        c = Conv (x, w2)
+        d = BatchNormalization(c, g2, shift, m, v)
+        e = Add(b, d)
+        f = Relu(e)
+        p = Conv(f, w3)
+        q = Add(p, shift3)
+        r = Relu(q)
+        s = Conv(r, w4)
+        t = Add(s, shift3)
+        u = Add(q, t)
+        y = Conv(u, w5)
+    }"""
+    shapes = {"w1": (6, 3, 3, 3), "w2": (6, 3, 1, 1), "w3": (4, 6, 1, 1), "w4": (4, 4, 1, 1), "w5": (5, 4, 1, 1)}
+    shapes |= dict.fromkeys(("g1", "g2", "shift", "m", "v"), (6,)) | {"shift3": (1, 4, 1, 1)}
+    arrays = {name: rng.uniform(0.5, 1.5, shape).astype(np.float32) for name, shape in shapes.items()}
+    arrays["g1"][0] = 0
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in arrays.items())
+    analysis = api.analyze(model)
+    slimmed = api.slim(analysis, api.plan(analysis, {"macs": 0.6}, criterion="l1"))
+    before = {one.node.name: one.target for one in linears(analysis.graph.model)}
+    after = {one.node.name: one for one in linears(slimmed.model)}
+    assert {name: one.target for name, one in after.items()} == {name: before[name] for name in after}
+    assert {one.bias for one in after.values()} == {None}
+    for linear in after.values():
+        fresh = Weights(rng.standard_normal(linear.read().matrix.shape), linear.read().bias)
+        linear.write(fresh)
+        gain = 1 if linear.gain is None else linear.gain != 0
+        assert np.allclose(linear.read().matrix, fresh.matrix * gain, atol=1e-5)

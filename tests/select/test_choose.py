@@ -6,7 +6,7 @@ import pytest
 from onnxslim_learn import api
 from onnxslim_learn.costs import store
 from onnxslim_learn.data.opening import open_source
-from onnxslim_learn.select import choose, sensitivity
+from onnxslim_learn.select import choose, pool, sensitivity
 from onnxslim_learn.select.evidence import Evidence
 from tests.laws import analysed
 
@@ -66,6 +66,7 @@ def test_a_run_that_was_stopped_goes_on_from_what_was_kept_on_disk(monkeypatch, 
     whole = evidence("residual", 60)
     api.plan(analysed("residual"), {"macs": 0.6}, evidence=whole)
     monkeypatch.setenv(store.PLACE, str(tmp_path / "parts"))
+    monkeypatch.setattr(pool, "WORKERS", 1)
     loss, left = sensitivity.loss, iter(range(3))
 
     def stopped(*arguments):
