@@ -253,16 +253,19 @@ def main() -> None:
         rows += ours(bench, net, dense, options.seeds)
         rows += [] if options.no_peers else theirs(bench, net, dense, options.seeds)
         show(summary([row for row in rows if row.net == net]))
-    result = {
-        "machine": f"{platform.processor() or platform.machine()}, {options.threads} threads",
+        if options.json:
+            options.json.write_text(json.dumps(_told(rows, options.threads), indent=1) + "\n")
+    if options.figure:
+        figure.draw(summary(rows), options.figure)
+
+
+def _told(rows: list[Row], threads: int) -> dict[str, Any]:
+    return {
+        "machine": f"{platform.processor() or platform.machine()}, {threads} threads",
         "versions": {"onnxruntime": ort.__version__, "torch": torch.__version__},
         "summary": summary(rows),
         "rows": [asdict(row) for row in rows],
     }
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
-    if options.figure:
-        figure.draw(result["summary"], options.figure)
 
 
 if __name__ == "__main__":
