@@ -229,11 +229,10 @@ def samples(options: argparse.Namespace, found: Analysis, stage: Any) -> Source 
     if options.data is not None:
         return open_source(options.data, found.graph, asked)
     if not vars(options).get("no_repair", True):  # as many as take little time
-        macs = found.price(found.whole)["macs"]
-        asked = replace(asked, samples=options.samples or affordable(macs))
+        asked = replace(asked, samples=options.samples or affordable(found.coupling))
         if options.match_statistics:
-            return matched(found.coupling, asked, macs, stage("matching statistics"))
-        return confident(found.coupling, asked, macs, stage("making samples up"))
+            return matched(found.coupling, asked, stage("matching statistics"))
+        return confident(found.coupling, asked, stage("making samples up"))
     return synthetic(found.coupling, asked) if asked.input_range else None
 
 

@@ -108,8 +108,7 @@ def morphnet(
 ) -> Made | list[dict[str, Any]] | None:
     """Learn widths: for one target or strength, for several strengths, or in turns with widening."""
     from onnxslim_learn.train import cycles, sweep
-    from onnxslim_learn.train.school import school
-    from onnxslim_learn.train.shrink import Job
+    from onnxslim_learn.train.school import Job, school
 
     stage, watch = talk
     wanted = widths(options)
@@ -161,7 +160,7 @@ def weight_sparse(
 ) -> tuple[Sparsified, Stored] | None:
     """Learn which weights are zero."""
     from onnxslim_learn.train import sparse
-    from onnxslim_learn.train.school import school
+    from onnxslim_learn.train.school import Job, school
     from onnxslim_learn.train.weight_sparse import settings
 
     stage, watch = talk
@@ -177,7 +176,7 @@ def weight_sparse(
     how = replace(training(options, source, folder), **({} if not asked.enbl_dst else asked.taught))
     taught = school(found, source, how, world, val=val, stage=stage, watch=watch)
     wanted = sparse.Wanted(asked, options.pattern, tuple(options.protect), options.from_scratch, options.one_shot)
-    job = sparse.Job(found, source, wanted, taught, Path(options.output), stage)
+    job = Job(found, source, wanted, taught, Path(options.output), stage)
     return sparse.sparsen(job, sparse=options.sparse_initializers, lossless=options.lossless)
 
 

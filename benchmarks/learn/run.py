@@ -22,8 +22,8 @@ from onnxslim_learn import api
 from onnxslim_learn.data.opening import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.select.evidence import Evidence
-from onnxslim_learn.train.school import Training, school
-from onnxslim_learn.train.shrink import Job, Widths, fit, shrink
+from onnxslim_learn.train.school import Job, Training, school
+from onnxslim_learn.train.shrink import Widths, fit, shrink
 from onnxslim_learn.train.worlds import World
 
 METHODS = ("morphnet", "uniform")

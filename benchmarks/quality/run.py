@@ -133,14 +133,11 @@ def _images(bench: Bench, analysis: api.Analysis, seed: int, count: int) -> Sour
 
 
 def _range(bench: Bench, analysis: api.Analysis, seed: int) -> Source:
-    return confident(
-        analysis.coupling, Options(seed=seed, input_range=((0.0, 1.0),)), analysis.price(analysis.whole)["macs"]
-    )
+    return confident(analysis.coupling, Options(seed=seed, input_range=((0.0, 1.0),)))
 
 
 def _statistics(bench: Bench, analysis: api.Analysis, seed: int) -> Source:
-    macs = analysis.price(analysis.whole)["macs"]
-    return matched(analysis.coupling, Options(seed=seed, input_range=((0.0, 1.0),)), macs=macs)
+    return matched(analysis.coupling, Options(seed=seed, input_range=((0.0, 1.0),)))
 
 
 SOURCES: dict[str, Callable[[Bench, api.Analysis, int], Source]] = {

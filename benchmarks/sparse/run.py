@@ -39,7 +39,7 @@ from onnxslim_learn.select.evidence import Evidence
 from onnxslim_learn.sparse import work
 from onnxslim_learn.sparse.roles import layers
 from onnxslim_learn.train import sparse
-from onnxslim_learn.train.school import Training, school
+from onnxslim_learn.train.school import Job, Training, school
 from onnxslim_learn.train.weight_sparse import settings
 from onnxslim_learn.train.worlds import World
 
@@ -169,12 +169,12 @@ def trained(bench: Bench) -> Iterator[dict[str, Any]]:
 
 def _job(
     bench: Bench, source: Source, wanted: sparse.Wanted, training: Training, output: Path = Path("unused.onnx")
-) -> sparse.Job:
+) -> Job[sparse.Wanted]:
     def stage(name: str) -> Callable[..., None]:
         return lambda *said: None
 
     taught = school(bench.found, source, training, World(), stage=stage, watch=lambda *a: lambda *b: None)
-    return sparse.Job(bench.found, source, wanted, taught, output, stage)
+    return Job(bench.found, source, wanted, taught, output, stage)
 
 
 PARTS: dict[str, Callable[[Bench], Iterator[dict[str, Any]]]] = {

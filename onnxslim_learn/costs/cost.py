@@ -162,6 +162,11 @@ def macs(coupling: Coupling) -> Cost:
     return polynomial("macs", coupling, ((str(nodes[t.node].name), t.coefficient, t.digits) for t in stated))
 
 
+def work(coupling: Coupling) -> int:
+    """Multiply-accumulates of the whole model at the nominal input sizes."""
+    return int(macs(coupling).value(np.ones(coupling.size)))
+
+
 def params(coupling: Coupling) -> Cost:
     """Elements of all parameters: every initializer but integer shape and index constants."""
     return polynomial("params", coupling, _sizes(coupling, bits=False))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.costs.cost import work
 from onnxslim_learn.costs.measure import open_session
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.synthetic import synthetic
@@ -28,24 +29,22 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 OVER = 12  # times as many samples are tried as are wanted
-WORK = 4e11  # multiply-accumulates at most for trying them: some ten seconds on two cores
+WORK = 400_000_000_000  # multiply-accumulates at most for trying them: some ten seconds on two cores
 
 
-def confident(
-    coupling: Coupling, options: Options, macs: int, progress: Callable[[float], None] = lambda share: None
-) -> Source:
+def confident(coupling: Coupling, options: Options, progress: Callable[[float], None] = lambda share: None) -> Source:
     """Make samples up (:func:`onnxslim_learn.data.synthetic.synthetic`) and choose among them, if the model classifies.
 
     Args:
         coupling: The model.
-        options: How many, how many at a time, the seed, and the range.
-        macs: What the model costs for one sample; of a large one, fewer are tried, or no more than wanted.
+        options: How many, how many at a time, the seed, and the range; of a large model, fewer are tried, or no more
+            than wanted.
         progress: Called with the share done.
 
     Raises:
         InputError: If the range does not fit the model's channels.
     """
-    pool = min(OVER * options.samples, int(WORK / max(macs, 1)))
+    pool = min(OVER * options.samples, WORK // max(work(coupling), 1))
     plain = synthetic(coupling, options)
     if pool <= options.samples:
         return plain

@@ -29,12 +29,14 @@ class Targets(Protocol):
         feeds: The batches.
         fitted: Numbers of those to fit on.
         held: Numbers of those held back.
+        judged: Numbers of those whose outputs are compared.
         samples: How many samples all batches hold.
     """
 
     feeds: Sequence[Feeds]
     fitted: list[int]
     held: list[int]
+    judged: list[int]
     samples: int
 
     def expect(self, names: Sequence[str]) -> None:
@@ -44,7 +46,7 @@ class Targets(Protocol):
         """Random places of a batch and the original's target there, ``(m, channels)``; about ``count`` of them."""
 
     def outputs(self) -> dict[str, Array]:
-        """The original's outputs on the held-back batches, by name."""
+        """The original's outputs on the batches that are judged, by name."""
 
 
 def divide(batches: int, every: int = HELD_BACK) -> tuple[list[int], list[int]]:
@@ -60,6 +62,7 @@ class Stream:
         """Start before the first node."""
         self.feeds, self.seed = feeds, seed
         self.fitted, self.held = divide(len(feeds))
+        self.judged = self.held
         self.samples = sum(len(next(iter(feed.values()))) for feed in feeds)
         self._runner = Runner(original, feeds, ())
         self._last = ""
@@ -79,16 +82,28 @@ class Stream:
     def outputs(self) -> dict[str, Array]:
         """See :class:`Targets`."""
         self._runner.finish()
-        return outputs(self._runner, self.held)
+        return outputs(self._runner, self.judged)
 
 
 class Record:
     """Targets of all nodes at a few places, recorded in one run, for many cuts of the same model."""
 
-    def __init__(self, original: ir.Model, feeds: Sequence[Feeds], count: int, every: int = 2) -> None:
-        """Run the original; ``count`` places per node and batch, every so many batches held back."""
+    def __init__(
+        self, original: ir.Model, feeds: Sequence[Feeds], count: int, every: int = 2, *, whole: bool = False
+    ) -> None:
+        """Run the original.
+
+        Args:
+            original: The model.
+            feeds: Batches of inputs.
+            count: Places per node and batch.
+            every: One batch of so many is held back.
+            whole: Whether all batches are judged, those fitted on as well: of cuts that differ little, twice as many
+                samples tell the better one more surely, and each was fitted alike.
+        """
         self.feeds = feeds
         self.fitted, self.held = divide(len(feeds), every)
+        self.judged = list(range(len(feeds))) if whole else self.held
         self.samples = sum(len(next(iter(feed.values()))) for feed in feeds)
         self._rows: dict[str, list[tuple[Picks, Array]]] = {}
         found = linears(original)
@@ -100,7 +115,7 @@ class Record:
         for one in found:
             runner.drop(one.target)
         runner.finish()
-        self._outputs = outputs(runner, self.held)
+        self._outputs = outputs(runner, self.judged)
 
     def expect(self, names: Sequence[str]) -> None:
         """See :class:`Targets`; all are recorded."""

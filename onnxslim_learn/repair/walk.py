@@ -164,8 +164,8 @@ class Walk:
         self.slimmed.finish()
 
     def outputs(self) -> dict[str, Array]:
-        """The outputs on the held-back batches, by name."""
-        return outputs(self.slimmed, self.targets.held)
+        """The outputs on the batches that are judged, by name."""
+        return outputs(self.slimmed, self.targets.judged)
 
     def _refit(self, linear: Linear) -> None:
         layout = self.removal.coupling.values[linear.target]

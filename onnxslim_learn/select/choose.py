@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -31,8 +31,6 @@ FEWEST = 32
 CURVES = 0.5  # share of the time for curves of single groups
 ALONE = 0.8  # of a trial's time: what one group's takes, as what comes before it is not run again
 CROWD = 0.7  # of a core's work, in each of several cores at once
-NEARBY = (0.75, 1.33)  # widths measured around an allocation, relative to its own
-REFINED = ", refined"
 KEPT = "curves"  # kind of what is kept on disk
 
 # How measured losses are weighed: by a power, higher ones spread them evenly; and how far below the uniform width a
@@ -61,18 +59,19 @@ class Chosen:
 
 
 def choose(task: Search, evidence: Evidence | None, progress: Progress = lambda share: None) -> Chosen:
-    """Meet the bounds: all groups alike, or by measured losses where that turns out better on held-back samples.
+    """Meet the bounds: all groups alike, or by measured losses where that turns out better on the samples.
 
-    Half of the time goes to curves of single groups, which serve every target. The rest goes to the neighbourhood of
-    the best allocation found: what each group is worth there, with all others cut as well.
+    Half of the time goes to curves of single groups, which serve every target. To go on from the best allocation, one
+    group's width at a time with all others cut, was measured and is left out: on a residual net at 30 % of the MACs it
+    lowered the loss on 512 samples by a sixth and cost 0.2 points on test images (the mean of three draws).
 
     Raises:
         TargetError, PlanError: See :func:`onnxslim_learn.select.budget.search`.
     """
-    start, uniform = perf_counter(), budget.search(task, progress)
+    uniform = budget.search(task, progress)
     if evidence is None or not evidence.seconds or not uniform.gone.any():
         return Chosen(uniform, "uniform", {})
-    record = Record(task.coupling.graph.model, evidence.feeds, _places(evidence))
+    record = Record(task.coupling.graph.model, evidence.feeds, _places(evidence), whole=True)
     before = perf_counter()
     found, trials = {"uniform": uniform}, {"uniform": _trial(uniform, record)}
     each = perf_counter() - before
@@ -83,14 +82,6 @@ def choose(task: Search, evidence: Evidence | None, progress: Progress = lambda 
         found |= {name: budget.search(_weighed(task, evidence, uniform, way)) for name, way in WAYS.items()}
         trials |= spread((name, partial(_trial, found[name], record)) for name in WAYS)
     best = min(trials, key=lambda name: trials[name])
-    round_ = 2 * each * len(task.choices) / max(CROWD * WORKERS, 1)
-    while perf_counter() - start + round_ < evidence.seconds:
-        refined = budget.search(_nearby(task, found[best], trials[best], record, progress))
-        lost = _trial(refined, record)
-        if lost >= trials[best]:
-            break
-        best = best if best.endswith(REFINED) else best + REFINED
-        found[best], trials[best] = refined, lost
     return Chosen(found[best], best, trials)
 
 
@@ -99,30 +90,6 @@ def _widths(task: Search, cut: Removal) -> list[int]:
     columns = np.zeros(task.coupling.columns, bool)
     columns[task.coupling.column[~cut.gone]] = True
     return [int(columns[choice.group.units].sum()) for choice in task.choices]
-
-
-def _nearby(task: Search, cut: Removal, lost: float, record: Record, progress: Progress) -> Search:
-    """The same search over widths near a cut, by what one group's change does while all others stay cut."""
-    widths, choices = _widths(task, cut), []
-
-    def jobs() -> Iterator[tuple[tuple[int, int], Callable[[], float]]]:
-        for k, choice in enumerate(task.choices):
-            kept = np.array(choice.kept)
-            ends = {int(kept[np.abs(kept - share * widths[k]).argmin()]) for share in NEARBY}
-            for end in ends - {widths[k]}:
-                yield (k, end), partial(_trial, task.removal([*widths[:k], end, *widths[k + 1 :]]), record)
-
-    found = [{width: 0.0} for width in widths]
-    for (k, end), value in spread(jobs()):
-        progress(k / len(task.choices))
-        found[k][end] = value - lost
-    for choice, points in zip(task.choices, found, strict=True):
-        near = tuple(int(n) for n in choice.kept if min(points) <= n <= max(points))
-        at = sorted(points)
-        values = np.maximum.accumulate([points[n] for n in at][::-1])[::-1]
-        curve = np.interp(np.log(np.maximum(near, 0.5)), np.log(np.maximum(at, 0.5)), values)
-        choices.append(replace(choice, kept=near, curve=curve - curve[-1]))
-    return replace(task, choices=choices)
 
 
 def _weighed(task: Search, evidence: Evidence, uniform: Removal, way: tuple[float, float]) -> Search:
@@ -170,7 +137,7 @@ def _measure(task: Search, evidence: Evidence, feeds: Sequence[Mapping[str, Any]
         stored.points.setdefault(name, {}).update(own)
     evidence.curves = sensitivity.measure(
         task.coupling.graph.model,
-        Record(task.coupling.graph.model, feeds, _places(evidence)),
+        Record(task.coupling.graph.model, feeds, _places(evidence), whole=True),
         task.choices,
         alone,
         seconds=evidence.seconds * CURVES,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from onnxslim_learn.costs.cost import work
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.repair.fit import FULL, Effort
 from onnxslim_learn.repair.walk import small_batches
@@ -23,17 +24,17 @@ if TYPE_CHECKING:
 Progress = Callable[[float], None]
 
 
-WORK = 2e11  # multiply-accumulates of made-up samples: some ten seconds on two cores
+WORK = 200_000_000_000  # multiply-accumulates of made-up samples: some ten seconds on two cores
 FEWEST, MOST = 32, 512
 CAREFUL = Effort((1e-2, 1e-1, 1.0))  # made-up samples judge themselves too well: weights stay nearer to the plain ones
 
 
-def affordable(macs: int) -> int:
-    """How many made-up samples to use for a model of so many multiply-accumulates a sample."""
-    return int(min(max(WORK / max(macs, 1), FEWEST), MOST))
+def affordable(coupling: Coupling) -> int:
+    """How many made-up samples to use for a model."""
+    return min(max(WORK // max(work(coupling), 1), FEWEST), MOST)
 
 
-def matched(coupling: Coupling, options: Options, macs: int, progress: Progress = lambda share: None) -> Source:
+def matched(coupling: Coupling, options: Options, progress: Progress = lambda share: None) -> Source:
     """Made-up samples that fit the statistics stored in a model's batch normalisations.
 
     Raises:
@@ -45,7 +46,7 @@ def matched(coupling: Coupling, options: Options, macs: int, progress: Progress 
 
     if not matching.normalisations(coupling.graph):
         raise InputError("--match-statistics: the model keeps no batch statistics (exporters fold them). Leave it out.")
-    return matching.matched(coupling, options, macs=macs, progress=progress)
+    return matching.matched(coupling, options, progress=progress)
 
 
 @dataclass

@@ -12,10 +12,11 @@ from onnxslim_learn.train import shrink as once
 if TYPE_CHECKING:
     from onnxslim_learn.api import Slimmed
     from onnxslim_learn.rewrite.verify import Verification
-    from onnxslim_learn.train.shrink import Job
+    from onnxslim_learn.train.school import Job
+    from onnxslim_learn.train.shrink import Widths
 
 
-def shrink(job: Job, cycles: int) -> tuple[Slimmed, Verification] | None:
+def shrink(job: Job[Widths], cycles: int) -> tuple[Slimmed, Verification] | None:
     """Shrink a model so many times, widening it to the cost of the original in between, and write the last.
 
     The teacher is the original all along. What comes between is written beside the result, as ``OUT.thin1.onnx`` and
@@ -33,7 +34,7 @@ def shrink(job: Job, cycles: int) -> tuple[Slimmed, Verification] | None:
     return made
 
 
-def _next(job: Job, cycle: int, target: dict[str, float]) -> Job:
+def _next(job: Job[Widths], cycle: int, target: dict[str, float]) -> Job[Widths]:
     """The job of a further cycle: the last result, widened."""
     thin = job.output.with_name(f"{job.output.stem}.thin{cycle}{job.output.suffix}")
     wide = job.output.with_name(f"{job.output.stem}.wide{cycle}{job.output.suffix}")

@@ -19,7 +19,7 @@ from onnxslim_learn.data.declared import LAYOUTS, layout_of
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.ranges import Range
 from onnxslim_learn.data.source import Batch, Source, regroup
-from onnxslim_learn.data.synthetic import range_of, synthetic
+from onnxslim_learn.data.synthetic import range_of
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.train.module import bridge
 
@@ -73,16 +73,14 @@ def matched(
     coupling: Coupling,
     options: Options | None = None,
     *,
-    macs: int | None = None,
     steps: int = STEPS,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Source:
-    """Make samples up that fit the statistics stored in a model.
+    """Make samples up that fit the statistics stored in a model, starting from what a classifier is surest of.
 
     Args:
         coupling: The model.
         options: How many, how many at a time, the seed, and the range, which is kept.
-        macs: What the model costs for one sample; with it, one starts from what a classifier is surest of.
         steps: Of gradient descent, for every 128 samples.
         progress: Called with the share done.
 
@@ -93,7 +91,7 @@ def matched(
     if not norms:
         raise InputError("the model keeps no batch normalisations, so inputs cannot be matched to them.")
     asked = replace(options, batch_size=min(TOGETHER, options.samples))
-    start = synthetic(coupling, asked) if macs is None else confident(coupling, asked, macs)
+    start = confident(coupling, asked)
     task = _Task(_watching(coupling, norms), norms, _limits(coupling, start.declared, options), steps)
     made: list[Batch] = []
     for batch in start.batches():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -263,3 +263,32 @@ def _fixed(samples: Pool, training: Training, world: World) -> Training:
         size = training.batch_size
         raise InputError(f"--batch-size {size}: expected a multiple of {parts}, the number of portions. Change it.")
     return training
+
+
+W = TypeVar("W")
+
+
+@dataclass(frozen=True)
+class Job(Generic[W]):
+    """One file to make smaller by training.
+
+    Attributes:
+        analysis: The original.
+        source: Samples: to repair and compare with, or to measure curves on.
+        wanted: What to learn.
+        school: How to train.
+        output: Where to write.
+        stage: Called with the name of each stage; returns what to call with the share done.
+    """
+
+    analysis: Analysis
+    source: Source
+    wanted: W
+    school: School
+    output: Path
+    stage: Stage
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints go, and what is on its way."""
+        return self.school.training.folder

@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.api import Slimmed
-    from onnxslim_learn.data.source import Source
     from onnxslim_learn.rewrite.verify import Verification
-    from onnxslim_learn.train.school import School, Stage
+    from onnxslim_learn.train.school import Job, School
 
 REPAIRED_ON = 512  # samples
 CHECKED_ON = 8
@@ -93,33 +92,7 @@ class Widths:
         return usual if self.threshold is None else self.threshold
 
 
-@dataclass(frozen=True)
-class Job:
-    """One file to make smaller.
-
-    Attributes:
-        analysis: The original.
-        source: Samples for repair and for the comparison.
-        wanted: What to learn.
-        school: How to train.
-        output: Where to write.
-        stage: Called with the name of each stage; returns what to call with the share done.
-    """
-
-    analysis: Analysis
-    source: Source
-    wanted: Widths
-    school: School
-    output: Path
-    stage: Stage
-
-    @property
-    def folder(self) -> Path:
-        """Where checkpoints go, and what is on its way."""
-        return self.school.training.folder
-
-
-def shrink(job: Job) -> tuple[Slimmed, Verification] | None:
+def shrink(job: Job[Widths]) -> tuple[Slimmed, Verification] | None:
     """Learn a structure and write the smaller, trained model.
 
     Returns:
@@ -131,7 +104,9 @@ def shrink(job: Job) -> tuple[Slimmed, Verification] | None:
     return fit(job, *learn(job.analysis, job.wanted, job.school))
 
 
-def fit(job: Job, module: fx.GraphModule, plan: Plan, told: dict[str, Any]) -> tuple[Slimmed, Verification] | None:
+def fit(
+    job: Job[Widths], module: fx.GraphModule, plan: Plan, told: dict[str, Any]
+) -> tuple[Slimmed, Verification] | None:
     """Cut a trained net to a plan, repair, fine-tune, verify and write it; see :func:`shrink`.
 
     Args:
@@ -222,7 +197,7 @@ def _space(analysis: Analysis, wanted: Widths) -> Structure:
 # --- the leading process ----------------------------------------------------------------------------------------------
 
 
-def _cut(job: Job, module: fx.GraphModule, plan: Plan) -> None:
+def _cut(job: Job[Widths], module: fx.GraphModule, plan: Plan) -> None:
     """Cut and repair, with the weights as they were or as they were learnt, whichever comes nearer to the original.
 
     What an interrupted run has done already is not done again.
@@ -249,11 +224,11 @@ def _cut(job: Job, module: fx.GraphModule, plan: Plan) -> None:
     save.write_text(done, text)
 
 
-def _net(job: Job, name: str) -> fx.GraphModule:
+def _net(job: Job[Widths], name: str) -> fx.GraphModule:
     return job.school.module(load(job.folder / f"{name}.slim.onnx"))
 
 
-def _finish(job: Job, plan: Plan, net: fx.GraphModule, stages: dict[str, Any]) -> tuple[Slimmed, Verification]:
+def _finish(job: Job[Widths], plan: Plan, net: fx.GraphModule, stages: dict[str, Any]) -> tuple[Slimmed, Verification]:
     """Compare all but the trained weights with the masked original, and write the result."""
     job.stage("verifying")
     written, graph = job.folder / "result.onnx", load(job.folder / "slimmed.onnx")

@@ -31,11 +31,9 @@ from onnxslim_learn.train.weight_sparse import Fixed, Settings, WeightSparse
 if TYPE_CHECKING:
     from torch import fx
 
-    from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.data.source import Source
     from onnxslim_learn.sparse.roles import Layer
     from onnxslim_learn.sparse.work import Stored
-    from onnxslim_learn.train.school import School, Stage
+    from onnxslim_learn.train.school import Job
 
 SEARCHED_ON, PLACES = 512, 16384  # samples to measure curves on, and rows of a regression
 EPOCHS = 3  # as many times the steps that structure learning takes where nobody says
@@ -66,33 +64,7 @@ class Wanted:
         return self.settings.ws_prune_ratio if fixed is None else fixed
 
 
-@dataclass(frozen=True)
-class Job:
-    """One file to make sparse.
-
-    Attributes:
-        analysis: The original.
-        source: Samples for a search by measured curves.
-        wanted: What is asked for.
-        school: How to train.
-        output: Where to write.
-        stage: Called with the name of each stage; returns what to call with the share done.
-    """
-
-    analysis: Analysis
-    source: Source
-    wanted: Wanted
-    school: School
-    output: Path
-    stage: Stage
-
-    @property
-    def folder(self) -> Path:
-        """Where checkpoints go."""
-        return self.school.training.folder
-
-
-def sparsen(job: Job, **how: bool) -> tuple[Sparsified, Stored] | None:
+def sparsen(job: Job[Wanted], **how: bool) -> tuple[Sparsified, Stored] | None:
     """Learn zeros, and write the sparse, trained model.
 
     Args:
@@ -137,7 +109,7 @@ def sparsen(job: Job, **how: bool) -> tuple[Sparsified, Stored] | None:
     return school.world.led(finish)
 
 
-def _begun(job: Job, module: fx.GraphModule, learner: WeightSparse) -> WeightSparse:
+def _begun(job: Job[Wanted], module: fx.GraphModule, learner: WeightSparse) -> WeightSparse:
     """Give a module the weights of :mod:`onnxslim_learn.sparse.oneshot`, and mask their zeros for good."""
     place = job.folder / "one-shot.onnx"
 
@@ -158,14 +130,14 @@ def _begun(job: Job, module: fx.GraphModule, learner: WeightSparse) -> WeightSpa
     return Fixed(learner)
 
 
-def _record(job: Job) -> Record:
+def _record(job: Job[Wanted]) -> Record:
     """What the original does on some samples."""
     analysis = job.analysis
     feeds = Evidence(analysis.coupling, job.source, SEARCHED_ON).feeds
     return Record(analysis.graph.model, feeds, -(-PLACES // len(feeds)), 4 if len(feeds) >= 4 else 2)
 
 
-def _result(job: Job, learner: WeightSparse, found: dict[str, Any], told: dict[str, Any]) -> Sparsified:
+def _result(job: Job[Wanted], learner: WeightSparse, found: dict[str, Any], told: dict[str, Any]) -> Sparsified:
     """What was made of the file ``trained.onnx`` in the folder."""
     listed = list(learner.layers.values())
     fixed = patterns.parse(job.wanted.pattern).ratio
@@ -195,7 +167,7 @@ def _result(job: Job, learner: WeightSparse, found: dict[str, Any], told: dict[s
 # --- shares per layer -------------------------------------------------------------------------------------------------
 
 
-def _shares(job: Job, listed: list[Layer]) -> dict[str, Any]:
+def _shares(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
     """Shares per layer, found by the leading process and kept in the folder: ``ratios``, ``protocol``, ``trials``."""
     place = job.folder / "ratios.json"
     job.school.world.led(lambda: _choose(job, listed, place))
@@ -203,7 +175,7 @@ def _shares(job: Job, listed: list[Layer]) -> dict[str, Any]:
     return found
 
 
-def _choose(job: Job, listed: list[Layer], place: Path) -> None:
+def _choose(job: Job[Wanted], listed: list[Layer], place: Path) -> None:
     made = {
         "source": job.analysis.graph.digest,
         "wanted": json.loads(json.dumps(asdict(job.wanted))),
@@ -224,16 +196,16 @@ def _choose(job: Job, listed: list[Layer], place: Path) -> None:
     )
 
 
-def _uniform(job: Job, listed: list[Layer]) -> dict[str, Any]:
+def _uniform(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
     return {"ratios": dict.fromkeys([layer.name for layer in listed], job.wanted.target)}
 
 
-def _heurist(job: Job, listed: list[Layer]) -> dict[str, Any]:
+def _heurist(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
     shares = ratios.heurist([layer.size for layer in listed], job.wanted.target)
     return {"ratios": {layer.name: share for layer, share in zip(listed, shares, strict=True)}}
 
 
-def _search(job: Job, listed: list[Layer]) -> dict[str, Any]:
+def _search(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
     """By curves measured on samples, without training."""
     analysis = job.analysis
     recipe = Recipe({}, patterns.parse(job.wanted.pattern))
@@ -242,7 +214,7 @@ def _search(job: Job, listed: list[Layer]) -> dict[str, Any]:
     return {"ratios": found.ratios, "protocol": found.protocol, "trials": found.trials}
 
 
-def _optimal(job: Job, listed: list[Layer]) -> dict[str, Any]:
+def _optimal(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
     """By reinforcement learning."""
     from onnxslim_learn.train import ddpg
     from onnxslim_learn.train.rollouts import Rollouts

@@ -12,7 +12,8 @@ from onnxslim_learn.pareto import mark
 from onnxslim_learn.train.shrink import fit, learn
 
 if TYPE_CHECKING:
-    from onnxslim_learn.train.shrink import Job
+    from onnxslim_learn.train.school import Job
+    from onnxslim_learn.train.shrink import Widths
 
 WIDE = 10.0  # the strengths of a sweep lie between a tenth and ten times the middle one
 
@@ -24,7 +25,7 @@ def strengths(count: int, middle: float = 1.0) -> list[float]:
     return [float(x) for x in middle * np.geomspace(1 / WIDE, WIDE, count)]
 
 
-def sweep(job: Job, tried: Sequence[float]) -> list[dict[str, Any]]:
+def sweep(job: Job[Widths], tried: Sequence[float]) -> list[dict[str, Any]]:
     """Learn, cut and fine-tune at every strength; a file each, numbered like the strengths.
 
     Returns:
@@ -41,7 +42,7 @@ def sweep(job: Job, tried: Sequence[float]) -> list[dict[str, Any]]:
     return mark(rows)
 
 
-def _row(job: Job) -> dict[str, Any]:
+def _row(job: Job[Widths]) -> dict[str, Any]:
     """One strength."""
     whole = job.analysis.price(job.analysis.whole)
     row: dict[str, Any] = {"strength": job.wanted.strength, "output": None, "before": whole, "after": whole}

@@ -4,14 +4,13 @@ import numpy as np
 import onnxruntime as ort
 
 from onnxslim_learn import demo
+from onnxslim_learn.data import confident as module
 from onnxslim_learn.data.confident import confident, surest
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.graph.coupling import couple
 from onnxslim_learn.graph.load import load
 from tests.data.models import graph
-
-MACS = 10_000
 
 
 def test_every_class_gives_its_surest_in_turns():
@@ -29,7 +28,7 @@ def test_a_trained_net_is_surer_of_what_was_chosen_and_sees_more_classes():
     options = Options(samples=100, seed=3)
     session = ort.InferenceSession(str(demo.model_path()))
     shares = []
-    for source in (synthetic(coupling, options), confident(coupling, options, MACS)):
+    for source in (synthetic(coupling, options), confident(coupling, options)):
         images = drawn(source)
         assert len(images) == source.count == 100
         (logits,) = session.run(None, {session.get_inputs()[0].name: images})
@@ -41,8 +40,9 @@ def test_a_trained_net_is_surer_of_what_was_chosen_and_sees_more_classes():
     np.testing.assert_array_equal(images, drawn(source))
 
 
-def test_what_classifies_nothing_and_what_is_too_large_gets_the_first_samples():
-    for name, macs in (("image", 10**12), ("state", MACS)):
+def test_what_classifies_nothing_and_what_is_too_large_gets_the_first_samples(monkeypatch):
+    for name, affordable in (("image", 1), ("state", 10**12)):
+        monkeypatch.setattr(module, "WORK", affordable)
         coupling = couple(graph(name), sensitive=False)
         options = Options(samples=4)
-        np.testing.assert_array_equal(drawn(confident(coupling, options, macs)), drawn(synthetic(coupling, options)))
+        np.testing.assert_array_equal(drawn(confident(coupling, options)), drawn(synthetic(coupling, options)))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from onnxslim_learn.data.confident import confident
 from onnxslim_learn.data.options import Options
-from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph.coupling import couple
 from onnxslim_learn.graph.load import load
@@ -49,13 +49,13 @@ def seen(coupling, images):
 
 def test_statistics_come_closer(coupling):
     options = Options(samples=16, input_range=RANGE)
-    plain, made = synthetic(coupling, options), matched(coupling, options)
+    plain, made = confident(coupling, options), matched(coupling, options)
     assert seen(coupling, joined(made)) < 0.3 * seen(coupling, joined(plain))
 
 
 def test_ranges_hold_and_other_inputs_stay(coupling):
     options = Options(samples=12, batch_size=5, input_range=RANGE)
-    plain, made = synthetic(coupling, options), matched(coupling, options)
+    plain, made = confident(coupling, options), matched(coupling, options)
     images = joined(made)
     assert (RANGE[0][0] <= images.min(), images.max() <= RANGE[0][1]) == (True, True)
     assert images.dtype == np.float32
@@ -75,7 +75,7 @@ def test_the_same_inputs_come_every_time(coupling):
 
 def test_no_step_changes_nothing(coupling):
     options = Options(samples=4, input_range=RANGE)
-    np.testing.assert_array_equal(joined(matched(coupling, options, steps=0)), joined(synthetic(coupling, options)))
+    np.testing.assert_array_equal(joined(matched(coupling, options, steps=0)), joined(confident(coupling, options)))
 
 
 def test_progress_is_told(coupling):

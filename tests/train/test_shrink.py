@@ -11,8 +11,8 @@ from onnxslim_learn import api
 from onnxslim_learn.data.opening import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.errors import InputError, TargetError
-from onnxslim_learn.train.school import Training, school
-from onnxslim_learn.train.shrink import Job, Widths, learn, shrink
+from onnxslim_learn.train.school import Job, Training, school
+from onnxslim_learn.train.shrink import Widths, learn, shrink
 from onnxslim_learn.train.worlds import World
 from tests.zoo_net import Net
 
