@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.costs import store
+from onnxslim_learn.repair.fit import ENOUGH
 from onnxslim_learn.repair.runner import Runner
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite.slim import slim
@@ -71,16 +72,15 @@ def choose(task: Search, evidence: Evidence | None, progress: Progress = lambda 
     uniform = budget.search(task, progress)
     if evidence is None or not evidence.seconds or not uniform.gone.any():
         return Chosen(uniform, "uniform", {})
-    record = Record(task.coupling.graph.model, evidence.feeds, _places(evidence), whole=True)
-    before = perf_counter()
-    found, trials = {"uniform": uniform}, {"uniform": _trial(uniform, record)}
-    each = perf_counter() - before
-    feeds = evidence.feeds[: _affordable(evidence, each, len(task.choices))]
+    feeds = evidence.feeds[: _affordable(task, evidence, uniform)]
     if feeds:
         _measure(task, evidence, feeds, progress)
-    if evidence.curves.complete(task.choices):
-        found |= {name: budget.search(_weighed(task, evidence, uniform, way)) for name, way in WAYS.items()}
-        trials |= spread((name, partial(_trial, found[name], record)) for name in WAYS)
+    if not evidence.curves.complete(task.choices):
+        return Chosen(uniform, "uniform", {})
+    record = Record(task.coupling.graph.model, evidence.feeds, _places(evidence), whole=True)
+    found = {"uniform": uniform}
+    found |= {name: budget.search(_weighed(task, evidence, uniform, way)) for name, way in WAYS.items()}
+    trials = dict(spread((name, partial(_trial, cut, record)) for name, cut in found.items()))
     best = min(trials, key=lambda name: trials[name])
     return Chosen(found[best], best, trials)
 
@@ -109,15 +109,16 @@ def _trial(cut: Removal, record: Record) -> float:
     return loss(cut, slimmed, record, Runner(slimmed, record.feeds, (), threads=1))
 
 
-def _affordable(evidence: Evidence, spent: float, choices: int) -> int:
-    """How many batches the time allows to measure every choice with; none if they would say nothing.
-
-    ``spent`` is what a trial on all of them took.
-    """
-    every = len(evidence.feeds)
-    batch = len(next(iter(evidence.feeds[0].values())))
-    each = ALONE * spent / every * max(choices, 1) * sensitivity.LEAST / max(CROWD * WORKERS, 1)
-    count = min(every, -(-MOST // batch), int(evidence.seconds * CURVES / max(each, 1e-9)))
+def _affordable(task: Search, evidence: Evidence, uniform: Removal) -> int:
+    """How many batches the time allows to measure every choice with; none if they would say nothing."""
+    batch, every = len(next(iter(evidence.feeds[0].values()))), len(evidence.feeds)
+    some = evidence.feeds[: max(2, -(-ENOUGH // batch))]
+    record = Record(task.coupling.graph.model, some, _places(evidence))
+    start = perf_counter()
+    _trial(uniform, record)
+    each = ALONE * (perf_counter() - start) / len(some)
+    round_ = each * sensitivity.LEAST * max(len(task.choices), 1) / max(CROWD * WORKERS, 1)
+    count = min(every, -(-MOST // batch), int(evidence.seconds * CURVES / max(round_, 1e-9)))
     enough = count * batch >= min(FEWEST, every * batch) and count > 1
     return count if enough else 0
 
