@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -169,20 +170,42 @@ def meet(
     """
     wish = target["latency"] * (watch.total if target["latency"] <= 1 else 1.0)
     tried: list[tuple[Slimmed, Round]] = []
+
+    def fresh(bound: float) -> Slimmed | None:
+        slimmed = make(analysis, {**target, "latency": min(bound / watch.total, 1.0)})
+        seen = any((slimmed.removal.gone == other.removal.gone).all() for other, _ in tried)
+        return None if seen else slimmed
+
     for _ in range(ROUNDS):
         try:
-            slimmed = make(analysis, {**target, "latency": min(AIM * wish / watch.total, 1.0)})
+            slimmed = fresh(AIM * wish) or fresh(_between(analysis, tried, wish))
         except TargetError as error:
             if not tried:
                 raise _unreachable(error, wish, watch.total) from error
             break
-        if any((slimmed.removal.gone == other.removal.gone).all() for other, _ in tried):
+        if slimmed is None:
             break
         tried.append((slimmed, _timed(analysis, slimmed, watch)))
         if LEAST * wish <= 1e3 * tried[-1][1].measured_ms <= MOST * wish:
             break
         analysis = _corrected(analysis, watch, *tried[-1])
     return _best(tried, wish, target, watch)
+
+
+def _between(analysis: Analysis, tried: list[tuple[Slimmed, Round]], wish: float) -> float:
+    """The predicted latency halfway between the slowest model that meets a bound and the fastest that does not.
+
+    Where the latter is unknown or far off, it is the bound.
+    """
+    assert analysis.latency is not None
+    met, missed = 0.0, math.inf
+    for slimmed, found in tried:
+        predicted = analysis.latency.value((~slimmed.removal.gone).astype(float))
+        if 1e3 * found.measured_ms <= MOST * wish:
+            met = max(met, predicted)
+        else:
+            missed = min(missed, predicted)
+    return (met + min(missed, 2 * wish - met)) / 2
 
 
 def _unreachable(error: TargetError, wish: float, total: float) -> TargetError:

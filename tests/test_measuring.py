@@ -150,6 +150,14 @@ def test_a_bound_is_met_as_measured(saves, wish):
     assert told["rounds"][-1]["predicted_ms"] == pytest.approx(told["rounds"][-1]["measured_ms"], rel=0.1)
 
 
+def test_where_nothing_corrects_the_prediction_the_bound_is_closed_in_on(monkeypatch):
+    monkeypatch.setattr(latency, "_corrected", lambda analysis, *_: analysis)
+    slimmed, _ = chosen(0.7, 0.8)
+    told = slimmed.plan.provenance["latency"]
+    assert latency.LEAST * 0.8 <= told["measured_ms"] <= latency.MOST * 0.8
+    assert len({one["measured_ms"] for one in told["rounds"]}) == len(told["rounds"]) > 2
+
+
 def test_a_bound_that_only_the_prediction_meets_is_refused():
     with pytest.raises(TargetError, match=r"latency=0\.4ms: .* takes .* ms .* Raise it\."):
         chosen(0.05, 400.0)
