@@ -114,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="*", metavar="MODEL", default=list(MODELS), help=", ".join(MODELS))
     parser.add_argument("--target", type=float, default=0.7, help="share of the MACs (default 0.7)")
-    parser.add_argument("--samples", type=int, default=128, help="to repair with (default 128)")
+    parser.add_argument("--samples", type=int, default=512, help="to repair with (default 512)")
     parser.add_argument("--json", type=Path, help="write the result here")
     options = parser.parse_args()
     found = [row for name in options.models for row in measure(name, options.target, options.samples)]
