@@ -17,12 +17,14 @@ def draw(entries: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     nets = list(dict.fromkeys(one["net"] for one in entries))
-    drawn, panels = plt.subplots(1, len(nets), figsize=(5.5 * len(nets), 4.5), sharey=True, squeeze=False)
+    methods = list(dict.fromkeys(one["method"] for one in entries if one["method"] != "dense"))
+    colours = {method: plt.get_cmap("tab20")(2 * k % 20 + k // 10) for k, method in enumerate(methods)}
+    drawn, panels = plt.subplots(1, len(nets), figsize=(5.5 * len(nets), 5.5), sharey=True, squeeze=False)
     for net, panel in zip(nets, panels[0], strict=True):
         rows = [one for one in entries if one["net"] == net]
         dense = next(one for one in rows if one["method"] == "dense")
         panel.axhline(100 * dense["accuracy"], color="black", linewidth=0.8, label="dense")
-        for method in dict.fromkeys(one["method"] for one in rows if one is not dense):
+        for method in dict.fromkeys(one["method"] for one in rows if one["method"] != "dense"):
             same = sorted((one for one in rows if one["method"] == method), key=lambda one: one["macs"])
             panel.errorbar(
                 [100 * one["macs"] for one in same],
@@ -30,14 +32,18 @@ def draw(entries: list[dict[str, Any]], path: Path) -> None:
                 [one["spread"] for one in same],
                 marker="s" if "Torch" in method else "o",
                 linestyle="--" if "Torch" in method else "-",
+                color=colours[method],
                 capsize=3,
                 label=method,
             )
         panel.set(title=net, xlabel="MACs left, %", ylim=(0, 100))
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=6)
     panels[0][0].set_ylabel("test images classified right, %")
     drawn.suptitle("Fashion-MNIST after cutting, without training")
-    drawn.tight_layout()
+    handles = {
+        label: handle for panel in panels[0] for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    drawn.legend(handles.values(), handles, loc="lower center", ncols=4, fontsize=8)
+    drawn.tight_layout(rect=(0, 0.16, 1, 1))
     drawn.savefig(path, dpi=120)
     plt.close(drawn)
