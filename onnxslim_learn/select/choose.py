@@ -13,7 +13,6 @@ import numpy as np
 
 from onnxslim_learn.costs import store
 from onnxslim_learn.repair.fit import ENOUGH
-from onnxslim_learn.repair.runner import Runner
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.select import budget, sensitivity
@@ -105,8 +104,7 @@ def _weighed(task: Search, evidence: Evidence, uniform: Removal, way: tuple[floa
 
 def _trial(cut: Removal, record: Record) -> float:
     """The loss on held-back samples after a quick repair of everything."""
-    slimmed = slim(cut)
-    return loss(cut, slimmed, record, Runner(slimmed, record.feeds, (), threads=1))
+    return loss(cut, slim(cut), record)
 
 
 def _affordable(task: Search, evidence: Evidence, uniform: Removal) -> int:

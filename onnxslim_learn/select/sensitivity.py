@@ -113,8 +113,7 @@ def measure(
             if alike < trunk.position:
                 trunk = Runner(model, record.feeds, (), threads=1)
             trunk.run_to(alike)
-            runner = trunk.branch(slimmed) or Runner(slimmed, record.feeds, (), threads=1)
-            yield (*point, done), partial(loss, cut, slimmed, record, runner)
+            yield (*point, done), partial(loss, cut, slimmed, record, trunk.branch(slimmed))
 
     for (name, kept, done), lost in spread(jobs()):
         found.setdefault(name, {})[kept] = lost
@@ -133,9 +132,9 @@ def loss(cut: Removal, slimmed: ir.Model, record: Record, runner: Runner | None 
         cut: What is cut.
         slimmed: The model without it; its weights are repaired in place.
         record: What the original does.
-        runner: The slimmed model, if it has run up to what is cut.
+        runner: The slimmed model, if it has run up to what is cut; else one of one thread.
     """
-    walk = Walk(cut, slimmed, record, QUICK, runner)
+    walk = Walk(cut, slimmed, record, QUICK, runner or Runner(slimmed, record.feeds, (), threads=1))
     walk.go()
     return total(deviation(record.outputs(), walk.outputs()))
 
