@@ -121,7 +121,7 @@ def learn(options: argparse.Namespace) -> None:
     from onnxslim_learn import learning
     from onnxslim_learn.report import trained
 
-    shell.claim(options, options.model)
+    shell.claim(options, options.model, *filter(None, [options.teacher]))
     with shell.progress() as stage:
         made = learning.learn(options, stage, shell.watching(stage))
         if isinstance(made, tuple):
@@ -260,7 +260,7 @@ def finish(options: argparse.Namespace, slimmed: Slimmed, check: Any, output: Pa
     from onnxslim_learn.report import data, pages
     from onnxslim_learn.rewrite import save
 
-    if not slimmed.plan.groups:
+    if not slimmed.plan.groups and "training" not in slimmed.plan.provenance:
         why = "had to be cut" if slimmed.folded is None else "can go without a change"
         print(f"onnxslim-learn: nothing {why}; the result is a copy.", file=sys.stderr)
     if getattr(options, "plan_out", None):

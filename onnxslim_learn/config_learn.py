@@ -13,7 +13,7 @@ from onnxslim_learn.errors import InputError, reason
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LEARNERS = ("morphnet", "weight-sparse")
+LEARNERS = ("morphnet", "weight-sparse", "finetune")
 COSTS = ("macs", "params", "bytes", "latency", "channels", "elements", "memory")
 FIXED = ("config", "help")
 
@@ -60,7 +60,10 @@ def learning(parser: argparse.ArgumentParser) -> None:
     """What is learnt."""
     group = parser.add_argument_group("structure", "what is learnt; see --learner")
     group.add_argument(
-        "--learner", choices=LEARNERS, default="morphnet", help="morphnet (default): widths. weight-sparse: zeros"
+        "--learner",
+        choices=LEARNERS,
+        default="morphnet",
+        help="morphnet (default): widths. weight-sparse: zeros. finetune: only weights, after slim or expand",
     )
     group.add_argument("--target", metavar="COST=NUMBER", action="append", default=[], help="as in slim (repeatable)")
     group.add_argument("--strength", type=number, metavar="X", help="weight of the cost in the loss, for a --target")
@@ -90,6 +93,7 @@ def learning(parser: argparse.ArgumentParser) -> None:
 def training(parser: argparse.ArgumentParser) -> None:
     """How it is trained."""
     group = parser.add_argument_group("training")
+    group.add_argument("--teacher", metavar="MODEL", help="model whose outputs are wanted (default: the one given)")
     group.add_argument("--val-data", metavar="SRC", help="samples to judge by (default: a tenth of --data)")
     group.add_argument("--steps", type=_positive, metavar="N", help="steps of learning (default: two epochs)")
     group.add_argument("--epochs", type=number, metavar="X", help="the same in epochs")

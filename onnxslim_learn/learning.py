@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.sparse.work import Sparsified, Stored
-    from onnxslim_learn.train.school import Training, Watch
+    from onnxslim_learn.train.school import Job, School, Training, Watch
     from onnxslim_learn.train.shrink import Widths
     from onnxslim_learn.train.worlds import World
 
@@ -108,17 +108,66 @@ def morphnet(
 ) -> Made | list[dict[str, Any]] | None:
     """Learn widths: for one target or strength, for several strengths, or in turns with widening."""
     from onnxslim_learn.train import cycles, sweep
-    from onnxslim_learn.train.school import Job, school
 
-    stage, watch = talk
-    wanted = widths(options)
-    source, val = samples(options, found, options.data), samples(options, found, options.val_data, val=True)
-    assert source is not None
-    taught = school(found, source, training(options, source, folder), world, val=val, stage=stage, watch=watch)
-    job = Job(found, source, wanted, taught, Path(options.output), stage)
+    job = _job(options, found, folder, world, talk)
     if options.sweep:
         return sweep.sweep(job, sweep.strengths(options.sweep, options.strength or 1.0))
     return cycles.shrink(job, options.cycles)
+
+
+def finetune(
+    options: argparse.Namespace, found: Analysis, folder: Path, world: World, talk: tuple[Stage, Watch]
+) -> Made | None:
+    """Train the weights alone."""
+    from onnxslim_learn.train import shrink
+
+    asked = {"--target": options.target, "--strength": options.strength, "--sweep": options.sweep}
+    asked |= {"--cycles": options.cycles > 1, "--steps": options.steps, "--epochs": options.epochs}
+    for flag in (flag for flag, given in asked.items() if given):
+        raise InputError(f"{flag}: is for structure learning. Leave it out; --finetune-steps says how long to train.")
+    return shrink.finetune(_job(options, found, folder, world, talk))
+
+
+def _job(
+    options: argparse.Namespace, found: Analysis, folder: Path, world: World, talk: tuple[Stage, Watch]
+) -> Job[Widths]:
+    """What to learn of a file's widths, and how."""
+    from onnxslim_learn.train.school import Job
+
+    wanted, (source, taught) = widths(options), _school(options, found, world, talk, training(options, folder))
+    return Job(found, source, wanted, taught, Path(options.output), talk[0])
+
+
+def _school(
+    options: argparse.Namespace, found: Analysis, world: World, talk: tuple[Stage, Watch], how: Training
+) -> tuple[Source, School]:
+    """Samples, and what is needed to train on them."""
+    from onnxslim_learn.train.school import school
+
+    source, val = samples(options, found, options.data), samples(options, found, options.val_data, val=True)
+    assert source is not None
+    how = epochs(options, how, source)
+    teacher = tutor(options, found)
+    return source, school(found, source, how, world, val=val, teacher=teacher, stage=talk[0], watch=talk[1])
+
+
+def tutor(options: argparse.Namespace, found: Analysis) -> Analysis | None:
+    """The model whose outputs are wanted, where it is another one."""
+    from onnxslim_learn.train import losses
+
+    if options.teacher is None:
+        return None
+    if losses.compares_features(options.loss):
+        raise InputError("--teacher: what is inside another model is not compared. Use --loss distill.")
+    other = api.analyze(options.teacher, inputs=config_values.shapes(options.input))
+    for side in ("inputs", "outputs"):
+        ours, theirs = ([str(value.name) for value in getattr(x.graph.model.graph, side)] for x in (found, other))
+        if sorted(ours) != sorted(theirs):
+            raise InputError(
+                f"--teacher {options.teacher}: its {side} are {', '.join(theirs)}, and the model's {', '.join(ours)}. "
+                "Give a model of which this one was made."
+            )
+    return other
 
 
 def widths(options: argparse.Namespace) -> Widths:
@@ -160,29 +209,27 @@ def weight_sparse(
 ) -> tuple[Sparsified, Stored] | None:
     """Learn which weights are zero."""
     from onnxslim_learn.train import sparse
-    from onnxslim_learn.train.school import Job, school
+    from onnxslim_learn.train.school import Job
     from onnxslim_learn.train.weight_sparse import settings
 
-    stage, watch = talk
     if options.target or options.strength is not None:
         raise InputError("--target: is for structure learning. Say how many weights go with --ws-prune-ratio.")
     asked = settings({name: value for name, value in vars(options).items() if name in config_sparse.NAMES})
     if asked.ws_prune_ratio_prtl == "optimal":
         check_extra("--ws-prune-ratio-prtl optimal", AGENT)
-    source, val = samples(options, found, options.data), samples(options, found, options.val_data, val=True)
-    assert source is not None
     if asked.enbl_dst and options.loss != "distill":
         raise InputError("--enbl-dst: and --loss are two ways to say what is minimised. Leave one of them out.")
-    how = replace(training(options, source, folder), **({} if not asked.enbl_dst else asked.taught))
-    taught = school(found, source, how, world, val=val, stage=stage, watch=watch)
+    how = replace(training(options, folder), **({} if not asked.enbl_dst else asked.taught))
+    source, taught = _school(options, found, world, talk, how)
     wanted = sparse.Wanted(asked, options.pattern, tuple(options.protect), options.from_scratch, options.one_shot)
-    job = Job(found, source, wanted, taught, Path(options.output), stage)
+    job = Job(found, source, wanted, taught, Path(options.output), talk[0])
     return sparse.sparsen(job, sparse=options.sparse_initializers, lossless=options.lossless)
 
 
 LEARNERS: dict[str, Callable[..., tuple[Any, Any] | list[dict[str, Any]] | None]] = {
     "morphnet": morphnet,
     "weight-sparse": weight_sparse,
+    "finetune": finetune,
 }
 
 
@@ -199,21 +246,22 @@ def samples(options: argparse.Namespace, found: Analysis, spec: str | None, *, v
     return synthetic(found.coupling, asked)
 
 
-def training(options: argparse.Namespace, source: Source, folder: Path) -> Training:
+def epochs(options: argparse.Namespace, how: Training, source: Source) -> Training:
+    """The same training, as long as so many times all samples take."""
+    epoch = max((source.count or 0) * 9 // 10 // how.batch_size, 1)
+    asked = {"steps": options.epochs, "finetune_steps": options.finetune_epochs}
+    given = {name: max(round(times * epoch), 1) for name, times in asked.items() if times is not None}
+    return replace(how, **given)
+
+
+def training(options: argparse.Namespace, folder: Path) -> Training:
     """How to train."""
     from onnxslim_learn.train.school import Training
 
-    size = options.batch_size or 64
-    epoch = max((source.count or 0) * 9 // 10 // size, 1)
-    steps, after = options.steps, options.finetune_steps
-    if options.epochs is not None:
-        steps = max(round(options.epochs * epoch), 1)
-    if options.finetune_epochs is not None:
-        after = max(round(options.finetune_epochs * epoch), 1)
     return Training(
-        steps,
-        after,
-        size,
+        options.steps,
+        options.finetune_steps,
+        options.batch_size or 64,
         options.learning_rate,
         options.finetune_rate,
         options.optimizer,

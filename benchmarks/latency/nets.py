@@ -3,7 +3,9 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -64,12 +66,25 @@ def from_scratch(name: str, slimmed: Path, path: Path) -> Path | None:
     shapes = {t.name: tuple(t.dims) for t in onnx.load(slimmed).graph.initializer}
     net, inputs = build(name)
     for prefix, module in net.named_modules():
+        if type(module).__name__ == "C2f":
+            module.forward = partial(_halves, module)  # type: ignore[method-assign]
         _narrow(module, {k: shapes.get(f"{prefix}.{k}") for k in ("weight", "bias", "running_mean", "running_var")})
     try:
         return write(name, net, inputs, path)
     except (RuntimeError, ValueError) as error:
         print(f"{name}: not built from scratch: {str(error).splitlines()[0][:120]}")
         return None
+
+
+def _halves(block: Any, x: torch.Tensor) -> torch.Tensor:
+    """What YOLO's C2f computes, with halves of widths of their own where the module has two of one."""
+    joined = block.cv1(x)
+    inner = block.m[0].cv1.conv.in_channels
+    parts = list(joined.split((joined.shape[1] - inner, inner), 1))
+    for one in block.m:
+        parts.append(one(parts[-1]))
+    found: torch.Tensor = block.cv2(torch.cat(parts, 1))
+    return found
 
 
 def _narrow(module: nn.Module, shapes: Mapping[str, tuple[int, ...] | None]) -> None:

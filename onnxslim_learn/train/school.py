@@ -90,7 +90,7 @@ class School:
     Attributes:
         samples: To train on.
         held: To judge by.
-        teacher: The original.
+        teacher: What outputs are compared with: the original, or another model.
         objective: What is minimised.
         training: How.
         world: Who takes part.
@@ -205,6 +205,7 @@ def school(
     world: World,
     *,
     val: Source | None = None,
+    teacher: Analysis | None = None,
     stage: Stage,
     watch: Watch,
 ) -> School:
@@ -216,6 +217,7 @@ def school(
         training: How.
         world: Who takes part.
         val: Samples to judge by.
+        teacher: What outputs are compared with, by default the original.
         stage: Called with the name of each stage; returns what to call with the share done.
         watch: See :class:`School`.
 
@@ -227,19 +229,19 @@ def school(
     if val is not None:
         held = pool.gather(val, 0, training.folder)[0]
     inner = _features(analysis, training)
-    teacher = Teacher(bridge(analysis, features=inner), world.device).comparing({name: {} for name in inner})
+    tutor = Teacher(bridge(teacher or analysis, features=inner), world.device).comparing({name: {} for name in inner})
     objective = losses.objective(
         training.loss,
-        teacher.kinds(samples),
+        tutor.kinds(samples),
         temperature=training.temperature,
         labelled=samples.labelled,
-        features=teacher.variances(samples),
+        features=tutor.variances(samples),
     )
     training = _fixed(samples, training, world)
-    found = School(samples, held, teacher, objective, training, world, watch, inner)
+    found = School(samples, held, tutor, objective, training, world, watch, inner)
     if objective.taught:
         steps = sum(found.recipe(analysis.graph, what).steps for what in ("steps", "finetune_steps"))
-        teacher.look_ahead(samples, steps * training.batch_size, stage("running the original"))
+        tutor.look_ahead(samples, steps * training.batch_size, stage("running the original"))
     return found
 
 

@@ -15,7 +15,7 @@ from onnxslim_learn import api
 from onnxslim_learn.costs.channels import channels, elements
 from onnxslim_learn.errors import InputError, VerifyError
 from onnxslim_learn.graph.load import load
-from onnxslim_learn.planning import bounds, realize
+from onnxslim_learn.planning import bounds, describe, realize
 from onnxslim_learn.plans import Plan
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.slim import slim
@@ -101,7 +101,16 @@ def shrink(job: Job[Widths]) -> tuple[Slimmed, Verification] | None:
     Raises:
         InputError, TargetError, PlanError, TrainError, VerifyError: In one sentence each; nothing is written then.
     """
-    return fit(job, *learn(job.analysis, job.wanted, job.school))
+    module, plan, told = learn(job.analysis, job.wanted, job.school)
+    if not plan.groups:
+        raise InputError("model: the structure learnt is the whole model. Use a higher --strength, or a --target.")
+    return fit(job, module, plan, told)
+
+
+def finetune(job: Job[Widths]) -> tuple[Slimmed, Verification] | None:
+    """Train a model at the widths it has; see :func:`shrink`."""
+    plan = describe(job.analysis, job.analysis.whole, {})
+    return fit(job, job.school.module(job.analysis), plan, {"history": []})
 
 
 def fit(
@@ -117,8 +126,6 @@ def fit(
     """
     school = job.school.comparing(features.kept(realize(job.analysis, plan), job.school.features))
     job = replace(job, school=school)
-    if not plan.groups:
-        raise InputError("model: the structure learnt is the whole model. Use a higher --strength, or a --target.")
     school.world.led(lambda: _cut(job, module, plan))
     student = load(job.folder / "slimmed.onnx")
     net = school.module(student, fresh=job.wanted.from_scratch)
@@ -126,7 +133,8 @@ def fit(
         redraw(net, school.training.seed)
     before, recipe = school.judge(net), school.recipe(student, "finetune_steps")
     finetuned = school.run("finetune", net, recipe) if recipe.steps else {"history": []}
-    stages: dict[str, Any] = {"learner": "morphnet", "data": job.source.name, "loss": school.training.loss}
+    learner = "morphnet" if plan.groups else "finetune"
+    stages: dict[str, Any] = {"learner": learner, "data": job.source.name, "loss": school.training.loss}
     stages |= json.loads((job.folder / "start.json").read_text(encoding="utf-8"))
     stages |= {"structure": told, "finetune": finetuned, "cut": before, "result": school.judge(net)}
     return school.world.led(lambda: _finish(job, plan, net, stages))

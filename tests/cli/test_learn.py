@@ -82,6 +82,11 @@ BAD = {
     "learn residual.onnx -o x.onnx --target macs=0.5 --force-group nothing": "finds 0 groups",
     "learn residual.onnx -o x.onnx --target macs=0.5 --train-on cuda": "--train-on cpu",
     "learn residual.onnx -o x.onnx --target macs=0.5 --steps 0": "positive whole number",
+    "learn residual.onnx -o x.onnx --learner finetune --target macs=0.5": "--target structure learning",
+    "learn residual.onnx -o x.onnx --learner finetune --steps 9": "--steps structure learning",
+    "learn residual.onnx -o x.onnx --learner finetune --teacher misspelt.onnx": "misspelt.onnx",
+    "learn residual.onnx -o x.onnx --learner finetune --teacher none.onnx": "none.onnx",
+    "learn residual.onnx -o x.onnx --teacher residual.onnx --target macs=0.5 --loss features": "--teacher another model",
     "learn nothing.onnx -o x.onnx --target macs=0.5": "nothing.onnx",
 }
 
@@ -112,6 +117,27 @@ def test_expand_fills_the_budget_of_the_original(run):
 
 def test_expand_without_room_says_so(refused):
     refused("expand residual.onnx -o wide.onnx --target macs=1.0", 1, "no room to grow")
+
+
+def test_what_was_widened_is_trained_to_do_as_the_original_does(trainable):
+    steps = [
+        "slim residual.onnx -o small.onnx --target macs=0.5 --no-repair --no-latency",
+        "expand small.onnx -o wide.onnx --target macs=1.0 --like residual.onnx",
+        "learn wide.onnx -o better.onnx --learner finetune --teacher residual.onnx --data samples.npz --batch-size 8 "
+        "--finetune-steps 60 --no-latency --json out.json",
+    ]
+    for line in steps:
+        code, out, err = trainable(line)
+        assert (code, err) == (0, "")
+    assert "of fine-tuning on samples.npz" in out
+    assert "computes what" not in out
+    data = json.loads(Path("out.json").read_text())
+    assert data["after"]["macs"] == data["before"]["macs"]
+    assert data["verify"]["passed"]
+    told = data["training"]
+    assert told["learner"] == "finetune"
+    before, after = ([d["relative"] for d in told[side]["outputs"].values()] for side in ("cut", "result"))
+    assert all(b < 0.9 * a for a, b in zip(before, after, strict=True))
 
 
 def test_a_sweep_leaves_a_file_for_every_strength(trainable):
