@@ -1,16 +1,27 @@
 """Learn widths on Fashion-MNIST by self-distillation without labels, and count what is right on the test images.
 
-    python -m benchmarks.learn.run [--net resnet20_bn] [--shares 0.5,0.3] [--methods morphnet,uniform] [--steps N] ...
+    python -m benchmarks.learn.run [--net resnet20_bn] [--shares 0.5,0.3] [--methods morphnet,...] [--steps N] ...
 
-Nets come from ``benchmarks.quality.train``. Every method is fine-tuned equally long; ``uniform`` narrows all groups
-alike by the default criterion and is repaired like the others. Results are added to a JSON file, one row a run.
+Nets come from ``benchmarks.quality.train``. Every method trains equally long from end to end:
+
+* ``morphnet``: the widths are learnt under a regularizer on MACs, then the weights are fine-tuned.
+* ``uniform``: all groups are narrowed alike by the default criterion and repaired; fine-tuned for all steps.
+* ``latency``: as ``morphnet``, charged for measured latency, down to that which ``morphnet`` reached at the share.
+* ``cycle``: what ``morphnet`` left is widened to the MACs of the original, and trained.
+* ``further``: the original itself, trained as long as ``cycle``, to compare with.
+
+Results are added to a JSON file, one row a run; models are kept in a folder, since methods go on from one another.
 """
 
 import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -18,16 +29,134 @@ import torch
 
 from benchmarks.quality import fashion
 from benchmarks.quality.train import CACHE
-from onnxslim_learn import api
+from onnxslim_learn import api, expanding, latency
+from onnxslim_learn.costs import measure
+from onnxslim_learn.costs.sessions import CPU
 from onnxslim_learn.data.opening import open_source
 from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.source import Source
+from onnxslim_learn.profiling import Setting
+from onnxslim_learn.rewrite.inputs import random_inputs
 from onnxslim_learn.select.evidence import Evidence
 from onnxslim_learn.train.school import Job, Training, school
-from onnxslim_learn.train.shrink import Widths, fit, shrink
+from onnxslim_learn.train.shrink import Widths, finetune, fit, shrink
 from onnxslim_learn.train.worlds import World
 
-METHODS = ("morphnet", "uniform")
 BATCH = 250
+REPAIRED = 512  # samples
+TIMED, MEASURED = 5.0, 60.0  # seconds for comparing two models, and for measuring widths
+
+
+def told(name: str, *rest: object) -> Callable[..., None]:
+    """Say which stage it is, and every hundred steps how it goes."""
+    print(f"  {name}", flush=True)
+
+    def show(step: object, numbers: object = None) -> None:
+        if isinstance(step, int) and isinstance(numbers, dict) and step % 100 == 0:
+            print(f"    {step}: " + ", ".join(f"{k} {v:.3g}" for k, v in numbers.items()), flush=True)
+
+    return show
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One net.
+
+    Attributes:
+        found: The net.
+        options: The command line's.
+    """
+
+    found: api.Analysis
+    options: argparse.Namespace
+
+    @property
+    def net(self) -> Path:
+        """Its file."""
+        assert isinstance(self.found.graph.source, Path)
+        return self.found.graph.source
+
+    def output(self, method: str, share: float) -> Path:
+        """Where a method's result is."""
+        return self.options.folder / f"{self.net.stem}_{method}_{share:g}_{self.options.seed}.onnx"
+
+    @cached_property
+    def source(self) -> Source:
+        """Training images."""
+        images, labels = fashion.read("train")
+        arrays: dict[str, Any] = {str(self.found.graph.model.graph.inputs[0].name): fashion.pixels(images)}
+        if "cross-entropy" in self.options.loss:
+            arrays["labels"] = labels
+        return open_source(arrays, self.found.graph, Options(samples=self.options.samples, batch_size=64))
+
+    def job(self, found: api.Analysis, target: dict[str, float], output: Path, folder: str) -> Job[Widths]:
+        """What to train, towards what the original puts out."""
+        options = self.options
+        training = Training(
+            options.steps,
+            options.finetune_steps,
+            loss=options.loss,
+            finetune_rate=options.finetune_rate,
+            seed=options.seed,
+            folder=Path(folder),
+            every=10**9,
+        )
+        taught = school(found, self.source, training, World(), teacher=self.found, stage=told, watch=told)
+        return Job(found, self.source, Widths(target), taught, output, told)
+
+
+def longer(job: Job[Widths]) -> Job[Widths]:
+    """The same, with the steps of learning added to those of fine-tuning."""
+    training = job.school.training
+    steps = (training.steps or 0) + (training.finetune_steps or 0)
+    return replace(job, school=replace(job.school, training=replace(training, finetune_steps=steps)))
+
+
+def morphnet(bench: Bench, share: float, output: Path, folder: str) -> None:
+    """Widths learnt for MACs."""
+    assert shrink(bench.job(bench.found, {"macs": share}, output, folder))
+
+
+def uniform(bench: Bench, share: float, output: Path, folder: str) -> None:
+    """All groups alike."""
+    job = longer(bench.job(bench.found, {"macs": share}, output, folder))
+    evidence = Evidence(bench.found.coupling, bench.source, REPAIRED, seconds=0.0)
+    plan = api.plan(bench.found, {"macs": share}, evidence=evidence)
+    assert fit(job, job.school.module(bench.found), plan, {"history": []})
+
+
+def by_latency(bench: Bench, share: float, output: Path, folder: str) -> None:
+    """Widths learnt for measured latency."""
+    bound = ratio(bench, bench.output("morphnet", share))
+    setting = Setting(bench.options.threads)
+    timed, _ = latency.prepare(bench.found, setting, seconds=TIMED, measure_seconds=MEASURED, stage=told)
+    assert shrink(bench.job(timed, {"latency": bound}, output, folder))
+
+
+def cycle(bench: Bench, share: float, output: Path, folder: str) -> None:
+    """Narrow, widen, train."""
+    wide = Path(folder) / "wide.onnx"
+    thin = api.analyze(bench.output("morphnet", share))
+    made = expanding.expand(thin, expanding.Widening({"macs": 1.0}, like=bench.found), wide)
+    print(f"  widened by {made.factor:.3f}", flush=True)
+    assert finetune(longer(bench.job(api.analyze(wide), {}, output, folder)))
+
+
+def further(bench: Bench, share: float, output: Path, folder: str) -> None:
+    """Train the original on."""
+    job = longer(bench.job(bench.found, {}, output, folder))
+    training = job.school.training
+    both = replace(training, finetune_steps=2 * (training.finetune_steps or 0))
+    assert finetune(replace(job, school=replace(job.school, training=both)))
+
+
+METHODS: dict[str, Callable[[Bench, float, Path, str], None]] = {
+    "morphnet": morphnet,
+    "uniform": uniform,
+    "latency": by_latency,
+    "cycle": cycle,
+    "further": further,
+}
 
 
 def accuracy(model: Path) -> float:
@@ -42,53 +171,35 @@ def accuracy(model: Path) -> float:
     return float((np.concatenate(outputs).argmax(1) == labels).mean())
 
 
-def told(name: str, *rest: object) -> object:
-    """Say which stage it is, and every hundred steps how it goes."""
-    print(f"  {name}", flush=True)
-
-    def show(step: object, numbers: object = None) -> None:
-        if isinstance(step, int) and isinstance(numbers, dict) and step % 100 == 0:
-            print(f"    {step}: " + ", ".join(f"{k} {v:.3g}" for k, v in numbers.items()), flush=True)
-
-    return show
+def ratio(bench: Bench, model: Path) -> float:
+    """A model's latency over the original's, measured side by side."""
+    threads = bench.options.threads
+    feeds = random_inputs(bench.found.coupling, bench.found.graph.shapes.nominal)
+    clock = measure.steady_clock(threads, CPU)
+    timed = measure.measure([bench.net, model], [feeds, feeds], threads=threads, seconds=TIMED, clock=clock)
+    return measure.compare(timed, 1, quantile=latency.QUIET).median
 
 
-def one(net: Path, method: str, share: float, options: argparse.Namespace) -> dict[str, object]:
+def one(bench: Bench, method: str, share: float) -> dict[str, object]:
     """One run of one method."""
-    start, cpu = time.perf_counter(), time.process_time()
-    found = api.analyze(net)
-    images, _ = fashion.read("train")
-    arrays = {str(found.graph.model.graph.inputs[0].name): fashion.pixels(images)}
-    source = open_source(arrays, found.graph, Options(samples=options.samples, batch_size=64))
+    start, cpu, options = time.perf_counter(), time.process_time(), bench.options
+    output = bench.output(method, share)
     with tempfile.TemporaryDirectory() as folder:
-        training = Training(
-            options.steps, options.finetune_steps, seed=options.seed, folder=Path(folder), every=10**9, bf16=False
-        )
-        taught = school(found, source, training, World(), stage=told, watch=told)
-        wanted, output = Widths({"macs": share}), Path(folder) / "out.onnx"
-        job = Job(found, source, wanted, taught, output, told)
-        if method == "morphnet":
-            made = shrink(job)
-        else:
-            plan = api.plan(found, {"macs": share}, evidence=Evidence(found.coupling, source, 512, seconds=0.0))
-            made = fit(job, taught.module(found), plan, {"history": []})
-        assert made is not None
-        price = made[0].analysis.price(made[0].removal)["macs"] / found.price(found.whole)["macs"]
-        return {
-            "net": net.stem,
-            "method": method,
-            "share": share,
-            "macs": price,
-            "accuracy": accuracy(output),
-            "dense": accuracy(net),
-            "widths": {name: len(kept) for name, kept in made[0].plan.groups.items()},
-            "steps": options.steps,
-            "finetune_steps": options.finetune_steps,
-            "samples": options.samples,
-            "seed": options.seed,
-            "seconds": round(time.perf_counter() - start),
-            "cpu_seconds": round(time.process_time() - cpu),
-        }
+        METHODS[method](bench, share, output, folder)
+    made = api.analyze(output)
+    return {
+        "net": bench.net.stem,
+        "method": method,
+        "share": share,
+        "macs": made.price(made.whole)["macs"] / bench.found.price(bench.found.whole)["macs"],
+        "latency": ratio(bench, output),
+        "accuracy": accuracy(output),
+        "dense": accuracy(bench.net),
+        "widths": {group.name: group.width for group in made.groups},
+        **{name: getattr(options, name) for name in ("steps", "finetune_steps", "samples", "seed", "loss")},
+        "seconds": round(time.perf_counter() - start),
+        "cpu_seconds": round(time.process_time() - cpu),
+    }
 
 
 def main() -> None:
@@ -97,20 +208,26 @@ def main() -> None:
     parser.add_argument("--net", default="resnet20_bn", help="file in the cache, without .onnx")
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"where the nets are (default {CACHE})")
     parser.add_argument("--shares", default="0.5,0.3", help="of the MACs")
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", default=",".join(METHODS), help=f"(default {','.join(METHODS)})")
     parser.add_argument("--steps", type=int, default=600, help="of structure learning")
     parser.add_argument("--finetune-steps", type=int, default=4000)
+    parser.add_argument("--finetune-rate", type=float, help="highest learning rate (default: by the model)")
+    parser.add_argument("--loss", default="distill", help="as of the command learn (default distill: no labels)")
     parser.add_argument("--samples", type=int, default=60000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=Path("learnt"), help="for the models")
     parser.add_argument("--json", type=Path, default=Path("learn.json"), help="results are added to it")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(api.analyze(options.cache / f"{options.net}.onnx"), options)
     for share in map(float, options.shares.split(",")):
         for method in options.methods.split(","):
-            print(f"{options.net}, {method}, {share:.0%} of the MACs", flush=True)
-            row = one(options.cache / f"{options.net}.onnx", method, share, options)
-            print(f"  {row['accuracy']:.2%} (dense {row['dense']:.2%}), {row['cpu_seconds']} s", flush=True)
+            print(f"{options.net}, {method}, {share:.0%}", flush=True)
+            row = one(bench, method, share)
+            said = f"  {row['accuracy']:.2%} (dense {row['dense']:.2%}), {row['macs']:.1%} of the MACs"
+            print(f"{said}, {row['latency']:.3f} of the latency, {row['cpu_seconds']} s", flush=True)
             rows = json.loads(options.json.read_text()) if options.json.is_file() else []
             options.json.write_text(json.dumps([*rows, row], indent=1) + "\n")
 

@@ -86,7 +86,7 @@ BAD = {
     "learn residual.onnx -o x.onnx --learner finetune --steps 9": "--steps structure learning",
     "learn residual.onnx -o x.onnx --learner finetune --teacher misspelt.onnx": "misspelt.onnx",
     "learn residual.onnx -o x.onnx --learner finetune --teacher none.onnx": "none.onnx",
-    "learn residual.onnx -o x.onnx --teacher residual.onnx --target macs=0.5 --loss features": "--teacher another model",
+    "learn residual.onnx -o x.onnx --teacher residual.onnx --strength 1 --loss features": "--teacher another model",
     "learn nothing.onnx -o x.onnx --target macs=0.5": "nothing.onnx",
 }
 
