@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -63,11 +64,11 @@ def plan(
     criterion = criterion or ("energy" if evidence is None else "obs")
     merging = similar.clusters(analysis.coupling, groups) if criterion == criteria.FOLDING else None
     scores = merging.scores if merging else _scores(analysis, groups, criterion, evidence)
-    for cells in (False, True):
-        freedom = budget.Freedom(multiple, cells, allow_empty)
-        choices = budget.choices(analysis.coupling, groups, scores, freedom)
-        if "latency" in target and analysis.latency is not None:
-            choices = steps.undominated(analysis.coupling, choices, analysis.latency.device.steps)
+    timed = analysis.latency if "latency" in target else None
+    for cells, below in itertools.product((False, True), (False, True) if timed else (False,)):
+        choices = budget.choices(analysis.coupling, groups, scores, budget.Freedom(multiple, cells, allow_empty))
+        if timed:
+            choices = steps.undominated(analysis.coupling, choices, timed.device.steps, below=below)
         heirs = similar.by_class(analysis.coupling, [c.group for c in choices], merging.heirs) if merging else None
         task = budget.Search(analysis.coupling, choices, limits, dict(target), allow_empty, heirs)
         if task.fits(task.at(0.0)):

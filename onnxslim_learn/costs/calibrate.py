@@ -22,11 +22,13 @@ CHANNELS, IMAGE = 64, 56  # of the convolution that shows it as well: the faster
 FLOATS = 1 << 22  # of the tensor whose negation shows the bandwidth: more than caches keep of input and output together
 CHAIN = 64  # nodes that do nothing, to see what every node takes
 WIDE = 64  # channels that probes of steps are narrowed from, to a half
-TOLERATED = 1.03  # ratio of times up to which a width rounded up costs nothing
+ROW = 4  # nodes of a probe
+STEPS = (32, 16, 8, 4, 2)  # that are tried, coarsest first
+FREE = 1 / 3  # of what channels cost where time is in proportion to them: less, and rounding up is free
 PROBES = {
-    "Conv": "y = Conv <pads = [1, 1, 1, 1]> (x, w)",
-    "depthwise": "y = Conv <pads = [1, 1, 1, 1], group = {n}> (x, w)",
-    "MatMul": "y = MatMul(x, w)",
+    "Conv": "Conv <pads = [1, 1, 1, 1]>",
+    "depthwise": "Conv <pads = [1, 1, 1, 1], group = {n}>",
+    "MatMul": "MatMul",
 }
 SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "Conv": ((1, -1, 28, 28), (-1, -1, 3, 3)),
@@ -85,33 +87,37 @@ def timing(*, threads: int, provider: str, seconds: float) -> Timer:
 
 
 def _step(operator: str, timed: Timer, idle: float) -> int:
-    """The coarsest step at which rounding widths up, from half a step, takes no more time."""
+    """The coarsest step at which rounding widths up, by half a step and more, takes little time.
+
+    Compared is with the fastest width that is no less: odd widths, which kernels without steps are for, say nothing.
+    """
     widths = range(WIDE // 2 + 1, WIDE + 1)
     taken = timed([_probe(operator, width) for width in widths])
     idle = min(idle, 0.8 * min(taken))  # what a run takes without any work
-    times = dict(zip(widths, (us - idle for us in taken), strict=True))
-    step = 1
-    while 2 * step < WIDE // 2:
-        ratios = [times[width + step] / times[width] for width in widths if width % (2 * step) == step]
-        if np.median(ratios) > TOLERATED:
-            break
-        step *= 2
-    return step
+    least = np.minimum.accumulate([us - idle for us in reversed(taken)])[::-1]
+    times = dict(zip(widths, least.tolist(), strict=True))
+    for step in STEPS:
+        pairs = [(width, width + -width % step) for width in widths if -width % step >= step // 2]
+        prices = [(times[wide] / times[narrow] - 1) / (wide / narrow - 1) for narrow, wide in pairs]
+        if np.median(prices) < FREE:
+            return step
+    return 1
 
 
 def _probe(operator: str, width: int) -> ModelProto:
-    """A model of one node with so many channels in and out."""
+    """A model of some nodes in a row with so many channels: in a net, layouts change at the ends of a row only."""
     x, w = (tuple(width if size < 0 else size for size in shape) for shape in SHAPES[operator])
-    y = x if operator != "MatMul" else (x[0], w[1])
-    return _net(x, y, PROBES[operator].format(n=width), w)
+    names = ["x", *(f"v{k}" for k in range(1, ROW)), "y"]
+    node = PROBES[operator].format(n=width)
+    return _net(x, x, " ".join(f"{b} = {node} ({a}, w)" for a, b in itertools.pairwise(names)), w)
 
 
 def _large() -> list[ModelProto]:
     """Models that compute much, and one that moves much."""
     image, square = (1, CHANNELS, IMAGE, IMAGE), (SIDE, SIDE)
     return [
-        _net(square, square, PROBES["MatMul"], square),
-        _net(image, image, PROBES["Conv"], (CHANNELS, CHANNELS, 3, 3)),
+        _net(square, square, "y = MatMul (x, w)", square),
+        _net(image, image, "y = Conv <pads = [1, 1, 1, 1]> (x, w)", (CHANNELS, CHANNELS, 3, 3)),
         _net((FLOATS,), (FLOATS,), "y = Neg(x)"),
     ]
 

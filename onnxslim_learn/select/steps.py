@@ -1,7 +1,8 @@
 """Widths worth having where kernels have steps: between two multiples of a step, the larger costs no more time.
 
 What is narrower than one step goes through other kernels, without steps. They are slower than a whole step where they
-are nearly as wide (a convolution of 12 channels takes longer than one of 16 on AVX-512), and faster from about a half.
+are nearly as wide (a convolution of 12 channels takes longer than one of 16 on AVX-512), and faster from about a half;
+beside wide layers they cost a change of layout, too.
 """
 
 from __future__ import annotations
@@ -37,30 +38,30 @@ def kind(coupling: Coupling, node: ir.Node) -> str:
     return "depthwise" if groups > 1 and len(weight) > 1 and weight[1] == 1 else "Conv"
 
 
-def undominated(coupling: Coupling, choices: Sequence[Choice], steps: Mapping[str, int]) -> list[Choice]:
-    """Drop widths between the steps of the kernels that they go through.
-
-    All units remain a choice, and what is at most half a step.
+def undominated(
+    coupling: Coupling, choices: Sequence[Choice], steps: Mapping[str, int], *, below: bool = False
+) -> list[Choice]:
+    """Drop widths between the steps of the kernels that they go through; all units remain a choice.
 
     Args:
         coupling: The model.
         choices: What can be decided.
         steps: Channels in one step, by operator; an operator that is not there has steps of one.
+        below: Whether widths of at most half a step stay, too.
     """
     found = []
     touched = _touched(coupling)
     for choice in choices:
         own = [steps.get(name, 1) for name, columns in touched.items() if columns[choice.group.units].any()]
         each = span(coupling, choice.group)
-        stays = [k == choice.group.width or all(_worth(k * each, step) for step in own) for k in choice.kept]
+        stays = [
+            k == choice.group.width or all(k * each % step == 0 or (below and 2 * k * each <= step) for step in own)
+            for k in choice.kept
+        ]
         kept = tuple(k for k, stay in zip(choice.kept, stays, strict=True) if stay)
         curve = None if choice.curve is None else choice.curve[stays]
         found.append(replace(choice, kept=kept, curve=curve))
     return found
-
-
-def _worth(width: int, step: int) -> bool:
-    return width % step == 0 or 2 * width <= step
 
 
 def _touched(coupling: Coupling) -> dict[str, Array]:

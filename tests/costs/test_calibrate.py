@@ -36,7 +36,7 @@ def test_constants_of_a_machine_are_found(steps):
     assert found.gbytes == pytest.approx(BANDWIDTH, rel=1e-3)
     assert (found.node_us, found.run_us) == pytest.approx((NODE, RUN), rel=1e-3)
     for operator, step in steps.items():
-        assert found.steps[operator] in (step, max(step, 2)), "one channel more of fifty is tolerated"
+        assert found.steps[operator] == step
 
 
 def test_probes_run():
