@@ -30,6 +30,7 @@ ROUNDS = 5
 AIM = 0.985  # of the bound: what is measured scatters around what is predicted
 LEAST, MOST = 0.95, 1.005  # of the bound: where a measured latency meets it
 MISSED = 1.05
+LOWER = 0.9  # of a predicted latency: what is tried next where the prediction was met and the bound was not
 QUIET = 0.1  # quantile of times that are compared: medians double where other work takes half of the machine
 CALIBRATION = "device"
 STEP = "step of "
@@ -176,10 +177,14 @@ def meet(
         seen = any((slimmed.removal.gone == other.removal.gone).all() for other, _ in tried)
         return None if seen else slimmed
 
-    for _ in range(ROUNDS):
+    while len(tried) < ROUNDS:
         try:
             slimmed = fresh(AIM * wish) or fresh(_between(analysis, tried, wish))
         except TargetError as error:
+            if watch.measured.points and not watch.measured.below:
+                analysis = narrowed(analysis, watch)
+                analysis = _corrected(analysis, watch, *tried[-1]) if tried else analysis
+                continue
             if not tried:
                 raise _unreachable(error, wish, watch.total) from error
             break
@@ -195,7 +200,7 @@ def meet(
 def _between(analysis: Analysis, tried: list[tuple[Slimmed, Round]], wish: float) -> float:
     """The predicted latency halfway between the slowest model that meets a bound and the fastest that does not.
 
-    Where the latter is unknown or far off, it is the bound.
+    Where the latter is unknown or far off, it is the bound; where the former is unknown, a tenth less than the latter.
     """
     assert analysis.latency is not None
     met, missed = 0.0, math.inf
@@ -205,7 +210,7 @@ def _between(analysis: Analysis, tried: list[tuple[Slimmed, Round]], wish: float
             met = max(met, predicted)
         else:
             missed = min(missed, predicted)
-    return (met + min(missed, 2 * wish - met)) / 2
+    return (met + min(missed, 2 * wish - met)) / 2 if met else LOWER * missed
 
 
 def _unreachable(error: TargetError, wish: float, total: float) -> TargetError:
@@ -237,6 +242,13 @@ def _corrected(analysis: Analysis, watch: Watch, slimmed: Slimmed, found: Round)
     model = watch.measured.model(watch.total)
     alive = (~slimmed.removal.gone).astype(float)
     return replace(analysis, latency=model.corrected(alive, 1e3 * found.measured_ms))
+
+
+def narrowed(analysis: Analysis, watch: Watch) -> Analysis:
+    """The analysis with a latency that knows of widths below the steps of kernels, too."""
+    watch.stage("measuring narrow widths")
+    watch.measured.narrow()
+    return replace(analysis, latency=watch.measured.model(watch.total))
 
 
 def _best(tried: list[tuple[Slimmed, Round]], wish: float, target: Mapping[str, float], watch: Watch) -> Slimmed:

@@ -6,10 +6,11 @@ A few models with all widths at one share, and some with mixed ones, show every 
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeAlias
@@ -38,6 +39,7 @@ Profiler: TypeAlias = Callable[[Sequence["Removal"]], Sequence[Mapping[str, floa
 DESIGN = (0.5, None, 0.25, 0.75, None, None, 0.375, None, 0.625, None, 0.125, None, 0.875, None)
 MIXED = (0.25, 0.5, 0.75, 1.0)
 TOGETHER = 3  # models side by side
+NARROWED = 6  # models with widths below steps
 RUNS, LOW = 20, 0.1  # rounds, and the quantile of their times: other work only slows them
 LEFT = 0.1  # of a node's time at least, whatever profiling adds
 FRAGMENTS = "fragments"
@@ -53,6 +55,7 @@ class Measurements:
         profile: How slimmed models are profiled.
         about: The runtime that times hold for.
         clock: Seconds that pass, for tests.
+        below: Whether widths below a step of the machine's kernels were measured, too.
     """
 
     analysis: Analysis
@@ -60,6 +63,7 @@ class Measurements:
     profile: Profiler
     about: Mapping[str, str | int]
     clock: Callable[[], float] = perf_counter
+    below: bool = False
     parts: Sequence[Fragment] = field(init=False)
     known: dict[str, float] = field(init=False)
     points: dict[int, list[tuple[Array, float]]] = field(init=False, default_factory=lambda: defaultdict(list))
@@ -80,6 +84,13 @@ class Measurements:
                 batch = [removal for removal in batch if not self._unknown(removal)]
             self.add(batch)
             progress(max(at / len(removals), min(spent / seconds, 1.0)))
+
+    def narrow(self) -> None:
+        """Measure widths below a step of the machine's kernels, too."""
+        self.below = True
+        removals = list(itertools.islice(designs(self.analysis, self.roofline.device, below=True), NARROWED))
+        for at in range(0, len(removals), TOGETHER):
+            self.add(removals[at : at + TOGETHER])
 
     def _unknown(self, removal: Removal) -> bool:
         """Whether a fragment was never timed at its widths."""
@@ -122,7 +133,7 @@ class Measurements:
 
     def model(self, total: float) -> Fitted:
         """The latency that the measurements say; ``total`` is the original's from end to end, in microseconds."""
-        return fitted(self.roofline, self.parts, self.points, total)
+        return replace(fitted(self.roofline, self.parts, self.points, total), below=self.below)
 
 
 def measurements(analysis: Analysis, device: Device, feeds: Feeds, threads: int, provider: str) -> Measurements:
@@ -163,11 +174,11 @@ def write(analysis: Analysis, removal: Removal, folder: Path) -> Path:
     return save.staged(slim(removal), "model.onnx", folder, external=analysis.graph.external)
 
 
-def designs(analysis: Analysis, device: Device) -> Iterator[Removal]:
+def designs(analysis: Analysis, device: Device, *, below: bool = False) -> Iterator[Removal]:
     """Removals that show every fragment at widths far apart, the most telling first."""
     coupling, rng = analysis.coupling, np.random.default_rng(0)
     choices = budget.choices(coupling, analysis.groups, np.zeros(coupling.columns), budget.Freedom())
-    search = budget.Search(coupling, steps.undominated(coupling, choices, device.steps), {}, {})
+    search = budget.Search(coupling, steps.undominated(coupling, choices, device.steps, below=below), {}, {})
     for share in DESIGN:
         if share is None:
             shares = rng.choice(MIXED, len(search.choices))

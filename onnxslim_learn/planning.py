@@ -65,7 +65,7 @@ def plan(
     merging = similar.clusters(analysis.coupling, groups) if criterion == criteria.FOLDING else None
     scores = merging.scores if merging else _scores(analysis, groups, criterion, evidence)
     timed = analysis.latency if "latency" in target else None
-    for cells, below in itertools.product((False, True), (False, True) if timed else (False,)):
+    for cells, below in itertools.product((False, True), sorted({False, bool(timed and timed.below)})):
         choices = budget.choices(analysis.coupling, groups, scores, budget.Freedom(multiple, cells, allow_empty))
         if timed:
             choices = steps.undominated(analysis.coupling, choices, timed.device.steps, below=below)

@@ -30,6 +30,7 @@ class Machine:
     """Runs models in times that a roofline says, breaks down after so many, and counts and times what it was asked."""
 
     analysis: api.Analysis
+    guess: Device = DEVICE
     lasts: int = 1000
     seen: list = field(default_factory=list)
     now: float = 0.0
@@ -51,7 +52,7 @@ class Machine:
         return self.now
 
     def measurements(self):
-        roof = roofline(self.analysis.coupling, DEVICE)
+        roof = roofline(self.analysis.coupling, self.guess)
         return measuring.Measurements(self.analysis, roof, self.profile, ABOUT, self.clock)
 
 
@@ -120,9 +121,9 @@ def test_a_cache_that_cannot_be_written_is_left_alone(tmp_path, monkeypatch):
 # --- meeting a bound --------------------------------------------------------------------------------------------------
 
 
-def chosen(saves, wish):
+def chosen(saves, wish, steps=DEVICE.steps):
     """Slim to a bound on a machine whose runs from end to end save another part than its nodes save."""
-    machine = Machine(analysed("residual"))
+    machine = Machine(analysed("residual"), guess=replace(DEVICE, steps=steps))
     found = gathered(machine)
     whole = sum(machine.times(machine.analysis.whole).values())
 
@@ -156,6 +157,15 @@ def test_where_nothing_corrects_the_prediction_the_bound_is_closed_in_on(monkeyp
     told = slimmed.plan.provenance["latency"]
     assert latency.LEAST * 0.8 <= told["measured_ms"] <= latency.MOST * 0.8
     assert len({one["measured_ms"] for one in told["rounds"]}) == len(told["rounds"]) > 2
+
+
+def test_widths_below_a_step_are_measured_where_steps_do_not_reach_a_bound():
+    plans = [chosen(1.0, wish, steps={"Conv": 8})[0].plan for wish in (0.8, 0.35)]
+    on, below = ({len(kept) for kept in plan.groups.values()} for plan in plans)
+    assert on == {8}
+    assert below <= {1, 2, 3, 4, 8}
+    assert min(below) <= 4
+    assert plans[1].provenance["latency"]["measured_ms"] <= latency.MOST * 0.35
 
 
 def test_a_bound_that_only_the_prediction_meets_is_refused():

@@ -86,6 +86,7 @@ class Fitted:
         curves: The curve of every fragment.
         total: End-to-end time of the original, microseconds.
         scale: What of a predicted saving is found when it is measured.
+        below: Whether widths below a step of the machine's kernels were measured.
     """
 
     roofline: Roofline
@@ -93,6 +94,7 @@ class Fitted:
     curves: Sequence[Curve]
     total: float
     scale: float = 1.0
+    below: bool = False
 
     @property
     def device(self) -> Device:

@@ -36,6 +36,10 @@ class Timed(Priced, Protocol):
     def device(self) -> Device:
         """The machine."""
 
+    @property
+    def below(self) -> bool:
+        """Whether it knows about widths below a step of the machine's kernels."""
+
     def by_node(self, alive: Array) -> dict[str, float]:
         """Microseconds by node; what belongs to none as ``""``."""
 
@@ -50,6 +54,7 @@ class Roofline:
         macs: Multiply-accumulates, owned by nodes.
         moved: Bytes read and written, owned by nodes.
         nodes: Names of all nodes that do anything.
+        below: See :class:`Timed`.
     """
 
     device: Device
@@ -57,6 +62,7 @@ class Roofline:
     macs: Cost
     moved: Cost
     nodes: tuple[str, ...]
+    below: bool = True
 
     @cached_property
     def _places(self) -> tuple[Array, Array]:
