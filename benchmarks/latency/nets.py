@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 import torch
 from torch import nn
 
@@ -62,13 +64,16 @@ def write(name: str, net: nn.Module, inputs: Inputs, path: Path) -> Path:
 
 
 def from_scratch(name: str, slimmed: Path, path: Path) -> Path | None:
-    """Build a net anew at the widths of a slimmed file; ``None`` where its modules cannot be told such widths."""
-    shapes = {t.name: tuple(t.dims) for t in onnx.load(slimmed).graph.initializer}
+    """Build a net anew at the widths of a slimmed file; ``None`` where its modules cannot be told such widths.
+
+    Its weights are those of the file: what some nodes take depends on values, as the softmax of YOLO's boxes does.
+    """
+    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(slimmed).graph.initializer}
     net, inputs = build(name)
     for prefix, module in net.named_modules():
         if type(module).__name__ == "C2f":
             module.forward = partial(_halves, module)  # type: ignore[method-assign]
-        _narrow(module, {k: shapes.get(f"{prefix}.{k}") for k in ("weight", "bias", "running_mean", "running_var")})
+        _narrow(module, {k: arrays.get(f"{prefix}.{k}") for k in ("weight", "bias", "running_mean", "running_var")})
     try:
         return write(name, net, inputs, path)
     except (RuntimeError, ValueError) as error:
@@ -87,15 +92,15 @@ def _halves(block: Any, x: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def _narrow(module: nn.Module, shapes: Mapping[str, tuple[int, ...] | None]) -> None:
-    """Give a module fresh weights of other shapes."""
-    for key, shape in shapes.items():
+def _narrow(module: nn.Module, arrays: Mapping[str, np.ndarray | None]) -> None:
+    """Give a module weights of other shapes."""
+    for key, array in arrays.items():
         old = getattr(module, key, None)
-        if shape is None or old is None or tuple(old.shape) == shape:
+        if array is None or old is None:
             continue
-        fresh = torch.rand(shape) + 0.5 if key == "running_var" else 0.1 * torch.randn(shape)
+        fresh = torch.from_numpy(array.copy())
         setattr(module, key, nn.Parameter(fresh) if isinstance(old, nn.Parameter) else fresh)
-    weight = shapes["weight"]
+    weight = None if arrays["weight"] is None else arrays["weight"].shape
     if isinstance(module, nn.Conv2d) and weight is not None:
         module.groups = module.groups if module.groups == 1 else weight[0] // (module.out_channels // module.groups)
         module.out_channels, module.in_channels = weight[0], weight[1] * module.groups
