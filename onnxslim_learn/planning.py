@@ -80,7 +80,7 @@ def plan(
         decided = {choice.group.name for choice in choices}
         made["dropped"] = {name: why for name, why in merging.refused.items() if name in decided}
     if evidence is not None:
-        made["data"] = evidence.source.name
+        made |= {"data": evidence.source.name, "sensitivity_seconds": evidence.seconds}
         made["curves"] = {name: {str(k): v for k, v in own.items()} for name, own in evidence.curves.points.items()}
     return describe(analysis, found.removal, made)
 

@@ -120,6 +120,9 @@ def overview(analysis: Analysis) -> dict[str, Any]:
     }
 
 
+CHOICE = ("criterion", "allocation", "trials", "sensitivity_seconds", "curves")  # of a plan's provenance
+
+
 def totals(analysis: Analysis) -> dict[str, float]:
     """What the whole model costs."""
     everything = np.ones(analysis.coupling.size)
@@ -192,7 +195,7 @@ def outcome(
         "lossless": None if slimmed.folded is None else slimmed.folded.to_dict(),
         "merged": _merged(slimmed),
         "training": slimmed.plan.provenance.get("training"),
-        "choice": {k: slimmed.plan.provenance.get(k) for k in ("criterion", "allocation", "trials", "curves")},
+        "choice": {k: slimmed.plan.provenance.get(k) for k in CHOICE},
         "groups": [
             {"name": g.name, "width": g.width, "kept": len(kept.get(g.name, range(g.width)))}
             for g in analysis.groups

@@ -160,7 +160,7 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
         ),
         *latency.targeted(data.get("latency_target")),
         *repairs.blocks(data["repair"]),
-        *repairs.curves(data["choice"], {g["name"]: g["width"] for g in data["groups"]}),
+        *(repairs.curves(data["choice"], {g["name"]: g["width"] for g in data["groups"]}) if _cut(data) else []),
         *trained.blocks(data.get("training")),
         *_widths(data),
         *_layers(data),

@@ -80,4 +80,19 @@ def curves(choice: Mapping[str, Any], widths: Mapping[str, int]) -> list[Block]:
         points = [(int(kept) / widths[name], max(loss, 0.0) / most) for kept, loss in own.items()]
         lines.append((name, tuple(sorted([*points, (1.0, 0.0)]))))
     axes = ("share of the group's units that stay", f"loss after repair, up to {most:.3g}")
-    return [Lines("What every group loses by itself", axes, tuple(lines))] if lines else []
+    drawn: list[Block] = [Lines("What every group loses by itself", axes, tuple(lines))] if lines else []
+    said = _allocated(choice)
+    return [Text(said), *drawn] if said else drawn
+
+
+def _allocated(choice: Mapping[str, Any]) -> str:
+    """How the cut was shared out among groups, where samples had a say."""
+    trials, seconds = choice.get("trials"), choice.get("sensitivity_seconds")
+    if trials:
+        return f"Widths: {choice['allocation']}, the best of {plural(len(trials), 'allocation')} tried on the samples."
+    if seconds:
+        return (
+            "Widths: all groups alike, because finding out what each of them loses takes longer than "
+            f"{seconds:g} s here. Raise --sensitivity-seconds for better ones."
+        )
+    return ""

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -271,3 +272,14 @@ def test_without_time_to_measure_all_groups_are_narrowed_alike(run):
     code, out, _ = run("slim residual.onnx -o new.onnx --target macs=0.6 --sensitivity-seconds 0 --json - --no-latency")
     assert code == 0
     assert json.loads(out)["choice"]["allocation"] == "uniform"
+
+
+@pytest.mark.parametrize(("seconds", "said"), [("0.000001", "all groups alike"), ("30", "the best of 5 allocations")])
+def test_how_the_cut_was_shared_out_is_said(run, seconds, said):
+    ((name, shape),) = api.analyze("residual.onnx").graph.shapes.nominal.inputs.items()
+    rng = np.random.default_rng(0)
+    np.savez("samples.npz", **{name: rng.normal(size=(32, *shape[1:])).astype(np.float32)})
+    line = f"slim residual.onnx -o new.onnx --target macs=0.6 --data samples.npz --sensitivity-seconds {seconds}"
+    code, out, _ = run(f"{line} --no-latency")
+    assert code == 0
+    assert said in " ".join(out.split())
