@@ -54,6 +54,15 @@ def from_action(action: float, target: float) -> float:
     return target + (high - target) * (2 * action - 1)
 
 
+def to_action(share: float, target: float) -> float:
+    """The inverse of :func:`from_action`, of the nearest share within the bounds."""
+    low, high = bounds(target)
+    share = min(max(share, low), high)
+    if share < target:
+        return 0.5 * (share - low) / (target - low)
+    return 0.5 + 0.5 * (share - target) / (high - target)
+
+
 def least(sizes: Sequence[int], chosen: Sequence[float], target: float) -> float:
     """The least share of the next layer with which the target can still be met when all later ones do their utmost.
 

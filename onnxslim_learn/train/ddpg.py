@@ -2,7 +2,9 @@
 
 An agent walks over the layers and says for each how large a share of its weights goes; what the whole choice is worth
 a roll-out tells at the end. The agent is Stable-Baselines3's; this module says what it sees and may do, and keeps the
-best choice ever seen. Agent, replay buffer and results are written after every roll-out, from where a search goes on.
+best choice ever seen. The first roll-outs are those of the protocols that need no search, and others by chance follow:
+what is found is no worse than those are, as roll-outs tell. Agent, replay buffer and results are written after every
+roll-out, from where a search goes on.
 
 The last layer of the actor is a hyperbolic tangent brought to [0, 1], which is the sigmoid of twice its input.
 """
@@ -46,6 +48,7 @@ BASELINE = 0.95  # of the moving average that rewards are compared with
 NOISE = (1.0, 1e-5)  # deviation of actions in [0, 1] when the agent begins to train, and at the end
 DIMS = 4  # numbers of a weight's shape that the agent sees
 ROOM = 100_000  # transitions kept
+KNOWN = (ratios.heurist, ratios.uniform)  # that the first roll-outs try
 
 
 @dataclass
@@ -72,6 +75,7 @@ class Walk(gymnasium.Env[Array, Array]):
         """Prepare."""
         self.layers, self.settings, self.play = layers, settings, play
         self.sizes = [layer.size for layer in layers]
+        self.known = [protocol(self.sizes, settings.ws_prune_ratio) for protocol in KNOWN]
         self.chosen: list[float] = []
         self.search = Search()
         self.fixed = features(layers)
@@ -170,12 +174,17 @@ class Agent(DDPG):
     walk: Walk
 
     def _sample_action(self, learning_starts: int, action_noise: Any = None, n_envs: int = 1) -> tuple[Array, Array]:
-        """An action and what the buffer keeps: by chance at first, then around the actor's."""
+        """An action and what the buffer keeps: as known, by chance, then around the actor's."""
+        walk = self.walk
+        if walk.search.rollouts < min(len(walk.known), walk.settings.ws_nb_rlouts_min):
+            share = walk.known[walk.search.rollouts][len(walk.chosen)]
+            first = 2 * ratios.to_action(share, walk.settings.ws_prune_ratio) - 1
+            return (np.full((n_envs, 1), first, np.float32),) * 2
         if self.num_timesteps < learning_starts:
             return super()._sample_action(learning_starts, None, n_envs)
         assert self._last_obs is not None
         middle = self.predict(self._last_obs, deterministic=True)[0].astype(np.float64)
-        wide = 2 * deviation(self.walk.search.rollouts, self.walk.settings)  # actions are 2 wide
+        wide = 2 * deviation(walk.search.rollouts, walk.settings)  # actions are 2 wide
         low, high = (scipy.special.ndtr((end - middle) / wide) for end in (-1.0, 1.0))
         drawn = middle + wide * scipy.special.ndtri(low + (high - low) * np.random.random(middle.shape))
         action = np.clip(np.where(np.isfinite(drawn), drawn, middle), -1, 1).astype(np.float32)

@@ -77,6 +77,22 @@ def test_rewards_are_above_a_moving_average():
     assert reward(0.5, 0.75, "single-obj") == 0.5
 
 
+def test_the_first_roll_outs_are_those_of_the_other_protocols(tmp_path):
+    seen = []
+    given = asked(ws_nb_rlouts=3, ws_nb_rlouts_min=3)
+    ddpg.optimal(LAYERS, given, lambda shares: seen.append([*shares.values()]) or 0.5, tmp_path)
+    low, high = ratios.bounds(TARGET)
+    assert seen[0] == pytest.approx(np.clip(ratios.heurist(SIZES, TARGET), low, high), abs=1e-6)
+    assert seen[1] == pytest.approx([TARGET] * len(SIZES), abs=1e-6)
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("target", [0.3, 0.8, 0.95])
+def test_shares_are_found_from_actions_and_back(target):
+    for action in np.linspace(0, 1, 21):
+        assert ratios.to_action(ratios.from_action(action, target), target) == pytest.approx(action)
+
+
 def test_noise_fades_once_the_agent_trains():
     made = asked()
     assert [ddpg.deviation(n, made) for n in (0, 15)] == [1.0, 1.0]
