@@ -181,7 +181,8 @@ def meet(
         try:
             slimmed = fresh(AIM * wish) or fresh(_between(analysis, tried, wish))
         except TargetError as error:
-            if watch.measured.points and not watch.measured.below:
+            known = analysis.latency
+            if "latency" in error.missed and watch.measured.points and known is not None and not known.below:
                 analysis = narrowed(analysis, watch)
                 analysis = _corrected(analysis, watch, *tried[-1]) if tried else analysis
                 continue

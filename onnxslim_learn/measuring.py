@@ -86,7 +86,9 @@ class Measurements:
             progress(max(at / len(removals), min(spent / seconds, 1.0)))
 
     def narrow(self) -> None:
-        """Measure widths below a step of the machine's kernels, too."""
+        """Measure widths below a step of the machine's kernels, too, unless that is done."""
+        if self.below:
+            return
         self.below = True
         removals = list(itertools.islice(designs(self.analysis, self.roofline.device, below=True), NARROWED))
         for at in range(0, len(removals), TOGETHER):

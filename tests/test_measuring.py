@@ -168,6 +168,17 @@ def test_widths_below_a_step_are_measured_where_steps_do_not_reach_a_bound():
     assert plans[1].provenance["latency"]["measured_ms"] <= latency.MOST * 0.35
 
 
+def test_narrow_widths_are_measured_once():
+    machine = Machine(analysed("residual"), guess=replace(DEVICE, steps={"Conv": 8}))
+    found = gathered(machine)
+    assert not found.model(1000.0).below
+    found.narrow()
+    seen = len(machine.seen)
+    found.narrow()
+    assert found.model(1000.0).below
+    assert len(machine.seen) == seen > 1
+
+
 def test_a_bound_that_only_the_prediction_meets_is_refused():
     with pytest.raises(TargetError, match=r"latency=0\.4ms: .* takes .* ms .* Raise it\."):
         chosen(0.05, 400.0)
