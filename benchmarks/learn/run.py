@@ -6,7 +6,7 @@ Nets come from ``benchmarks.quality.train``. Every method trains equally long fr
 
 * ``morphnet``: the widths are learnt under a regularizer on MACs, then the weights are fine-tuned.
 * ``uniform``: all groups are narrowed alike by the default criterion and repaired; fine-tuned for all steps.
-* ``latency``: as ``morphnet``, charged for measured latency, down to that which ``morphnet`` reached at the share.
+* ``latency``: as ``morphnet``, charged for measured latency, down to that share of it.
 * ``cycle``: what ``morphnet`` left is widened to the MACs of the original, and trained.
 * ``further``: the original itself, trained as long as ``cycle``, to compare with.
 
@@ -127,10 +127,9 @@ def uniform(bench: Bench, share: float, output: Path, folder: str) -> None:
 
 def by_latency(bench: Bench, share: float, output: Path, folder: str) -> None:
     """Widths learnt for measured latency."""
-    bound = ratio(bench, bench.output("morphnet", share))
     setting = Setting(bench.options.threads)
     timed, _ = latency.prepare(bench.found, setting, seconds=TIMED, measure_seconds=MEASURED, stage=told)
-    assert shrink(bench.job(timed, {"latency": bound}, output, folder))
+    assert shrink(bench.job(timed, {"latency": share}, output, folder))
 
 
 def cycle(bench: Bench, share: float, output: Path, folder: str) -> None:
@@ -207,7 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--net", default="resnet20_bn", help="file in the cache, without .onnx")
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"where the nets are (default {CACHE})")
-    parser.add_argument("--shares", default="0.5,0.3", help="of the MACs")
+    parser.add_argument("--shares", default="0.5,0.3", help="of the MACs, or of the latency")
     parser.add_argument("--methods", default=",".join(METHODS), help=f"(default {','.join(METHODS)})")
     parser.add_argument("--steps", type=int, default=600, help="of structure learning")
     parser.add_argument("--finetune-steps", type=int, default=4000)
