@@ -16,7 +16,7 @@ import numpy as np
 from onnxslim_learn.errors import InputError, PlanError
 from onnxslim_learn.graph.coupling import Removal
 from onnxslim_learn.planning import describe
-from onnxslim_learn.select import budget
+from onnxslim_learn.select import budget, steps
 from onnxslim_learn.select.budget import Freedom, Search
 from onnxslim_learn.train.gates import carriers
 
@@ -226,8 +226,20 @@ def structure(
     if not choices:
         raise InputError("model: nothing can be cut, so there is no structure to learn. See analyze for why.")
     search = Search(analysis.coupling, choices, bounds, wishes, freedom.empty)
+    if analysis.latency is not None and "latency" in {cost, *bounds}:
+        search = _on_steps(search, analysis.latency.device.steps)
     twice = _depthwise(analysis, priced[cost]) if double else None
     return Structure(analysis, search, priced[cost], twice)
+
+
+def _on_steps(search: Search, table: Mapping[str, int]) -> Search:
+    """The same search among widths on the steps of kernels, which is where they are measured; below, if need be."""
+    for below in (False, True):
+        choices = steps.undominated(search.coupling, search.choices, table, below=below)
+        found = replace(search, choices=choices)
+        if found.fits(found.at(0.0)):
+            break
+    return found
 
 
 def _depthwise(analysis: Analysis, cost: Any) -> Priced:
