@@ -231,7 +231,7 @@ def expand(growth: Growth, *, seed: int = 0, fresh: bool = False) -> ir.Model:
             layout = coupling.values.get(str(output.name))
             if layout is not None and _touched(growth, layout):
                 output.shape = None
-    reunite(model.graph, coupling)
+    reunite(model, coupling)
     return model
 
 

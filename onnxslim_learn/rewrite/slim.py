@@ -51,8 +51,7 @@ def slim(removal: Removal) -> ir.Model:
     if fate.dead:
         vanish(model.graph, nodes, removal, fate)
     _restate_shapes(nodes, removal)
-    reunite(model.graph, coupling)
-    fold.drop_unused(model)
+    reunite(model, coupling)
     return model
 
 
@@ -131,15 +130,19 @@ def _restate_shapes(nodes: list[ir.Node], removal: Removal) -> None:
             output.shape = ir.Shape(dims)
 
 
-def reunite(graph: ir.Graph, coupling: Coupling) -> None:
-    """Share again what was un-shared: copies that every plan cuts alike, and constants that are still equal."""
+def reunite(model: ir.Model, coupling: Coupling) -> None:
+    """Share again what was un-shared: copies that every plan cuts alike, and constants that are still equal.
+
+    What nothing reads any more goes.
+    """
     clones = coupling.graph.clones
     origins = set(clones.values())
     kept: dict[tuple[str, bytes], ir.Value] = {}
-    for name, value in list(graph.initializers.items()):
+    for name, value in list(model.graph.initializers.items()):
         origin = clones.get(name, name)
         if origin in origins and value.const_value is not None:
             mark = coupling.signature(name) if name in coupling.values else value.const_value.tobytes()
             if (origin, mark) in kept:
                 ir.convenience.replace_all_uses_with(value, kept[origin, mark])
             kept.setdefault((origin, mark), value)
+    fold.drop_unused(model)

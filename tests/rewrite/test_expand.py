@@ -31,6 +31,8 @@ def test_a_wider_net_computes_what_it_did(name, factor):
     growth = widening.widen(analysis, groups, factor)
     assert growth.grows
     model = ir.to_proto(widening.expand(growth))
+    read = {name for node in model.graph.node for name in node.input}
+    assert {tensor.name for tensor in model.graph.initializer} <= read
     feeds = analysis_inputs(analysis)
     wanted, found = run(normal(analysis), feeds), run(model, feeds)
     for output, a in wanted.items():
