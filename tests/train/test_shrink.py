@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from onnxslim_learn import api
+from onnxslim_learn.costs.device import Device
 from onnxslim_learn.data.opening import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.errors import InputError, TargetError
@@ -193,3 +194,26 @@ def test_what_cannot_be_is_refused(prepare):
         shrink(prepare(Widths({"macs": 0.5}, protect=["nothing"])))
     with pytest.raises(TargetError, match="cannot be reached"):
         shrink(prepare(replace(Widths(), target={"macs": 1e-5}), steps=2))
+
+
+def test_widths_for_a_latency_are_on_the_steps_of_kernels(tmp_path, prepare):
+    job = prepare(Widths({"latency": 0.7}), steps=10, finetune_steps=2)
+    machine = Device("made up", 1, 1, node_us=0.1, run_us=0.1, steps={"Conv": 4, "depthwise": 4})
+    job = replace(job, analysis=api.analyze(tmp_path / "net.onnx", device=machine))
+    made, check = shrink(job)
+    assert check.passed
+    assert made.plan.groups
+    assert all(len(kept) % 4 == 0 for kept in made.plan.groups.values())
+    assert made.analysis.latency.value((~made.removal.gone).astype(float)) <= 0.7 * job.analysis.latency.value(
+        np.ones(job.analysis.coupling.size)
+    )
+
+
+def test_widths_that_steps_do_not_leave_are_not_learnt(tmp_path, prepare):
+    job = prepare(Widths({"latency": 0.7}), steps=10, finetune_steps=2)
+    machine = Device("made up", 1, 1, node_us=0.1, run_us=0.1, steps={"Conv": 64, "depthwise": 64})
+    found = api.analyze(tmp_path / "net.onnx", device=machine)
+    made, _ = shrink(replace(job, analysis=found))
+    widths = {len(kept) for kept in made.plan.groups.values()}
+    assert widths
+    assert max(widths) < 12
