@@ -167,6 +167,13 @@ def tutor(options: argparse.Namespace, found: Analysis) -> Analysis | None:
                 f"--teacher {options.teacher}: its {side} are {', '.join(theirs)}, and the model's {', '.join(ours)}. "
                 "Give a model of which this one was made."
             )
+    for name in (str(value.name) for value in found.graph.model.graph.outputs):
+        own, its = (x.graph.shapes.nominal.shape.get(name, ())[1:] for x in (found, other))
+        if own != its:
+            raise InputError(
+                f"--teacher {options.teacher}: a sample's output {name} has shape {[*its]}, and the model's "
+                f"{[*own]}. Give a model of which this one was made."
+            )
     return other
 
 

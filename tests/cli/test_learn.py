@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxslim_learn import api, cli, learning
@@ -138,6 +139,21 @@ def test_what_was_widened_is_trained_to_do_as_the_original_does(trainable):
     assert told["learner"] == "finetune"
     before, after = ([d["relative"] for d in told[side]["outputs"].values()] for side in ("cut", "result"))
     assert all(b < 0.9 * a for a, b in zip(before, after, strict=True))
+
+
+def test_a_teacher_of_other_classes_is_refused(trainable, refused):
+    model = onnx.load("residual.onnx")
+    model.graph.initializer.extend([onnx.helper.make_tensor("all but one", 7, [1], [4])])
+    (output,) = model.graph.output
+    for node in model.graph.node:
+        node.output[:] = ["whole" if name == output.name else name for name in node.output]
+    for name, value in (("from", 0), ("axis", 1)):
+        model.graph.initializer.extend([onnx.helper.make_tensor(name, 7, [1], [value])])
+    model.graph.node.append(onnx.helper.make_node("Slice", ["whole", "from", "all but one", "axis"], [output.name]))
+    output.type.tensor_type.ClearField("shape")
+    onnx.save(model, "other.onnx")
+    line = "learn residual.onnx -o x.onnx --learner finetune --teacher other.onnx --data samples.npz"
+    refused(line, 2, "--teacher other.onnx shape")
 
 
 def test_a_sweep_leaves_a_file_for_every_strength(trainable):
