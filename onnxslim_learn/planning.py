@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,12 +64,11 @@ def plan(
     merging = similar.clusters(analysis.coupling, groups) if criterion == criteria.FOLDING else None
     scores = merging.scores if merging else _scores(analysis, groups, criterion, evidence)
     timed = analysis.latency if "latency" in target else None
-    for cells, below in itertools.product((False, True), sorted({False, bool(timed and timed.below)})):
+    for cells in (False, True):
         choices = budget.choices(analysis.coupling, groups, scores, budget.Freedom(multiple, cells, allow_empty))
-        if timed:
-            choices = steps.undominated(analysis.coupling, choices, timed.device.steps, below=below)
         heirs = similar.by_class(analysis.coupling, [c.group for c in choices], merging.heirs) if merging else None
         task = budget.Search(analysis.coupling, choices, limits, dict(target), allow_empty, heirs)
+        task = steps.on_steps(task, timed.device.steps, below=timed.below) if timed else task
         if task.fits(task.at(0.0)):
             break
     found = choose(task, evidence, progress)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxslim_learn.graph.coupling import Coupling
-    from onnxslim_learn.select.budget import Choice
+    from onnxslim_learn.select.budget import Choice, Search
 
 Array = np.ndarray[Any, Any]
 
@@ -36,6 +36,23 @@ def kind(coupling: Coupling, node: ir.Node) -> str:
     weight = coupling.graph.shapes.nominal.shape.get(str(node.inputs[1].name), ())
     groups = node.attributes.get_int("group", 1)
     return "depthwise" if groups > 1 and len(weight) > 1 and weight[1] == 1 else "Conv"
+
+
+def on_steps(search: Search, table: Mapping[str, int], *, below: bool) -> Search:
+    """The same search among the widths on the steps of kernels; among those below, too, only if need be.
+
+    Args:
+        search: What can be decided.
+        table: Channels in one step, by operator.
+        below: Whether widths below a step may be taken.
+    """
+    found = search
+    for narrower in sorted({False, below}):
+        choices = undominated(search.coupling, search.choices, table, below=narrower)
+        found = replace(search, choices=choices)
+        if found.fits(found.at(0.0)):
+            break
+    return found
 
 
 def undominated(

@@ -225,25 +225,12 @@ def structure(
     choices = budget.choices(analysis.coupling, groups, np.zeros(analysis.coupling.columns), freedom)
     search = Search(analysis.coupling, choices, bounds, wishes, freedom.empty)
     if analysis.latency is not None and "latency" in {cost, *bounds}:
-        search = _on_steps(search, analysis.latency.device.steps)
+        search = steps.on_steps(search, analysis.latency.device.steps, below=True)
+        search = replace(search, choices=[choice for choice in search.choices if len(choice.kept) > 1])
     if not search.choices:
         raise InputError("model: nothing can be cut, so there is no structure to learn. See analyze for why.")
     twice = _depthwise(analysis, priced[cost]) if double else None
     return Structure(analysis, search, priced[cost], twice)
-
-
-def _on_steps(search: Search, table: Mapping[str, int]) -> Search:
-    """The same search among widths on the steps of kernels, which is where they are measured; below, if need be.
-
-    Groups that have no other width there are not decided.
-    """
-    found = search
-    for below in (False, True):
-        choices = steps.undominated(search.coupling, search.choices, table, below=below)
-        found = replace(search, choices=[choice for choice in choices if len(choice.kept) > 1])
-        if found.choices and found.fits(found.at(0.0)):
-            break
-    return found
 
 
 def _depthwise(analysis: Analysis, cost: Any) -> Priced:
