@@ -80,7 +80,9 @@ def learnt(parser: argparse.ArgumentParser) -> None:
         else:
             group.add_argument(flag, type=kind, metavar="NAME" if kind is str else "X", help=meaning)  # type: ignore[arg-type]
     group.add_argument(
-        "--one-shot", action="store_true", help="begin with what sparsify makes, keep its zeros and train the others"
+        "--one-shot",
+        action="store_true",
+        help="begin (roll-outs, too) with what sparsify makes, keep its zeros and train the others",
     )
     group.add_argument("--pattern", default="unstructured", metavar="NAME", help="where zeros may be, as in sparsify")
     written(group)

@@ -8,8 +8,8 @@ The nets are those of ``benchmarks.quality.train``. Parts:
 * ``oneshot``: without labels and training, from 512 training images: methods at 75 %, and 2:4.
 * ``protocols``: how 90 % and 95 % are spread over layers, one-shot: uniform, heurist, measured curves; the mean over
   samples drawn with several seeds.
-* ``agent``: the same with shares found by reinforcement learning, its roll-outs as short as ``--rollouts`` and the
-  constants below make them.
+* ``agent``: the same with shares found by reinforcement learning in ``--rollouts`` roll-outs, each of which is judged
+  by what is sparsified in one go.
 * ``trained``: 75 % and 90 % in ``--steps`` steps of distillation, without labels: keeping the zeros of the one-shot
   result, and with masks learnt on the schedule.
 """
@@ -45,7 +45,7 @@ from onnxslim_learn.train.worlds import World
 
 SAMPLES = 512  # of the training images, unlabelled
 BATCH = 500  # test images at a time
-SHORT = {"ws_nb_iters_rg": 10, "ws_nb_iters_ft": 0, "ws_nb_iters_feval": 32}
+SHORT = {"ws_nb_iters_ft": 0, "ws_nb_iters_feval": 32}
 """Roll-outs of the agent: no fine-tuning, which would take minutes each on one core."""
 TRAINED = ((True, "heurist"), (True, "uniform"), (False, "uniform"))  # whether one-shot comes first, and the protocol
 TAUGHT = 12_800  # images to train on, and to judge roll-outs by
@@ -129,7 +129,8 @@ def agent(bench: Bench) -> Iterator[dict[str, Any]]:
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             source = bench.source(TAUGHT, 0, labels=True)
-            job = _job(bench, source, sparse.Wanted(settings(given)), Training(batch_size=32, folder=Path(folder)))
+            wanted = sparse.Wanted(settings(given), one_shot=True)
+            job = _job(bench, source, wanted, Training(batch_size=32, folder=Path(folder)))
             chosen = sparse.PROTOCOLS["optimal"](job, layers(bench.found.graph.model))
         seconds = time.perf_counter() - start
         for seed in range(bench.options.seeds):

@@ -1,8 +1,9 @@
 """What a choice of shares per layer is worth: mask the pretrained weights, repair shortly, fine-tune shortly, evaluate.
 
-A roll-out masks the smallest weights of every layer, then fits each layer's output to what the full network puts out
-there, from the inputs that the pruned network has by then (a few steps of Adam per layer on half the squared error,
-weights of that layer alone), then trains all weights for a few steps, and judges on samples that are not trained on.
+A roll-out begins with what is sparsified in one go, where training would begin so, too. Otherwise it masks the smallest
+weights of every layer, then fits each layer's output to what the full network puts out there, from the inputs that the
+pruned network has by then (a few steps of Adam per layer on half the squared error, weights of that layer alone). Then
+it trains all weights for a few steps, and judges on samples that are not trained on.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from onnxslim_learn.train.recipes import Recipe
 from onnxslim_learn.train.weight_sparse import Fixed, WeightSparse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -46,6 +47,7 @@ class Rollouts:
         layers: What is masked.
         settings: How long everything takes.
         pattern: Where zeros may be.
+        begun: Gives the module sparse weights for shares in one go, where that is asked for.
     """
 
     school: School
@@ -54,6 +56,7 @@ class Rollouts:
     layers: Sequence[Layer]
     settings: Settings
     pattern: Pattern
+    begun: Callable[[Mapping[str, float]], None] | None = None
 
     @classmethod
     def of(
@@ -68,9 +71,13 @@ class Rollouts:
         settings, school = self.settings, self.school
         self.module.load_state_dict(self.dense)
         learner = WeightSparse(self.module, self.layers, ratios, Schedule(1), self.pattern)
-        learner.refresh(1.0)
-        if settings.ws_nb_iters_rg:
-            self._regress(learner)
+        if self.begun is not None:
+            self.begun(ratios)
+            learner.keep_zeros()
+        else:
+            learner.refresh(1.0)
+            if settings.ws_nb_iters_rg:
+                self._regress(learner)
         if settings.ws_nb_iters_ft:
             training = school.training
             recipe = Recipe(settings.ws_nb_iters_ft, training.batch_size, rate=settings.ws_lrn_rate_ft, decay=0.0)

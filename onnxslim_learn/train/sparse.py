@@ -29,6 +29,8 @@ from onnxslim_learn.train.tensors import parameters, to_torch
 from onnxslim_learn.train.weight_sparse import Fixed, Settings, WeightSparse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from torch import fx
 
     from onnxslim_learn.sparse.roles import Layer
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.train.school import Job
 
 SEARCHED_ON, PLACES = 512, 16384  # samples to measure curves on, and rows of a regression
+ROLLED_ON = 128  # samples to sparsify a roll-out on
 EPOCHS = 3  # as many times the steps that structure learning takes where nobody says
 
 
@@ -114,26 +117,43 @@ def _begun(job: Job[Wanted], module: fx.GraphModule, learner: WeightSparse) -> W
     place = job.folder / "one-shot.onnx"
 
     def cut() -> None:
-        model, record = slim(job.analysis.whole), _record(job)
-        recipe = Recipe(learner.ratios, learner.pattern)
-        OneShot(model, list(learner.layers.values()), record, recipe).go(job.stage("sparsifying"))
+        listed = list(learner.layers.values())
+        model = _sparsified(job, listed, learner.ratios, _record(job), job.stage("sparsifying"))
         save.staged(model, place.name, job.folder, external=False)
 
     if not (job.school.training.resume and place.is_file()):
         job.school.world.led(cut)
-    found = ir.load(place).graph.initializers
-    with torch.no_grad():
-        for name, parameter in parameters(module).items():
-            if name in found and found[name].const_value is not None:
-                parameter.copy_(to_torch(found[name].const_value, master=True))  # type: ignore[arg-type]
+    _take_weights(module, ir.load(place))
     learner.keep_zeros()
     return Fixed(learner)
 
 
-def _record(job: Job[Wanted]) -> Record:
+def _sparsified(
+    job: Job[Wanted],
+    listed: Sequence[Layer],
+    shares: Mapping[str, float],
+    record: Record,
+    progress: Callable[[float], None] = lambda share: None,
+) -> ir.Model:
+    """The original, sparsified in one go."""
+    model = slim(job.analysis.whole)
+    OneShot(model, listed, record, Recipe(shares, patterns.parse(job.wanted.pattern))).go(progress)
+    return model
+
+
+def _take_weights(module: fx.GraphModule, model: ir.Model) -> None:
+    """Give a module the weights of a model."""
+    found = model.graph.initializers
+    with torch.no_grad():
+        for name, parameter in parameters(module).items():
+            if name in found and found[name].const_value is not None:
+                parameter.copy_(to_torch(found[name].const_value, master=True))  # type: ignore[arg-type]
+
+
+def _record(job: Job[Wanted], samples: int = SEARCHED_ON) -> Record:
     """What the original does on some samples."""
     analysis = job.analysis
-    feeds = Evidence(analysis.coupling, job.source, SEARCHED_ON).feeds
+    feeds = Evidence(analysis.coupling, job.source, samples).feeds
     return Record(analysis.graph.model, feeds, -(-PLACES // len(feeds)), 4 if len(feeds) >= 4 else 2)
 
 
@@ -227,6 +247,11 @@ def _optimal(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
         )
     module = school.module(job.analysis).to(school.world.device)
     rollouts = Rollouts.of(school, module, listed, wanted.settings, patterns.parse(wanted.pattern))
+    if wanted.one_shot:
+        record = _record(job, ROLLED_ON)
+        rollouts = replace(
+            rollouts, begun=lambda shares: _take_weights(module, _sparsified(job, listed, shares, record))
+        )
     with torch.random.fork_rng():
         found = ddpg.optimal(
             listed,

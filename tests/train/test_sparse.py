@@ -1,6 +1,7 @@
 """From one file to a sparse one: roll-outs, every protocol, from scratch, and the command."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -112,6 +113,23 @@ def test_every_layer_is_found_in_the_module(rollouts):
     assert sorted(readers(one.module, learner).values()) == ["w1", "w2", "w3"]
 
 
+def test_a_roll_out_may_begin_with_what_is_sparsified_in_one_go(rollouts):
+    one, asked = rollouts(ws_nb_iters_rg=5), []
+
+    def begun(shares):
+        asked.append(shares)
+        with torch.no_grad():
+            for name in shares:
+                weight = one.module.get_parameter(one.module.meta["initializers"][name])
+                weight.copy_(2 * weight * (torch.arange(weight.numel()).reshape(weight.shape) % 2))
+
+    replace(one, begun=begun).run(SHARES)
+    assert asked == [SHARES]
+    for name, weight in one.module.state_dict().items():
+        even = torch.arange(weight.numel()).reshape(weight.shape) % 2
+        assert torch.equal(weight, 2 * one.dense[name] * even if name in SHARES else one.dense[name])
+
+
 def test_scores_lie_between_zero_and_one():
     logits = torch.tensor([[2.0, 1.0], [0.0, 1.0]])
     assert judged({"y": logits}, {"y": -logits}, None) == 0
@@ -193,6 +211,8 @@ def test_a_run_goes_on_where_its_folder_ends(learn):
     assert first["layers"] == again["layers"]
     assert all(np.array_equal(weights[name], same[name]) for name in weights)
     assert "other settings" in learn(f"{line} --resume --ws-prune-ratio 0.5", 2)
+    begun, _ = learn(f"{line} --one-shot")
+    assert begun["training"]["search"]["rollouts"] == 4
 
 
 @pytest.mark.parametrize(
