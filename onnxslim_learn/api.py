@@ -20,6 +20,7 @@ from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite import verify as checking
 from onnxslim_learn.rewrite.inputs import random_inputs
 from onnxslim_learn.rewrite.slim import slim as rewrite
+from onnxslim_learn.sparse import promise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -134,6 +135,7 @@ class Slimmed:
             if found is not None and not found.passed:
                 raise VerifyError(f"{target}: {found.complaint}. Nothing was written.")
             if self._better is not None and self.removal.gone.any():
+                promise.correct(self.analysis.graph.model, self._better)
                 staged = save.staged(self._better, target.name, folder, external=self.analysis.graph.external)
             save.publish(staged, target, self.analysis.graph.source or self.analysis.graph.data)
         finally:
@@ -148,6 +150,7 @@ class Slimmed:
     def _stage(self, name: str, folder: Path) -> Path:
         source = self.analysis.graph.source
         if self.removal.gone.any() or (source is not None and self.analysis.graph.external):
+            promise.correct(self.analysis.graph.model, self.model)
             return save.staged(self.model, name, folder, external=self.analysis.graph.external)
         staged = folder / name
         with save.writing(name, folder):

@@ -85,6 +85,13 @@ def learning(parser: argparse.ArgumentParser) -> None:
     exact = group.add_mutually_exclusive_group()
     exact.add_argument("--proximal", action="store_true", default=None, help="lower strengths to exact zeros (default)")
     exact.add_argument("--no-proximal", action="store_false", dest="proximal", help="by gradients, as MorphNet does")
+    group.add_argument(
+        "--least-width",
+        type=_share,
+        dest="least",
+        metavar="X",
+        help="with a target: share of the width narrowing all alike would leave that every group keeps (default 0.75)",
+    )
     group.add_argument("--no-calibration", action="store_true", help="with a target: by strengths and costs alone")
     group.add_argument("--count-depthwise-twice", action="store_true", help="as MorphNet does")
     group.add_argument("--force-group", metavar="REGEX", action="append", default=[], help="ties the groups it matches")

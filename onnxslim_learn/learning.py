@@ -203,6 +203,7 @@ def widths(options: argparse.Namespace) -> Widths:
         proximal=options.proximal,
         calibrated=not options.no_calibration,
         double=options.count_depthwise_twice,
+        least=options.least,
         force_group=options.force_group,
         protect=options.protect,
         freedom=Freedom(options.multiple, empty=options.allow_empty),

@@ -47,7 +47,7 @@ def recurrent(gates: int, states: int) -> Rule:
         units = joined.output(site.ledger, "dh")
         site.patch(lambda cut: {"hidden_size": cut.size(units, 1)})
         site.contract(0, [2])
-        site.contract(2, [2])
+        site.contract(2, [2], inner=True)
         directions, hidden = site.shape(2)[0], site.shape(2)[2]
         sizes = dict(zip([*steps, "i"], site.nominal(0), strict=True)) | {"d": directions, "h": hidden, "k": hidden}
         for letters in ("btdhi", "btdhk"):

@@ -48,6 +48,7 @@ class Contraction:
         zero: Input of the same node with the value that stands for zero, or ``None`` for plain zero.
         bias: Input that is all the node puts out when this one is zero, and the output axis it lies along; input -1 for
             nothing; ``None`` where it puts out something else.
+        inner: Whether it is multiplied with what the node itself has computed before (a recurrence).
     """
 
     node: int
@@ -56,6 +57,7 @@ class Contraction:
     axes: tuple[int, ...]
     zero: int | None = None
     bias: tuple[int, int] | None = None
+    inner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,14 +274,20 @@ class Site:
         return joined
 
     def contract(
-        self, slot: int, axes: Iterable[int], zero: int | None = None, bias: tuple[int, int] | None = None
+        self,
+        slot: int,
+        axes: Iterable[int],
+        zero: int | None = None,
+        bias: tuple[int, int] | None = None,
+        *,
+        inner: bool = False,
     ) -> None:
         """State that axes of an input are summed over (see :class:`Contraction`)."""
         value = self.values[str(self.name(slot))]
         found = tuple(a for a in axes if any(d.labels is not None for d in value.axes[a]))
         if found:
             zero = zero if zero is not None and self.name(zero) else None
-            self.records.contractions.append(Contraction(self.index, slot, value, found, zero, bias))
+            self.records.contractions.append(Contraction(self.index, slot, value, found, zero, bias, inner))
 
     def work(self, space: Mapping[str, Axis], sizes: Mapping[str, int], factor: int = 1) -> None:
         """State multiply-accumulates: the product over all letters, times a factor.

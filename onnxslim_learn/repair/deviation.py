@@ -19,7 +19,7 @@ class Deviation:
 
     Attributes:
         cosine: Mean cosine between the output of a sample and the original's.
-        relative: L2 norm of the difference over that of the original, over all samples.
+        relative: L2 norm of the difference over that of the original, over all samples; by itself if that is all zero.
         kl: Mean Kullback-Leibler divergence from the original in nats, where the output is one of a classifier
             (probabilities, or numbers ``(samples, classes)`` that are read as logits), else ``None``.
         agreement: Share of samples with the same largest class, for the same outputs.
@@ -56,7 +56,7 @@ def _one(wanted: Array, found: Array) -> Deviation:
     a, b = (np.nan_to_num(x.reshape(len(x), -1)) for x in (wanted, found))
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = np.where(norms > 0, (a * b).sum(axis=1) / np.maximum(norms, 1e-300), (norms == 0) & (a == b).all(axis=1))
-    relative = float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(a)), 1e-300)
+    relative = float(np.linalg.norm(a - b)) / (float(np.linalg.norm(a)) or 1.0)
     if not classifies(wanted):
         return Deviation(float(cosine.mean()), relative)
     p, q = (log_probabilities(x) for x in (a, b))

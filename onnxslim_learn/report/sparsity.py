@@ -13,11 +13,15 @@ from onnxslim_learn.report.data import latency, side
 from onnxslim_learn.report.words import count, ms, plural, shapes, share, size, times
 from onnxslim_learn.report.words import provider as runtime
 from onnxslim_learn.sparse import files, patterns
+from onnxslim_learn.sparse.roles import maskable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import onnx_ir as ir
+
+    from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.costs.measure import Timings
     from onnxslim_learn.sparse.roles import Layer
     from onnxslim_learn.sparse.work import Sparsified, Stored
@@ -33,11 +37,11 @@ def outcome(
     assert analysis.graph.source is not None
     both: list[Any] = [None, None] if timings is None else timings.latencies()
     rows = [_row(found, layer) for layer in found.layers]
-    before = side(analysis, analysis.whole, analysis.graph.source, both[0])
     written = analyze(output, inputs=analysis.graph.shapes.nominal.inputs) if stored.cut else analysis
-    after = side(written, written.whole, output, both[1])
+    model = written.graph.model if stored.cut else found.model
+    before = side(analysis, analysis.whole, analysis.graph.source, both[0]) | _nonzero(analysis, analysis.graph.model)
+    after = side(written, written.whole, output, both[1]) | _nonzero(written, model)
     zeros = sum(row["zeros"] for row in rows)
-    macs = _effective(found)
     return {
         "model": str(analysis.graph.source),
         "output": str(output),
@@ -45,10 +49,10 @@ def outcome(
         "asked": {**asdict(found.asked), "protocol": found.protocol, "protect": list(found.asked.protect)},
         "trials": found.trials,
         "before": before,
-        "after": {**after, "nonzero_params": before["params"] - zeros, "nonzero_macs": macs},
+        "after": after,
         "cut": [{"name": name, "width": width, "kept": kept} for name, (width, kept) in stored.cut.items()],
         "sparsity": zeros / max(sum(row["weights"] for row in rows), 1),
-        "files": _stored(found, stored),
+        "files": _stored(found, stored, model),
         "empty": {key: sum(row["empty"][key] for row in rows) for key in ("output_channels", "input_channels")},
         "latency": None if timings is None else latency(timings, timed),
         "samples": {"data": found.data[0], "count": found.data[1]},
@@ -78,27 +82,37 @@ def _channels(layer: Layer) -> dict[str, tuple[int, ...]]:
     return {"output_channels": layer.outputs, "input_channels": layer.inputs}
 
 
-def _effective(found: Sparsified) -> int:
-    """Multiply-accumulates by weights that are not zero."""
-    analysis = found.analysis
-    costs = analysis.costs["macs"].by_node(np.ones(analysis.coupling.size))
+def _nonzero(analysis: Analysis, model: ir.Model) -> dict[str, int]:
+    """Parameters that are not zero, and multiply-accumulates by weights that are not, of a model like the analysed."""
+    owners, whole = set(analysis.costs["params"].owners), np.ones(analysis.coupling.size)
+    zeros = sum(int((_values(model, name) == 0).sum()) for name in owners & set(model.graph.initializers))
     kept: dict[str, list[int]] = {}
-    for layer in found.layers:
+    for layer in maskable(analysis.graph.model):
         for node in layer.nodes:
             own = kept.setdefault(node, [0, 0])
-            own[0] += int(np.count_nonzero(found.array(layer)))
+            own[0] += int(np.count_nonzero(_values(model, layer.name)))
             own[1] += layer.size
-    return round(sum(macs * (kept[node][0] / kept[node][1] if node in kept else 1) for node, macs in costs.items()))
+    macs = analysis.costs["macs"].by_node(whole)
+    shares = {node: own[0] / own[1] for node, own in kept.items()}
+    return {
+        "nonzero_params": analysis.price(analysis.whole)["params"] - zeros,
+        "nonzero_macs": round(sum(work * shares.get(node, 1) for node, work in macs.items())),
+    }
 
 
-def _stored(found: Sparsified, stored: Stored) -> dict[str, Any]:
-    arrays = [found.array(layer) for layer in found.layers]
-    four = found.asked.pattern == "2:4"
-    held = [
-        a
-        for a, layer in zip(arrays, found.layers, strict=True)
-        if four and patterns.groups_of(patterns.parse("2:4"), layer).size == layer.size
-    ]
+def _values(model: ir.Model, name: str) -> Array:
+    tensor = model.graph.initializers[name].const_value
+    assert tensor is not None
+    return np.asarray(tensor.numpy())
+
+
+def _stored(found: Sparsified, stored: Stored, model: ir.Model) -> dict[str, Any]:
+    held, pattern = [], patterns.parse("2:4")
+    if found.asked.pattern == pattern.name:
+        names = {layer.name for layer in found.layers}
+        kept = [layer for layer in maskable(model) if layer.name in names]
+        whole = [layer for layer in kept if patterns.groups_of(pattern, layer).size == layer.size]
+        held = [_values(model, x.name) for x in whole if patterns.holds(_values(model, x.name), pattern, x)]
     rest = stored.plain - sum(a.nbytes for a in held)
     return {
         "plain": stored.plain,
@@ -118,13 +132,13 @@ def blocks(data: Mapping[str, Any]) -> list[Block]:
 def _table(data: Mapping[str, Any]) -> Table:
     before, after = data["before"], data["after"]
     rows = [
-        ("weights that are not zero", count(before["params"]), count(after["nonzero_params"])),
-        ("MACs by them", count(before["macs"]), count(after["nonzero_macs"])),
+        ("weights that are not zero", count(before["nonzero_params"]), count(after["nonzero_params"])),
+        ("MACs by them", count(before["nonzero_macs"]), count(after["nonzero_macs"])),
         ("MACs onnxruntime computes", count(before["macs"]), count(after["macs"])),
         ("bytes on disk", size(before["bytes"]), size(after["bytes"])),
     ]
-    keys = [("nonzero_params", "params"), ("nonzero_macs", "macs"), ("macs", "macs"), ("bytes", "bytes")]
-    parts = [f"{after[a] / before[b]:.3f}" if before[b] else "-" for a, b in keys]
+    keys = ("nonzero_params", "nonzero_macs", "macs", "bytes")
+    parts = [f"{after[key] / before[key]:.3f}" if before[key] else "-" for key in keys]
     cells = [(*row, part) for row, part in zip(rows, parts, strict=True)]
     if data["latency"]:
         found = data["latency"]
@@ -139,7 +153,7 @@ def _said(data: Mapping[str, Any]) -> list[str]:
         f"{share(data['sparsity'])} of the weights of {plural(len(rows), 'layer')} are zero"
         f" ({asked['pattern']}, {asked['method']}, shares: {asked['protocol']})."
     ]
-    dense = [row["name"] for row in rows if not row["holds"] or (asked["ratio"] != 0 and not row["zeros"])]
+    dense = [row["name"] for row in rows if asked["ratio"] != 0 and not row["zeros"]]
     if dense:
         lines.append(f"Dense: {', '.join(dense[:4])}{' and more' if len(dense) > 4 else ''} (too few channels).")
     unfit = [row["name"] for row in rows if row["method"] not in (asked["method"], "training")]

@@ -253,6 +253,16 @@ class Search:
             max([k for k in c.kept if k <= fraction * c.group.width + 1e-9], default=c.kept[0]) for c in self.choices
         ]
 
+    def above(self, widths: Sequence[int], share: float) -> Search:
+        """The same search, in which no group becomes narrower than a share of these widths."""
+        choices = []
+        for choice, width in zip(self.choices, widths, strict=True):
+            stays = [k >= share * width for k in choice.kept]
+            kept = tuple(k for k, stay in zip(choice.kept, stays, strict=True) if stay)
+            curve = None if choice.curve is None else choice.curve[stays]
+            choices.append(replace(choice, kept=kept, curve=curve))
+        return replace(self, choices=choices)
+
     def solve(self, progress: Callable[[float], None] = lambda share: None) -> list[int]:
         """Find the widths.
 

@@ -93,13 +93,10 @@ def _widths(task: Search, cut: Removal) -> list[int]:
 
 def _weighed(task: Search, evidence: Evidence, uniform: Removal, way: tuple[float, float]) -> Search:
     """The same search by measured curves, with widths bounded from below."""
-    power, floor = way
-    choices = []
-    for choice, width in zip(task.choices, _widths(task, uniform), strict=True):
-        kept = tuple(k for k in choice.kept if k >= floor * width)
-        curve = evidence.curves.curve(replace(choice, kept=kept)) ** power
-        choices.append(replace(choice, kept=kept, curve=curve))
-    return replace(task, choices=choices)
+    power, least = way
+    bounded = task.above(_widths(task, uniform), least)
+    curves = [evidence.curves.curve(choice) ** power for choice in bounded.choices]
+    return replace(bounded, choices=[replace(c, curve=x) for c, x in zip(bounded.choices, curves, strict=True)])
 
 
 def _trial(cut: Removal, record: Record) -> float:

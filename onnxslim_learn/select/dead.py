@@ -112,6 +112,8 @@ def meetings(
     found = []
     for number, (contraction, name) in enumerate(zip(wanted, names, strict=True)):
         if name in fixed:
+            if contraction.inner:  # nothing but the weights themselves says what the node's own state adds
+                found.append(_meeting(coupling, contraction, [fixed[name].const_value.numpy()], never))  # type: ignore[union-attr]
             continue
         progress(number / len(wanted))
         runner.run_past(name)
@@ -125,7 +127,7 @@ def _meeting(coupling: Coupling, contraction: Contraction, arrays: Sequence[Arra
     value = contraction.value
     split = [_split(a, contraction) for a in arrays]
     silent = np.all([(a == 0).all(axis=free) for a, free in split], axis=0)
-    constant = np.all([(a == split[0][0]).all(axis=free) for a, free in split[1:]], axis=0)
+    constant = np.all([(a == split[0][0]).all(axis=free) for a, free in split], axis=0) & (not contraction.inner)
     sizes = _tracked(value)
     summed = frozenset(d.key for axis in contraction.axes for d in value.axes[axis])
     mute = np.zeros(silent.shape, bool)

@@ -68,8 +68,11 @@ def with_sparse(proto: onnx.ModelProto, accepts: Callable[[str], bool] = lambda 
             continue  # onnxruntime reads sparse halves, too, but checkers differ about them
         array = numpy_helper.to_array(tensor)
         at = np.flatnonzero(array)
-        if len(at) and len(at) * (PLACE + array.itemsize) < array.nbytes and accepts(tensor.name):
-            proto.graph.sparse_initializer.append(_sparse(tensor.name, array, at))
+        if len(at) * (PLACE + array.itemsize) >= array.nbytes or not accepts(tensor.name):
+            continue
+        sparse = _sparse(tensor.name, array, at)
+        if sparse.ByteSize() < tensor.ByteSize():
+            proto.graph.sparse_initializer.append(sparse)
             proto.graph.initializer.remove(tensor)
             count += 1
     return count

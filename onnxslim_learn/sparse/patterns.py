@@ -91,6 +91,8 @@ def parts_of(pattern: Pattern, layer: Layer) -> Array:
     if pattern.kind == "block":
         steps = {**dict.fromkeys(layer.inputs, pattern.m), **dict.fromkeys(layer.outputs, pattern.n)}
         keys = [place // steps.get(a, 1) for a, place in enumerate(places)]
+    elif not layer.outputs:
+        return np.zeros(layer.shape, int)
     else:
         keys = [places[a] for a in layer.outputs]
     counts = [int(k.max()) + 1 for k in keys]
@@ -100,10 +102,13 @@ def parts_of(pattern: Pattern, layer: Layer) -> Array:
 def groups_of(pattern: Pattern, layer: Layer) -> Array:
     """Flat indices of the weights in every group of ``n:m``, ``(groups, m)``; channels that fill no group are left out.
 
-    A layer with fewer than ``m`` input channels has no groups and stays dense.
+    A layer with fewer than ``m`` input channels has no groups and stays dense, and so does one that nodes read along
+    different axes.
     """
+    if not layer.alike:
+        return np.zeros((0, pattern.m), int)
     order = [a for a in range(len(layer.shape)) if a not in layer.inputs] + list(layer.inputs)
-    width = math.prod(layer.shape[a] for a in layer.inputs)
+    width = math.prod(layer.shape[a] for a in layer.inputs) // layer.blocks
     rows = np.arange(layer.size).reshape(layer.shape).transpose(order).reshape(-1, width)
     return rows[:, : width // pattern.m * pattern.m].reshape(-1, pattern.m)
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.select.budget import expression
 
@@ -31,6 +33,8 @@ class Layer:
         inputs: Axes that are summed over: input channels.
         outputs: Axes of output channels; the rest are places of a kernel.
         nodes: Names of the nodes that multiply by it.
+        blocks: Parts of its input channels that are summed over apart from one another.
+        alike: Whether all nodes that read it agree about its input channels.
     """
 
     name: str
@@ -38,6 +42,8 @@ class Layer:
     inputs: Axes
     outputs: Axes
     nodes: tuple[str, ...]
+    blocks: int = 1
+    alike: bool = True
 
     @property
     def size(self) -> int:
@@ -46,15 +52,31 @@ class Layer:
 
 
 def layers(model: ir.Model, protect: Sequence[str] = ()) -> list[Layer]:
-    """The maskable weights of a model in the order of the nodes that read them.
+    """The weights of a model to mask: all that can be, but for those that are protected.
 
     Args:
         model: The model, in normal form.
         protect: Regular expressions; weights they find, or whose node they find, stay dense.
 
     Raises:
-        InputError: If an expression is none or finds nothing, or nothing is left.
+        InputError: If an expression is none or finds nothing, nothing is left, or a weight is not finite.
     """
+    listed = maskable(model)
+    if not listed:
+        quantized = any(node.op_type in QUANTIZED for node in model.graph)
+        why = " other than quantized ones" if quantized else ""
+        raise InputError(
+            f"the model has no weights of convolutions or fully-connected layers{why}. Nothing can be sparsified."
+        )
+    for layer in listed:
+        tensor = model.graph.initializers[layer.name].const_value
+        if tensor is not None and not np.isfinite(np.asarray(tensor.numpy(), np.float64)).all():
+            raise InputError(f"initializer {layer.name}: has values that are not finite. Repair the model first.")
+    return _unprotected(listed, protect)
+
+
+def maskable(model: ir.Model) -> list[Layer]:
+    """All maskable weights of a model, in the order of the nodes that read them."""
     order = {node: number for number, node in enumerate(model.graph)}
     found = []
     for value in model.graph.initializers.values():
@@ -70,13 +92,15 @@ def layers(model: ir.Model, protect: Sequence[str] = ()) -> list[Layer]:
         inputs, outputs, first = factors[0]
         if math.prod(shape[a] for a in inputs) > 1:
             names = tuple(str(node.name) for _, _, node in factors)
-            found.append((order.get(first, len(order)), Layer(str(value.name), shape, inputs, outputs, names)))
-    listed = [layer for _, layer in sorted(found, key=lambda pair: pair[0])]
-    if not listed:
-        raise InputError(
-            "the model has no weights of convolutions or fully-connected layers. Nothing can be sparsified."
-        )
-    return _unprotected(listed, protect)
+            alike = all(role[:2] == (inputs, outputs) for role in factors)
+            layer = Layer(str(value.name), shape, inputs, outputs, names, _blocks(first), alike)
+            found.append((order.get(first, len(order)), layer))
+    return [layer for _, layer in sorted(found, key=lambda pair: pair[0])]
+
+
+def _blocks(node: ir.Node) -> int:
+    """Into how many parts the input channels of a node's weight are divided: the groups of a ConvTranspose."""
+    return int(_attribute(node, "group", 1)) if node.op_type == "ConvTranspose" else 1
 
 
 def _unprotected(listed: list[Layer], protect: Sequence[str]) -> list[Layer]:
@@ -103,14 +127,17 @@ def _roles(value: ir.Value, axes: Axes) -> list[tuple[Axes, Axes, ir.Node] | Non
         operator = node.op_type
         if operator in MOVES and slot == 0:
             found += _roles(node.outputs[0], MOVES[operator](node, axes))
-        elif slot in FACTORS.get(operator, {}):
-            role = FACTORS[operator][slot](node, len(axes))
+        elif slot in FACTORS.get((node.domain, operator), {}):
+            role = FACTORS[node.domain, operator][slot](node, len(axes))
             inputs, outputs = (tuple(axes[a] for a in part) for part in role or ((), ()))
             found.append((inputs, outputs, node) if role else None)
         else:
             found.append(None)
     return found
 
+
+CONTRIB = "com.microsoft"
+QUANTIZED = frozenset(["DequantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger"])
 
 # --- the tables -------------------------------------------------------------------------------------------------------
 
@@ -148,7 +175,8 @@ def _left(node: ir.Node, rank: int) -> Role:
 
 def _einsum(slot: int) -> Callable[[ir.Node, int], Role | None]:
     def read(node: ir.Node, rank: int) -> Role | None:
-        left, _, right = _attribute(node, "equation", "").replace(" ", "").partition("->")
+        left, arrow, right = _attribute(node, "equation", "").replace(" ", "").partition("->")
+        right = right if arrow else "".join(c for c in left if left.count(c) == 1)
         letters = left.split(",")[slot] if slot <= left.count(",") else ""
         if "." in left or len(letters) != rank:
             return None
@@ -158,15 +186,17 @@ def _einsum(slot: int) -> Callable[[ir.Node, int], Role | None]:
     return read
 
 
-FACTORS: dict[str, dict[int, Callable[[ir.Node, int], Role | None]]] = {
-    **{name: {1: _fixed(1, 0)} for name in ("Conv", "FusedConv", "DeformConv")},
-    "ConvTranspose": {1: _fixed(0, 1)},
-    **{name: {0: _left, 1: _right} for name in ("MatMul", "Gemm", "FusedMatMul", "TransposeMatMul", "FusedGemm")},
-    "Einsum": {slot: _einsum(slot) for slot in range(4)},
-    **{name: {1: _gates, 2: _gates} for name in ("RNN", "GRU", "LSTM")},
-    "Attention": {1: _fixed(0, 1)},
+FACTORS: dict[tuple[str, str], dict[int, Callable[[ir.Node, int], Role | None]]] = {
+    **{("", name): {1: _fixed(1, 0)} for name in ("Conv", "DeformConv")},
+    ("", "ConvTranspose"): {1: _fixed(0, 1)},
+    **{("", name): {0: _left, 1: _right} for name in ("MatMul", "Gemm")},
+    ("", "Einsum"): {slot: _einsum(slot) for slot in range(4)},
+    **{("", name): {1: _gates, 2: _gates} for name in ("RNN", "GRU", "LSTM")},
+    (CONTRIB, "FusedConv"): {1: _fixed(1, 0)},
+    **{(CONTRIB, name): {0: _left, 1: _right} for name in ("FusedMatMul", "TransposeMatMul", "FusedGemm")},
+    (CONTRIB, "Attention"): {1: _fixed(0, 1)},
 }
-"""Operator -> input -> which axes of a weight there are input channels, and which output channels."""
+"""Domain and operator -> input -> which axes of a weight there are input channels, and which output channels."""
 
 MOVES: dict[str, Callable[[ir.Node, Axes], Axes]] = {
     **dict.fromkeys(["Identity", "Cast"], lambda node, axes: axes),

@@ -21,6 +21,7 @@ from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.select.evidence import CAREFUL
 from onnxslim_learn.sparse import files, patterns, ratios
 from onnxslim_learn.sparse.oneshot import OneShot, Pruned, Recipe
+from onnxslim_learn.sparse.promise import KEY
 from onnxslim_learn.sparse.roles import Layer, layers
 from onnxslim_learn.sparse.search import search
 from onnxslim_learn.sparse.solve import METHODS
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 PROTOCOLS = ("uniform", "heurist", "search")
-KEY = "onnxslim_learn.sparsity"  # of the pattern among a model's metadata
 
 
 @dataclass(frozen=True)
@@ -238,6 +238,9 @@ def sparsify(
     feeds: Sequence[Mapping[str, Array]] = evidence.feeds
     every = 4 if len(feeds) >= 4 else 2
     record = Record(analysis.graph.model, feeds, -(-ROWS // max(len(feeds) * 3 // 4, 1)), every)
+    for name, array in record.outputs().items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"model: output {name} is not finite for the samples. Correct them, or the model.")
     recipe = Recipe({}, pattern, asked.method, CAREFUL if evidence.source.synthetic else FULL)
     protocol, trials = asked.spread(), {}
     if protocol == "search" and 0 < target < 1:

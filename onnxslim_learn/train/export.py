@@ -13,6 +13,7 @@ import torch
 
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.rewrite import save
+from onnxslim_learn.sparse import promise
 from onnxslim_learn.train import gates, scales, tensors
 from onnxslim_learn.train.homes import give_way, homes, reader, readers
 
@@ -70,6 +71,10 @@ def updated(module: fx.GraphModule, graph: Graph) -> onnx.ModelProto:
             tensor = give_way(proto, name)
             tensor.data_type, tensor.raw_data = int(graph.initializers[name].const_value.dtype), array.tobytes()  # type: ignore[union-attr]
             tensor.dims.extend(array.shape)
+    if promise.promised(graph.model) and promise.broken(graph.model, ir.from_proto(proto)):
+        left = [one for one in proto.metadata_props if one.key != promise.KEY]
+        del proto.metadata_props[:]
+        proto.metadata_props.extend(left)
     return proto
 
 

@@ -193,11 +193,13 @@ def cross_entropy(outputs: Outputs, portion: Portion) -> Tensor:
     """Cross-entropy of the first output ``(samples, classes, ...)`` with labels: classes or shares."""
     found, labels = next(iter(outputs.values())).to(torch.float32), portion.labels
     assert labels is not None
-    labels = labels if labels.is_floating_point() else labels.to(torch.int64)
-    if found.ndim < 2 or (not labels.is_floating_point() and labels.shape != found.shape[:1] + found.shape[2:]):
+    shares = labels.is_floating_point()
+    labels = labels if shares else labels.to(torch.int64)
+    if found.ndim < 2 or labels.shape != (found.shape if shares else found.shape[:1] + found.shape[2:]):
+        kind = "shares of classes (fractions)" if shares else "classes"
         raise InputError(
-            f"--loss cross-entropy: labels {tuple(labels.shape)} do not fit outputs {tuple(found.shape)}. "
-            "Give a class for each sample."
+            f"--loss cross-entropy: labels {tuple(labels.shape)}, {kind}, do not fit outputs {tuple(found.shape)}. "
+            "Give an integer class for each sample."
         )
     if not labels.is_floating_point() and not 0 <= int(labels.min()) <= int(labels.max()) < found.shape[1]:
         raise InputError(f"--loss cross-entropy: labels must lie between 0 and {found.shape[1] - 1}. Correct them.")

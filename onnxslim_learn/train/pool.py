@@ -132,8 +132,9 @@ def gather(source: Source, held: int | None = None, folder: Path | None = None) 
     merged = [_merged(like, sum(counts), kept, source.declared) for like, counts in shelves]
     count = sum(shelf.count for shelf in merged)
     held = min(MOST_HELD, int(count * SHARE_HELD)) if held is None else held
-    train, rest = _split(merged, count - held, source.declared)
     least = source.declared.batch or 1
+    held = held // least * least  # a batch that the model does not take would judge nothing
+    train, rest = _split(merged, count - held, source.declared)
     if not train or sum(shelf.count for shelf in train) < least:
         raise InputError(f"{source.name}: {count} samples are too few to train on. Give more.")
     return Pool(tuple(train), source.declared), Pool(tuple(rest), source.declared)

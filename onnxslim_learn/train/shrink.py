@@ -21,7 +21,9 @@ from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.select.budget import Freedom
 from onnxslim_learn.select.evidence import Evidence
-from onnxslim_learn.train import export, features, strengths
+from onnxslim_learn.sparse import promise
+from onnxslim_learn.sparse.roles import maskable
+from onnxslim_learn.train import export, features, strengths, weight_sparse
 from onnxslim_learn.train.logistic import Gates
 from onnxslim_learn.train.morphnet import Control, MorphNet, ties
 from onnxslim_learn.train.structures import Structure, structure
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.train.school import Job, School
 
+LEAST = 0.75  # what a unit is worth by itself says little about extremes of several groups together (cf. select.choose)
 REPAIRED_ON = 512  # samples
 CHECKED_ON = 8
 
@@ -56,6 +59,8 @@ class Widths:
         proximal: Whether strengths are lowered exactly to zero; ``None`` where that is possible.
         calibrated: Whether units are charged by what they are worth, too, where strengths are lowered to meet a target.
         double: Whether depthwise convolutions count twice.
+        least: With a target, the share of the width left by narrowing all groups alike that every group keeps;
+            ``None`` for :data:`LEAST`, or for none where whole branches may go or widths are steps apart (latency).
         force_group: Regular expressions; the groups that one finds are tied.
         protect: Regular expressions; groups they find stay whole.
         freedom: How far widths may go.
@@ -74,6 +79,7 @@ class Widths:
     proximal: bool | None = None
     calibrated: bool = True
     double: bool = False
+    least: float | None = None
     force_group: Sequence[str] = ()
     protect: Sequence[str] = ()
     freedom: Freedom = field(default_factory=Freedom)
@@ -108,7 +114,7 @@ def shrink(job: Job[Widths]) -> tuple[Slimmed, Verification] | None:
 
 
 def finetune(job: Job[Widths]) -> tuple[Slimmed, Verification] | None:
-    """Train a model at the widths it has; see :func:`shrink`."""
+    """Train a model at the widths it has, and with its zeros if it was made sparse; see :func:`shrink`."""
     plan = describe(job.analysis, job.analysis.whole, {})
     return fit(job, job.school.module(job.analysis), plan, {"history": []})
 
@@ -132,7 +138,9 @@ def fit(
     if job.wanted.from_scratch:
         redraw(net, school.training.seed)
     before, recipe = school.judge(net), school.recipe(student, "finetune_steps")
-    finetuned = school.run("finetune", net, recipe) if recipe.steps else {"history": []}
+    zeros = promise.promised(student.model) and not plan.groups and not job.wanted.from_scratch
+    keeping = weight_sparse.zeros_of(net, maskable(student.model)) if zeros else None
+    finetuned = school.run("finetune", net, recipe, keeping) if recipe.steps else {"history": []}
     learner = "morphnet" if plan.groups else "finetune"
     stages: dict[str, Any] = {"learner": learner, "data": job.source.name, "loss": school.training.loss}
     stages |= json.loads((job.folder / "start.json").read_text(encoding="utf-8"))
@@ -190,7 +198,7 @@ def _space(analysis: Analysis, wanted: Widths) -> Structure:
         raise InputError("learn: neither --target nor --strength is given. For example --target macs=0.5.")
     if wanted.cost == "latency" and analysis.latency is None:
         raise InputError("--cost latency: needs a device. Give one with --device, or measure this machine (calibrate).")
-    return structure(
+    space = structure(
         analysis,
         wanted.cost or next(iter(wanted.target), "macs"),
         bounds(analysis, wanted.target),
@@ -200,6 +208,12 @@ def _space(analysis: Analysis, wanted: Widths) -> Structure:
         priced=priced,
         double=wanted.double,
     )
+    least = wanted.least
+    if least is None:
+        least = 0.0 if wanted.freedom.empty or "latency" in wanted.target else LEAST
+    if not space.search.bounds or not least:
+        return space
+    return replace(space, search=space.search.above(space.search.solve(), least))
 
 
 # --- the leading process ----------------------------------------------------------------------------------------------

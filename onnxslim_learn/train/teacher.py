@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from onnxslim_learn.errors import InputError
 from onnxslim_learn.train import pool
 from onnxslim_learn.train.losses import Taught, taught
 
@@ -82,7 +83,13 @@ class Teacher:
 
     def _first(self, samples: Pool) -> dict[str, Tensor]:
         batch = next(pool.portions(samples, samples.declared.batch or TOGETHER))
-        return self._all(pool.tensors(batch, self.device)[0])
+        found = self._all(pool.tensors(batch, self.device)[0])
+        for name in self.module.meta["outputs"]:
+            if found[name].is_floating_point() and not bool(torch.isfinite(found[name]).all()):
+                raise InputError(
+                    f"model: output {name} is not finite for the first samples. Correct them, or the model."
+                )
+        return found
 
     def look_ahead(self, samples: Pool, seen: int, progress: Callable[[float], None] = lambda share: None) -> None:
         """Compute what the teacher puts out for all samples, if that saves work and there is room.

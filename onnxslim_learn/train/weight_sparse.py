@@ -16,6 +16,7 @@ import torch
 
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.sparse import patterns
+from onnxslim_learn.sparse.schedule import Schedule
 from onnxslim_learn.train import tensors
 from onnxslim_learn.train.loop import Learner
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.sparse.patterns import Pattern
     from onnxslim_learn.sparse.roles import Layer
-    from onnxslim_learn.sparse.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -249,3 +249,10 @@ class Fixed(WeightSparse):
 
     def begin(self, step: int) -> None:
         """No refresh."""
+
+
+def zeros_of(module: fx.GraphModule, layers: Sequence[Layer]) -> Fixed:
+    """A learner that keeps the weights of these layers zero that are zero now."""
+    made = WeightSparse(module, layers, dict.fromkeys([layer.name for layer in layers], 0.0), Schedule(1))
+    made.keep_zeros()
+    return Fixed(made)
