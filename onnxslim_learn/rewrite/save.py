@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxslim_learn.errors import InputError, VerifyError, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 PREFIX = ".onnxslim-"  # of temporary folders
 LARGEST_FILE = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2 GiB
@@ -114,9 +114,17 @@ def _complaint(model: Path | bytes) -> str:
     return ""
 
 
+def origin(name: str, known: Mapping[str, ir.Value]) -> ir.Value | None:
+    """The initializer of a name among those that are known, or the one of which it is a copy of its own."""
+    found: ir.Value | None = known.get(name, known.get(name.rpartition("~")[0]))
+    return found
+
+
 @contextmanager
 def with_initializers(path: Path, names: Collection[str], model: ir.Model) -> Iterator[Path]:
     """A temporary copy of a model file in which some initializers have the values of another model.
+
+    One that the other model shares with another reader (``name~1``) has the value of that.
 
     Raises:
         InputError: If the file is no model, or one of them has another shape or type there.
@@ -129,7 +137,7 @@ def with_initializers(path: Path, names: Collection[str], model: ir.Model) -> It
     except Exception as error:
         raise InputError(f"{path}: not an ONNX model ({reason(error)}). Give a whole .onnx file.") from error
     for name in names:
-        mine, other = (m.graph.initializers.get(name) for m in (found, model))
+        mine, other = found.graph.initializers.get(name), origin(name, model.graph.initializers)
         tensors = [None if v is None else v.const_value for v in (mine, other)]
         if mine is None or any(t is None for t in tensors) or len({(str(t.shape), t.dtype) for t in tensors}) > 1:  # type: ignore[union-attr]
             raise InputError(

@@ -190,13 +190,17 @@ class MorphNet(Learner):
         return ~self.strengths.alive(self.values(), self.control.threshold)
 
     def ratios(self) -> np.ndarray[Any, Any]:
-        """In which order units go: what must be taken off each until nothing is left, over what it costs."""
+        """In which order units go: what must be taken off each until nothing is left, over what it costs.
+
+        Those that are dead already are below 0.
+        """
         with torch.no_grad():
             slopes = self.strengths.tied(self.slopes)
             ratios = self.strengths.distances() / slopes.clamp_min(1e-30)
             found = torch.where(self.strengths.known() & (slopes > 0), ratios, torch.inf)
         values: np.ndarray[Any, Any] = found.cpu().numpy().astype(np.float64)
-        values[self.dead() & np.isfinite(values)] = 0.0
+        dead = self.dead() & np.isfinite(values)
+        values[dead] = -1 / (1 + values[dead])  # below all others, in the same order
         return values
 
     def decided(self) -> Plan:
@@ -256,30 +260,31 @@ class MorphNet(Learner):
         }
 
 
-def ties(groups: Sequence[Group], patterns: Sequence[str]) -> Tensor:
-    """For every unit the first of those it is tied to: units at the same place of groups that a pattern finds.
+def ties(groups: Sequence[Group], bonds: Sequence[Sequence[int]]) -> Tensor:
+    """For every unit the first of those it is tied to: units at the same place of groups that are tied."""
+    starts = np.cumsum([0, *(group.width for group in groups)])
+    first = np.arange(starts[-1])
+    for bond in bonds:
+        for k in bond:
+            first[starts[k] : starts[k + 1]] = first[starts[bond[0]] : starts[bond[0] + 1]]
+    return torch.from_numpy(first)
+
+
+def bonds(groups: Sequence[Group], patterns: Sequence[str]) -> list[list[int]]:
+    """Places of the groups that are tied: all that one pattern finds; patterns that find the same group are as one.
 
     Raises:
         InputError: If a pattern is invalid, finds fewer than two groups, or groups of different widths.
     """
-    starts = np.cumsum([0, *(group.width for group in groups)])
-    first = np.arange(starts[-1])
+    found: list[list[int]] = []
     for pattern in patterns:
         compiled = expression("--force-group", pattern)
-        hits = [k for k, g in enumerate(groups) if any(compiled.search(text) for text in (g.name, *g.members))]
+        hits = {k for k, g in enumerate(groups) if any(compiled.search(text) for text in (g.name, *g.members))}
         if len(hits) < 2:
             raise InputError(f"--force-group {pattern}: it finds {len(hits)} groups to tie, not two. See analyze.")
+        hits = hits.union(*(bond for bond in found if hits & set(bond)))
         widths = {groups[k].width for k in hits}
         if len(widths) > 1:
             raise InputError(f"--force-group {pattern}: its groups have {sorted(widths)} units, not equally many.")
-        own = [first[starts[k] : starts[k + 1]] for k in hits]
-        lowest = np.minimum.reduce(own)
-        for part in own:
-            first = np.where(np.isin(first, part), lowest[_place(part, first)], first)
-    return torch.from_numpy(first)
-
-
-def _place(part: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Where values are in an array of distinct ones; 0 where they are not."""
-    where = {int(v): k for k, v in enumerate(part)}
-    return np.array([where.get(int(v), 0) for v in values], np.int64)
+        found = [*(bond for bond in found if not hits & set(bond)), sorted(hits)]
+    return found

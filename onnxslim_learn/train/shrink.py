@@ -25,7 +25,7 @@ from onnxslim_learn.sparse import promise
 from onnxslim_learn.sparse.roles import maskable
 from onnxslim_learn.train import export, features, strengths, weight_sparse
 from onnxslim_learn.train.logistic import Gates
-from onnxslim_learn.train.morphnet import Control, MorphNet, ties
+from onnxslim_learn.train.morphnet import Control, MorphNet, bonds, ties
 from onnxslim_learn.train.structures import Structure, structure
 from onnxslim_learn.train.tensors import parameters
 from onnxslim_learn.train.worth import worth
@@ -152,7 +152,7 @@ def learn(analysis: Analysis, wanted: Widths, school: School) -> tuple[fx.GraphM
     """Learn a structure: the trained net, all of it, and the plan of what stays."""
     module, recipe = school.module(analysis), school.recipe(analysis.graph, "steps")
     space = _space(analysis, wanted)
-    tied = ties(space.groups, wanted.force_group)
+    tied = ties(space.groups, space.bonds)
     found: strengths.Strengths | Gates
     if wanted.kind == "gates":
         if wanted.exactly:
@@ -208,12 +208,16 @@ def _space(analysis: Analysis, wanted: Widths) -> Structure:
         priced=priced,
         double=wanted.double,
     )
+    space = replace(space, bonds=bonds(space.groups, wanted.force_group))
+    if not wanted.target:
+        return space
+    if space.search.fits(space.search.at(1.0)):
+        asked = ", ".join(f"{name}={wish:g}" for name, wish in wanted.target.items())
+        raise InputError(f"--target {asked}: the model meets it as it is. Ask for less.")
     least = wanted.least
     if least is None:
         least = 0.0 if wanted.freedom.empty or "latency" in wanted.target else LEAST
-    if not space.search.bounds or not least:
-        return space
-    return replace(space, search=space.search.above(space.search.solve(), least))
+    return space.above(least)
 
 
 # --- the leading process ----------------------------------------------------------------------------------------------
@@ -269,13 +273,13 @@ def _finish(job: Job[Widths], plan: Plan, net: fx.GraphModule, stages: dict[str,
 
 def _changed(path: Path, plain: ir.Model) -> list[str]:
     """Initializers of a file that are not those of a model."""
-    found = ir.load(path).graph.initializers
-    tensors = {
-        name: (value.const_value, found[name].const_value)
-        for name, value in plain.graph.initializers.items()
-        if name in found
-    }
-    return [name for name, (a, b) in tensors.items() if a is not None and b is not None and a.tobytes() != b.tobytes()]
+    changed, known = [], plain.graph.initializers
+    for name, value in ir.load(path).graph.initializers.items():
+        before = save.origin(name, known)
+        a, b = value.const_value, None if before is None else before.const_value
+        if a is not None and b is not None and a.tobytes() != b.tobytes():
+            changed.append(name)
+    return changed
 
 
 def redraw(module: fx.GraphModule, seed: int) -> None:

@@ -5,6 +5,7 @@ This side is arithmetic on the coupling, without torch: a unit's strength comes 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,12 +41,14 @@ class Structure:
         search: What can be decided, and the bounds to be met (none for a fixed strength).
         cost: What every unit is charged for.
         twice: Costs whose slopes are added once more (MorphNet's counting of depthwise convolutions), or ``None``.
+        bonds: Places of groups that keep equally many units.
     """
 
     analysis: Analysis
     search: Search
     cost: Priced
     twice: Priced | None = None
+    bonds: Sequence[Sequence[int]] = ()
 
     @property
     def groups(self) -> list[Group]:
@@ -109,6 +112,14 @@ class Structure:
 
     # --- targets ------------------------------------------------------------------------------------------------------
 
+    def above(self, share: float) -> Structure:
+        """The same, in which every group keeps a share of the width that narrowing all alike to the bounds leaves."""
+        widths = self.search.solve()
+        for bond in self.bonds:
+            least = min(widths[k] for k in bond)
+            widths = [least if k in bond else width for k, width in enumerate(widths)]
+        return replace(self, search=self.search.above(widths, share))
+
     def eased(self, share: float) -> Search:
         """The search with bounds that lie so far, from 0 to 1, on the way down from the whole model to its own."""
         whole, bounds = np.ones(self.analysis.coupling.size), {}
@@ -118,7 +129,7 @@ class Structure:
         return replace(self.search, bounds=bounds)
 
     def level(self, ratios: Array, share: float = 1.0) -> float:
-        """The lowest level such that, with all units up to it dead, the bounds are met; 0 where they are already.
+        """The lowest level such that, with all units up to it dead, the bounds are met; 0 if with those that are dead.
 
         Args:
             ratios: Of all units.
@@ -154,22 +165,25 @@ class Structure:
         return found
 
     def _filled(self, search: Search, widths: list[int], ratios: Array) -> list[int]:
-        """Give back the strongest units that still fit, one after the other."""
-        stuck: set[int] = set()
-        while len(stuck) < len(widths):
-            worth = {
-                k: float(np.sort(ratios[self.ends[k] : self.ends[k + 1]])[::-1][min(w, self.groups[k].width - 1)])
-                for k, w in enumerate(widths)
-                if k not in stuck
-            }
-            k = max(worth, key=lambda k: (worth[k], -k))
-            kept = search.choices[k].kept
-            after = kept.index(widths[k]) + 1
-            tried = [*widths[:k], kept[after], *widths[k + 1 :]] if after < len(kept) else None
-            if tried is not None and search.fits(tried):
-                widths = tried
-            else:
-                stuck.add(k)
+        """Give back the strongest units that still fit, one after the other; of equal ones in the narrowest group."""
+        alone = [[k] for k in range(len(widths)) if not any(k in bond for bond in self.bonds)]
+        groups, choices = self.groups, search.choices
+        strongest = [np.sort(ratios[a:b])[::-1] for a, b in itertools.pairwise(self.ends)]
+
+        def merit(bond: Sequence[int]) -> tuple[float, float, int]:
+            k = bond[0]
+            return float(strongest[k][widths[k]]), -widths[k] / groups[k].width, -k
+
+        open_ = [bond for bond in (*self.bonds, *alone) if widths[bond[0]] < groups[bond[0]].width]
+        while open_:
+            bond = max(open_, key=merit)
+            tried = list(widths)
+            for k in bond:
+                tried[k] = min(kept for kept in choices[k].kept if kept > widths[k])
+            fits = search.fits(tried)
+            widths = tried if fits else widths
+            if not fits or widths[bond[0]] == groups[bond[0]].width:
+                open_.remove(bond)
         return widths
 
     # --- what is written ----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from onnxslim_learn.planning import realize
 from onnxslim_learn.train import gates, strengths, tensors
 from onnxslim_learn.train.logistic import Gates
 from onnxslim_learn.train.module import bridge
-from onnxslim_learn.train.morphnet import ties
+from onnxslim_learn.train.morphnet import bonds, ties
 from onnxslim_learn.train.structures import structure
 from tests.laws import analysed
 from tests.zoo_net import Net
@@ -269,9 +269,9 @@ def test_groups_are_tied_by_force():
     found = analyze(GOLDEN.build())
     groups = [group for group in found.groups if group.pin is None]
     with pytest.raises(InputError, match="not equally many"):
-        ties(groups, ["w[12]:0"])
+        bonds(groups, ["w[12]:0"])
     with pytest.raises(InputError, match="finds 0 groups"):
-        ties(groups, ["nothing"])
+        bonds(groups, ["nothing"])
     assert torch.equal(ties(groups, []), torch.arange(sum(g.width for g in groups)))
 
 
@@ -280,7 +280,7 @@ def test_tied_units_live_and_die_together():
     module = bridge(analysis)
     space = structure(analysis, "macs", {}, {}, priced=analysis.costs)
     same = space.groups[:2]
-    found = ties(space.groups, [f"^({same[0].name}|{same[1].name})$"])
+    found = ties(space.groups, bonds(space.groups, [f"^({same[0].name}|{same[1].name})$"]))
     read = strengths.read(module, analysis, space.groups, "gamma", ties=found)
     alone = strengths.read(bridge(analysis), analysis, space.groups, "gamma")
     at = [int(space.ends[space.groups.index(g)]) for g in same]
