@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from onnxslim_learn.errors import InputError, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 LEARNERS = ("morphnet", "weight-sparse", "finetune")
 COSTS = ("macs", "params", "bytes", "latency", "channels", "elements", "memory")
@@ -88,7 +88,6 @@ def learning(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--least-width",
         type=_share,
-        dest="least",
         metavar="X",
         help="with a target: share of the width narrowing all alike would leave that every group keeps (default 0.75)",
     )
@@ -158,13 +157,14 @@ def expanding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="options in a TOML file; those given here win")
 
 
-def from_file(arguments: Sequence[str], commands: Sequence[str]) -> list[str]:
+def from_file(arguments: Sequence[str], commands: Mapping[str, argparse.ArgumentParser]) -> list[str]:
     """Arguments with those of ``--config FILE.toml`` before them, so that what is given on the command line wins.
 
-    Keys are option names without the dashes; lists repeat an option.
+    Keys are option names without the dashes; lists repeat an option that may be given several times, or are the parts
+    of one that has several.
 
     Raises:
-        InputError: If the file cannot be read.
+        InputError: If the file cannot be read, or an entry is no option or does not fit it.
     """
     given = list(arguments)
     place = next((k for k, text in enumerate(given) if text == "--config" or text.startswith("--config=")), None)
@@ -178,16 +178,34 @@ def from_file(arguments: Sequence[str], commands: Sequence[str]) -> list[str]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         said = getattr(error, "strerror", None) or reason(error)
         raise InputError(f"--config {name}: cannot be read ({said}). Give a TOML file.") from error
-    return [given[0], *(text for key, value in found.items() for text in _texts(name, key, value)), *given[1:]]
+    known = {flag: action for action in commands[given[0]]._actions for flag in action.option_strings}
+    texts = []
+    for key, value in found.items():
+        flag = f"--{key.replace('_', '-')}"
+        if flag not in known or key in FIXED:
+            raise InputError(f"--config {name}: {key} is no option that can be set there. See {given[0]} --help.")
+        try:
+            texts += _texts(flag, value, known[flag])
+        except TypeError as error:
+            raise InputError(f"--config {name}: {key} = {value!r}: {error}.") from error
+    return [given[0], *texts, *given[1:]]
 
 
-def _texts(file: str, key: str, value: Any) -> list[str]:
-    """One entry as arguments."""
-    flag = f"--{key.replace('_', '-')}"
-    if isinstance(value, bool):
+def _texts(flag: str, value: Any, action: argparse.Action) -> list[str]:
+    """One entry as arguments.
+
+    Raises:
+        TypeError: If it does not fit.
+    """
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise TypeError("expected true or false")
         return [flag] if value else []
-    if isinstance(value, list):
-        return [text for one in value for text in _texts(file, key, one)]
-    if isinstance(value, dict) or key in FIXED:
-        raise InputError(f"--config {file}: {key} cannot be set there. Keys are option names, in no table.")
-    return [f"{flag}={value}"]
+    parts = isinstance(value, list) and "," in str(action.metavar) and not any(isinstance(one, list) for one in value)
+    if isinstance(value, list) and not parts:
+        if not isinstance(action, argparse._AppendAction):
+            raise TypeError("expected one value, not a list")
+        return [text for one in value for text in _texts(flag, one, action)]
+    if isinstance(value, (bool, dict)):
+        raise TypeError("expected a number or a text")
+    return [f"{flag}={','.join(map(str, value)) if parts else value}"]

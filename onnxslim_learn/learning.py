@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +31,21 @@ Made: TypeAlias = "tuple[Slimmed, Verification]"
 EXTRA = {"torch": "train", "safetensors": "train"}
 AGENT = {"gymnasium": "rl", "stable_baselines3": "rl"}
 ALL = 1_000_000_000  # samples
+# fmt: off
+# Options that do not decide about what is learnt, or are told by what they name.
+APART = frozenset([
+    "checkpoint_dir", "checkpoint_every", "colour", "command", "config", "data", "html", "json", "measure_seconds",
+    "model", "no_latency", "output", "plan_out", "provider", "resume", "seconds", "teacher", "threads", "train_on",
+    "val_data", "version", "ws_save_path",
+])
+# What only some learners take.
+WIDTHS = (
+    "target", "strength", "sweep", "cycles", "cost", "regularizer", "combine", "threshold", "l1_fraction", "tau",
+    "proximal", "least_width", "no_calibration", "count_depthwise_twice", "force_group", "protect", "multiple",
+    "allow_empty", "no_repair", "allow_sensitive",
+)
+# fmt: on
+SPARSE = (*config_sparse.NAMES, "one_shot", "pattern", "lossless", "sparse_initializers")
 
 
 def check_extra(command: str, modules: Mapping[str, str] = EXTRA) -> None:
@@ -109,6 +124,9 @@ def morphnet(
     """Learn widths: for one target or strength, for several strengths, or in turns with widening."""
     from onnxslim_learn.train import cycles, sweep
 
+    _refuse(options, "for weight-sparse", SPARSE)
+    if options.sweep and options.plan_out:
+        raise InputError("--plan-out: names one plan, but --sweep makes several. Leave one of them out.")
     job = _job(options, found, folder, world, talk)
     if options.sweep:
         return sweep.sweep(job, sweep.strengths(options.sweep, options.strength or 1.0))
@@ -121,10 +139,8 @@ def finetune(
     """Train the weights alone."""
     from onnxslim_learn.train import shrink
 
-    asked = {"--target": options.target, "--strength": options.strength, "--sweep": options.sweep}
-    asked |= {"--cycles": options.cycles > 1, "--steps": options.steps, "--epochs": options.epochs}
-    for flag in (flag for flag, given in asked.items() if given):
-        raise InputError(f"{flag}: is for structure learning. Leave it out; --finetune-steps says how long to train.")
+    _refuse(options, "for structure learning", (*WIDTHS, "steps", "epochs"))
+    _refuse(options, "for weight-sparse", SPARSE)
     return shrink.finetune(_job(options, found, folder, world, talk))
 
 
@@ -142,13 +158,19 @@ def _school(
     options: argparse.Namespace, found: Analysis, world: World, talk: tuple[Stage, Watch], how: Training
 ) -> tuple[Source, School]:
     """Samples, and what is needed to train on them."""
+    from onnxslim_learn.train.run import begin, fingerprint
     from onnxslim_learn.train.school import school
 
     source, val = samples(options, found, options.data), samples(options, found, options.val_data, val=True)
     assert source is not None
     how = epochs(options, how, source)
     teacher = tutor(options, found)
-    return source, school(found, source, how, world, val=val, teacher=teacher, stage=talk[0], watch=talk[1])
+    taught = school(found, source, how, world, val=val, teacher=teacher, stage=talk[0], watch=talk[1])
+    made = {f"--{name.replace('_', '-')}": value for name, value in vars(options).items() if name not in APART}
+    made |= {"a model": found.graph.digest, "a teacher": teacher and teacher.graph.digest}
+    made |= {"data of": fingerprint(taught.samples)}
+    world.led(lambda: begin(how.folder, made, resume=how.resume))
+    return source, taught
 
 
 def tutor(options: argparse.Namespace, found: Analysis) -> Analysis | None:
@@ -203,7 +225,7 @@ def widths(options: argparse.Namespace) -> Widths:
         proximal=options.proximal,
         calibrated=not options.no_calibration,
         double=options.count_depthwise_twice,
-        least=options.least,
+        least=options.least_width,
         force_group=options.force_group,
         protect=options.protect,
         freedom=Freedom(options.multiple, empty=options.allow_empty),
@@ -216,13 +238,19 @@ def weight_sparse(
     options: argparse.Namespace, found: Analysis, folder: Path, world: World, talk: tuple[Stage, Watch]
 ) -> tuple[Sparsified, Stored] | None:
     """Learn which weights are zero."""
+    from onnxslim_learn.sparse import patterns
     from onnxslim_learn.train import sparse
     from onnxslim_learn.train.school import Job
     from onnxslim_learn.train.weight_sparse import settings
 
-    if options.target or options.strength is not None:
-        raise InputError("--target: is for structure learning. Say how many weights go with --ws-prune-ratio.")
+    _refuse(options, "for structure learning", (*(name for name in WIDTHS if name != "protect"), "plan_out"))
+    _refuse(options, "for training after structure learning", ("finetune_steps", "finetune_epochs", "finetune_rate"))
     asked = settings({name: value for name, value in vars(options).items() if name in config_sparse.NAMES})
+    fixed = patterns.parse(options.pattern).ratio
+    if fixed is not None and options.ws_prune_ratio not in (None, fixed):
+        raise InputError(f"--ws-prune-ratio: the pattern {options.pattern} zeroes {fixed:g}. Leave it out.")
+    if fixed is not None and options.ws_prune_ratio_prtl not in (None, "uniform"):
+        raise InputError(f"--ws-prune-ratio-prtl: the pattern {options.pattern} fixes all shares. Leave it out.")
     if asked.ws_prune_ratio_prtl == "optimal":
         check_extra("--ws-prune-ratio-prtl optimal", AGENT)
     if asked.enbl_dst and options.loss != "distill":
@@ -232,6 +260,19 @@ def weight_sparse(
     wanted = sparse.Wanted(asked, options.pattern, tuple(options.protect), options.from_scratch, options.one_shot)
     job = Job(found, source, wanted, taught, Path(options.output), talk[0])
     return sparse.sparsen(job, sparse=options.sparse_initializers, lossless=options.lossless)
+
+
+def _refuse(options: argparse.Namespace, why: str, names: Sequence[str]) -> None:
+    """Refuse options that the learner would not look at.
+
+    Raises:
+        InputError: If one of them is not at its default.
+    """
+    usual = vars(config.parser().parse_args(["learn", options.model, "-o", options.output]))
+    for name in names:
+        if getattr(options, name) != usual[name]:
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"{flag}: is {why}, not for --learner {options.learner}. Leave it out.")
 
 
 LEARNERS: dict[str, Callable[..., tuple[Any, Any] | list[dict[str, Any]] | None]] = {

@@ -238,8 +238,9 @@ class _Run:
         if folder is None or not self.task.world.leads:
             return
         for name, text in self.learner.structure(done).items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            write_text(folder / name, text)
+            place = folder.parent / name  # beside the stages, as MorphNet has it
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_text(place, text)
         tensors = {f"module/{k}": v for k, v in self.task.module.state_dict().items()}
         tensors |= {f"optimizer/{k}": v for k, v in checkpoints.optimizer_state(self.optimizer).items()}
         tensors |= {f"learner/{k}": v for k, v in self.learner.state().items()}

@@ -150,7 +150,22 @@ def _find(name: str) -> Loss:
         raise InputError(f"--loss {name}: cannot be imported ({reason(error)}). Give module:function.") from error
     if not callable(found):
         raise InputError(f"--loss {name}: is no function but a {type(found).__name__}. Give module:function.")
-    return found  # type: ignore[no-any-return]
+
+    def loss(outputs: Outputs, portion: Portion) -> Tensor:
+        try:
+            value = found(outputs, portion)
+        except Exception as error:
+            raise InputError(
+                f"--loss {name}: it raised {type(error).__name__} ({reason(error)}). Correct it."
+            ) from error
+        if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.is_floating_point():
+            what = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+            raise InputError(f"--loss {name}: expected one number as a tensor, but got {what}. Correct it.")
+        if torch.is_grad_enabled() and not value.requires_grad:
+            raise InputError(f"--loss {name}: it does not depend on the outputs. Correct it.")
+        return value.reshape(())
+
+    return loss
 
 
 # --- losses -----------------------------------------------------------------------------------------------------------

@@ -197,7 +197,7 @@ def double(outputs, portion):
 def test_the_loss_may_be_the_users(found):
     ((weight, loss),) = losses.objective("tests.train.test_loop:double=3", {}).terms.values()
     assert weight == 3
-    assert loss({"y": torch.ones(2, 2)}, None) == 2
+    assert loss({"y": torch.ones(2, 2, requires_grad=True)}, None) == 2
 
 
 @pytest.mark.parametrize(

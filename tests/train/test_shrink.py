@@ -167,7 +167,7 @@ def test_a_killed_run_ends_as_a_whole_one(prepare):
 def test_structures_are_kept_while_learning(prepare):
     job = prepare(Widths({"macs": 0.5}))
     shrink(job)
-    folder = job.folder / "structure" / "learned_structure"
+    folder = job.folder / "learned_structure"
     steps = sorted(int(file.name.removeprefix("alive_")) for file in folder.glob("alive_*"))
     assert steps == [6, 12, 18, 24, 30, 36, 40]
     alive = json.loads((folder / "alive_40").read_text())
