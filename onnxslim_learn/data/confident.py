@@ -18,6 +18,7 @@ from onnxslim_learn.costs.cost import work
 from onnxslim_learn.costs.measure import open_session
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.synthetic import synthetic
+from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.repair.deviation import classifies, log_probabilities
 
 if TYPE_CHECKING:
@@ -71,8 +72,13 @@ def _sure(coupling: Coupling, source: Source, progress: Callable[[float], None])
     session = open_session(graph.source or graph.data, threads=os.cpu_count() or 1)
     name, rows, done = "", [], 0
     for batch in source.batches():
-        found = dict(zip((o.name for o in session.get_outputs()), session.run(None, batch.inputs), strict=True))
-        name = name or next((n for n, a in found.items() if len(a) == batch.count and classifies(a)), "")
+        try:
+            outputs = session.run(None, batch.inputs)
+        except Exception as error:
+            said = f"onnxruntime cannot run it on {source.name} ({reason(error)})"
+            raise InputError(f"model: {said}. Give what it was made for with --data or --input.") from error
+        found = dict(zip((o.name for o in session.get_outputs()), outputs, strict=True))
+        name = name or next((n for n, a in found.items() if classifies(a) and len(a) == batch.count), "")
         if not name:
             return None
         rows.append(log_probabilities(found[name].astype(np.float64)))

@@ -135,6 +135,8 @@ def pick(target: Array, linear: Linear, seed: tuple[int, int], count: int) -> tu
     """Random places of a target, always the same ones for one seed and node."""
     channel = linear.form.channel % target.ndim
     places = [n for axis, n in enumerate(target.shape) if axis != channel]
+    if not places:
+        raise PlanError(f"{linear.target}: is a single vector, to which nothing is fitted.")
     total = int(np.prod(places))
     rng = np.random.default_rng((*seed, zlib.crc32(linear.target.encode())))
     flat = np.arange(total) if total <= count else np.sort(rng.choice(total, count, replace=False))

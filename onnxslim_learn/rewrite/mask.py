@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 OPEN = "onnxslim_learn.open"  # the extra input that lifts all masks
+WHERE = 9  # the operator set that brought Where
 
 
 def mask(removal: Removal) -> ir.Model:
@@ -43,7 +44,13 @@ def mask(removal: Removal) -> ir.Model:
         zero = None if contraction.zero is None else node.inputs[contraction.zero]
         zero = zero or edit.constant(graph, f"{name}.zero", np.zeros((), dtype))
         kept = _insert(graph, node, "Or", [lift, edit.constant(graph, f"{name}.keep", keep)], f"{name}.kept")
-        node.replace_input_with(contraction.slot, _insert(graph, node, "Where", [kept, source, zero], name))
+        if model.opset_imports.get("", WHERE) >= WHERE:
+            masked = _insert(graph, node, "Where", [kept, source, zero], name)
+        else:
+            factor = _insert(graph, node, "Cast", [kept], f"{name}.factor")
+            factor.producer().attributes["to"] = ir.AttrInt64("to", int(ir.DataType.from_numpy(dtype)))  # type: ignore[union-attr]
+            masked = _insert(graph, node, "Mul", [source, factor], name)
+        node.replace_input_with(contraction.slot, masked)
     return model
 
 

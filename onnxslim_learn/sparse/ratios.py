@@ -72,3 +72,19 @@ def least(sizes: Sequence[int], chosen: Sequence[float], target: float) -> float
     before = sum(n * r for n, r in zip(sizes, chosen, strict=False))
     after = bounds(target)[1] * sum(sizes[layer + 1 :])
     return (target * sum(sizes) - before - after) / sizes[layer]
+
+
+def met(sizes: Sequence[int], shares: Sequence[float], target: float) -> list[float]:
+    """Shares whose mean is exactly the target: all densities times one factor, within the bounds of one layer."""
+    low, high = bounds(target)
+    wanted = (1 - target) * sum(sizes)
+
+    def times(factor: float) -> list[float]:
+        return [min(max((1 - r) * factor, 1 - high), 1 - low) for r in shares]
+
+    small, large = 0.0, 2.0**60
+    for _ in range(200):
+        factor = math.sqrt(max(small, 2.0**-60) * large)
+        weights = sum(n * d for n, d in zip(sizes, times(factor), strict=True))
+        small, large = (factor, large) if weights < wanted else (small, factor)
+    return [1 - d for d in times(large)]

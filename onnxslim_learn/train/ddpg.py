@@ -97,6 +97,8 @@ class Walk(gymnasium.Env[Array, Array]):
             share = max(share, ratios.least(self.sizes, self.chosen, target))
         self.chosen.append(float(np.clip(share, *ratios.bounds(target))))
         ends = len(self.chosen) == len(self.layers)
+        if ends and self.settings.ws_reward_type == "single-obj":
+            self.chosen = ratios.met(self.sizes, self.chosen, target)  # what is over is given back
         return self._state(), self._rewarded() if ends else 0.0, ends, False, {}
 
     def _state(self) -> Array:

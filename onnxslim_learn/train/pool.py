@@ -202,6 +202,9 @@ def portions(pool: Pool, size: int) -> Iterator[Batch]:
 
 def tensors(batch: Batch, device: torch.device) -> tuple[dict[str, Tensor], Tensor | None]:
     """Inputs and labels of a batch as tensors."""
+    for name, array in batch.inputs.items():
+        if array.dtype.kind in "OSU":
+            raise InputError(f"input {name}: is text, and training takes numbers only. Cut the model behind it.")
     inputs = {name: _tensor(array).to(device) for name, array in batch.inputs.items()}
     return inputs, None if batch.labels is None else _tensor(batch.labels).to(device)
 

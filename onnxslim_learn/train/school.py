@@ -182,7 +182,10 @@ class School:
             found.append({name: value.float().cpu().numpy() for name, value in student(inputs).items()})
             labels.append(None if own is None else own.cpu().numpy())
         student.module.requires_grad_(True)
-        both = [{name: np.concatenate([one[name] for one in side]) for name in side[0]} for side in (wanted, found)]
+        both = [
+            {name: np.concatenate([np.atleast_1d(one[name]) for one in side]) for name in side[0]}
+            for side in (wanted, found)
+        ]
         right = [accuracy(side, labels) for side in both]
         outputs = {name: asdict(d) for name, d in deviation(both[0], both[1]).items()}
         return {
@@ -230,9 +233,12 @@ def school(
         held = pool.gather(val, 0, training.folder)[0]
     inner = _features(analysis, training)
     tutor = Teacher(bridge(teacher or analysis, features=inner), world.device).comparing({name: {} for name in inner})
+    kinds = tutor.kinds(samples)
+    if not kinds:
+        raise InputError("model: none of its outputs is of floating-point numbers, so nothing of it can be trained.")
     objective = losses.objective(
         training.loss,
-        tutor.kinds(samples),
+        kinds,
         temperature=training.temperature,
         labelled=samples.labelled,
         features=tutor.variances(samples),

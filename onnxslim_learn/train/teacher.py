@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from onnxslim_learn.errors import InputError
+from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.train import pool
 from onnxslim_learn.train.losses import Taught, taught
 
@@ -51,8 +51,14 @@ class Teacher:
         return self._chosen(self._all(inputs))
 
     def _all(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        with torch.no_grad():
-            found: dict[str, Tensor] = self.module(*(inputs[name] for name in self.module.meta["inputs"]))
+        try:
+            with torch.no_grad():
+                found: dict[str, Tensor] = self.module(*(inputs[name] for name in self.module.meta["inputs"]))
+        except (IndexError, RuntimeError) as error:
+            shapes = ", ".join(f"{name} {[*value.shape]}" for name, value in inputs.items())
+            raise InputError(
+                f"model: cannot be run on {shapes} ({reason(error)}). Give samples it was made for, or --input."
+            ) from error
         return found
 
     def _chosen(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -106,6 +112,8 @@ class Teacher:
             parts = []
             for rows in np.array_split(np.arange(held.count), range(TOGETHER, held.count, TOGETHER)):
                 found = self._all(pool.tensors(samples.take(shelf, rows), self.device)[0])
+                if any(len(value) != len(rows) for value in found.values()):
+                    return  # by chance the first samples had a row each
                 parts.append({name: value.cpu() for name, value in found.items()})
                 done += len(rows)
                 progress(done / samples.count)

@@ -64,7 +64,8 @@ def _score(output: Tensor, one: Taught, generator: torch.Generator) -> Tensor:
     """A number whose squared gradient is, on average, the sum over samples of their curvatures."""
     if one.kind == "numbers":
         signs = torch.randint(0, 2, output.shape, generator=generator) * 2 - 1
-        return torch.sum(output * signs) / math.sqrt(output[0].numel() * one.variance)
+        size = output[0].numel() if output.ndim else 1
+        return torch.sum(output * signs) / math.sqrt(size * one.variance)
     logs = F.log_softmax(output, 1) if one.kind == "logits" else output.clamp_min(1e-12).log()
     drawn = torch.multinomial(logs.detach().exp(), 1, generator=generator)
     score: Tensor = logs.gather(1, drawn).sum()
