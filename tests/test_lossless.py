@@ -278,3 +278,29 @@ def test_a_scale_that_is_spelled_as_a_convolution_may_be_zero():
     _, slimmed = cut(model)
     assert slimmed.model.graph.initializers["q"].shape[1] == 4
     assert_same(model, slimmed)
+
+
+LSTM = """
+<ir_version: 8, opset_import: ["" : 17]>
+net (float[5,2,3] x) => (float[2,4] y)
+<float[1,24,3] w, float[1,24,6] r, float[1,48] b, float[6,4] fc>
+{
+    all, last = LSTM<hidden_size: int = 6>(x, w, r, b)
+    flat = Squeeze(last)
+    y = MatMul(flat, fc)
+}
+"""
+
+
+@pytest.mark.parametrize("recurrent", [1.0, 1e-3, 0.0])
+def test_a_hidden_unit_that_the_cell_reads_itself_is_not_dead(recurrent):
+    model = onnx.parser.parse_model(LSTM)
+    rng, shapes = np.random.default_rng(0), {"w": (1, 24, 3), "r": (1, 24, 6), "b": (1, 48), "fc": (6, 4)}
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    arrays["fc"][2] = 0
+    arrays["r"][:, :, 2] *= recurrent
+    del model.graph.value_info[:]
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    _, slimmed = cut(model)
+    assert slimmed.model.graph.initializers["fc"].shape[0] == (6 if recurrent else 5)
+    assert_same(model, slimmed)

@@ -43,6 +43,11 @@ def _said(training: Mapping[str, Any]) -> list[str]:
             first, last = history[0], history[-1]
             steps = plural(int(last["step"]) + 1, "step")
             lines.append(f"{steps} of {name} on {training['data']}: loss {first['loss']:.4g} to {last['loss']:.4g}.")
+    cycles = training.get("cycles")
+    if cycles:
+        whole = cycles["original"]
+        both = f"{count(whole['macs'])} MACs and {count(whole['params'])} parameters"
+        lines.append(f"Before is {cycles['cut']}, which cycle {cycles['count']} cut; the original has {both}.")
     cut, result = training["cut"], training["result"]
     if result["accuracy"] is not None:
         lines.append(

@@ -23,14 +23,17 @@ def shrink(job: Job[Widths], cycles: int) -> tuple[Slimmed, Verification] | None
     ``OUT.wide1.onnx`` and so on; what is returned tells the last shrinking, from the last of the wide ones.
     """
     target = {name: bound for name, (_, bound) in bounds(job.analysis, job.wanted.target).items()}
-    made = None
+    made, here = None, job
     for cycle in range(cycles):
-        here = job
         if cycle:
             here = _next(job, cycle, target)
         last = cycle + 1 == cycles
         output = job.output if last else job.output.with_name(f"{job.output.stem}.thin{cycle + 1}{job.output.suffix}")
         made = once.shrink(replace(here, output=output))
+    if made is not None and cycles > 1:
+        source = here.analysis.graph.source
+        told = {"count": cycles, "cut": str(source), "original": job.analysis.price(job.analysis.whole)}
+        made[0].plan.provenance["training"]["cycles"] = told
     return made
 
 

@@ -67,7 +67,8 @@ class Taught:
 def taught(target: Tensor) -> Taught:
     """Tell what an output is from what the teacher puts out; rows of one length are embeddings, no logits."""
     target = target.detach().to(torch.float32)
-    variance = float(target.var(correction=0).clamp_min(SMALL))
+    spread = float(target.var(correction=0))
+    variance = max(spread if spread > SMALL else float(target.square().mean()), SMALL)  # one number has no variance
     if target.ndim != 2 or target.shape[1] < 2:
         return Taught("numbers", variance)
     if bool((target >= 0).all()) and float((target.sum(1) - 1).abs().max()) < ONE:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxslim_learn import api, cli, learning
+from onnxslim_learn import api, cli, config, learning
 from onnxslim_learn.costs.device import NAMED
 
 QUICK = "--steps 12 --finetune-steps 4 --batch-size 8 --no-latency"
@@ -183,3 +183,82 @@ def test_cycles_widen_in_between(trainable):
     assert 0.8 * total < macs[1] <= total
     assert macs[2] <= 0.6 * total
     assert json.loads(Path("out.json").read_text())["verify"]["passed"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("steps = [4, 5]", "steps = [4, 5]: expected one value"),
+        ("steps = true", "steps = True: expected a number"),
+        ("resume = 1", "resume = 1: expected true or false"),
+        ("stepps = 4", "stepps is no option"),
+    ],
+)
+def test_what_the_file_of_options_says_must_fit(trainable, text, words):
+    Path("run.toml").write_text(f'target = ["macs=0.5"]\n{text}\n')
+    code, _, err = trainable("learn residual.onnx -o small.onnx --config run.toml --data samples.npz")
+    assert code == 2
+    assert words in err
+
+
+def test_lists_are_the_parts_of_an_option_that_has_several():
+    known = {"--mean": [0.1, 0.2, 0.3], "--input-range": [[0, 1], [0, 2]]}
+    Path("run.toml").write_text("mean = [0.1, 0.2, 0.3]\ninput-range = [[0, 1], [0, 2]]\n")
+    found = config.parse(["learn", "x.onnx", "-o", "y.onnx", "--config", "run.toml"])
+    assert [*found.mean] == known["--mean"]
+    assert [[*pair] for pair in found.input_range] == known["--input-range"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--target macs=0.5 --pattern 2:4", "--pattern: is for weight-sparse"),
+        ("--target macs=1", "--target macs=1: the model meets it as it is"),
+        ("--sweep 2 --plan-out p.json", "--plan-out: names one plan"),
+        ("--learner finetune --regularizer gates", "--regularizer: is for structure learning"),
+        ("--learner weight-sparse --finetune-steps 5", "--finetune-steps: is for training after structure"),
+        ("--learner weight-sparse --pattern 2:4 --ws-prune-ratio 0.9", "--ws-prune-ratio: the pattern 2:4 zeroes 0.5"),
+        ("--target macs=0.5 --loss tests.cli.test_learn:wrong", "expected one number as a tensor, but got shape (2,"),
+        ("--target macs=0.5 --loss tests.cli.test_learn:failing", "it raised KeyError"),
+    ],
+)
+def test_what_would_not_be_looked_at_or_work_is_refused(trainable, line, words):
+    steps = "" if "finetune" in line else "--steps 3"
+    code, _, err = trainable(f"learn residual.onnx -o s.onnx {line} --data samples.npz --batch-size 8 {steps}")
+    assert code == 2, err
+    assert words in err
+    assert not Path("s.onnx").exists()
+
+
+def wrong(outputs, portion):
+    return next(iter(outputs.values()))
+
+
+def failing(outputs, portion):
+    return outputs["nowhere"]
+
+
+def test_a_folder_goes_on_with_its_own_run_only(trainable):
+    line = f"learn residual.onnx -o s.onnx --target macs=0.6 {QUICK} --checkpoint-dir run"
+    assert trainable(f"{line} --data samples.npz")[0] == 0
+    first = Path("s.onnx").read_bytes()
+    assert trainable(f"{line} --data samples.npz --resume --checkpoint-every 7")[0] == 0
+    assert Path("s.onnx").read_bytes() == first
+    for other, words in (
+        ("--data samples.npz --temperature 1", "--temperature 4.0, not 1.0"),
+        ("--data samples.npz --samples 20", "--samples not given, not 20"),
+        ("", "data of"),
+    ):
+        code, _, err = trainable(f"{line} --resume {other}")
+        assert code == 2
+        assert words in err
+
+
+def test_cycles_say_what_they_began_with(trainable):
+    line = f"learn residual.onnx -o small.onnx --target macs=0.6 --cycles 2 --data samples.npz --json out.json {QUICK}"
+    code, out, err = trainable(line)
+    assert (code, err) == (0, "")
+    told = json.loads(Path("out.json").read_text())["training"]["cycles"]
+    found = api.analyze("residual.onnx")
+    assert told["original"]["params"] == found.price(found.whole)["params"]
+    assert "small.wide1.onnx, which cycle 2 cut" in out

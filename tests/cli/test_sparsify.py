@@ -1,5 +1,6 @@
 """The command sparsify: what it refuses, what it says, and the fields of its JSON."""
 
+import numpy as np
 import onnx
 import pytest
 
@@ -41,3 +42,34 @@ def test_json(machine_read):
     assert all((onnx.numpy_helper.to_array(file[n]) == 0).sum() == z for n, z in zeros.items())
     dense = [row["name"] for row in found["layers"] if not row["zeros"]]
     assert dense == ["w0"], "three input channels fill no group of four"
+
+
+def arrays(path):
+    return {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+
+
+def promised(path):
+    return {one.key: one.value for one in onnx.load(path).metadata_props}.get("onnxslim_learn.sparsity")
+
+
+def test_counts_are_those_of_the_files(machine_read):
+    keys = "model output inputs asked trials before after sparsity files empty latency samples deviation layers"
+    found = machine_read(f"{SPARSIFY} --pattern units --ratio 0.5 --samples 32 --lossless", 0, keys)
+    assert found["cut"]
+    for side, path in (("before", "residual.onnx"), ("after", "new.onnx")):
+        assert found[side]["nonzero_params"] == sum(np.count_nonzero(a) for a in arrays(path).values() if a.ndim)
+        assert found[side]["nonzero_macs"] <= found[side]["macs"]
+
+
+def test_a_file_says_that_it_is_sparse_as_long_as_it_is(run):
+    quick = "--no-latency --samples 32"
+    assert run(f"sparsify residual.onnx -o new.onnx --pattern 2:4 {quick}")[0] == 0
+    zeros = {name: array == 0 for name, array in arrays("new.onnx").items()}
+    line = "learn new.onnx -o tuned.onnx --learner finetune --finetune-steps 3 --batch-size 8"
+    assert run(f"{line} {quick}")[0] == 0
+    tuned = arrays("tuned.onnx")
+    assert all((tuned[name][zero] == 0).all() for name, zero in zeros.items() if tuned[name].ndim > 1)
+    assert any((tuned[name] != array).any() for name, array in arrays("new.onnx").items())
+    assert promised("new.onnx") == promised("tuned.onnx") == "2:4"
+    assert run(f"slim new.onnx -o cut.onnx --target macs=0.6 {quick}")[0] == 0
+    assert promised("cut.onnx") is None, "repair has made weights of what was zero"

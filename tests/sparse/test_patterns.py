@@ -125,3 +125,45 @@ def test_protected_weights_stay_dense():
             layers(model, [wrong])
     with pytest.raises(InputError, match="all weights"):
         layers(model, ["."])
+
+
+def roles(text, **shapes):
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
+    return {layer.name: layer for layer in layers(ir.from_proto(model))}
+
+
+HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
+
+
+def test_an_equation_may_leave_its_output_unsaid():
+    found = roles(
+        f'{HEAD} net (float[3,8] x) => (float[3,6] y) {{ y = Einsum<equation: string = "bi,io">(x, w) }}', w=(8, 6)
+    )
+    assert (found["w"].inputs, found["w"].outputs) == ((0,), (1,))
+
+
+def test_groups_of_a_transposed_convolution_are_apart():
+    net = "net (float[1,12,4,4] x) => (float[1,10,5,5] y) { y = ConvTranspose<group: int = 2>(x, w) }"
+    found = roles(f"{HEAD} {net}", w=(12, 5, 2, 2))["w"]
+    channels = np.unravel_index(patterns.groups_of(patterns.parse("2:4"), found), found.shape)[0]
+    assert channels.shape == (2 * 5 * 4, 4)
+    assert (channels // 6 == channels[:, :1] // 6).all(), "a group of four lies in one group of the node"
+
+
+def test_a_weight_read_along_two_axes_has_no_channels_to_group():
+    net = "net (float[3,8] x) => (float[3,8] y) { h = MatMul(x, w) y = Gemm<transB: int = 1>(h, w) }"
+    found = roles(f"{HEAD} {net}", w=(8, 8))["w"]
+    assert not found.alike
+    assert patterns.groups_of(patterns.parse("2:4"), found).size == 0
+    assert patterns.keep(scores(found), 0.5, patterns.parse("2:4"), found).all()
+
+
+def test_weights_that_are_not_finite_are_refused_by_name():
+    net = f"{HEAD} net (float[3,2] x) => (float[3,2] y) <float[2,2] w = {{1, 2, 3, 4}}> {{ y = MatMul(x, w) }}"
+    model = ir.from_proto(onnx.parser.parse_model(net))
+    model.graph.initializers["w"].const_value = ir.tensor(np.array([[1, np.nan], [2, 3]], np.float32), name="w")
+    with pytest.raises(InputError, match="initializer w: has values that are not finite"):
+        layers(model)

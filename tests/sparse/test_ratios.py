@@ -1,5 +1,6 @@
 """Schedules, shares and bounds: the constants of the method, and what holds of them for any layers."""
 
+import itertools
 import math
 
 import pytest
@@ -86,3 +87,14 @@ def test_any_actions_above_the_least_share_meet_the_target(sizes, target, action
     assert mean(sizes, chosen) >= target - 1e-9
     assert max(chosen) <= ratios.bounds(target)[1] + 1e-9
     assert all(math.isfinite(r) for r in chosen)
+
+
+@given(layer_sizes, st.floats(0.05, 0.95), st.lists(st.floats(0, 1), min_size=8, max_size=8))
+def test_shares_are_brought_to_the_target_within_bounds_in_their_order(sizes, target, actions):
+    shares = [ratios.from_action(a, target) for a in actions[: len(sizes)]]
+    found = ratios.met(sizes, shares, target)
+    low, high = ratios.bounds(target)
+    assert mean(sizes, found) == pytest.approx(target, abs=1e-6)
+    assert all(low - 1e-9 <= r <= high + 1e-9 for r in found)
+    order = sorted(range(len(sizes)), key=lambda k: shares[k])
+    assert all(found[a] <= found[b] + 1e-9 for a, b in itertools.pairwise(order))

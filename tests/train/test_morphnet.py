@@ -309,3 +309,38 @@ def test_a_decided_structure_fills_its_bounds():
     level = space.level(ratios)
     assert space.search.fits(space.widths(ratios <= level))
     assert not space.search.fits(space.widths(ratios < level))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.75, 1.0])
+def test_no_group_falls_far_below_narrowing_all_alike(share):
+    analysis = analysed("residual")
+    macs = analysis.costs["macs"]
+    bound = 0.5 * macs.value(np.ones(analysis.coupling.size))
+    space = structure(analysis, "macs", {"macs": (macs, bound)}, {"macs": 0.5}, priced=analysis.costs)
+    alike, found = space.search.solve(), space.above(share)
+    ratios = np.random.default_rng(0).uniform(0, 1, int(space.ends[-1]))
+    plan = found.plan(found.decided(ratios), {})
+    for group, width in zip(space.groups, alike, strict=True):
+        assert len(plan.groups.get(group.name, range(group.width))) >= share * width
+
+
+def test_what_is_given_back_goes_to_the_narrowest_where_all_are_dead():
+    analysis = analysed("residual")
+    macs = analysis.costs["macs"]
+    bound = 0.5 * macs.value(np.ones(analysis.coupling.size))
+    space = structure(analysis, "macs", {"macs": (macs, bound)}, {"macs": 0.5}, priced=analysis.costs)
+    plan = space.plan(space.decided(np.full(int(space.ends[-1]), -1.0)), {})
+    shares = [len(plan.groups.get(g.name, range(g.width))) / g.width for g in space.groups]
+    assert max(shares) - min(shares) < 0.3
+
+
+def test_tied_groups_keep_the_same_units_within_bounds():
+    analysis = analysed("dense")
+    macs = analysis.costs["macs"]
+    bound = 0.5 * macs.value(np.ones(analysis.coupling.size))
+    space = structure(analysis, "macs", {"macs": (macs, bound)}, {"macs": 0.5}, priced=analysis.costs)
+    same = space.groups[:2]
+    tied = bonds(space.groups, [f"^({same[0].name}|{same[1].name})$"])
+    ratios = np.random.default_rng(0).uniform(0, 1, int(space.ends[-1]))[ties(space.groups, tied).numpy()]
+    plan = space.plan(replace(space, bonds=tied).above(0.75).decided(ratios), {})
+    assert plan.groups[same[0].name] == plan.groups[same[1].name]

@@ -228,3 +228,42 @@ def test_a_run_goes_on_where_its_folder_ends(learn):
 )
 def test_what_does_not_fit_is_refused(learn, line, words):
     assert words in learn(f"{line} --steps 2 {QUICK}", 2)
+
+
+LEFT = """
+<ir_version: 8, opset_import: ["" : 17]>
+net (float[{batch},8] x) => (float[{batch},8] y)
+<float[8,8] w1, float[8,8] w2>
+{{
+    t = Transpose(x)
+    h = MatMul(w1, t)
+    r = Relu(h)
+    u = MatMul(w2, r)
+    y = Transpose(u)
+}}
+"""
+
+
+def test_regression_knows_where_samples_lie(tmp_path):
+    """Weights on the left: samples are columns, and what is multiplied has as many rows as what comes out."""
+    model, rng = onnx.parser.parse_model(LEFT.format(batch=32)), np.random.default_rng(0)
+    del model.graph.value_info[:]
+    for name in ("w1", "w2"):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=(8, 8)).astype(np.float32), name))
+    found = analyze(model)
+    source = open_source({"x": rng.normal(size=(256, 8)).astype(np.float32)}, found.graph, Options(samples=256))
+    training = Training(batch_size=32, folder=tmp_path)
+    made = school(
+        found, source, training, World(), stage=lambda name: lambda *a: None, watch=lambda *a: lambda *b: None
+    )
+    scores = []
+    for steps in (0, 60):
+        asked = settings({"ws_nb_iters_ft": 0, "ws_nb_iters_rg": steps, "ws_lrn_rate_rg": 1e-2})
+        one = Rollouts.of(made, made.module(found), layers(found.graph.model), asked, patterns.Pattern())
+        one.run({"w1": 0.5, "w2": 0.5})
+        batch = torch.from_numpy(made.samples.take(0, np.arange(32)).inputs["x"])
+        with torch.no_grad():
+            near = one.module(batch)["y"]
+            one.module.load_state_dict(one.dense)
+            scores.append(float((near - one.module(batch)["y"]).norm()))
+    assert scores[1] < scores[0], "rows of channels are not shuffled as if they were samples"
