@@ -16,7 +16,7 @@ from onnxslim_learn.sparse import files, patterns
 from onnxslim_learn.sparse.roles import maskable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import onnx_ir as ir
@@ -59,7 +59,18 @@ def outcome(
         "training": found.training,
         "deviation": {name: asdict(one) for name, one in found.deviation.items()},
         "layers": rows,
+        "dense": _dense(found),
     }
+
+
+def _dense(found: Sparsified) -> list[str]:
+    """Weights that were left as they are."""
+    own, left = {layer.name for layer in found.layers}, []
+    for name, value in found.analysis.graph.model.graph.initializers.items():
+        tensor = value.const_value
+        if name not in own and tensor is not None and tensor.dtype.is_floating_point() and len(tensor.shape) > 1:
+            left.append(str(name))
+    return left
 
 
 def _row(found: Sparsified, layer: Layer) -> dict[str, Any]:
@@ -155,12 +166,13 @@ def _said(data: Mapping[str, Any]) -> list[str]:
     ]
     dense = [row["name"] for row in rows if asked["ratio"] != 0 and not row["zeros"]]
     if dense:
-        lines.append(f"Dense: {', '.join(dense[:4])}{' and more' if len(dense) > 4 else ''} (too few channels).")
+        lines.append(f"Dense: {_listed(dense)} (too few channels, or read along several axes).")
+    if data["dense"]:
+        why = "protected, depthwise, looked up, or of units that cannot be cut"
+        lines.append(f"Left as they are: {_listed(data['dense'])} ({why}).")
     unfit = [row["name"] for row in rows if row["method"] not in (asked["method"], "training")]
     if unfit:
-        lines.append(
-            f"By magnitude, for want of a matrix form: {', '.join(unfit[:4])}{' ...' if len(unfit) > 4 else ''}."
-        )
+        lines.append(f"By magnitude, for want of a matrix form: {_listed(unfit)}.")
     for name, one in data["deviation"].items():
         text = f"Output {name} on held-back samples of {data['samples']['data']}: off by {share(one['relative'])}"
         lines.append(text + ("" if one["agreement"] is None else f", same class on {share(one['agreement'])}") + ".")
@@ -175,6 +187,10 @@ def _said(data: Mapping[str, Any]) -> list[str]:
         gone = sum(group["width"] - group["kept"] for group in cut)
         lines.append(f"{plural(gone, 'dead unit')} of {plural(len(cut), 'group')} cut; outputs stay the same.")
     return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (" and more" if len(names) > 4 else "")
 
 
 def _trained(training: Mapping[str, Any] | None) -> list[str]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.select.evidence import Evidence
+    from onnxslim_learn.sparse.patterns import Pattern
 
 Array = np.ndarray[Any, Any]
 
@@ -214,6 +215,40 @@ class Stored:
     cut: dict[str, list[int]] = field(default_factory=dict)
 
 
+def chosen(analysis: Analysis, pattern: Pattern, protect: Sequence[str] = ()) -> list[Layer]:
+    """The weights to mask; where whole units go, those whose units could be cut, one by one.
+
+    Args:
+        analysis: The model.
+        pattern: Where zeros may be.
+        protect: Regular expressions of weights and nodes that stay dense.
+
+    Raises:
+        InputError: If there are none, or an expression finds nothing.
+    """
+    listed, coupling = layers(analysis.graph.model, protect), analysis.coupling
+    if pattern.kind != patterns.UNITS:
+        return listed
+    free = np.zeros(coupling.columns, bool)
+    for group in analysis.groups:
+        free[group.units] |= group.pin is None
+
+    def able(layer: Layer) -> bool:
+        value, found = coupling.values.get(layer.name), False
+        for digits in () if value is None else (value.axes[axis] for axis in layer.outputs):
+            labels = [d.labels for d in digits if d.labels is not None]
+            if labels and len(labels) < len([d for d in digits if d.size > 1]):
+                return False  # several rows make one unit: the gates of a recurrent cell
+            atoms = np.concatenate([np.zeros(0, int), *(x.reshape(-1) for x in labels)])
+            found |= bool(free[coupling.column[coupling.strong[atoms[atoms > 0]]]].any())
+        return found
+
+    kept = [layer for layer in listed if able(layer)]
+    if not kept:
+        raise InputError(f"--pattern {pattern.name}: no layer has units that could be cut. Use another pattern.")
+    return kept
+
+
 def sparsify(
     analysis: Analysis,
     asked: Asked,
@@ -233,7 +268,7 @@ def sparsify(
         InputError: If something asked for is not to be had.
     """
     target, pattern = asked.target(), patterns.parse(asked.pattern)
-    listed = layers(analysis.graph.model, asked.protect)
+    listed = chosen(analysis, pattern, asked.protect)
     names, sizes = [layer.name for layer in listed], [layer.size for layer in listed]
     feeds: Sequence[Mapping[str, Array]] = evidence.feeds
     every = 4 if len(feeds) >= 4 else 2
@@ -253,14 +288,14 @@ def sparsify(
             seconds=asked.seconds,
             progress=stage("measuring"),
         )
-        chosen, protocol, trials = found.ratios, found.protocol, found.trials
+        shares, protocol, trials = found.ratios, found.protocol, found.trials
     else:
         share = ratios.uniform if protocol == "uniform" else ratios.heurist
-        chosen = dict(zip(names, share(sizes, target), strict=True))
+        shares = dict(zip(names, share(sizes, target), strict=True))
     model = slim(analysis.whole)
-    recipe = Recipe(chosen, pattern, recipe.method, recipe.effort)
+    recipe = Recipe(shares, pattern, recipe.method, recipe.effort)
     work = OneShot(model, listed, record, recipe)
     work.go(stage("sparsifying"))
     apart = deviation(record.outputs(), work.outputs())
     data = (evidence.source.name, record.samples)
-    return Sparsified(analysis, asked, listed, chosen, protocol, trials, work.done, data, apart, model)
+    return Sparsified(analysis, asked, listed, shares, protocol, trials, work.done, data, apart, model)

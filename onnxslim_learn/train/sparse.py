@@ -19,10 +19,9 @@ from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.select.evidence import Evidence
 from onnxslim_learn.sparse import patterns, ratios
 from onnxslim_learn.sparse.oneshot import OneShot, Pruned, Recipe
-from onnxslim_learn.sparse.roles import layers
 from onnxslim_learn.sparse.schedule import Schedule
 from onnxslim_learn.sparse.search import search
-from onnxslim_learn.sparse.work import Asked, Sparsified
+from onnxslim_learn.sparse.work import Asked, Sparsified, chosen
 from onnxslim_learn.train import export
 from onnxslim_learn.train.shrink import redraw
 from onnxslim_learn.train.tensors import parameters, to_torch
@@ -83,7 +82,7 @@ def sparsen(job: Job[Wanted], **how: bool) -> tuple[Sparsified, Stored] | None:
     school, wanted = job.school, job.wanted
     if wanted.one_shot and wanted.from_scratch:
         raise InputError("--one-shot: keeps weights, but --from-scratch draws them anew. Leave one of them out.")
-    listed = layers(job.analysis.graph.model, wanted.protect)
+    listed = chosen(job.analysis, patterns.parse(wanted.pattern), wanted.protect)
     found = _shares(job, listed)
     module = school.module(job.analysis, fresh=wanted.from_scratch)
     if wanted.from_scratch:

@@ -32,7 +32,7 @@ def test_tables(shown):
 
 
 def test_json(machine_read):
-    keys = "model output inputs asked trials before after sparsity files empty latency samples deviation layers"
+    keys = "model output inputs asked trials before after sparsity files empty latency samples deviation layers dense"
     found = machine_read(f"{SPARSIFY} --pattern 2:4 --samples 32", 0, keys)
     assert found["asked"]["ratio"] is None
     assert found["files"]["two_of_four"] < found["files"]["plain"] == found["after"]["bytes"]
@@ -53,7 +53,7 @@ def promised(path):
 
 
 def test_counts_are_those_of_the_files(machine_read):
-    keys = "model output inputs asked trials before after sparsity files empty latency samples deviation layers"
+    keys = "model output inputs asked trials before after sparsity files empty latency samples deviation layers dense"
     found = machine_read(f"{SPARSIFY} --pattern units --ratio 0.5 --samples 32 --lossless", 0, keys)
     assert found["cut"]
     for side, path in (("before", "residual.onnx"), ("after", "new.onnx")):
@@ -73,3 +73,10 @@ def test_a_file_says_that_it_is_sparse_as_long_as_it_is(run):
     assert promised("new.onnx") == promised("tuned.onnx") == "2:4"
     assert run(f"slim new.onnx -o cut.onnx --target macs=0.6 {quick}")[0] == 0
     assert promised("cut.onnx") is None, "repair has made weights of what was zero"
+
+
+def test_whole_units_are_zeroed_where_they_can_be_cut(machine_read):
+    keys = "model output inputs asked trials before after sparsity files empty latency samples deviation layers dense"
+    found = machine_read(f"{SPARSIFY} --pattern units --ratio 0.5 --samples 32", 0, keys)
+    assert "w5" in found["dense"], "its units are the output"
+    assert all(row["empty"]["output_channels"] for row in found["layers"])
