@@ -175,7 +175,11 @@ class Sparsified:
         if not slimmed.removal.gone.any():
             return plain, {}
         folder.mkdir()
-        slimmed.save(folder / plain.name)
+        try:
+            slimmed.save(folder / plain.name)
+        except VerifyError as error:
+            said = str(error).partition(": ")[2]
+            raise VerifyError(f"{plain.name}: without its dead units, {said} Leave out --lossless.") from error
         chosen = slimmed.plan
         return folder / plain.name, {name: [chosen.widths[name], len(kept)] for name, kept in chosen.groups.items()}
 

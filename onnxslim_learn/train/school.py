@@ -175,12 +175,13 @@ class School:
         if not self.held.count:
             return {"samples": 0, "outputs": {}, "accuracy": None, "original_accuracy": None}
         teacher, student = self.teacher.comparing({}), Teacher(module, self.world.device)
-        wanted, found, labels = [], [], []
+        wanted, found, labels, count = [], [], [], 0
         for batch in pool.portions(self.held, self.training.batch_size):
             inputs, own = pool.tensors(batch, self.world.device)
             wanted.append({name: value.float().cpu().numpy() for name, value in teacher(inputs).items()})
             found.append({name: value.float().cpu().numpy() for name, value in student(inputs).items()})
             labels.append(None if own is None else own.cpu().numpy())
+            count += batch.count
         student.module.requires_grad_(True)
         both = [
             {name: np.concatenate([np.atleast_1d(one[name]) for one in side]) for name in side[0]}
@@ -189,7 +190,7 @@ class School:
         right = [accuracy(side, labels) for side in both]
         outputs = {name: asdict(d) for name, d in deviation(both[0], both[1]).items()}
         return {
-            "samples": self.held.count,
+            "samples": count,
             "outputs": outputs,
             "accuracy": right[1],
             "original_accuracy": right[0],
