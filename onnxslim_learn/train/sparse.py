@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.sparse.work import Stored
     from onnxslim_learn.train.school import Job
 
-SEARCHED_ON, PLACES = 512, 16384  # samples to measure curves on, and rows of a regression
-ROLLED_ON = 128  # samples to sparsify a roll-out on
+SEARCHED_ON, PLACES = 512, 16384  # samples to sparsify in one go and to measure curves on; rows of a regression
 EPOCHS = 3  # as many times the steps that structure learning takes where nobody says
 
 
@@ -149,10 +148,10 @@ def _take_weights(module: fx.GraphModule, model: ir.Model) -> None:
                 parameter.copy_(to_torch(found[name].const_value, master=True))  # type: ignore[arg-type]
 
 
-def _record(job: Job[Wanted], samples: int = SEARCHED_ON) -> Record:
+def _record(job: Job[Wanted]) -> Record:
     """What the original does on some samples."""
     analysis = job.analysis
-    feeds = Evidence(analysis.coupling, job.source, samples).feeds
+    feeds = Evidence(analysis.coupling, job.source, SEARCHED_ON).feeds
     return Record(analysis.graph.model, feeds, -(-PLACES // len(feeds)), 4 if len(feeds) >= 4 else 2)
 
 
@@ -247,7 +246,7 @@ def _optimal(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
     module = school.module(job.analysis).to(school.world.device)
     rollouts = Rollouts.of(school, module, listed, wanted.settings, patterns.parse(wanted.pattern))
     if wanted.one_shot:
-        record = _record(job, ROLLED_ON)
+        record = _record(job)
         rollouts = replace(
             rollouts, begun=lambda shares: _take_weights(module, _sparsified(job, listed, shares, record))
         )
