@@ -53,9 +53,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         InputError: If it cannot be understood.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
-    main = parser()
-    commands = next(action for action in main._actions if isinstance(action, argparse._SubParsersAction)).choices
-    return main.parse_args(config_learn.from_file(given, {name: commands[name] for name in ("learn", "expand")}))
+    return (main := parser()).parse_args(config_learn.from_file(given, main))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from onnxslim_learn.errors import InputError, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 LEARNERS = ("morphnet", "weight-sparse", "finetune")
 COSTS = ("macs", "params", "bytes", "latency", "channels", "elements", "memory")
+COMMANDS = ("learn", "expand")  # that take a file of options
 FIXED = ("config", "help")
 
 
@@ -157,7 +158,7 @@ def expanding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="options in a TOML file; those given here win")
 
 
-def from_file(arguments: Sequence[str], commands: Mapping[str, argparse.ArgumentParser]) -> list[str]:
+def from_file(arguments: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
     """Arguments with those of ``--config FILE.toml`` before them, so that what is given on the command line wins.
 
     Keys are option names without the dashes; lists repeat an option that may be given several times, or are the parts
@@ -168,7 +169,7 @@ def from_file(arguments: Sequence[str], commands: Mapping[str, argparse.Argument
     """
     given = list(arguments)
     place = next((k for k, text in enumerate(given) if text == "--config" or text.startswith("--config=")), None)
-    if place is None or not given or given[0] not in commands:
+    if place is None or given[0] not in COMMANDS:
         return given
     name = given[place].partition("=")[2] or (given[place + 1] if place + 1 < len(given) else "")
     if not name:
@@ -178,6 +179,7 @@ def from_file(arguments: Sequence[str], commands: Mapping[str, argparse.Argument
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         said = getattr(error, "strerror", None) or reason(error)
         raise InputError(f"--config {name}: cannot be read ({said}). Give a TOML file.") from error
+    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction)).choices
     known = {flag: action for action in commands[given[0]]._actions for flag in action.option_strings}
     texts = []
     for key, value in found.items():

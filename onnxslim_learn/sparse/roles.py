@@ -63,7 +63,10 @@ def layers(model: ir.Model, protect: Sequence[str] = ()) -> list[Layer]:
     """
     listed = maskable(model)
     if not listed:
-        quantized = any(node.op_type in QUANTIZED for node in model.graph)
+        tensors = [value.const_value for value in model.graph.initializers.values()]
+        quantized = any(
+            t is not None and t.dtype.is_integer() and t.dtype.itemsize <= 1 and len(t.shape) > 1 for t in tensors
+        )
         why = " other than quantized ones" if quantized else ""
         raise InputError(
             f"the model has no weights of convolutions or fully-connected layers{why}. Nothing can be sparsified."
@@ -99,8 +102,8 @@ def maskable(model: ir.Model) -> list[Layer]:
 
 
 def _blocks(node: ir.Node) -> int:
-    """Into how many parts the input channels of a node's weight are divided: the groups of a ConvTranspose."""
-    return int(_attribute(node, "group", 1)) if node.op_type == "ConvTranspose" else 1
+    """Into how many parts the input channels that a node's weight lists are divided."""
+    return int(_attribute(node, DIVIDED[node.op_type], 1)) if node.op_type in DIVIDED else 1
 
 
 def _unprotected(listed: list[Layer], protect: Sequence[str]) -> list[Layer]:
@@ -136,10 +139,9 @@ def _roles(value: ir.Value, axes: Axes) -> list[tuple[Axes, Axes, ir.Node] | Non
     return found
 
 
-CONTRIB = "com.microsoft"
-QUANTIZED = frozenset(["DequantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger"])
-
 # --- the tables -------------------------------------------------------------------------------------------------------
+
+CONTRIB = "com.microsoft"
 
 Role = tuple[Sequence[int], Sequence[int]]  # axes of input channels and of output channels
 
@@ -197,6 +199,9 @@ FACTORS: dict[tuple[str, str], dict[int, Callable[[ir.Node, int], Role | None]]]
     (CONTRIB, "Attention"): {1: _fixed(0, 1)},
 }
 """Domain and operator -> input -> which axes of a weight there are input channels, and which output channels."""
+
+DIVIDED = {"ConvTranspose": "group"}
+"""Operator whose weight lists the input channels of all groups -> the attribute that says how many groups there are."""
 
 MOVES: dict[str, Callable[[ir.Node, Axes], Axes]] = {
     **dict.fromkeys(["Identity", "Cast"], lambda node, axes: axes),

@@ -201,7 +201,8 @@ def test_what_the_file_of_options_says_must_fit(trainable, text, words):
     assert words in err
 
 
-def test_lists_are_the_parts_of_an_option_that_has_several():
+def test_lists_are_the_parts_of_an_option_that_has_several(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     known = {"--mean": [0.1, 0.2, 0.3], "--input-range": [[0, 1], [0, 2]]}
     Path("run.toml").write_text("mean = [0.1, 0.2, 0.3]\ninput-range = [[0, 1], [0, 2]]\n")
     found = config.parse(["learn", "x.onnx", "-o", "y.onnx", "--config", "run.toml"])
@@ -262,3 +263,56 @@ def test_cycles_say_what_they_began_with(trainable):
     found = api.analyze("residual.onnx")
     assert told["original"]["params"] == found.price(found.whole)["params"]
     assert "small.wide1.onnx, which cycle 2 cut" in out
+
+
+SHARED = """
+<ir_version: 8, opset_import: ["" : {opset}]>
+net (float[n,3,6,6] x) => (float[n,5,6,6] y)
+<float[8,3,3,3] w1, float[8,8,3,3] w2, float[5,8,1,1] w3, float[8] one, float[8] zero>
+{{
+    a = Conv<pads: ints = [1,1,1,1]>(x, w1)
+    b = BatchNormalization(a, one, zero, zero, one)
+    c = Relu(b)
+    d = Conv<pads: ints = [1,1,1,1]>(c, w2)
+    e = BatchNormalization(d, one, zero, zero, one)
+    f = Add(e, b)
+    g = Relu(f)
+    y = Conv(g, w3)
+}}
+"""
+
+
+@pytest.mark.parametrize("opset", [7, 8, 17])
+def test_vectors_that_a_fresh_net_shares_may_part_while_it_trains(run, opset):
+    """One vector is the scale of two normalisations in the file; trained, they differ, and the result verifies."""
+    model, rng = onnx.parser.parse_model(SHARED.format(opset=opset)), np.random.default_rng(0)
+    del model.graph.value_info[:]
+    shapes = {"w1": (8, 3, 3, 3), "w2": (8, 8, 3, 3), "w3": (5, 8, 1, 1)}
+    arrays = {name: rng.normal(size=shape, scale=0.3).astype(np.float32) for name, shape in shapes.items()}
+    arrays |= {"one": np.ones(8, np.float32), "zero": np.zeros(8, np.float32)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
+    onnx.save(model, "fresh.onnx")
+    x = rng.normal(size=(40, 3, 6, 6)).astype(np.float32)
+    np.savez("fresh.npz", x=x, labels=rng.integers(0, 5, (40, 6, 6)))
+    for target in ("--learner finetune --finetune-steps 8", f"--target macs=0.6 {QUICK}"):
+        line = f"learn fresh.onnx -o s.onnx {target} --data fresh.npz --loss cross-entropy --no-latency --batch-size 8"
+        code, _, err = run(line)
+        assert (code, err) == (0, "")
+        names = [tensor.name for tensor in onnx.load("s.onnx").graph.initializer]
+        assert any("~" in name for name in names), "vectors parted"
+
+
+def test_samples_held_back_are_whole_batches_of_a_model_that_fixes_them(run):
+    model = onnx.load("residual.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 8
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 8
+    del model.graph.value_info[:]
+    onnx.save(model, "fixed.onnx")
+    ((name, shape),) = api.analyze("fixed.onnx").graph.shapes.nominal.inputs.items()
+    x = np.random.default_rng(0).normal(size=(120, *shape[1:])).astype(np.float32)
+    for count, judged in ((40, 0), (120, 8)):
+        np.savez("some.npz", **{name: x[:count]})
+        line = f"learn fixed.onnx -o s.onnx --target macs=0.6 --data some.npz --json out.json {QUICK}"
+        code, _, err = run(line)
+        assert (code, err) == (0, "")
+        assert json.loads(Path("out.json").read_text())["training"]["result"]["samples"] == judged
