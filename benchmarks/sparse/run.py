@@ -48,7 +48,7 @@ BATCH = 500  # test images at a time
 SHORT = {"ws_nb_iters_ft": 0, "ws_nb_iters_feval": 32}
 """Roll-outs of the agent: no fine-tuning, which would take minutes each on one core."""
 TRAINED = ((True, "heurist"), (True, "uniform"), (False, "uniform"))  # whether one-shot comes first, and the protocol
-TAUGHT = 12_800  # images to train on, and to judge roll-outs by
+TAUGHT = 60_000  # images, a tenth of which roll-outs and the best of them are judged by
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 An agent walks over the layers and says for each how large a share of its weights goes; what the whole choice is worth
 a roll-out tells at the end. The agent is Stable-Baselines3's; this module says what it sees and may do, and keeps the
-best choice ever seen. The first roll-outs are those of the protocols that need no search, and others by chance follow:
-what is found is no worse than those are, as roll-outs tell. Agent, replay buffer and results are written after every
-roll-out, from where a search goes on.
+best choice ever seen. The first roll-outs are those of the protocols that need no search, and others by chance follow.
+The best of many roll-outs is partly luck, so the best few and those first ones can be judged again, on more samples.
+Agent, replay buffer and results are written after every roll-out, from where a search goes on.
 
 The last layer of the actor is a hyperbolic tangent brought to [0, 1], which is the sigmoid of twice its input.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -49,6 +49,7 @@ NOISE = (1.0, 1e-5)  # deviation of actions in [0, 1] when the agent begins to t
 DIMS = 4  # numbers of a weight's shape that the agent sees
 ROOM = 100_000  # transitions kept
 KNOWN = (ratios.heurist, ratios.uniform)  # that the first roll-outs try
+FINALISTS = 5  # choices that are judged again, beside those
 
 
 @dataclass
@@ -57,13 +58,15 @@ class Search:
 
     Attributes:
         rollouts: How many roll-outs were made.
-        best: The best reward, its score, overall share and shares by weight.
+        best: The best reward, its score, overall share, shares by weight and roll-out.
+        finalists: The first few and the best few, each like ``best``.
         baseline: Moving average of rewards, ``None`` before the first.
         rewards: All of them.
     """
 
     rollouts: int = 0
     best: dict[str, Any] = field(default_factory=dict)
+    finalists: list[dict[str, Any]] = field(default_factory=list)
     baseline: float | None = None
     rewards: list[float] = field(default_factory=list)
 
@@ -114,8 +117,11 @@ class Walk(gymnasium.Env[Array, Array]):
         overall = sum(n * r for n, r in zip(self.sizes, self.chosen, strict=True)) / sum(self.sizes)
         score = self.play(shares)
         found = reward(score, overall, self.settings.ws_reward_type)
+        choice = {"reward": found, "score": score, "ratio": overall, "ratios": shares, "rollout": search.rollouts}
         if not search.best or found > search.best["reward"]:
-            search.best = {"reward": found, "score": score, "ratio": overall, "ratios": shares}
+            search.best = choice
+        ranked = sorted([*search.finalists, choice], key=lambda c: (c["rollout"] >= len(KNOWN), -c["reward"]))
+        search.finalists = ranked[: len(KNOWN) + FINALISTS]
         above = found - (found if search.baseline is None else search.baseline)
         before = found if search.baseline is None else search.baseline
         search.baseline = BASELINE * before + (1 - BASELINE) * found
@@ -206,6 +212,7 @@ def optimal(
     play: Play,
     folder: Path,
     *,
+    again: Play | None = None,
     resume: bool = False,
     seed: int = 0,
     progress: Callable[..., None] = lambda share, said="": None,
@@ -217,6 +224,7 @@ def optimal(
         settings: The parameters ``ws_*``.
         play: Makes a roll-out and tells its score.
         folder: Where the agent is kept.
+        again: As ``play``, but surer: decides between the finalists.
         resume: Whether to go on from there.
         seed: Determines the agent and the noise.
         progress: Called with the share done and the best reward.
@@ -237,7 +245,16 @@ def optimal(
     left = settings.ws_nb_rlouts - walk.search.rollouts
     if left > 0:
         agent.learn(left * len(layers), callback=_Keep(walk, folder, made, progress), reset_num_timesteps=False)
-    return walk.search
+    return walk.search if again is None else _final(walk.search, again, settings)
+
+
+def _final(search: Search, again: Play, settings: Settings) -> Search:
+    """Judge the finalists again; the best of them is the result, of equal ones one known beforehand."""
+    found = []
+    for choice in search.finalists:
+        score = again(choice["ratios"])
+        found.append({**choice, "score": score, "reward": reward(score, choice["ratio"], settings.ws_reward_type)})
+    return replace(search, finalists=found, best=max(found, key=lambda choice: choice["reward"]))
 
 
 def _agent(walk: Walk, seed: int) -> Agent:

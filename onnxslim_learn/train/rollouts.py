@@ -66,8 +66,8 @@ class Rollouts:
         dense = {name: value.clone() for name, value in module.state_dict().items()}
         return cls(school, module, dense, layers, settings, pattern)
 
-    def run(self, ratios: Mapping[str, float]) -> float:
-        """How good the net is with these shares, from 0 to 1."""
+    def run(self, ratios: Mapping[str, float], times: int = 1) -> float:
+        """How good the net is with these shares, from 0 to 1, on so many times the batches of a roll-out."""
         settings, school = self.settings, self.school
         self.module.load_state_dict(self.dense)
         learner = WeightSparse(self.module, self.layers, ratios, Schedule(1), self.pattern)
@@ -85,15 +85,20 @@ class Rollouts:
             recipe = replace(recipe, accumulate=training.accumulate)
             alone = replace(school.world, rank=0, size=1)
             train(Task(self.module, school.objective, school.samples, school.teacher, recipe, alone), Fixed(learner))
-        return self.score()
+        return self.score(times)
 
-    def score(self) -> float:
+    @property
+    def more(self) -> bool:
+        """Whether more samples are held back than a roll-out is judged by."""
+        return self.school.held.count > self.settings.ws_nb_iters_feval * self.school.training.batch_size
+
+    def score(self, times: int = 1) -> float:
         """Share of right classes on held-back samples, or of classes as the original's, or 1/(1 + squared error)."""
         school, found = self.school, []
         size = school.training.batch_size
         held = school.held if school.held.count else school.samples
         self.module.eval()
-        for batch in islice(pool.portions(held, size), self.settings.ws_nb_iters_feval):
+        for batch in islice(pool.portions(held, size), times * self.settings.ws_nb_iters_feval):
             inputs, labels = pool.tensors(batch, school.world.device)
             with torch.no_grad():
                 outputs = self.module(*(inputs[name] for name in self.module.meta["inputs"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.train.school import Job
 
 SEARCHED_ON, PLACES = 512, 16384  # samples to sparsify in one go and to measure curves on; rows of a regression
+FINAL = 8  # times the held-back batches of a roll-out decide between the best ones
 EPOCHS = 3  # as many times the steps that structure learning takes where nobody says
 
 
@@ -256,6 +258,7 @@ def _optimal(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
             wanted.settings,
             rollouts.run,
             job.folder / "agent",
+            again=partial(rollouts.run, times=FINAL) if rollouts.more else None,
             resume=school.training.resume,
             seed=school.training.seed,
             progress=job.stage("roll-outs"),

@@ -120,6 +120,22 @@ def test_the_agent_learns_and_the_best_choice_is_kept(tmp_path):
     assert found.best["ratios"]["w0"] < found.best["ratios"]["w3"]
 
 
+def test_the_best_few_are_judged_again_beside_those_known_beforehand(tmp_path):
+    def lucky(shares):
+        return play(shares) + np.random.default_rng(int(1e6 * shares["w4"])).normal() / 2
+
+    seen = []
+    found = ddpg.optimal(
+        LAYERS, asked(), lucky, tmp_path, again=lambda shares: seen.append(play(shares)) or seen[-1], seed=1
+    )
+    assert len(seen) == len(found.finalists) == len(ddpg.KNOWN) + ddpg.FINALISTS
+    assert {choice["rollout"] for choice in found.finalists[: len(ddpg.KNOWN)]} == {0, 1}
+    assert found.best["score"] == play(found.best["ratios"]) == max(seen)
+    assert max(seen) >= max(play(dict(zip(found.best["ratios"], k(SIZES, TARGET), strict=True))) for k in ddpg.KNOWN)
+    best = sorted(found.rewards[len(ddpg.KNOWN) :])[-ddpg.FINALISTS :]
+    assert sorted(found.rewards[choice["rollout"]] for choice in found.finalists[len(ddpg.KNOWN) :]) == best
+
+
 class Killed(Exception):
     pass
 
