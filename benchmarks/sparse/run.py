@@ -48,7 +48,7 @@ BATCH = 500  # test images at a time
 SHORT = {"ws_nb_iters_ft": 0, "ws_nb_iters_feval": 32}
 """Roll-outs of the agent: no fine-tuning, which would take minutes each on one core."""
 TRAINED = ((True, "heurist"), (True, "uniform"), (False, "uniform"))  # whether one-shot comes first, and the protocol
-TAUGHT = 60_000  # images, a tenth of which roll-outs and the best of them are judged by
+JUDGED = 8192  # held-back images; the best roll-outs are judged by all of them, the others by the first
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ class Bench:
     test: tuple[Any, Any]
     options: argparse.Namespace
 
-    def source(self, count: int, seed: int, *, labels: bool = False) -> Source:
-        """Some training images."""
+    def source(self, count: int, seed: int, *, begin: int = 0, labels: bool = False) -> Source:
+        """Some training images: of an order that the seed determines, so many from one on."""
         (name,) = self.found.graph.shapes.nominal.inputs
-        chosen = np.random.default_rng(seed).permutation(len(self.images[0]))[:count]
+        chosen = np.random.default_rng(seed).permutation(len(self.images[0]))[begin : begin + count]
         arrays = {name: fashion.pixels(self.images[0][chosen])}
         if labels:
             arrays["labels"] = self.images[1][chosen]
@@ -128,9 +128,11 @@ def agent(bench: Bench) -> Iterator[dict[str, Any]]:
         given = {"ws_prune_ratio": ratio, "ws_nb_rlouts": rollouts, "ws_nb_rlouts_min": rollouts // 4, **SHORT}
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            source = bench.source(TAUGHT, 0, labels=True)
+            source, val = (
+                bench.source(n, 0, begin=begin, labels=True) for begin, n in ((0, SAMPLES), (SAMPLES, JUDGED))
+            )
             wanted = sparse.Wanted(settings(given), one_shot=True)
-            job = _job(bench, source, wanted, Training(batch_size=32, folder=Path(folder)))
+            job = _job(bench, source, wanted, Training(batch_size=32, folder=Path(folder)), val=val)
             chosen = sparse.PROTOCOLS["optimal"](job, layers(bench.found.graph.model))
         seconds = time.perf_counter() - start
         for seed in range(bench.options.seeds):
@@ -160,7 +162,7 @@ def trained(bench: Bench) -> Iterator[dict[str, Any]]:
             training = Training(steps=bench.options.steps, batch_size=64, folder=Path(folder))
             source = bench.source(min(64 * bench.options.steps * 10 // 9 + 64, 60_000), 0)
             wanted = sparse.Wanted(settings(given), one_shot=begun)
-            job = _job(bench, source, wanted, training, Path(folder) / "out.onnx")
+            job = _job(bench, source, wanted, training, output=Path(folder) / "out.onnx")
             assert sparse.sparsen(job)
             seconds, accuracy = time.perf_counter() - start, bench.accuracy(Path(folder) / "out.onnx")
         row = {"pattern": "unstructured", "method": "one-shot, trained" if begun else "trained", "protocol": protocol}
@@ -169,12 +171,18 @@ def trained(bench: Bench) -> Iterator[dict[str, Any]]:
 
 
 def _job(
-    bench: Bench, source: Source, wanted: sparse.Wanted, training: Training, output: Path = Path("unused.onnx")
+    bench: Bench,
+    source: Source,
+    wanted: sparse.Wanted,
+    training: Training,
+    *,
+    output: Path = Path("unused.onnx"),
+    val: Source | None = None,
 ) -> Job[sparse.Wanted]:
     def stage(name: str) -> Callable[..., None]:
         return lambda *said: None
 
-    taught = school(bench.found, source, training, World(), stage=stage, watch=lambda *a: lambda *b: None)
+    taught = school(bench.found, source, training, World(), val=val, stage=stage, watch=lambda *a: lambda *b: None)
     return Job(bench.found, source, wanted, taught, output, stage)
 
 

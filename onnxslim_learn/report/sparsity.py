@@ -10,6 +10,7 @@ import numpy as np
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
 from onnxslim_learn.report.data import latency, side
+from onnxslim_learn.report.trained import taken_back
 from onnxslim_learn.report.words import count, ms, plural, shapes, share, size, times
 from onnxslim_learn.report.words import provider as runtime
 from onnxslim_learn.sparse import files, patterns
@@ -206,6 +207,7 @@ def _trained(training: Mapping[str, Any] | None) -> list[str]:
     if history:
         steps = plural(int(history[-1]["step"]) + 1, "step")
         lines.append(f"{steps} of training: loss {history[0]['loss']:.4g} to {history[-1]['loss']:.4g}.")
+        lines += taken_back(training)
     if judged["accuracy"] is not None:
         both = f"{judged['accuracy']:.2%} of samples held back; the original on {judged['original_accuracy']:.2%}"
         lines.append(f"Right on {both}.")

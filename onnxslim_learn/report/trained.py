@@ -43,6 +43,7 @@ def _said(training: Mapping[str, Any]) -> list[str]:
             first, last = history[0], history[-1]
             steps = plural(int(last["step"]) + 1, "step")
             lines.append(f"{steps} of {name} on {training['data']}: loss {first['loss']:.4g} to {last['loss']:.4g}.")
+            lines += taken_back(training[stage])
     cycles = training.get("cycles")
     if cycles:
         whole = cycles["original"]
@@ -55,6 +56,15 @@ def _said(training: Mapping[str, Any]) -> list[str]:
             f", the cut model before fine-tuning on {cut['accuracy']:.2%}."
         )
     return lines
+
+
+def taken_back(stage: Mapping[str, Any]) -> list[str]:
+    """That a stage of training was in vain, if it was."""
+    held = stage.get("held")
+    if held is None or held["kept"] == "after":
+        return []
+    losses = f"loss {held['before']:.4g} before, {held['after']:.4g} after"
+    return [f"That did worse on samples held back ({losses}): the weights before it are kept. Try a lower rate."]
 
 
 def widened(data: Mapping[str, Any]) -> list[Block]:

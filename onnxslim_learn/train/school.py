@@ -34,6 +34,7 @@ Stage = Callable[[str], Callable[[float], None]]
 Watch = Callable[[str, int], Callable[[int, Mapping[str, float]], None]]
 
 JUDGED = 8  # batches
+WORSE = 1.1  # times the loss there was on held-back samples: less can be chance, as they are few
 SETTLING = 40  # batches until running statistics have forgotten other weights
 EPOCHS = {"steps": 2, "finetune_steps": 4}
 FEWEST, MOST = 200, 20_000  # steps, where nobody says
@@ -149,6 +150,19 @@ class School:
         history = train(task, learner, keeping)
         return {"recipe": asdict(recipe), "history": history}
 
+    def improve(
+        self, name: str, module: fx.GraphModule, recipe: Recipe, learner: Learner | None = None
+    ) -> dict[str, Any]:
+        """As :meth:`run`; but if the objective on held-back samples grew, and not just by chance, that is undone."""
+        weights = {key: value.clone() for key, value in module.state_dict().items()}
+        before = self.distance(module, held=True)
+        told = self.run(name, module, recipe, learner)
+        after = self.distance(module, held=True)
+        worse = after > WORSE * before
+        if worse:
+            module.load_state_dict(weights)
+        return {**told, "held": {"before": before, "after": after, "kept": "before" if worse else "after"}}
+
     def settle(self, module: fx.GraphModule) -> None:
         """Let running statistics catch up with the weights."""
         size, seed = self.training.batch_size // self.training.accumulate, self.training.seed
@@ -158,17 +172,20 @@ class School:
                 inputs, _ = pool.tensors(self.samples.take(*self.samples.rows(step, size, seed)), self.world.device)
                 module(*(inputs[name] for name in module.meta["inputs"]))
 
-    def distance(self, module: fx.GraphModule) -> float:
-        """Mean objective of a net on samples it is trained on, some hundred."""
-        student, found = Teacher(module, self.world.device), []
+    def distance(self, module: fx.GraphModule, *, held: bool = False) -> float:
+        """Mean objective of a net on all held-back samples, or on some hundred of those it is trained on."""
+        student, found, counts = Teacher(module, self.world.device), [], []
         student.compared = {name: {} for name in module.meta["features"]}
-        for batch in islice(pool.portions(self.samples, self.training.batch_size), JUDGED):
+        held = held and self.held.count > 0
+        batches = pool.portions(self.held if held else self.samples, self.training.batch_size)
+        for batch in islice(batches, None if held else JUDGED):
             inputs, labels = pool.tensors(batch, self.world.device)
             with torch.no_grad():
                 terms = self.objective(student(inputs), Portion(inputs, labels, self.teacher(inputs)))
             found.append(sum(float(value) for value in terms.values()))
+            counts.append(batch.count)
         student.module.requires_grad_(True)
-        return float(np.mean(found))
+        return float(np.average(found, weights=counts))
 
     def judge(self, module: fx.GraphModule) -> dict[str, Any]:
         """How far a net is from the teacher on held-back samples, and how often both find the label."""

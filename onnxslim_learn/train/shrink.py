@@ -140,7 +140,7 @@ def fit(
     before, recipe = school.judge(net), school.recipe(student, "finetune_steps")
     zeros = promise.promised(student.model) and not plan.groups and not job.wanted.from_scratch
     keeping = weight_sparse.zeros_of(net, maskable(student.model)) if zeros else None
-    finetuned = school.run("finetune", net, recipe, keeping) if recipe.steps else {"history": []}
+    finetuned = school.improve("finetune", net, recipe, keeping) if recipe.steps else {"history": []}
     learner = "morphnet" if plan.groups else "finetune"
     stages: dict[str, Any] = {"learner": learner, "data": job.source.name, "loss": school.training.loss}
     stages |= json.loads((job.folder / "start.json").read_text(encoding="utf-8"))

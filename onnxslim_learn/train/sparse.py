@@ -98,7 +98,8 @@ def sparsen(job: Job[Wanted], **how: bool) -> tuple[Sparsified, Stored] | None:
     )
     if wanted.one_shot:
         learner = _begun(job, module, learner)
-    told = school.run("weight-sparse", module, recipe, learner)
+    run = school.improve if wanted.one_shot else school.run  # without, weights before it have no zeros
+    told = run("weight-sparse", module, recipe, learner)
     school.settle(module)
     told |= {"search": found["search"], "result": school.judge(module), "learner": "weight-sparse"}
     told |= {"settings": asdict(asked), "loss": school.training.loss, "data": job.source.name}

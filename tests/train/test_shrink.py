@@ -12,6 +12,7 @@ from onnxslim_learn.costs.device import Device
 from onnxslim_learn.data.opening import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.errors import InputError, TargetError
+from onnxslim_learn.report import trained
 from onnxslim_learn.train.school import Job, Training, school
 from onnxslim_learn.train.shrink import Widths, learn, shrink
 from onnxslim_learn.train.worlds import World
@@ -217,3 +218,16 @@ def test_widths_that_steps_do_not_leave_are_not_learnt(tmp_path, prepare):
     widths = {len(kept) for kept in made.plan.groups.values()}
     assert widths
     assert max(widths) < 12
+
+
+def test_fine_tuning_that_makes_it_worse_is_taken_back(prepare):
+    job = prepare(Widths({"macs": 0.6}), finetune_steps=20, finetune_rate=3.0, norms="frozen")
+    made, _ = shrink(job)
+    training = made.plan.provenance["training"]
+    held = training["finetune"]["held"]
+    assert held["after"] > held["before"] and held["kept"] == "before"
+    assert training["result"] == training["cut"]
+    assert any("weights before it are kept" in line for line in trained._said(training))
+    better, _ = shrink(prepare(Widths({"macs": 0.6}), name="better", finetune_steps=20, finetune_rate=1e-3))
+    told = better.plan.provenance["training"]["finetune"]["held"]
+    assert told["after"] < 1.1 * told["before"] and told["before"] == held["before"] and told["kept"] == "after"
