@@ -6,7 +6,8 @@
 A node test passes if the bridged model gives outputs of the shapes and types that the test ships, equal to within its
 own tolerances. The peer runs the same tests in the same process, under the same comparison
 (``pip install --no-deps --target FOLDER onnx2pytorch``). A file passes if its module agrees with onnxruntime (graph
-optimisations off) to 1e-4 of the output's magnitude and every weight of a convolution or product gets a gradient.
+optimisations off) to 1e-4 of the output's magnitude and every weight gets a gradient, but for
+those that only choose indices.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.train import tensors
 from onnxslim_learn.train.module import bridge
 from scripts.coverage_architectures import DOCUMENT, ROWS, Row, order, preload, run, write
+from scripts.coverage_file import NotRunnableError
 from scripts.coverage_section import UNABLE
 
 if TYPE_CHECKING:
@@ -193,10 +195,33 @@ def measure(path: Path) -> Row:
     if isinstance(loss, torch.Tensor):
         loss.backward()
     trained = tensors.parameters(module)
-    row |= {"parameters": len(trained), "without": [name for name, p in trained.items() if p.grad is None]}
+    reached = _reached(found.graph.model)
+    row |= {
+        "parameters": len(trained),
+        "without": [name for name, p in trained.items() if p.grad is None and name in reached],
+        "indices": [name for name in trained if name not in reached],
+    }
     allowed = max(EXACT, 20 * row["noise"])
     row["status"] = "ok" if row["worst"] <= allowed and not row["without"] else "apart" if trained else "nothing trains"
     return row
+
+
+def _reached(model: ir.Model) -> set[str]:
+    """Names of the values that outputs depend on through floats alone; what only picks indices has no gradient."""
+    waiting = [value for value in model.graph.outputs if _floats(value)]
+    found: set[ir.Value] = set()
+    while waiting:
+        value = waiting.pop()
+        if value in found:
+            continue
+        found.add(value)
+        node = value.producer()
+        waiting += [v for v in node.inputs if v is not None and _floats(v)] if node is not None else []
+    return {str(value.name) for value in found}
+
+
+def _floats(value: ir.Value) -> bool:
+    return value.dtype is None or value.dtype.is_floating_point()
 
 
 def _onnxruntime(path: Path, feeds: dict[str, Any]) -> dict[str, Any]:
@@ -205,7 +230,10 @@ def _onnxruntime(path: Path, feeds: dict[str, Any]) -> dict[str, Any]:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
-    session = ort.InferenceSession(str(path), options)
+    try:
+        session = ort.InferenceSession(str(path), options)
+    except Exception as error:
+        raise NotRunnableError(str(error)) from error
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, feeds), strict=True))
 
@@ -268,6 +296,9 @@ def section(found: dict[str, Any]) -> str:
         lines += [
             f"- {row['architecture']} ({row['exporter']}): {_fault(row)}" for row in rows if row["status"] != "ok"
         ]
+        chosen = sorted({row["architecture"] for row in rows if row.get("indices")})
+        if chosen:
+            lines.append(f"Some weights only choose indices, so they have no gradient: {', '.join(chosen)}.")
     lines += ["", "| operator | node tests | pass | onnx2pytorch | why not all |", "|---|---|---|---|---|"]
     for name, tally in sorted(tallies.items()):
         why = "" if tally.passed == tally.tests else REASONS.get(name, "**unexplained**")

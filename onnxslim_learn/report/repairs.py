@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.report.blocks import Block, Lines, Table, Text
-from onnxslim_learn.report.words import percent, plural
+from onnxslim_learn.report.words import held_back, percent, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,7 @@ def blocks(repair: Mapping[str, Any] | None) -> list[Block]:
         for label, side in (("cut", "before"), ("repaired", "after"))
         for d in [repair[side][name]]
     ]
-    title = f"Outputs on held-back samples of {repair['data']}"
+    title = f"Outputs on {held_back(repair['samples'], repair['data'])}"
     table = Table(title, HEADS, tuple(rows)) if rows else None
     return [*([table] if table else []), Text("\n".join(_said(repair)))]
 

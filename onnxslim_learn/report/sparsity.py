@@ -11,7 +11,7 @@ from onnxslim_learn.analysis import analyze
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
 from onnxslim_learn.report.data import latency, side
 from onnxslim_learn.report.trained import taken_back
-from onnxslim_learn.report.words import count, ms, plural, shapes, share, size, times
+from onnxslim_learn.report.words import count, held_back, ms, plural, shapes, share, size, times
 from onnxslim_learn.report.words import provider as runtime
 from onnxslim_learn.sparse import files, patterns
 from onnxslim_learn.sparse.roles import maskable
@@ -175,7 +175,8 @@ def _said(data: Mapping[str, Any]) -> list[str]:
     if unfit:
         lines.append(f"By magnitude, for want of a matrix form: {_listed(unfit)}.")
     for name, one in data["deviation"].items():
-        text = f"Output {name} on held-back samples of {data['samples']['data']}: off by {share(one['relative'])}"
+        where = held_back(data["samples"]["count"], data["samples"]["data"])
+        text = f"Output {name} on {where}: off by {share(one['relative'])}"
         lines.append(text + ("" if one["agreement"] is None else f", same class on {share(one['agreement'])}") + ".")
     lines += _trained(data["training"])
     empty, cut = data["empty"], data["cut"]

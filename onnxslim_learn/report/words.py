@@ -54,6 +54,11 @@ def plural(number: int, one: str) -> str:
     return f"{number} {one}" if number == 1 else f"{number} {one}s"
 
 
+def held_back(samples: int, source: str) -> str:
+    """The samples that outputs were compared on; of a single one none can be held back."""
+    return f"held-back samples of {source}" if samples > 1 else f"the one sample, which was fitted to, of {source}"
+
+
 def shapes(inputs: Mapping[str, Sequence[int]]) -> str:
     """Input shapes: image 1x3x224x224."""
     return ", ".join(f"{name} {'x'.join(map(str, dims))}" for name, dims in inputs.items())

@@ -103,6 +103,8 @@ def objective(
     for part in spec.split(","):
         name, equals, number = part.strip().partition("=")
         weight = _weight(spec, number) if equals else 1.0
+        if name in terms:
+            raise InputError(f"--loss {spec}: names {name} twice. Give it once, with the sum as its weight.")
         if name in LABELLED and not labelled:
             raise InputError(f"--loss {name}: needs labels, but the samples have none. Use distill, or give labels.")
         if name == "distill" and not outputs:

@@ -35,6 +35,7 @@ Watch = Callable[[str, int], Callable[[int, Mapping[str, float]], None]]
 
 JUDGED = 8  # batches
 WORSE = 1.1  # times the loss there was on held-back samples: less can be chance, as they are few
+ENOUGH = 8  # samples; fewer say nothing
 SETTLING = 40  # batches until running statistics have forgotten other weights
 EPOCHS = {"steps": 2, "finetune_steps": 4}
 FEWEST, MOST = 200, 20_000  # steps, where nobody says
@@ -153,12 +154,12 @@ class School:
     def improve(
         self, name: str, module: fx.GraphModule, recipe: Recipe, learner: Learner | None = None
     ) -> dict[str, Any]:
-        """As :meth:`run`; but if the objective on held-back samples grew, and not just by chance, that is undone."""
+        """As :meth:`run`; but if the loss on held-back samples grew, and not just by chance, that is undone."""
         weights = {key: value.clone() for key, value in module.state_dict().items()}
         before = self.distance(module, held=True)
         told = self.run(name, module, recipe, learner)
         after = self.distance(module, held=True)
-        worse = after > WORSE * before
+        worse = self.held.count >= ENOUGH and after > WORSE * before
         if worse:
             module.load_state_dict(weights)
         return {**told, "held": {"before": before, "after": after, "kept": "before" if worse else "after"}}

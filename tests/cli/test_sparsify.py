@@ -1,11 +1,15 @@
 """The command sparsify: what it refuses, what it says, and the fields of its JSON."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 
+from onnxslim_learn import demo
 from tests.cli.folder import BRIEF
 
+DEMO = Path(demo.__file__).parent
 SPARSIFY = "sparsify residual.onnx -o new.onnx --no-latency"
 
 
@@ -29,6 +33,13 @@ def test_refusals(refused, arguments, words):
 def test_tables(shown):
     phrases = ["weights that are not zero", "sparse initializer", "unstructured, admm, shares: heurist", "Not faster"]
     shown(f"sparsify residual.onnx -o new.onnx --ratio 0.75 --seconds {BRIEF} --samples 32", 0, phrases[:3])
+
+
+def test_of_one_sample_none_is_held_back(shown):
+    with np.load(DEMO / "calibration.npz") as arrays:
+        np.savez("one.npz", **{name: array[:1] for name, array in arrays.items()})
+    line = f"sparsify {DEMO / 'digits.onnx'} -o new.onnx --ratio 0.5 --method magnitude --no-latency --data one.npz"
+    shown(line, 0, ["on the one sample, which was fitted to, of one.npz"])
 
 
 def test_json(machine_read):

@@ -208,6 +208,7 @@ def test_the_loss_may_be_the_users(found):
         ("distill=-1", "is no weight"),
         ("distill", "no output of floats"),
         ("tests.none:loss", "cannot be imported"),
+        ("tests.zoo_net:Net,tests.zoo_net:Net=2", "twice"),
     ],
 )
 def test_a_loss_that_cannot_be_is_refused(spec, said):
