@@ -37,6 +37,7 @@ from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.source import Source
 from onnxslim_learn.profiling import Setting
 from onnxslim_learn.rewrite.inputs import random_inputs
+from onnxslim_learn.select.budget import Freedom
 from onnxslim_learn.select.evidence import Evidence
 from onnxslim_learn.train.school import Job, Training, school
 from onnxslim_learn.train.shrink import Widths, finetune, fit, shrink
@@ -78,7 +79,9 @@ class Bench:
 
     def output(self, method: str, share: float) -> Path:
         """Where a method's result is."""
-        return self.options.folder / f"{self.net.stem}_{method}_{share:g}_{self.options.seed}.onnx"
+        options = self.options
+        steps = f"_x{options.multiple}" if options.multiple > 1 else ""
+        return options.folder / f"{self.net.stem}_{method}_{share:g}_{options.seed}{steps}.onnx"
 
     @cached_property
     def source(self) -> Source:
@@ -102,7 +105,8 @@ class Bench:
             every=10**9,
         )
         taught = school(found, self.source, training, World(), teacher=self.found, stage=told, watch=told)
-        return Job(found, self.source, Widths(target), taught, output, told)
+        wanted = Widths(target, freedom=Freedom(options.multiple))
+        return Job(found, self.source, wanted, taught, output, told)
 
 
 def longer(job: Job[Widths]) -> Job[Widths]:
@@ -121,7 +125,7 @@ def uniform(bench: Bench, share: float, output: Path, folder: str) -> None:
     """All groups alike."""
     job = longer(bench.job(bench.found, {"macs": share}, output, folder))
     evidence = Evidence(bench.found.coupling, bench.source, REPAIRED, seconds=0.0)
-    plan = api.plan(bench.found, {"macs": share}, evidence=evidence)
+    plan = api.plan(bench.found, {"macs": share}, multiple=bench.options.multiple, evidence=evidence)
     assert fit(job, job.school.module(bench.found), plan, {"history": []})
 
 
@@ -195,7 +199,7 @@ def one(bench: Bench, method: str, share: float) -> dict[str, object]:
         "accuracy": accuracy(output),
         "dense": accuracy(bench.net),
         "widths": {group.name: group.width for group in made.groups},
-        **{name: getattr(options, name) for name in ("steps", "finetune_steps", "samples", "seed", "loss")},
+        **{name: getattr(options, name) for name in ("steps", "finetune_steps", "samples", "seed", "loss", "multiple")},
         "seconds": round(time.perf_counter() - start),
         "cpu_seconds": round(time.process_time() - cpu),
     }
@@ -214,6 +218,7 @@ def main() -> None:
     parser.add_argument("--loss", default="distill", help="as of the command learn (default distill: no labels)")
     parser.add_argument("--samples", type=int, default=60000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--multiple", type=int, default=1, help="of which widths are (default 1)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("learnt"), help="for the models")
     parser.add_argument("--json", type=Path, default=Path("learn.json"), help="results are added to it")
