@@ -158,13 +158,18 @@ class MorphNet(Learner):
         self.slopes = torch.where(known, slopes, torch.zeros_like(slopes))
 
     def _plan(self, step: int) -> None:
-        """How fast the term must work to keep to the way down, and on which units: those that are near their end."""
+        """How fast the term must work to keep to the way down, and on which units.
+
+        On those that are near their end, but for those of groups that are as narrow as may be: they stay, and would
+        only be lost to the net meanwhile.
+        """
         arrival = max(round(ARRIVAL * self.steps), 1)
         left = max(min(arrival - step, round(AHEAD * self.steps)), 1)
         ratios = self.ratios()
         level = self.space.level(ratios, min((step + left) / arrival, 1.0))
         self.pace = level / left
-        self.near = torch.from_numpy(ratios <= REACH * level).to(self.slopes.device, torch.float32)
+        near = (ratios <= REACH * level) & self.space.open(self.dead())
+        self.near = torch.from_numpy(near).to(self.slopes.device, torch.float32)
 
     def _steer(self, step: int) -> None:
         """Strengthen while the cost is above its way down to the bounds, weaken while it is below."""

@@ -83,6 +83,11 @@ class Structure:
             found.append(min(kept for kept in choice.kept if kept >= max(living) - 1e-9))
         return found
 
+    def open(self, dead: Array) -> Array:
+        """Which units are of groups that could be narrower than is allowed when these are dead: ``[units]``."""
+        able = [width > min(c.kept) for c, width in zip(self.search.choices, self.widths(dead), strict=True)]
+        return np.repeat(able, np.diff(self.ends))
+
     def narrowed(self, strengths: Array, widths: Sequence[int]) -> Removal:
         """The removal that leaves so many of every group, the strongest."""
         return self.ordered(strengths).removal(widths)

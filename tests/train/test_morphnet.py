@@ -324,6 +324,20 @@ def test_no_group_falls_far_below_narrowing_all_alike(share):
         assert len(plan.groups.get(group.name, range(group.width))) >= share * width
 
 
+def test_units_of_groups_that_are_as_narrow_as_may_be_are_left_alone():
+    analysis = analysed("residual")
+    macs = analysis.costs["macs"]
+    bound = 0.5 * macs.value(np.ones(analysis.coupling.size))
+    space = structure(analysis, "macs", {"macs": (macs, bound)}, {"macs": 0.5}, priced=analysis.costs).above(0.75)
+    dead = np.zeros(int(space.ends[-1]), bool)
+    assert space.open(dead).all()
+    for k, (start, choice) in enumerate(zip(space.ends, space.search.choices, strict=False)):
+        dead[start : start + choice.group.width - min(choice.kept)] = True
+        still = space.open(dead)
+        assert not still[: space.ends[k + 1]].any()
+        assert still[space.ends[k + 1] :].all()
+
+
 def test_what_is_given_back_goes_to_the_narrowest_where_all_are_dead():
     analysis = analysed("residual")
     macs = analysis.costs["macs"]
