@@ -47,7 +47,8 @@ SAMPLES = 512  # of the training images, unlabelled
 BATCH = 500  # test images at a time
 SHORT = {"ws_nb_iters_ft": 0, "ws_nb_iters_feval": 32}
 """Roll-outs of the agent: no fine-tuning, which would take minutes each on one core."""
-TRAINED = ((True, "heurist"), (True, "uniform"), (False, "uniform"))  # whether one-shot comes first, and the protocol
+TRAINED = ((True, "search"), (True, "heurist"), (True, "uniform"), (False, "uniform"))
+"""Whether one-shot comes first, and the protocol."""
 JUDGED = 8192  # held-back images; the best roll-outs are judged by all of them, the others by the first
 
 

@@ -154,12 +154,17 @@ class School:
     def improve(
         self, name: str, module: fx.GraphModule, recipe: Recipe, learner: Learner | None = None
     ) -> dict[str, Any]:
-        """As :meth:`run`; but if the loss on held-back samples grew, and not just by chance, that is undone."""
+        """As :meth:`run`; but if the loss on held-back samples grew, and not just by chance, that is undone.
+
+        Too few of them say nothing; then nothing is told of them, either.
+        """
+        if self.held.count < ENOUGH:
+            return self.run(name, module, recipe, learner)
         weights = {key: value.clone() for key, value in module.state_dict().items()}
         before = self.distance(module, held=True)
         told = self.run(name, module, recipe, learner)
         after = self.distance(module, held=True)
-        worse = self.held.count >= ENOUGH and after > WORSE * before
+        worse = after > WORSE * before
         if worse:
             module.load_state_dict(weights)
         return {**told, "held": {"before": before, "after": after, "kept": "before" if worse else "after"}}
@@ -177,7 +182,6 @@ class School:
         """Mean objective of a net on all held-back samples, or on some hundred of those it is trained on."""
         student, found, counts = Teacher(module, self.world.device), [], []
         student.compared = {name: {} for name in module.meta["features"]}
-        held = held and self.held.count > 0
         batches = pool.portions(self.held if held else self.samples, self.training.batch_size)
         for batch in islice(batches, None if held else JUDGED):
             inputs, labels = pool.tensors(batch, self.world.device)

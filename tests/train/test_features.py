@@ -90,10 +90,10 @@ def terms(stage):
 @pytest.mark.parametrize("regularizer", ["gamma", "group-lasso", "gates"])
 def test_a_cut_net_comes_nearer_to_them(trainable, regularizer):
     line = f"learn residual.onnx -o small.onnx --target macs=0.4 --loss distill=1,features=2 --lr 0.01 {QUICK}"
-    code, _, err = trainable(f"{line} --regularizer {regularizer} --finetune-steps 120")
+    code, _, err = trainable(f"{line} --regularizer {regularizer} --finetune-steps 200")
     assert (code, err) == (0, ""), err
     found = terms("finetune")
-    assert np.mean(found[-10:]) < 0.95 * np.mean(found[:10])
+    assert np.mean(found[-10:]) < 0.9 * np.mean(found[:10])
     outputs = json.loads(Path("out.json").read_text())["training"]["result"]["outputs"]
     assert list(outputs) == [value.name for value in onnx.load("residual.onnx").graph.output]
 
