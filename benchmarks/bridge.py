@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.graph.load import load
-from onnxslim_learn.train.module import bridge
 from tests import exports
 
 WARM_UP = 3

@@ -10,20 +10,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxslim_learn.api import Analysis, Slimmed, analyze, example_inputs, plan, slim, slim_to, verify, why
-    from onnxslim_learn.costs.measure import measure as profile
     from onnxslim_learn.errors import InputError, PlanError, SlimError, TargetError, VerifyError
-    from onnxslim_learn.plans import Plan
+    from onnxslim_learn.plans.plan import Plan
+    from onnxslim_learn.runtime.timing import measure as profile
+    from onnxslim_learn.workflow.slim import (
+        Analysis,
+        Slimmed,
+        analyze,
+        example_inputs,
+        plan,
+        slim,
+        slim_to,
+        verify,
+        why,
+    )
 
 _WHERE = {
     # the work flow
     **dict.fromkeys(
-        ["Analysis", "Slimmed", "analyze", "example_inputs", "plan", "slim", "slim_to", "verify", "why"], "api"
+        ["Analysis", "Slimmed", "analyze", "example_inputs", "plan", "slim", "slim_to", "verify", "why"],
+        "workflow.slim",
     ),
     # data
-    "Plan": "plans",
+    "Plan": "plans.plan",
     # latency
-    "profile": "costs.measure",
+    "profile": "runtime.timing",
     # errors
     **dict.fromkeys(["InputError", "PlanError", "SlimError", "TargetError", "VerifyError"], "errors"),
 }

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from onnxslim_learn.costs import cost
-from onnxslim_learn.costs.activations import Peak, peak
+from onnxslim_learn.costs import polynomial
+from onnxslim_learn.costs.activation_memory import Peak, peak
 from onnxslim_learn.costs.roofline import Timed, roofline
+from onnxslim_learn.coupling import groups as grouping
+from onnxslim_learn.coupling.branches import foresee
+from onnxslim_learn.coupling.solver import Coupling, Group, Removal, couple
 from onnxslim_learn.errors import PlanError
-from onnxslim_learn.graph import groups as grouping
-from onnxslim_learn.graph.branches import foresee
-from onnxslim_learn.graph.coupling import Coupling, Group, Removal, couple
 from onnxslim_learn.graph.load import Graph, load
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.select import budget
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from onnxslim_learn.costs.device import Device
+    from onnxslim_learn.costs.devices import Device
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Analysis:
     latency: Timed | None = None
 
     @cached_property
-    def costs(self) -> dict[str, cost.Cost]:
+    def costs(self) -> dict[str, polynomial.Cost]:
         """The costs ``macs``, ``params`` and ``bytes`` (of the weights)."""
-        return {name: make(self.coupling) for name, make in cost.COSTS.items()}
+        return {name: make(self.coupling) for name, make in polynomial.COSTS.items()}
 
     @cached_property
     def memory(self) -> Peak:
@@ -58,9 +58,9 @@ class Analysis:
         return peak(self.coupling)
 
     @property
-    def bounded(self) -> dict[str, cost.Priced]:
+    def bounded(self) -> dict[str, polynomial.Priced]:
         """Everything a target may bound: the costs, ``memory``, and ``latency`` where it is known."""
-        found: dict[str, cost.Priced] = {**self.costs, "memory": self.memory}
+        found: dict[str, polynomial.Priced] = {**self.costs, "memory": self.memory}
         return found if self.latency is None else {**found, "latency": self.latency}
 
     @cached_property
@@ -106,7 +106,7 @@ def analyze(
         model: Path of an ``.onnx`` file, or a model in memory.
         inputs: Graph input -> shape at which costs and latency are counted, where the file leaves dimensions open.
         allow_sensitive: Also allow cutting axes that are normalised over; results are then not exact.
-        device: A machine to estimate latency for (:mod:`onnxslim_learn.costs.device`).
+        device: A machine to estimate latency for (:mod:`onnxslim_learn.costs.devices`).
 
     Raises:
         InputError: If the model cannot be used.

@@ -23,8 +23,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx import numpy_helper
 
+from onnxslim_learn.coupling.solver import Coupling, Removal, couple
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph.coupling import Coupling, Removal, couple
 from onnxslim_learn.graph.load import load
 from onnxslim_learn.rewrite.mask import OPEN, mask, mask_array
 from onnxslim_learn.rewrite.slim import cut, slim

@@ -30,9 +30,9 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes import common as passes
 
+from onnxslim_learn.bridge import initializers
+from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.train import tensors
-from onnxslim_learn.train.module import bridge
 from scripts.coverage_architectures import DOCUMENT, ROWS, Row, order, preload, run, write
 from scripts.coverage_file import NotRunnableError
 from scripts.coverage_section import UNABLE
@@ -117,7 +117,7 @@ def as_tensor(value: Any) -> Any:
     array = onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.array(value)
     if array.dtype.kind in "OSU":
         raise InputError("input: torch has no strings. Cut the model so that it stays outside.")
-    return tensors.to_torch(ir.tensor(array))
+    return initializers.to_torch(ir.tensor(array))
 
 
 def assert_equal(found: Any, wanted: Any, case: TestCase) -> None:
@@ -178,10 +178,10 @@ def node_tests(other: Run | None = None) -> dict[str, Tally]:
 
 def measure(path: Path) -> Row:
     """Bridge a file, compare it with onnxruntime, and take the gradients of all weights."""
-    from onnxslim_learn import api
-    from onnxslim_learn.rewrite.inputs import random_inputs
+    from onnxslim_learn.data.random_inputs import random_inputs
+    from onnxslim_learn.workflow import slim
 
-    found = api.analyze(path)
+    found = slim.analyze(path)
     started = time.perf_counter()
     module = bridge(found)
     row: Row = {"seconds": round(time.perf_counter() - started, 2)}
@@ -194,7 +194,7 @@ def measure(path: Path) -> Row:
     loss = sum((v * torch.randn_like(v)).sum() for v in outputs.values() if v.is_floating_point() and v.requires_grad)
     if isinstance(loss, torch.Tensor):
         loss.backward()
-    trained = tensors.parameters(module)
+    trained = initializers.parameters(module)
     reached = _reached(found.graph.model)
     row |= {
         "parameters": len(trained),

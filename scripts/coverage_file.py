@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from onnxslim_learn import api
-    from onnxslim_learn.graph.coupling import Group, Removal
+    from onnxslim_learn.coupling.solver import Group, Removal
+    from onnxslim_learn.workflow import slim
     from scripts.architectures import Architecture
 
 Row = dict[str, Any]
@@ -53,11 +53,11 @@ def export(architecture: Architecture, exporter: str, path: Path) -> None:
 
 def measure(path: Path) -> Row:
     """Analyse one file and slim it by random plans."""
-    from onnxslim_learn import api
+    from onnxslim_learn.workflow import slim
 
     _runnable(path)
     started = time.perf_counter()
-    found = api.analyze(path)
+    found = slim.analyze(path)
     seconds = time.perf_counter() - started
     free = [group for group in found.groups if group.pin is None]
     total = found.price(found.whole)["params"]
@@ -80,7 +80,7 @@ def measure(path: Path) -> Row:
     return row
 
 
-def plans(found: api.Analysis, free: Sequence[Group]) -> Iterator[Removal]:
+def plans(found: slim.Analysis, free: Sequence[Group]) -> Iterator[Removal]:
     """Random valid plans, rows and strata included."""
     rng = np.random.default_rng(0)
     yield combined(found, free, lambda group: _random_units(group, _level(group), rng))
@@ -130,7 +130,7 @@ def _random_units(group: Group, level: int, rng: np.random.Generator) -> np.ndar
     return group.units[np.concatenate(parts)]
 
 
-def combined(found: api.Analysis, groups: Sequence[Group], columns: Columns) -> Removal:
+def combined(found: slim.Analysis, groups: Sequence[Group], columns: Columns) -> Removal:
     """The removal of columns of many groups; those with which it would be invalid are left out, by halving."""
     chosen = [columns(group) for group in groups]
 
@@ -145,8 +145,8 @@ def combined(found: api.Analysis, groups: Sequence[Group], columns: Columns) -> 
     return _closed(found, add([], chosen))
 
 
-def _closed(found: api.Analysis, columns: list[np.ndarray]) -> Removal:
-    from onnxslim_learn.graph.coupling import Removal
+def _closed(found: slim.Analysis, columns: list[np.ndarray]) -> Removal:
+    from onnxslim_learn.coupling.solver import Removal
 
     chosen = np.zeros(found.coupling.columns, bool)
     if columns:
@@ -162,7 +162,7 @@ def _left_out(largest: Removal, free: Sequence[Group]) -> int:
     return sum(not gone[group.units].any() for group in free)
 
 
-def reasons(found: api.Analysis, largest: Removal) -> list[list[Any]]:
+def reasons(found: slim.Analysis, largest: Removal) -> list[list[Any]]:
     """Why parameters stay: ``[operator and reason, share]``, the two largest."""
     coupling, pinned = found.coupling, {}
     for group in found.groups:
@@ -179,7 +179,7 @@ def reasons(found: api.Analysis, largest: Removal) -> list[list[Any]]:
     return sorted(shares, key=lambda pair: -pair[1])[:2]
 
 
-def _reason(found: api.Analysis, group: Group) -> str:
+def _reason(found: slim.Analysis, group: Group) -> str:
     """Operator and rule, without names and numbers."""
     pin = group.pin
     assert pin is not None
@@ -191,18 +191,18 @@ def _reason(found: api.Analysis, group: Group) -> str:
     return f"{op_type}: {text}" if op_type else text
 
 
-def compare(found: api.Analysis, removal: Removal, path: Path) -> Row:
+def compare(found: slim.Analysis, removal: Removal, path: Path) -> Row:
     """Slim and judge by the masked original."""
     import onnx
 
-    from onnxslim_learn import api
     from onnxslim_learn.rewrite import verify as checking
+    from onnxslim_learn.workflow import slim
 
     target = path.with_suffix(".slim.onnx")
-    api.slim(found, api.describe(found, removal, {})).save(target, check=False)
+    slim.slim(found, slim.describe(found, removal, {})).save(target, check=False)
     onnx.checker.check_model(str(target))
     check = checking.verify(removal, target)
-    again = api.analyze(target)
+    again = slim.analyze(target)
     wanted, priced = found.price(removal), again.price(again.whole)
     row: Row = {"worst": check.max_rel_diff, "allowed": check.tolerance, "noise": check.noise, "change": check.change}
     row["cut"] = round(1 - wanted["params"] / max(found.price(found.whole)["params"], 1), 4)

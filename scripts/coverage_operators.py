@@ -24,9 +24,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from onnxslim_learn import api
+from onnxslim_learn.coupling.operators.table import CONTRIB, TABLE, rule_for
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph.operators import CONTRIB, TABLE, rule_for
+from onnxslim_learn.workflow import slim
 from scripts.axis_probe import MODES, Case, Finding, probe
 from tests.examples import EXAMPLES, UNRUNNABLE
 from tests.test_contrib import NETS as FORMS
@@ -148,7 +148,7 @@ def unknown() -> list[str]:
 def analysed(case: Case) -> str:
     """Analyse a case as it is; returns "" or what went wrong: "refused", or the crash."""
     try:
-        api.analyze(case.model)
+        slim.analyze(case.model)
     except InputError:
         return "refused"
     except Exception as error:

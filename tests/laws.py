@@ -11,12 +11,12 @@ import onnxruntime as ort
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
-from onnxslim_learn import api
-from onnxslim_learn.graph import groups as grouping
-from onnxslim_learn.graph.coupling import Removal
-from onnxslim_learn.graph.layout import over
-from onnxslim_learn.rewrite.inputs import random_inputs
+from onnxslim_learn.coupling import groups as grouping
+from onnxslim_learn.coupling.layout import over
+from onnxslim_learn.coupling.solver import Removal
+from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.rewrite.mask import OPEN, mask
+from onnxslim_learn.workflow import slim
 from tests.examples import EXAMPLES, VARIANTS
 from tests.zoo import NETS, feeds
 
@@ -40,12 +40,12 @@ OTHER_SIZES = ({"batch": 1, "seq": 7, "height": 9, "width": 12}, {"batch": 5, "s
 
 
 @functools.cache
-def analysed(name: str, *, sensitive: bool = False) -> api.Analysis:
+def analysed(name: str, *, sensitive: bool = False) -> slim.Analysis:
     """Return the analysis of a zoo net or an example; shared, so do not change it."""
-    return api.analyze(ALL[name].build(), allow_sensitive=sensitive)
+    return slim.analyze(ALL[name].build(), allow_sensitive=sensitive)
 
 
-def free(analysis: api.Analysis) -> list[api.Group]:
+def free(analysis: slim.Analysis) -> list[slim.Group]:
     """Return the groups that can lose units."""
     return [group for group in analysis.groups if group.pin is None]
 
@@ -53,7 +53,7 @@ def free(analysis: api.Analysis) -> list[api.Group]:
 # --- removals ---------------------------------------------------------------------------------------------------------
 
 
-def draw_removal(draw: st.DrawFn, analysis: api.Analysis) -> Removal:
+def draw_removal(draw: st.DrawFn, analysis: slim.Analysis) -> Removal:
     """Draw a valid removal that is not empty.
 
     Every group loses a random number of levels of random units in each stratum, unless the removal would be invalid
@@ -83,13 +83,13 @@ def draw_removal(draw: st.DrawFn, analysis: api.Analysis) -> Removal:
     return close(analysis, columns)
 
 
-def units(group: api.Group, level: int, rng: np.random.Generator) -> np.ndarray:
+def units(group: slim.Group, level: int, rng: np.random.Generator) -> np.ndarray:
     """Return the columns of a group's random units, so many levels of every stratum."""
     parts = [rng.permutation(part)[: len(part) * level // group.levels] for part in group.strata]
     return group.units[np.concatenate(parts)]
 
 
-def close(analysis: api.Analysis, columns: np.ndarray) -> Removal:
+def close(analysis: slim.Analysis, columns: np.ndarray) -> Removal:
     """Return the removal of columns and of what goes with them, unchecked."""
     chosen = np.zeros(int(analysis.coupling.column.max()) + 1, bool)
     chosen[columns] = True
@@ -117,15 +117,15 @@ def kept(removal: Removal, name: str) -> np.ndarray:
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
-def written(analysis: api.Analysis, removal: Removal) -> onnx.ModelProto:
+def written(analysis: slim.Analysis, removal: Removal) -> onnx.ModelProto:
     """Carry out a removal by way of a plan and a file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "slim.onnx"
-        api.slim(analysis, api.describe(analysis, removal, {})).save(path, check=False)
+        slim.slim(analysis, slim.describe(analysis, removal, {})).save(path, check=False)
         return onnx.load(path)
 
 
-def normal(analysis: api.Analysis) -> onnx.ModelProto:
+def normal(analysis: slim.Analysis) -> onnx.ModelProto:
     """Return the original in normal form."""
     return ir.to_proto(analysis.graph.model)
 
@@ -160,7 +160,7 @@ def run(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> dict[str, np.n
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def analysis_inputs(analysis: api.Analysis) -> dict[str, np.ndarray]:
+def analysis_inputs(analysis: slim.Analysis) -> dict[str, np.ndarray]:
     """Return random inputs at the sizes that layouts speak of."""
     return random_inputs(analysis.coupling, analysis.graph.shapes.analysis)
 

@@ -6,7 +6,7 @@ is pinned without need, or coupled to one it should not be, is a defect that no 
 
 from pathlib import Path
 
-from onnxslim_learn import api
+from onnxslim_learn.workflow import slim
 from tests.laws import analysed
 from tests.zoo import NETS
 
@@ -19,7 +19,7 @@ How: "free" in any number; "x 4" the same number from each of 4 rows; "rows" as 
 """
 
 
-def picture(analysis: api.Analysis) -> str:
+def picture(analysis: slim.Analysis) -> str:
     """Draw the groups of a net as text."""
     opaque = [f"no rule: {', '.join(sorted(analysis.opaque))}"] if analysis.opaque else []
     cells = [(group.name, str(group.width), _how(group), _what(group)) for group in analysis.groups]
@@ -46,13 +46,13 @@ def written() -> dict[str, str]:
     return found
 
 
-def _how(group: api.Group) -> str:
+def _how(group: slim.Group) -> str:
     if group.rows:
         return "rows"
     return f"x {len(group.strata)}" if len(group.strata) > 1 else "free"
 
 
-def _what(group: api.Group) -> str:
+def _what(group: slim.Group) -> str:
     members = " ".join(group.members) or "-"
     return f"{members}  STAYS: {group.pin.reason}" if group.pin else members
 

@@ -68,7 +68,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed(model, code, unwanted):
     script = f"""if True:
         import sys
         MODEL = {str(model)!r}
-        {"from onnxslim_learn.cli import main" if "main(" in code else ""}
+        {"from onnxslim_learn.cli.commands import main" if "main(" in code else ""}
         try:
             {code}
         except SystemExit as stop:

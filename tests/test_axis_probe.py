@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from onnxslim_learn.graph import operators
+from onnxslim_learn.coupling.operators import table
 from scripts import coverage_operators as coverage
 from scripts.axis_probe import MODES, Case, probe
 from tests.examples import UNRUNNABLE
@@ -89,7 +89,7 @@ def unmasked(rule):
     return silent
 
 
-RULES = operators.TABLE
+RULES = table.TABLE
 WRONG = {
     "Softmax": (RULES["Relu"], "moves positions"),
     "CumSum": (RULES["Dropout"], "moves positions"),
@@ -105,6 +105,6 @@ WRONG = {
 @pytest.mark.parametrize("operator", WRONG)
 def test_probe_finds_a_wrong_rule(operator, monkeypatch):
     rule, complaint = WRONG[operator]
-    monkeypatch.setitem(operators.TABLE, operator, rule)
+    monkeypatch.setitem(table.TABLE, operator, rule)
     found = [text for case in cases(operator)[:8] for text in probe(case, most=CUTS).breaches]
     assert any(complaint in text for text in found), found

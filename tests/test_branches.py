@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import onnxslim_learn as osl
-from onnxslim_learn import api
-from onnxslim_learn.graph.branches import foresee
-from onnxslim_learn.graph.coupling import Removal
+from onnxslim_learn.coupling.branches import foresee
+from onnxslim_learn.coupling.solver import Removal
+from onnxslim_learn.workflow import slim
 from tests.zoo import NETS
 
 # Net -> the groups that can go as a whole.
@@ -40,7 +40,7 @@ def test_dropped_branches_compute_what_the_masked_net_computes(name, tmp_path):
     assert {group.name for group in free} == VANISHING[name]
     for group in free:
         cut = emptied(found, group)
-        plan = api.describe(found, cut, {"allow_empty": True})
+        plan = slim.describe(found, cut, {"allow_empty": True})
         slimmed = osl.slim(found, osl.Plan.from_json(plan.to_json()))
         assert slimmed.save(tmp_path / "slim.onnx").passed
         again = osl.analyze(tmp_path / "slim.onnx")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from onnxslim_learn import api
 from onnxslim_learn.rewrite.slim import slim
+from onnxslim_learn.workflow import slim as api
 from tests import laws
 from tests.zoo_net import Net
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from onnxslim_learn import api
-from onnxslim_learn.graph.coupling import Removal
-from onnxslim_learn.graph.operators import DOMAINS
-from onnxslim_learn.plans import Plan
+from onnxslim_learn.coupling.operators.table import DOMAINS
+from onnxslim_learn.coupling.solver import Removal
+from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.rewrite.slim import cut, slim
+from onnxslim_learn.workflow import slim as api
 from tests import laws
 from tests.examples import EXAMPLES, UNCHECKED, UNRUNNABLE
 from tests.laws import ALL, PLANS, analysed, draw_removal

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from onnxslim_learn import api
+from onnxslim_learn.coupling.layout import over
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph.layout import over
-from onnxslim_learn.select.criteria import slices
+from onnxslim_learn.select.weight_criteria import slices
+from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import PLANS
 from tests.random_graphs import graphs
@@ -58,8 +58,8 @@ def net(changes, batch=2, side=8):
 
 
 def cut(model, **settings):
-    analysis = api.analyze(model)
-    return analysis, api.slim_lossless(analysis, **settings)
+    analysis = slim.analyze(model)
+    return analysis, slim.slim_lossless(analysis, **settings)
 
 
 def widths(slimmed):
@@ -132,10 +132,10 @@ def test_protected_groups_stay():
 
 def test_a_gate_that_moves_a_constant_keeps_it():
     """Squeeze-excite multiplies a constant channel by what depends on the image."""
-    analysis = api.analyze(NETS["squeeze_excite"].build())
+    analysis = slim.analyze(NETS["squeeze_excite"].build())
     for seed in range(4):
         dead, _ = killed(analysis, seed, 1.0)
-        assert_same(dead, api.slim_lossless(api.analyze(dead)))
+        assert_same(dead, slim.slim_lossless(slim.analyze(dead)))
 
 
 def killed(analysis, seed, bias=0.0):
@@ -175,7 +175,7 @@ def test_zoo_nets_with_dead_units_stay_the_same(name, bias):
     analysis = laws.analysed(name)
     for seed in range(3):
         dead, _ = killed(analysis, seed, bias)
-        assert_same(dead, api.slim_lossless(api.analyze(dead)))
+        assert_same(dead, slim.slim_lossless(slim.analyze(dead)))
 
 
 def test_dead_heads_go():
@@ -193,7 +193,7 @@ def test_dead_heads_go():
             if digit.labels is not None:
                 array[~spread(removal, layout, digit)] = 0
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    slimmed = api.slim_lossless(api.analyze(model))
+    slimmed = slim.slim_lossless(slim.analyze(model))
     assert_same(model, slimmed)
     assert len(slimmed.plan.groups[heads.name]) == heads.width - 1
     assert heads.name not in slimmed.folded.left
@@ -208,35 +208,35 @@ def output_projection(coupling):
 @PLANS
 @given(st.data())
 def test_random_graphs_with_dead_units_stay_the_same(data):
-    analysis = api.analyze(data.draw(graphs()))
+    analysis = slim.analyze(data.draw(graphs()))
     if laws.free(analysis):
         dead, _ = killed(analysis, data.draw(st.integers(0, 99)), data.draw(st.sampled_from([0.0, 1.0])))
-        assert_same(dead, api.slim_lossless(api.analyze(dead)))
+        assert_same(dead, slim.slim_lossless(slim.analyze(dead)))
 
 
 def test_a_plan_replays_and_verifies(tmp_path):
     model = net([change for changes, _ in CASES.values() for change in changes])
     onnx.save(model, tmp_path / "model.onnx")
-    analysis = api.analyze(tmp_path / "model.onnx")
-    slimmed = api.slim_lossless(analysis)
+    analysis = slim.analyze(tmp_path / "model.onnx")
+    slimmed = slim.slim_lossless(analysis)
     check = slimmed.save(tmp_path / "slim.onnx")
     assert check.passed
     assert check.change < 1e-5
-    again = api.slim(analysis, slimmed.plan)
+    again = slim.slim(analysis, slimmed.plan)
     again.save(tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "slim.onnx").read_bytes()
-    assert api.verify(analysis, tmp_path / "slim.onnx", slimmed.plan).passed
+    assert slim.verify(analysis, tmp_path / "slim.onnx", slimmed.plan).passed
     broken = onnx.load(tmp_path / "slim.onnx")
     bias = next(t for t in broken.graph.initializer if t.name == "b3")
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 1, "b3"))
     onnx.save(broken, tmp_path / "broken.onnx")
-    assert not api.verify(analysis, tmp_path / "broken.onnx", slimmed.plan).passed
+    assert not slim.verify(analysis, tmp_path / "broken.onnx", slimmed.plan).passed
 
 
 def test_normalised_axes_are_refused():
-    analysis = api.analyze(NETS["layer_norm"].build(), allow_sensitive=True)
+    analysis = slim.analyze(NETS["layer_norm"].build(), allow_sensitive=True)
     with pytest.raises(InputError, match="--lossless"):
-        api.slim_lossless(analysis)
+        slim.slim_lossless(analysis)
 
 
 def test_a_shared_bias_is_not_changed_for_others():

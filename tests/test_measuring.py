@@ -5,13 +5,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from onnxslim_learn import api, latency, measuring
-from onnxslim_learn.costs import store
-from onnxslim_learn.costs.device import Device
-from onnxslim_learn.costs.measure import Ratio
+from onnxslim_learn.costs.devices import Device
 from onnxslim_learn.costs.roofline import roofline
 from onnxslim_learn.errors import TargetError
+from onnxslim_learn.latency import fragment_times
+from onnxslim_learn.runtime import cache
+from onnxslim_learn.runtime.timing import Ratio
 from onnxslim_learn.select import budget
+from onnxslim_learn.workflow import latency_target, slim
 from tests.laws import analysed
 
 DEVICE = Device("rough guess", 8, 4, node_us=2, run_us=5, steps={"Conv": 2})
@@ -22,14 +23,14 @@ NET = "bottleneck"
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(store.PLACE, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache.PLACE, str(tmp_path / "cache"))
 
 
 @dataclass
 class Machine:
     """Runs models in times that a roofline says, breaks down after so many, and counts and times what it was asked."""
 
-    analysis: api.Analysis
+    analysis: slim.Analysis
     guess: Device = DEVICE
     lasts: int = 1000
     seen: list = field(default_factory=list)
@@ -53,7 +54,7 @@ class Machine:
 
     def measurements(self):
         roof = roofline(self.analysis.coupling, self.guess)
-        return measuring.Measurements(self.analysis, roof, self.profile, ABOUT, self.clock)
+        return fragment_times.Measurements(self.analysis, roof, self.profile, ABOUT, self.clock)
 
 
 def gathered(machine, seconds=1e9):
@@ -82,7 +83,7 @@ def test_an_interrupted_measurement_goes_on():
     resumed = Machine(analysed(NET))
     found = gathered(resumed)
     assert resumed.seen
-    store.path(measuring.FRAGMENTS, ABOUT).unlink()
+    cache.path(fragment_times.FRAGMENTS, ABOUT).unlink()
     whole = Machine(analysed(NET))
     assert same(found, gathered(whole))
     assert len(resumed.seen) < len(whole.seen)
@@ -91,7 +92,7 @@ def test_an_interrupted_measurement_goes_on():
 def test_time_is_bounded_and_the_rest_comes_from_disk():
     short = Machine(analysed(NET))
     gathered(short, seconds=2)
-    assert len(short.seen) <= 2 * (1 + measuring.TOGETHER)
+    assert len(short.seen) <= 2 * (1 + fragment_times.TOGETHER)
     longer = Machine(analysed(NET))
     gathered(longer)
     known = Machine(analysed(NET))
@@ -102,19 +103,19 @@ def test_time_is_bounded_and_the_rest_comes_from_disk():
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"about": {}, "measured": {"a": 1}}', '{"measured": 3}'])
 def test_a_damaged_cache_is_measured_anew(text):
-    path = store.path(measuring.FRAGMENTS, ABOUT)
+    path = cache.path(fragment_times.FRAGMENTS, ABOUT)
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    assert store.read(measuring.FRAGMENTS, ABOUT) == {}
-    store.add(measuring.FRAGMENTS, ABOUT, {"a": 2.0})
-    store.add(measuring.FRAGMENTS, ABOUT, {"b": 3.0})
-    assert store.read(measuring.FRAGMENTS, ABOUT) == {"a": 2.0, "b": 3.0}
-    assert store.read(measuring.FRAGMENTS, {**ABOUT, "threads": 2}) == {}
+    assert cache.read(fragment_times.FRAGMENTS, ABOUT) == {}
+    cache.add(fragment_times.FRAGMENTS, ABOUT, {"a": 2.0})
+    cache.add(fragment_times.FRAGMENTS, ABOUT, {"b": 3.0})
+    assert cache.read(fragment_times.FRAGMENTS, ABOUT) == {"a": 2.0, "b": 3.0}
+    assert cache.read(fragment_times.FRAGMENTS, {**ABOUT, "threads": 2}) == {}
 
 
 def test_a_cache_that_cannot_be_written_is_left_alone(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(store.PLACE, str(tmp_path / "file" / "inside"))
+    monkeypatch.setenv(cache.PLACE, str(tmp_path / "file" / "inside"))
     assert gathered(Machine(analysed(NET))).points
 
 
@@ -132,10 +133,10 @@ def chosen(saves, wish, steps=DEVICE.steps):
         return Ratio(ratio, ratio, ratio)
 
     def make(one, bounds):
-        return api.slim(one, api.plan(one, bounds, criterion="l2"))
+        return slim.slim(one, slim.plan(one, bounds, criterion="l2"))
 
     analysis = replace(machine.analysis, latency=found.model(1000.0))
-    return latency.meet(analysis, {"latency": wish}, latency.Watch(found, 1000.0, time), make), time
+    return latency_target.meet(analysis, {"latency": wish}, latency_target.Watch(found, 1000.0, time), make), time
 
 
 @pytest.mark.parametrize("saves", [1.0, 0.7, 1.2])
@@ -146,16 +147,16 @@ def test_a_bound_is_met_as_measured(saves, wish):
     told = slimmed.plan.provenance["latency"]
     assert told["measured_ms"] == pytest.approx(time(slimmed.removal).median)
     assert told["target_ms"] * 1000 == pytest.approx(bound)
-    assert told["measured_ms"] * 1000 <= latency.MOST * bound
+    assert told["measured_ms"] * 1000 <= latency_target.MOST * bound
     assert slimmed.plan.provenance["target"] == {"latency": wish}
     assert told["rounds"][-1]["predicted_ms"] == pytest.approx(told["rounds"][-1]["measured_ms"], rel=0.1)
 
 
 def test_where_nothing_corrects_the_prediction_the_bound_is_closed_in_on(monkeypatch):
-    monkeypatch.setattr(latency, "_corrected", lambda analysis, *_: analysis)
+    monkeypatch.setattr(latency_target, "_corrected", lambda analysis, *_: analysis)
     slimmed, _ = chosen(0.7, 0.8)
     told = slimmed.plan.provenance["latency"]
-    assert latency.LEAST * 0.8 <= told["measured_ms"] <= latency.MOST * 0.8
+    assert latency_target.LEAST * 0.8 <= told["measured_ms"] <= latency_target.MOST * 0.8
     assert len({one["measured_ms"] for one in told["rounds"]}) == len(told["rounds"]) > 2
 
 
@@ -165,7 +166,7 @@ def test_widths_below_a_step_are_measured_where_steps_do_not_reach_a_bound():
     assert on == {8}
     assert below <= {1, 2, 3, 4, 8}
     assert min(below) <= 4
-    assert plans[1].provenance["latency"]["measured_ms"] <= latency.MOST * 0.35
+    assert plans[1].provenance["latency"]["measured_ms"] <= latency_target.MOST * 0.35
 
 
 def test_narrow_widths_are_measured_once():

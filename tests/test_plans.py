@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from onnxslim_learn import api
 from onnxslim_learn.errors import PlanError
-from onnxslim_learn.plans import Plan
+from onnxslim_learn.plans.plan import Plan
+from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.examples import VARIANTS
 from tests.laws import ALL, PLANS, analysed, draw_removal
@@ -26,11 +26,11 @@ CUT = [name for name in {**NETS, **VARIANTS} if laws.free(analysed(name))]
 def test_plan_survives_json_and_gives_the_same_removal(name, data):
     analysis = analysed(name)
     removal = draw_removal(data.draw, analysis)
-    plan = api.describe(analysis, removal, {"criterion": "none", "target": {"macs": 0.5}})
+    plan = slim.describe(analysis, removal, {"criterion": "none", "target": {"macs": 0.5}})
     again = Plan.from_json(plan.to_json())
     assert again == plan
-    assert np.array_equal(api.realize(analysis, again).gone, removal.gone)
-    assert np.array_equal(api.realize(analysis, Plan(plan.groups, plan.widths)).gone, removal.gone)
+    assert np.array_equal(slim.realize(analysis, again).gone, removal.gone)
+    assert np.array_equal(slim.realize(analysis, Plan(plan.groups, plan.widths)).gone, removal.gone)
 
 
 @pytest.mark.parametrize("name", CUT)
@@ -40,7 +40,7 @@ def test_tensors_say_what_is_kept_of_every_weight(name, data):
     """Whoever slices the source's initializers by `tensors` gets the written ones."""
     analysis = analysed(name)
     removal = draw_removal(data.draw, analysis)
-    plan = api.describe(analysis, removal, {})
+    plan = slim.describe(analysis, removal, {})
     before = arrays_of(laws.normal(analysis))
     for tensor, after in arrays_of(laws.written(analysis, removal)).items():
         if tensor in analysis.coupling.values:
@@ -77,10 +77,10 @@ def arrays_of(model):
 @pytest.mark.parametrize("name", CUT)
 def test_provenance_says_source_and_costs(name, tmp_path):
     onnx.save(ALL[name].build(), tmp_path / "net.onnx")
-    analysis = api.analyze(tmp_path / "net.onnx")
+    analysis = slim.analyze(tmp_path / "net.onnx")
     group = laws.free(analysis)[0]
     removal = laws.close(analysis, laws.units(group, 1, np.random.default_rng(0)))
-    made = api.describe(analysis, removal, {"criterion": "l1"}).provenance
+    made = slim.describe(analysis, removal, {"criterion": "l1"}).provenance
     assert made["source"] == "net.onnx"
     assert made["sha256"] == analysis.graph.digest
     assert made["criterion"] == "l1"
@@ -94,8 +94,8 @@ def test_plan_fits_another_file_of_the_same_model():
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
         tensor.CopyFrom(numpy_helper.from_array(values * np.float32(0.9), tensor.name))
-    plan = api.plan(analysed("residual"), {"macs": 0.5})
-    assert api.realize(api.analyze(model), plan).gone.sum() == api.realize(analysed("residual"), plan).gone.sum()
+    plan = slim.plan(analysed("residual"), {"macs": 0.5})
+    assert slim.realize(slim.analyze(model), plan).gone.sum() == slim.realize(analysed("residual"), plan).gone.sum()
 
 
 # --- tampering --------------------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def test_plan_fits_another_file_of_the_same_model():
 
 @pytest.fixture(scope="module")
 def plan():
-    return api.plan(analysed("residual"), {"macs": 0.5})
+    return slim.plan(analysed("residual"), {"macs": 0.5})
 
 
 def edited(plan, **parts):
@@ -117,7 +117,7 @@ def edited(plan, **parts):
 def refusal(plan, name="residual"):
     """Return why a plan is refused, which is one sentence or two on one line."""
     with pytest.raises(PlanError) as caught:
-        api.slim(analysed(name), plan)
+        slim.slim(analysed(name), plan)
     text = str(caught.value)
     assert "\n" not in text
     assert text.endswith(".")
@@ -166,7 +166,7 @@ def test_heads_of_unequal_size_are_refused():
 
 def test_a_plan_of_another_model_is_refused_with_its_name(tmp_path):
     onnx.save(ALL["residual"].build(), tmp_path / "first.onnx")
-    foreign = api.plan(api.analyze(tmp_path / "first.onnx"), {"macs": 0.5})
+    foreign = slim.plan(slim.analyze(tmp_path / "first.onnx"), {"macs": 0.5})
     assert "first.onnx" in refusal(foreign, "unet")
 
 

@@ -3,10 +3,10 @@
 import onnx
 import pytest
 
-from onnxslim_learn.costs.sessions import CPU
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.profiling import Setting, profile, settings
-from onnxslim_learn.report.timing import distinct
+from onnxslim_learn.latency.profile import Setting, profile, settings
+from onnxslim_learn.report.sections.profile import distinct
+from onnxslim_learn.runtime.session import CPU
 from tests.zoo import NETS
 
 BRIEF = 0.01  # seconds

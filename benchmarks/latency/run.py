@@ -25,16 +25,16 @@ import numpy as np
 import onnxruntime as ort
 
 from benchmarks.latency import nets
-from onnxslim_learn import api, latency
-from onnxslim_learn.costs import measure
-from onnxslim_learn.costs.sessions import CPU
-from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import TargetError
-from onnxslim_learn.profiling import Setting
-from onnxslim_learn.rewrite.inputs import random_inputs
-from onnxslim_learn.select.evidence import Evidence
+from onnxslim_learn.latency.profile import Setting
+from onnxslim_learn.runtime import timing
+from onnxslim_learn.runtime.session import CPU
+from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.workflow import latency_target, slim
 
 PREDICTED, MET, SCRATCH = 0.10, 0.05, 0.03  # how far from 1 the ratios may be
 BISECTIONS = 6
@@ -95,22 +95,22 @@ class Bench:
     """
 
     name: str
-    analysis: api.Analysis
-    watch: latency.Watch
+    analysis: slim.Analysis
+    watch: latency_target.Watch
     evidence: Evidence
     options: argparse.Namespace
     folder: Path
 
-    def make(self, analysis: api.Analysis, bounds: Mapping[str, float]) -> api.Slimmed:
+    def make(self, analysis: slim.Analysis, bounds: Mapping[str, float]) -> slim.Slimmed:
         """Slim to bounds."""
-        return api.slim(analysis, api.plan(analysis, bounds, evidence=self.evidence))
+        return slim.slim(analysis, slim.plan(analysis, bounds, evidence=self.evidence))
 
 
 def bench(name: str, options: argparse.Namespace, folder: Path) -> Bench:
     """Measure what the widths of a net are worth."""
     file = nets.write(name, *nets.build(name), folder / f"{name}.onnx") if name in nets.NETS else Path(name)
-    analysis, watch = latency.prepare(
-        api.analyze(file),
+    analysis, watch = latency_target.prepare(
+        slim.analyze(file),
         Setting(options.threads),
         seconds=options.seconds,
         measure_seconds=options.measure_seconds,
@@ -137,12 +137,12 @@ def _row(net: Bench, target: float) -> Row:
     try:
         first = net.make(analysis, {"latency": target})
     except TargetError:
-        analysis = latency.narrowed(analysis, net.watch)
+        analysis = latency_target.narrowed(analysis, net.watch)
         first = net.make(analysis, {"latency": target})
     assert analysis.latency is not None
     predicted = analysis.latency.value((~first.removal.gone).astype(float)) / total
     measured = net.watch.time(first.removal).median
-    slimmed = latency.meet(analysis, {"latency": target}, net.watch, net.make)
+    slimmed = latency_target.meet(analysis, {"latency": target}, net.watch, net.make)
     told = slimmed.plan.provenance["latency"]
     share = 1e3 * told["measured_ms"] / total
     macs = analysis.price(slimmed.removal)["macs"] / analysis.price(analysis.whole)["macs"]
@@ -157,7 +157,7 @@ def _row(net: Bench, target: float) -> Row:
     return replace(row, macs_target=cut, macs_latency=taken, macs_deviation=_deviation(other, net.evidence))
 
 
-def _against_scratch(net: Bench, slimmed: api.Slimmed) -> float | None:
+def _against_scratch(net: Bench, slimmed: slim.Slimmed) -> float | None:
     """Time over that of the architecture built anew."""
     file = net.folder / "slimmed.onnx"
     slimmed.save(file, check=False)
@@ -166,12 +166,12 @@ def _against_scratch(net: Bench, slimmed: api.Slimmed) -> float | None:
         return None
     threads, seconds = net.options.threads, net.options.seconds
     feeds = random_inputs(net.analysis.coupling, net.analysis.graph.shapes.nominal)
-    clock = measure.steady_clock(threads, CPU)
-    timed = measure.measure([file, built], [feeds, feeds], threads=threads, seconds=seconds, clock=clock)
-    return measure.compare(timed, 0, 1, quantile=latency.QUIET).median
+    clock = timing.steady_clock(threads, CPU)
+    timed = timing.measure([file, built], [feeds, feeds], threads=threads, seconds=seconds, clock=clock)
+    return timing.compare(timed, 0, 1, quantile=latency_target.QUIET).median
 
 
-def _cut_to_macs(net: Bench, share: float) -> tuple[float, api.Slimmed, float] | None:
+def _cut_to_macs(net: Bench, share: float) -> tuple[float, slim.Slimmed, float] | None:
     """The largest share of the MACs at which a model takes no more than a share of the latency."""
     low, high, best = 0.02, 1.0, None
     for _ in range(BISECTIONS):
@@ -189,7 +189,7 @@ def _cut_to_macs(net: Bench, share: float) -> tuple[float, api.Slimmed, float] |
     return best
 
 
-def _deviation(slimmed: api.Slimmed, evidence: Evidence) -> float:
+def _deviation(slimmed: slim.Slimmed, evidence: Evidence) -> float:
     """Mean relative distance of the outputs after repair, on held-back samples."""
     found = slimmed.repair(evidence)
     return float(np.mean([d.relative for d in (found.after if found.kept else found.before).values()]))

@@ -29,19 +29,19 @@ import torch
 
 from benchmarks.quality import fashion
 from benchmarks.quality.train import CACHE
-from onnxslim_learn import api, expanding, latency
-from onnxslim_learn.costs import measure
-from onnxslim_learn.costs.sessions import CPU
-from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.data.source import Source
-from onnxslim_learn.profiling import Setting
-from onnxslim_learn.rewrite.inputs import random_inputs
+from onnxslim_learn.latency.profile import Setting
+from onnxslim_learn.learners.morphnet.pipeline import Widths, finetune, fit, shrink
+from onnxslim_learn.runtime import timing
+from onnxslim_learn.runtime.session import CPU
 from onnxslim_learn.select.budget import Freedom
-from onnxslim_learn.select.evidence import Evidence
-from onnxslim_learn.train.school import Job, Training, school
-from onnxslim_learn.train.shrink import Widths, finetune, fit, shrink
-from onnxslim_learn.train.worlds import World
+from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.train.distributed import World
+from onnxslim_learn.train.trainer import Job, Training, school
+from onnxslim_learn.workflow import expand, latency_target, slim
 
 BATCH = 250
 REPAIRED = 512  # samples
@@ -68,7 +68,7 @@ class Bench:
         options: The command line's.
     """
 
-    found: api.Analysis
+    found: slim.Analysis
     options: argparse.Namespace
 
     @property
@@ -92,7 +92,7 @@ class Bench:
             arrays["labels"] = labels
         return open_source(arrays, self.found.graph, Options(samples=self.options.samples, batch_size=64))
 
-    def job(self, found: api.Analysis, target: dict[str, float], output: Path, folder: str) -> Job[Widths]:
+    def job(self, found: slim.Analysis, target: dict[str, float], output: Path, folder: str) -> Job[Widths]:
         """What to train, towards what the original puts out."""
         options = self.options
         training = Training(
@@ -125,24 +125,24 @@ def uniform(bench: Bench, share: float, output: Path, folder: str) -> None:
     """All groups alike."""
     job = longer(bench.job(bench.found, {"macs": share}, output, folder))
     evidence = Evidence(bench.found.coupling, bench.source, REPAIRED, seconds=0.0)
-    plan = api.plan(bench.found, {"macs": share}, multiple=bench.options.multiple, evidence=evidence)
+    plan = slim.plan(bench.found, {"macs": share}, multiple=bench.options.multiple, evidence=evidence)
     assert fit(job, job.school.module(bench.found), plan, {"history": []})
 
 
 def by_latency(bench: Bench, share: float, output: Path, folder: str) -> None:
     """Widths learnt for measured latency."""
     setting = Setting(bench.options.threads)
-    timed, _ = latency.prepare(bench.found, setting, seconds=TIMED, measure_seconds=MEASURED, stage=told)
+    timed, _ = latency_target.prepare(bench.found, setting, seconds=TIMED, measure_seconds=MEASURED, stage=told)
     assert shrink(bench.job(timed, {"latency": share}, output, folder))
 
 
 def cycle(bench: Bench, share: float, output: Path, folder: str) -> None:
     """Narrow, widen, train."""
     wide = Path(folder) / "wide.onnx"
-    thin = api.analyze(bench.output("morphnet", share))
-    made = expanding.expand(thin, expanding.Widening({"macs": 1.0}, like=bench.found), wide)
+    thin = slim.analyze(bench.output("morphnet", share))
+    made = expand.expand(thin, expand.Widening({"macs": 1.0}, like=bench.found), wide)
     print(f"  widened by {made.factor:.3f}", flush=True)
-    assert finetune(longer(bench.job(api.analyze(wide), {}, output, folder)))
+    assert finetune(longer(bench.job(slim.analyze(wide), {}, output, folder)))
 
 
 def further(bench: Bench, share: float, output: Path, folder: str) -> None:
@@ -178,9 +178,9 @@ def ratio(bench: Bench, model: Path) -> float:
     """A model's latency over the original's, measured side by side."""
     threads = bench.options.threads
     feeds = random_inputs(bench.found.coupling, bench.found.graph.shapes.nominal)
-    clock = measure.steady_clock(threads, CPU)
-    timed = measure.measure([bench.net, model], [feeds, feeds], threads=threads, seconds=TIMED, clock=clock)
-    return measure.compare(timed, 1, quantile=latency.QUIET).median
+    clock = timing.steady_clock(threads, CPU)
+    timed = timing.measure([bench.net, model], [feeds, feeds], threads=threads, seconds=TIMED, clock=clock)
+    return timing.compare(timed, 1, quantile=latency_target.QUIET).median
 
 
 def one(bench: Bench, method: str, share: float) -> dict[str, object]:
@@ -189,7 +189,7 @@ def one(bench: Bench, method: str, share: float) -> dict[str, object]:
     output = bench.output(method, share)
     with tempfile.TemporaryDirectory() as folder:
         METHODS[method](bench, share, output, folder)
-    made = api.analyze(output)
+    made = slim.analyze(output)
     return {
         "net": bench.net.stem,
         "method": method,
@@ -225,7 +225,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.folder.mkdir(parents=True, exist_ok=True)
-    bench = Bench(api.analyze(options.cache / f"{options.net}.onnx"), options)
+    bench = Bench(slim.analyze(options.cache / f"{options.net}.onnx"), options)
     for share in map(float, options.shares.split(",")):
         for method in options.methods.split(","):
             print(f"{options.net}, {method}, {share:.0%}", flush=True)

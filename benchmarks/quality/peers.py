@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.quality import fashion
 from benchmarks.quality.nets import Attention, ViT
 from benchmarks.quality.train import export
-from onnxslim_learn import api
+from onnxslim_learn.workflow import slim
 
 STEPS = 8  # halvings of the interval in which the ratio is searched
 BATCH = 64
@@ -59,7 +59,7 @@ def macs(net: nn.Module) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.onnx"
         export(net, path)
-        found = api.analyze(path)
+        found = slim.analyze(path)
         return found.price(found.whole)["macs"]
 
 

@@ -17,11 +17,11 @@ import numpy as np
 import onnxruntime as ort
 
 from benchmarks.quality import kinds
-from onnxslim_learn import api
-from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import Options
-from onnxslim_learn.repair.deviation import deviation
-from onnxslim_learn.select.evidence import Evidence
+from onnxslim_learn.metrics import deviation
+from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.workflow import slim
 from tests.pretrained import fetch
 
 COSINE = 0.98  # wanted of every output
@@ -83,7 +83,7 @@ def measure(name: str, target: float, count: int) -> list[dict[str, Any]]:
     kind, path = MODELS[name], fetch(name)
     judged = {kind.input: kind.samples(JUDGED, part=1)}
     wanted = outputs(path, judged)
-    analysis = api.analyze(path, inputs={kind.input: (1, *kind.shape)})
+    analysis = slim.analyze(path, inputs={kind.input: (1, *kind.shape)})
     source = open_source(
         {kind.input: kind.samples(count, part=0)}, analysis.graph, Options(samples=count, batch_size=8)
     )
@@ -93,7 +93,7 @@ def measure(name: str, target: float, count: int) -> list[dict[str, Any]]:
         evidence = Evidence(analysis.coupling, source, seconds=SECONDS) if repaired else None
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "slim.onnx"
-            slimmed, _ = api.slim_to(analysis, {"macs": target}, output, evidence=evidence)
+            slimmed, _ = slim.slim_to(analysis, {"macs": target}, output, evidence=evidence)
             seconds = time.perf_counter() - start
             moved = deviation(wanted, outputs(output, judged))
         made = slimmed.plan.provenance

@@ -24,13 +24,13 @@ import torch
 
 from benchmarks.quality import fashion, figure, peers
 from benchmarks.quality.train import CACHE, load
-from onnxslim_learn import api
-from onnxslim_learn.data.confident import confident
-from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.data.class_balance import confident
+from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.source import Source
-from onnxslim_learn.select.evidence import Evidence
-from onnxslim_learn.train.matched import matched
+from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.train.bn_matching import matched
+from onnxslim_learn.workflow import slim as api
 
 NETS = ("resnet20", "mobilenet", "vit")
 BATCH = 500

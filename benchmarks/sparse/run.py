@@ -29,19 +29,18 @@ import torch
 
 from benchmarks.quality import fashion
 from benchmarks.quality.train import CACHE
-from onnxslim_learn import api
 from onnxslim_learn.analysis import Analysis
-from onnxslim_learn.costs.measure import open_session
-from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.source import Source
-from onnxslim_learn.select.evidence import Evidence
-from onnxslim_learn.sparse import work
-from onnxslim_learn.sparse.roles import layers
-from onnxslim_learn.train import sparse
-from onnxslim_learn.train.school import Job, Training, school
-from onnxslim_learn.train.weight_sparse import settings
-from onnxslim_learn.train.worlds import World
+from onnxslim_learn.learners.weight_sparse import pipeline
+from onnxslim_learn.learners.weight_sparse.learner import settings
+from onnxslim_learn.runtime.timing import open_session
+from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.sparse.maskable import layers
+from onnxslim_learn.train.distributed import World
+from onnxslim_learn.train.trainer import Job, Training, school
+from onnxslim_learn.workflow import slim, sparsify
 
 SAMPLES = 512  # of the training images, unlabelled
 BATCH = 500  # test images at a time
@@ -88,10 +87,10 @@ class Bench:
         return float((found == self.test[1]).mean())
 
 
-def one_shot(bench: Bench, asked: work.Asked, seed: int) -> dict[str, Any]:
+def one_shot(bench: Bench, asked: sparsify.Asked, seed: int) -> dict[str, Any]:
     """A row without training."""
     start = time.perf_counter()
-    made = work.sparsify(bench.found, asked, Evidence(bench.found.coupling, bench.source(SAMPLES, seed)))
+    made = sparsify.sparsify(bench.found, asked, Evidence(bench.found.coupling, bench.source(SAMPLES, seed)))
     with tempfile.TemporaryDirectory() as folder:
         stored = made.save(Path(folder) / "sparse.onnx")
         seconds = time.perf_counter() - start
@@ -107,10 +106,10 @@ def one_shot(bench: Bench, asked: work.Asked, seed: int) -> dict[str, Any]:
 def methods(bench: Bench) -> Iterator[dict[str, Any]]:
     """Part ``oneshot``."""
     for method in ("magnitude", "wanda", "sparsegpt", "admm"):
-        yield one_shot(bench, work.Asked(0.75, method=method, protocol="uniform"), 0)
-    yield one_shot(bench, work.Asked(0.75, protocol="heurist"), 0)
+        yield one_shot(bench, sparsify.Asked(0.75, method=method, protocol="uniform"), 0)
+    yield one_shot(bench, sparsify.Asked(0.75, protocol="heurist"), 0)
     for method in ("wanda", "sparsegpt", "admm"):
-        yield one_shot(bench, work.Asked(None, "2:4", method), 0)
+        yield one_shot(bench, sparsify.Asked(None, "2:4", method), 0)
 
 
 def protocols(bench: Bench) -> Iterator[dict[str, Any]]:
@@ -118,7 +117,7 @@ def protocols(bench: Bench) -> Iterator[dict[str, Any]]:
     for ratio in (0.9, 0.95):
         for seed in range(bench.options.seeds):
             for protocol in ("uniform", "heurist", "search"):
-                asked = work.Asked(ratio, protocol=protocol, seconds=bench.options.search_seconds)
+                asked = sparsify.Asked(ratio, protocol=protocol, seconds=bench.options.search_seconds)
                 yield one_shot(bench, asked, seed)
 
 
@@ -132,9 +131,9 @@ def agent(bench: Bench) -> Iterator[dict[str, Any]]:
             source, val = (
                 bench.source(n, 0, begin=begin, labels=True) for begin, n in ((0, SAMPLES), (SAMPLES, JUDGED))
             )
-            wanted = sparse.Wanted(settings(given), one_shot=True)
+            wanted = pipeline.Wanted(settings(given), one_shot=True)
             job = _job(bench, source, wanted, Training(batch_size=32, folder=Path(folder)), val=val)
-            chosen = sparse.PROTOCOLS["optimal"](job, layers(bench.found.graph.model))
+            chosen = pipeline.PROTOCOLS["optimal"](job, layers(bench.found.graph.model))
         seconds = time.perf_counter() - start
         for seed in range(bench.options.seeds):
             row = _with(bench, chosen["ratios"], ratio, seed)
@@ -149,8 +148,8 @@ def _with(bench: Bench, shares: dict[str, float], ratio: float, seed: int) -> di
     def chosen(sizes: Any, target: float) -> list[float]:
         return list(shares.values())
 
-    with mock.patch.object(work.ratios, "heurist", chosen):
-        row = one_shot(bench, work.Asked(ratio, protocol="heurist"), seed)
+    with mock.patch.object(sparsify.ratios, "heurist", chosen):
+        row = one_shot(bench, sparsify.Asked(ratio, protocol="heurist"), seed)
     return {**row, "protocol": "optimal", "found": "optimal"}
 
 
@@ -162,9 +161,9 @@ def trained(bench: Bench) -> Iterator[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             training = Training(steps=bench.options.steps, batch_size=64, folder=Path(folder))
             source = bench.source(min(64 * bench.options.steps * 10 // 9 + 64, 60_000), 0)
-            wanted = sparse.Wanted(settings(given), one_shot=begun)
+            wanted = pipeline.Wanted(settings(given), one_shot=begun)
             job = _job(bench, source, wanted, training, output=Path(folder) / "out.onnx")
-            assert sparse.sparsen(job)
+            assert pipeline.sparsen(job)
             seconds, accuracy = time.perf_counter() - start, bench.accuracy(Path(folder) / "out.onnx")
         row = {"pattern": "unstructured", "method": "one-shot, trained" if begun else "trained", "protocol": protocol}
         row |= {"ratio": ratio, "seed": 0}
@@ -174,12 +173,12 @@ def trained(bench: Bench) -> Iterator[dict[str, Any]]:
 def _job(
     bench: Bench,
     source: Source,
-    wanted: sparse.Wanted,
+    wanted: pipeline.Wanted,
     training: Training,
     *,
     output: Path = Path("unused.onnx"),
     val: Source | None = None,
-) -> Job[sparse.Wanted]:
+) -> Job[pipeline.Wanted]:
     def stage(name: str) -> Callable[..., None]:
         return lambda *said: None
 
@@ -215,7 +214,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for net in options.nets:
         path = options.cache / f"{net}.onnx"
-        bench = Bench(api.analyze(path), path, images, test, options)
+        bench = Bench(slim.analyze(path), path, images, test, options)
         dense = bench.accuracy(path)
         print(f"{net}: dense {dense:.2%}", flush=True)
         for part in options.parts.split(","):

@@ -1,1 +1,1 @@
-"""What a model costs: polynomials in the widths, and measured latency."""
+"""What a model costs: polynomials in the widths, activation memory, the roofline of a device."""

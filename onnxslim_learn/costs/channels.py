@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from onnxslim_learn.costs.cost import polynomial
+from onnxslim_learn.costs.polynomial import polynomial
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from onnxslim_learn.costs.cost import Cost
-    from onnxslim_learn.graph.coupling import Coupling
-    from onnxslim_learn.graph.ledger import Digit
+    from onnxslim_learn.costs.polynomial import Cost
+    from onnxslim_learn.coupling.relations import Digit
+    from onnxslim_learn.coupling.solver import Coupling
 
 
 def channels(coupling: Coupling) -> Cost:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from onnxslim_learn.costs.cost import Array, Cost, Priced, macs, polynomial
+from onnxslim_learn.costs.polynomial import Array, Cost, Priced, macs, polynomial
 
 if TYPE_CHECKING:
-    from onnxslim_learn.costs.device import Device
-    from onnxslim_learn.graph.coupling import Coupling
-    from onnxslim_learn.graph.ledger import Digit
+    from onnxslim_learn.costs.devices import Device
+    from onnxslim_learn.coupling.relations import Digit
+    from onnxslim_learn.coupling.solver import Coupling
 
 # Operators whose output is their input under another shape: nothing is moved.
 VIEWS = frozenset(["Dropout", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze"])

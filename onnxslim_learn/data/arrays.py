@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxslim_learn.data.declared import LABELS, UNNAMED, Declared, accept, check, named
+from onnxslim_learn.data.signature import LABELS, UNNAMED, Declared, accept, check, named
 from onnxslim_learn.data.source import Batch
 from onnxslim_learn.errors import InputError, reason
 

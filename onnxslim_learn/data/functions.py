@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.data.declared import LABELS, UNNAMED, Declared, accept
+from onnxslim_learn.data.signature import LABELS, UNNAMED, Declared, accept
 from onnxslim_learn.errors import InputError, reason
 
 if TYPE_CHECKING:

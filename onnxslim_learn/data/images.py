@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxslim_learn.data import ranges
-from onnxslim_learn.data.declared import LAYOUTS, Declared, accept, layout_of
+from onnxslim_learn.data import input_range
+from onnxslim_learn.data.signature import LAYOUTS, Declared, accept, layout_of
 from onnxslim_learn.errors import InputError, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from onnxslim_learn.data.declared import Input
     from onnxslim_learn.data.options import Options
+    from onnxslim_learn.data.signature import Input
     from onnxslim_learn.data.source import Batch
     from onnxslim_learn.graph.load import Graph
 
@@ -97,7 +97,7 @@ def look(where: str, declared: Declared, graph: Graph, options: Options) -> Look
         if isinstance(one.dims[axis], int) and one.dims[axis] != wanted:
             raise InputError(f"--image-size {size[0]}x{size[1]}: the model takes {one.picture}. Leave the option out.")
     whole = one.dtype.kind in "iu"
-    implied = ranges.implied(graph, one.name)
+    implied = input_range.implied(graph, one.name)
     raw = whole or (implied is not None and np.max(implied.high) > RAW)
     scale = options.scale or (1.0 if raw else PIXEL)
     mean, std = np.array(options.mean or (0.0,)), np.array(options.std or (1.0,))

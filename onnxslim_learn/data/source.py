@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from onnxslim_learn.data.declared import Declared
+    from onnxslim_learn.data.signature import Declared
 
 Array = np.ndarray[Any, Any]
 

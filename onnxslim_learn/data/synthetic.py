@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxslim_learn.data import fields, ranges
-from onnxslim_learn.data.declared import LAYOUTS, Declared, Input, declared, layout_of
+from onnxslim_learn.data import input_range
+from onnxslim_learn.data import noise as fields
 from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.random_inputs import index_limits, random_inputs
+from onnxslim_learn.data.signature import LAYOUTS, Declared, Input, declared, layout_of
 from onnxslim_learn.data.source import Batch, Source
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.rewrite.inputs import index_limits, random_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from onnxslim_learn.graph.coupling import Coupling
+    from onnxslim_learn.coupling.solver import Coupling
 
 Array = np.ndarray[Any, Any]
 
@@ -35,7 +36,7 @@ def synthetic(coupling: Coupling, options: Options | None = None, numbers: Seque
 
     Images and recordings become smooth noise within ``options.input_range``, else within what the first layers imply,
     else within a guess; indices are valid ones, masks are ones. White noise would be worse by far: see
-    :mod:`onnxslim_learn.data.fields`.
+    :mod:`onnxslim_learn.data.noise`.
 
     Args:
         coupling: The model; what looks up which input tells its valid indices.
@@ -94,7 +95,7 @@ def _maker(one: Input, coupling: Coupling, options: Options) -> Maker:
     return _measured(one, shape, bounds)
 
 
-def _whole(shape: tuple[int, ...], limit: int | None, bounds: ranges.Range | None) -> Maker:
+def _whole(shape: tuple[int, ...], limit: int | None, bounds: input_range.Range | None) -> Maker:
     """Whole numbers that are no pixels: indices, else within a range, else switches."""
     if limit is not None:
         return f"random indices below {limit}", None
@@ -104,7 +105,7 @@ def _whole(shape: tuple[int, ...], limit: int | None, bounds: ranges.Range | Non
     return f"random whole numbers from {bounds}", lambda rng: rng.integers(low, high + 1, shape)
 
 
-def _measured(one: Input, shape: tuple[int, ...], bounds: ranges.Range | None) -> Maker:
+def _measured(one: Input, shape: tuple[int, ...], bounds: input_range.Range | None) -> Maker:
     """Numbers that something measured: images, recordings, or else columns of a table."""
     if len(shape) >= 3:
         return _smooth(one, shape, LAYOUTS[layout_of(one)][0] - 1, bounds)
@@ -116,7 +117,7 @@ def _measured(one: Input, shape: tuple[int, ...], bounds: ranges.Range | None) -
     return f"white noise{_from(bounds)}", lambda rng: np.clip(slope * rng.standard_normal(shape) + shift, low, high)
 
 
-def _from(bounds: ranges.Range | None) -> str:
+def _from(bounds: input_range.Range | None) -> str:
     return f" from {bounds}" if bounds else ""
 
 
@@ -130,7 +131,7 @@ def _along(one: Input, shape: tuple[int, ...]) -> int | None:
     return longest if len(shape) > 1 or shape[longest] >= RECORDING else None
 
 
-def _smooth(one: Input, shape: tuple[int, ...], channel: int, bounds: ranges.Range | None) -> Maker:
+def _smooth(one: Input, shape: tuple[int, ...], channel: int, bounds: input_range.Range | None) -> Maker:
     """Smooth noise over all axes but that of the channels."""
     apart = 0 <= channel < len(shape)  # a recording may have none
     number = shape[channel] if apart else 1
@@ -152,22 +153,22 @@ def _smooth(one: Input, shape: tuple[int, ...], channel: int, bounds: ranges.Ran
     return f"smooth noise{_from(bounds)}", make
 
 
-def range_of(one: Input, coupling: Coupling, options: Options) -> ranges.Range | None:
+def range_of(one: Input, coupling: Coupling, options: Options) -> input_range.Range | None:
     """The range that was asked for, else what the first layers imply, else, for images, a guess.
 
     First layers may tell mean and deviation within a range that was asked for.
     """
-    implied = ranges.implied(coupling.graph, one.name)
+    implied = input_range.implied(coupling.graph, one.name)
     if not options.input_range:
-        return implied or (ranges.IMAGENET if one.dtype.kind in "fV" and len(one.dims) >= 4 else None)
+        return implied or (input_range.IMAGENET if one.dtype.kind in "fV" and len(one.dims) >= 4 else None)
     low, high = np.array(options.input_range, np.float64).T
-    asked = ranges.Range(low, high, "as given")
+    asked = input_range.Range(low, high, "as given")
     if implied is None or implied.mean is None or np.any(implied.mean < low) or np.any(implied.mean > high):
         return asked
     return replace(asked, mean=implied.mean, deviation=implied.deviation)
 
 
-def _fitted(pilot: Array, bounds: ranges.Range | None) -> tuple[Array, Array, Array, Array]:
+def _fitted(pilot: Array, bounds: input_range.Range | None) -> tuple[Array, Array, Array, Array]:
     """How noise is brought into a range: slope, shift, low and high, for each channel.
 
     The mean and deviation wanted are met after clamping, over all samples.

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxslim_learn import api, demo
-from onnxslim_learn.costs import measure
-from onnxslim_learn.data.opening import open_source
-from onnxslim_learn.report import data, pages
+from onnxslim_learn import demo
+from onnxslim_learn.data.open import open_source
+from onnxslim_learn.report import records
 from onnxslim_learn.report.blocks import Block, Text
-from onnxslim_learn.report.words import percent, share
-from onnxslim_learn.select.evidence import Evidence
+from onnxslim_learn.report.format import percent, share
+from onnxslim_learn.report.sections import slim as pages
+from onnxslim_learn.runtime import timing
+from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.workflow import slim
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,11 +40,11 @@ def tell(output: Path | None, stage: Callable[[str], Callable[[float], None]]) -
         path = output or Path(folder) / "digits-slim.onnx"
         model = demo.model_path()
         stage("analyzing")
-        found = api.analyze(model)
-        overview = data.overview(found)
+        found = slim.analyze(model)
+        overview = records.overview(found)
         held = demo.held_out()
         source = open_source({"image": demo.calibration()["image"]}, found.graph)
-        slimmed, check = api.slim_to(
+        slimmed, check = slim.slim_to(
             found,
             TARGET,
             path,
@@ -52,8 +54,8 @@ def tell(output: Path | None, stage: Callable[[str], Callable[[float], None]]) -
             evidence=Evidence(found.coupling, source, seconds=SECONDS),
         )
         feeds = {"image": held["image"][:BATCH]}
-        timings = measure.measure([model, path], [feeds, feeds], progress=stage("timing"))
-        result = data.outcome(slimmed, path, check, timings, feeds)
+        timings = timing.measure([model, path], [feeds, feeds], progress=stage("timing"))
+        result = records.outcome(slimmed, path, check, timings, feeds)
         for side, file in (("before", model), ("after", path)):
             result[side]["accuracy"] = accuracy(file, held["image"], held["labels"])
     told = {"target": TARGET, "images": len(held["labels"]), "kept": str(output) if output else None}
@@ -62,7 +64,7 @@ def tell(output: Path | None, stage: Callable[[str], Callable[[float], None]]) -
 
 def accuracy(model: Path, images: NDArray[Any], labels: NDArray[Any]) -> float:
     """Share of images that a model classifies right."""
-    (logits,) = measure.open_session(model).run(None, {"image": images})
+    (logits,) = timing.open_session(model).run(None, {"image": images})
     return float((np.asarray(logits).argmax(axis=1) == labels).mean())
 
 

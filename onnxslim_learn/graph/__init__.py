@@ -1,1 +1,1 @@
-"""The model as data: normal form, shapes, axis layouts, operator table, coupling."""
+"""The model as data: normal form, shapes, constants, dataflow."""

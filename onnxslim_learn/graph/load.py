@@ -21,7 +21,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from onnxslim_learn.errors import InputError, reason
-from onnxslim_learn.graph import fold, shapes, sizes
+from onnxslim_learn.graph import constant_folding, input_sizes, shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,15 +97,15 @@ def load(model: str | Path | onnx.ModelProto, inputs: Mapping[str, Sequence[int]
     try:
         _check_defined(module)
         resolved = shapes.resolve(module, inputs or {})
-        while fold.inline_branches(module, resolved):
+        while constant_folding.inline_branches(module, resolved):
             passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(module)
             resolved = shapes.resolve(module, inputs or {})
     except InputError as error:
         raise InputError(f"{source or 'model'}: {error}") from error
-    fold.settle(module, resolved)
-    fold.settle_parameters(module)
-    fold.drop_unused(module)
-    assumed = [str(v.name) for v in module.graph.inputs if sizes.open_axes(v) and v.name not in (inputs or {})]
+    constant_folding.settle(module, resolved)
+    constant_folding.settle_parameters(module)
+    constant_folding.drop_unused(module)
+    assumed = [str(v.name) for v in module.graph.inputs if input_sizes.open_axes(v) and v.name not in (inputs or {})]
     return Graph(module, source, data, resolved, clones, bool(external), tuple(assumed))
 
 
@@ -207,7 +207,7 @@ def _clean(module: ir.Model) -> None:
     module.ir_version = max(module.ir_version, 4)  # earlier versions require initializers to be graph inputs
     passes.RemoveInitializersFromInputsPass()(module)
     passes.TopologicalSortPass()(module)
-    fold.drop_unused(module)
+    constant_folding.drop_unused(module)
     absent = [value for node in module.graph for value in node.outputs if not value.name]
     passes.NameFixPass()(module)
     for value in absent:

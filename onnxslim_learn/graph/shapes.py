@@ -18,7 +18,8 @@ import onnx
 import onnx_ir as ir
 
 from onnxslim_learn.errors import InputError, reason
-from onnxslim_learn.graph import arithmetic, sizes
+from onnxslim_learn.graph import input_sizes as sizes
+from onnxslim_learn.graph import shape_arithmetic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -210,14 +211,18 @@ def walk(module: ir.Model, sample: Sample) -> list[str]:
             raise InputError(f"initializer {name}: it has no value.")
         sample.shape[name] = tuple(int(d) for d in tensor.shape)  # type: ignore[arg-type]
         sample.dtype[name] = int(tensor.dtype)
-        if arithmetic.is_small(sample.shape[name]) and name not in sample.value and tensor.dtype in arithmetic.DTYPES:
+        if (
+            shape_arithmetic.is_small(sample.shape[name])
+            and name not in sample.value
+            and tensor.dtype in shape_arithmetic.DTYPES
+        ):
             sample.value[name] = np.array(tensor.numpy())  # a copy: mapped files may be closed
     return [name for node in module.graph for name in step(node, module, sample)]
 
 
 def step(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
     """Evaluate one node in a sample; returns its outputs whose shape stays unknown."""
-    if arithmetic.evaluate(node, sample):
+    if shape_arithmetic.evaluate(node, sample):
         return []
     outputs = [str(value.name) for value in node.outputs if value.name]
     if any(value is not None and value.name in sample.loose for value in node.inputs):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from onnxslim_learn.errors import PlanError
-from onnxslim_learn.repair.forms import Picks
-from onnxslim_learn.repair.linear import Linear, linears
-from onnxslim_learn.repair.runner import Runner, outputs
+from onnxslim_learn.repair.linear_forms import Picks
+from onnxslim_learn.repair.linear_nodes import Linear, linears
+from onnxslim_learn.runtime.executor import Runner, outputs
 
 if TYPE_CHECKING:
     import onnx_ir as ir

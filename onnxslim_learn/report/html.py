@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from onnxslim_learn.report import scatter
+from onnxslim_learn.report import svg
 from onnxslim_learn.report.blocks import Bars, Lines, Scatter, Table
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _block(block: Block) -> str:
     if isinstance(block, Lines):
         return _lines(block)
     if isinstance(block, Scatter):
-        return f"<h2>{escape(block.title)}</h2>\n<p>{escape(block.said)}</p>\n{scatter.draw(block)}"
+        return f"<h2>{escape(block.title)}</h2>\n<p>{escape(block.said)}</p>\n{svg.draw(block)}"
     tag = "h2" if block.title else "p"
     return f"<{tag}>{escape(block.text.strip())}</{tag}>" if block.text.strip() else ""
 

@@ -1,4 +1,4 @@
-"""Small edits of one node, stated as data: slot -> new content (see :class:`onnxslim_learn.graph.site.Patch`)."""
+"""Small edits of one node, stated as data: slot -> new content (see :class:`onnxslim_learn.coupling.context.Patch`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxslim_learn.errors import PlanError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from onnxslim_learn.graph.site import Cut, Patch, Slot
+    from onnxslim_learn.coupling.context import Cut, Patch, Slot
 
 
 def follow(graph: ir.Graph, node: ir.Node, patch: Patch, cut: Cut) -> None:

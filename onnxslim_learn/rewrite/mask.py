@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxslim_learn.graph.layout import over
+from onnxslim_learn.coupling.layout import over
 from onnxslim_learn.rewrite import edit
 from onnxslim_learn.rewrite.merge import merged
 
 if TYPE_CHECKING:
-    from onnxslim_learn.graph.coupling import Removal
-    from onnxslim_learn.graph.ledger import Value
+    from onnxslim_learn.coupling.relations import Value
+    from onnxslim_learn.coupling.solver import Removal
 
 
 OPEN = "onnxslim_learn.open"  # the extra input that lifts all masks

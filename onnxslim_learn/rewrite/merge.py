@@ -20,13 +20,13 @@ import numpy as np
 import onnx_ir as ir
 import scipy.sparse as sp
 
-from onnxslim_learn.graph.ledger import Digit, Value, lacked
+from onnxslim_learn.coupling.relations import Digit, Value, lacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from onnxslim_learn.graph.coupling import Removal
-    from onnxslim_learn.graph.ledger import Labels
+    from onnxslim_learn.coupling.relations import Labels
+    from onnxslim_learn.coupling.solver import Removal
 
 Array = np.ndarray[Any, Any]
 

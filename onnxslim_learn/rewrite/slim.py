@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxslim_learn.coupling.branches import foresee
+from onnxslim_learn.coupling.layout import over
 from onnxslim_learn.errors import PlanError
-from onnxslim_learn.graph import fold
-from onnxslim_learn.graph.branches import foresee
-from onnxslim_learn.graph.layout import over
+from onnxslim_learn.graph import constant_folding
 from onnxslim_learn.rewrite import edit
+from onnxslim_learn.rewrite.dead_branches import vanish
 from onnxslim_learn.rewrite.merge import merged
-from onnxslim_learn.rewrite.vanish import vanish
 
 if TYPE_CHECKING:
-    from onnxslim_learn.graph.coupling import Coupling, Removal
-    from onnxslim_learn.graph.ledger import Value
+    from onnxslim_learn.coupling.relations import Value
+    from onnxslim_learn.coupling.solver import Coupling, Removal
 
 Array = np.ndarray[Any, Any]
 
@@ -145,4 +145,4 @@ def reunite(model: ir.Model, coupling: Coupling) -> None:
             if (origin, mark) in kept:
                 ir.convenience.replace_all_uses_with(value, kept[origin, mark])
             kept.setdefault((origin, mark), value)
-    fold.drop_unused(model)
+    constant_folding.drop_unused(model)

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxslim_learn.costs import measure
+from onnxslim_learn.data import random_inputs
 from onnxslim_learn.errors import InputError, reason
-from onnxslim_learn.rewrite import inputs, save
+from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.mask import OPEN, mask
 from onnxslim_learn.rewrite.merge import merged
+from onnxslim_learn.runtime import timing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from onnxruntime import InferenceSession
 
-    from onnxslim_learn.graph.coupling import Removal
+    from onnxslim_learn.coupling.solver import Removal
 
 Array = np.ndarray[Any, Any]
 Feeds = dict[str, Array]
@@ -155,14 +156,14 @@ def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] 
     coupling = removal.coupling
     shapes = coupling.graph.shapes
     samples = [shapes.analysis] * seeds + [shapes.nominal] * shapes.dynamic
-    feeds = [inputs.random_inputs(coupling, sample, seed) for seed, sample in enumerate(samples)]
+    feeds = [random_inputs.random_inputs(coupling, sample, seed) for seed, sample in enumerate(samples)]
     with tempfile.TemporaryDirectory(prefix=save.PREFIX) as folder:
         models = _open(removal, slimmed, Path(folder))
         checks = [models.compare(feed) for feed in (*feeds, *(dict(feed) for feed in real))]
         for seed in range(len(samples), len(samples) + MORE):
             if not (all(cut.chaotic for cut, *_ in checks) or all(reference.chaotic for _, reference, _ in checks)):
                 break
-            checks.append(models.compare(inputs.random_inputs(coupling, shapes.analysis, seed)))
+            checks.append(models.compare(random_inputs.random_inputs(coupling, shapes.analysis, seed)))
     return _verdict(checks, exact=removal.exact)
 
 
@@ -176,10 +177,10 @@ def _open(removal: Removal, slimmed: Path, folder: Path) -> _Models:
     opened, small = _opened(source, given, names), _opened(slimmed, given, names)
     lifted = opened
     if removal.heirs is not None:  # the source with the weights of merged units combined
-        lifted = measure.open_session(
+        lifted = timing.open_session(
             save.staged(merged(removal), "merged.onnx", folder, external=False), optimize=False
         )
-    return _Models(opened, lifted, small, measure.open_session(reference, optimize=False), names, removal.exact, source)
+    return _Models(opened, lifted, small, timing.open_session(reference, optimize=False), names, removal.exact, source)
 
 
 def _verdict(checks: Sequence[tuple[_Check, _Check, float]], *, exact: bool) -> Verification:
@@ -223,7 +224,7 @@ def _opened(path: Path, given: Sequence[str], outputs: Sequence[str]) -> Inferen
     Raises:
         InputError: If it has others.
     """
-    session = measure.open_session(path, optimize=False)
+    session = timing.open_session(path, optimize=False)
     for kind, wanted, found in (
         ("inputs", list(given), sorted(i.name for i in session.get_inputs())),
         ("outputs", list(outputs), [o.name for o in session.get_outputs()]),

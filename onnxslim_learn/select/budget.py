@@ -1,6 +1,6 @@
 """From cost targets to widths, and from scores to the units that stay.
 
-Where it is known what every group loses at every width, :mod:`onnxslim_learn.select.allocate` finds the widths. Else
+Where it is known what every group loses at every width, :mod:`onnxslim_learn.select.knapsack` finds the widths. Else
 all groups are narrowed by one fraction, the largest that meets every bound, and what is left of the budget is given
 back unit by unit, so that no single step more would fit.
 
@@ -20,19 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.coupling.branches import foresee
+from onnxslim_learn.coupling.relations import Pin
+from onnxslim_learn.coupling.solver import Removal
 from onnxslim_learn.errors import InputError, PlanError, TargetError
-from onnxslim_learn.graph.branches import foresee
-from onnxslim_learn.graph.coupling import Removal
-from onnxslim_learn.graph.ledger import Pin
 from onnxslim_learn.rewrite.merge import inherited
-from onnxslim_learn.select.allocate import allocate
+from onnxslim_learn.select.knapsack import allocate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from onnxslim_learn.costs.cost import Priced
-    from onnxslim_learn.graph.coupling import Coupling, Group
-    from onnxslim_learn.graph.ledger import Labels
+    from onnxslim_learn.costs.polynomial import Priced
+    from onnxslim_learn.coupling.relations import Labels
+    from onnxslim_learn.coupling.solver import Coupling, Group
 
 Array = np.ndarray[Any, Any]
 

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxslim_learn.repair.deviation import Deviation, deviation
-from onnxslim_learn.repair.fit import QUICK
-from onnxslim_learn.repair.runner import Runner, common
+from onnxslim_learn.metrics import Deviation, deviation
+from onnxslim_learn.repair.least_squares import QUICK
+from onnxslim_learn.repair.sequential import Walk
 from onnxslim_learn.repair.targets import Record
-from onnxslim_learn.repair.walk import Walk
 from onnxslim_learn.rewrite.slim import slim
-from onnxslim_learn.select.pool import spread
+from onnxslim_learn.runtime.executor import Runner, common
+from onnxslim_learn.runtime.parallel import spread
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from onnxslim_learn.graph.coupling import Removal
+    from onnxslim_learn.coupling.solver import Removal
     from onnxslim_learn.select.budget import Choice
 
 Array = np.ndarray[Any, Any]

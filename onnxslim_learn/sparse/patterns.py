@@ -14,7 +14,7 @@ from onnxslim_learn.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from onnxslim_learn.sparse.roles import Layer
+    from onnxslim_learn.sparse.maskable import Layer
 
 Array = np.ndarray[Any, Any]
 

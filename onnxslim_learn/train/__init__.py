@@ -1,1 +1,1 @@
-"""Training: an ONNX graph as a torch module, and what learns with it. Torch is imported here only."""
+"""Training on samples, whatever is learnt. Torch is imported here, in bridge and in learners only."""

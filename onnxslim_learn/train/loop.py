@@ -18,18 +18,19 @@ from torch.nn.parallel import DistributedDataParallel
 
 from onnxslim_learn.errors import InputError, TrainError
 from onnxslim_learn.rewrite.save import write_text
-from onnxslim_learn.train import checkpoints, pool
+from onnxslim_learn.train import checkpoints
+from onnxslim_learn.train import samples as pool
 from onnxslim_learn.train.checkpoints import Checkpoint
-from onnxslim_learn.train.pool import Portion
-from onnxslim_learn.train.summaries import summaries
-from onnxslim_learn.train.worlds import World
+from onnxslim_learn.train.distributed import World
+from onnxslim_learn.train.samples import Portion
+from onnxslim_learn.train.tensorboard import summaries
 
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
     from onnxslim_learn.train.losses import Objective
-    from onnxslim_learn.train.pool import Pool
-    from onnxslim_learn.train.recipes import Recipe
+    from onnxslim_learn.train.optimizer import Recipe
+    from onnxslim_learn.train.samples import Pool
     from onnxslim_learn.train.teacher import Teacher
 
 Array = np.ndarray[Any, Any]

@@ -2,7 +2,7 @@
 
 Without labels a net is taught by its own original (Hinton et al. 2015, arXiv:1503.02531): the Kullback-Leibler
 divergence of softened class probabilities where an output is one of a classifier, else the squared error. Tensors
-inside may be compared, too (:mod:`onnxslim_learn.train.features`).
+inside may be compared, too (:mod:`onnxslim_learn.train.feature_distillation`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onnxslim_learn.errors import InputError, reason
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from onnxslim_learn.train.pool import Portion
+    from onnxslim_learn.train.samples import Portion
 
 Outputs: TypeAlias = "Mapping[str, Tensor]"
 Loss: TypeAlias = "Callable[[Outputs, Portion], Tensor]"
@@ -90,7 +90,7 @@ def objective(
 
     Args:
         spec: ``distill``, ``features``, ``cross-entropy``, ``mse`` (to labels), or a function of the outputs by name
-            and a :class:`~onnxslim_learn.train.pool.Portion`.
+            and a :class:`~onnxslim_learn.train.samples.Portion`.
         outputs: What the float outputs of the original are.
         temperature: By which logits are divided in distillation.
         labelled: Whether samples have labels.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from onnxslim_learn.errors import InputError, reason
-from onnxslim_learn.train import pool
+from onnxslim_learn.train import samples as pool
 from onnxslim_learn.train.losses import Taught, taught
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, fx
 
-    from onnxslim_learn.train.pool import Pool
+    from onnxslim_learn.train.samples import Pool
 
 Array = np.ndarray[Any, Any]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxslim_learn import api, cli, shell
+from onnxslim_learn.cli import commands, shell
+from onnxslim_learn.workflow import slim
 from tests.cli.folder import contents, strict, write_bad_models, write_bad_plans, write_models
 
 
@@ -19,14 +20,14 @@ def prepared(tmp_path_factory):
     (folder / "folder").mkdir()
     write_models(folder)
     write_bad_models(folder)
-    found = api.analyze(folder / "residual.onnx")
+    found = slim.analyze(folder / "residual.onnx")
     for name, share in (("slim", 0.6), ("thin", 0.3)):
-        plan = api.plan(found, {"macs": share})
-        api.slim(found, plan).save(folder / f"{name}.onnx", check=False)
+        plan = slim.plan(found, {"macs": share})
+        slim.slim(found, plan).save(folder / f"{name}.onnx", check=False)
         (folder / f"{name}.json").write_text(plan.to_json())
     write_bad_plans(folder, json.loads((folder / "slim.json").read_text()))
-    other = api.analyze(folder / "chain.onnx")
-    (folder / "chain.json").write_text(api.plan(other, {"macs": 0.5}).to_json())
+    other = slim.analyze(folder / "chain.onnx")
+    (folder / "chain.json").write_text(slim.plan(other, {"macs": 0.5}).to_json())
     return folder
 
 
@@ -38,7 +39,7 @@ def run(prepared, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv(shell.DEBUG, raising=False)
 
     def run(line):
-        code = cli.main(shlex.split(line))
+        code = commands.main(shlex.split(line))
         return code, *capsys.readouterr()
 
     return run

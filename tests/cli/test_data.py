@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxslim_learn import api
+from onnxslim_learn.workflow import slim
 from tests.cli.folder import SLIM, strict
 
 VERIFY = "verify residual.onnx slim.onnx --plan slim.json"
@@ -14,7 +14,7 @@ BATCH = 2  # the model fixes it
 @pytest.fixture
 def samples(prepared):
     """Files with samples beside the models; made once."""
-    shape = api.analyze(prepared / "residual.onnx").graph.shapes.nominal.inputs["x"]
+    shape = slim.analyze(prepared / "residual.onnx").graph.shapes.nominal.inputs["x"]
     x = np.random.default_rng(0).random((20, *shape[1:])).astype(np.float32)
     np.savez(prepared / "samples.npz", x=x, labels=np.arange(20))
     np.savez(prepared / "thin.npz", x=x[:, :2])
@@ -39,13 +39,13 @@ def test_samples_are_verified_on(samples, run, line, flags, batches):
 
 def test_what_is_verified_on_are_the_samples(samples, run, monkeypatch):
     seen = []
-    verify = api.checking.verify
+    verify = slim.checking.verify
 
     def watched(removal, slimmed, real):
         seen.extend(real)
         return verify(removal, slimmed, real)
 
-    monkeypatch.setattr(api.checking, "verify", watched)
+    monkeypatch.setattr(slim.checking, "verify", watched)
     assert run(f"{VERIFY} --data samples.npz --samples 5")[0] == 0
     assert [len(feed["x"]) for feed in seen] == [BATCH, BATCH]
     assert {bytes(row) for feed in seen for row in feed["x"]} <= {bytes(row) for row in samples}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxslim_learn.costs import store
-from onnxslim_learn.latency import CALIBRATION, STEP
+from onnxslim_learn.runtime import cache
+from onnxslim_learn.workflow.latency_target import CALIBRATION, STEP
 from tests.cli.folder import BRIEF, strict
 
 QUICK = f"--seconds {BRIEF} --measure-seconds {BRIEF} --no-repair"
@@ -17,9 +17,9 @@ LATENCY = f"slim residual.onnx -o new.onnx {QUICK} --target"
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     """A cache in which this machine is known already."""
-    monkeypatch.setenv(store.PLACE, str(tmp_path_factory.mktemp("cache")))
-    about = store.runtime(1, "CPUExecutionProvider")
-    store.add(CALIBRATION, about, {"gflops": 50.0, "gbytes": 10.0, "node_us": 1.0, "run_us": 20.0, f"{STEP}Conv": 2.0})
+    monkeypatch.setenv(cache.PLACE, str(tmp_path_factory.mktemp("cache")))
+    about = cache.runtime(1, "CPUExecutionProvider")
+    cache.add(CALIBRATION, about, {"gflops": 50.0, "gbytes": 10.0, "node_us": 1.0, "run_us": 20.0, f"{STEP}Conv": 2.0})
 
 
 REFUSALS = [

@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxslim_learn import api, cli, config, learning
-from onnxslim_learn.costs.device import NAMED
+from onnxslim_learn.cli import arguments, commands, learn
+from onnxslim_learn.costs.devices import NAMED
+from onnxslim_learn.workflow import slim
 
 QUICK = "--steps 12 --finetune-steps 4 --batch-size 8 --no-latency"
 
@@ -17,7 +18,7 @@ QUICK = "--steps 12 --finetune-steps 4 --batch-size 8 --no-latency"
 @pytest.fixture
 def trainable(run):
     """The folder, with samples for residual.onnx."""
-    inputs = api.analyze("residual.onnx").graph.shapes.nominal.inputs
+    inputs = slim.analyze("residual.onnx").graph.shapes.nominal.inputs
     ((name, shape),) = inputs.items()
     rng = np.random.default_rng(0)
     np.savez("samples.npz", **{name: rng.normal(size=(40, *shape[1:])).astype(np.float32)})
@@ -60,7 +61,7 @@ def test_latency_may_be_what_units_are_charged_for(trainable):
     data = json.loads(out)
     assert data["after"]["macs"] < data["before"]["macs"]
     device = NAMED["P100"]
-    before, after = (api.analyze(name, device=device).latency for name in ("residual.onnx", "small.onnx"))
+    before, after = (slim.analyze(name, device=device).latency for name in ("residual.onnx", "small.onnx"))
     ends = [one.value(np.ones(one.macs.counts.shape[1])) for one in (before, after)]
     assert ends[1] <= 0.7 * ends[0] * (1 + 1e-6)
 
@@ -98,8 +99,8 @@ def test_what_cannot_be_is_refused_in_one_sentence(refused, line):
 
 
 def test_without_torch_it_says_what_to_install(run, monkeypatch, capsys):
-    monkeypatch.setattr(learning.importlib.util, "find_spec", lambda name: None)
-    code = cli.main(shlex.split("learn residual.onnx -o x.onnx --target macs=0.5"))
+    monkeypatch.setattr(learn.importlib.util, "find_spec", lambda name: None)
+    code = commands.main(shlex.split("learn residual.onnx -o x.onnx --target macs=0.5"))
     assert code == 2
     assert capsys.readouterr().err == "onnxslim-learn: learn: needs torch. Install onnxslim-learn[train].\n"
 
@@ -176,7 +177,7 @@ def test_cycles_widen_in_between(trainable):
     code, _, err = trainable(f"{line} --json out.json")
     assert (code, err) == (0, "")
     original, thin, wide, small = (
-        api.analyze(name) for name in ("residual.onnx", "small.thin1.onnx", "small.wide1.onnx", "small.onnx")
+        slim.analyze(name) for name in ("residual.onnx", "small.thin1.onnx", "small.wide1.onnx", "small.onnx")
     )
     total, *macs = (one.price(one.whole)["macs"] for one in (original, thin, wide, small))
     assert macs[0] <= 0.6 * total
@@ -205,7 +206,7 @@ def test_lists_are_the_parts_of_an_option_that_has_several(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     known = {"--mean": [0.1, 0.2, 0.3], "--input-range": [[0, 1], [0, 2]]}
     Path("run.toml").write_text("mean = [0.1, 0.2, 0.3]\ninput-range = [[0, 1], [0, 2]]\n")
-    found = config.parse(["learn", "x.onnx", "-o", "y.onnx", "--config", "run.toml"])
+    found = arguments.parse(["learn", "x.onnx", "-o", "y.onnx", "--config", "run.toml"])
     assert [*found.mean] == known["--mean"]
     assert [[*pair] for pair in found.input_range] == known["--input-range"]
 
@@ -260,7 +261,7 @@ def test_cycles_say_what_they_began_with(trainable):
     code, out, err = trainable(line)
     assert (code, err) == (0, "")
     told = json.loads(Path("out.json").read_text())["training"]["cycles"]
-    found = api.analyze("residual.onnx")
+    found = slim.analyze("residual.onnx")
     assert told["original"]["params"] == found.price(found.whole)["params"]
     assert "small.wide1.onnx, which cycle 2 cut" in out
 
@@ -308,7 +309,7 @@ def test_samples_held_back_are_whole_batches_of_a_model_that_fixes_them(run):
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 8
     del model.graph.value_info[:]
     onnx.save(model, "fixed.onnx")
-    ((name, shape),) = api.analyze("fixed.onnx").graph.shapes.nominal.inputs.items()
+    ((name, shape),) = slim.analyze("fixed.onnx").graph.shapes.nominal.inputs.items()
     x = np.random.default_rng(0).normal(size=(120, *shape[1:])).astype(np.float32)
     for count, judged in ((40, 0), (120, 8)):
         np.savez("some.npz", **{name: x[:count]})

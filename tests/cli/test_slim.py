@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxslim_learn import api
 from onnxslim_learn.rewrite import save
+from onnxslim_learn.workflow import slim
 from tests.cli.folder import BRIEF, HALF, SLIM, TO, strict
 from tests.zoo import NETS
 
@@ -116,7 +116,7 @@ def test_what_slim_reports_is_true_of_the_files(run):
     _, out, _ = run(f"{SLIM} --json - --plan-out new.json")
     told = strict(out)
     for side, file in (("before", "residual.onnx"), ("after", "new.onnx")):
-        again = api.analyze(file)
+        again = slim.analyze(file)
         price = again.price(again.whole)
         assert {key: told[side][key] for key in ("macs", "params")} == {key: price[key] for key in ("macs", "params")}
         assert told[side]["weight_bytes"] == price["bytes"]
@@ -245,7 +245,7 @@ def test_a_link_to_the_result_is_followed(run):
     Path("link.onnx").symlink_to("folder/new.onnx")
     assert run(f"slim residual.onnx -o link.onnx {HALF}")[0] == 0
     assert Path("link.onnx").is_symlink()
-    assert api.analyze("folder/new.onnx").groups
+    assert slim.analyze("folder/new.onnx").groups
 
 
 def test_several_targets_give_a_model_each_as_if_asked_for_alone(run):
@@ -276,7 +276,7 @@ def test_without_time_to_measure_all_groups_are_narrowed_alike(run):
 
 @pytest.mark.parametrize(("seconds", "said"), [("0.000001", "all groups alike"), ("30", "the best of 5 allocations")])
 def test_how_the_cut_was_shared_out_is_said(run, seconds, said):
-    ((name, shape),) = api.analyze("residual.onnx").graph.shapes.nominal.inputs.items()
+    ((name, shape),) = slim.analyze("residual.onnx").graph.shapes.nominal.inputs.items()
     rng = np.random.default_rng(0)
     np.savez("samples.npz", **{name: rng.normal(size=(32, *shape[1:])).astype(np.float32)})
     line = f"slim residual.onnx -o new.onnx --target macs=0.6 --data samples.npz --sensitivity-seconds {seconds}"

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxslim_learn import api
-from onnxslim_learn.costs import measure
+from onnxslim_learn.runtime import timing
+from onnxslim_learn.workflow import slim
 from tests.cli.folder import BRIEF, strict
 
 REFUSALS = [
@@ -66,9 +66,9 @@ def test_json_is_all_of_standard_output_or_a_file_beside_the_tables(machine_read
 
 def test_compare_answers_with_the_exit_code(run, monkeypatch):
     def timed(models, feeds, **settings):
-        return measure.Timings(np.array([[2.0, 1.0, 4.0]] * 20)[:, : len(models)], (1.0,) * len(models), 1, "CPU")
+        return timing.Timings(np.array([[2.0, 1.0, 4.0]] * 20)[:, : len(models)], (1.0,) * len(models), 1, "CPU")
 
-    monkeypatch.setattr(measure, "measure", timed)
+    monkeypatch.setattr(timing, "measure", timed)
     code, out, _ = run("profile residual.onnx slim.onnx --compare")
     assert code == 0
     assert "slim.onnx is faster than residual.onnx: 2.00 times as fast (2.00 to 2.00)." in out
@@ -98,7 +98,7 @@ def test_a_page_holds_what_the_terminal_shows(run, line, words):
 
 
 def test_the_demo_tells_the_whole_story(run, monkeypatch):
-    monkeypatch.setattr(measure, "measure", partial(measure.measure, seconds=BRIEF))
+    monkeypatch.setattr(timing, "measure", partial(timing.measure, seconds=BRIEF))
     code, out, err = run("demo -o new.onnx --json new.json")
     assert (code, err) == (0, "")
     told = strict(Path("new.json").read_text())
@@ -106,4 +106,4 @@ def test_the_demo_tells_the_whole_story(run, monkeypatch):
     assert told["before"]["accuracy"] > 0.95
     assert told["after"]["accuracy"] > 0.5  # not retrained, yet far above the 0.1 of guessing
     assert f"{100 * told['after']['accuracy']:.1f} % after" in out
-    assert api.analyze("new.onnx").groups
+    assert slim.analyze("new.onnx").groups

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from onnxslim_learn import api, cli, shell
-from onnxslim_learn.costs import measure
-from onnxslim_learn.report import data
+from onnxslim_learn.cli import commands, shell
+from onnxslim_learn.report import records
 from onnxslim_learn.rewrite import verify as checking
+from onnxslim_learn.runtime import timing
+from onnxslim_learn.workflow import slim
 from tests.cli.folder import BRIEF, HALF, SLIM, contents, strict
 
 ROOT = Path(__file__).parents[2]
@@ -106,11 +107,11 @@ def test_a_signal_in_the_middle_leaves_nothing_behind(run, monkeypatch, number):
 
 
 def test_an_interrupt_while_timing_says_what_is_written(run, monkeypatch):
-    monkeypatch.setattr(measure, "measure", partial(stop, KeyboardInterrupt()))
+    monkeypatch.setattr(timing, "measure", partial(stop, KeyboardInterrupt()))
     code, _, err = run("slim residual.onnx -o new.onnx --target macs=0.5")
     assert (code, err.count("\n")) == (130, 1)
     assert "new.onnx is written and verified" in err
-    assert api.analyze("new.onnx").groups
+    assert slim.analyze("new.onnx").groups
 
 
 @pytest.mark.parametrize(
@@ -135,16 +136,16 @@ def test_a_defect_shows_where_on_request(run, monkeypatch):
     monkeypatch.setattr(checking, "verify", partial(stop, RuntimeError("odd")))
     monkeypatch.setenv(shell.DEBUG, "1")
     with pytest.raises(RuntimeError, match="odd"):
-        cli.main(shlex.split(SLIM))
+        commands.main(shlex.split(SLIM))
 
 
 def test_help_names_every_command(run):
     code, out, err = run("")
     assert (code, err) == (0, "")
-    assert [name for name in cli.COMMANDS if name not in out] == []
+    assert [name for name in commands.COMMANDS if name not in out] == []
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", commands.COMMANDS)
 def test_every_command_has_help(run, capsys, name):
     with pytest.raises(SystemExit) as stopped:
         run(f"{name} --help")
@@ -200,7 +201,7 @@ def test_the_console_command_writes_json_to_a_pipe(prepared):
     command = Path(sys.executable).with_name("onnxslim-learn")
     done = start(command, "analyze", "residual.onnx", "--json", "-", cwd=prepared)
     assert (done.returncode, done.stderr) == (0, "")
-    wanted = json.dumps(data.overview(api.analyze(prepared / "residual.onnx")))
+    wanted = json.dumps(records.overview(slim.analyze(prepared / "residual.onnx")))
     assert strict(done.stdout) | {"model": ""} == json.loads(wanted) | {"model": ""}
 
 

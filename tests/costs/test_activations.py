@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxslim_learn import api
 from onnxslim_learn.costs.roofline import VIEWS
-from onnxslim_learn.rewrite.inputs import random_inputs
+from onnxslim_learn.data.random_inputs import random_inputs
+from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import PLANS, analysed, draw_removal
 from tests.zoo_net import Net
@@ -59,7 +59,7 @@ def test_a_chain_by_hand():
     text = (
         "(float[4,3] x) => (float[4,5] y) { h = MatMul(x, w1) r = Relu(h) s = Reshape(r, [4, -1]) y = MatMul(s, w2) }"
     )
-    analysis = api.analyze(Net(text, "w1 3x8, w2 8x5").build())
+    analysis = slim.analyze(Net(text, "w1 3x8, w2 8x5").build())
     assert analysis.memory.value(np.ones(analysis.coupling.size)) == 4 * (4 * 8 + 4 * 8)
     (group,) = laws.free(analysis)
     half = (~laws.close(analysis, group.units[:4]).gone).astype(float)
@@ -70,6 +70,6 @@ def test_a_target_on_memory_is_met():
     analysis = analysed("residual")
     whole = analysis.memory.value(np.ones(analysis.coupling.size))
     for share in (0.8, 0.5):
-        plan = api.plan(analysis, {"memory": share})
-        slimmed = api.slim(analysis, plan)
+        plan = slim.plan(analysis, {"memory": share})
+        slimmed = slim.slim(analysis, plan)
         assert analysis.memory.value((~slimmed.removal.gone).astype(float)) <= share * whole

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from onnxslim_learn.costs.calibrate import calibrate
+from onnxslim_learn.latency.calibrate import calibrate
 
 PEAK, BANDWIDTH, NODE, RUN = 123.0, 17.0, 1.5, 40.0
 

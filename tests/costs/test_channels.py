@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxslim_learn import api
 from onnxslim_learn.costs.channels import channels, elements
-from onnxslim_learn.graph.coupling import Removal
+from onnxslim_learn.coupling.solver import Removal
+from onnxslim_learn.workflow import slim
 from tests.laws import PLANS, analysed, draw_removal, free, written
 from tests.zoo import NETS
 
@@ -33,6 +33,6 @@ def test_elements_of_the_whole_are_counted(name):
 def test_elements_of_a_cut_are_those_of_its_file(name, data):
     analysis = analysed(name)
     removal: Removal = draw_removal(data.draw, analysis)
-    after = api.analyze(written(analysis, removal), inputs=analysis.graph.shapes.nominal.inputs)
+    after = slim.analyze(written(analysis, removal), inputs=analysis.graph.shapes.nominal.inputs)
     alive = (~removal.gone).astype(float)
     assert round(elements(analysis.coupling).value(alive)) == counted(after)

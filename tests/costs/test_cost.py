@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import inliner, numpy_helper
 
-from onnxslim_learn import api
-from onnxslim_learn.costs.cost import COSTS
-from onnxslim_learn.rewrite.inputs import random_inputs
+from onnxslim_learn.costs.polynomial import COSTS
+from onnxslim_learn.data.random_inputs import random_inputs
+from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import ALL, PLANS, analysed, draw_removal
 from tests.zoo import NETS
@@ -170,7 +170,7 @@ def test_gradient_of_a_unit_that_can_go_is_positive(name):
 
 def test_two_layers_by_hand():
     text = "(float[4,3] x) => (float[4,5] y) {h = MatMul(x, w1) a = Add(h, b1) r = Relu(a) y = MatMul(r, w2) }"
-    analysis = api.analyze(Net(text, "w1 3x8, b1 8, w2 8x5").build())
+    analysis = slim.analyze(Net(text, "w1 3x8, b1 8, w2 8x5").build())
     (group,) = laws.free(analysis)
     cut = laws.close(analysis, group.units[:3])
     assert analysis.price(analysis.whole) == {"macs": 4 * 8 * (3 + 5), "params": 72, "bytes": 288}

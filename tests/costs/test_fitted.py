@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxslim_learn.costs.device import Device
-from onnxslim_learn.costs.fitted import fit, fitted
-from onnxslim_learn.costs.fragments import fragments, key
+from onnxslim_learn.costs.devices import Device
 from onnxslim_learn.costs.roofline import roofline
+from onnxslim_learn.latency.fitted import fit, fitted
+from onnxslim_learn.latency.fragments import fragments, key
 from tests import laws
 from tests.laws import ALL, PLANS, analysed, draw_removal
 
@@ -108,11 +108,11 @@ def test_every_node_is_in_one_fragment_and_no_path_returns(name):
 @given(st.data())
 def test_keys_are_alike_exactly_where_shapes_are(name, data):
     """The key under a plan is that of the same fragment in the file written, read anew."""
-    from onnxslim_learn import api
+    from onnxslim_learn.workflow import slim
 
     analysis = analysed(name)
     removal = draw_removal(data.draw, analysis)
-    again = api.analyze(laws.written(analysis, removal), inputs=analysis.graph.shapes.nominal.inputs)
+    again = slim.analyze(laws.written(analysis, removal), inputs=analysis.graph.shapes.nominal.inputs)
     here = [key(part, removal) for part in fragments(analysis.coupling)]
     there = [key(part, again.whole) for part in fragments(again.coupling)]
     assert here == there

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from onnxslim_learn.costs import measure as measure_module
-from onnxslim_learn.costs.measure import Latency, Ratio, Timings, compare, measure, open_session
-from onnxslim_learn.costs.sessions import CPU
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.runtime import timing as measure_module
+from onnxslim_learn.runtime.session import CPU
+from onnxslim_learn.runtime.timing import Latency, Ratio, Timings, compare, measure, open_session
 from tests.costs.nets import conv_net, image, matmul_net, one_sentence, saved
 
 
 def test_import_leaves_the_runtimes_alone():
-    code = "import sys, onnxslim_learn.costs.measure; print({'onnx', 'onnxruntime', 'torch'} & set(sys.modules))"
+    code = "import sys, onnxslim_learn.runtime.timing; print({'onnx', 'onnxruntime', 'torch'} & set(sys.modules))"
     root = Path(measure_module.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

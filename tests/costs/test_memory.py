@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from onnxslim_learn.costs import memory
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.runtime import process_memory
 from tests.costs.nets import matmul_net, one_sentence, saved
 
 MIB = 1 << 20
@@ -30,9 +30,9 @@ def test_weights_and_activations_are_in_the_peak(tmp_path):
     small, large = (wide_net(tmp_path, size) for size in (1, 64))
     one = {"x": np.ones((1, 256), np.float32)}
     many = {"x": np.ones((256, 256), np.float32)}  # 64 MiB of outputs for 64 MiB of weights
-    least = memory.peak(small, one)
-    assert memory.peak(large, one) >= least + 63 * MIB
-    assert memory.peak(large, many) >= least + 2 * 63 * MIB
+    least = process_memory.peak(small, one)
+    assert process_memory.peak(large, one) >= least + 63 * MIB
+    assert process_memory.peak(large, many) >= least + 2 * 63 * MIB
 
 
 @linux
@@ -40,12 +40,12 @@ def test_what_this_process_holds_is_not_counted(tmp_path):
     path = saved(matmul_net(8), tmp_path)
     feeds = {"x": np.ones((1, 8), np.float32)}
     ballast = np.ones(256 * MIB, np.uint8)
-    assert memory.peak(path, feeds) < 128 * MIB
+    assert process_memory.peak(path, feeds) < 128 * MIB
     assert ballast.all()
 
 
 def test_a_model_that_does_not_run_is_refused_in_one_sentence(tmp_path):
     path = saved(matmul_net(8), tmp_path)
     with pytest.raises(InputError) as error:
-        memory.peak(path, {"x": np.ones((1, 9), np.float32)})
+        process_memory.peak(path, {"x": np.ones((1, 9), np.float32)})
     assert one_sentence(error)

@@ -5,11 +5,11 @@ import onnx
 import pytest
 from onnx import helper
 
-from onnxslim_learn.costs import attribution
-from onnxslim_learn.costs import nodes as nodes_module
-from onnxslim_learn.costs.attribution import LAYOUT, OTHER
-from onnxslim_learn.costs.nodes import per_node
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.latency import attribution
+from onnxslim_learn.latency import node_times as nodes_module
+from onnxslim_learn.latency.attribution import LAYOUT, OTHER
+from onnxslim_learn.latency.node_times import per_node
 from tests.costs.nets import branch_net, conv_net, function_net, image, matmul_net, one_sentence, saved
 
 

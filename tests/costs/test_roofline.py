@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from onnxslim_learn import api
-from onnxslim_learn.costs.device import NAMED, Device, load
+from onnxslim_learn.costs.devices import NAMED, Device, load
 from onnxslim_learn.costs.roofline import roofline
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.workflow import slim
 from tests.costs.nets import one_sentence
 from tests.laws import ALL, analysed
 from tests.zoo_net import Net
@@ -45,7 +45,7 @@ STEP = 1e-3
 @pytest.fixture(scope="module")
 def morphnet():
     """The net, which classes are alive, and the strengths of all."""
-    analysis = api.analyze(Net(*MORPHNET).build(), device=NAMED["P100"])
+    analysis = slim.analyze(Net(*MORPHNET).build(), device=NAMED["P100"])
     alive, strengths = np.ones(analysis.coupling.size), np.zeros(analysis.coupling.size)
     for name, gammas in GAMMAS.items():
         classes = [np.flatnonzero(analysis.coupling.column == unit) for unit in analysis.group(name).units]
@@ -91,7 +91,7 @@ def test_a_net_by_hand():
     text = (
         "(float[4,3] x) => (float[4,5] y) { h = MatMul(x, w1) r = Relu(h) s = Reshape(r, [4, -1]) y = MatMul(s, w2) }"
     )
-    analysis = api.analyze(Net(text, "w1 3x8, w2 8x5").build())
+    analysis = slim.analyze(Net(text, "w1 3x8, w2 8x5").build())
     found = roofline(analysis.coupling, Device("slow to move", gflops=1, gbytes=0.001, node_us=2, run_us=7))
     bytes_moved = [4 * (12 + 24 + 32), 4 * (32 + 32), 4 * (32 + 40 + 20)]  # the Reshape moves nothing
     times = found.by_node(np.ones(analysis.coupling.size))

@@ -4,11 +4,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from onnxslim_learn.data import fields, ranges
+from onnxslim_learn.coupling.solver import couple
+from onnxslim_learn.data import input_range, noise
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph.coupling import couple
 from tests.data.models import MODELS, graph, written
 
 
@@ -50,8 +50,8 @@ def test_a_range_given_is_kept_for_each_channel_and_used():
         assert values.min() >= low
         assert values.max() <= high
         assert np.ptp(values) > 0.9 * (high - low)
-        np.testing.assert_allclose((values.mean() - low) / (high - low), ranges.PHOTOGRAPH[0], atol=0.1)
-        np.testing.assert_allclose(values.std() / (high - low), ranges.PHOTOGRAPH[1], atol=0.1)
+        np.testing.assert_allclose((values.mean() - low) / (high - low), input_range.PHOTOGRAPH[0], atol=0.1)
+        np.testing.assert_allclose(values.std() / (high - low), input_range.PHOTOGRAPH[1], atol=0.1)
     with pytest.raises(InputError, match="2 pairs, but image has 3 channels"):
         made("image", input_range=bounds[:2])
 
@@ -79,7 +79,7 @@ def test_images_are_smooth():
 
 
 def test_a_field_has_no_mean_and_unit_variance():
-    found = fields.field(np.random.default_rng(0), (20, 30), 2.0)
+    found = noise.field(np.random.default_rng(0), (20, 30), 2.0)
     np.testing.assert_allclose([found.mean(), found.std()], [0, 1], atol=1e-9)
 
 
@@ -139,7 +139,7 @@ IMPLIED = {
 @pytest.mark.parametrize("case", IMPLIED)
 def test_the_first_layers_imply_a_range(case):
     weights, nodes, expected = IMPLIED[case]
-    found = ranges.implied(head(weights, nodes), "x")
+    found = input_range.implied(head(weights, nodes), "x")
     assert (found is None) == (expected is None)
     if expected is not None:
         np.testing.assert_allclose([found.low.min(), found.high.max()], expected, rtol=1e-6)

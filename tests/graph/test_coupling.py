@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxslim_learn import api
+from onnxslim_learn.coupling import groups as grouping
+from onnxslim_learn.coupling.solver import removal
 from onnxslim_learn.errors import PlanError
-from onnxslim_learn.graph import groups as grouping
-from onnxslim_learn.graph.coupling import removal
+from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import ALL, PLANS, analysed
 from tests.zoo import NETS
@@ -142,7 +142,7 @@ def test_units_of_a_group_are_exchangeable(name, data):
 
 @pytest.mark.parametrize("name", ALL)
 def test_groups_are_found_again(name):
-    again = grouping.find(api.analyze(ALL[name].build()).coupling)
+    again = grouping.find(slim.analyze(ALL[name].build()).coupling)
     assert [(g.name, g.width, g.members) for g in again] == [
         (g.name, g.width, g.members) for g in analysed(name).groups
     ]
@@ -154,7 +154,7 @@ def test_equal_constants_that_an_exporter_merged_do_not_couple():
         b = Conv(a, w2, shared)
         y = Conv(b, w3)
     }"""
-    analysis = api.analyze(Net(text, "w1 8x3x1x1, shared 8, w2 8x8x1x1, w3 5x8x1x1").build())
+    analysis = slim.analyze(Net(text, "w1 8x3x1x1, shared 8, w2 8x8x1x1, w3 5x8x1x1").build())
     assert [set(group.members) for group in laws.free(analysis)] == [
         {"w1:0", "shared:0", "w2:1"},
         {"w2:0", "shared~1:0", "w3:1"},
@@ -177,7 +177,7 @@ def test_names_do_not_depend_on_the_order_of_initializers():
     tensors = list(model.graph.initializer)
     del model.graph.initializer[:]
     model.graph.initializer.extend(tensors[::-1])
-    turned = {(g.width, frozenset(g.members)) for g in api.analyze(model).groups}
+    turned = {(g.width, frozenset(g.members)) for g in slim.analyze(model).groups}
     assert turned == {(g.width, frozenset(g.members)) for g in analysed("attention").groups}
 
 
@@ -190,7 +190,7 @@ def test_a_shared_batch_axis_is_no_channel():
     rng = np.random.default_rng(0)
     for name, shape in (("w", (8, 8)), ("v", (8, 5))):
         model.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
-    assert [group.members for group in laws.free(api.analyze(model))] == [("w:1", "v:0")]
+    assert [group.members for group in laws.free(slim.analyze(model))] == [("w:1", "v:0")]
 
 
 # --- layouts ----------------------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_a_size_that_is_put_out_stays(sizes):
     text = f"(float[batch,6] x) => (float[batch,3] y, int64[] sizes) {{ h = MatMul(x, w1) y = MatMul(h, w2) {sizes} }}"
     model = Net(text, "w1 6x8, w2 8x3").build()
     model.graph.output[1].type.tensor_type.ClearField("shape")
-    (hidden, _) = api.analyze(model).groups
+    (hidden, _) = slim.analyze(model).groups
     assert hidden.pin is not None
     assert hidden.pin.reason == "has its size computed with"
 
@@ -235,13 +235,13 @@ def test_parts_in_many_rows_are_tracked_in_bounds():
     parts = "".join(f"h{k} = MatMul(x, w{k}) r{k} = Reshape(h{k}, [2, 40, 8]) " for k in range(6))
     joined = ", ".join(f"r{k}" for k in range(6))
     net = f"(float[2,6] x) => (float[2,240,3] y) {{ {parts} c = Concat<axis=1>({joined}) y = MatMul(c, v) }}"
-    found = api.analyze(Net(net, "w0 w1 w2 w3 w4 w5 6x320, v 8x3").build())
+    found = slim.analyze(Net(net, "w0 w1 w2 w3 w4 w5 6x320, v 8x3").build())
     assert found.coupling.ledger.count < 10_000
 
 
 def test_a_vector_declared_empty_is_no_open_dimension():
     text = "(float[2,3,4] x, int64[0] axes) => (float[1,1,1] y) { y = ReduceSum<keepdims=1>(x, axes) }"
-    shapes = api.analyze(Net(text, opset=18).build()).graph.shapes
+    shapes = slim.analyze(Net(text, opset=18).build()).graph.shapes
     assert not shapes.dynamic
     assert shapes.nominal.inputs == {"x": (2, 3, 4), "axes": (0,)}
 
@@ -259,5 +259,5 @@ def test_scales_that_are_computed_are_no_channels():
         r = Resize <mode = "nearest"> (h, , s)
         y = Conv (r, w2)
     }"""
-    analysis = api.analyze(Net(text, "w1 8x3x1x1, w2 2x8x1x1").build())
+    analysis = slim.analyze(Net(text, "w1 8x3x1x1, w2 2x8x1x1").build())
     assert [(group.name, group.width) for group in analysis.groups if group.pin is None] == [("w1:0", 8)]

@@ -6,10 +6,11 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from onnxslim_learn import api
+from onnxslim_learn.coupling import explain
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph import explain, view
+from onnxslim_learn.graph import dataflow
 from onnxslim_learn.select import budget
+from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import analysed
 from tests.zoo import NETS
@@ -57,7 +58,7 @@ def assert_connected(steps):
 @pytest.mark.parametrize("name", NETS)
 def test_the_dataflow_has_every_operand_once_and_nothing_else(name):
     graph = analysed(name).graph
-    flow = view.dataflow(graph)
+    flow = dataflow.dataflow(graph)
     wanted = []
     for node in graph.nodes:
         me = ("op", node.name)
@@ -79,13 +80,13 @@ CUT_POINTS = {
 
 @pytest.mark.parametrize("name", CUT_POINTS)
 def test_blocks_lie_between_cut_points(name):
-    assert view.cut_points(analysed(name).graph) == CUT_POINTS[name]
+    assert dataflow.cut_points(analysed(name).graph) == CUT_POINTS[name]
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_a_cut_point_is_an_operator_without_which_nothing_arrives(name):
     graph = analysed(name).graph
-    flow = nx.DiGraph(view.dataflow(graph))
+    flow = nx.DiGraph(dataflow.dataflow(graph))
     flow.add_edges_from(("start", ("value", value.name)) for value in graph.model.graph.inputs)
     flow.add_edges_from((("value", value.name), "end") for value in graph.model.graph.outputs)
     needed = []
@@ -93,7 +94,7 @@ def test_a_cut_point_is_an_operator_without_which_nothing_arrives(name):
         without = flow.subgraph(set(flow) - {("op", node.name)})
         if not nx.has_path(without, "start", "end"):
             needed.append(node.name)
-    assert view.cut_points(graph) == needed
+    assert dataflow.cut_points(graph) == needed
 
 
 # --- the coupling graph -----------------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ WHY_COUPLED = [
 
 @pytest.mark.parametrize(("net", "first", "second", "nodes"), WHY_COUPLED)
 def test_the_shortest_chain_of_operators_is_told(net, first, second, nodes):
-    assert [step.node for step in api.why(analysed(net), f"{first},{second}")] == nodes
+    assert [step.node for step in slim.why(analysed(net), f"{first},{second}")] == nodes
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -209,7 +210,7 @@ def test_every_step_to_what_pins_a_group_happens(name):
     analysis = analysed(name)
     outputs = {value.name for value in analysis.graph.model.graph.outputs}
     for group in analysis.groups:
-        steps = api.why(analysis, group.name)
+        steps = slim.why(analysis, group.name)
         if group.pin is None:
             assert steps == [], (group.name, "can go")
             continue
@@ -238,7 +239,7 @@ WHY_PINNED = [
 
 @pytest.mark.parametrize(("net", "question", "tensors", "op_type"), WHY_PINNED)
 def test_the_way_to_the_pin_is_told(net, question, tensors, op_type):
-    steps = api.why(analysed(net), question)
+    steps = slim.why(analysed(net), question)
     assert [parts(step.source)[0] for step in steps] == tensors
     assert steps[-1].op_type == op_type
 
@@ -265,7 +266,7 @@ BAD_QUESTIONS = [
 @pytest.mark.parametrize(("question", "words"), BAD_QUESTIONS)
 def test_a_question_about_nothing_is_refused(question, words):
     with pytest.raises(InputError) as caught:
-        api.why(analysed("chain"), question)
+        slim.why(analysed("chain"), question)
     for word in ("--why", *words):
         assert word in str(caught.value)
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from onnxslim_learn import api
+from onnxslim_learn.workflow import slim
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]> '
 TOKENS, POSITIONS = 100, 12  # the onnx reference gathers from 64 positions at most
@@ -29,11 +29,11 @@ def test_elements_gathered_from_many_positions_are_computed_ahead():
         places=rng.integers(0, TOKENS, (1, POSITIONS)),
         table=rng.standard_normal((2, 6)),
     )
-    assert [group.width for group in api.analyze(model).groups if group.pin is None] == [6]
+    assert [group.width for group in slim.analyze(model).groups if group.pin is None] == [6]
 
 
 def test_what_nothing_can_compute_stays_in_the_graph(tmp_path, monkeypatch):
-    from onnxslim_learn.graph import fold
+    from onnxslim_learn.graph import constant_folding
 
     rng = np.random.default_rng(1)
     model = text(
@@ -42,9 +42,9 @@ def test_what_nothing_can_compute_stays_in_the_graph(tmp_path, monkeypatch):
         w1=rng.standard_normal((8, 6)),
     )
     with monkeypatch.context() as patch:
-        patch.setattr(fold, "compute", lambda node, known: {})
-        analysis = api.analyze(model)
+        patch.setattr(constant_folding, "compute", lambda node, known: {})
+        analysis = slim.analyze(model)
     x = rng.standard_normal((3, 8)).astype(np.float32)
     path = tmp_path / "slim.onnx"
-    api.slim_to(analysis, {"macs": 0.5}, path)
+    slim.slim_to(analysis, {"macs": 0.5}, path)
     assert ort.InferenceSession(str(path)).run(None, {"x": x})[0].shape == (3, 4)

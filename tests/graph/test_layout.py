@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from onnxslim_learn.graph import layout
-from onnxslim_learn.graph.ledger import Digit, Ledger, Value
+from onnxslim_learn.coupling import layout
+from onnxslim_learn.coupling.relations import Digit, Ledger, Value
 from tests.laws import PLANS
 
 LAWS = settings(PLANS, max_examples=250)

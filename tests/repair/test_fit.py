@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxslim_learn.repair.fit import ENOUGH, LINEAR, Rows, Saturation, Setting, Weights, fit
+from onnxslim_learn.repair.least_squares import ENOUGH, LINEAR, Rows, Saturation, Setting, Weights, fit
 
 RELU = Saturation(0.0)
 FEW = settings(max_examples=40, deadline=None, derandomize=True, database=None)

@@ -5,11 +5,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxslim_learn import api
-from onnxslim_learn.costs.measure import open_session
-from onnxslim_learn.repair.fit import Weights
-from onnxslim_learn.repair.forms import TABLE
-from onnxslim_learn.repair.linear import linears
+from onnxslim_learn.repair.least_squares import Weights
+from onnxslim_learn.repair.linear_forms import TABLE
+from onnxslim_learn.repair.linear_nodes import linears
+from onnxslim_learn.runtime.timing import open_session
+from onnxslim_learn.workflow import slim
 
 CLOSE = 1e-4  # float32 sums of up to a hundred products, in another order
 
@@ -120,8 +120,8 @@ def test_what_is_compared_follows_from_nodes_and_not_from_values():
     arrays["g1"][0] = 0
     model = onnx.parser.parse_model(text)
     model.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in arrays.items())
-    analysis = api.analyze(model)
-    slimmed = api.slim(analysis, api.plan(analysis, {"macs": 0.6}, criterion="l1"))
+    analysis = slim.analyze(model)
+    slimmed = slim.slim(analysis, slim.plan(analysis, {"macs": 0.6}, criterion="l1"))
     before = {one.node.name: one.target for one in linears(analysis.graph.model)}
     after = {one.node.name: one for one in linears(slimmed.model)}
     assert {name: one.target for name, one in after.items()} == {name: before[name] for name in after}

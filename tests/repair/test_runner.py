@@ -4,9 +4,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxslim_learn.repair import runner
-from onnxslim_learn.repair.runner import Runner
-from onnxslim_learn.rewrite.inputs import random_inputs
+from onnxslim_learn.data.random_inputs import random_inputs
+from onnxslim_learn.runtime import executor
+from onnxslim_learn.runtime.executor import Runner
 from tests.laws import RELATIVE, analysed
 from tests.zoo import NETS
 
@@ -44,7 +44,7 @@ def test_only_what_later_nodes_need_is_held():
 def test_activations_beyond_the_limit_lie_on_disk(monkeypatch):
     name = "residual"
     in_memory = stretches(name, 1)
-    monkeypatch.setattr(runner, "IN_MEMORY", 1000)
+    monkeypatch.setattr(executor, "IN_MEMORY", 1000)
     on_disk = stretches(name, 1)
     assert any(isinstance(a, np.memmap) for arrays in on_disk.values() for a in arrays)
     for output, arrays in in_memory.items():

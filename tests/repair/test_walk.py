@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxslim_learn import api
-from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.data.open import open_source
+from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.plans import Plan
-from onnxslim_learn.repair.deviation import deviation
-from onnxslim_learn.repair.walk import repair
-from onnxslim_learn.rewrite.inputs import random_inputs
+from onnxslim_learn.metrics import deviation
+from onnxslim_learn.plans.plan import Plan
+from onnxslim_learn.repair.sequential import repair
 from onnxslim_learn.rewrite.slim import slim
-from onnxslim_learn.select.evidence import Evidence
+from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.workflow import slim as api
 from tests import laws
 from tests.laws import ALL, PLANS, analysed, draw_removal
 from tests.zoo import NETS

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxslim_learn.report import html, scatter, trained
+from onnxslim_learn.report import html, svg
 from onnxslim_learn.report.blocks import Bar, Bars, Lines, Point, Scatter, Table, Text
+from onnxslim_learn.report.sections import training
 
 VOID = {"meta", "rect", "path"}  # tags that hold nothing
 
@@ -111,15 +112,15 @@ def test_points_lie_where_their_axes_say():
     texts = [data for tag, data in page.texts if tag == "text"]
     assert texts[:6] == ["0%", "20%", "40%", "60%", "80%", "100%"]
     assert texts[6:11] == ["0", "0.1", "0.2", "0.3", "0.4"]
-    at = [(float(a["cx"]) - scatter.LEFT, scatter.TOP + scatter.HIGH - float(a["cy"])) for a in page.of("circle")]
+    at = [(float(a["cx"]) - svg.LEFT, svg.TOP + svg.HIGH - float(a["cy"])) for a in page.of("circle")]
     wanted = [(0.25, 0.37), (0.5, 0.3), (0.7, 0.3), (1.0, 0.0)]
     for found, (x, y) in zip(at, wanted, strict=True):
-        assert found == pytest.approx((x * scatter.WIDE, y / 0.4 * scatter.HIGH), abs=0.06)
+        assert found == pytest.approx((x * svg.WIDE, y / 0.4 * svg.HIGH), abs=0.06)
     hollow = [a["fill"] == "none" for a in page.of("circle")]
     assert hollow == [False, False, True, False]
     line = page.of("path")[-1]["d"].removeprefix("M").split("L")
-    assert [float(point.split()[0]) - scatter.LEFT for point in line] == pytest.approx(
-        [x * scatter.WIDE for x in (0.25, 0.5, 1.0)], abs=0.06
+    assert [float(point.split()[0]) - svg.LEFT for point in line] == pytest.approx(
+        [x * svg.WIDE for x in (0.25, 0.5, 1.0)], abs=0.06
     )
 
 
@@ -136,13 +137,13 @@ def test_a_chart_of_no_points_or_of_one_at_nothing_is_still_a_page(points):
 
 @pytest.mark.parametrize(("most", "wanted"), [(1.0, 0.2), (0.37, 0.1), (0.05, 0.01), (7.0, 2.0), (40.0, 10.0), (0, 1)])
 def test_ticks_are_round(most, wanted):
-    assert scatter.step(most) == pytest.approx(wanted)
+    assert svg.step(most) == pytest.approx(wanted)
 
 
 def test_a_sweep_shows_every_strength():
     whole = {"macs": 100, "params": 10}
     row = {"before": whole, "relative": 0.2, "accuracy": 0.9, "pareto": True, "output": "a.onnx"}
     rows = [{**row, "strength": s, "after": {**whole, "macs": m}} for s, m in ((0.1, 90), (1.0, 50), (2000.0, 20))]
-    (figure,) = (block for block in trained.sweep(rows) if isinstance(block, Scatter))
+    (figure,) = (block for block in training.sweep(rows) if isinstance(block, Scatter))
     assert [(p.name, p.x, p.y) for p in figure.points] == [("0.1", 0.9, 0.2), ("1", 0.5, 0.2), ("2000", 0.2, 0.2)]
     assert all("right on 90.00%" in p.text for p in figure.points)

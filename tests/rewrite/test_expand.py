@@ -5,14 +5,14 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxslim_learn import api
-from onnxslim_learn.costs.device import NAMED
-from onnxslim_learn.costs.measure import Ratio
+from onnxslim_learn.costs.devices import NAMED
 from onnxslim_learn.errors import InputError, TargetError
-from onnxslim_learn.expanding import Widening, expand
 from onnxslim_learn.graph.load import load
-from onnxslim_learn.latency import LEAST, MOST, Stopwatch
-from onnxslim_learn.rewrite import expand as widening
+from onnxslim_learn.runtime.timing import Ratio
+from onnxslim_learn.workflow import slim
+from onnxslim_learn.workflow import widen as widening
+from onnxslim_learn.workflow.expand import Widening, expand
+from onnxslim_learn.workflow.latency_target import LEAST, MOST, Stopwatch
 from tests.laws import analysed, analysis_inputs, normal, run
 from tests.zoo import NETS
 
@@ -38,7 +38,7 @@ def test_a_wider_net_computes_what_it_did(name, factor):
     for output, a in wanted.items():
         tolerance = 1e-2 if a.dtype == np.float16 else 1e-4
         np.testing.assert_allclose(found[output], a, rtol=0, atol=tolerance * max(np.abs(a).max(), 1e-12))
-    after = api.analyze(model, inputs=analysis.graph.shapes.nominal.inputs)
+    after = slim.analyze(model, inputs=analysis.graph.shapes.nominal.inputs)
     copies = growth.copies.astype(float)
     counted = {cost: round(value.value(copies)) for cost, value in analysis.costs.items()}
     assert after.price(after.whole) == counted
@@ -60,12 +60,12 @@ def test_copies_do_not_learn_the_same():
 @pytest.mark.parametrize("multiple", [1, 4])
 def test_it_is_as_wide_as_its_budget_allows(tmp_path, multiple):
     onnx.save(NETS["residual"].build(), tmp_path / "net.onnx")
-    analysis = api.analyze(tmp_path / "net.onnx")
+    analysis = slim.analyze(tmp_path / "net.onnx")
     before = analysis.price(analysis.whole)["macs"]
     budget = 2.2 * before
     made = expand(analysis, Widening({"macs": budget}, multiple=multiple), tmp_path / "wide.onnx")
     assert made.verification.passed
-    written = api.analyze(load(tmp_path / "wide.onnx").source)
+    written = slim.analyze(load(tmp_path / "wide.onnx").source)
     assert written.price(written.whole) == made.after
     assert before < made.after["macs"] <= budget
     assert all(after % multiple == 0 or after == width for width, after in made.widths.values())
@@ -82,9 +82,9 @@ def test_it_is_as_wide_as_its_budget_allows(tmp_path, multiple):
 
 def test_a_budget_may_be_another_models(tmp_path):
     onnx.save(NETS["residual"].build(), tmp_path / "net.onnx")
-    whole = api.analyze(tmp_path / "net.onnx")
-    api.slim_to(whole, {"macs": 0.5}, tmp_path / "small.onnx", repair=False)
-    small = api.analyze(tmp_path / "small.onnx")
+    whole = slim.analyze(tmp_path / "net.onnx")
+    slim.slim_to(whole, {"macs": 0.5}, tmp_path / "small.onnx", repair=False)
+    small = slim.analyze(tmp_path / "small.onnx")
     made = expand(small, Widening({"macs": 1.0}, like=whole), tmp_path / "wide.onnx")
     total = whole.price(whole.whole)["macs"]
     assert 0.8 * total < made.after["macs"] <= total
@@ -92,10 +92,10 @@ def test_a_budget_may_be_another_models(tmp_path):
 
 def test_a_latency_that_is_estimated_is_that_of_the_file(tmp_path):
     onnx.save(NETS["residual"].build(), tmp_path / "net.onnx")
-    whole = api.analyze(tmp_path / "net.onnx", device=NAMED["K80"])
+    whole = slim.analyze(tmp_path / "net.onnx", device=NAMED["K80"])
     total = whole.latency.value(np.ones(whole.coupling.size))
     made = expand(whole, Widening({"latency": 3 * total + 1}), tmp_path / "wide.onnx")
-    wide = api.analyze(tmp_path / "wide.onnx", device=NAMED["K80"])
+    wide = slim.analyze(tmp_path / "wide.onnx", device=NAMED["K80"])
     assert made.latency.after_us == pytest.approx(wide.latency.value(np.ones(wide.coupling.size)))
     assert (made.latency.before_us, made.latency.measured) == (pytest.approx(total), False)
     assert 2.5 * total < made.latency.after_us <= 3 * total + 1
@@ -105,7 +105,7 @@ def made_up_clock(net):
     """Files take what no roofline predicts: the 0.7th power of their MACs."""
 
     def cost(path):
-        found = api.analyze(path)
+        found = slim.analyze(path)
         return found.price(found.whole)["macs"] ** 0.7
 
     return Stopwatch(500.0, lambda path: Ratio(cost(path) / cost(net), 0.0, 9.0))
@@ -114,7 +114,7 @@ def made_up_clock(net):
 @pytest.mark.parametrize("wish", [1100.0, 3000.0])
 def test_a_latency_that_is_measured_is_met_from_below(tmp_path, wish):
     onnx.save(NETS["residual"].build(), tmp_path / "net.onnx")
-    analysis, clock = api.analyze(tmp_path / "net.onnx", device=NAMED["K80"]), made_up_clock(tmp_path / "net.onnx")
+    analysis, clock = slim.analyze(tmp_path / "net.onnx", device=NAMED["K80"]), made_up_clock(tmp_path / "net.onnx")
     made = expand(analysis, Widening({"latency": wish}, watch=clock), tmp_path / "wide.onnx")
     assert made.latency.measured
     assert made.latency.after_us == clock.time(tmp_path / "wide.onnx")
@@ -123,7 +123,7 @@ def test_a_latency_that_is_measured_is_met_from_below(tmp_path, wish):
 
 def test_measured_latency_without_room_says_so(tmp_path):
     onnx.save(NETS["residual"].build(), tmp_path / "net.onnx")
-    analysis, clock = api.analyze(tmp_path / "net.onnx", device=NAMED["K80"]), made_up_clock(tmp_path / "net.onnx")
+    analysis, clock = slim.analyze(tmp_path / "net.onnx", device=NAMED["K80"]), made_up_clock(tmp_path / "net.onnx")
     with pytest.raises(TargetError, match=r"takes 0.5 ms of 0.3 ms"):
         expand(analysis, Widening({"latency": 300.0}, watch=clock), tmp_path / "wide.onnx")
     assert not (tmp_path / "wide.onnx").exists()
@@ -131,7 +131,7 @@ def test_measured_latency_without_room_says_so(tmp_path):
 
 def test_what_cannot_be_is_refused(tmp_path):
     onnx.save(NETS["residual"].build(), tmp_path / "net.onnx")
-    analysis = api.analyze(tmp_path / "net.onnx")
+    analysis = slim.analyze(tmp_path / "net.onnx")
     with pytest.raises(TargetError, match="leaves no room to grow"):
         expand(analysis, Widening({"macs": 1.0}), tmp_path / "wide.onnx")
     with pytest.raises(InputError, match="no group of channels can grow"):

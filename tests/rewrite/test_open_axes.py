@@ -4,7 +4,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from onnxslim_learn import api
+from onnxslim_learn.workflow import slim
 from tests.zoo_net import Net
 
 FAR = 1000000000  # what exporters write for "up to the end"
@@ -32,8 +32,8 @@ NETS = {
 
 @pytest.mark.parametrize("name", NETS)
 def test_batches_go_through_as_their_samples_do(name, tmp_path):
-    found = api.analyze(NETS[name].build())
-    slimmed = api.slim(found, api.plan(found, {"macs": 0.6}))
+    found = slim.analyze(NETS[name].build())
+    slimmed = slim.slim(found, slim.plan(found, {"macs": 0.6}))
     assert slimmed.plan.groups
     slimmed.save(tmp_path / "slim.onnx")
     session = ort.InferenceSession(tmp_path / "slim.onnx")

@@ -5,10 +5,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxslim_learn import api
 from onnxslim_learn.errors import InputError, VerifyError
-from onnxslim_learn.plans import Plan
+from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.rewrite import save
+from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import ALL
 
@@ -32,8 +32,8 @@ def external(tmp_path):
 
 
 def slimmed(path, target=0.5):
-    analysis = api.analyze(path)
-    return api.slim(analysis, api.plan(analysis, {"macs": target}))
+    analysis = slim.analyze(path)
+    return slim.slim(analysis, slim.plan(analysis, {"macs": target}))
 
 
 def files(folder):
@@ -122,8 +122,8 @@ def test_a_result_that_differs_is_found_later_too(source, tmp_path):
     spoil(model)
     model.save(tmp_path / "bad.onnx", check=False)
     assert good.passed
-    assert api.verify(model.analysis, tmp_path / "good.onnx", model.plan).passed
-    assert not api.verify(model.analysis, tmp_path / "bad.onnx", model.plan).passed
+    assert slim.verify(model.analysis, tmp_path / "good.onnx", model.plan).passed
+    assert not slim.verify(model.analysis, tmp_path / "bad.onnx", model.plan).passed
 
 
 def test_a_result_that_onnx_refuses_is_not_written(source, tmp_path):
@@ -168,7 +168,7 @@ def test_weights_beside_the_source_stay_beside_the_result(external, source, tmp_
 
 
 def test_empty_plan_of_a_file_with_weights_beside_it_computes_the_same(external, tmp_path):
-    api.slim(api.analyze(external), Plan({}, {})).save(tmp_path / "slim.onnx")
+    slim.slim(slim.analyze(external), Plan({}, {})).save(tmp_path / "slim.onnx")
     (tmp_path / "weights" / "all.bin").rename(tmp_path / "weights" / "moved.bin")
     copy = onnx.load(tmp_path / "slim.onnx")
     assert np.array_equal(laws.run(copy, laws.feeds(copy))["y"], laws.run(ALL[NAME].build(), laws.feeds(copy))["y"])
@@ -176,8 +176,8 @@ def test_empty_plan_of_a_file_with_weights_beside_it_computes_the_same(external,
 
 def test_weights_are_found_from_another_folder(external, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "weights")
-    analysis = api.analyze("../external.onnx")
-    api.slim(analysis, api.plan(analysis, {"macs": 0.5})).save("slim.onnx")
+    analysis = slim.analyze("../external.onnx")
+    slim.slim(analysis, slim.plan(analysis, {"macs": 0.5})).save("slim.onnx")
     assert (tmp_path / "weights" / "slim.onnx.data").is_file()
     onnx.checker.check_model(str(tmp_path / "weights" / "slim.onnx"), full_check=True)
 

@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnxslim_learn import api
-from onnxslim_learn.graph.coupling import removal
+from onnxslim_learn.coupling.solver import removal
 from onnxslim_learn.rewrite import verify as checking
 from onnxslim_learn.rewrite.verify import MORE, verify
+from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.zoo_net import Net
 
@@ -21,7 +21,7 @@ WEIGHTS = "w1 6x700, w2 700x5"
 
 def check(end, path, spoil=lambda tensor: tensor):
     """Cut a third of the hidden units, spoil the file's first weight, and verify."""
-    analysis = api.analyze(Net(NET.format(end), WEIGHTS).build())
+    analysis = slim.analyze(Net(NET.format(end), WEIGHTS).build())
     (group,) = laws.free(analysis)
     found = removal(analysis.coupling, group.units[::3])
     small = laws.written(analysis, found)
@@ -57,9 +57,9 @@ def test_a_chaotic_net_is_not_called_verified(tmp_path):
 @pytest.mark.parametrize("factor", [1.0, 1.01])
 def test_inputs_that_decide_nothing_are_replaced(factor, tmp_path, monkeypatch):
     """All sets of inputs but one make the net chaotic; that one tells a true cut from a wrong one."""
-    from onnxslim_learn.rewrite import inputs
+    from onnxslim_learn.data import random_inputs
 
-    draw = inputs.random_inputs
+    draw = random_inputs.random_inputs
 
     def drawn(coupling, sample, seed=0):
         feeds = draw(coupling, sample, seed)
@@ -68,7 +68,7 @@ def test_inputs_that_decide_nothing_are_replaced(factor, tmp_path, monkeypatch):
     def spoil(tensor):
         return numpy_helper.from_array((numpy_helper.to_array(tensor) * factor).astype("float32"), tensor.name)
 
-    monkeypatch.setattr(inputs, "random_inputs", drawn)
+    monkeypatch.setattr(random_inputs, "random_inputs", drawn)
     found = check("k = Mul(z, z) s = Mul(k, {10.0}) y = Sin(s)", tmp_path / "m.onnx", spoil)
     assert (found.runs, found.undecided) == (4, 3)
     assert found.passed == (factor == 1.0)

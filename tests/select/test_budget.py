@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxslim_learn import api
 from onnxslim_learn.errors import InputError, TargetError
-from onnxslim_learn.select import criteria
+from onnxslim_learn.select import weight_criteria
+from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import PLANS, analysed
 from tests.zoo import NETS
@@ -23,7 +23,7 @@ OWN_AXES = ["residual", "bottleneck", "dense", "unet", "flatten_gemm", "swiglu",
 def least(analysis, **settings):
     """Return the smallest costs that a search reaches, read off its complaint."""
     with pytest.raises(TargetError) as caught:
-        api.plan(analysis, dict.fromkeys(COSTS, 1e-9), **settings)
+        slim.plan(analysis, dict.fromkeys(COSTS, 1e-9), **settings)
     return {name: int(best) for name, best in re.findall(r"(\w+)=\S+ .*?the best is (\d+)", str(caught.value))}
 
 
@@ -56,8 +56,8 @@ def columns_of(analysis, name, kept):
 def test_every_target_is_met_by_a_valid_plan(name, data):
     analysis = analysed(name)
     wanted = draw_targets(data.draw, analysis)
-    plan = api.plan(analysis, wanted, criterion=data.draw(st.sampled_from(list(criteria.CRITERIA))))
-    price = analysis.price(api.realize(analysis, plan))
+    plan = slim.plan(analysis, wanted, criterion=data.draw(st.sampled_from(list(weight_criteria.CRITERIA))))
+    price = analysis.price(slim.realize(analysis, plan))
     assert all(price[cost] <= bound for cost, bound in wanted.items())
     assert plan.provenance["after"] == price
 
@@ -69,8 +69,8 @@ def test_no_group_can_get_a_step_back(name, data):
     """One more step of any one group, of the best of its removed units, breaks a bound."""
     analysis = analysed(name)
     wanted = draw_targets(data.draw, analysis)
-    scores = criteria.scores(analysis.coupling, analysis.groups, "l1")
-    removed = decided(analysis, api.plan(analysis, wanted, criterion="l1"))
+    scores = weight_criteria.scores(analysis.coupling, analysis.groups, "l1")
+    removed = decided(analysis, slim.plan(analysis, wanted, criterion="l1"))
     for group in laws.free(analysis):
         gone = [part[np.isin(group.units[part], removed)] for part in group.strata]
         if not any(len(part) for part in gone):
@@ -87,7 +87,7 @@ def test_no_group_can_get_a_step_back(name, data):
 
 @pytest.mark.parametrize("name", FREE)
 def test_a_target_that_is_met_already_removes_nothing(name):
-    assert api.plan(analysed(name), {"macs": 1.0, "params": 1.0}).groups == {}
+    assert slim.plan(analysed(name), {"macs": 1.0, "params": 1.0}).groups == {}
 
 
 @pytest.mark.parametrize("name", FREE)
@@ -95,22 +95,22 @@ def test_a_lower_target_never_keeps_more_of_the_cost(name):
     analysis = analysed(name)
     reach, before = least(analysis)["macs"], analysis.price(analysis.whole)["macs"]
     bounds = np.linspace(reach, before, 7)
-    after = [api.plan(analysis, {"macs": max(bound, 2)}).provenance["after"]["macs"] for bound in bounds]
+    after = [slim.plan(analysis, {"macs": max(bound, 2)}).provenance["after"]["macs"] for bound in bounds]
     assert after == sorted(after)
 
 
 def test_a_fraction_is_of_the_original_and_a_larger_number_is_absolute():
     analysis = analysed("residual")
     macs = analysis.price(analysis.whole)["macs"]
-    assert api.plan(analysis, {"macs": 0.5}).groups == api.plan(analysis, {"macs": macs / 2}).groups
+    assert slim.plan(analysis, {"macs": 0.5}).groups == slim.plan(analysis, {"macs": macs / 2}).groups
 
 
 def test_the_worst_units_go():
     analysis = analysed("chain")
     (group,) = laws.free(analysis)
-    for criterion in criteria.CRITERIA:
-        scores = criteria.scores(analysis.coupling, analysis.groups, criterion)[group.units]
-        kept = api.plan(analysis, {"macs": 0.5}, criterion=criterion).groups[group.name]
+    for criterion in weight_criteria.CRITERIA:
+        scores = weight_criteria.scores(analysis.coupling, analysis.groups, criterion)[group.units]
+        kept = slim.plan(analysis, {"macs": 0.5}, criterion=criterion).groups[group.name]
         assert set(kept) == set(np.argsort(scores)[4:])
 
 
@@ -122,22 +122,22 @@ def test_the_best_that_is_named_can_be_reached_and_nothing_below(name):
     analysis = analysed(name)
     reach = least(analysis)
     assert set(reach) == set(COSTS)
-    plan = api.plan(analysis, reach)
+    plan = slim.plan(analysis, reach)
     assert plan.provenance["after"] == reach
     for cost in COSTS:
         with pytest.raises(TargetError):
-            api.plan(analysis, {cost: reach[cost] - 1})
+            slim.plan(analysis, {cost: reach[cost] - 1})
 
 
 def test_what_is_protected_is_not_touched_and_costs_reach():
     analysis = analysed("residual")
-    plan = api.plan(analysis, {"macs": 0.5}, protect=["^w1:0$", "^w3:0$"])
+    plan = slim.plan(analysis, {"macs": 0.5}, protect=["^w1:0$", "^w3:0$"])
     assert set(plan.groups) == {"w0:0"}
     assert least(analysis, protect=["w0"])["macs"] > least(analysis)["macs"]
 
 
 def test_protecting_a_member_protects_its_group():
-    plan = api.plan(analysed("residual"), {"macs": 0.7}, protect=["^w5:1$"])
+    plan = slim.plan(analysed("residual"), {"macs": 0.7}, protect=["^w5:1$"])
     assert plan.groups
     assert "w0:0" not in plan.groups
 
@@ -153,13 +153,13 @@ def test_protecting_a_member_protects_its_group():
 )
 def test_settings_that_do_not_fit_are_refused(settings, words):
     with pytest.raises(InputError, match=words):
-        api.plan(analysed("residual"), {"macs": 0.5}, **settings)
+        slim.plan(analysed("residual"), {"macs": 0.5}, **settings)
 
 
 @pytest.mark.parametrize("target", [{"macs": 0}, {"macs": -1}, {"macs": float("nan")}, {"speed": 0.5}])
 def test_targets_that_make_no_sense_are_refused(target):
     with pytest.raises(InputError, match=next(iter(target))):
-        api.plan(analysed("residual"), target)
+        slim.plan(analysed("residual"), target)
 
 
 # --- multiples --------------------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def test_cut_axes_are_multiples(name, multiple):
     analysis = analysed(name)
     reach, before = least(analysis, multiple=multiple)["macs"], analysis.price(analysis.whole)["macs"]
     for share in (0.0, 0.3, 0.6, 0.9):
-        plan = api.plan(analysis, {"macs": reach + share * (before - reach)}, multiple=multiple)
+        plan = slim.plan(analysis, {"macs": reach + share * (before - reach)}, multiple=multiple)
         lengths = [np.asarray(kept).size for axes in plan.tensors.values() for kept in axes.values()]
         assert lengths
         assert all(length % multiple == 0 for length in lengths)
@@ -179,5 +179,5 @@ def test_cut_axes_are_multiples(name, multiple):
 
 def test_a_group_narrower_than_the_multiple_stays_whole():
     analysis = analysed("bottleneck")
-    plan = api.plan(analysis, least(analysis, multiple=12), multiple=12)
+    plan = slim.plan(analysis, least(analysis, multiple=12), multiple=12)
     assert {name: len(kept) for name, kept in plan.groups.items()} == {"w0:0": 12, "w3:0": 12}

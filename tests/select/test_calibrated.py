@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxslim_learn import api
-from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.data.open import open_source
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.select import criteria
-from onnxslim_learn.select.evidence import Evidence
+from onnxslim_learn.select import weight_criteria
+from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.workflow import slim
 from tests.laws import analysed
 
 CHANNELS = 6
@@ -35,7 +35,7 @@ def chain():
 def case():
     """The net, its analysis, samples of its hidden units, and the evidence."""
     model, arrays = chain()
-    analysis = api.analyze(model)
+    analysis = slim.analyze(model)
     x = np.random.default_rng(1).standard_normal((512, 4)).astype(np.float32)
     hidden = np.maximum(x @ arrays["w1"], 0)
     return analysis, arrays, hidden, Evidence(analysis.coupling, open_source({"x": x}, analysis.graph))
@@ -44,7 +44,7 @@ def case():
 def scores(case, name):
     analysis, _, _, evidence = case
     (group,) = [g for g in analysis.groups if g.pin is None]
-    return criteria.scores(analysis.coupling, analysis.groups, name, evidence)[group.units]
+    return weight_criteria.scores(analysis.coupling, analysis.groups, name, evidence)[group.units]
 
 
 def residual(hidden, weights, kept):
@@ -94,11 +94,11 @@ def test_obs_keeps_one_of_two_that_can_stand_for_each_other():
     w1 = arrays["w1"].astype(np.float32)
     w1[:, 5] = w1[:, 4]
     model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(w1, "w1"))
-    analysis = api.analyze(model)
+    analysis = slim.analyze(model)
     x = np.random.default_rng(1).standard_normal((512, 4)).astype(np.float32)
     evidence = Evidence(analysis.coupling, open_source({"x": x}, analysis.graph))
     (group,) = [g for g in analysis.groups if g.pin is None]
-    found = criteria.scores(analysis.coupling, analysis.groups, "obs", evidence)[group.units]
+    found = weight_criteria.scores(analysis.coupling, analysis.groups, "obs", evidence)[group.units]
     first = int(np.argmin(found))
     assert first in (4, 5)
     assert found[9 - first] > 10 * found[first]
@@ -113,7 +113,7 @@ def test_every_unit_with_a_consumer_has_a_finite_score(name, criterion):
     for value, shape in analysis.graph.shapes.analysis.inputs.items():
         data[value] = rng.standard_normal((shape[0] * 8, *shape[1:])).astype(np.float32)
     evidence = Evidence(analysis.coupling, open_source(data, analysis.graph))
-    found = criteria.scores(analysis.coupling, analysis.groups, criterion, evidence)
+    found = weight_criteria.scores(analysis.coupling, analysis.groups, criterion, evidence)
     units = np.concatenate([g.units for g in analysis.groups if g.pin is None])
     assert np.isfinite(found).all()
     assert (found[units] >= 0).all()
@@ -123,7 +123,7 @@ def test_every_unit_with_a_consumer_has_a_finite_score(name, criterion):
 def test_scores_from_samples_need_samples(case):
     analysis = case[0]
     with pytest.raises(InputError, match="needs samples"):
-        criteria.scores(analysis.coupling, analysis.groups, "obs")
+        weight_criteria.scores(analysis.coupling, analysis.groups, "obs")
 
 
 def test_brute_force_is_no_better_than_obs_by_much(case):

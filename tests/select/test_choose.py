@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from onnxslim_learn import api
-from onnxslim_learn.costs import store
-from onnxslim_learn.data.opening import open_source
-from onnxslim_learn.select import choose, pool, sensitivity
-from onnxslim_learn.select.evidence import Evidence
+from onnxslim_learn.data.open import open_source
+from onnxslim_learn.runtime import cache, parallel
+from onnxslim_learn.select import allocation, sensitivity
+from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.workflow import slim
 from tests.laws import analysed
 
 NETS = ["residual", "depthwise", "squeeze_excite"]
@@ -25,10 +25,10 @@ def evidence(name, seconds):
 @pytest.mark.parametrize("name", NETS)
 def test_measured_widths_meet_the_target_and_do_no_worse_than_uniform_ones(name):
     analysis, known = analysed(name), evidence(name, 20)
-    plan = api.plan(analysis, {"macs": 0.6}, evidence=known)
+    plan = slim.plan(analysis, {"macs": 0.6}, evidence=known)
     assert plan.provenance["after"]["macs"] <= 0.6 * plan.provenance["before"]["macs"]
     trials = plan.provenance["trials"]
-    assert set(choose.WAYS) < set(trials)
+    assert set(allocation.WAYS) < set(trials)
     assert trials[plan.provenance["allocation"]] == min(trials.values())
     assert plan.provenance["criterion"] == "obs"
     assert all(len(points) >= 1 for points in known.curves.points.values())
@@ -36,37 +36,37 @@ def test_measured_widths_meet_the_target_and_do_no_worse_than_uniform_ones(name)
 
 def test_without_time_all_groups_are_narrowed_alike():
     known = evidence("residual", 0)
-    plan = api.plan(analysed("residual"), {"macs": 0.6}, evidence=known)
+    plan = slim.plan(analysed("residual"), {"macs": 0.6}, evidence=known)
     assert plan.provenance["allocation"] == "uniform"
     assert known.curves.points == {}
 
 
 def test_too_little_time_measures_nothing_rather_than_noise():
     known = evidence("residual", 1e-6)
-    plan = api.plan(analysed("residual"), {"macs": 0.6}, evidence=known)
+    plan = slim.plan(analysed("residual"), {"macs": 0.6}, evidence=known)
     assert plan.provenance["allocation"] == "uniform"
     assert known.curves.points == {}
 
 
 def test_what_was_measured_once_serves_the_next_target(monkeypatch):
     analysis, known = analysed("residual"), evidence("residual", 60)
-    api.plan(analysis, {"macs": 0.7}, evidence=known)
+    slim.plan(analysis, {"macs": 0.7}, evidence=known)
     points = {name: dict(p) for name, p in known.curves.points.items()}
 
     def never(*_):
         raise AssertionError("measured again")
 
     monkeypatch.setattr(sensitivity, "loss", never)
-    api.plan(analysis, {"macs": 0.5}, evidence=known)
+    slim.plan(analysis, {"macs": 0.5}, evidence=known)
     assert known.curves.points == points
 
 
 def test_a_run_that_was_stopped_goes_on_from_what_was_kept_on_disk(monkeypatch, tmp_path):
-    monkeypatch.setenv(store.PLACE, str(tmp_path / "whole"))
+    monkeypatch.setenv(cache.PLACE, str(tmp_path / "whole"))
     whole = evidence("residual", 60)
-    api.plan(analysed("residual"), {"macs": 0.6}, evidence=whole)
-    monkeypatch.setenv(store.PLACE, str(tmp_path / "parts"))
-    monkeypatch.setattr(pool, "WORKERS", 1)
+    slim.plan(analysed("residual"), {"macs": 0.6}, evidence=whole)
+    monkeypatch.setenv(cache.PLACE, str(tmp_path / "parts"))
+    monkeypatch.setattr(parallel, "WORKERS", 1)
     loss, left = sensitivity.loss, iter(range(3))
 
     def stopped(*arguments):
@@ -76,27 +76,27 @@ def test_a_run_that_was_stopped_goes_on_from_what_was_kept_on_disk(monkeypatch, 
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(sensitivity, "loss", stopped)
-        api.plan(analysed("residual"), {"macs": 0.6}, evidence=evidence("residual", 60))
+        slim.plan(analysed("residual"), {"macs": 0.6}, evidence=evidence("residual", 60))
     calls = []
     monkeypatch.setattr(sensitivity, "loss", lambda *arguments: calls.append(1) or loss(*arguments))
     again = evidence("residual", 60)
-    api.plan(analysed("residual"), {"macs": 0.6}, evidence=again)
+    slim.plan(analysed("residual"), {"macs": 0.6}, evidence=again)
     assert again.curves.points == whole.curves.points
     assert len(calls) == sum(map(len, whole.curves.points.values())) - 3
 
 
 def test_other_samples_have_losses_of_their_own(monkeypatch, tmp_path):
-    monkeypatch.setenv(store.PLACE, str(tmp_path))
+    monkeypatch.setenv(cache.PLACE, str(tmp_path))
     first, other = evidence("residual", 60), evidence("residual", 60)
-    api.plan(analysed("residual"), {"macs": 0.6}, evidence=first)
+    slim.plan(analysed("residual"), {"macs": 0.6}, evidence=first)
     other.feeds[0] = {name: array + 1 for name, array in other.feeds[0].items()}
-    api.plan(analysed("residual"), {"macs": 0.6}, evidence=other)
+    slim.plan(analysed("residual"), {"macs": 0.6}, evidence=other)
     assert other.curves.points != first.curves.points
 
 
 def test_losses_grow_with_what_goes():
     analysis, known = analysed("residual"), evidence("residual", 60)
-    api.plan(analysis, {"macs": 0.7}, evidence=known)
+    slim.plan(analysis, {"macs": 0.7}, evidence=known)
     for points in known.curves.points.values():
         widths = sorted(points)
         if len(widths) > 2:

@@ -7,10 +7,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnxslim_learn import api, config
+from onnxslim_learn.cli import arguments
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.select import criteria
-from onnxslim_learn.select.calibrated import CALIBRATED
+from onnxslim_learn.select import weight_criteria
+from onnxslim_learn.select.activation_criteria import CALIBRATED
+from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import analysed
 from tests.zoo import NETS
@@ -40,8 +41,8 @@ def built(net, **weights):
 
 def scores_of(model, criterion, group=0):
     """Return the scores of the units of one group that can go."""
-    analysis = api.analyze(model)
-    return criteria.scores(analysis.coupling, analysis.groups, criterion)[laws.free(analysis)[group].units]
+    analysis = slim.analyze(model)
+    return weight_criteria.scores(analysis.coupling, analysis.groups, criterion)[laws.free(analysis)[group].units]
 
 
 # --- by hand ----------------------------------------------------------------------------------------------------------
@@ -77,7 +78,7 @@ def test_equal_filters_are_the_first_to_go_by_distance():
 
 def test_random_scores_are_the_same_for_the_same_seed():
     coupling = analysed("residual").coupling
-    one, same, other = (criteria.random(seed)(coupling, ()) for seed in (3, 3, 4))
+    one, same, other = (weight_criteria.random(seed)(coupling, ()) for seed in (3, 3, 4))
     assert np.array_equal(one, same)
     assert not np.isclose(one, other).any()
 
@@ -145,12 +146,12 @@ def test_energy_does_not_count_a_unit_that_is_constant():
 ALIKE = {"grouped_query": {"wq:1/2'"}, "pooled_heads": {"w1:1/3"}, "interleaved_rotary": {"w1:1/3"}}
 
 
-@pytest.mark.parametrize("criterion", criteria.CRITERIA)
+@pytest.mark.parametrize("criterion", weight_criteria.CRITERIA)
 @pytest.mark.parametrize("name", FREE)
 def test_units_are_told_apart(name, criterion):
     """The zoo has no two channels or heads alike, so no score may treat the units of a group alike."""
     analysis = analysed(name)
-    scores = criteria.scores(analysis.coupling, analysis.groups, criterion)
+    scores = weight_criteria.scores(analysis.coupling, analysis.groups, criterion)
     assert np.isfinite(scores).all()
     assert scores.shape == (analysis.coupling.columns,)
     for group in laws.free(analysis):
@@ -175,23 +176,25 @@ def test_a_dead_unit_scores_least(name, criterion):
                 values = numpy_helper.to_array(tensor)
                 silent = np.where(laws.kept(alone, tensor.name), values, 0).astype(values.dtype)
                 tensor.CopyFrom(numpy_helper.from_array(silent, tensor.name))
-        again = api.analyze(model)
-        scores = criteria.scores(again.coupling, again.groups, criterion)[again.group(group.name).units]
+        again = slim.analyze(model)
+        scores = weight_criteria.scores(again.coupling, again.groups, criterion)[again.group(group.name).units]
         assert scores[unit] == scores.min(), group.name
 
 
 def test_scores_do_not_change_with_the_order_of_units():
     model = built(LAYERS, w1=W1, w2=W2)
     turned = built(LAYERS, w1=np.array(W1)[:, ::-1], w2=np.array(W2)[::-1])
-    for criterion in criteria.CRITERIA:
+    for criterion in weight_criteria.CRITERIA:
         if criterion != "random":
             assert np.allclose(scores_of(turned, criterion), scores_of(model, criterion)[::-1], rtol=EXACT)
 
 
 def test_an_unknown_criterion_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match="l1, l2"):
-        criteria.scores(analysed("chain").coupling, (), "hope")
+        weight_criteria.scores(analysed("chain").coupling, (), "hope")
 
 
 def test_the_command_line_offers_every_criterion():
-    assert sorted(config.CRITERIA) == sorted([*criteria.CRITERIA, *CALIBRATED, *criteria.LABELLED, criteria.FOLDING])
+    assert sorted(arguments.CRITERIA) == sorted(
+        [*weight_criteria.CRITERIA, *CALIBRATED, *weight_criteria.LABELLED, weight_criteria.FOLDING]
+    )

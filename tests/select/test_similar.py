@@ -9,15 +9,15 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxslim_learn import api
-from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.coupling.solver import Removal
+from onnxslim_learn.data.open import open_source
 from onnxslim_learn.errors import PlanError
-from onnxslim_learn.graph.coupling import Removal
-from onnxslim_learn.plans import Plan
+from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.rewrite.merge import inherited, merged
 from onnxslim_learn.rewrite.slim import slim
-from onnxslim_learn.select import similar
-from onnxslim_learn.select.evidence import Evidence
+from onnxslim_learn.select import folding
+from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.workflow import slim as api
 from tests import laws
 from tests.laws import ALL, analysed
 from tests.zoo import NETS
@@ -34,7 +34,7 @@ MERGED = ["residual", "depthwise", "concat", "flatten_gemm", "swiglu", "squeeze_
 
 
 def mergeable(analysis):
-    return [g for g in laws.free(analysis) if g.levels > 1 and not similar.refusal(analysis.coupling, g)]
+    return [g for g in laws.free(analysis) if g.levels > 1 and not folding.refusal(analysis.coupling, g)]
 
 
 def halves(group):
@@ -55,7 +55,7 @@ def halving(analysis, groups):
         if laws.valid(laws.close(analysis, wider)):
             columns, chosen = wider, [*chosen, group]
     gone = laws.close(analysis, columns).gone
-    heirs = similar.by_class(coupling, chosen, {g.name: halves(g) for g in chosen})
+    heirs = folding.by_class(coupling, chosen, {g.name: halves(g) for g in chosen})
     return Removal(coupling, gone, inherited(heirs, gone))
 
 
@@ -123,7 +123,7 @@ def test_clusters_find_the_copies_by_themselves(name):
         removal = halving(analysis, [group])
         doubled = api.analyze(with_copies(analysis, removal))
         twin = doubled.group(group.name)
-        heirs, found = halves(group), similar.clusters(doubled.coupling, [twin])
+        heirs, found = halves(group), folding.clusters(doubled.coupling, [twin])
         order = np.argsort(-found.scores[twin.units], kind="stable")
         assert not found.refused
         for part in group.strata:
@@ -146,7 +146,7 @@ def spread(vectors, mass, members):
 def test_losses_are_the_sums_of_squares_within_clusters(seed):
     rng = np.random.default_rng(seed)
     vectors, mass = rng.normal(size=(9, 4)), rng.uniform(0.2, 3, 9)
-    order, losses, into = similar.agglomerate(vectors, mass)
+    order, losses, into = folding.agglomerate(vectors, mass)
     assert sorted(order) == list(range(9))
     groups = {k: [k] for k in range(9)}
     for unit, loss in zip(order[:-1], losses[:-1], strict=True):
@@ -246,7 +246,7 @@ def test_a_plan_of_another_form_is_refused(found):
 @pytest.mark.parametrize("name", REFUSED)
 def test_units_that_cannot_stand_for_each_other_are_dropped_and_said_why(name):
     analysis, (group, why) = analysed(name), REFUSED[name]
-    found = similar.clusters(analysis.coupling, analysis.groups)
+    found = folding.clusters(analysis.coupling, analysis.groups)
     assert found.refused[group] == why
     assert group not in found.heirs
     plan = Plan({group: [0]}, {group: analysis.group(group).width}, merged={group: [[0, 1]]})

@@ -4,16 +4,16 @@ import threading
 
 import pytest
 
-from onnxslim_learn.select import pool
+from onnxslim_learn.runtime import parallel
 
 
 def test_results_come_by_key_in_the_order_of_the_jobs():
-    assert list(pool.spread((k, lambda k=k: k * k) for k in range(20))) == [(k, k * k) for k in range(20)]
-    assert list(pool.spread(())) == []
+    assert list(parallel.spread((k, lambda k=k: k * k) for k in range(20))) == [(k, k * k) for k in range(20)]
+    assert list(parallel.spread(())) == []
 
 
 def test_jobs_are_drawn_by_the_caller_one_when_a_worker_is_free(monkeypatch):
-    monkeypatch.setattr(pool, "WORKERS", 2)
+    monkeypatch.setattr(parallel, "WORKERS", 2)
     drawn, gate = [], threading.Event()
 
     def jobs():
@@ -25,7 +25,7 @@ def test_jobs_are_drawn_by_the_caller_one_when_a_worker_is_free(monkeypatch):
             yield k, gate.wait if k == 0 else (lambda: True)
 
     threading.Timer(0.2, gate.set).start()
-    results = pool.spread(jobs())
+    results = parallel.spread(jobs())
     assert next(results) == (0, True)
     assert len(drawn) <= 3
     assert [value for _, value in results] == [True] * 5
@@ -36,4 +36,4 @@ def test_what_a_job_raises_is_raised():
         raise ValueError("so")
 
     with pytest.raises(ValueError, match="so"):
-        list(pool.spread([("a", lambda: 1), ("b", fail), ("c", lambda: 1)]))
+        list(parallel.spread([("a", lambda: 1), ("b", fail), ("c", lambda: 1)]))

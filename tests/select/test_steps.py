@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnxslim_learn.select import budget
-from onnxslim_learn.select.steps import undominated
+from onnxslim_learn.select.kernel_widths import undominated
 from tests.laws import analysed
 
 

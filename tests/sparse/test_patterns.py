@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxslim_learn import api
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.sparse import patterns
-from onnxslim_learn.sparse.roles import Layer, layers
+from onnxslim_learn.sparse.maskable import Layer, layers
+from onnxslim_learn.workflow import slim
 from tests.zoo import NETS
 
 CONV = Layer("w", (6, 8, 3, 3), (1,), (0,), ("conv",))
@@ -100,7 +100,7 @@ ROLES = {
 
 @pytest.mark.parametrize("net", ROLES)
 def test_weights_are_found_by_their_role(net):
-    found = layers(api.analyze(NETS[net].build()).graph.model)
+    found = layers(slim.analyze(NETS[net].build()).graph.model)
     assert {layer.name: (layer.inputs, layer.outputs) for layer in found} == ROLES[net]
 
 
@@ -117,7 +117,7 @@ def test_a_weight_behind_a_transposition_has_the_axes_it_has_in_the_file():
 
 
 def test_protected_weights_stay_dense():
-    model = api.analyze(NETS["residual"].build()).graph.model
+    model = slim.analyze(NETS["residual"].build()).graph.model
     names = [layer.name for layer in layers(model, ["^w0$", "w5"])]
     assert names == ["w1", "w2", "w3", "w4"]
     for wrong in ("nothing", "["):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxslim_learn.sparse import ratios
+from onnxslim_learn.sparse import layer_ratios
 from onnxslim_learn.sparse.schedule import Schedule
 
 SIZES = [432, 2304, 2304, 9216, 36864, 640]  # of a small residual net
@@ -47,14 +47,14 @@ def test_the_final_refresh_always_happens_and_reaches_the_target(steps, begin, e
 
 
 def test_logarithmic_shares_can_exceed_one():
-    assert round(max(ratios.logarithmic(SIZES, 0.95)), 4) == 1.0056
+    assert round(max(layer_ratios.logarithmic(SIZES, 0.95)), 4) == 1.0056
 
 
 def test_clipped_shares_are_redistributed():
-    shares = ratios.heurist(SIZES, 0.95)
+    shares = layer_ratios.heurist(SIZES, 0.95)
     assert max(shares) == pytest.approx(1 - 0.05 / 3)
     assert mean(SIZES, shares) == pytest.approx(0.95)
-    raw = ratios.logarithmic(SIZES, 0.95)
+    raw = layer_ratios.logarithmic(SIZES, 0.95)
     others = [k for k in range(len(SIZES)) if SIZES[k] != 36864]
     scale = {round(shares[k] / raw[k], 12) for k in others}
     assert len(scale) == 1, "the others keep their proportions"
@@ -62,11 +62,11 @@ def test_clipped_shares_are_redistributed():
 
 @given(layer_sizes, targets)
 def test_every_protocol_meets_the_target(sizes, target):
-    for protocol in (ratios.uniform, ratios.heurist):
+    for protocol in (layer_ratios.uniform, layer_ratios.heurist):
         shares = protocol(sizes, target)
         assert all(0 <= r < 1 for r in shares)
-        able = target * sum(sizes) <= ratios.bounds(target)[1] * sum(n for n in sizes if n > 1)
-        if protocol is ratios.uniform or able:
+        able = target * sum(sizes) <= layer_ratios.bounds(target)[1] * sum(n for n in sizes if n > 1)
+        if protocol is layer_ratios.uniform or able:
             assert mean(sizes, shares) == pytest.approx(target, abs=1e-9)
 
 
@@ -74,26 +74,26 @@ def test_every_protocol_meets_the_target(sizes, target):
     ("target", "low", "high"), [(0.75, 0.25, 0.75 + 1 / 6), (0.5, 0.0, 5 / 6), (0.9, 0.7, 0.9 + 1 / 15)]
 )
 def test_actions_are_shares_in_linear_pieces(target, low, high):
-    assert ratios.bounds(target) == pytest.approx((low, high))
+    assert layer_ratios.bounds(target) == pytest.approx((low, high))
     expected = [low, (low + target) / 2, target, (target + high) / 2, high]
-    assert [ratios.from_action(a, target) for a in (0, 0.25, 0.5, 0.75, 1)] == pytest.approx(expected)
+    assert [layer_ratios.from_action(a, target) for a in (0, 0.25, 0.5, 0.75, 1)] == pytest.approx(expected)
 
 
 @given(layer_sizes, st.floats(0.05, 0.95), st.lists(st.floats(0, 1), min_size=8, max_size=8))
 def test_any_actions_above_the_least_share_meet_the_target(sizes, target, actions):
     chosen = []
     for action in actions[: len(sizes)]:
-        chosen.append(max(ratios.from_action(action, target), ratios.least(sizes, chosen, target)))
+        chosen.append(max(layer_ratios.from_action(action, target), layer_ratios.least(sizes, chosen, target)))
     assert mean(sizes, chosen) >= target - 1e-9
-    assert max(chosen) <= ratios.bounds(target)[1] + 1e-9
+    assert max(chosen) <= layer_ratios.bounds(target)[1] + 1e-9
     assert all(math.isfinite(r) for r in chosen)
 
 
 @given(layer_sizes, st.floats(0.05, 0.95), st.lists(st.floats(0, 1), min_size=8, max_size=8))
 def test_shares_are_brought_to_the_target_within_bounds_in_their_order(sizes, target, actions):
-    shares = [ratios.from_action(a, target) for a in actions[: len(sizes)]]
-    found = ratios.met(sizes, shares, target)
-    low, high = ratios.bounds(target)
+    shares = [layer_ratios.from_action(a, target) for a in actions[: len(sizes)]]
+    found = layer_ratios.met(sizes, shares, target)
+    low, high = layer_ratios.bounds(target)
     assert mean(sizes, found) == pytest.approx(target, abs=1e-6)
     assert all(low - 1e-9 <= r <= high + 1e-9 for r in found)
     order = sorted(range(len(sizes)), key=lambda k: shares[k])

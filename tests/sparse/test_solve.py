@@ -6,10 +6,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxslim_learn.repair.linear import linears
+from onnxslim_learn.repair.linear_nodes import linears
 from onnxslim_learn.sparse import patterns
-from onnxslim_learn.sparse.roles import layers
-from onnxslim_learn.sparse.solve import METHODS, UPDATING, Cut, Moments, on_support
+from onnxslim_learn.sparse.maskable import layers
+from onnxslim_learn.sparse.solvers import METHODS, UPDATING, Cut, Moments, on_support
 from tests.repair.test_linear import build
 
 CASES = ["conv", "conv groups", "transposed", "transposed groups", "gemm", "gemm transposed", "matmul", "conv 1-d"]

@@ -4,16 +4,17 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxslim_learn import api
-from onnxslim_learn.costs.measure import open_session
-from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.data.open import open_source
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite.slim import slim
-from onnxslim_learn.select.evidence import Evidence
-from onnxslim_learn.sparse import files, oneshot, patterns, ratios, search, work
-from onnxslim_learn.sparse.roles import layers
-from onnxslim_learn.sparse.solve import METHODS
+from onnxslim_learn.runtime.timing import open_session
+from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.sparse import layer_ratios, one_shot, patterns, ratio_search, storage
+from onnxslim_learn.sparse.maskable import layers
+from onnxslim_learn.sparse.solvers import METHODS
+from onnxslim_learn.workflow import slim as api
+from onnxslim_learn.workflow import sparsify
 from tests.zoo import NETS, feeds
 
 SAMPLES = 64
@@ -33,16 +34,16 @@ def evidence(found, samples=SAMPLES):
 
 
 def arrays(path):
-    return {t.name: onnx.numpy_helper.to_array(t) for t in files.inside(path).graph.initializer}
+    return {t.name: onnx.numpy_helper.to_array(t) for t in storage.inside(path).graph.initializer}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_file_holds_exactly_the_zeros_asked_for(tmp_path, method):
     found = analyzed(tmp_path, "residual")
-    made = work.sparsify(found, work.Asked(0.6, method=method, protect=("w5",)), evidence(found))
+    made = sparsify.sparsify(found, sparsify.Asked(0.6, method=method, protect=("w5",)), evidence(found))
     made.save(tmp_path / "s.onnx")
     before, after = arrays(tmp_path / "net.onnx"), arrays(tmp_path / "s.onnx")
-    shares = ratios.heurist([layer.size for layer in made.layers], 0.6)
+    shares = layer_ratios.heurist([layer.size for layer in made.layers], 0.6)
     for layer, share in zip(made.layers, shares, strict=True):
         assert (after[layer.name] == 0).sum() == round(share * layer.size)
     assert (after["w5"] != 0).all()
@@ -53,7 +54,7 @@ def test_the_file_holds_exactly_the_zeros_asked_for(tmp_path, method):
 def test_updated_weights_keep_outputs_nearer(tmp_path):
     found = analyzed(tmp_path, "residual")
     known = evidence(found, 128)
-    off = {m: work.sparsify(found, work.Asked(0.6, method=m), known).deviation["y"].relative for m in METHODS}
+    off = {m: sparsify.sparsify(found, sparsify.Asked(0.6, method=m), known).deviation["y"].relative for m in METHODS}
     assert max(off["admm"], off["sparsegpt"]) < 0.8 * min(off["wanda"], off["magnitude"])
 
 
@@ -61,8 +62,8 @@ def test_updated_weights_keep_outputs_nearer(tmp_path):
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
 def test_all_kinds_of_layers(tmp_path, net, pattern):
     found = analyzed(tmp_path, net)
-    asked = work.Asked(None if pattern == "2:4" else 0.5, pattern)
-    made = work.sparsify(found, asked, evidence(found))
+    asked = sparsify.Asked(None if pattern == "2:4" else 0.5, pattern)
+    made = sparsify.sparsify(found, asked, evidence(found))
     made.save(tmp_path / "s.onnx")
     after = arrays(tmp_path / "s.onnx")
     for layer in made.layers:
@@ -74,7 +75,7 @@ def test_all_kinds_of_layers(tmp_path, net, pattern):
 
 def test_sparse_initializers_go_through_onnxruntime_and_back(tmp_path):
     found = analyzed(tmp_path, "residual")
-    made = work.sparsify(found, work.Asked(0.9), evidence(found))
+    made = sparsify.sparsify(found, sparsify.Asked(0.9), evidence(found))
     dense = made.save(tmp_path / "dense.onnx")
     sparse = made.save(tmp_path / "sparse.onnx", sparse=True)
     proto = onnx.load(tmp_path / "sparse.onnx")
@@ -92,7 +93,7 @@ def test_sparse_initializers_go_through_onnxruntime_and_back(tmp_path):
 def test_ratios_at_the_ends(tmp_path):
     found = analyzed(tmp_path, "chain")
     for ratio in (0.0, 1.0):
-        made = work.sparsify(found, work.Asked(ratio, protocol="uniform"), evidence(found))
+        made = sparsify.sparsify(found, sparsify.Asked(ratio, protocol="uniform"), evidence(found))
         made.save(tmp_path / "s.onnx")
         assert patterns.sparsity([made.array(layer) for layer in made.layers]) == ratio
 
@@ -100,12 +101,12 @@ def test_ratios_at_the_ends(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (work.Asked(), "--ratio"),
-        (work.Asked(1.5), "--ratio 1.5"),
-        (work.Asked(0.75, "2:4"), "--ratio 0.75"),
-        (work.Asked(None, "2:4", protocol="search"), "--protocol search"),
-        (work.Asked(0.5, method="guess"), "--method guess"),
-        (work.Asked(0.5, protocol="guess"), "--protocol guess"),
+        (sparsify.Asked(), "--ratio"),
+        (sparsify.Asked(1.5), "--ratio 1.5"),
+        (sparsify.Asked(0.75, "2:4"), "--ratio 0.75"),
+        (sparsify.Asked(None, "2:4", protocol="search"), "--protocol search"),
+        (sparsify.Asked(0.5, method="guess"), "--method guess"),
+        (sparsify.Asked(0.5, protocol="guess"), "--protocol guess"),
     ],
 )
 def test_what_does_not_fit_is_refused(asked, words):
@@ -116,11 +117,11 @@ def test_what_does_not_fit_is_refused(asked, words):
 def test_allocation_takes_from_what_loses_least():
     sizes = [100, 400, 100]
     steep, flat = {1.0: 0.0, 0.2: 4.0, 0.1: 9.0}, {1.0: 0.0, 0.2: 0.04, 0.1: 0.09}
-    shares = search.allocate([steep, flat, steep], sizes, 0.7)
+    shares = ratio_search.allocate([steep, flat, steep], sizes, 0.7)
     assert sum(n * r for n, r in zip(sizes, shares, strict=True)) == pytest.approx(0.7 * 600)
     assert shares[1] > 0.85 > shares[0] == pytest.approx(shares[2])
-    low, high = ratios.bounds(0.7)
-    bound = search.allocate([steep, flat, steep], sizes, 0.7, (low, high))
+    low, high = layer_ratios.bounds(0.7)
+    bound = ratio_search.allocate([steep, flat, steep], sizes, 0.7, (low, high))
     assert all(low - 1e-9 <= r <= high + 1e-9 for r in bound)
 
 
@@ -130,9 +131,11 @@ def test_allocation_is_the_best_of_a_grid():
     curves = [{1.0: 0.0, 0.5: a, 0.25: 4 * a, 0.1: 12 * a} for a in rng.uniform(0.1, 2, 3)]
 
     def loss(shares):
-        return sum(float(search.interpolated(c, np.array([1 - r]))[0]) for c, r in zip(curves, shares, strict=True))
+        return sum(
+            float(ratio_search.interpolated(c, np.array([1 - r]))[0]) for c, r in zip(curves, shares, strict=True)
+        )
 
-    found = loss(search.allocate(curves, sizes, 0.6))
+    found = loss(ratio_search.allocate(curves, sizes, 0.6))
     grid = np.linspace(0.0, 0.95, 60)
     best = min(loss((a, b, c)) for a in grid for b in grid if 0 <= (c := (0.6 * 250 - 50 * a - 80 * b) / 120) <= 0.95)
     assert found <= best * 1.02
@@ -141,22 +144,22 @@ def test_allocation_is_the_best_of_a_grid():
 def test_search_measures_without_changing_and_is_no_worse_than_what_it_starts_from(tmp_path):
     found = analyzed(tmp_path, "residual")
     record = Record(found.graph.model, evidence(found, 32).feeds, 512, 2)
-    listed, recipe = layers(found.graph.model), oneshot.Recipe({}, patterns.parse("unstructured"))
+    listed, recipe = layers(found.graph.model), one_shot.Recipe({}, patterns.parse("unstructured"))
     dense = slim(found.whole)
     before = {layer.name: dense.graph.initializers[layer.name].const_value for layer in listed}
-    curves = search.measure(dense, listed, record, recipe, 0.7, seconds=60)
+    curves = ratio_search.measure(dense, listed, record, recipe, 0.7, seconds=60)
     assert all(dense.graph.initializers[name].const_value is tensor for name, tensor in before.items())
     assert all(len(curve) > 3 for curve in curves.values())
     assert all(curve[min(curve)] >= curve[max(d for d in curve if d < 1)] for curve in curves.values())
-    best = search.search(lambda: slim(found.whole), listed, record, recipe, 0.7, seconds=60)
+    best = ratio_search.search(lambda: slim(found.whole), listed, record, recipe, 0.7, seconds=60)
     assert best.trials[best.protocol] == min(best.trials.values())
     assert set(best.trials) >= {"uniform", "heurist", "least loss"}
 
 
 def test_dead_units_are_cut_and_nothing_changes(tmp_path):
     found = analyzed(tmp_path, "residual")
-    made = work.sparsify(
-        found, work.Asked(0.5, "units", "magnitude", protect=("w0", "w2", "w4", "w5")), evidence(found)
+    made = sparsify.sparsify(
+        found, sparsify.Asked(0.5, "units", "magnitude", protect=("w0", "w2", "w4", "w5")), evidence(found)
     )
     made.save(tmp_path / "whole.onnx")
     stored = made.save(tmp_path / "cut.onnx", lossless=True)

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.sparse import ratios
-from onnxslim_learn.sparse.roles import Layer
-from onnxslim_learn.train import ddpg
-from onnxslim_learn.train.rollouts import reward
-from onnxslim_learn.train.weight_sparse import settings
+from onnxslim_learn.learners.weight_sparse import ddpg
+from onnxslim_learn.learners.weight_sparse.learner import settings
+from onnxslim_learn.learners.weight_sparse.rollouts import reward
+from onnxslim_learn.sparse import layer_ratios
+from onnxslim_learn.sparse.maskable import Layer
 
 LAYERS = [Layer(f"w{k}", (8, n, 3, 3), (1,), (0,), ()) for k, n in enumerate([3, 8, 16, 32, 8])]
 SIZES = [layer.size for layer in LAYERS]
@@ -44,7 +44,7 @@ def test_actions_become_shares_within_bounds(kind):
             assert walk.observation_space.contains(state)
             state, earned, ended, _, _ = walk.step(rng.uniform(-1, 1, 1))
             assert ended or earned == 0
-    low, high = ratios.bounds(TARGET)
+    low, high = layer_ratios.bounds(TARGET)
     assert all(low - 1e-9 <= r <= high + 1e-9 for shares in seen for r in shares.values())
     least = min(overall(shares) for shares in seen)
     assert (least >= TARGET - 1e-9) == (kind == "single-obj")
@@ -81,8 +81,8 @@ def test_the_first_roll_outs_are_those_of_the_other_protocols(tmp_path):
     seen = []
     given = asked(ws_nb_rlouts=3, ws_nb_rlouts_min=3)
     ddpg.optimal(LAYERS, given, lambda shares: seen.append([*shares.values()]) or 0.5, tmp_path)
-    low, high = ratios.bounds(TARGET)
-    assert seen[0] == pytest.approx(np.clip(ratios.heurist(SIZES, TARGET), low, high), abs=1e-6)
+    low, high = layer_ratios.bounds(TARGET)
+    assert seen[0] == pytest.approx(np.clip(layer_ratios.heurist(SIZES, TARGET), low, high), abs=1e-6)
     assert seen[1] == pytest.approx([TARGET] * len(SIZES), abs=1e-6)
     assert len(seen) == 3
 
@@ -90,7 +90,7 @@ def test_the_first_roll_outs_are_those_of_the_other_protocols(tmp_path):
 @pytest.mark.parametrize("target", [0.3, 0.8, 0.95])
 def test_shares_are_found_from_actions_and_back(target):
     for action in np.linspace(0, 1, 21):
-        assert ratios.to_action(ratios.from_action(action, target), target) == pytest.approx(action)
+        assert layer_ratios.to_action(layer_ratios.from_action(action, target), target) == pytest.approx(action)
 
 
 def test_noise_fades_once_the_agent_trains():

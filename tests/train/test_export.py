@@ -6,11 +6,11 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
+from onnxslim_learn.bridge.export import export, updated
+from onnxslim_learn.bridge.initializers import parameters
+from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph.load import load
-from onnxslim_learn.train.export import export, updated
-from onnxslim_learn.train.module import bridge
-from onnxslim_learn.train.tensors import parameters
 from tests.laws import run
 from tests.train.test_module import NORMED, TIED, assert_alike, call
 from tests.zoo import NETS, feeds

@@ -10,13 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxslim_learn import api
+from onnxslim_learn.bridge import gates
+from onnxslim_learn.bridge.module import bridge
+from onnxslim_learn.coupling import groups as grouping
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph import groups as grouping
 from onnxslim_learn.graph.load import load
-from onnxslim_learn.train import features, gates, losses
-from onnxslim_learn.train.module import bridge
-from onnxslim_learn.train.pool import Portion
+from onnxslim_learn.train import feature_distillation, losses
+from onnxslim_learn.train.samples import Portion
+from onnxslim_learn.workflow import slim
 from tests.cli.conftest import prepared, run  # noqa: F401
 from tests.laws import PLANS, analysed, analysis_inputs, draw_removal, written
 from tests.train.test_gates import CUTTABLE, close
@@ -26,7 +27,7 @@ QUICK = "--steps 12 --finetune-steps 30 --batch-size 8 --no-latency --data sampl
 
 
 def everything(analysis):
-    return features.find(analysis, ["."])
+    return feature_distillation.find(analysis, ["."])
 
 
 @pytest.mark.parametrize("name", CUTTABLE)
@@ -42,10 +43,10 @@ def test_what_is_kept_of_the_masked_net_is_in_the_cut_one(name, data):
     close(module, removal, groups)
     masked = call(module, feeds)
     cut = call(bridge(load(written(analysis, removal)), features=names), feeds)
-    kept = features.kept(removal, names)
+    kept = feature_distillation.kept(removal, names)
     shared = [n for n in kept if n in cut]
     assert shared or not names
-    assert all(kept.get(n) == {} for n in features.untouched(analysis, groups, names))
+    assert all(kept.get(n) == {} for n in feature_distillation.untouched(analysis, groups, names))
     for n in shared:
         wanted = masked[n]
         for axis, places in kept[n].items():
@@ -57,12 +58,12 @@ def test_what_is_kept_of_the_masked_net_is_in_the_cut_one(name, data):
 def test_by_default_they_are_sums_of_branches_or_what_layers_read():
     residual = analysed("residual")
     adds = [node for node in residual.graph.nodes if node.op_type == "Add"]
-    assert features.find(residual) == tuple(str(node.outputs[0].name) for node in adds)
+    assert feature_distillation.find(residual) == tuple(str(node.outputs[0].name) for node in adds)
     chain = analysed("chain")
     read = {str(node.inputs[0].name) for node in chain.graph.nodes if node.op_type in ("Conv", "Gemm", "MatMul")}
-    assert set(features.find(chain)) == read - set(chain.graph.shapes.nominal.inputs)
+    assert set(feature_distillation.find(chain)) == read - set(chain.graph.shapes.nominal.inputs)
     with pytest.raises(InputError, match="finds no tensor of floats"):
-        features.find(chain, ["nowhere"])
+        feature_distillation.find(chain, ["nowhere"])
 
 
 def test_the_loss_is_the_squared_error_over_the_variance():
@@ -77,7 +78,7 @@ def test_the_loss_is_the_squared_error_over_the_variance():
 @pytest.fixture
 def trainable(run):  # noqa: F811
     """The folder, with samples for residual.onnx."""
-    ((name, shape),) = api.analyze("residual.onnx").graph.shapes.nominal.inputs.items()
+    ((name, shape),) = slim.analyze("residual.onnx").graph.shapes.nominal.inputs.items()
     rng = np.random.default_rng(0)
     np.savez("samples.npz", **{name: rng.normal(size=(40, *shape[1:])).astype(np.float32)})
     return run

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxslim_learn.graph import groups as grouping
-from onnxslim_learn.train import gates
-from onnxslim_learn.train.module import bridge
+from onnxslim_learn.bridge import gates
+from onnxslim_learn.bridge.module import bridge
+from onnxslim_learn.coupling import groups as grouping
 from tests.laws import PLANS, analysed, analysis_inputs, draw_removal, free, masked, normal, run
 from tests.train.test_module import assert_alike, call
 from tests.zoo import NETS

@@ -4,11 +4,11 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxslim_learn import api
-from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.data.open import open_source
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.select.evidence import Evidence
-from onnxslim_learn.train import labelled
+from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.train import gradient_criteria
+from onnxslim_learn.workflow import slim
 from tests import laws
 
 STEP = 1e-2
@@ -50,9 +50,9 @@ def losses(model, weights, x, labels, unit, gate):
 @pytest.mark.parametrize(("criterion", "of"), [("taylor", np.abs), ("fisher", lambda g: g**2 / 2)])
 def test_scores_are_those_of_finite_differences(net, criterion, of):
     model, weights, x, labels = net
-    analysis = api.analyze(model)
+    analysis = slim.analyze(model)
     evidence = Evidence(analysis.coupling, open_source({"x": x, "labels": labels}, analysis.graph))
-    found = labelled.scores(analysis, analysis.groups, criterion, evidence)
+    found = gradient_criteria.scores(analysis, analysis.groups, criterion, evidence)
     group = analysis.group("w1:0")
     for unit in range(group.width):
         up, down = (losses(model, weights, x, labels, unit, 1 + s) for s in (STEP, -STEP))
@@ -62,19 +62,19 @@ def test_scores_are_those_of_finite_differences(net, criterion, of):
 
 def test_the_units_with_the_lowest_scores_go(net):
     model, _, x, labels = net
-    analysis = api.analyze(model)
+    analysis = slim.analyze(model)
     evidence = Evidence(analysis.coupling, open_source({"x": x, "labels": labels}, analysis.graph), seconds=0)
-    plan = api.plan(analysis, {"macs": 0.65}, criterion="fisher", evidence=evidence)
+    plan = slim.plan(analysis, {"macs": 0.65}, criterion="fisher", evidence=evidence)
     group = analysis.group("w1:0")
-    found = labelled.scores(analysis, analysis.groups, "fisher", evidence)[group.units]
+    found = gradient_criteria.scores(analysis, analysis.groups, "fisher", evidence)[group.units]
     assert plan.groups["w1:0"] == sorted(np.argsort(-found)[: len(plan.groups["w1:0"])].tolist())
 
 
 def test_labels_are_asked_for(net):
     model, _, x, _ = net
-    analysis = api.analyze(model)
+    analysis = slim.analyze(model)
     evidence = Evidence(analysis.coupling, open_source({"x": x}, analysis.graph))
     with pytest.raises(InputError, match="labels"):
-        api.plan(analysis, {"macs": 0.5}, criterion="taylor", evidence=evidence)
+        slim.plan(analysis, {"macs": 0.5}, criterion="taylor", evidence=evidence)
     with pytest.raises(InputError, match="--data"):
-        api.plan(analysis, {"macs": 0.5}, criterion="taylor")
+        slim.plan(analysis, {"macs": 0.5}, criterion="taylor")

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from onnxslim_learn.api import analyze
-from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.bridge.module import bridge
+from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.errors import InputError, TrainError
-from onnxslim_learn.train import losses, pool
+from onnxslim_learn.train import losses
+from onnxslim_learn.train import samples as pool
 from onnxslim_learn.train.loop import Keeping, Learner, Task, train
-from onnxslim_learn.train.module import bridge
-from onnxslim_learn.train.recipes import Recipe
+from onnxslim_learn.train.optimizer import Recipe
 from onnxslim_learn.train.teacher import Teacher
+from onnxslim_learn.workflow.slim import analyze
 from tests.zoo_net import Net
 
 NET = Net(

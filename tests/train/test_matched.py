@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from onnxslim_learn.data.confident import confident
+from onnxslim_learn.coupling.solver import couple
+from onnxslim_learn.data.class_balance import confident
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph.coupling import couple
 from onnxslim_learn.graph.load import load
-from onnxslim_learn.train.matched import matched, normalisations
+from onnxslim_learn.train.bn_matching import matched, normalisations
 from tests.data.models import graph
 from tests.zoo_net import Net
 

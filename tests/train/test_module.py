@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from onnxslim_learn import api
+from onnxslim_learn.bridge.initializers import look_up, parameters, paths, place
+from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph.load import load
-from onnxslim_learn.train.module import bridge
-from onnxslim_learn.train.tensors import look_up, parameters, paths, place
+from onnxslim_learn.workflow import slim
 from tests.exports import EXPORTERS, NAMES, export
 from tests.laws import analysed, analysis_inputs, input_sets, normal, run
 from tests.pretrained import MODELS, fetch
@@ -124,7 +124,7 @@ TIED = Net(
 
 
 def test_tied_weights_are_one_parameter():
-    analysis = api.analyze(TIED.build())
+    analysis = slim.analyze(TIED.build())
     assert analysis.graph.clones, "the bias should be un-shared in the normal form"
     module = bridge(analysis)
     assert set(parameters(module)) == {"w", "b", "v"}
@@ -306,7 +306,7 @@ def test_state_goes_round():
 @pytest.mark.parametrize(("name", "exporter"), [(n, EXPORTERS[k % 2]) for k, n in enumerate(sorted(NAMES))])
 def test_exported_nets_equal_onnxruntime_and_train(name, exporter, tmp_path):
     path = export(name, exporter, tmp_path)
-    found = api.analyze(path)
+    found = slim.analyze(path)
     module, feeds = bridge(found), analysis_inputs(found)
     assert_alike(call(module, feeds), run(onnx.load(path), feeds))
     trained = step(module, feeds)
@@ -319,7 +319,7 @@ def test_exported_nets_equal_onnxruntime_and_train(name, exporter, tmp_path):
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_pretrained_nets_equal_onnxruntime_and_train(name):
     path = fetch(name)
-    found = api.analyze(path)
+    found = slim.analyze(path)
     module, feeds = bridge(found), analysis_inputs(found)
     assert_alike(call(module, feeds), run(onnx.load(path), feeds), HARD)
     trained = step(module, feeds)

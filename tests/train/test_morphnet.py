@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from onnxslim_learn.api import analyze
+from onnxslim_learn.bridge import gates, initializers
+from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.costs import channels
-from onnxslim_learn.costs.device import NAMED
+from onnxslim_learn.costs.devices import NAMED
 from onnxslim_learn.costs.roofline import roofline
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.planning import realize
-from onnxslim_learn.train import gates, strengths, tensors
-from onnxslim_learn.train.logistic import Gates
-from onnxslim_learn.train.module import bridge
-from onnxslim_learn.train.morphnet import bonds, ties
-from onnxslim_learn.train.structures import structure
+from onnxslim_learn.learners.morphnet import strengths
+from onnxslim_learn.learners.morphnet.learner import bonds, ties
+from onnxslim_learn.learners.morphnet.logistic_gates import Gates
+from onnxslim_learn.learners.morphnet.structure import structure
+from onnxslim_learn.select.planner import realize
+from onnxslim_learn.workflow.slim import analyze
 from tests.laws import analysed
 from tests.zoo_net import Net
 
@@ -70,7 +71,7 @@ def golden(how="max"):
     module = bridge(found)
     with torch.no_grad():
         for name, values in GAMMAS.items():
-            tensors.parameters(module)[name].copy_(torch.tensor(values))
+            initializers.parameters(module)[name].copy_(torch.tensor(values))
     space = structure(found, "macs", {}, {}, priced=found.costs)
     return found, space, strengths.read(module, found, space.groups, "gamma", how=how)
 
@@ -192,7 +193,7 @@ def test_group_lasso_is_means_over_a_filter(l1):
     space = structure(found, "macs", {}, {}, priced=found.costs)
     read = strengths.read(module, found, space.groups, "group-lasso", l1=l1)
     values = dict(zip([g.name for g in space.groups], np.split(read().detach().numpy(), space.ends[1:-1]), strict=True))
-    w = {name: p.detach().numpy() for name, p in tensors.parameters(module).items()}
+    w = {name: p.detach().numpy() for name, p in initializers.parameters(module).items()}
     wanted = np.maximum(lasso(w["wa"], 0, l1), lasso(w["wc"], 0, l1)[:2])
     np.testing.assert_allclose(values["wa:0"], wanted, rtol=1e-5)
 

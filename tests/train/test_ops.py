@@ -6,11 +6,11 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from onnxslim_learn import api
+from onnxslim_learn.bridge.module import bridge
+from onnxslim_learn.bridge.ops import function_for
+from onnxslim_learn.coupling.operators.table import CONTRIB, TABLE
 from onnxslim_learn.graph.load import load
-from onnxslim_learn.graph.operators import CONTRIB, TABLE
-from onnxslim_learn.train.module import bridge
-from onnxslim_learn.train.ops import function_for
+from onnxslim_learn.workflow import slim
 from tests.examples import EXAMPLES, UNRUNNABLE, VARIANTS
 from tests.laws import analysed, input_sets, normal, run
 from tests.test_contrib import NETS as FORMS
@@ -72,7 +72,7 @@ def test_draws_have_their_distribution_and_follow_the_seed(text, mean, deviation
 
 @pytest.mark.parametrize("name", sorted(FORMS))
 def test_forms_of_onnxruntimes_own_operators(name):
-    analysis = api.analyze(FORMS[name].build())
+    analysis = slim.analyze(FORMS[name].build())
     module, model = bridge(analysis), normal(analysis)
     for feeds in input_sets(model):
         if name.endswith("_batch_first"):  # a layout that onnxruntime lacks on the CPU

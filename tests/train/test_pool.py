@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxslim_learn.data.declared import Declared, Input
+from onnxslim_learn.data.signature import Declared, Input
 from onnxslim_learn.data.source import Batch, Source
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.train import pool
+from onnxslim_learn.train import samples
 
 FLOAT = np.dtype(np.float32)
 
@@ -43,7 +43,7 @@ def test_nothing_is_lost_or_mixed_up(kinds, held):
     batches = [made(rng, *kind) for kind in kinds]
     total = sum(batch.count for batch in batches)
     held = min(held, total - 1)
-    train, rest = pool.gather(source(batches, declared, labelled=True), held)
+    train, rest = samples.gather(source(batches, declared, labelled=True), held)
     assert (train.count, rest.count) == (total - held, held)
     wanted = [
         (batch.inputs["image"][:, k], batch.inputs["words"][k], batch.inputs["table"], batch.labels[k])
@@ -53,7 +53,7 @@ def test_nothing_is_lost_or_mixed_up(kinds, held):
     found = [
         (one.inputs["image"][:, 0], one.inputs["words"][0], one.inputs["table"], one.labels[0])
         for part in (train, rest)
-        for one in pool.portions(part, 1)
+        for one in samples.portions(part, 1)
     ]
     assert len(found) == len(wanted)
     for own, other in zip(found, wanted, strict=True):
@@ -77,12 +77,12 @@ def large():
 def test_memory_holds_no_more_than_some_batches(tmp_path):
     tracemalloc.start()
     try:
-        train, held = pool.gather(large(), folder=tmp_path / "new")
+        train, held = samples.gather(large(), folder=tmp_path / "new")
         for step in range(train.steps(8)):
             shelf, rows = train.rows(step, 8, seed=0)
             batch = train.take(shelf, rows)
             assert np.array_equal(batch.inputs["x"][:, -1], rows)
-        counts = [sum(batch.count for batch in pool.portions(one, 8)) for one in (train, held)]
+        counts = [sum(batch.count for batch in samples.portions(one, 8)) for one in (train, held)]
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -95,6 +95,6 @@ def test_a_full_disk_is_said_in_one_sentence(monkeypatch):
     def full(self, name, array):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pool.Spill, "add", full)
+    monkeypatch.setattr(samples.Spill, "add", full)
     with pytest.raises(InputError, match=r"large: no room in .* \(No space left on device\)\. Use fewer"):
-        pool.gather(large())
+        samples.gather(large())

@@ -5,12 +5,12 @@ import onnx
 import pytest
 import torch
 
-from onnxslim_learn import api
+from onnxslim_learn.bridge import gammas, gates
+from onnxslim_learn.bridge.export import updated
+from onnxslim_learn.bridge.initializers import parameters
+from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.train import gates, scales
-from onnxslim_learn.train.export import updated
-from onnxslim_learn.train.module import bridge
-from onnxslim_learn.train.tensors import parameters
+from onnxslim_learn.workflow import slim
 from tests.laws import analysed, analysis_inputs, free, normal, run
 from tests.train.test_export import weights_of
 from tests.train.test_module import NORMED, assert_alike, call
@@ -25,7 +25,7 @@ CUTTABLE = sorted(name for name in NETS if free(analysed(name)))
 def test_fresh_gammas_change_nothing_and_trained_ones_fold(name, carry_norm):
     analysis = analysed(name)
     module = bridge(analysis)
-    found = scales.attach(module, analysis, carry_norm=carry_norm)
+    found = gammas.attach(module, analysis, carry_norm=carry_norm)
     inputs = analysis_inputs(analysis)
     assert_alike(call(module, inputs), run(normal(analysis), inputs))
     if not carry_norm:
@@ -53,9 +53,9 @@ PLAIN = Net(
 
 
 def test_a_gamma_acts_before_the_bias():
-    analysis = api.analyze(PLAIN.build())
+    analysis = slim.analyze(PLAIN.build())
     module = bridge(analysis)
-    (scale,) = scales.attach(module, analysis)
+    (scale,) = gammas.attach(module, analysis)
     assert (scale.initializer, scale.virtual) == ("w1", True)
     assert scale.places.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
     with torch.no_grad():
@@ -68,18 +68,18 @@ def test_a_gamma_acts_before_the_bias():
 
 
 def test_a_gamma_can_carry_the_norm_of_its_filter():
-    analysis = api.analyze(PLAIN.build())
+    analysis = slim.analyze(PLAIN.build())
     module = bridge(analysis)
     before = parameters(module)["w1"].detach().clone()
-    (scale,) = scales.attach(module, analysis, carry_norm=True)
+    (scale,) = gammas.attach(module, analysis, carry_norm=True)
     assert torch.allclose(scale.parameter, before.flatten(1).norm(dim=1))
     assert torch.allclose(parameters(module)["w1"].flatten(1).norm(dim=1), torch.ones(8))
 
 
 def test_normalised_layers_use_the_scale_they_have():
-    analysis = api.analyze(NORMED.build())
+    analysis = slim.analyze(NORMED.build())
     module = bridge(analysis)
-    (scale,) = scales.attach(module, analysis)
+    (scale,) = gammas.attach(module, analysis)
     assert (scale.initializer, scale.virtual) == ("s", False)
     assert scale.parameter is parameters(module)["s"]
 
@@ -87,7 +87,7 @@ def test_normalised_layers_use_the_scale_they_have():
 def test_every_layer_that_makes_units_has_a_scale():
     analysis = analysed("residual")
     module = bridge(analysis)
-    found = scales.attach(module, analysis)
+    found = gammas.attach(module, analysis)
     for group in free(analysis):
         assert any(scale.group == group.name for scale in found), group.name
     for scale in found:
@@ -95,7 +95,7 @@ def test_every_layer_that_makes_units_has_a_scale():
 
 
 def test_closed_gates_are_not_written():
-    analysis = api.analyze(PLAIN.build())
+    analysis = slim.analyze(PLAIN.build())
     module = bridge(analysis)
     (gate,) = gates.attach(module, analysis).values()
     assert weights_of(updated(module, analysis.graph)) == weights_of(PLAIN.build())

@@ -7,15 +7,15 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxslim_learn import api
-from onnxslim_learn.costs.device import Device
-from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.costs.devices import Device
+from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.errors import InputError, TargetError
-from onnxslim_learn.report import trained
-from onnxslim_learn.train.school import Job, Training, school
-from onnxslim_learn.train.shrink import Widths, learn, shrink
-from onnxslim_learn.train.worlds import World
+from onnxslim_learn.learners.morphnet.pipeline import Widths, learn, shrink
+from onnxslim_learn.report.sections import training as trained
+from onnxslim_learn.train.distributed import World
+from onnxslim_learn.train.trainer import Job, Training, school
+from onnxslim_learn.workflow import slim
 from tests.zoo_net import Net
 
 NET = Net(
@@ -49,7 +49,7 @@ def prepare(tmp_path):
     """Return a job on the net in a folder."""
     model = tmp_path / "net.onnx"
     onnx.save(NET.build(), model)
-    found = api.analyze(model)
+    found = slim.analyze(model)
     rng = np.random.default_rng(0)
     arrays = {"x": rng.normal(size=(SAMPLES, 3, 6, 6)).astype(np.float32), "labels": rng.integers(0, 5, SAMPLES)}
     source = open_source(arrays, found.graph, Options(samples=SAMPLES, batch_size=16))
@@ -76,10 +76,10 @@ def test_every_pair_of_strength_and_cost_meets_its_target(prepare, kind, cost):
     made, check = shrink(job)
     assert check.passed
     assert 0.3 < share(job, made, "macs") <= 0.5
-    written = api.analyze(job.output)
+    written = slim.analyze(job.output)
     assert written.price(written.whole) == job.analysis.price(made.removal)
-    assert api.verify(job.analysis, job.output, made.plan).passed
-    assert api.verify(job.analysis, job.output, type(made.plan).from_json(made.plan.to_json())).passed
+    assert slim.verify(job.analysis, job.output, made.plan).passed
+    assert slim.verify(job.analysis, job.output, type(made.plan).from_json(made.plan.to_json())).passed
 
 
 @pytest.mark.parametrize("proximal", [True, False])
@@ -108,7 +108,7 @@ def test_more_strength_leaves_less(prepare):
 
 def test_a_batch_that_the_file_fixes_is_made_of_portions(tmp_path):
     onnx.save(replace(NET, text=NET.text.replace("batch", "2")).build(), tmp_path / "net.onnx")
-    found = api.analyze(tmp_path / "net.onnx")
+    found = slim.analyze(tmp_path / "net.onnx")
     arrays = {"x": np.random.default_rng(0).normal(size=(40, 3, 6, 6)).astype(np.float32)}
     source = open_source(arrays, found.graph, Options(samples=40))
     training = Training(4, 2, 16, folder=tmp_path / "run")
@@ -200,7 +200,7 @@ def test_what_cannot_be_is_refused(prepare):
 def test_widths_for_a_latency_are_on_the_steps_of_kernels(tmp_path, prepare):
     job = prepare(Widths({"latency": 0.7}), steps=10, finetune_steps=2)
     machine = Device("made up", 1, 1, node_us=0.1, run_us=0.1, steps={"Conv": 4, "depthwise": 4})
-    job = replace(job, analysis=api.analyze(tmp_path / "net.onnx", device=machine))
+    job = replace(job, analysis=slim.analyze(tmp_path / "net.onnx", device=machine))
     made, check = shrink(job)
     assert check.passed
     assert made.plan.groups
@@ -213,7 +213,7 @@ def test_widths_for_a_latency_are_on_the_steps_of_kernels(tmp_path, prepare):
 def test_widths_that_steps_do_not_leave_are_not_learnt(tmp_path, prepare):
     job = prepare(Widths({"latency": 0.7}), steps=10, finetune_steps=2)
     machine = Device("made up", 1, 1, node_us=0.1, run_us=0.1, steps={"Conv": 64, "depthwise": 64})
-    found = api.analyze(tmp_path / "net.onnx", device=machine)
+    found = slim.analyze(tmp_path / "net.onnx", device=machine)
     made, _ = shrink(replace(job, analysis=found))
     widths = {len(kept) for kept in made.plan.groups.values()}
     assert widths

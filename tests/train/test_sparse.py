@@ -8,16 +8,16 @@ import onnx
 import pytest
 import torch
 
-from onnxslim_learn import cli
-from onnxslim_learn.api import analyze
-from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.cli import commands
+from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import Options
-from onnxslim_learn.sparse import files, patterns, ratios
-from onnxslim_learn.sparse.roles import layers
-from onnxslim_learn.train.rollouts import Rollouts, judged, readers
-from onnxslim_learn.train.school import Training, school
-from onnxslim_learn.train.weight_sparse import settings
-from onnxslim_learn.train.worlds import World
+from onnxslim_learn.learners.weight_sparse.learner import settings
+from onnxslim_learn.learners.weight_sparse.rollouts import Rollouts, judged, readers
+from onnxslim_learn.sparse import layer_ratios, patterns, storage
+from onnxslim_learn.sparse.maskable import layers
+from onnxslim_learn.train.distributed import World
+from onnxslim_learn.train.trainer import Training, school
+from onnxslim_learn.workflow.slim import analyze
 from tests.train.test_loop import NET
 from tests.zoo_net import Net
 
@@ -105,8 +105,8 @@ def test_regression_brings_layers_nearer_and_touches_their_weights_alone(rollout
 
 
 def test_every_layer_is_found_in_the_module(rollouts):
+    from onnxslim_learn.learners.weight_sparse.learner import WeightSparse
     from onnxslim_learn.sparse.schedule import Schedule
-    from onnxslim_learn.train.weight_sparse import WeightSparse
 
     one = rollouts()
     learner = WeightSparse(one.module, one.layers, SHARES, Schedule(1))
@@ -149,12 +149,14 @@ def learn(tmp_path, monkeypatch, capsys):
 
     def run(line, code=0):
         start = "learn net.onnx -o new.onnx --learner weight-sparse --data data.npz --no-latency --json -"
-        found = cli.main([*start.split(), "--batch-size", "16", *line.split()])
+        found = commands.main([*start.split(), "--batch-size", "16", *line.split()])
         out, err = capsys.readouterr()
         assert found == code, err
         if code:
             return err
-        arrays = {t.name: onnx.numpy_helper.to_array(t) for t in files.inside(tmp_path / "new.onnx").graph.initializer}
+        arrays = {
+            t.name: onnx.numpy_helper.to_array(t) for t in storage.inside(tmp_path / "new.onnx").graph.initializer
+        }
         return json.loads(out), arrays
 
     return run
@@ -171,7 +173,7 @@ def test_every_protocol_writes_the_zeros_asked_for(learn, protocol):
         assert (arrays[name] == 0).sum() == round(share * arrays[name].size)
     assert told["sparsity"] == pytest.approx(0.6, abs=0.02)
     if protocol == "heurist":
-        assert list(asked.values()) == pytest.approx(ratios.heurist([arrays[n].size for n in asked], 0.6))
+        assert list(asked.values()) == pytest.approx(layer_ratios.heurist([arrays[n].size for n in asked], 0.6))
     if protocol == "optimal":
         assert told["training"]["search"]["rollouts"] == 4
     assert told["training"]["result"]["accuracy"] is not None

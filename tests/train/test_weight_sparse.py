@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from onnxslim_learn.api import analyze
+from onnxslim_learn.bridge import export, initializers
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.learners.weight_sparse.learner import Settings, WeightSparse, settings
 from onnxslim_learn.sparse import patterns
-from onnxslim_learn.sparse.roles import layers
+from onnxslim_learn.sparse.maskable import layers
 from onnxslim_learn.sparse.schedule import Schedule
-from onnxslim_learn.train import export, tensors
 from onnxslim_learn.train.loop import Keeping, train
-from onnxslim_learn.train.weight_sparse import Settings, WeightSparse, settings
+from onnxslim_learn.workflow.slim import analyze
 from tests.train.test_loop import NET, Killed, task
 
 DEFAULTS = {
@@ -130,7 +130,7 @@ def test_patterns_are_learnt_exactly(found):
     one = task(found, steps=STEPS)
     watched = learner(found, one, pattern="2:4", kind=WeightSparse)
     train(one, watched)
-    for name, parameter in tensors.parameters(one.module).items():
+    for name, parameter in initializers.parameters(one.module).items():
         if name in watched.layers:
             assert patterns.holds(parameter.detach().numpy(), watched.pattern, watched.layers[name])
 
@@ -160,7 +160,7 @@ def test_a_killed_run_goes_on_with_the_same_masks(found, tmp_path, stop):
 
 WORKER = """
 import sys, torch
-from onnxslim_learn.api import analyze
+from onnxslim_learn.workflow.slim import analyze
 from onnxslim_learn.train import worlds
 from onnxslim_learn.train.loop import train
 from tests.train.test_loop import NET, task

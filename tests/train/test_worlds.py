@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import distributed
 
-from onnxslim_learn.train.ops.norm import joint_batch_norm
+from onnxslim_learn.bridge.ops.norm import joint_batch_norm
 from tests.train.test_shrink import NET
 
 LINE = "learn net.onnx --target macs=0.6 --data samples.npz --batch-size 16 --steps 10 --finetune-steps 5 --no-latency"
@@ -33,7 +33,7 @@ def start(folder, name, more="", **world):
     root = str(Path(__file__).parents[2])
     known = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", **world}
     line = f"{LINE} -o {name}.onnx --checkpoint-dir {name} --json {name}.json {more}"
-    command = [sys.executable, "-m", "onnxslim_learn.cli", *line.split()]
+    command = [sys.executable, "-m", "onnxslim_learn.cli.commands", *line.split()]
     return subprocess.Popen(command, cwd=folder, env=known, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -5,11 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from onnxslim_learn.api import analyze
-from onnxslim_learn.data.opening import open_source
+from onnxslim_learn.bridge import gates
+from onnxslim_learn.bridge.module import bridge
+from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import Options
-from onnxslim_learn.train import gates, losses, pool, worth
-from onnxslim_learn.train.module import bridge
+from onnxslim_learn.train import losses, unit_sensitivity
+from onnxslim_learn.train import samples as pool
+from onnxslim_learn.workflow.slim import analyze
 from tests.train.test_loop import NET
 
 
@@ -38,6 +40,6 @@ def test_worth_is_the_curvature(kind):
                 curvatures.append(2e6 * float(divergence(wanted, module(inputs)["y"], kind, variance)))
                 gate[unit] = 1
     known = {"y": losses.Taught(kind, variance)}
-    drawn = [worth.worth(found, groups, samples, known, seed=seed) for seed in range(8)]
+    drawn = [unit_sensitivity.worth(found, groups, samples, known, seed=seed) for seed in range(8)]
     measured = torch.stack(drawn).mean(0).numpy()
     np.testing.assert_allclose(measured / measured.mean(), curvatures / np.mean(curvatures), rtol=0.25, atol=0.05)

@@ -1,0 +1,202 @@
+"""Gates: one number per unit of a group, in front of everything that consumes the unit.
+
+A unit is multiplied by its gate where it is summed over, so that with gates of 0 and 1 the module computes what
+:mod:`onnxslim_learn.rewrite.mask` builds for the plan that removes the units at 0, and with all gates at 1 what the
+file computes. A unit whose removal takes another group's cells along (an attention head and the channels in it) gates
+these too: what several units carry is multiplied by all their gates.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor, fx, nn
+
+from onnxslim_learn.bridge import initializers
+from onnxslim_learn.coupling.layout import over
+from onnxslim_learn.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from onnxslim_learn.coupling.context import Contraction
+    from onnxslim_learn.coupling.relations import Digit, Value
+    from onnxslim_learn.coupling.solver import Coupling, Group
+    from onnxslim_learn.workflow.slim import Analysis
+
+Array = np.ndarray[Any, Any]
+
+HOLDER = "onnxslim_gates"
+"""The submodule with the gates, and with the indices that spread them over tensors."""
+
+
+def attach(
+    module: fx.GraphModule, analysis: Analysis, groups: Sequence[Group] | None = None
+) -> dict[str, nn.Parameter]:
+    """Put gates into a bridged module, all open.
+
+    Args:
+        module: What :func:`onnxslim_learn.bridge.module.bridge` made of the analysis; it is changed in place.
+        analysis: The analysis.
+        groups: Which groups; all that can lose units by default.
+
+    Returns:
+        Group name -> gates, ``[units]`` in the order of the group's units; they are parameters of the module.
+
+    Raises:
+        InputError: If the module has gates already.
+    """
+    if hasattr(module, HOLDER):
+        raise InputError("module: it has gates already. Bridge the graph again for others.")
+    chosen = [g for g in analysis.groups if g.pin is None] if groups is None else list(groups)
+    _register(module, chosen)
+    carried = carriers(analysis.coupling, chosen)
+    calls = {node.meta["onnx"]: node for node in module.graph.nodes if "onnx" in node.meta}
+    first = next(node for node in module.graph.nodes if node.op != "placeholder")
+    with module.graph.inserting_before(first):
+        parts = tuple(module.graph.get_attr(path) for path in module.meta["gates"].values())
+        vector = module.graph.call_function(together, parts)
+    for number, (contraction, factors) in enumerate(_once(analysis, carried)):
+        if contraction.node in calls:
+            _insert(module, calls[contraction.node], contraction, factors, (vector, number))
+    module.graph.lint()
+    module.recompile()
+    return gates(module)
+
+
+def _once(analysis: Analysis, carried: Array) -> Iterator[tuple[Contraction, list[Array]]]:
+    """Contractions with their gates, activations first: what one input of a product is gated by, others are not."""
+    nodes, seen = analysis.coupling.graph.nodes, dict[int, set[int]]()
+
+    def fixed(contraction: Contraction) -> bool:
+        source = nodes[contraction.node].inputs[contraction.slot]
+        return source is not None and source.is_initializer()
+
+    for contraction in sorted(analysis.coupling.records.contractions, key=fixed):
+        factors = spread(contraction.value, contraction.axes, analysis.coupling, carried)
+        if factors is None:
+            continue
+        units = set(np.unique(np.concatenate([f.reshape(-1) for f in factors])).tolist())
+        before = seen.setdefault(contraction.node, {0})
+        if not units <= before:
+            before |= units
+            yield contraction, factors
+
+
+def _register(module: fx.GraphModule, groups: Sequence[Group]) -> None:
+    """Add open gates to a module, under the names of their groups with slashes for dots."""
+    holder = nn.Module()
+    module.add_module(HOLDER, holder)
+    stored = initializers.paths([group.name.replace(".", "/") for group in groups])
+    module.meta["gates"] = {}
+    for group in groups:
+        path = stored[group.name.replace(".", "/")]
+        holder.register_parameter(path, nn.Parameter(torch.ones(group.width)))
+        module.meta["gates"][group.name] = f"{HOLDER}.{path}"
+
+
+def gates(module: fx.GraphModule) -> dict[str, nn.Parameter]:
+    """The gates of a module by group name; none if none were attached."""
+    found = {name: initializers.look_up(module, path) for name, path in module.meta.get("gates", {}).items()}
+    return {name: value for name, value in found.items() if isinstance(value, nn.Parameter)}
+
+
+# --- which units carry what -------------------------------------------------------------------------------------------
+
+
+def carriers(coupling: Coupling, groups: Sequence[Group]) -> Array:
+    """For every class the units whose removal takes it, ``[classes, most]``: 1 + place among all units, 0 for none."""
+    units = np.concatenate([np.zeros(0, np.int64), *(group.units for group in groups)])
+    where = np.full(coupling.columns, -1, np.int64)
+    where[units] = np.arange(len(units))
+    classes = np.flatnonzero(where[coupling.column] >= 0)
+    shape = (coupling.size, len(units))
+    goes = sp.csr_matrix((np.ones(len(classes), np.int32), (classes, where[coupling.column[classes]])), shape=shape)
+    rows = sp.diags(coupling.is_row.astype(np.int32), dtype=np.int32)
+    counts = np.asarray(coupling.membership.sum(axis=0)).reshape(-1)
+    while True:
+        before = goes.nnz
+        goes = goes + coupling.membership @ (rows @ goes) + coupling.under @ goes
+        goes.data[:] = 1
+        cells = (coupling.membership.T @ goes).tocoo()  # a row goes with all its cells
+        full = cells.data == counts[cells.row]
+        extra = (np.ones(int(full.sum()), np.int32), (cells.row[full], cells.col[full]))
+        goes = (goes + rows @ sp.csr_matrix(extra, shape=shape)).tocsr()
+        goes.data[:] = 1
+        if goes.nnz == before:
+            break
+    many = np.diff(goes.indptr)
+    found = np.zeros((coupling.size, max(int(many.max(initial=0)), 1)), np.int64)
+    place = np.arange(goes.nnz) - np.repeat(goes.indptr[:-1], many)
+    found[np.repeat(np.arange(coupling.size), many), place] = goes.indices + 1
+    return found
+
+
+def spread(value: Value, axes: Sequence[int], coupling: Coupling, carried: Array) -> list[Array] | None:
+    """Indices into ``[1, gates…]`` that broadcast against a tensor, one array per factor; ``None`` for no gate.
+
+    Of a row and its cells along the same axes, the cells speak for the row.
+    """
+    digits = [d for axis in axes for d in value.axes[axis] if d.labels is not None]
+    spoken = {key for d in digits for key in d.deps}
+    found = []
+    for digit in digits:
+        if digit.key in spoken:
+            continue
+        assert digit.labels is not None
+        places = np.where((digit.labels > 0)[..., None], carried[coupling.strong[digit.labels]], 0)
+        found += [_placed(value, digit, places[..., k]) for k in range(places.shape[-1]) if places[..., k].any()]
+    return found or None
+
+
+def _placed(value: Value, digit: Digit, places: Array) -> Array:
+    """An array with one axis per digit it depends on, as one that broadcasts against the tensor."""
+    sizes = {d.key: d.size for d in value.digits.values()}
+    own = [*digit.deps, digit.key]
+    whole = {k for axis in value.axes if any(d.key in own for d in axis) for k in (d.key for d in axis)}
+    target = [k for k in sizes if k in whole]
+    laid = over(places, own, target, sizes)
+    return laid.reshape(
+        [math.prod(d.size for d in axis) if any(d.key in own for d in axis) else 1 for axis in value.axes]
+    )
+
+
+# --- what the module computes -----------------------------------------------------------------------------------------
+
+
+def together(*parts: Tensor) -> Tensor:
+    """All gates behind a one, which stands for what has no gate."""
+    return torch.cat([parts[0].new_ones(1), *parts])
+
+
+def gated(x: Tensor, vector: Tensor, *indices: Tensor, zero: Tensor | None = None) -> Tensor:
+    """Multiply a tensor by its gates; integers are let through or replaced by what stands for zero."""
+    factor = vector[indices[0]]
+    for index in indices[1:]:
+        factor = factor * vector[index]
+    if x.is_floating_point():
+        return x * factor.to(x.dtype)
+    return torch.where(factor != 0, x, torch.zeros_like(x) if zero is None else zero)
+
+
+def _insert(
+    module: fx.GraphModule, call: fx.Node, contraction: Contraction, factors: list[Array], source: tuple[fx.Node, int]
+) -> None:
+    """Put gates in front of an input of a call."""
+    vector, number = source
+    given = call.args[contraction.slot]
+    if not isinstance(given, fx.Node):
+        return
+    holder = module.get_submodule(HOLDER)
+    with module.graph.inserting_before(call):
+        indices = []
+        for k, factor in enumerate(factors):
+            holder.register_buffer(f"index_{number}_{k}", torch.from_numpy(factor.copy()), persistent=False)
+            indices.append(module.graph.get_attr(f"{HOLDER}.index_{number}_{k}"))
+        zero = None if contraction.zero is None else call.args[contraction.zero]
+        found = module.graph.call_function(gated, (given, vector, *indices), {"zero": zero})
+    call.update_arg(contraction.slot, found)

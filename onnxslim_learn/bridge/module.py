@@ -1,0 +1,94 @@
+"""The bridge: an ONNX graph as a ``torch.fx.GraphModule`` whose parameters are the initializers by name.
+
+Every node becomes one call of the function that :mod:`onnxslim_learn.bridge.ops` has for its operator, under the node's
+name, so that the generated code (``module.code``) reads like the file. The module takes the graph's inputs in order and
+returns its outputs in a dictionary by name.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+import onnx_ir as ir
+from torch import fx, nn
+
+from onnxslim_learn.bridge import initializers, trainable
+from onnxslim_learn.bridge.compile import Build, Settings
+from onnxslim_learn.bridge.write_back import Homes, survey
+from onnxslim_learn.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from onnxslim_learn.graph.load import Graph
+    from onnxslim_learn.workflow.slim import Analysis
+
+
+def bridge(
+    source: Graph | Analysis | ir.Model,
+    *,
+    norms: Literal["frozen", "batch"] = "frozen",
+    dropout: bool | float | None = None,
+    freeze: Sequence[str] = (),
+    master: bool = True,
+    features: Collection[str] = (),
+) -> fx.GraphModule:
+    """Compile a graph into a torch module.
+
+    ``tensors.parameters(module)`` maps the names of initializers to parameters (which initializers train is said in
+    :mod:`onnxslim_learn.bridge.trainable`); ``module.meta`` holds ``initializers`` (name -> attribute path, same name
+    wherever torch allows it), ``written`` (those that an export writes), ``inputs`` (name of a graph input -> name of
+    the argument), ``outputs`` and ``features`` (names) and ``tied`` (un-shared copy -> initializer). An initializer
+    that several nodes read is one parameter: tied weights stay tied (but see :mod:`onnxslim_learn.bridge.write_back`).
+
+    Args:
+        source: A graph, an analysis, or a model in normal form.
+        norms: See :class:`Settings`.
+        dropout: See :class:`Settings`.
+        freeze: See :class:`Settings`.
+        master: See :class:`Settings`.
+        features: Names of inner tensors that the dictionary shall hold after the outputs, as far as nodes make them.
+
+    Raises:
+        InputError: If an operator has no torch function, or ``freeze`` finds nothing.
+    """
+    graph: Any = None if isinstance(source, ir.Model) else getattr(source, "graph", source)
+    model = source if isinstance(source, ir.Model) else graph.model
+    kinds = graph.shapes.nominal.dtype if graph is not None else {}
+    held = survey(graph) if graph is not None else Homes({}, frozenset(model.graph.initializers))
+    settings = Settings(norms, dropout, tuple(freeze), master)
+    names = [held.tied.get(name, name) for name in model.graph.initializers]
+    build = Build(settings, nn.Module(), fx.Graph(), dict(kinds), held.tied, initializers.paths(names), model)
+    build.trains = {held.tied.get(name, name) for name in trainable.trainable(model.graph)} & held.kept
+    build.frozen = _frozen(build.trains, settings.freeze)
+    outputs = build.body(model.graph)
+    if build.running - held.kept:
+        lost = sorted(build.running - held.kept)[0]
+        raise InputError(f"initializer {lost}: the file cannot hold its statistics. Leave norms='frozen'.")
+    values = [value for node in model.graph for value in node.outputs if value.name in features]
+    inner = {str(value.name): build.tensor(value) for value in values}
+    build.code.output(dict(outputs) | inner)
+    return _finished(build, [name for name, _ in outputs], list(inner))
+
+
+def _finished(build: Build, outputs: list[str], features: list[str]) -> fx.GraphModule:
+    """The module, with what it has to say about itself."""
+    module = fx.GraphModule(build.root, build.code, "Bridge")
+    module.meta["initializers"] = {name: path for name, path in build.paths.items() if name in build.fetched}
+    module.meta["tied"] = dict(build.tied)
+    module.meta["written"] = sorted((build.trains | build.running) & build.fetched)
+    module.meta["inputs"] = build.inputs
+    module.meta["outputs"] = outputs
+    module.meta["features"] = features
+    return module
+
+
+def _frozen(names: set[str], freeze: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for pattern in freeze:
+        own = {name for name in names if re.search(pattern, name)}
+        if not own:
+            raise InputError(f"freeze {pattern!r}: it finds no parameter. Correct it, or leave it out.")
+        found |= own
+    return found

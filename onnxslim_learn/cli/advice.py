@@ -1,0 +1,71 @@
+"""Which of the options given would have to be relaxed for a target to be reached."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from onnxslim_learn.errors import TargetError
+from onnxslim_learn.workflow import slim
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from onnxslim_learn.workflow.slim import Analysis
+
+# Option of the command line -> the setting of ``api.plan`` that it gives, and the freest value.
+RELAXED: dict[str, tuple[str, Any]] = {
+    "without --multiple": ("multiple", 1),
+    "without --protect": ("protect", []),
+    "with --allow-empty": ("allow_empty", True),
+}
+NORMALISED = "is normalised over"  # begins the reason of axes that --allow-sensitive frees
+SENSITIVE = "with --allow-sensitive (not exact)"
+ANY = "l2"  # criterion: how narrow a model gets does not depend on it, and this one needs no samples
+NOTHING = 1e-9  # a target that nothing reaches: the refusal says the best there is
+
+
+def advise(analysis: Analysis, settings: Mapping[str, Any], missed: TargetError) -> str:
+    """Say in a sentence which options, as few as possible, would make a missed target reachable.
+
+    Args:
+        analysis: The model.
+        settings: What ``api.plan`` was given beside the target.
+        missed: What it raised.
+
+    Returns:
+        The sentence with a space before it, empty if no option helps.
+    """
+    given = {option: {name: free} for option, (name, free) in RELAXED.items() if settings[name] != free}
+    freed = analysis
+    measured = "latency" in missed.missed  # known for this analysis alone
+    if not measured and any(
+        group.pin is not None and group.pin.reason.startswith(NORMALISED) for group in analysis.groups
+    ):
+        given[SENSITIVE], freed = {}, _sensitive(analysis)
+    for size in range(1, len(given) + 1):
+        helping = []
+        for options in itertools.combinations(given, size):
+            changes = {name: free for option in options for name, free in given[option].items()}
+            if _reached(freed if SENSITIVE in options else analysis, {**settings, **changes}, missed):
+                helping.append(" and ".join(options))
+        if helping:
+            return f" It can be reached {', or '.join(helping)}."
+    return ""
+
+
+def _sensitive(analysis: Analysis) -> Analysis:
+    """The same model with its normalised axes free."""
+    model, shapes = analysis.graph.source, analysis.graph.shapes.nominal.inputs
+    return slim.analyze(model or onnx.load_model_from_string(analysis.graph.data), inputs=shapes, allow_sensitive=True)
+
+
+def _reached(analysis: Analysis, settings: Mapping[str, Any], missed: TargetError) -> bool:
+    """Whether all bounds that were missed hold at the narrowest widths under other settings."""
+    try:
+        slim.plan(analysis, dict.fromkeys(missed.missed, NOTHING), **{**settings, "criterion": ANY})
+    except TargetError as error:
+        return all(error.missed[cost][0] <= bound for cost, (_, bound) in missed.missed.items())
+    return True

@@ -1,0 +1,219 @@
+"""Costs as data: a sum over nodes of coefficient times a product of widths.
+
+``value`` is exact for a real removal (alive 0 or 1) and smooth between; ``gradient`` is its derivative; ``by_node``
+splits it. Report, budget search and learners read this one object. MACs are multiply-accumulates; FLOPs are twice that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import scipy.sparse as sp
+
+from onnxslim_learn.coupling.context import Term
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from onnxslim_learn.coupling.relations import Digit, Labels
+    from onnxslim_learn.coupling.solver import Coupling
+
+Array = np.ndarray[Any, Any]
+
+
+class Priced(Protocol):
+    """What a budget may bound: a cost that falls as classes go."""
+
+    def value(self, alive: Array) -> float:
+        """Total cost; ``alive`` is ``classes`` numbers in [0, 1]."""
+
+    def gradient(self, alive: Array) -> Array:
+        """Its derivative by every class's aliveness, shape ``(classes,)``."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cost as a polynomial in widths.
+
+    A width counts the alive positions of a label array; a digit that depends on rows counts per row, so that exponents
+    can be negative (``rows⁻¹``).
+
+    Attributes:
+        name: ``macs``, ``params`` or ``bytes``.
+        counts: Sparse matrix, widths × classes: how often a class occurs.
+        fixed: Positions per width that can never go.
+        coefficients: One per term.
+        widths: Indices of widths, terms × k, padded with -1.
+        exponents: Their exponents, terms × k.
+        owners: Where each term belongs: a node's or an initializer's name.
+    """
+
+    name: str
+    counts: Any
+    fixed: Array
+    coefficients: Array
+    widths: Labels
+    exponents: Array
+    owners: tuple[str, ...]
+
+    def value(self, alive: Array) -> float:
+        """Total cost; ``alive`` is ``classes`` numbers in [0, 1]."""
+        return float(self.terms(alive).sum())
+
+    def terms(self, alive: Array) -> Array:
+        """Cost of every term."""
+        sizes = np.append(self.counts @ alive + self.fixed, 1.0)
+        factors = sizes[self.widths]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            products = np.prod(np.where(self.exponents == 0, 1.0, factors**self.exponents), axis=1)
+        result: Array = self.coefficients * np.nan_to_num(products, posinf=0.0)
+        return result
+
+    def gradient(self, alive: Array, weights: Array | float = 1.0) -> Array:
+        """Derivative of the total by every class's aliveness, shape ``(classes,)``; ``weights`` are for the terms."""
+        sizes = np.append(self.counts @ alive + self.fixed, 1.0)
+        factors = np.maximum(sizes[self.widths], 1e-12)
+        parts = (weights * self.terms(alive))[:, None] * self.exponents / factors
+        slope = np.zeros(len(sizes))
+        np.add.at(slope, self.widths.reshape(-1), parts.reshape(-1))
+        result: Array = self.counts.T @ slope[:-1]
+        return result
+
+    def by_node(self, alive: Array) -> dict[str, float]:
+        """Cost by owner: node names for MACs, initializer names for sizes."""
+        found: dict[str, float] = {}
+        for owner, cost in zip(self.owners, self.terms(alive).tolist(), strict=True):
+            found[owner] = found.get(owner, 0.0) + cost
+        return found
+
+
+def _exponents(digits: Sequence[Digit]) -> tuple[dict[int, int], int]:
+    """Exponents by digit key, and the divisor that free rows contribute.
+
+    The width of a digit is its alive cells over the product of the widths of the digits it depends on.
+    """
+    by_key = {d.key: d for d in digits}
+    exponents: dict[int, int] = {}
+    divisor = 1
+
+    def add(digit: Digit, sign: int) -> None:
+        nonlocal divisor
+        if digit.labels is None:
+            divisor *= digit.size if sign < 0 else 1
+            return
+        exponents[digit.key] = exponents.get(digit.key, 0) + sign
+        for key in digit.deps:
+            add(by_key[key], -sign)
+
+    for digit in digits:
+        if digit.labels is not None:
+            add(digit, 1)
+    return {k: e for k, e in exponents.items() if e}, divisor
+
+
+def polynomial(name: str, coupling: Coupling, terms: Iterable[tuple[str, int, Sequence[Digit]]]) -> Cost:
+    """Build a cost from terms (owner, coefficient, digits)."""
+    index: dict[int, int] = {}
+    arrays: list[Labels] = []
+    rows: list[tuple[str, int, dict[int, int]]] = []
+    for owner, coefficient, digits in terms:
+        exponents, divisor = _exponents(digits)
+        by_key = {d.key: d for d in digits}
+        named: dict[int, int] = {}
+        for key, exponent in exponents.items():
+            labels = by_key[key].labels
+            assert labels is not None
+            if id(labels) not in index:
+                index[id(labels)] = len(arrays)
+                arrays.append(labels)
+            place = index[id(labels)]
+            named[place] = named.get(place, 0) + exponent
+        rows.append((owner, coefficient / divisor if coefficient % divisor else coefficient // divisor, named))  # type: ignore[arg-type]
+    width = max([len(named) for _, _, named in rows], default=0) or 1
+    places = np.full((len(rows), width), len(arrays), np.int64)
+    powers = np.zeros((len(rows), width))
+    for number, (_, _, named) in enumerate(rows):
+        places[number, : len(named)] = list(named)
+        powers[number, : len(named)] = list(named.values())
+    counts, fixed = _counts(coupling, arrays)
+    coefficients = np.array([coefficient for _, coefficient, _ in rows], float)
+    return Cost(name, counts, fixed, coefficients, places, powers, tuple(owner for owner, _, _ in rows))
+
+
+def _counts(coupling: Coupling, arrays: Sequence[Labels]) -> tuple[Any, Array]:
+    """How often every class occurs in every label array, and how many positions are pinned."""
+    if not arrays:
+        return sp.csr_matrix((0, coupling.size)), np.zeros(0)
+    flat = [labels.reshape(-1) for labels in arrays]
+    owner = np.repeat(np.arange(len(flat)), [len(f) for f in flat])
+    atoms = np.concatenate(flat)
+    free = atoms > 0
+    classes = coupling.strong[atoms[free]]
+    matrix = sp.coo_matrix((np.ones(len(classes)), (owner[free], classes)), shape=(len(flat), coupling.size)).tocsr()
+    return matrix, np.bincount(owner[~free], minlength=len(flat)).astype(float)
+
+
+def macs(coupling: Coupling) -> Cost:
+    """Multiply-accumulates of all contractions at the nominal input sizes."""
+    nodes = coupling.graph.nodes
+    stated: list[Term] = coupling.records.terms
+    return polynomial("macs", coupling, ((str(nodes[t.node].name), t.coefficient, t.digits) for t in stated))
+
+
+def work(coupling: Coupling) -> int:
+    """Multiply-accumulates of the whole model at the nominal input sizes."""
+    return int(macs(coupling).value(np.ones(coupling.size)))
+
+
+def params(coupling: Coupling) -> Cost:
+    """Elements of all parameters: every initializer but integer shape and index constants."""
+    return polynomial("params", coupling, _sizes(coupling, bits=False))
+
+
+def weight_bytes(coupling: Coupling) -> Cost:
+    """Bytes of all parameters."""
+    return polynomial("bytes", coupling, _sizes(coupling, bits=True))
+
+
+def _sizes(coupling: Coupling, *, bits: bool) -> Iterable[tuple[str, int, Sequence[Digit]]]:
+    for name, value in parameters(coupling).items():
+        layout = coupling.values.get(name)
+        digits = list(layout.digits.values()) if layout else []
+        labelled = int(np.prod([d.size for d in digits if d.labels is not None], dtype=np.int64))
+        per = value.const_value.dtype.bitwidth if bits else 1
+        size = int(np.prod(value.const_value.shape, dtype=np.int64))
+        coefficient = size // max(labelled, 1) * per
+        yield (
+            name,
+            coefficient // 8 if bits and coefficient % 8 == 0 else coefficient / 8 if bits else coefficient,
+            digits,
+        )  # type: ignore[misc]
+
+
+def parameters(coupling: Coupling) -> Mapping[str, Any]:
+    """The initializers that count as parameters, once each; copies that every plan cuts alike count once."""
+    import onnx_ir as ir
+
+    skip = {ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING}
+    clones, found, seen = coupling.graph.clones, {}, set()
+    origins = set(clones.values())
+    for name, value in coupling.graph.initializers.items():
+        if value.const_value is None or value.const_value.dtype in skip:
+            continue
+        if not len(value.const_value.shape):
+            continue  # a setting: an epsilon, a factor
+        if value.const_value.dtype == ir.DataType.INT32 and name not in coupling.values:
+            continue  # a setting, not a quantized bias
+        origin = clones.get(name, name)
+        if origin in origins:
+            mark = (origin, coupling.signature(name))
+            if mark in seen:
+                continue
+            seen.add(mark)
+        found[name] = value
+    return found
+
+
+COSTS = {"macs": macs, "params": params, "bytes": weight_bytes}

@@ -1,0 +1,1 @@
+"""What must be cut together: relations, layouts, the solver, groups and their reasons."""

@@ -1,0 +1,336 @@
+"""What an operator rule sees of its node, and what it may state: the vocabulary of the operator table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from onnxslim_learn.coupling import alignment, layout
+from onnxslim_learn.coupling.relations import Axis, Digit, Ledger, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from onnxslim_learn.graph.shapes import Shapes
+
+Array = np.ndarray[Any, Any]
+Slot = int | str  # an input's index or an attribute's name; ``op_type`` renames the operator
+
+
+class Cut(Protocol):
+    """What a patch may ask about a plan."""
+
+    def size(self, value: Value, axis: int) -> int:
+        """New length of an axis."""
+
+    def keep(self, value: Value, axis: int) -> Array:
+        """Which positions of an axis stay, as booleans."""
+
+    def width(self, value: Value, digit: Digit) -> int:
+        """How many indices of a digit stay (in every kept row)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contraction:
+    """A node input of which some axes are summed over: where masks and repair go.
+
+    Attributes:
+        node: Index of the node.
+        slot: Which input.
+        value: The layout of that input.
+        axes: Its summed axes.
+        zero: Input of the same node with the value that stands for zero, or ``None`` for plain zero.
+        bias: Input that is all the node puts out when this one is zero, and the output axis it lies along; input -1 for
+            nothing; ``None`` where it puts out something else.
+        inner: Whether it is multiplied with what the node itself has computed before (a recurrence).
+    """
+
+    node: int
+    slot: int
+    value: Value
+    axes: tuple[int, ...]
+    zero: int | None = None
+    bias: tuple[int, int] | None = None
+    inner: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """Work of a node: ``coefficient`` times the product of the widths of ``digits``."""
+
+    node: int
+    coefficient: int
+    digits: tuple[Digit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """How a node changes with a plan: slot -> new content, as :func:`onnxslim_learn.rewrite.edit.apply` reads it."""
+
+    node: int
+    make: Callable[[Cut], Mapping[Slot, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Delicate:
+    """Axes that a node normalises over: cut, the result is not exact."""
+
+    node: int
+    value: Value
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """A node that normalises its first input and then scales and shifts it per channel."""
+
+    node: int
+    scale: int
+    shift: int
+
+
+@dataclass
+class Records:
+    """What all rules of a model stated, beside the relations of the ledger.
+
+    Attributes:
+        contractions: Inputs that are summed over.
+        affines: Scales and shifts after a normalisation.
+        delicate: Axes that are normalised over, where these may be cut.
+        terms: Multiply-accumulates.
+        patches: How nodes follow a plan.
+        summed: Convolution weight -> its axes that are summed over.
+        elementwise: Indices of nodes that work element by element, with broadcasting.
+        joins: Indices of nodes that put parts end to end.
+        indices: Name of a value used as index -> size of the axis it points into.
+        opaque: Operator without a rule -> number of nodes.
+    """
+
+    contractions: list[Contraction] = field(default_factory=list)
+    affines: list[Affine] = field(default_factory=list)
+    delicate: list[Delicate] = field(default_factory=list)
+    terms: list[Term] = field(default_factory=list)
+    patches: list[Patch] = field(default_factory=list)
+    summed: dict[str, set[int]] = field(default_factory=dict)
+    elementwise: set[int] = field(default_factory=set)
+    joins: set[int] = field(default_factory=set)
+    indices: dict[str, int] = field(default_factory=dict)
+    opaque: dict[str, int] = field(default_factory=dict)
+
+
+RANK = "abcdefghijklmnop"  # letters of axes counted from the last
+
+
+def aligned(rank: int) -> str:
+    """Letters of the axes of a tensor, such that tensors of other ranks align at the last axis."""
+    return RANK[:rank][::-1]
+
+
+@dataclass
+class Site:
+    """One node, the layouts of its inputs, and the ways to state what it does.
+
+    Attributes:
+        node: The node.
+        index: Its position in the graph.
+        version: Version of its operator set.
+        ledger: Where relations go.
+        shapes: Shapes of all values.
+        values: Layouts by value name; an initializer is absent until something labels it.
+        records: Where contractions, work and patches go.
+        sensitive: Whether axes that are normalised over may be cut (not exact).
+    """
+
+    node: ir.Node
+    index: int
+    version: int
+    ledger: Ledger
+    shapes: Shapes
+    values: dict[str, Value]
+    records: Records
+    sensitive: bool
+
+    # --- asking -----------------------------------------------------------------------------------------------
+
+    def name(self, slot: int) -> str | None:
+        """Name of an input, or ``None`` if it is absent."""
+        if slot >= len(self.node.inputs):
+            return None
+        value = self.node.inputs[slot]
+        return None if value is None or not value.name else str(value.name)
+
+    def given(self) -> list[int]:
+        """Slots of the inputs that are present."""
+        return [slot for slot in range(len(self.node.inputs)) if self.name(slot)]
+
+    def shape(self, slot: int) -> tuple[int, ...]:
+        """Shape of an input at the analysis sizes."""
+        return self.shapes.analysis.shape[str(self.name(slot))]
+
+    def nominal(self, slot: int) -> tuple[int, ...]:
+        """Shape of an input at the nominal sizes."""
+        return self.shapes.nominal.shape[str(self.name(slot))]
+
+    def out_shape(self, slot: int = 0, *, nominal: bool = False) -> tuple[int, ...]:
+        """Shape of an output at the analysis (or nominal) sizes."""
+        sample = self.shapes.nominal if nominal else self.shapes.analysis
+        return sample.shape[str(self.node.outputs[slot].name)]
+
+    def static(self, slot: int) -> Array | None:
+        """Value of an input that is a small constant, else ``None``."""
+        name = self.name(slot)
+        return None if name is None else self.shapes.static(name)
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """Value of an attribute."""
+        found = self.node.attributes.get(name)
+        return default if found is None else found.value
+
+    def ints(self, slot: int, name: str) -> list[int] | None:
+        """Integers given as an input or, in older operator sets, as an attribute; ``None`` where not constant."""
+        if self.name(slot) is not None:
+            found = self.static(slot)
+            return None if found is None else [int(v) for v in found.reshape(-1)]
+        listed = self.attr(name)
+        return None if listed is None else [int(v) for v in listed]
+
+    def value(self, slot: int) -> Value:
+        """Layout of an input; an initializer without labels gets fresh ones on every axis."""
+        name = str(self.name(slot))
+        if name not in self.values:
+            digits = [self.ledger.digit(n, self.ledger.fresh(n)) if n != 1 else None for n in self.shape(slot)]
+            self.values[name] = Value(tuple((d,) if d else () for d in digits))
+        return self.values[name]
+
+    # --- stating ----------------------------------------------------------------------------------------------
+
+    def free_outputs(self, start: int) -> list[Value]:
+        """Layouts without labels for the outputs from one on; absent ones get an empty one."""
+        outputs = self.node.outputs
+        return [self.ledger.free(self.out_shape(k) if outputs[k].name else ()) for k in range(start, len(outputs))]
+
+    def yields(self, *values: Value) -> None:
+        """Set the layouts of the outputs."""
+        for output, value in zip(self.node.outputs, values, strict=False):
+            if output.name:
+                self.values[str(output.name)] = value
+
+    def leave(self, slot: int) -> None:
+        """An input that is no tensor of channels: pin whatever labels it has."""
+        name = self.name(slot)
+        if name in self.values:
+            self.pin(self.values[name], range(len(self.values[name].axes)), f"feeds {self.node.op_type}")
+
+    def pin(self, value: Value, axes: Iterable[int], reason: str) -> None:
+        """Forbid removal along axes of a value."""
+        self.ledger.pin_axes(value, axes, reason)
+
+    def freed(self, value: Value, axes: Iterable[int], reason: str, shape: Sequence[int]) -> Value:
+        """Pin axes and make them free, with the sizes of ``shape``."""
+        chosen = set(axes)
+        self.pin(value, chosen, reason)
+        gone = {d.key for a in chosen for d in value.axes[a]}
+        value = layout.forget(self.ledger, value, gone)
+        return Value(tuple(self.ledger.axis(shape[a]) if a in chosen else axis for a, axis in enumerate(value.axes)))
+
+    def delicate(self, value: Value, axes: Iterable[int], reason: str) -> None:
+        """Axes that are normalised over: cutting them is legal but not exact."""
+        if self.sensitive:
+            self.records.delicate.append(Delicate(self.index, value, tuple(axes)))
+        else:
+            self.pin(value, axes, reason)
+
+    def operand(
+        self, slot: int, letters: Sequence[str | None], view: Sequence[int] = (), parts: Sequence[int] = ()
+    ) -> alignment.Operand:
+        """An input as an operand of a joint, with the axes of ``view``; ``parts`` of them make up each own axis."""
+        shape = tuple(view) or self.shape(slot)
+        name = str(self.name(slot))
+        if name not in self.values and self.node.inputs[slot].is_initializer():  # type: ignore[union-attr]
+            parts = parts or (_parts(self.shape(slot), view) if view else ())
+            return alignment.Operand(tuple(letters), shape, (None,) * len(shape), tuple(parts))
+        value = self.value(slot)
+        if view:
+            value = layout.regroup(self.ledger, value, shape)
+        alone = [a for a, letter in enumerate(letters) if letter is None]
+        value = self.freed(value, alone, f"is an axis that {self.node.op_type} works along", shape)
+        return alignment.Operand(tuple(letters), shape, value.axes)
+
+    def join(self, *operands: tuple[int, alignment.Operand], reason: str = "") -> alignment.Joined:
+        """Join inputs, and remember the layouts that initializers adopted."""
+        joined = alignment.join(
+            self.ledger, [op for _, op in operands], reason or f"is tied to a free axis by {self.node.op_type}"
+        )
+        for (slot, operand), value in zip(operands, joined.operands, strict=True):
+            name = str(self.name(slot))
+            if name not in self.values:
+                self.values[name] = _unview(value, operand.parts)
+        return joined
+
+    def contract(
+        self,
+        slot: int,
+        axes: Iterable[int],
+        zero: int | None = None,
+        bias: tuple[int, int] | None = None,
+        *,
+        inner: bool = False,
+    ) -> None:
+        """State that axes of an input are summed over (see :class:`Contraction`)."""
+        value = self.values[str(self.name(slot))]
+        found = tuple(a for a in axes if any(d.labels is not None for d in value.axes[a]))
+        if found:
+            zero = zero if zero is not None and self.name(zero) else None
+            self.records.contractions.append(Contraction(self.index, slot, value, found, zero, bias, inner))
+
+    def work(self, space: Mapping[str, Axis], sizes: Mapping[str, int], factor: int = 1) -> None:
+        """State multiply-accumulates: the product over all letters, times a factor.
+
+        Args:
+            space: Digits by letter.
+            sizes: Nominal size by letter.
+            factor: What is not a letter (kernel and output positions).
+        """
+        coefficient = factor
+        for letter, axis in space.items():
+            labelled = math.prod(d.size for d in axis if d.labels is not None)
+            coefficient *= sizes.get(letter, 1) // labelled
+        self.records.terms.append(Term(self.index, coefficient, tuple(d for axis in space.values() for d in axis)))
+
+    def patch(self, make: Callable[[Cut], Mapping[Slot, Any]]) -> None:
+        """State how the node changes with a plan."""
+        self.records.patches.append(Patch(self.index, make))
+
+
+def _parts(shape: Sequence[int], view: Sequence[int]) -> list[int]:
+    """How many axes of a view make up each axis of a tensor."""
+    parts, rest = [], list(view)
+    for size in shape:
+        count, product = 0, 1
+        while rest and (count == 0 or product < size):
+            product *= rest.pop(0)
+            count += 1
+        parts.append(count)
+    parts[-1] += len(rest)
+    return parts
+
+
+def _unview(value: Value, parts: Sequence[int]) -> Value:
+    """Put the axes of a view back into the axes of the tensor."""
+    if not parts:
+        return value
+    axes, end = [], 0
+    for count in parts:
+        axes.append(tuple(d for axis in value.axes[end : end + count] for d in axis))
+        end += count
+    return Value(tuple(axes))
+
+
+Rule = Callable[[Site], None]
+Axes = Callable[[Site, int], Iterable[int]]  # the axes an operator works on, from its node and its input's rank

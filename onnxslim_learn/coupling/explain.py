@@ -1,0 +1,251 @@
+"""Why things are coupled and why something cannot go, as paths through the graph."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+import numpy as np
+
+from onnxslim_learn.coupling.operators.elementwise import captured
+from onnxslim_learn.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from onnxslim_learn.coupling.relations import Value
+    from onnxslim_learn.coupling.solver import Coupling, Group, Mask
+
+Axis = tuple[str, int]  # a tensor's name and one of its axes
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of an explanation: an operator that ties an axis of one tensor to an axis of another (or pins it)."""
+
+    source: str
+    node: str
+    op_type: str
+    target: str
+
+
+def coupling_graph(coupling: Coupling, groups: Sequence[Group]) -> Any:
+    """Parameter axes, groups and pins as a ``networkx.Graph``.
+
+    Nodes are ``("parameter", "name:axis")``, ``("group", name)`` with ``width``, ``rows`` and ``prunable``, and
+    ``("pin", reason)``. Edges join a group to the axes that carry it, to the group of its rows (``row=True``) and to
+    the pin that holds it (with the ``node`` that created it). Connected components but for pins decide independently.
+    """
+    view = nx.Graph()
+    owner = np.full(coupling.columns, -1)
+    for number, group in enumerate(groups):
+        owner[group.units] = number
+        me = ("group", group.name)
+        view.add_node(me, width=group.width, rows=group.rows, prunable=group.pin is None)
+        view.add_edges_from((me, ("parameter", member)) for member in group.members)
+        if group.pin is not None:
+            view.add_edge(me, ("pin", group.pin.reason), node=coupling.where(group.pin.node))
+    cells, rows = coupling.membership.nonzero()
+    for cell, row in set(
+        zip(owner[coupling.column[cells]].tolist(), owner[coupling.column[rows]].tolist(), strict=True)
+    ):
+        if cell >= 0 and row >= 0 and cell != row:
+            view.add_edge(("group", groups[cell].name), ("group", groups[row].name), row=True)
+    return view
+
+
+def axes_of(coupling: Coupling, classes: Mask) -> Any:
+    """All tensor axes that carry some of these classes, as a ``networkx.Graph`` whose edges are operators.
+
+    Nodes are ``(tensor, axis)``; an edge carries ``node`` and ``op_type``. Axes that only rows connect are left apart.
+    """
+    view = nx.Graph()
+    carried: dict[str, list[tuple[int, Mask]]] = {}
+    for name, value in coupling.values.items():
+        for axis in range(len(value.axes)):
+            found = _classes(coupling, (name, axis)) & classes
+            if found.any():
+                view.add_node((name, axis))
+                carried.setdefault(name, []).append((axis, found))
+    for node in coupling.graph.nodes:
+        near = [name for name in dict.fromkeys(_touched(node)) if name in carried]
+        ends = [(name, axis, found) for name in near for axis, found in carried[name]]
+        for k, (name, axis, found) in enumerate(ends):
+            for other, position, also in ends[k + 1 :]:
+                if (found & also).any():
+                    view.add_edge((name, axis), (other, position), node=str(node.name), op_type=node.op_type)
+    return view
+
+
+def why(coupling: Coupling, groups: Sequence[Group], question: str) -> list[Step]:
+    """Answer ``group`` or ``tensor:axis`` (why it cannot go) or ``axis,axis`` (why they go together); empty if nothing.
+
+    Raises:
+        InputError: If the question names nothing.
+    """
+    first, comma, second = (part.strip() for part in question.partition(","))
+    return why_coupled(coupling, first, second) if comma else why_not(coupling, groups, first)
+
+
+def why_coupled(coupling: Coupling, first: str, second: str) -> list[Step]:
+    """The shortest chain of operators that ties one tensor axis to another; empty if nothing does.
+
+    Args:
+        coupling: The coupling.
+        first: An axis, ``tensor:axis``.
+        second: Another.
+
+    Raises:
+        InputError: If an axis does not exist, or both are the same.
+    """
+    ends = [_parse(coupling, text) for text in (first, second)]
+    if ends[0] == ends[1]:
+        raise InputError(f"--why '{first},{second}': names one axis twice. Give two.")
+    for end in ends:
+        if not _classes(coupling, end).any():
+            return _why_fixed(coupling, end)
+    classes = np.logical_and(*(_classes(coupling, end) for end in ends))
+    view = axes_of(coupling, classes)
+    if not all(view.has_node(end) for end in ends) or not nx.has_path(view, *ends):
+        return []
+    return _steps(view, nx.shortest_path(view, *ends))
+
+
+def _classes(coupling: Coupling, axis: Axis) -> Mask:
+    """Classes whose columns an axis carries: what goes together there, weakly tied ones included."""
+    columns = np.zeros(coupling.columns, bool)
+    for digit in coupling.values[axis[0]].axes[axis[1]]:
+        if digit.labels is not None:
+            columns[coupling.column[coupling.strong[digit.labels[digit.labels > 0]]]] = True
+    found: Mask = columns[coupling.column]
+    return found
+
+
+def why_not(coupling: Coupling, groups: Sequence[Group], text: str) -> list[Step]:
+    """The chain of operators that holds a group, named by itself or by an axis that carries it; empty if nothing does.
+
+    Raises:
+        InputError: If there is no such group or axis.
+    """
+    named = [g for g in groups if g.name == text]
+    if named:
+        return why_pinned(coupling, named[0])
+    axis = _axis(coupling, text)
+    if axis is None:
+        names = list(dict.fromkeys(n for g in groups for n in (g.name, *g.members)))
+        near = [n for n in names if n.rpartition(":")[0] == text] or difflib.get_close_matches(text, names, 3, 0.4)
+        hint = f" Did you mean {' or '.join(near)}?" if near else " Run analyze to see their names."
+        raise InputError(f"--why {text!r}: no group or axis has that name.{hint}")
+    columns = np.unique(coupling.column[_classes(coupling, axis)])
+    if not len(columns):
+        return _why_fixed(coupling, axis)
+    held = [g for g in groups if g.pin is not None and np.isin(g.units, columns).any()]
+    return why_pinned(coupling, held[0]) if held else []
+
+
+def _why_fixed(coupling: Coupling, axis: Axis) -> list[Step]:
+    """Why an axis that carries no units stays: it belongs to a graph input or meets one, or nothing on it could go."""
+    name, position = axis
+    shape = coupling.values[name].shape
+    alike = shape[: position + 1].count(shape[position])
+    for node in coupling.graph.nodes:
+        for other in dict.fromkeys((name, *_touched(node))) if name in _touched(node) else ():
+            source = _source(coupling, other)
+            if source and alike <= coupling.values[source].shape.count(shape[position]):
+                relation = "is" if source == name else "comes from" if other == name else "meets"
+                reason = f"cannot go: it {relation} graph input {source}, whose axes stay"
+                return [Step(_text(axis), str(node.name), node.op_type, reason)]
+    return [
+        Step(_text(axis), "the model", "", "cannot go: no units lie on it (a kernel, position, token or batch axis)")
+    ]
+
+
+def _source(coupling: Coupling, name: str) -> str:
+    """The graph input that a value without units comes from, or nothing."""
+    makers = {str(v.name): node for node in coupling.graph.nodes for v in node.outputs}
+    inputs = {str(v.name) for v in coupling.graph.model.graph.inputs}
+    stack, seen = [name], set()
+    while stack:
+        current = stack.pop()
+        if current in inputs:
+            return current
+        if current in seen or current not in makers or _labelled(coupling.values[current]):
+            continue
+        seen.add(current)
+        stack += [str(v.name) for v in makers[current].inputs if v is not None]
+    return ""
+
+
+def why_pinned(coupling: Coupling, group: Group) -> list[Step]:
+    """The chain of operators from a group's first parameter axis to the node that pins it, and the reason last."""
+    if group.pin is None:
+        return []
+    start = group.members[0] if group.members else group.name
+    reason = group.pin.reason
+    if group.pin.node < -1 or not group.members:
+        where = coupling.where(group.pin.node) if group.pin.node >= 0 else "the choice of units"
+        return [Step(start, where, "", f"cannot go: {reason}")]
+    view = axes_of(coupling, np.isin(coupling.column, group.units))
+    where, op_type, tensors = _holder(coupling, group.pin.node)
+    pinned = coupling.strong[group.pin.atoms[group.pin.atoms > 0]]
+    ends = [axis for axis in view if axis[0] in tensors and _carries(coupling, axis, pinned)]
+    origin = _parse(coupling, start)
+    paths = [
+        nx.shortest_path(view, origin, end) for end in ends if view.has_node(origin) and nx.has_path(view, origin, end)
+    ]
+    path: list[Axis] = min(paths, key=len, default=[])
+    return [*_steps(view, path), Step(_text(path[-1]) if path else start, where, op_type, f"cannot go: it {reason}")]
+
+
+def _holder(coupling: Coupling, index: int) -> tuple[str, str, set[str]]:
+    """Name and operator of what pins, and the tensors it touches; the model itself for its outputs."""
+    if index < 0:
+        return "the model", "graph output", {str(v.name) for v in coupling.graph.model.graph.outputs}
+    node = coupling.graph.nodes[index]
+    return str(node.name), node.op_type, set(_touched(node))
+
+
+def _touched(node: ir.Node) -> list[str]:
+    """Tensors that a node reads or makes, those that its bodies capture included."""
+    named = [str(v.name) for v in (*node.inputs, *node.outputs) if v is not None and v.name]
+    return named + [name for attribute in node.attributes.values() for name in captured(attribute)]
+
+
+def _carries(coupling: Coupling, axis: Axis, classes: Any) -> bool:
+    digits = coupling.values[axis[0]].axes[axis[1]]
+    return any(d.labels is not None and np.isin(coupling.strong[d.labels], classes).any() for d in digits)
+
+
+def _labelled(value: Value) -> bool:
+    return any(digit.labels is not None for digit in value.digits.values())
+
+
+def _axis(coupling: Coupling, text: str) -> Axis | None:
+    """The axis that ``tensor:axis`` names, if there is one."""
+    name, _, axis = text.rpartition(":")
+    exists = name in coupling.values and axis.isdecimal() and int(axis) < len(coupling.values[name].axes)
+    return (name, int(axis)) if exists else None
+
+
+def _parse(coupling: Coupling, text: str) -> Axis:
+    axis = _axis(coupling, text)
+    if axis is not None:
+        return axis
+    name = text.rpartition(":")[0]
+    near = [f"{known}:0" for known in difflib.get_close_matches(name or text, coupling.values, 3, 0.4)]
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise InputError(f"--why {text!r}: no such axis.{hint} Give tensor:axis as analyze lists them.")
+
+
+def _text(axis: Axis) -> str:
+    return f"{axis[0]}:{axis[1]}"
+
+
+def _steps(view: Any, path: Sequence[Axis]) -> list[Step]:
+    pairs = itertools.pairwise(path)
+    return [Step(_text(a), view.edges[a, b]["node"], view.edges[a, b]["op_type"], _text(b)) for a, b in pairs]

@@ -1,0 +1,168 @@
+"""Groups: the columns of a coupling gathered into what a plan decides on, named by their first parameter axis."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
+
+from onnxslim_learn.coupling.solver import Coupling, Group
+
+if TYPE_CHECKING:
+    from onnxslim_learn.coupling.relations import Labels
+
+Codes = np.ndarray[Any, np.dtype[np.uint64]]
+
+NEVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Place:
+    """A label array in which columns occur: a parameter axis, or (unnamed) fresh atoms such as rows."""
+
+    name: str
+    columns: Labels
+    positions: Labels
+
+
+def find(coupling: Coupling) -> list[Group]:
+    """All groups of a coupling in order of their first parameter.
+
+    Columns that occur in the same label arrays and have the same pin are one group: its units are exchangeable but
+    for the rows they sit in. Columns of which rows that keep equal counts would lose unequally join those that even it
+    out (query and key with value, in a packed projection): one group of several strata.
+    """
+    places = _places(coupling)
+    first, position = _first_occurrence(coupling, places)
+    label, used = _same_places(coupling, places)
+    label = _balanced(coupling, label, used)
+    strata = _strata(coupling)
+    rows = np.zeros(coupling.columns, bool)
+    rows[coupling.column[coupling.is_row]] = True
+    members = _members(places, label, used)
+    groups: list[Group] = []
+    taken: set[str] = set()
+    _, pins = coupling.pinned
+    for number in range(int(label.max(initial=-1)) + 1):
+        units = used[label == number]
+        ordered = units[np.lexsort((position[units], first[units]))]
+        own = members.get(number, [])
+        place = places[first[ordered[0]]]
+        name = _name(place, ordered, int(position[ordered[0]])) if own else _row_name(coupling, places, ordered)
+        while name in taken:
+            name += "'"
+        taken.add(name)
+        parts = tuple(np.flatnonzero(strata[ordered] == s) for s in np.unique(strata[ordered]))
+        held = pins[ordered][pins[ordered] >= 0]
+        pin = coupling.ledger.pins[int(held[0])] if len(held) else None
+        groups.append(Group(name, ordered, tuple(own), parts, bool(rows[ordered].all()), pin))
+    return sorted(groups, key=lambda group: int(first[group.units[0]]))
+
+
+def _places(coupling: Coupling) -> list[Place]:
+    """Parameter axes by name first, then fresh atoms."""
+    used = dict.fromkeys(str(v.name) for node in coupling.graph.nodes for v in node.inputs if v is not None)
+    named = [
+        (f"{name}:{axis}", digit.labels)
+        for name in used
+        if name in coupling.graph.initializers
+        if name in coupling.values
+        for axis, digits in enumerate(coupling.values[name].axes)
+        for digit in digits
+        if digit.labels is not None
+    ]
+    found = []
+    for name, labels in [*named, *(("", labels) for _, labels in coupling.ledger.leaves)]:
+        atoms = labels.reshape(-1)
+        columns, positions = np.unique(coupling.column[coupling.strong[atoms[atoms > 0]]], return_index=True)
+        found.append(Place(name, columns, positions))
+    return found
+
+
+def _first_occurrence(coupling: Coupling, places: list[Place]) -> tuple[Labels, Labels]:
+    """For every column, the first place it occurs in and where there."""
+    first, position = np.full(coupling.columns, NEVER), np.full(coupling.columns, NEVER)
+    for number, place in enumerate(places):
+        fresh = first[place.columns] == NEVER
+        first[place.columns[fresh]], position[place.columns[fresh]] = number, place.positions[fresh]
+    return first, position
+
+
+def _same_places(coupling: Coupling, places: list[Place]) -> tuple[Labels, Labels]:
+    """A label per occurring column, equal where columns occur in the same places and have the same pin."""
+    random = np.random.default_rng(0)
+    signature: Codes = np.zeros(coupling.columns, np.uint64)
+    for place in places:
+        signature[place.columns] += random.integers(1, 2**63, dtype=np.uint64)
+    used = np.flatnonzero(signature)
+    pins = (coupling.pinned[1][used] + 1).astype(np.uint64)
+    _, label = np.unique(np.stack([signature[used], pins], axis=1), axis=0, return_inverse=True)
+    return label.reshape(-1), used
+
+
+def _balanced(coupling: Coupling, label: Labels, used: Labels) -> Labels:
+    """Labels merged where, of the rows of a grid, some would lose more than others by one label alone."""
+    number = np.full(coupling.columns, -1)
+    number[used] = label
+    pairs: list[tuple[int, int]] = []
+    for grid in coupling.ledger.grids:
+        rows = len(grid.cells)
+        row, where = np.nonzero(grid.cells > 0)
+        labels = number[coupling.column[coupling.strong[grid.cells[row, where]]]]
+        here, times = np.unique(labels * rows + row, return_counts=True)
+        found, start, spread = np.unique(here // rows, return_index=True, return_counts=True)
+        if rows > 1 and len(found) > 1:
+            even = (spread == rows) & (np.maximum.reduceat(times, start) == np.minimum.reduceat(times, start))
+            pairs += itertools.pairwise(found[~even].tolist())
+    size = int(label.max(initial=-1)) + 1
+    ends = np.array(pairs, np.int64).reshape(-1, 2)
+    ties = sp.coo_matrix((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape=(size, size))
+    merged: Labels = np.asarray(connected_components(ties, directed=False)[1], np.int64)
+    return merged[label]
+
+
+def _strata(coupling: Coupling) -> Codes:
+    """A number per column: equal where columns sit in the same rows of all grids."""
+    random = np.random.default_rng(1)
+    strata: Codes = np.zeros(coupling.columns, np.uint64)
+    for grid in coupling.ledger.grids:
+        if len(grid.cells) > 1:
+            rows = len(grid.cells)
+            codes = random.integers(1, 2**63, rows, dtype=np.uint64)
+            row, where = np.nonzero(grid.cells > 0)
+            columns = coupling.column[coupling.strong[grid.cells[row, where]]]
+            pairs, times = np.unique(columns * rows + row, return_counts=True)
+            _, start, spread = np.unique(pairs // rows, return_index=True, return_counts=True)
+            even = (spread == rows) & (np.maximum.reduceat(times, start) == np.minimum.reduceat(times, start))
+            uneven = ~np.repeat(even, spread)  # a column that all rows have alike leaves them in step by itself
+            np.add.at(strata, pairs[uneven] // rows, codes[pairs[uneven] % rows])
+    return strata
+
+
+def _members(places: list[Place], label: Labels, used: Labels) -> dict[int, list[str]]:
+    """Group label -> names of the parameter axes that carry it."""
+    members: dict[int, list[str]] = {}
+    for place in places:
+        if place.name:
+            for group in np.unique(label[np.searchsorted(used, place.columns)]):
+                members.setdefault(int(group), []).append(place.name)
+    return members
+
+
+def _name(place: Place, units: Labels, position: int) -> str:
+    """The first parameter axis, and the first position there if others share it."""
+    return place.name if len(place.columns) == len(units) else f"{place.name}@{position}"
+
+
+def _row_name(coupling: Coupling, places: list[Place], rows: Labels) -> str:
+    """The first parameter axis that carries cells of the rows, and how many rows there are."""
+    chosen = np.isin(coupling.column, rows)
+    inside = np.unique(coupling.column[coupling.membership[:, np.flatnonzero(chosen)].nonzero()[0]])
+    for place in places:
+        if place.name and np.isin(place.columns, inside).any():
+            return f"{place.name}/{len(rows)}"
+    return f"fresh/{len(rows)}"

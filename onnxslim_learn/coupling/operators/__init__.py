@@ -1,0 +1,1 @@
+"""The operator table: what every operator does with the digits of its axes, and what its nodes are."""

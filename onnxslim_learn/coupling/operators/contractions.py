@@ -1,0 +1,228 @@
+"""Families of operators that sum over axes: Einsum and its relatives, convolutions, reductions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.coupling import alignment, layout
+from onnxslim_learn.coupling.context import Rule, aligned
+from onnxslim_learn.coupling.operators.elementwise import opaque
+from onnxslim_learn.coupling.relations import Value
+
+if TYPE_CHECKING:
+    from onnxslim_learn.coupling.context import Cut, Site
+
+
+Notation = Callable[["Site"], "tuple[dict[int, str], str] | None"]
+
+
+def einsum(notation: Notation, *, zero: int | None = None) -> Rule:
+    """Sum of products: letters by input, letters of the output; what the output lacks is contracted.
+
+    Args:
+        notation: Letters from the node; ``None`` for a form that has no rule.
+        zero: Input with the value that stands for zero in the first factor (quantized).
+    """
+
+    def rule(site: Site) -> None:
+        found = notation(site)
+        if found is None:
+            return opaque(site)
+        inputs, output = found
+        joined = site.join(*((slot, site.operand(slot, letters)) for slot, letters in inputs.items()))
+        site.yields(joined.output(site.ledger, output))
+        factors = [slot for slot in inputs if any(c not in output and c != UNIT for c in inputs[slot])]
+        for slot in factors[: 1 if zero is not None else None]:
+            summed = [a for a, letter in enumerate(inputs[slot]) if letter not in output]
+            site.contract(slot, summed, zero, None if zero is not None else (2 if 2 in inputs else -1, -1))
+        sizes: dict[str, int] = {}
+        for slot, letters in inputs.items():
+            for letter, size in zip(letters, site.nominal(slot), strict=True):
+                sizes[letter] = max(size, sizes.get(letter, 1))
+        site.work(joined.space, sizes)
+        return None
+
+    return rule
+
+
+UNIT = "."  # the letter of axes that have one element
+
+
+def vector(site: Site, slot: int, letter: str) -> str:
+    """Letters of an input that has one entry per ``letter``, or one in all."""
+    shape = site.shape(slot)
+    return letter if math.prod(shape) > 1 else UNIT * len(shape)
+
+
+def matmul(*, left: int = 0, right: int = 1, columns: Sequence[int] = ()) -> Notation:
+    """Letters of MatMul: batch axes broadcast, vectors lose their axis; attributes may transpose the last two.
+
+    Args:
+        left: Input with the first factor.
+        right: Input with the second.
+        columns: Inputs with one entry per output column, or one in all.
+    """
+
+    def notation(site: Site) -> tuple[dict[int, str], str]:
+        a, b = len(site.shape(left)), len(site.shape(right))
+        letters = {}
+        for slot, rank, plain, side in ((left, a, "xy", "A"), (right, b, "yz", "B")):
+            last = plain[::-1] if site.attr(f"trans{side}", 0) else plain
+            batch = aligned(rank - 2) if rank > 1 else ""
+            spelled = last[0] + batch + last[1] if site.attr(f"transBatch{side}", 0) else batch + last
+            letters[slot] = spelled if rank > 1 else "y"
+        letters |= {slot: vector(site, slot, "z") for slot in columns if site.name(slot)}
+        batch = aligned(max(a, b) - 2) if max(a, b) > 2 else ""
+        return letters, batch + ("x" if a > 1 else "") + ("z" if b > 1 else "")
+
+    return notation
+
+
+def gemm(*, right: int = 1, bias: int = 2, columns: Sequence[int] = ()) -> Notation:
+    """Letters of Gemm with its optional transpositions and broadcast bias; slots as in :func:`matmul`."""
+
+    def notation(site: Site) -> tuple[dict[int, str], str]:
+        letters = {0: "yx" if site.attr("transA", 0) else "xy", right: "zy" if site.attr("transB", 0) else "yz"}
+        letters |= {slot: vector(site, slot, "z") for slot in columns if site.name(slot)}
+        if site.name(bias):
+            letters[bias] = ["", "z", "xz"][len(site.shape(bias))]
+        return letters, "xz"
+
+    return notation
+
+
+def equation(site: Site) -> tuple[dict[int, str], str] | None:
+    """Letters of Einsum's equation, with an ellipsis written out; ``None`` if a letter repeats in one operand."""
+    left, arrow, right = site.attr("equation").replace(" ", "").partition("->")
+    inputs = left.split(",")
+    free = [c for c in "ZYXWVUTSRQPONMLKJIHGFEDCBA" if c not in left]
+    extra = max((len(site.shape(k)) - len(text.replace("...", "")) for k, text in enumerate(inputs)), default=0)
+    batch = "".join(free[:extra])
+    for k, text in enumerate(inputs):
+        own = len(site.shape(k)) - len(text.replace("...", ""))
+        inputs[k] = text.replace("...", batch[extra - own :])
+    if not arrow:
+        joined = "".join(inputs)
+        right = batch + "".join(sorted(c for c in set(joined) if joined.count(c) == 1 and c not in batch))
+    if any(len(set(text)) < len(text) for text in inputs):
+        return None
+    return dict(enumerate(inputs)), right.replace("...", batch)
+
+
+def convolution(
+    *,
+    data: int = 0,
+    weight: int = 1,
+    bias: int = 2,
+    more: Sequence[int] = (),
+    zero: int | None = None,
+    transposed: bool = False,
+) -> Rule:
+    """Convolution of any rank: channels (g, i) of the data meet (g, o, i) of the weight.
+
+    Args:
+        data: Input with the data.
+        weight: Input with the weight.
+        bias: Input with the bias.
+        more: Inputs with one entry per output channel, or one in all.
+        zero: Input with the value that stands for zero in the data (quantized).
+        transposed: Whether the weight is ``(g i)(o)`` instead of ``(g o)(i)``.
+    """
+
+    def rule(site: Site) -> None:
+        x, w = site.shape(data), site.shape(weight)
+        groups = int(site.attr("group", 1))
+        space, own = [None] * (len(x) - 2), (1,) * (len(w) - 1)
+        inner, outer = x[1] // groups, w[1] if transposed else w[0] // groups
+        view = (groups, inner, outer, *w[2:]) if transposed else (groups, outer, *w[1:])
+        letters = "gio" if transposed else "goi"
+        vectors = [(s, _per_filter(site, s, groups, outer)) for s in (bias, *more) if site.name(s)]
+        joined = site.join(
+            (data, site.operand(data, ["n", "g", "i", *space], (x[0], groups, inner, *x[2:]))),
+            (weight, site.operand(weight, [*letters, *space], view, (2, *own))),
+            *vectors,
+        )
+        out = site.out_shape()
+        value = layout.regroup(site.ledger, joined.output(site.ledger, "ngo"), (out[0], groups * outer))
+        site.yields(Value((*value.axes, *site.ledger.free(out[2:]).axes)))
+        site.records.summed.setdefault(str(site.name(weight)), set()).add(0 if transposed else 1)
+        if inner > 1 or groups == 1:
+            site.contract(data, [1], zero, None if zero is not None or site.node.domain else (bias, 1))
+        if groups > 1:
+            group = joined.seen("g")
+            site.patch(lambda cut: {"group": cut.size(group, 0)})
+        positions = site.nominal(data) if transposed else site.out_shape(nominal=True)
+        sizes = {"n": site.nominal(data)[0], "g": groups, "i": inner, "o": outer}
+        site.work(joined.space, sizes, math.prod(positions[2:]) * math.prod(w[2:]))
+
+    return rule
+
+
+def deformed(site: Site) -> None:
+    """DeformConv: a convolution from moved places; offsets and their mask are per position, maybe per channel group."""
+    for slot in (2, 4):
+        if site.name(slot):
+            site.leave(slot)
+    grouped = int(site.attr("offset_group", 1)) > 1
+    site.pin(site.value(0), [0, 1] if grouped else [0], "has offsets of its own")
+    convolution(bias=3)(site)
+
+
+def _per_filter(site: Site, slot: int, groups: int, outer: int) -> alignment.Operand:
+    """An input with one entry per output channel ``(g o)``, or one in all."""
+    if math.prod(site.shape(slot)) == 1:
+        return site.operand(slot, UNIT * len(site.shape(slot)))
+    return site.operand(slot, "go", (groups, outer), (2,))
+
+
+def fused(rule: Rule, skip: int) -> Rule:
+    """A layer with a further input that is added to its output."""
+
+    def both(site: Site) -> None:
+        rule(site)
+        if site.name(skip):
+            output = str(site.node.outputs[0].name)
+            letters = aligned(len(site.out_shape()))
+            result = alignment.Operand(tuple(letters), site.out_shape(), site.values[output].axes)
+            added = site.operand(skip, aligned(len(site.shape(skip))))
+            joined = alignment.join(site.ledger, [result, added], f"is added to a free axis by {site.node.op_type}")
+            site.values[output] = joined.output(site.ledger, letters)
+
+    return both
+
+
+def reduce(*, exact: bool, mean: bool = False) -> Rule:
+    """Reduce axes.
+
+    Args:
+        exact: Whether zeros add nothing (sums); the others are delicate over labelled axes.
+        mean: Whether a factor C'/C, where C' of C positions stay, makes it exact.
+    """
+
+    def rule(site: Site) -> None:
+        shape = site.shape(0)
+        rank = len(shape)
+        axes = site.ints(1, "axes")
+        if axes is None and site.name(1):
+            return opaque(site)  # computed axes
+        if not axes:
+            axes = [] if site.attr("noop_with_empty_axes", 0) else list(range(rank))
+        chosen = [a % rank for a in axes]
+        value = site.value(0)
+        if not exact:
+            site.delicate(value, chosen, f"is reduced by {site.node.op_type}")
+        if exact or (mean and site.sensitive):
+            site.contract(0, chosen)
+        if mean and site.sensitive:
+
+            def rescale(cut: Cut) -> dict[int | str, Any]:
+                share = math.prod(cut.size(value, a) for a in chosen) / math.prod(value.shape[a] for a in chosen)
+                return {"scale_output": share} if share < 1 else {}
+
+            site.patch(rescale)
+        site.yields(layout.drop(site.ledger, value, chosen, keep=bool(site.attr("keepdims", 1))))
+        return None
+
+    return rule

@@ -1,0 +1,196 @@
+"""The families of operators: each states coupling, masks, work and patches in one go.
+
+A family is a function that takes declarations and returns a rule ``rule(site) -> None``; the operator table names one
+family per operator. Letters are single characters; ``site`` is the node at hand
+(:mod:`onnxslim_learn.coupling.context`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.coupling import layout
+from onnxslim_learn.coupling.context import Affine, Axes, Rule, aligned
+from onnxslim_learn.graph import shape_arithmetic
+
+if TYPE_CHECKING:
+    from onnxslim_learn.coupling.context import Cut, Site
+
+# --- elementwise and per channel --------------------------------------------------------------------------------------
+
+
+def elementwise(site: Site) -> None:
+    """Broadcast all inputs against each other; every output has the result's layout."""
+    operands = [(slot, site.operand(slot, aligned(len(site.shape(slot))))) for slot in site.given()]
+    joined = site.join(*operands)
+    outputs = range(len(site.node.outputs))
+    site.records.elementwise.add(site.index)
+    site.yields(
+        *(joined.output(site.ledger, aligned(len(site.out_shape(k)))) for k in outputs if site.node.outputs[k].name)
+    )
+
+
+def first_input(site: Site) -> None:
+    """Outputs have the first input's layout; of the others only the element type or one number counts."""
+    site.yields(*(site.value(0) for _ in site.node.outputs))
+
+
+def per_channel(
+    *,
+    normalised: Axes = lambda site, rank: (),
+    axis: int | None = 1,
+    affine: bool = False,
+) -> Rule:
+    """Vectors of one entry per channel: batch and instance norm, per-axis scales.
+
+    Args:
+        normalised: Which axes of the data are normalised over.
+        axis: The channel axis, or ``None`` to read attribute ``axis``.
+        affine: Whether inputs 1 and 2 scale and shift a normalised input.
+    """
+
+    def rule(site: Site) -> None:
+        rank = len(site.shape(0))
+        if any(len(site.shape(slot)) > 1 for slot in site.given()[1:]):
+            return opaque(site)  # scales by block
+        channel = (int(site.attr("axis", 1)) if axis is None else axis) % max(rank, 1)
+        site.delicate(site.value(0), normalised(site, rank), f"is normalised over by {site.node.op_type}")
+        letters = aligned(rank)
+        vectors = [(s, site.operand(s, letters[channel] if site.shape(s) else "")) for s in site.given()[1:]]
+        joined = site.join((0, site.operand(0, letters)), *vectors)
+        result = joined.output(site.ledger, letters)
+        rest = [joined.output(site.ledger, letters[channel]) for _ in site.node.outputs[1:]]
+        site.yields(result, *rest)
+        if affine:
+            site.records.affines.append(Affine(site.index, 1, 2))
+        return None
+
+    return rule
+
+
+def norm(axes: Axes, *, scale: int | None = None) -> Rule:
+    """Normalise over axes; further inputs are affine parameters that broadcast from the right.
+
+    Args:
+        axes: Which axes.
+        scale: Input that scales by channel: it is corrected by √(C/C') where C' of C channels stay, since the removed
+            ones, zero in the masked original, count in its mean square (exact for a root mean square).
+    """
+
+    def rule(site: Site) -> None:
+        rank = len(site.shape(0))
+        site.delicate(site.value(0), axes(site, rank), f"is normalised over by {site.node.op_type}")
+        operands = [(slot, site.operand(slot, aligned(len(site.shape(slot))))) for slot in site.given()]
+        joined = site.join(*operands)
+        result = joined.output(site.ledger, aligned(rank))
+        statistics = layout.drop(site.ledger, result, axes(site, rank), keep=True)
+        site.yields(result, *([statistics] * (len(site.node.outputs) - 1)))
+        if site.sensitive and scale is not None and site.name(scale):
+            over = list(axes(site, rank))
+
+            def correct(cut: Cut) -> dict[int | str, Any]:
+                share = math.prod(cut.size(result, a) for a in over) / math.prod(result.shape[a] for a in over)
+                return {"scale_input": (scale, share**-0.5)} if share < 1 else {}
+
+            site.patch(correct)
+
+    return rule
+
+
+def mixing(axes: Axes, *, vanish: bool = False) -> Rule:
+    """Mix positions along axes (sort, cumulate, arg-max): these are pinned, the others pass.
+
+    Args:
+        axes: Which axes.
+        vanish: Whether outputs may lack these axes.
+    """
+
+    def rule(site: Site) -> None:
+        rank = len(site.shape(0))
+        value, chosen = site.value(0), {a % rank for a in axes(site, rank)}
+        for slot in site.given()[1:]:
+            site.leave(slot)
+        results = site.free_outputs(0)
+        for k, free in enumerate(results):
+            passed = site.freed(value, chosen, f"is mixed by {site.node.op_type}", site.shape(0))
+            if vanish and len(free.axes) < rank:
+                results[k] = layout.drop(site.ledger, passed, chosen)
+            elif len(free.axes) == rank:
+                results[k] = site.freed(value, chosen, f"is mixed by {site.node.op_type}", free.shape)
+        site.yields(*results)
+
+    return rule
+
+
+# --- space ------------------------------------------------------------------------------------------------------------
+
+
+def spatial(keep: Sequence[int] = (0, 1)) -> Rule:
+    """Work along all axes but some: these pass, the others are free."""
+
+    def rule(site: Site) -> None:
+        for slot in site.given()[1:]:
+            site.leave(slot)
+        value, results = site.value(0), site.free_outputs(0)
+        if any(output.uses() or output.is_graph_output() for output in site.node.outputs[1:]):
+            site.pin(value, keep, "has flat positions put out")  # the indices of MaxPool count all channels
+        for k, free in enumerate(results):
+            axes = [a for a in range(len(value.axes)) if a not in keep]
+            if site.node.outputs[k].name:
+                results[k] = site.freed(value, axes, f"is an axis that {site.node.op_type} works along", free.shape)
+        site.yields(*results)
+
+    return rule
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------------
+
+
+def shape_of(site: Site) -> None:
+    """Shape and Size read no elements: nothing is tied but an axis whose size is computed with or put out."""
+    value = site.value(0)
+    labelled = [a for a, axis in enumerate(value.axes) if any(d.labels is not None for d in axis)]
+    told = [a for a in labelled if shape_arithmetic.escapes(site.node, a, site.shapes.analysis)]
+    site.pin(value, told, "has its size computed with")
+    site.yields(*site.free_outputs(0))
+
+
+def fresh_output(site: Site) -> None:
+    """Operators whose output has no channels of a model: free."""
+    for slot in site.given():
+        site.leave(slot)
+    site.yields(*site.free_outputs(0))
+
+
+def opaque(site: Site) -> None:
+    """An operator without a rule pins all it touches, captured values of its bodies included."""
+    site.records.opaque[site.node.op_type] = site.records.opaque.get(site.node.op_type, 0) + 1
+    touched = [str(v.name) for v in site.node.inputs if v is not None and v.name]
+    for attribute in site.node.attributes.values():
+        touched += captured(attribute)
+    for name in touched:
+        if name in site.values:
+            value = site.values[name]
+            site.pin(value, range(len(value.axes)), f"feeds {site.node.op_type}, which has no rule")
+        elif name in site.shapes.analysis.shape:
+            site.values[name] = site.ledger.free(site.shapes.analysis.shape[name])
+    for output in site.node.outputs:
+        if output.name:
+            site.values[str(output.name)] = site.ledger.free(site.shapes.analysis.shape[str(output.name)])
+
+
+def captured(attribute: Any) -> list[str]:
+    """Names of outer values that the bodies in an attribute read."""
+    import onnx_ir as ir
+
+    if attribute.type == ir.AttributeType.GRAPH:
+        bodies = [attribute.value]
+    elif attribute.type == ir.AttributeType.GRAPHS:
+        bodies = list(attribute.value)
+    else:
+        return []
+    return [
+        str(v.name) for body in bodies for node in body.all_nodes() for v in node.inputs if v is not None and v.name
+    ]

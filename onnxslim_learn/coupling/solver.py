@@ -1,0 +1,400 @@
+"""What must be cut together: atoms solved into classes, classes gathered into groups, plans checked.
+
+The relations that operators stated are solved once. A *class* is a set of atoms removed together always; a *column* a
+set of classes removed together unless a whole row goes; a *group* the columns that meet in the same places, which is
+what a plan decides on. Rows (attention heads, convolution groups) are atoms like others; their cells follow them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
+
+from onnxslim_learn.coupling.context import Records, Site
+from onnxslim_learn.coupling.operators import table
+from onnxslim_learn.coupling.relations import (
+    Digit,
+    Grid,
+    Labels,
+    Ledger,
+    Pin,
+    Relation,
+    Value,
+    in_rows,
+    over,
+    row_atoms,
+    rows_of,
+)
+from onnxslim_learn.errors import PlanError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from onnxslim_learn.graph.load import Graph
+
+logger = logging.getLogger(__name__)
+
+Array = np.ndarray[Any, Any]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that a plan keeps or removes.
+
+    Attributes:
+        name: Its first parameter axis, ``initializer:axis``, with what tells it from others on that axis.
+        units: Column of each unit, in order of position.
+        members: Parameter axes that carry its units.
+        strata: Units that must lose in proportion, as index arrays over ``units`` (one array if they are free).
+        rows: Whether a unit is a whole row (an attention head, a convolution group).
+        pin: Why it cannot go, or ``None``.
+    """
+
+    name: str
+    units: Labels
+    members: tuple[str, ...]
+    strata: tuple[Labels, ...]
+    rows: bool
+    pin: Pin | None
+
+    @property
+    def width(self) -> int:
+        """Number of units."""
+        return len(self.units)
+
+    @property
+    def levels(self) -> int:
+        """Number of equal steps from empty to full that keep all strata in proportion."""
+        return int(np.gcd.reduce([len(s) for s in self.strata]))
+
+
+@dataclass
+class Coupling:
+    """The solved coupling of a graph.
+
+    Attributes:
+        graph: The graph.
+        values: Layout of every value by name.
+        ledger: The relations as stated.
+        records: Contractions, work and patches as stated.
+        strong: Class of every atom.
+        column: Column of every class.
+    """
+
+    graph: Graph
+    values: dict[str, Value]
+    ledger: Ledger
+    records: Records
+    strong: Labels
+    column: Labels
+    _cells: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Number of classes."""
+        return len(self.column)
+
+    @property
+    def columns(self) -> int:
+        """Number of columns."""
+        return int(self.column.max()) + 1
+
+    @cached_property
+    def membership(self) -> Any:
+        """Sparse matrix, cells × rows, over classes."""
+        return _matrix(self.ledger.member, self.strong, self.size)
+
+    @cached_property
+    def under(self) -> Any:
+        """Sparse matrix over classes: which goes when which goes, of weakly tied ones."""
+        return _matrix(self.ledger.under, self.strong, self.size)
+
+    @cached_property
+    def is_row(self) -> Mask:
+        """Which classes are rows."""
+        return np.asarray(self.membership.sum(axis=0)).reshape(-1) > 0
+
+    @cached_property
+    def summed(self) -> dict[str, set[int]]:
+        """Parameter -> its axes that a contraction sums over."""
+        found = {name: set(axes) for name, axes in self.records.summed.items()}
+        for record in self.records.contractions:
+            source = self.graph.nodes[record.node].inputs[record.slot]
+            assert source is not None
+            found.setdefault(str(source.name), set()).update(record.axes)
+        return found
+
+    @cached_property
+    def pinned(self) -> tuple[Labels, Labels]:
+        """For every class and every column the index of a pin that holds it, or -1."""
+        classes = np.full(self.size, -1, np.int64)
+        columns = np.full(self.columns, -1, np.int64)
+        for index in range(len(self.ledger.pins) - 1, -1, -1):
+            pin = self.ledger.pins[index]
+            atoms = self.strong[pin.atoms[pin.atoms > 0]]
+            if pin.weak:
+                columns[self.column[atoms]] = index
+            else:
+                classes[atoms] = index
+        transposed = self.membership.T.tocsr()
+        while True:  # a row with a cell that can never go can never go
+            held = classes >= 0
+            reached = (transposed @ held.astype(np.int32) > 0) & ~held
+            if not reached.any():
+                break
+            for row in np.flatnonzero(reached):
+                cells = transposed.indices[transposed.indptr[row] : transposed.indptr[row + 1]]
+                classes[row] = classes[cells].max()
+        held = classes >= 0
+        columns[self.column[held]] = classes[held]
+        return classes, columns
+
+    def signature(self, name: str) -> bytes:
+        """Equal for copies of one initializer that every plan cuts alike."""
+        layout = self.values.get(name)
+        labels = [d.labels for d in layout.digits.values()] if layout else []
+        return b"|".join(b"" if found is None else (self.strong[found] * (found > 0)).tobytes() for found in labels)
+
+    # --- plans ------------------------------------------------------------------------------------------------
+
+    def close(self, columns: Mask) -> Mask:
+        """Which classes go when these columns go: cells follow rows and what they lie under, rows all their cells."""
+        gone = columns[self.column].copy()
+        counts = np.asarray(self.membership.sum(axis=0)).reshape(-1)
+        while True:
+            before = int(gone.sum())
+            gone |= (self.membership @ (gone & self.is_row).astype(np.int32)) > 0
+            gone |= (self.under @ gone.astype(np.int32)) > 0
+            gone |= self.is_row & ((self.membership.T @ gone.astype(np.int32)) == counts)
+            if int(gone.sum()) == before:
+                return gone
+
+    def faults(self, gone: Mask, *, empty: bool = False) -> list[str]:
+        """Constraints that a set of removed classes breaks, in words; empty for a valid plan.
+
+        Args:
+            gone: The classes.
+            empty: Whether parts and parameters may vanish as a whole.
+        """
+        found = []
+        classes, columns = self.pinned
+        if (gone & (classes >= 0)).any():
+            pin = self.ledger.pins[int(classes[gone & (classes >= 0)][0])]
+            found.append(f"{self.where(pin.node)}: removes positions pinned because it {pin.reason}")
+        rowless = gone & ((self.membership @ (gone & self.is_row).astype(np.int32)) == 0)
+        if (rowless & (columns[self.column] >= 0)).any():
+            pin = self.ledger.pins[int(columns[self.column[rowless]].max())]
+            found.append(f"{self.where(pin.node)}: removes single positions pinned because it {pin.reason}")
+        found += self._uneven(gone, empty=empty) + self._partial(gone) + self._misaligned(gone)
+        return found if empty else found + self._empty(gone)
+
+    def _empty(self, gone: Mask) -> list[str]:
+        found = []
+        for node, atoms in self.ledger.some:
+            if gone[self.strong[atoms]].all() and (atoms > 0).all():
+                found.append(f"{self.where(node)}: nothing would be left of a part")
+        for name in self.graph.initializers:
+            for axis in self.values[name].axes if name in self.values else ():
+                for digit in axis:
+                    if digit.labels is not None and self.removed(digit.labels, gone).all():
+                        found.append(f"{name}: nothing would be left of it")
+        return found
+
+    def _uneven(self, gone: Mask, *, empty: bool) -> list[str]:
+        found = []
+        for grid in self.ledger.grids:
+            counts = self._kept(grid, gone).sum(axis=1)
+            if len(counts) and (counts.min() != counts.max() or counts.min() < (0 if empty else grid.least)):
+                found.append(
+                    f"{self.where(grid.node)}: its rows must keep equally many, not {counts.min()} to {counts.max()}"
+                )
+        return found
+
+    def _partial(self, gone: Mask) -> list[str]:
+        return [
+            f"{self.where(grid.node)}: removes single positions from rows that keep all"
+            for grid in self.ledger.whole
+            if not self._kept(grid, gone).all()
+        ]
+
+    def _kept(self, grid: Grid, gone: Mask) -> Mask:
+        """Which cells of a grid stay, in the rows that stay."""
+        kept = ~self.removed(grid.cells, gone)
+        alive = np.ones(len(kept), bool)
+        for rows in grid.rows:
+            alive &= ~self.removed(rows, gone)
+        return kept[alive]
+
+    def _misaligned(self, gone: Mask) -> list[str]:
+        found = []
+        for relation in self.ledger.weak:
+            wrong = gone[self.strong[relation.a]] != gone[self.strong[relation.b]]
+            for rows in relation.rows:
+                wrong &= ~self.removed(rows, gone)
+            if wrong.any():
+                found.append(f"{self.where(relation.node)}: positions that meet would not go together")
+        return found
+
+    def where(self, node: int) -> str:
+        """A node in words."""
+        nodes = self.graph.nodes
+        return f"node {nodes[node].name} ({nodes[node].op_type})" if 0 <= node < len(nodes) else "model"
+
+    def removed(self, labels: Labels, gone: Mask) -> Mask:
+        """Which positions of a label array go (pinned ones never)."""
+        result: Mask = gone[self.strong[labels]] & (labels > 0)
+        return result
+
+
+def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
+    """Lay out every value of a graph and solve what must be cut together.
+
+    Args:
+        graph: The graph in normal form.
+        sensitive: Whether axes that are normalised over may be cut (legal, but not exact).
+    """
+    ledger, records, values = Ledger(), Records(), {}
+    for value in graph.model.graph.inputs:
+        values[str(value.name)] = ledger.free(graph.shapes.analysis.shape[str(value.name)])
+    for index, node in enumerate(graph.nodes):
+        ledger.node = index
+        version = graph.model.opset_imports.get(node.domain, 1)
+        site = Site(node, index, version, ledger, graph.shapes, values, records, sensitive)
+        if graph.shapes.is_arithmetic(node):
+            site.yields(*site.free_outputs(0))
+        else:
+            table.rule_for(node.domain, node.op_type)(site)
+    ledger.node = -1
+    for value in graph.model.graph.outputs:
+        name = str(value.name)
+        if name in values:
+            ledger.pin_axes(values[name], range(len(values[name].axes)), f"is the graph output {name}")
+    strong = _components(ledger.count, ledger.strong)
+    column = _components(int(strong.max()) + 1, ledger.weak, strong)
+    return Coupling(graph, values, ledger, records, strong, column)
+
+
+def _components(count: int, relations: Sequence[Relation], through: Labels | None = None) -> Labels:
+    """Connected components of ``count`` things under relations (mapped by ``through`` first)."""
+    if not relations:
+        return np.arange(count)
+    a = np.concatenate([r.a for r in relations])
+    b = np.concatenate([r.b for r in relations])
+    if through is not None:
+        a, b = through[a], through[b]
+    matrix = sp.coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(count, count))
+    return np.asarray(connected_components(matrix, directed=False)[1], np.int64)
+
+
+def _matrix(relations: Sequence[Relation], strong: Labels, size: int) -> Any:
+    """Sparse 0/1 matrix of the related classes, without pinned atoms."""
+    if not relations:
+        return sp.csr_matrix(np.zeros((size, 0), np.int32)) @ sp.csr_matrix(np.zeros((0, size), np.int32))
+    a = np.concatenate([r.a for r in relations])
+    b = np.concatenate([r.b for r in relations])
+    use = (a > 0) & (b > 0)
+    ends = (strong[a[use]], strong[b[use]])
+    found = sp.coo_matrix((np.ones(len(ends[0]), np.int32), ends), shape=(size, size)).tocsr()
+    found.data[:] = 1  # pairs stated twice were added up
+    return found
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A closed set of removed classes: what a patch, a slice or a mask asks (see :class:`site.Cut`).
+
+    Attributes:
+        coupling: The model.
+        gone: Which classes go.
+        heirs: For every class the one that stands for it, itself where it stays or nothing stands for it; ``None`` if
+            no units are merged (:mod:`onnxslim_learn.rewrite.merge`).
+    """
+
+    coupling: Coupling
+    gone: Mask
+    heirs: Labels | None = None
+
+    def kept(self, digit: Digit) -> Mask:
+        """Which labels of a digit stay, shape of its labels."""
+        assert digit.labels is not None
+        return ~self.coupling.removed(digit.labels, self.gone)
+
+    @cached_property
+    def exact(self) -> bool:
+        """Whether no axis that is normalised over loses a position in a row that stays."""
+        for record in self.coupling.records.delicate:
+            for axis in record.axes:
+                for digit in record.value.axes[axis]:
+                    if digit.labels is not None:
+                        kept = in_rows(record.value.digits, digit, self.kept(digit))
+                        if not kept[self._alive(record.value, digit)].all():
+                            return False
+        return True
+
+    def width(self, value: Value, digit: Digit) -> int:
+        """How many indices of a digit stay in every kept row."""
+        if digit.labels is None:
+            return digit.size
+        counts = in_rows(value.digits, digit, self.kept(digit)).sum(axis=1)[self._alive(value, digit)]
+        return int(counts[0]) if len(counts) else 0
+
+    def _alive(self, value: Value, digit: Digit) -> Mask:
+        """Which rows of a digit (:func:`ledger.in_rows`) stay."""
+        sizes = {d.key: d.size for d in value.digits.values()}
+        alive = np.ones(math.prod([sizes[k] for k in rows_of(value.digits, digit.deps)]), bool)
+        for atoms in row_atoms(value.digits, digit):
+            alive &= ~self.coupling.removed(atoms, self.gone)
+        return alive
+
+    def size(self, value: Value, axis: int) -> int:
+        """New length of an axis."""
+        return int(np.prod([self.width(value, digit) for digit in value.axes[axis]], dtype=np.int64))
+
+    def keep(self, value: Value, axis: int) -> Mask:
+        """Which positions of an axis stay; where rows of other axes differ, those of the first row that stays."""
+        rows, alive = self.positions(value, axis)
+        result: Mask = rows[alive][0] if alive.any() else np.zeros(rows.shape[1], bool)
+        return result
+
+    def positions(self, value: Value, axis: int) -> tuple[Mask, Mask]:
+        """Which positions of an axis stay in every row of the other axes that it depends on, and which rows stay.
+
+        Returns:
+            ``(rows, positions)`` and ``(rows,)``.
+        """
+        digits = value.digits
+        own = [d.key for d in value.axes[axis]]
+        outside = [k for k in rows_of(digits, own) if k not in own]
+        order, sizes = [*outside, *own], {key: d.size for key, d in digits.items()}
+        keep, alive = np.ones([sizes[k] for k in order], bool), np.ones([sizes[k] for k in outside], bool)
+        for digit in (digits[k] for k in order if digits[k].labels is not None):
+            inside = digit.key in own
+            kept = over(self.kept(digit), [*digit.deps, digit.key], order if inside else outside, sizes)
+            if inside:
+                keep &= kept
+            else:
+                alive &= kept
+        return keep.reshape(alive.size, -1), alive.reshape(-1)
+
+
+def removal(coupling: Coupling, columns: Iterable[int], *, empty: bool = False) -> Removal:
+    """The closure of a set of columns, checked; ``empty`` allows whole branches to go.
+
+    Raises:
+        PlanError: If it breaks a constraint.
+    """
+    chosen = np.zeros(coupling.columns, bool)
+    chosen[list(columns)] = True
+    gone = coupling.close(chosen)
+    faults = coupling.faults(gone, empty=empty)
+    if faults:
+        raise PlanError(f"{faults[0]}. Choose other positions.")
+    return Removal(coupling, gone)

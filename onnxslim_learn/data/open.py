@@ -1,0 +1,100 @@
+"""Open what the user names as a source of samples."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxslim_learn.data import arrays, functions, images
+from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.signature import Declared, declared
+from onnxslim_learn.data.source import Batch, Source, limited, regroup
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph.load import check_file
+
+if TYPE_CHECKING:
+    from onnxslim_learn.graph.load import Graph
+
+Array = np.ndarray[Any, Any]
+Opened = tuple[str, int | None, Callable[[], Iterator[Batch]]]  # name, number of samples, portions of any size
+Spec = str | Path | Mapping[str, Any] | Callable[..., Any]
+
+FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+KINDS = "an .npz or .npy file, a folder of images, or module:function"
+
+
+def open_source(spec: Spec, graph: Graph, options: Options | None = None) -> Source:
+    """Open samples, and check that the first of them fit the model.
+
+    Args:
+        spec: An ``.npz`` or ``.npy`` file, a folder of images, ``module:function``; in Python also arrays by input
+            name, or a function.
+        graph: The model.
+        options: How they are read; of arrays and images so many are chosen by chance, a function is read up to there.
+
+    Raises:
+        InputError: If it is nothing of the kind, or does not fit the model.
+    """
+    options, takes = options or Options(), declared(graph)
+    where = str(spec) if isinstance(spec, str | Path) else "data"
+    name, count, chunks = _kind(spec, where, options)(graph, takes, options)
+    if count is not None and takes.batch is not None:
+        count = count // takes.batch * takes.batch
+
+    def stream() -> Iterator[Batch]:
+        return limited(regroup(chunks(), takes, options.batch_size), takes, options.samples)
+
+    first = next(stream(), None)
+    if first is None:
+        few = "holds no samples" if takes.batch is None else f"holds fewer than the {takes.batch} samples of a batch"
+        raise InputError(f"{where}: {few}. Give more.")
+    said = name if count is None else f"{name} ({count} samples)"
+    return Source(said, False, count, first.labels is not None, stream, takes)
+
+
+def _kind(spec: Spec, where: str, options: Options) -> Callable[[Graph, Declared, Options], Opened]:
+    """What opens a specification."""
+    folder = isinstance(spec, str | Path) and Path(spec).is_dir()
+    if options.for_images and not folder:
+        raise InputError(f"{options.for_images[0]}: is for folders of images, but the data is {where}. Leave it out.")
+    if folder:
+        return partial(_images, Path(where))
+    if isinstance(spec, Mapping):
+        return partial(_arrays, where, spec)
+    if callable(spec):
+        return partial(_function, where, spec)
+    if Path(where).suffix in (".npz", ".npy"):
+        check_file(Path(where), "an .npz or .npy file")
+        return partial(_arrays, where, arrays.read(Path(where)))
+    if FUNCTION.fullmatch(where):
+        return partial(_function, where, functions.find(where))
+    raise InputError(f"--data {where}: is not {KINDS}. Give one of these.")
+
+
+def _order(count: int, options: Options) -> Array:
+    """Which of so many samples are used, and in which order: files are often sorted by class."""
+    return np.random.default_rng(options.seed).permutation(count)[: options.samples]
+
+
+def _arrays(where: str, given: Mapping[str, Any], graph: Graph, takes: Declared, options: Options) -> Opened:
+    samples = arrays.whole(where, given, takes)
+    chosen = _order(samples.count, options)
+    return where, len(chosen), partial(arrays.portions, where, samples, takes, chosen, options.batch_size)
+
+
+def _images(folder: Path, graph: Graph, takes: Declared, options: Options) -> Opened:
+    files, classes = images.find(folder)
+    look = images.look(str(folder), takes, graph, options)
+    chosen = _order(len(files), options)
+    labels = None if classes is None else [classes[k] for k in chosen]
+    stream = partial(images.portions, [files[k] for k in chosen], labels, look, takes, options.batch_size)
+    return f"{folder}, {look}", len(chosen), stream
+
+
+def _function(where: str, function: Callable[..., Any], graph: Graph, takes: Declared, options: Options) -> Opened:
+    return where, None, partial(functions.portions, where, function, takes, options.batch_size)

@@ -1,0 +1,128 @@
+"""Random inputs that a model accepts: for checks and timings where no data is given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from onnxslim_learn.graph import constant_folding
+from onnxslim_learn.runtime import timing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from onnxslim_learn.coupling.solver import Coupling
+    from onnxslim_learn.graph.shapes import Sample
+
+Array = np.ndarray[Any, Any]
+
+PATCH = 16  # pixels
+MOVING = frozenset(["Cast", "Expand", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"])
+BINARY = 2  # integers that index nothing: token types, masks
+
+
+def random_inputs(coupling: Coupling, sample: Sample, seed: int = 0) -> dict[str, Array]:
+    """Draw inputs of the shapes of a sample.
+
+    Floats have unit variance; integers that a lookup uses stay inside its table, others are 0 or 1.
+    """
+    limits = index_limits(coupling)
+    feeds = _draw(sample, limits, seed)
+    indices = _computed(coupling)
+    places = _reader(coupling, list(indices)) if indices else None
+    while places:
+        found = dict(zip(indices, places(feeds), strict=True))
+        sizes = coupling.records.indices
+        beyond = {source for name, i in found.items() if _outside(i, sizes[name]) for source in indices[name]}
+        wide = {source for source in beyond if limits.get(source, BINARY) > 1}
+        if not wide:
+            break
+        limits |= {source: limits.get(source, BINARY) // 2 for source in wide}
+        feeds = _draw(sample, limits, seed)
+    return feeds
+
+
+def _draw(sample: Sample, limits: dict[str, int], seed: int) -> dict[str, Array]:
+    """Inputs with integers below their limits."""
+    rng = np.random.default_rng(seed)
+    feeds = {}
+    for name, shape in sample.inputs.items():
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(sample.dtype[name]))
+        if dtype.kind in "iu":
+            feeds[name] = rng.integers(0, limits.get(name, BINARY), shape).astype(dtype)
+        elif dtype.kind == "b":
+            feeds[name] = rng.integers(0, 2, shape).astype(dtype)
+        elif dtype.kind in "OSU":
+            feeds[name] = np.full(shape, "a", object)
+        else:
+            feeds[name] = _patchy(rng, shape).astype(dtype)
+    return feeds
+
+
+def _outside(index: Array, size: int) -> bool:
+    return bool(index.size and (index.min() < -size or index.max() >= size))
+
+
+def _patchy(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Noise of unit variance; over images most of it in patches, since white noise saturates trained nets."""
+    white = rng.standard_normal(shape)
+    if len(shape) < 4 or min(shape[2:]) < PATCH:
+        return white
+    coarse = rng.standard_normal((*shape[:2], *(-(-n // PATCH) for n in shape[2:])))
+    for axis in range(2, len(shape)):
+        coarse = np.repeat(coarse, PATCH, axis=axis).take(np.arange(shape[axis]), axis=axis)
+    return 0.9 * coarse + 0.436 * white
+
+
+def index_limits(coupling: Coupling) -> dict[str, int]:
+    """Graph input -> exclusive upper bound, for inputs that reach a lookup."""
+    limits: dict[str, int] = {}
+    for name, size in coupling.records.indices.items():
+        for source, _ in _sources(coupling, name):
+            limits[source] = min(size, limits.get(source, size))
+    return limits
+
+
+def _computed(coupling: Coupling) -> dict[str, list[str]]:
+    """Index that a lookup uses -> the whole-numbered graph inputs it is computed, not only moved, from."""
+    kinds = {str(v.name): v.dtype for v in coupling.graph.model.graph.inputs}
+    found = {}
+    for name in coupling.records.indices:
+        sources = _sources(coupling, name)
+        whole = [source for source, _ in sources if (kind := kinds[source]) and kind.is_integer()]
+        if whole and len(whole) == len(sources) and not all(moved for _, moved in sources):
+            found[name] = whole
+    return found
+
+
+def _reader(coupling: Coupling, names: list[str]) -> Callable[[dict[str, Array]], list[Array]]:
+    """How to find out what the values of these names are for given inputs."""
+    model = coupling.graph.model.clone()
+    values = {str(v.name): v for node in model.graph for v in node.outputs}
+    model.graph.outputs[:] = [values[name] for name in names]
+    constant_folding.drop_unused(model)
+    session = timing.open_session(ir.to_proto(model).SerializeToString(), optimize=False)
+    return lambda feeds: [np.asarray(found) for found in session.run(None, feeds)]
+
+
+def _sources(coupling: Coupling, name: str) -> list[tuple[str, bool]]:
+    """Graph inputs that a value is computed from, and whether it is only moved (Reshape, Cast, ...) on the way."""
+    found, seen = [], set()
+    values = {str(v.name): v for node in coupling.graph.nodes for v in node.inputs if v is not None}
+    stack = [(values[name], True)]
+    while stack:
+        current, moved = stack.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        node = current.producer()
+        if node is None:
+            if current.is_graph_input():
+                found.append((str(current.name), moved))
+            continue
+        here = moved and node.op_type in MOVING
+        stack += [(v, here) for v in node.inputs if v is not None and not v.is_initializer()]
+    return found

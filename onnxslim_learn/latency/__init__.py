@@ -1,0 +1,1 @@
+"""Latency on onnxruntime: timed nodes, fitted costs, profiles."""

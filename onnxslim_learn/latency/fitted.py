@@ -1,0 +1,192 @@
+"""Latency fitted to what was measured: a monotone curve over the work of every fragment.
+
+The work of a fragment is what it computes and what it moves, weighed so that it fits the times measured best; over it
+runs an isotonic regression, so that less work never takes more time. Where nothing was measured, a roofline says it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxslim_learn.costs.polynomial import Array
+
+if TYPE_CHECKING:
+    from onnxslim_learn.costs.devices import Device
+    from onnxslim_learn.costs.roofline import Roofline
+    from onnxslim_learn.coupling.solver import Coupling
+    from onnxslim_learn.latency.fragments import Fragment
+
+FEW = 3  # measured times that two weights of work and a constant can be fitted to
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Time of one fragment over its work.
+
+    Attributes:
+        weights: Microseconds per multiply-accumulate and per byte, and for every call: their sum is the work.
+        work: Knots, ascending.
+        us: Times at them, ascending.
+    """
+
+    weights: tuple[float, float, float]
+    work: Array
+    us: Array
+
+    def value(self, work: float) -> float:
+        """Microseconds at an amount of work; below the first knot in proportion."""
+        if work <= self.work[0]:
+            return float(self.us[0] * work / self.work[0]) if self.work[0] > 0 else float(self.us[0])
+        return float(np.interp(work, self.work, self.us))
+
+    def slope(self, work: float) -> float:
+        """Microseconds more per unit of work, of the piece below."""
+        at = int(np.searchsorted(self.work, work - 1e-12 * abs(work)))
+        if at == 0 or len(self.work) == 1:
+            return float(self.us[0] / self.work[0]) if self.work[0] > 0 else 0.0
+        at = min(at, len(self.work) - 1)
+        return float((self.us[at] - self.us[at - 1]) / (self.work[at] - self.work[at - 1]))
+
+
+def fit(points: Array, roof: tuple[float, float, float]) -> Curve:
+    """Fit a curve to measured points.
+
+    Args:
+        points: Rows of multiply-accumulates, bytes, and microseconds.
+        roof: The weights of a roofline, used in proportion where points are few.
+    """
+    from scipy.optimize import isotonic_regression, nnls
+
+    amounts, us = np.column_stack([points[:, :2], np.ones(len(points))]), np.maximum(points[:, 2], 1e-6)
+    weights = np.array(roof)
+    if len(points) >= FEW:
+        scale = np.maximum(amounts.max(axis=0), 1e-9)
+        weights = nnls(amounts / scale / us[:, None], np.ones(len(points)))[0] / scale
+    work = amounts @ weights
+    order = np.argsort(work, kind="stable")
+    found = isotonic_regression(us[order], weights=1 / us[order])
+    pieces = list(zip(found.blocks[:-1], found.blocks[1:], strict=True))
+    knots = np.array([work[order][a:b].mean() for a, b in pieces])
+    steps = np.concatenate([[True], np.diff(knots) > 1e-9 * max(float(knots[-1]), 1e-9)])
+    return Curve(tuple(weights.tolist()), knots[steps], np.array([found.x[a] for a, _ in pieces])[steps])
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Latency of one run in microseconds, fitted to measurements.
+
+    Attributes:
+        roofline: What nodes compute and move, and the device.
+        fragments: The graph in fragments.
+        curves: The curve of every fragment.
+        total: End-to-end time of the original, microseconds.
+        scale: What of a predicted saving is found when it is measured.
+        below: Whether widths below a step of the machine's kernels were measured.
+    """
+
+    roofline: Roofline
+    fragments: Sequence[Fragment]
+    curves: Sequence[Curve]
+    total: float
+    scale: float = 1.0
+    below: bool = False
+
+    @property
+    def device(self) -> Device:
+        """The machine."""
+        return self.roofline.device
+
+    @cached_property
+    def _places(self) -> tuple[Array, Array]:
+        """Fragment of every term, of what is computed and what is moved."""
+        names = [str(node.name) for node in self._coupling.graph.nodes]
+        owner = {names[index]: place for place, one in enumerate(self.fragments) for index in one.nodes}
+        macs, moved = ([owner[name] for name in c.owners] for c in (self.roofline.macs, self.roofline.moved))
+        return np.array(macs, np.int64), np.array(moved, np.int64)
+
+    @property
+    def _coupling(self) -> Coupling:
+        return self.roofline.coupling
+
+    def amounts(self, alive: Array) -> Array:
+        """Multiply-accumulates and bytes of every fragment, and ones: fragments × 3."""
+        macs, moved = self._places
+        count = len(self.fragments)
+        computed = np.bincount(macs, self.roofline.macs.terms(alive), count)
+        return np.column_stack([computed, np.bincount(moved, self.roofline.moved.terms(alive), count), np.ones(count)])
+
+    def _work(self, alive: Array) -> list[float]:
+        found: list[float] = (self.amounts(alive) * np.array([c.weights for c in self.curves])).sum(axis=1).tolist()
+        return found
+
+    def by_fragment(self, alive: Array) -> Array:
+        """Microseconds of every fragment, as they were profiled."""
+        return np.array([c.value(work) for c, work in zip(self.curves, self._work(alive), strict=True)])
+
+    @cached_property
+    def _whole(self) -> float:
+        """Sum over all fragments of the original."""
+        return float(self.by_fragment(np.ones(self._coupling.size)).sum())
+
+    @property
+    def _rate(self) -> float:
+        """Microseconds saved from end to end for one saved in fragments: times of nodes are others while profiling."""
+        return self.scale * self.total / max(self._whole + self.device.run_us, 1e-9)
+
+    def value(self, alive: Array) -> float:
+        """Latency in microseconds: the original's, less the share that the fragments save."""
+        return self.total - self._rate * (self._whole - float(self.by_fragment(alive).sum()))
+
+    def gradient(self, alive: Array) -> Array:
+        """Derivative by every class's aliveness, shape ``(classes,)``."""
+        slopes = np.array([c.slope(work) for c, work in zip(self.curves, self._work(alive), strict=True)])
+        weights = slopes[:, None] * np.array([c.weights for c in self.curves]) * self._rate
+        macs, moved = self._places
+        slope = self.roofline.macs.gradient(alive, weights[macs, 0])
+        result: Array = slope + self.roofline.moved.gradient(alive, weights[moved, 1])
+        return result
+
+    def by_node(self, alive: Array) -> dict[str, float]:
+        """Microseconds by the first node of every fragment; what is left of the run as ``""``."""
+        found = dict(
+            zip((f.name for f in self.fragments), (self._rate * self.by_fragment(alive)).tolist(), strict=True)
+        )
+        return {"": self.value(alive) - sum(found.values()), **found}
+
+    def corrected(self, alive: Array, us: float) -> Fitted:
+        """The same with the scale at which it predicts a measured time."""
+        predicted = self.total - self.value(alive)
+        if predicted <= 0:
+            return self
+        return replace(self, scale=self.scale * float(np.clip((self.total - us) / predicted, 0.5, 2.0)))
+
+
+def fitted(
+    roofline: Roofline, parts: Sequence[Fragment], points: Mapping[int, Sequence[tuple[Array, float]]], total: float
+) -> Fitted:
+    """Fit every fragment.
+
+    Args:
+        roofline: What nodes compute and move, and the device that says what was not measured.
+        parts: The graph in fragments.
+        points: Place of a fragment -> measured: what was alive, and microseconds.
+        total: End-to-end time of the original, microseconds.
+    """
+    rates = (2e-3 / roofline.device.gflops, 1e-3 / roofline.device.gbytes, roofline.device.node_us)
+    empty = Fitted(roofline, parts, (), total)
+    amounts: dict[int, Array] = {}
+    for measured in points.values():
+        for alive, _ in measured:
+            if id(alive) not in amounts:
+                amounts[id(alive)] = empty.amounts(alive)
+    whole = empty.amounts(np.ones(roofline.coupling.size))
+    curves = []
+    for place in range(len(parts)):
+        rows = [(*amounts[id(alive)][place][:2], us) for alive, us in points.get(place, ())]
+        curves.append(fit(np.array(rows or [(*whole[place][:2], float(whole[place] @ rates))]), rates))
+    return replace(empty, curves=tuple(curves))

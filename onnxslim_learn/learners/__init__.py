@@ -1,0 +1,1 @@
+"""What is learnt while training: widths, zeros, weights."""

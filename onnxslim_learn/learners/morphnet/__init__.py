@@ -1,0 +1,1 @@
+"""MorphNet: widths learnt under a regularizer."""

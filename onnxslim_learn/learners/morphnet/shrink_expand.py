@@ -1,0 +1,61 @@
+"""Shrink and widen in turns: what widening brings back goes where shrinking found it to be needed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from onnxslim_learn.learners.morphnet import pipeline as once
+from onnxslim_learn.select.planner import bounds
+from onnxslim_learn.workflow import expand, slim
+
+if TYPE_CHECKING:
+    from onnxslim_learn.learners.morphnet.pipeline import Widths
+    from onnxslim_learn.rewrite.verify import Verification
+    from onnxslim_learn.train.trainer import Job
+    from onnxslim_learn.workflow.slim import Slimmed
+
+
+def shrink(job: Job[Widths], cycles: int) -> tuple[Slimmed, Verification] | None:
+    """Shrink a model so many times, widening it to the cost of the original in between, and write the last.
+
+    The teacher is the original all along. What comes between is written beside the result, as ``OUT.thin1.onnx`` and
+    ``OUT.wide1.onnx`` and so on; what is returned tells the last shrinking, from the last of the wide ones.
+    """
+    target = {name: bound for name, (_, bound) in bounds(job.analysis, job.wanted.target).items()}
+    made, here = None, job
+    for cycle in range(cycles):
+        if cycle:
+            here = _next(job, cycle, target)
+        last = cycle + 1 == cycles
+        output = job.output if last else job.output.with_name(f"{job.output.stem}.thin{cycle + 1}{job.output.suffix}")
+        made = once.shrink(replace(here, output=output))
+    if made is not None and cycles > 1:
+        source = here.analysis.graph.source
+        told = {"count": cycles, "cut": str(source), "original": job.analysis.price(job.analysis.whole)}
+        made[0].plan.provenance["training"]["cycles"] = told
+    return made
+
+
+def _next(job: Job[Widths], cycle: int, target: dict[str, float]) -> Job[Widths]:
+    """The job of a further cycle: the last result, widened."""
+    thin = job.output.with_name(f"{job.output.stem}.thin{cycle}{job.output.suffix}")
+    wide = job.output.with_name(f"{job.output.stem}.wide{cycle}{job.output.suffix}")
+    shapes, known = job.analysis.graph.shapes.nominal.inputs, job.analysis.latency
+    device = None if known is None else known.device
+
+    def widen() -> None:
+        asked = expand.Widening(
+            dict.fromkeys(target, 1.0),
+            job.analysis,
+            job.wanted.freedom.multiple,
+            job.wanted.protect,
+            seed=job.school.training.seed + cycle,
+        )
+        expand.expand(slim.analyze(thin, inputs=shapes, device=device), asked, wide)
+
+    job.school.world.led(widen)
+    found = slim.analyze(wide, inputs=shapes, allow_sensitive=job.analysis.sensitive, device=device)
+    training = replace(job.school.training, folder=job.folder / f"cycle_{cycle + 1}")
+    school = replace(job.school, training=training)
+    return replace(job, analysis=found, school=school, wanted=replace(job.wanted, target=target))

@@ -1,0 +1,57 @@
+"""Several strengths, a model for each: what every one leaves, and which are worth keeping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxslim_learn.learners.morphnet.pipeline import fit, learn
+from onnxslim_learn.workflow.pareto import mark
+
+if TYPE_CHECKING:
+    from onnxslim_learn.learners.morphnet.pipeline import Widths
+    from onnxslim_learn.train.trainer import Job
+
+WIDE = 10.0  # the strengths of a sweep lie between a tenth and ten times the middle one
+
+
+def strengths(count: int, middle: float = 1.0) -> list[float]:
+    """So many strengths, evenly on a log scale around a middle one."""
+    if count == 1:
+        return [middle]
+    return [float(x) for x in middle * np.geomspace(1 / WIDE, WIDE, count)]
+
+
+def sweep(job: Job[Widths], tried: Sequence[float]) -> list[dict[str, Any]]:
+    """Learn, cut and fine-tune at every strength; a file each, numbered like the strengths.
+
+    Returns:
+        For every strength what is left and how far outputs are from the original's; ``output`` is ``None`` where
+        nothing died. ``pareto`` says whether no other is both smaller and nearer.
+    """
+    rows = []
+    for number, strength in enumerate(tried):
+        training = replace(job.school.training, folder=job.folder / f"strength_{number}")
+        output = job.output.with_name(f"{job.output.stem}-{number}{job.output.suffix}")
+        school = replace(job.school, training=training)
+        wanted = replace(job.wanted, strength=strength, target={})
+        rows.append(_row(replace(job, wanted=wanted, school=school, output=output)))
+    return mark(rows)
+
+
+def _row(job: Job[Widths]) -> dict[str, Any]:
+    """One strength."""
+    whole = job.analysis.price(job.analysis.whole)
+    row: dict[str, Any] = {"strength": job.wanted.strength, "output": None, "before": whole, "after": whole}
+    row |= {"relative": 0.0, "accuracy": None}
+    module, plan, told = learn(job.analysis, job.wanted, job.school)
+    made = fit(job, module, plan, told) if plan.groups else None
+    if made is not None:
+        result = made[0].plan.provenance["training"]["result"]
+        relative = [one["relative"] for one in result["outputs"].values()]
+        row |= {"output": str(job.output), "after": job.analysis.price(made[0].removal)}
+        row |= {"relative": float(np.mean(relative)) if relative else 0.0, "accuracy": result["accuracy"]}
+    return row

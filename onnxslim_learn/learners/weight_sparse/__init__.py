@@ -1,0 +1,1 @@
+"""Weight sparsification: zeros learnt while training."""

@@ -1,0 +1,270 @@
+"""Weight sparsification from one file to another: shares per layer, masks learnt while training, and the result."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+
+from onnxslim_learn.bridge import export
+from onnxslim_learn.bridge.initializers import parameters, to_torch
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph.load import load
+from onnxslim_learn.learners.morphnet.pipeline import redraw
+from onnxslim_learn.learners.weight_sparse.learner import Fixed, Settings, WeightSparse
+from onnxslim_learn.metrics import Deviation
+from onnxslim_learn.repair.targets import Record
+from onnxslim_learn.rewrite import save
+from onnxslim_learn.rewrite.slim import slim
+from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.sparse import layer_ratios, patterns
+from onnxslim_learn.sparse.one_shot import OneShot, Pruned, Recipe
+from onnxslim_learn.sparse.ratio_search import search
+from onnxslim_learn.sparse.schedule import Schedule
+from onnxslim_learn.workflow.sparsify import Asked, Sparsified, chosen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import fx
+
+    from onnxslim_learn.sparse.maskable import Layer
+    from onnxslim_learn.train.trainer import Job
+    from onnxslim_learn.workflow.sparsify import Stored
+
+SEARCHED_ON, PLACES = 512, 16384  # samples to sparsify in one go and to measure curves on; rows of a regression
+FINAL = 8  # times the held-back batches of a roll-out decide between the best ones
+EPOCHS = 3  # as many times the steps that structure learning takes where nobody says
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for.
+
+    Attributes:
+        settings: The parameters of the method.
+        pattern: Where zeros may be.
+        protect: Regular expressions of weights and nodes that stay dense.
+        from_scratch: Whether weights are drawn anew first.
+        one_shot: Whether to begin with what is sparsified in one go, and to keep its zeros.
+    """
+
+    settings: Settings = field(default_factory=Settings)
+    pattern: str = patterns.FREE
+    protect: tuple[str, ...] = ()
+    from_scratch: bool = False
+    one_shot: bool = False
+
+    @property
+    def target(self) -> float:
+        """The share that goes: what was asked for, or what the pattern fixes."""
+        fixed = patterns.parse(self.pattern).ratio
+        return self.settings.ws_prune_ratio if fixed is None else fixed
+
+
+def sparsen(job: Job[Wanted], **how: bool) -> tuple[Sparsified, Stored] | None:
+    """Learn zeros, and write the sparse, trained model.
+
+    Args:
+        job: What to do.
+        **how: How to write it, see :meth:`onnxslim_learn.workflow.sparsify.Sparsified.save`.
+
+    Returns:
+        What was made, or ``None`` in a process that does not lead.
+
+    Raises:
+        InputError, TrainError, VerifyError: In one sentence each; nothing is written then.
+    """
+    school, wanted = job.school, job.wanted
+    if wanted.one_shot and wanted.from_scratch:
+        raise InputError("--one-shot: keeps weights, but --from-scratch draws them anew. Leave one of them out.")
+    listed = chosen(job.analysis, patterns.parse(wanted.pattern), wanted.protect)
+    found = _shares(job, listed)
+    module = school.module(job.analysis, fresh=wanted.from_scratch)
+    if wanted.from_scratch:
+        redraw(module, school.training.seed)
+    recipe = replace(school.recipe(job.analysis.graph, "steps"), schedule="cosine")
+    if school.training.steps is None:
+        recipe = replace(recipe, steps=EPOCHS * recipe.steps)
+    asked = wanted.settings
+    window = (asked.ws_iter_ratio_beg, asked.ws_iter_ratio_end, asked.ws_prune_ratio_exp, asked.ws_mask_update_step)
+    learner = WeightSparse(
+        module, listed, found["ratios"], Schedule(recipe.steps, *window), patterns.parse(wanted.pattern)
+    )
+    if wanted.one_shot:
+        learner = _begun(job, module, learner)
+    run = school.improve if wanted.one_shot else school.run  # without, weights before it have no zeros
+    told = run("weight-sparse", module, recipe, learner)
+    school.settle(module)
+    told |= {"search": found["search"], "result": school.judge(module), "learner": "weight-sparse"}
+    told |= {"settings": asdict(asked), "loss": school.training.loss, "data": job.source.name}
+
+    def finish() -> tuple[Sparsified, Stored]:
+        job.stage("verifying")
+        export.export(module.to("cpu"), job.analysis.graph, job.folder / "trained.onnx")
+        made = _result(job, learner, found, told)
+        return made, made.save(job.output, **how)
+
+    return school.world.led(finish)
+
+
+def _begun(job: Job[Wanted], module: fx.GraphModule, learner: WeightSparse) -> WeightSparse:
+    """Give a module the weights of :mod:`onnxslim_learn.sparse.one_shot`, and mask their zeros for good."""
+    place = job.folder / "one-shot.onnx"
+
+    def cut() -> None:
+        listed = list(learner.layers.values())
+        model = _sparsified(job, listed, learner.ratios, _record(job), job.stage("sparsifying"))
+        save.staged(model, place.name, job.folder, external=False)
+
+    if not (job.school.training.resume and place.is_file()):
+        job.school.world.led(cut)
+    _take_weights(module, ir.load(place))
+    learner.keep_zeros()
+    return Fixed(learner)
+
+
+def _sparsified(
+    job: Job[Wanted],
+    listed: Sequence[Layer],
+    shares: Mapping[str, float],
+    record: Record,
+    progress: Callable[[float], None] = lambda share: None,
+) -> ir.Model:
+    """The original, sparsified in one go."""
+    model = slim(job.analysis.whole)
+    OneShot(model, listed, record, Recipe(shares, patterns.parse(job.wanted.pattern))).go(progress)
+    return model
+
+
+def _take_weights(module: fx.GraphModule, model: ir.Model) -> None:
+    """Give a module the weights of a model."""
+    found = model.graph.initializers
+    with torch.no_grad():
+        for name, parameter in parameters(module).items():
+            if name in found and found[name].const_value is not None:
+                parameter.copy_(to_torch(found[name].const_value, master=True))  # type: ignore[arg-type]
+
+
+def _record(job: Job[Wanted]) -> Record:
+    """What the original does on some samples."""
+    analysis = job.analysis
+    feeds = Evidence(analysis.coupling, job.source, SEARCHED_ON).feeds
+    return Record(analysis.graph.model, feeds, -(-PLACES // len(feeds)), 4 if len(feeds) >= 4 else 2)
+
+
+def _result(job: Job[Wanted], learner: WeightSparse, found: dict[str, Any], told: dict[str, Any]) -> Sparsified:
+    """What was made of the file ``trained.onnx`` in the folder."""
+    listed = list(learner.layers.values())
+    fixed = patterns.parse(job.wanted.pattern).ratio
+    ratio = None if fixed is not None else job.wanted.target
+    asked = Asked(ratio, job.wanted.pattern, "training", found["protocol"], job.wanted.protect)
+    result = told["result"]
+    apart = {name: Deviation(**one) for name, one in result["outputs"].items()}
+    made = Sparsified(
+        job.analysis,
+        asked,
+        listed,
+        {layer.name: found["ratios"][layer.name] for layer in listed},
+        found["protocol"],
+        found["trials"],
+        {layer.name: Pruned("training") for layer in listed},
+        (job.source.name, result["samples"]),
+        apart,
+        load(job.folder / "trained.onnx").model,
+        told,
+    )
+    for layer in listed:
+        mask = learner.masks[layer.name].cpu().numpy()
+        assert not made.array(layer)[~mask].any(), "masked weights are zero"
+    return made
+
+
+# --- shares per layer -------------------------------------------------------------------------------------------------
+
+
+def _shares(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
+    """Shares per layer, found by the leading process and kept in the folder: ``ratios``, ``protocol``, ``trials``."""
+    place = job.folder / "ratios.json"
+    job.school.world.led(lambda: _choose(job, listed, place))
+    found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+    return found
+
+
+def _choose(job: Job[Wanted], listed: list[Layer], place: Path) -> None:
+    made = {
+        "source": job.analysis.graph.digest,
+        "wanted": json.loads(json.dumps(asdict(job.wanted))),
+        "layers": [layer.name for layer in listed],
+    }
+    if job.school.training.resume and place.is_file():
+        known = json.loads(place.read_text(encoding="utf-8"))
+        if known["made"] == made:
+            return
+        raise InputError(f"--resume: {place} is of a run with other settings. Give the same ones.")
+    protocol = job.wanted.settings.ws_prune_ratio_prtl
+    if patterns.parse(job.wanted.pattern).ratio is not None or not 0 < job.wanted.target < 1:
+        protocol = "uniform"  # nothing is left to spread
+    found = PROTOCOLS[protocol](job, listed)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    save.write_text(
+        place, json.dumps({"protocol": protocol, "trials": {}, "search": None, **found, "made": made}) + "\n"
+    )
+
+
+def _uniform(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
+    return {"ratios": dict.fromkeys([layer.name for layer in listed], job.wanted.target)}
+
+
+def _heurist(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
+    shares = layer_ratios.heurist([layer.size for layer in listed], job.wanted.target)
+    return {"ratios": {layer.name: share for layer, share in zip(listed, shares, strict=True)}}
+
+
+def _search(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
+    """By curves measured on samples, without training."""
+    analysis = job.analysis
+    recipe = Recipe({}, patterns.parse(job.wanted.pattern))
+    progress = job.stage("measuring")
+    found = search(lambda: slim(analysis.whole), listed, _record(job), recipe, job.wanted.target, progress=progress)
+    return {"ratios": found.ratios, "protocol": found.protocol, "trials": found.trials}
+
+
+def _optimal(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
+    """By reinforcement learning."""
+    from onnxslim_learn.learners.weight_sparse import ddpg
+    from onnxslim_learn.learners.weight_sparse.rollouts import Rollouts
+
+    school, wanted = job.school, job.wanted
+    if school.world.size > 1:
+        raise InputError(
+            "--ws-prune-ratio-prtl optimal: its roll-outs run in one process. Search alone first, then go on with "
+            "--resume in several."
+        )
+    module = school.module(job.analysis).to(school.world.device)
+    rollouts = Rollouts.of(school, module, listed, wanted.settings, patterns.parse(wanted.pattern))
+    if wanted.one_shot:
+        record = _record(job)
+        rollouts = replace(
+            rollouts, begun=lambda shares: _take_weights(module, _sparsified(job, listed, shares, record))
+        )
+    with torch.random.fork_rng():
+        found = ddpg.optimal(
+            listed,
+            wanted.settings,
+            rollouts.run,
+            job.folder / "agent",
+            again=partial(rollouts.run, times=FINAL) if rollouts.more else None,
+            resume=school.training.resume,
+            seed=school.training.seed,
+            progress=job.stage("roll-outs"),
+        )
+    return {"ratios": found.best["ratios"], "search": asdict(found)}
+
+
+PROTOCOLS = {"uniform": _uniform, "heurist": _heurist, "search": _search, "optimal": _optimal}

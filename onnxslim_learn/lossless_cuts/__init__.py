@@ -1,0 +1,1 @@
+"""Cuts that change no output."""

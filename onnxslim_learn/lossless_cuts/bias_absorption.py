@@ -1,0 +1,226 @@
+"""Constants that cut units fed into a sum go into its bias: to the last place, borders of padded convolutions included.
+
+What a convolution makes of a constant differs at its padded borders. There the bias becomes a map, computed by the same
+convolution of one channel of ones; where even that varies (a depthwise convolution before), the map is stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from onnxslim_learn.repair.linear_forms import TABLE
+from onnxslim_learn.repair.linear_nodes import Linear, linears
+from onnxslim_learn.rewrite import edit
+from onnxslim_learn.runtime.executor import Runner
+from onnxslim_learn.runtime.timing import open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from onnxslim_learn.coupling.solver import Coupling, Removal
+    from onnxslim_learn.lossless_cuts.dead_units import Meeting
+
+Array = np.ndarray[Any, Any]
+
+SAME = 1e-6  # of the largest magnitude: what counts as uniform along an axis
+BIAS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}  # operator -> input that may hold a bias
+
+
+@dataclass(frozen=True)
+class Constant:
+    """What cut units contributed to the output of a node.
+
+    Attributes:
+        node: Name of the node.
+        total: The contribution at the sizes of the analysis, over all output channels; of length 1 along every axis
+            on which it is uniform, but for the channels.
+        channel: Channel axis of the output.
+        kernel: The same as a kernel ``(o, 1, ...)`` that a convolution of ones makes it from, and the shape of these.
+    """
+
+    node: str
+    total: Array
+    channel: int
+    kernel: tuple[Array, tuple[int, ...]] | None = None
+
+    @property
+    def uniform(self) -> bool:
+        """Whether it is a number per channel."""
+        return self.total.size == int(self.total.shape[self.channel])
+
+
+def takers(coupling: Coupling) -> set[int]:
+    """Nodes, by index, that multiply an input by weights and can take constants over."""
+    found = set()
+    for index, node in enumerate(coupling.graph.nodes):
+        weight = node.inputs[1] if len(node.inputs) > 1 else None
+        if (node.domain, node.op_type) in TABLE and weight is not None and weight.is_initializer():
+            found.add(index)
+    return found
+
+
+def constants(
+    removal: Removal, met: Sequence[Meeting], feeds: Sequence[Mapping[str, Array]]
+) -> tuple[list[Constant], list[Meeting]]:
+    """What a removal takes from the sums, as constants, and the meetings at which that cannot be one.
+
+    It cannot where it varies along an axis whose size the file leaves open: by the borders of this convolution, or by
+    those of one before.
+    """
+    coupling = removal.coupling
+    lost = [(m, m.lost(removal) & ~m.silent) for m in met]
+    lost = [(m, where) for m, where in lost if where.any()]
+    nodes = coupling.graph.nodes
+    names = {id(m): str(nodes[m.contraction.node].inputs[m.contraction.slot].name) for m, _ in lost}  # type: ignore[union-attr]
+    runner = Runner(coupling.graph.model, feeds[:1], set(names.values()))
+    found, refused = [], []
+    for meeting, where in lost:
+        runner.run_past(names[id(meeting)])
+        data = runner.get(names[id(meeting)])[0]
+        node = nodes[meeting.contraction.node]
+        constant = _constant(coupling, node, meeting.only(data, where))
+        if any(constant.total.shape[a] > 1 for a in _open_axes(coupling, node, constant)):
+            varying = where & ~meeting.even(data)
+            refused.append(replace(meeting, constant=meeting.constant & ~(varying if varying.any() else where)))
+        found.append(constant)
+    return found, refused
+
+
+def _open_axes(coupling: Coupling, node: ir.Node, constant: Constant) -> list[int]:
+    name = str(node.outputs[0].name)
+    return [a for a in range(constant.total.ndim) if coupling.graph.shapes.is_open(name, a)]
+
+
+def _constant(coupling: Coupling, node: ir.Node, part: Array) -> Constant:
+    full = _alone(coupling, node, part)
+    made = TABLE[node.domain, node.op_type](node)
+    assert made is not None
+    channel = made.channel % full.ndim
+    total = full
+    for axis in range(full.ndim):
+        first = total.take([0], axis=axis)
+        if axis != channel and np.abs(total - first).max() <= SAME * max(np.abs(full).max(), 1e-30):
+            total = first
+    make = KERNELS.get(node.op_type)
+    kernel = make(node, part) if make and total.size > total.shape[channel] else None
+    return Constant(str(node.name), total, channel, kernel)
+
+
+def _kernel(node: ir.Node, part: Array) -> tuple[Array, tuple[int, ...]] | None:
+    """The kernel by which a convolution makes the contribution of an even input from ones, and the shape of these."""
+    even = part[0].reshape(part.shape[1], -1)[:, 0]
+    if (part != even.reshape(1, -1, *([1] * (part.ndim - 2)))).any():
+        return None
+    weight = node.inputs[1].const_value.numpy()  # type: ignore[union-attr]
+    groups = int(node.attributes["group"].value) if "group" in node.attributes else 1
+    rows = weight.reshape(groups, -1, *weight.shape[1:])
+    kernel = np.einsum("gi,goi...->go...", even.reshape(groups, -1).astype(np.float64), rows)
+    return kernel.reshape(len(weight), 1, *weight.shape[2:]).astype(weight.dtype), (1, 1, *part.shape[2:])
+
+
+KERNELS = {"Conv": _kernel}
+
+
+def _alone(coupling: Coupling, node: ir.Node, data: Array) -> Array:
+    """What a node makes of an input without its bias."""
+    proto = ir.to_proto(node)
+    weight = node.inputs[1].const_value  # type: ignore[union-attr]
+    assert weight is not None
+    del proto.input[:]
+    proto.input.extend(["data", "weight"])
+    kind = onnx.helper.np_dtype_to_tensor_dtype(data.dtype)
+    fixed = onnx.numpy_helper.from_array(np.ascontiguousarray(weight.numpy()), "weight")
+    graph = onnx.helper.make_graph(
+        [proto],
+        "alone",
+        [onnx.helper.make_tensor_value_info("data", kind, None)],
+        [onnx.ValueInfoProto(name=proto.output[0])],
+        [fixed],
+    )
+    opsets = [onnx.helper.make_opsetid(d, v) for d, v in coupling.graph.model.opset_imports.items()]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=coupling.graph.model.ir_version)
+    (result,) = open_session(model.SerializeToString(), optimize=False).run(None, {"data": data})
+    return np.asarray(result)
+
+
+def absorb(removal: Removal, model: ir.Model, found: Sequence[Constant]) -> tuple[list[str], list[str]]:
+    """Put constants into the biases of a slimmed model, in place.
+
+    Returns:
+        Names of the nodes whose bias took one, and of those that got a map added.
+    """
+    nodes = {str(node.name): node for node in model.graph}
+    shifted: dict[str, Linear] = {str(one.node.name): one for one in linears(model)}
+    biased, mapped = [], []
+    for constant in found:
+        node = nodes[constant.node]
+        total = _cut(removal, node, constant)
+        if constant.uniform and _shift(model, node, shifted.get(constant.node), total.reshape(-1)):
+            biased.append(constant.node)
+            continue
+        kernel = None if constant.kernel is None else _cut(removal, node, constant, constant.kernel[0])
+        _add(model.graph, node, _source(model.graph, node, constant, total, kernel))
+        mapped.append(constant.node)
+    return biased, mapped
+
+
+def _cut(removal: Removal, node: ir.Node, constant: Constant, array: Array | None = None) -> Array:
+    """What stays of a constant, or of an array with its channels in front."""
+    layout = removal.coupling.values[str(node.outputs[0].name)]
+    keep = np.flatnonzero(removal.keep(layout, constant.channel))
+    return constant.total.take(keep, axis=constant.channel) if array is None else array.take(keep, axis=0)
+
+
+def _shift(model: ir.Model, node: ir.Node, linear: Linear | None, vector: Array) -> bool:
+    """Add to a node's bias; whether it has or can get one."""
+    if linear is not None and linear.bias is not None:
+        linear.shift(vector)
+        return True
+    slot = BIAS.get(node.op_type)
+    if slot is None or (len(node.inputs) > slot and node.inputs[slot] is not None and linear is None):
+        return False
+    old = 0.0 if linear is None or linear.constant is None else linear.constant
+    dtype = node.inputs[1].const_value.dtype.numpy()  # type: ignore[union-attr]
+    edit.apply(model.graph, node, {slot: (old + vector).astype(dtype)})
+    return True
+
+
+def _source(
+    graph: ir.Graph, node: ir.Node, constant: Constant, total: Array, kernel: Array | None
+) -> Callable[[ir.Node], ir.Value]:
+    """How to make what is added to a node's output."""
+
+    def make(before: ir.Node) -> ir.Value:
+        if kernel is None or constant.kernel is None:
+            return edit.constant(graph, f"{node.name}.constant", total)
+        ones = edit.constant(graph, f"{node.name}.ones", np.ones(constant.kernel[1], kernel.dtype))
+        weight = edit.constant(graph, f"{node.name}.constant", kernel)
+        attributes = [a for a in node.attributes.values() if a.name != "group"]
+        border = ir.Node("", node.op_type, [ones, weight], attributes, name=f"{node.name}.border")
+        border.outputs[0].name = f"{node.name}.border"
+        graph.insert_before(before, border)
+        return border.outputs[0]
+
+    return make
+
+
+def _add(graph: ir.Graph, node: ir.Node, make: Callable[[ir.Node], ir.Value]) -> None:
+    """Add something to a node's first output; the sum takes its name and its place."""
+    output = node.outputs[0]
+    name = str(output.name)
+    sum_ = ir.Node("", "Add", [output], name=f"{node.name}.shifted")
+    graph.insert_after(node, sum_)
+    sum_.resize_inputs(2)
+    sum_.replace_input_with(1, make(sum_))
+    result = sum_.outputs[0]
+    result.shape, result.type = output.shape, output.type
+    for user, index in list(output.uses()):
+        if user is not sum_:
+            user.replace_input_with(index, result)
+    graph.outputs[:] = [result if v is output else v for v in graph.outputs]
+    output.name, result.name = f"{name}.plain", name

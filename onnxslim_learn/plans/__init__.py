@@ -1,0 +1,1 @@
+"""Plans: what stays, as data, and how it is carried out."""

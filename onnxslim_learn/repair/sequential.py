@@ -1,0 +1,230 @@
+"""Repair a slimmed model node by node in topological order.
+
+Every linear node that sees other inputs than in the original is refitted: inputs come from the slimmed model with all
+nodes before already repaired, targets from the original. Where the output goes into a residual sum, the target is the
+original's sum minus the slimmed model's other summand. Samples that are not fitted on decide about each node and, at
+the end, whether the whole repair stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxslim_learn.data.source import regroup
+from onnxslim_learn.errors import PlanError
+from onnxslim_learn.metrics import Deviation, accuracy, deviation
+from onnxslim_learn.repair.least_squares import FULL, Effort, Fitted, Rows, Setting, Weights, fit
+from onnxslim_learn.repair.linear_nodes import Linear, linears
+from onnxslim_learn.repair.targets import HELD_BACK, Stream, Targets
+from onnxslim_learn.rewrite.mask import mask_array
+from onnxslim_learn.rewrite.merge import stands_for
+from onnxslim_learn.runtime.executor import Runner, outputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from onnxslim_learn.coupling.solver import Removal
+    from onnxslim_learn.data.source import Batch, Source
+
+Array = np.ndarray[Any, Any]
+
+LARGEST_BATCH = 32
+ROWS = 16384  # rows of a regression, or so many times its unknowns
+ROWS_PER_UNKNOWN = 4
+HELD_ROWS = 8192  # rows that decide
+LARGEST = 100_000_000  # numbers in the inputs of one regression
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What repair did.
+
+    Attributes:
+        nodes: Node name -> what was chosen for it and how well it fits.
+        left: Node name -> why it keeps its plain weights though its inputs changed.
+        weights: Names of the initializers that changed.
+        samples: Samples used, those held back included.
+        before: Deviation of the outputs from the original's on held-back samples without repair.
+        after: The same with repair.
+        accuracy: Share of held-back samples of which the original, the cut and the repaired model find the label, if
+            there are labels that are classes.
+        kept: Whether the repair stands; if not, it was worse than none.
+    """
+
+    nodes: dict[str, Fitted]
+    left: dict[str, str]
+    weights: tuple[str, ...]
+    samples: int
+    before: dict[str, Deviation]
+    after: dict[str, Deviation]
+    kept: bool
+    accuracy: tuple[float, float, float] | None = None
+
+
+def repair(
+    removal: Removal,
+    model: ir.Model,
+    feeds: Sequence[Mapping[str, Array]],
+    *,
+    labels: Sequence[Array | None] = (),
+    effort: Effort = FULL,
+    seed: int = 0,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Repaired:
+    """Refit the weights of a slimmed model in place.
+
+    Args:
+        removal: What was cut.
+        model: The slimmed model (:func:`onnxslim_learn.rewrite.slim.slim`).
+        feeds: Input batches; every fourth is held back (with fewer than four batches, the last).
+        labels: What the outputs should be, for every batch; only told, not fitted to.
+        effort: How hard to try, and how far weights may go.
+        seed: Which positions of large activations are used.
+        progress: Called with the share done.
+    """
+    targets = Stream(removal.coupling.graph.model, feeds, seed)
+    plain = {name: value.const_value for name, value in model.graph.initializers.items()}
+    unrepaired = Runner(model, [feeds[k] for k in targets.held], ())
+    unrepaired.finish()
+    walk = Walk(removal, model, targets, effort)
+    walk.go(progress)
+    wanted, before, after = targets.outputs(), outputs(unrepaired, range(len(targets.held))), walk.outputs()
+    deviations = deviation(wanted, before), deviation(wanted, after)
+    kept = _total(deviations[1]) <= _total(deviations[0])
+    known = [labels[k] for k in targets.held] if labels else []
+    right = [accuracy(side, known) for side in (wanted, before, after)]
+    changed = [name for name, value in model.graph.initializers.items() if value.const_value is not plain[name]]
+    if not kept:
+        for name in changed:
+            model.graph.initializers[name].const_value = plain[name]
+    weights = tuple(changed) if kept else ()
+    told = (right[0], right[1], right[2]) if None not in right else None
+    return Repaired(walk.nodes, walk.left, weights, targets.samples, *deviations, kept, told)  # type: ignore[arg-type]
+
+
+def small_batches(source: Source, samples: int | None) -> list[Batch]:
+    """The samples of a source, in batches so small that some can be held back."""
+    batches = list(source.batches(samples))
+    count = sum(batch.count for batch in batches)
+    size = max(1, min(LARGEST_BATCH, count // (2 * HELD_BACK)))
+    return list(regroup(batches, source.declared, size))
+
+
+def _total(found: Mapping[str, Deviation]) -> float:
+    return float(np.mean([d.relative for d in found.values()])) if found else 0.0
+
+
+class Walk:
+    """A slimmed model under repair, stopped at a node.
+
+    Attributes:
+        nodes: What was chosen for every node so far.
+        left: Why others keep their weights.
+    """
+
+    def __init__(
+        self,
+        removal: Removal,
+        model: ir.Model,
+        targets: Targets,
+        effort: Effort = FULL,
+        runner: Runner | None = None,
+    ) -> None:
+        """Stop before the first node that was cut.
+
+        Args:
+            removal: What was cut.
+            model: The slimmed model.
+            targets: What the original does, on which batches.
+            effort: How hard to try.
+            runner: The slimmed model on those batches, if it has run up to some node before.
+        """
+        self.removal, self.model, self.targets, self.effort = removal, model, targets, effort
+        self.slimmed = runner or Runner(model, targets.feeds, ())
+        self.nodes: dict[str, Fitted] = {}
+        self.left: dict[str, str] = {}
+
+    def go(self, progress: Callable[[float], None] = lambda share: None) -> None:
+        """Refit one node after the other, all whose output changed, and run to the end."""
+        moved, values = changed(self.removal, self.model), self.removal.coupling.values
+        todo = [one for one in linears(self.model) if one.output in moved and one.target in values]
+        self.targets.expect([one.target for one in todo])
+        for number, linear in enumerate(todo):
+            progress(number / len(todo))
+            self.slimmed.run_to(self.slimmed.place[str(linear.node.outputs[0].name)])
+            try:
+                self._refit(linear)
+            except (PlanError, np.linalg.LinAlgError) as error:
+                self.left[str(linear.node.name)] = str(error)
+        self.slimmed.finish()
+
+    def outputs(self) -> dict[str, Array]:
+        """The outputs on the batches that are judged, by name."""
+        return outputs(self.slimmed, self.targets.judged)
+
+    def _refit(self, linear: Linear) -> None:
+        layout = self.removal.coupling.values[linear.target]
+        stands = stands_for(self.removal, layout, linear.form.channel % len(layout.axes))
+        plain = linear.read()
+        rows, held = observed(linear, plain, self.targets, self.slimmed, stands)
+        setting = Setting(self.targets.samples, linear.bias is not None, linear.activation, self.effort)
+        fitted = fit(rows, held, plain, setting)
+        if fitted.method != "plain":
+            linear.write(fitted.weights)
+        self.nodes[str(linear.node.name)] = fitted
+
+
+def observed(
+    linear: Linear, plain: Weights, targets: Targets, runner: Runner, stands: Array | None = None
+) -> tuple[Rows, Rows]:
+    """Rows to fit a node on and rows held back, at random places, with a runner stopped before the node.
+
+    Args:
+        linear: The node.
+        plain: Its weights.
+        targets: What the original does.
+        runner: The model under repair.
+        stands: What channels that are left are of the original's, ``(channels, left)``; the same ones by default.
+
+    Raises:
+        PlanError: If what flows there is not finite.
+    """
+    unknowns, width = plain.matrix.shape[1], plain.matrix.shape[0] * plain.matrix.shape[1]
+    most = min(max(ROWS, ROWS_PER_UNKNOWN * unknowns), LARGEST // width)
+    found = []
+    for batches, count in ((targets.fitted, most), (targets.held, min(most, HELD_ROWS))):
+        share = -(-max(count, 1) // len(batches))
+        inputs, wanted, offsets = [], [], []
+        for batch in batches:
+            picks, outputs_ = targets.rows(linear, batch, share)
+            wanted.append(linear.split(outputs_ if stands is None else outputs_ @ stands))
+            inputs.append(linear.form.unfold(runner.get(linear.data)[batch], picks))
+            if linear.other is not None:
+                offsets.append(linear.outputs(runner.get(linear.other)[batch], picks))
+        parts = [np.concatenate(p, axis=1) if p else None for p in (inputs, wanted, offsets)]
+        assert parts[0] is not None
+        assert parts[1] is not None
+        found.append(Rows(parts[0], parts[1], parts[2]))
+    if not all(np.isfinite(a).all() for r in found for a in (r.inputs, r.targets)):
+        raise PlanError("its inputs or targets are not finite")
+    return found[0], found[1]
+
+
+def changed(removal: Removal, model: ir.Model) -> set[str]:
+    """Values of a slimmed model that are no mere cut of the original's: what comes after a node that lost inputs."""
+    coupling = removal.coupling
+    names = [str(node.name) for node in coupling.graph.nodes]
+    lost = {names[c.node] for c in coupling.records.contractions if not mask_array(c.value, c.axes, removal).all()} | {
+        names[d.node] for d in coupling.records.delicate if not removal.exact
+    }
+    found: set[str] = set()
+    for node in model.graph:
+        if node.name in lost or any(v is not None and str(v.name) in found for v in node.inputs):
+            found |= {str(v.name) for v in node.outputs}
+            lost.discard(str(node.name))
+    return found

@@ -1,0 +1,246 @@
+"""What a report says, as plain data: the JSON of the command line and the source of its tables."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxslim_learn.coupling.solver import Removal
+from onnxslim_learn.report.sections import repair
+from onnxslim_learn.rewrite import save
+from onnxslim_learn.runtime.timing import compare
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from onnxslim_learn.costs.polynomial import Cost
+    from onnxslim_learn.costs.roofline import Timed
+    from onnxslim_learn.coupling.solver import Group
+    from onnxslim_learn.rewrite.verify import Verification
+    from onnxslim_learn.runtime.timing import Latency, Timings
+    from onnxslim_learn.workflow.expand import Widened
+    from onnxslim_learn.workflow.slim import Analysis, Slimmed
+
+
+@dataclass(frozen=True)
+class Row:
+    """One group in a report.
+
+    Attributes:
+        name: The group.
+        width: Number of units.
+        rows: Whether units are whole rows (attention heads, convolution groups).
+        members: Parameter axes it ties.
+        prunable: Whether it can lose units.
+        where: Node that pins it.
+        reason: Why it cannot go.
+        macs: MACs that would go with all its units: what it carries, or what unlocking it would save at most.
+        params: Parameters likewise.
+        latency: Estimated milliseconds likewise, where there is a device.
+    """
+
+    name: str
+    width: int
+    rows: bool
+    members: tuple[str, ...]
+    prunable: bool
+    where: str
+    reason: str
+    macs: int
+    params: int
+    latency: float | None = None
+
+    def to_dict(self, total: Mapping[str, float]) -> dict[str, Any]:
+        """As plain data, with shares of the model's totals."""
+        found: dict[str, Any] = {
+            "name": self.name,
+            "width": self.width,
+            "rows": self.rows,
+            "members": list(self.members),
+            "prunable": self.prunable,
+            "macs": self.macs,
+            "macs_share": self.macs / max(total["macs"], 1),
+            "params": self.params,
+            "params_share": self.params / max(total["params"], 1),
+        }
+        if self.latency is not None:
+            found |= {"latency_ms": self.latency, "latency_share": self.latency / total["latency_ms"]}
+        return found if self.prunable else {**found, "where": self.where, "reason": self.reason}
+
+
+def rows(analysis: Analysis) -> list[Row]:
+    """One row per group, in model order."""
+    return [row(analysis, group) for group in analysis.groups]
+
+
+def row(analysis: Analysis, group: Group) -> Row:
+    """What a group ties and carries."""
+    coupling = analysis.coupling
+    columns = np.zeros(coupling.columns, bool)
+    columns[group.units] = True
+    alive = (~Removal(coupling, coupling.close(columns)).gone).astype(float)
+    everything = np.ones(coupling.size)
+    saved = {n: round(c.value(everything) - c.value(alive)) for n, c in analysis.costs.items()}
+    pin, timed = group.pin, analysis.latency
+    ms = None if timed is None else (timed.value(everything) - timed.value(alive)) / 1e3
+    return Row(
+        group.name,
+        group.width,
+        group.rows,
+        group.members,
+        pin is None,
+        "" if pin is None or pin.node < 0 else coupling.where(pin.node),
+        "" if pin is None else pin.reason + (f" (axis {pin.axis})" if pin.axis else ""),
+        saved["macs"],
+        saved["params"],
+        ms,
+    )
+
+
+def overview(analysis: Analysis) -> dict[str, Any]:
+    """The analysis as plain data."""
+    timed = analysis.latency
+    total = totals(analysis)
+    found = rows(analysis)
+    source = analysis.graph.source
+    return {
+        "model": str(source) if source else "",
+        "inputs": {name: list(shape) for name, shape in analysis.graph.shapes.nominal.inputs.items()},
+        "inputs_assumed": list(analysis.graph.assumed),
+        "nodes": len(analysis.graph.nodes),
+        "costs": {**total, "file_bytes": save.size_on_disk(source) if source else len(analysis.graph.data)},
+        "groups": [r.to_dict(total) for r in found if r.prunable],
+        "pinned": [r.to_dict(total) for r in found if not r.prunable],
+        "unknown_operators": analysis.opaque,
+        "device": None if timed is None else asdict(timed.device),
+        "estimated": None if timed is None else estimated(analysis, timed),
+    }
+
+
+CHOICE = ("criterion", "allocation", "trials", "sensitivity_seconds", "curves")  # of a plan's provenance
+
+
+def totals(analysis: Analysis) -> dict[str, float]:
+    """What the whole model costs."""
+    everything = np.ones(analysis.coupling.size)
+    found: dict[str, float] = {**analysis.price(analysis.whole)}
+    found["peak_activation_bytes"] = round(analysis.memory.value(everything))
+    if analysis.latency is not None:
+        found["latency_ms"] = analysis.latency.value(everything) / 1e3
+    return found
+
+
+def estimated(analysis: Analysis, timed: Timed) -> list[dict[str, Any]]:
+    """Every node's part of an estimated latency, slowest first; what every run takes has no name."""
+    operators = {str(node.name): node.op_type for node in analysis.graph.nodes}
+    found = sorted(timed.by_node(np.ones(analysis.coupling.size)).items(), key=lambda item: -item[1])
+    return [{"name": name, "op_type": operators.get(name, ""), "ms": us / 1e3} for name, us in found]
+
+
+def side(analysis: Analysis, cut: Removal, path: Path, latency: Latency | None) -> dict[str, Any]:
+    """Costs of one model: as counted, on disk, as timed."""
+    price = analysis.price(cut)
+    return {
+        "macs": price["macs"],
+        "params": price["params"],
+        "bytes": save.size_on_disk(path),
+        "weight_bytes": price["bytes"],
+        "latency_ms": None if latency is None else latency.median_ms,
+    }
+
+
+def layers(cut: Removal, macs: Cost) -> list[dict[str, Any]]:
+    """Every node that carries MACs, in the order of the file: its weight's shape and its MACs before and after."""
+    coupling = cut.coupling
+    before, after = macs.by_node(np.ones(coupling.size)), macs.by_node((~cut.gone).astype(float))
+    found = []
+    for node in coupling.graph.nodes:
+        name = str(node.name)
+        if round(before.get(name, 0)) == 0:
+            continue
+        read = [str(v.name) for v in node.inputs if v is not None and v.name in coupling.graph.initializers]
+        weight = next((w for w in read if w in coupling.values and len(coupling.values[w].axes) > 1), None)
+        shapes: tuple[list[int] | None, list[int] | None] = (None, None)
+        if weight is not None:
+            value = coupling.values[weight]
+            shapes = list(value.shape), [cut.size(value, axis) for axis in range(len(value.axes))]
+        work = (round(before[name]), round(after.get(name, 0)))
+        found.append({"name": name, "op_type": node.op_type, "weight": weight, "shapes": shapes, "macs": work})
+    return found
+
+
+def outcome(
+    slimmed: Slimmed, output: Path, verification: Verification, timings: Timings | None, timed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A finished slimming as plain data; ``timed`` are the inputs at which it was timed, by name."""
+    analysis = slimmed.analysis
+    assert analysis.graph.source is not None
+    times: list[Any] = [None, None] if timings is None else timings.latencies()
+    kept = slimmed.plan.groups
+    total = totals(analysis)
+    return {
+        "model": str(analysis.graph.source),
+        "output": str(output),
+        "inputs": {name: list(shape) for name, shape in analysis.graph.shapes.nominal.inputs.items()},
+        "multiple": slimmed.plan.provenance.get("multiple", 1),
+        "before": side(analysis, analysis.whole, analysis.graph.source, times[0]),
+        "after": side(analysis, slimmed.removal, output, times[1]),
+        "latency": None if timings is None else latency(timings, timed),
+        "latency_target": slimmed.plan.provenance.get("latency"),
+        "verify": verification.to_dict(),
+        "repair": repair.as_data(slimmed.repaired, slimmed.plan.provenance.get("repair", {}).get("data", "")),
+        "lossless": None if slimmed.folded is None else slimmed.folded.to_dict(),
+        "merged": _merged(slimmed),
+        "training": slimmed.plan.provenance.get("training"),
+        "choice": {k: slimmed.plan.provenance.get(k) for k in CHOICE},
+        "groups": [
+            {"name": g.name, "width": g.width, "kept": len(kept.get(g.name, range(g.width)))}
+            for g in analysis.groups
+            if g.pin is None
+        ],
+        "layers": layers(slimmed.removal, analysis.costs["macs"]),
+        "pinned": [row(analysis, g).to_dict(total) for g in analysis.groups if g.pin is not None],
+        "unknown_operators": analysis.opaque,
+    }
+
+
+def _merged(slimmed: Slimmed) -> dict[str, Any] | None:
+    """Which units were merged, and why those of other groups were dropped; ``None`` where all were dropped."""
+    plan = slimmed.plan
+    if not plan.merged and "dropped" not in plan.provenance:
+        return None
+    cut = {name: why for name, why in plan.provenance.get("dropped", {}).items() if name in plan.groups}
+    units = {name: sum(len(own) - 1 for own in clusters) for name, clusters in plan.merged.items()}
+    return {"units": units, "dropped": cut}
+
+
+def widened(model: str, output: str, made: Widened) -> dict[str, Any]:
+    """A widened model as plain data."""
+    return {
+        "model": model,
+        "output": output,
+        "factor": made.factor,
+        "before": made.before,
+        "after": made.after,
+        "latency": None if made.latency is None else asdict(made.latency),
+        "groups": [{"name": name, "width": old, "after": new} for name, (old, new) in made.widths.items()],
+        "verify": None if made.verification is None else made.verification.to_dict(),
+    }
+
+
+def latency(timings: Timings, timed: Mapping[str, Any]) -> dict[str, Any]:
+    """The second model's time against the first's."""
+    found = compare(timings, 1)
+    return {
+        "ratio": found.median,
+        "low": found.low,
+        "high": found.high,
+        "faster": found.faster,
+        "rounds": len(timings.ms),
+        "threads": timings.threads,
+        "provider": timings.provider,
+        "inputs": {name: list(np.shape(array)) for name, array in timed.items()},
+    }

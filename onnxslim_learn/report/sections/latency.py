@@ -1,0 +1,81 @@
+"""What reports say of devices and of latency that was predicted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
+from onnxslim_learn.report.format import count, ms, plural, provider, share
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NODES = 12  # in the table of estimated times; the rest are summed
+STEPS_TOLD = "Channels in a step: widths between two multiples of it take the time of the larger."
+
+
+def machine(device: Mapping[str, Any]) -> str:
+    """A device in words."""
+    return f"{device['name']} ({count(device['gflops'] * 1e9)}FLOP/s, {count(device['gbytes'] * 1e9)}B/s)"
+
+
+def estimated(data: Mapping[str, Any]) -> list[Block]:
+    """The nodes that take longest on the device that analyze was given, if there was one."""
+    if not data["device"]:
+        return []
+    rows, total = data["estimated"], data["costs"]["latency_ms"] or 1.0
+    cells = [(r["name"] or "(every run)", r["op_type"], ms(r["ms"]), share(r["ms"] / total)) for r in rows[:NODES]]
+    if rest := sum(r["ms"] for r in rows[NODES:]):
+        cells.append((f"{len(rows) - NODES} more", "", ms(rest), share(rest / total)))
+    title = "Nodes that take longest, estimated from what they compute and move"
+    return [Table(title, ("node", "operator", "time", "share"), tuple(cells), (0, 1))]
+
+
+def device(data: Mapping[str, Any], output: str | None) -> list[Block]:
+    """What calibrate measured."""
+    about = data["about"]
+    rows = [
+        ("peak", f"{count(data['gflops'] * 1e9)}FLOP/s"),
+        ("bandwidth", f"{count(data['gbytes'] * 1e9)}B/s"),
+        ("each node", f"{data['node_us']:.3g} us"),
+        ("each run", f"{data['run_us']:.3g} us"),
+        *((f"step of {operator}", plural(step, "channel")) for operator, step in data["steps"].items()),
+    ]
+    where = f"{provider(about['provider'])}, {plural(about['threads'], 'thread')}, onnxruntime {about['onnxruntime']}"
+    next_ = f"Written to {output}: give it to --device." if output else "Write it with -o FILE, for --device."
+    table = Table(f"{data['name']}: {where}", ("", "measured"), tuple(rows))
+    return [table, Text(f"{STEPS_TOLD}\n{next_}")]
+
+
+def targeted(data: Mapping[str, Any] | None) -> list[Block]:
+    """How a bound on latency was met: every choice of widths, as predicted and as measured."""
+    if data is None:
+        return []
+    rows = []
+    for number, one in enumerate(data["rounds"], 1):
+        off = one["predicted_ms"] / one["measured_ms"] - 1
+        span = f"{one['low_ms']:.3g} to {ms(one['high_ms'])}"
+        taken = "taken" if one["measured_ms"] == data["measured_ms"] else ""
+        rows.append((str(number), ms(one["predicted_ms"]), ms(one["measured_ms"]), span, f"{100 * off:+.1f} %", taken))
+    heads = ("choice", "predicted", "measured", "95 % interval", "off by", "")
+    title = f"Latency of at most {ms(data['target_ms'])} was asked for"
+    return [Table(title, heads, tuple(rows), (5,)), Text(_how(data)), _rounds(data)]
+
+
+def _how(data: Mapping[str, Any]) -> str:
+    """How choices were timed."""
+    quiet = "processor time" if data["processor_time"] else "time"
+    return (
+        f"Measured: {quiet} of the least disturbed runs against the original's, on {plural(data['threads'], 'thread')}"
+        f" of {provider(data['provider'])}. Each prediction was corrected by the measurements before it."
+    )
+
+
+def _rounds(data: Mapping[str, Any]) -> Bars:
+    """The same as a chart."""
+    bars = []
+    for number, one in enumerate(data["rounds"], 1):
+        bars.append(Bar(f"choice {number}", one["predicted_ms"], ms(one["predicted_ms"]), 0))
+        span = (one["low_ms"], one["high_ms"])
+        bars.append(Bar("", one["measured_ms"], ms(one["measured_ms"]), 1, span))
+    return Bars("Latency of every choice of widths", ("predicted", "measured"), tuple(bars))

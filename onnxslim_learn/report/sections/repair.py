@@ -1,0 +1,98 @@
+"""What choosing by samples and repair did, for reports."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.report.blocks import Block, Lines, Table, Text
+from onnxslim_learn.report.format import held_back, percent, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from onnxslim_learn.repair.sequential import Repaired
+
+SIDES = ("original", "cut", "repaired")
+HEADS = ("output against the original's", "cosine", "relative L2", "KL", "same class")
+
+
+def as_data(found: Repaired | None, data: str) -> dict[str, Any] | None:
+    """Repair as plain data; ``data`` names the samples."""
+    if found is None:
+        return None
+    return {
+        "data": data,
+        "samples": found.samples,
+        "kept": found.kept,
+        "accuracy": None if found.accuracy is None else dict(zip(SIDES, found.accuracy, strict=True)),
+        "before": {name: asdict(d) for name, d in found.before.items()},
+        "after": {name: asdict(d) for name, d in found.after.items()},
+        "nodes": {name: {"method": f.method, "before": f.before, "after": f.after} for name, f in found.nodes.items()},
+        "left": found.left,
+    }
+
+
+def blocks(repair: Mapping[str, Any] | None) -> list[Block]:
+    """How far outputs are from the original's with and without repair, and what was done to the layers."""
+    if repair is None:
+        return []
+    rows = [
+        (f"{name}, {label}", *cells(d))
+        for name in repair["after"]
+        for label, side in (("cut", "before"), ("repaired", "after"))
+        for d in [repair[side][name]]
+    ]
+    title = f"Outputs on {held_back(repair['samples'], repair['data'])}"
+    table = Table(title, HEADS, tuple(rows)) if rows else None
+    return [*([table] if table else []), Text("\n".join(_said(repair)))]
+
+
+def cells(d: Mapping[str, Any]) -> tuple[str, ...]:
+    """A deviation as the cells under all heads but the first."""
+    classes = ("-", "-") if d["kl"] is None else (f"{d['kl']:.4f}", percent(d["agreement"]))
+    return (f"{d['cosine']:.4f}", f"{d['relative']:.3f}", *classes)
+
+
+def _said(repair: Mapping[str, Any]) -> list[str]:
+    if not repair["kept"]:
+        return ["Repair made outputs worse on held-back samples, so the weights stay as they were cut."]
+    methods = Counter(node["method"] for node in repair["nodes"].values())
+    plain = methods.pop("plain", 0)
+    done = ", ".join(f"{count} by {method}" for method, count in methods.most_common())
+    lines = [f"Repaired {plural(sum(methods.values()), 'layer')} on {plural(repair['samples'], 'sample')}: {done}."]
+    if repair["accuracy"]:
+        told = ", ".join(f"{side} {percent(repair['accuracy'][side])}" for side in SIDES)
+        lines.append(f"Right on held-back samples with labels: {told}.")
+    if plain:
+        lines.append(f"{plural(plain, 'layer')} kept the plain weights: nothing did better on held-back samples.")
+    lines += [f"{name} kept its weights: {why}." for name, why in repair["left"].items()]
+    return lines
+
+
+def curves(choice: Mapping[str, Any], widths: Mapping[str, int]) -> list[Block]:
+    """What was measured of every group: its loss by itself at several widths, all groups on one scale."""
+    found = {name: own for name, own in (choice.get("curves") or {}).items() if own and name in widths}
+    most = max((loss for own in found.values() for loss in own.values()), default=0.0) or 1.0
+    lines = []
+    for name, own in found.items():
+        points = [(int(kept) / widths[name], max(loss, 0.0) / most) for kept, loss in own.items()]
+        lines.append((name, tuple(sorted([*points, (1.0, 0.0)]))))
+    axes = ("share of the group's units that stay", f"loss after repair, up to {most:.3g}")
+    drawn: list[Block] = [Lines("What every group loses by itself", axes, tuple(lines))] if lines else []
+    said = _allocated(choice)
+    return [Text(said), *drawn] if said else drawn
+
+
+def _allocated(choice: Mapping[str, Any]) -> str:
+    """How the cut was shared out among groups, where samples had a say."""
+    trials, seconds = choice.get("trials"), choice.get("sensitivity_seconds")
+    if trials:
+        return f"Widths: {choice['allocation']}, the best of {plural(len(trials), 'allocation')} tried on the samples."
+    if seconds:
+        return (
+            "Widths: all groups alike, because finding out what each of them loses takes longer than "
+            f"{seconds:g} s here. Raise --sensitivity-seconds for better ones."
+        )
+    return ""

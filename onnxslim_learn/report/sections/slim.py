@@ -1,0 +1,283 @@
+"""What each command reports, from its plain data: paragraphs, tables and charts."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
+from onnxslim_learn.report.format import count, ms, percent, plural, provider, shapes, share, size, times
+from onnxslim_learn.report.sections import latency, repair, training
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MEMBERS = 2  # parameter axes named in a row; the rest are counted
+ONE = "has one unit only"
+NORMALISED = "is normalised over"
+UNEVEN = re.compile(r"its rows must keep equally many, not (\d+) to (\d+)")
+
+# What a name or a row may hold -> what it means; said where it occurs.
+LEGEND = (
+    (r"", "Each row is what must be cut together, named after the first parameter axis (name:axis) it ties."),
+    (
+        r"",
+        "MACs and parameters: what would go with all its units. What lies between two groups counts for both, so that"
+        " a column may add up to more than 100 %.",
+    ),
+    (r" rows?$", "Rows are whole heads or groups of a convolution; their cells go with them."),
+    (r"/\d+'*$", "name:axis/N: the N rows that the axis is made of."),
+    (r"@\d+'*$", "name:axis@N: the group that position N of the axis belongs to; other groups have the rest."),
+    (r"'$", "A ' tells groups of the same name apart."),
+)
+
+
+def analysis(data: Mapping[str, Any], *, settable: bool = True) -> list[Block]:
+    """An overview: totals, then one row per group, then what the words mean.
+
+    Args:
+        data: The overview.
+        settable: Whether the command has an option for the input shapes.
+    """
+    if "why" in data:
+        return [_summary(data, settable), *why(data["why"])]
+    blocks: list[Block] = [_summary(data, settable)]
+    blocks += [_free(data["groups"])] if data["groups"] else [Text("Nothing can be cut.")]
+    blocks += [*_pinned(data), *latency.estimated(data), *_legend(data)]
+    rows = [(0, row) for row in data["groups"]] + [(1, row) for row in _working(data)]
+    bars = tuple(Bar(row["name"], row["macs_share"], share(row["macs_share"]), kind) for kind, row in rows)
+    return [*blocks, Bars("MACs that would go with each group", ("can be cut", "cannot be cut"), bars)]
+
+
+def _summary(data: Mapping[str, Any], settable: bool) -> Text:
+    costs = data["costs"]
+    sizes = shapes(data["inputs"])
+    if data["inputs_assumed"]:
+        how = "; set it with --input" if settable else ""
+        sizes += f" (assumed: the file leaves {', '.join(data['inputs_assumed'])} open{how})"
+    first = f"{data['model']}: {plural(data['nodes'], 'node')}" + (f"; {sizes}" if sizes else "")
+    counted = f"{count(costs['macs'])} MACs, {count(costs['params'])} parameters, {size(costs['file_bytes'])} on disk"
+    counted += f", {size(costs['peak_activation_bytes'])} of activations at the peak"
+    if data["device"]:
+        counted += f"\nabout {ms(costs['latency_ms'])} on {latency.machine(data['device'])}"
+    return Text(f"{first}\n{counted}\n")
+
+
+def _units(row: Mapping[str, Any]) -> str:
+    return plural(row["width"], "row") if row["rows"] else str(row["width"])
+
+
+def _free(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The groups that can be cut."""
+    heads = {"MACs": "macs_share", "parameters": "params_share", "latency": "latency_share"}
+    heads = {head: key for head, key in heads.items() if key in rows[0]}
+    cells = [(r["name"], _ties(r), _units(r), *(share(r[key]) for key in heads.values())) for r in rows]
+    return Table("Groups that can be cut", ("group", "ties", "units", *heads), tuple(cells), (0, 1))
+
+
+def _ties(row: Mapping[str, Any]) -> str:
+    others = [m for m in row["members"] if m != row["name"]]
+    named = ", ".join(others[:MEMBERS])
+    return named + (f" and {len(others) - MEMBERS} more" if len(others) > MEMBERS else "")
+
+
+def _working(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The pinned groups that carry MACs and have units to lose."""
+    return [row for row in data["pinned"] if row["macs"] > 0 and row["reason"] != ONE]
+
+
+def _pinned(data: Mapping[str, Any]) -> list[Block]:
+    shown, carrying = _working(data), sum(row["macs"] > 0 for row in data["pinned"])
+    single = carrying - len(shown)
+    blocks: list[Block] = []
+    if shown:
+        cells = tuple((r["name"], _units(r), share(r["macs_share"]), _because(r)) for r in shown)
+        blocks.append(Table("Groups that cannot be cut", ("group", "units", "MACs", "because"), cells, (0, 3)))
+    notes = []
+    if single:
+        notes.append(f"{plural(single, 'more group')} cannot be cut: one unit is all there is.")
+    if idle := len(data["pinned"]) - carrying:
+        verb = "carries" if idle == 1 else "carry"
+        notes.append(f"{plural(idle, 'more group')} {verb} no MACs (kernel, position, vocabulary) and cannot be cut.")
+    if data["unknown_operators"]:
+        named = ", ".join(f"{name} ({number})" for name, number in data["unknown_operators"].items())
+        notes.append(f"Operators without a rule, which pin what they touch: {named}.")
+    return [*blocks, Text("\n".join(notes))] if notes else blocks
+
+
+def _because(row: Mapping[str, Any]) -> str:
+    """Node and reason; a reason that names its node stands alone."""
+    reason = UNEVEN.sub(r"cut alone, it would leave rows of \1 and \2 units, which must be equally many", row["reason"])
+    if reason.startswith(NORMALISED):
+        reason += "; --allow-sensitive lifts that"
+    if row["where"]:
+        return f"{row['where']}: it {reason}"
+    return reason if reason.startswith("node ") else f"it {reason}"
+
+
+def _legend(data: Mapping[str, Any]) -> list[Block]:
+    """What the words in the tables mean, as far as they occur."""
+    shown = [*data["groups"], *_working(data)]
+    found = [text for row in shown for text in (row["name"], _units(row))]
+    said = [sentence for pattern, sentence in LEGEND if any(re.search(pattern, text) for text in found)]
+    return [Text("\n" + "\n".join(said))] if said else []
+
+
+def why(answers: Mapping[str, Sequence[Mapping[str, str]]]) -> list[Block]:
+    """Explanations as chains."""
+    blocks: list[Block] = []
+    for question, steps in answers.items():
+        if not steps:
+            nothing = "no operator ties these" if "," in question else "it can be cut, nothing holds it"
+            blocks.append(Text(f"{question}: {nothing}", title=True))
+            continue
+        lines = [
+            f"  {step['source']}\n    through {step['node']}" + (f" ({step['op_type']})" if step["op_type"] else "")
+            for step in steps
+        ]
+        blocks += [Text(f"Why {question}", title=True), Text("\n".join([*lines, f"  {steps[-1]['target']}"]))]
+    return blocks
+
+
+def outcome(data: Mapping[str, Any]) -> list[Block]:
+    """Before and after side by side, what the check found, and every layer's width."""
+    before, after, timed = data["before"], data["after"], data["latency"]
+    lines = [("MACs", "macs", count), ("parameters", "params", count), ("bytes on disk", "bytes", size)]
+    rows = [
+        (name, text(before[key]), text(after[key]), f"{after[key] / before[key]:.3f}" if before[key] else "-")
+        for name, key, text in lines
+    ]
+    if timed:
+        ratio = times(timed["ratio"], timed["low"], timed["high"])
+        rows.append(("latency", ms(before["latency_ms"]), ms(after["latency_ms"]), ratio))
+    table = Table("", ("", "before", "after", "ratio"), tuple(rows))
+    return [
+        table,
+        Text(
+            "\n".join(
+                [*_cut(data), *_merged(data["merged"]), *_folded(data["lossless"]), *_timed(data), *_checked(data)]
+            )
+        ),
+        *latency.targeted(data.get("latency_target")),
+        *repair.blocks(data["repair"]),
+        *(repair.curves(data["choice"], {g["name"]: g["width"] for g in data["groups"]}) if _cut(data) else []),
+        *training.blocks(data.get("training")),
+        *_widths(data),
+        *_layers(data),
+    ]
+
+
+def _cut(data: Mapping[str, Any]) -> list[str]:
+    groups = data["groups"]
+    parts = [group["kept"] / group["width"] for group in groups if group["kept"] < group["width"]]
+    if not parts:
+        return []
+    least, most = percent(min(parts)), percent(max(parts))
+    span = least if least == most else f"between {least} and {most}"
+    return [f"{len(parts)} of {plural(len(groups), 'group')} narrowed, to {span} of their units."]
+
+
+def _merged(found: Mapping[str, Any] | None) -> list[str]:
+    """How many units were merged into others, and what was dropped instead."""
+    if found is None:
+        return []
+    units = sum(found["units"].values())
+    lines = [f"{plural(units, 'unit')} of {plural(len(found['units']), 'group')} folded into similar ones that stay."]
+    return lines + [f"{name}: units were dropped, not folded: {why}." for name, why in found["dropped"].items()]
+
+
+def _checked(data: Mapping[str, Any]) -> list[str]:
+    return checked(data["verify"], lossless=bool(data["lossless"]))
+
+
+def _folded(found: Mapping[str, Any] | None) -> list[str]:
+    """What a lossless cut did with constants, and what it had to leave."""
+    if found is None:
+        return []
+    lines = []
+    if found["biased"]:
+        lines.append(f"Constants of cut units are now in the biases of {plural(len(found['biased']), 'node')}.")
+    if found["mapped"]:
+        where = plural(len(found["mapped"]), "node")
+        lines.append(f"Where padding makes constants differ at borders, a map is added: after {where}.")
+    lines += [f"{name}: dead units stay: {why}." for name, why in found["left"].items()]
+    return lines
+
+
+def _timed(data: Mapping[str, Any]) -> list[str]:
+    """How latency was measured, and what to do where nothing was won."""
+    timed = data["latency"]
+    if not timed:
+        return []
+    where = f"on {plural(timed['threads'], 'thread')} of {provider(timed['provider'])}"
+    counted = "" if timed["inputs"] == data["inputs"] else f" (MACs are counted at {shapes(data['inputs'])})"
+    lines = [
+        f"Latency at {shapes(timed['inputs'])}{counted} {where}: medians of {timed['rounds']} paired rounds;"
+        " the ratio with its 95 % interval."
+    ]
+    if timed["faster"] is not True and data["after"]["macs"] < data["before"]["macs"]:
+        verdict = "Slower" if timed["faster"] is False else "Not measurably faster"
+        advice = "See profile --per-node for where the time goes."
+        if data["multiple"] % 4:
+            advice = "On CPU, widths that are no multiple of 4 are slow: try --multiple 8."
+        lines.append(f"{verdict}. {advice}")
+    return lines
+
+
+def checked(check: Mapping[str, Any], *, lossless: bool = False) -> list[str]:
+    """What the comparison in onnxruntime found; a lossless cut is compared with the original itself."""
+    inputs = plural(check["runs"], "input")
+    if not check["exact"]:
+        return [
+            f"Not exact: normalised axes were cut. Outputs deviate from the original by {check['change']:.1e} of their"
+            f" magnitude on {inputs}."
+        ]
+    found = (
+        f"difference at most {check['max_abs_diff']:.1e} ({check['max_rel_diff']:.1e} of the output's magnitude)"
+        if check["max_abs_diff"]
+        else "identical outputs"
+    )
+    lines = [f"Verified on {inputs} against the {'' if lossless else 'masked '}original: {found}."]
+    if check["noise"] is not None:
+        lines.append(
+            f"This net amplifies rounding: one rounding error in its inputs moves them by {check['noise']:.1e}."
+        )
+    return lines
+
+
+def _widths(data: Mapping[str, Any]) -> list[Block]:
+    """Every group's width before and after."""
+    bars = [
+        bar
+        for group in data["groups"]
+        for bar in (
+            Bar(group["name"], group["width"], str(group["width"]), 0),
+            Bar("", group["kept"], str(group["kept"]), 1),
+        )
+    ]
+    return [Bars("Units of each group", ("before", "after"), tuple(bars))]
+
+
+def _layers(data: Mapping[str, Any]) -> list[Block]:
+    """Every layer before and after."""
+    rows = []
+    for layer in data["layers"]:
+        (old, new), (macs, left) = layer["shapes"], layer["macs"]
+        widths = ["x".join(map(str, shape)) if shape else "" for shape in (old, new)]
+        rows.append((layer["name"], layer["op_type"], *widths, count(macs), count(left), f"{left / macs:.3f}"))
+    heads = ("layer", "operator", "weight before", "after", "MACs before", "after", "ratio")
+    return [Table("Layers", heads, tuple(rows), (0, 1), page_only=True)] if rows else []
+
+
+def verified(data: Mapping[str, Any]) -> list[Block]:
+    """What the command verify found."""
+    check = data["verify"]
+    verdict = "computes" if check["passed"] else "does NOT compute"
+    under = "" if data["lossless"] else " under the plan's mask"
+    first = f"{data['slimmed']} {verdict} what {data['original']} computes{under}."
+    if data["repaired"]:
+        first += f" {plural(len(data['repaired']), 'repaired weight')} compared as cut, all else as written."
+    if not check["passed"]:
+        complaint = check["complaint"]
+        return [Text(f"{first}\n{complaint[:1].upper()}{complaint[1:]}.")]
+    return [Text("\n".join([first, *checked(check, lossless=data["lossless"])]))]

@@ -1,0 +1,251 @@
+"""What a sparsified model is like and what its zeros buy: plain data, and the report made of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxslim_learn.analysis import analyze
+from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
+from onnxslim_learn.report.format import count, held_back, ms, plural, shapes, share, size, times
+from onnxslim_learn.report.format import provider as runtime
+from onnxslim_learn.report.records import latency, side
+from onnxslim_learn.report.sections.training import taken_back
+from onnxslim_learn.sparse import patterns, storage
+from onnxslim_learn.sparse.maskable import maskable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.runtime.timing import Timings
+    from onnxslim_learn.sparse.maskable import Layer
+    from onnxslim_learn.workflow.sparsify import Sparsified, Stored
+
+Array = np.ndarray[Any, Any]
+
+
+def outcome(
+    found: Sparsified, output: Path, stored: Stored, timings: Timings | None, timed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A finished sparsification as plain data; ``timed`` are the inputs at which it was timed, by name."""
+    analysis = found.analysis
+    assert analysis.graph.source is not None
+    both: list[Any] = [None, None] if timings is None else timings.latencies()
+    rows = [_row(found, layer) for layer in found.layers]
+    written = analyze(output, inputs=analysis.graph.shapes.nominal.inputs) if stored.cut else analysis
+    model = written.graph.model if stored.cut else found.model
+    before = side(analysis, analysis.whole, analysis.graph.source, both[0]) | _nonzero(analysis, analysis.graph.model)
+    after = side(written, written.whole, output, both[1]) | _nonzero(written, model)
+    zeros = sum(row["zeros"] for row in rows)
+    return {
+        "model": str(analysis.graph.source),
+        "output": str(output),
+        "inputs": {name: list(shape) for name, shape in analysis.graph.shapes.nominal.inputs.items()},
+        "asked": {**asdict(found.asked), "protocol": found.protocol, "protect": list(found.asked.protect)},
+        "trials": found.trials,
+        "before": before,
+        "after": after,
+        "cut": [{"name": name, "width": width, "kept": kept} for name, (width, kept) in stored.cut.items()],
+        "sparsity": zeros / max(sum(row["weights"] for row in rows), 1),
+        "files": _stored(found, stored, model),
+        "empty": {key: sum(row["empty"][key] for row in rows) for key in ("output_channels", "input_channels")},
+        "latency": None if timings is None else latency(timings, timed),
+        "samples": {"data": found.data[0], "count": found.data[1]},
+        "training": found.training,
+        "deviation": {name: asdict(one) for name, one in found.deviation.items()},
+        "layers": rows,
+        "dense": _dense(found),
+    }
+
+
+def _dense(found: Sparsified) -> list[str]:
+    """Weights that were left as they are."""
+    own, left = {layer.name for layer in found.layers}, []
+    for name, value in found.analysis.graph.model.graph.initializers.items():
+        tensor = value.const_value
+        if name not in own and tensor is not None and tensor.dtype.is_floating_point() and len(tensor.shape) > 1:
+            left.append(str(name))
+    return left
+
+
+def _row(found: Sparsified, layer: Layer) -> dict[str, Any]:
+    array, done = found.array(layer), found.done[layer.name]
+    others = {key: tuple(a for a in range(array.ndim) if a not in axes) for key, axes in _channels(layer).items()}
+    return {
+        "name": layer.name,
+        "nodes": list(layer.nodes),
+        "shape": list(layer.shape),
+        "weights": layer.size,
+        "zeros": int((array == 0).sum()),
+        "asked": found.ratios[layer.name],
+        "holds": patterns.holds(array, patterns.parse(found.asked.pattern), layer),
+        "empty": {key: int((~array.any(axis=axes)).sum()) for key, axes in others.items()},
+        **asdict(done),
+    }
+
+
+def _channels(layer: Layer) -> dict[str, tuple[int, ...]]:
+    return {"output_channels": layer.outputs, "input_channels": layer.inputs}
+
+
+def _nonzero(analysis: Analysis, model: ir.Model) -> dict[str, int]:
+    """Parameters that are not zero, and multiply-accumulates by weights that are not, of a model like the analysed."""
+    owners, whole = set(analysis.costs["params"].owners), np.ones(analysis.coupling.size)
+    zeros = sum(int((_values(model, name) == 0).sum()) for name in owners & set(model.graph.initializers))
+    kept: dict[str, list[int]] = {}
+    for layer in maskable(analysis.graph.model):
+        for node in layer.nodes:
+            own = kept.setdefault(node, [0, 0])
+            own[0] += int(np.count_nonzero(_values(model, layer.name)))
+            own[1] += layer.size
+    macs = analysis.costs["macs"].by_node(whole)
+    shares = {node: own[0] / own[1] for node, own in kept.items()}
+    return {
+        "nonzero_params": analysis.price(analysis.whole)["params"] - zeros,
+        "nonzero_macs": round(sum(work * shares.get(node, 1) for node, work in macs.items())),
+    }
+
+
+def _values(model: ir.Model, name: str) -> Array:
+    tensor = model.graph.initializers[name].const_value
+    assert tensor is not None
+    return np.asarray(tensor.numpy())
+
+
+def _stored(found: Sparsified, stored: Stored, model: ir.Model) -> dict[str, Any]:
+    held, pattern = [], patterns.parse("2:4")
+    if found.asked.pattern == pattern.name:
+        names = {layer.name for layer in found.layers}
+        kept = [layer for layer in maskable(model) if layer.name in names]
+        whole = [layer for layer in kept if patterns.groups_of(pattern, layer).size == layer.size]
+        held = [_values(model, x.name) for x in whole if patterns.holds(_values(model, x.name), pattern, x)]
+    rest = stored.plain - sum(a.nbytes for a in held)
+    return {
+        "plain": stored.plain,
+        **stored.compressed,
+        "sparse_initializers": stored.sparse,
+        "sparse_tensors": stored.tensors,
+        "sparse_read_by_onnxruntime": stored.same,
+        "two_of_four": rest + storage.two_of_four(held) if held else None,
+    }
+
+
+def blocks(data: Mapping[str, Any]) -> list[Block]:
+    """The report."""
+    return [_table(data), Text("\n".join([*_said(data), *_files(data), *_timed(data)])), *_layers(data)]
+
+
+def _table(data: Mapping[str, Any]) -> Table:
+    before, after = data["before"], data["after"]
+    rows = [
+        ("weights that are not zero", count(before["nonzero_params"]), count(after["nonzero_params"])),
+        ("MACs by them", count(before["nonzero_macs"]), count(after["nonzero_macs"])),
+        ("MACs onnxruntime computes", count(before["macs"]), count(after["macs"])),
+        ("bytes on disk", size(before["bytes"]), size(after["bytes"])),
+    ]
+    keys = ("nonzero_params", "nonzero_macs", "macs", "bytes")
+    parts = [f"{after[key] / before[key]:.3f}" if before[key] else "-" for key in keys]
+    cells = [(*row, part) for row, part in zip(rows, parts, strict=True)]
+    if data["latency"]:
+        found = data["latency"]
+        ratio = times(found["ratio"], found["low"], found["high"])
+        cells.append(("latency", ms(before["latency_ms"]), ms(after["latency_ms"]), ratio))
+    return Table("", ("", "before", "after", "ratio"), tuple(cells))
+
+
+def _said(data: Mapping[str, Any]) -> list[str]:
+    asked, rows = data["asked"], data["layers"]
+    lines = [
+        f"{share(data['sparsity'])} of the weights of {plural(len(rows), 'layer')} are zero"
+        f" ({asked['pattern']}, {asked['method']}, shares: {asked['protocol']})."
+    ]
+    dense = [row["name"] for row in rows if asked["ratio"] != 0 and not row["zeros"]]
+    if dense:
+        lines.append(f"Dense: {_listed(dense)} (too few channels, or read along several axes).")
+    if data["dense"]:
+        why = "protected, depthwise, looked up, or of units that cannot be cut"
+        lines.append(f"Left as they are: {_listed(data['dense'])} ({why}).")
+    unfit = [row["name"] for row in rows if row["method"] not in (asked["method"], "training")]
+    if unfit:
+        lines.append(f"By magnitude, for want of a matrix form: {_listed(unfit)}.")
+    for name, one in data["deviation"].items():
+        where = held_back(data["samples"]["count"], data["samples"]["data"])
+        text = f"Output {name} on {where}: off by {share(one['relative'])}"
+        lines.append(text + ("" if one["agreement"] is None else f", same class on {share(one['agreement'])}") + ".")
+    lines += _trained(data["training"])
+    empty, cut = data["empty"], data["cut"]
+    if empty["output_channels"] or empty["input_channels"]:
+        lines.append(
+            f"{plural(empty['output_channels'], 'output channel')} and"
+            f" {plural(empty['input_channels'], 'input channel')} are all zero."
+        )
+    if cut:
+        gone = sum(group["width"] - group["kept"] for group in cut)
+        lines.append(f"{plural(gone, 'dead unit')} of {plural(len(cut), 'group')} cut; outputs stay the same.")
+    return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (" and more" if len(names) > 4 else "")
+
+
+def _trained(training: Mapping[str, Any] | None) -> list[str]:
+    """What training did."""
+    if training is None:
+        return []
+    lines, history, judged = [], training["history"], training["result"]
+    if training["search"]:
+        best = training["search"]["best"]
+        lines.append(
+            f"{plural(training['search']['rollouts'], 'roll-out')}: the best choice scores {best['score']:.4f}."
+        )
+    if history:
+        steps = plural(int(history[-1]["step"]) + 1, "step")
+        lines.append(f"{steps} of training: loss {history[0]['loss']:.4g} to {history[-1]['loss']:.4g}.")
+        lines += taken_back(training)
+    if judged["accuracy"] is not None:
+        both = f"{judged['accuracy']:.2%} of samples held back; the original on {judged['original_accuracy']:.2%}"
+        lines.append(f"Right on {both}.")
+    return lines
+
+
+def _files(data: Mapping[str, Any]) -> list[str]:
+    found = data["files"]
+    parts = [f"{name} {size(found[name])}" for name in ("gzip", "zstd") if found[name] is not None]
+    if found["sparse_tensors"]:
+        where = (
+            "read by onnxruntime, which makes them dense" if found["sparse_read_by_onnxruntime"] else "NOT read by it"
+        )
+        sparse = plural(found["sparse_tensors"], "sparse initializer")
+        parts.append(f"with {sparse} {size(found['sparse_initializers'])} ({where})")
+    if found["two_of_four"] is not None:
+        parts.append(f"as sparse tensor cores store it {size(found['two_of_four'])}")
+    return [f"On disk {size(found['plain'])} dense; {'; '.join(parts)}."]
+
+
+def _timed(data: Mapping[str, Any]) -> list[str]:
+    found = data["latency"]
+    if not found:
+        return []
+    where = f"{plural(found['threads'], 'thread')} of {runtime(found['provider'])}"
+    line = f"Latency at {shapes(found['inputs'])} on {where}: medians of {found['rounds']} paired rounds."
+    if found["faster"] is not True:
+        line += " Not faster: onnxruntime multiplies by zeros. Cut units with slim where milliseconds matter."
+    return [line]
+
+
+def _layers(data: Mapping[str, Any]) -> list[Block]:
+    rows = []
+    for row in data["layers"]:
+        error = "-" if row["after"] is None else f"{row['after']:.2g}"
+        shape = "x".join(map(str, row["shape"]))
+        rows.append((row["name"], shape, share(row["zeros"] / row["weights"]), row["method"], error))
+    bars = [Bar(r["name"], r["zeros"] / r["weights"], share(r["zeros"] / r["weights"])) for r in data["layers"]]
+    table = Table("Layers", ("weight", "shape", "zero", "chosen by", "error of its output"), tuple(rows), (0, 1, 3))
+    return [table, Bars("Share of zeros in each layer", ("zero",), tuple(bars))]

@@ -1,0 +1,122 @@
+"""What training did, for reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.report.blocks import Block, Point, Scatter, Table, Text
+from onnxslim_learn.report.format import count, ms, plural, share, size
+from onnxslim_learn.report.sections import repair
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+SIDES = (("cut", "cut"), ("result", "trained"))
+READ = (
+    "Further left it is cheaper, further down it answers more as the original does: the best lie in the corner below "
+    "left. Full points on the line are worth keeping; of a ring, another is both as cheap and as near."
+)
+NAMES = {"structure": "structure learning", "finetune": "fine-tuning"}
+
+
+def blocks(training: Mapping[str, Any] | None) -> list[Block]:
+    """How far outputs are from the original's before and after fine-tuning, and what was done."""
+    if training is None:
+        return []
+    rows = [
+        (f"{name}, {said}", *repair.cells(d))
+        for name in training["result"]["outputs"]
+        for side, said in SIDES
+        for d in [training[side]["outputs"][name]]
+    ]
+    samples = plural(training["result"]["samples"], "sample")
+    table = [Table(f"Outputs on {samples} that training did not see", repair.HEADS, tuple(rows))] if rows else []
+    return [*table, Text("\n".join(_said(training)))]
+
+
+def _said(training: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for stage, name in NAMES.items():
+        history = training.get(stage, {}).get("history", [])
+        if history:
+            first, last = history[0], history[-1]
+            steps = plural(int(last["step"]) + 1, "step")
+            lines.append(f"{steps} of {name} on {training['data']}: loss {first['loss']:.4g} to {last['loss']:.4g}.")
+            lines += taken_back(training[stage])
+    cycles = training.get("cycles")
+    if cycles:
+        whole = cycles["original"]
+        both = f"{count(whole['macs'])} MACs and {count(whole['params'])} parameters"
+        lines.append(f"Before is {cycles['cut']}, which cycle {cycles['count']} cut; the original has {both}.")
+    cut, result = training["cut"], training["result"]
+    if result["accuracy"] is not None:
+        lines.append(
+            f"Right on {result['accuracy']:.2%} of samples held back; the original on {result['original_accuracy']:.2%}"
+            f", the cut model before fine-tuning on {cut['accuracy']:.2%}."
+        )
+    return lines
+
+
+def taken_back(stage: Mapping[str, Any]) -> list[str]:
+    """That a stage of training was in vain, if it was."""
+    held = stage.get("held")
+    if held is None or held["kept"] == "after":
+        return []
+    losses = f"loss {held['before']:.4g} before, {held['after']:.4g} after"
+    return [f"That did worse on samples held back ({losses}): the weights before it are kept. Try a lower rate."]
+
+
+def widened(data: Mapping[str, Any]) -> list[Block]:
+    """What the command expand did."""
+    lines = [("MACs", "macs", count), ("parameters", "params", count), ("bytes of weights", "bytes", size)]
+    before, after = data["before"], data["after"]
+    rows = [
+        (name, text(before[key]), text(after[key]), f"{after[key] / before[key]:.3f}" if before[key] else "-")
+        for name, key, text in lines
+    ]
+    if data["latency"] is not None:
+        old, new = data["latency"]["before_us"], data["latency"]["after_us"]
+        how = "measured" if data["latency"]["measured"] else "estimated"
+        rows.append((f"latency, {how}", ms(old / 1e3), ms(new / 1e3), f"{new / old:.3f}"))
+    said = [f"Widths of {plural(len(data['groups']), 'group')} times {data['factor']:.3f}."]
+    check = data["verify"]
+    if check is None:
+        said.append("The weights that grew were drawn anew: the model must be trained.")
+    else:
+        said.append(
+            f"It computes what it did: difference at most {check['max_rel_diff']:.1e} of the output's magnitude."
+        )
+    widths = tuple((g["name"], str(g["width"]), str(g["after"])) for g in data["groups"])
+    groups = Table("Groups that can grow", ("group", "units before", "after"), widths)
+    return [Table("", ("", "before", "after", "ratio"), tuple(rows)), Text("\n".join(said)), groups]
+
+
+def sweep(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """What several strengths leave."""
+    names = [f"{float(format(row['strength'], '.3g')):g}" for row in rows]
+    return compared(names, rows, ("strength", "Strengths"))
+
+
+def targets(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """What several targets leave."""
+    return compared([Path(row["output"]).stem for row in rows], rows, ("model", "Models"))
+
+
+def compared(names: Sequence[str], rows: Sequence[Mapping[str, Any]], words: tuple[str, str]) -> list[Block]:
+    """Several models of one: what they cost and how far they are from the original."""
+    cells, points = [], []
+    for name, row in zip(names, rows, strict=True):
+        left, far = row["after"]["macs"] / max(row["before"]["macs"], 1), row["relative"]
+        size_left = row["after"]["params"] / max(row["before"]["params"], 1)
+        right = "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}"
+        best, file = "yes" if row["pareto"] else "no", row["output"] or "-"
+        cells.append((name, share(left), share(size_left), f"{far:.3f}", right, best, file))
+        text = f"{share(left)} of the MACs, relative L2 {far:.3f}" + ("" if right == "-" else f", right on {right}")
+        text = text if row["output"] else "nothing was cut"
+        points.append(Point(name, left, far, text, row["pareto"]))
+    heads = (words[0], "MACs", "parameters", "relative L2", "right", "worth keeping", "file")
+    axes = "share of the MACs that is left", "relative L2 distance to the original's outputs"
+    said = f"Each point is a model, with its {words[0]}. {READ}"
+    chart = Scatter("What is left, and how far it is", said, axes, ("{:.0%}", "{:.3g}"), tuple(points))
+    return [Table(words[1], heads, tuple(cells), (0, 6)), chart]

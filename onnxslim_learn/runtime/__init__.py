@@ -1,0 +1,1 @@
+"""Running models on onnxruntime: sessions, timings, executors, caches, processes."""

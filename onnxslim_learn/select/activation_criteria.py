@@ -1,0 +1,158 @@
+"""Scores of units from samples: what consumers lose with a unit, by what they are given and multiply it by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.linalg
+
+if TYPE_CHECKING:
+    from onnxslim_learn.coupling.solver import Coupling, Group
+    from onnxslim_learn.select.activation_statistics import Inputs
+
+Array = np.ndarray[Any, Any]
+Score = Callable[["Coupling", Sequence["Group"], Sequence["Inputs"]], Array]
+
+RIDGE = 1e-3  # of the mean square: keeps the inverse of the products tame
+ROUNDING = 1e-9  # of a block's mean diagonal: far below any score, far above what doubles lose
+STEPS = 48  # rounds of removal per group; the products are downdated exactly after each
+
+
+def _summed(value: Callable[[Inputs], Array]) -> Score:
+    """A score that adds up one number per position over all consumers."""
+
+    def score(coupling: Coupling, groups: Sequence[Group], found: Sequence[Inputs]) -> Array:
+        total = np.zeros(coupling.columns)
+        for inputs in found:
+            own = inputs.classes >= 0
+            np.add.at(total, coupling.column[inputs.classes[own]], value(inputs)[own])
+        return total
+
+    return score
+
+
+def _energy(inputs: Inputs) -> Array:
+    result: Array = (inputs.weights.astype(np.float64) ** 2).sum(axis=1)
+    return result
+
+
+def obs(coupling: Coupling, groups: Sequence[Group], found: Sequence[Inputs]) -> Array:
+    """What consumers lose with a unit after their best refit, ‖K_c‖² / [H⁻¹]_cc, units removed one after the other.
+
+    H are the mean products of a consumer's inputs. A unit of several positions (a head) counts as a block:
+    tr(K_Rᵀ [H⁻¹_RR]⁻¹ K_R). After every round H⁻¹ and K are downdated, so that what takes over from a removed unit is
+    worth more afterwards (Optimal Brain Surgeon, Hassibi & Stork 1993, on structures as in ZipLM, arXiv:2302.04089).
+    """
+    score = np.zeros(coupling.columns)
+    rows = _rows_of(coupling)
+    for group in groups:
+        places = [(inputs, _places(coupling, rows, inputs, group)) for inputs in found if inputs.products.ndim == 2]
+        consumers = [_Consumer.of(inputs, own) for inputs, own in places if any(len(p) for p in own)]
+        if consumers:
+            score[group.units] = _order(consumers, group.width)
+    return score
+
+
+class _Consumer:
+    """One contraction as a group sees it: the inverse products and the weights, both downdated."""
+
+    def __init__(self, inverse: Array, weights: Array, places: list[Array]) -> None:
+        self.inverse, self.weights, self.places = inverse, weights, places
+
+    @classmethod
+    def of(cls, inputs: Inputs, places: list[Array]) -> _Consumer:
+        products = inputs.products.astype(np.float64) - np.outer(inputs.mean, inputs.mean)
+        size = len(products)
+        ridge = RIDGE * max(float(np.trace(products)) / size, 1e-12)
+        inverse = scipy.linalg.inv(products + ridge * np.eye(size), check_finite=False)
+        return cls(inverse, inputs.weights.astype(np.float64), places)
+
+    def losses(self, left: Sequence[int]) -> Array:
+        """What goes with each of the units left."""
+        result = np.zeros(len(left))
+        if all(len(self.places[u]) <= 1 for u in left):
+            some = [k for k, u in enumerate(left) if len(self.places[u])]
+            at = np.array([self.places[left[k]][0] for k in some], np.int64)
+            result[some] = (self.weights[at] ** 2).sum(axis=1) / np.maximum(self.inverse[at, at], 1e-30)
+            return result
+        for k, unit in enumerate(left):
+            at = self.places[unit]
+            if len(at):
+                block = self.inverse[np.ix_(at, at)]
+                result[k] = np.trace(self.weights[at].T @ _solve(block, self.weights[at]))
+        return result
+
+    def remove(self, units: Sequence[int]) -> None:
+        """Take units out and let the others take over."""
+        at = np.concatenate([self.places[u] for u in units])
+        if not len(at):
+            return
+        block = self.inverse[np.ix_(at, at)]
+        gain = _solve(block, self.inverse[at])
+        self.weights -= gain.T @ self.weights[at]
+        self.inverse -= self.inverse[:, at] @ gain
+        self.weights[at] = 0
+        self.inverse[at, at] += 1.0  # gone: no loss, no part in later rounds
+
+
+def _solve(block: Array, right: Array) -> Array:
+    """Solve with a block of an inverse that many downdates may have left singular up to rounding."""
+    lift = ROUNDING * max(float(np.trace(block)) / len(block), 1e-30)
+    system = block + lift * np.eye(len(block))
+    try:
+        found: Array = scipy.linalg.cho_solve(scipy.linalg.cho_factor(system, check_finite=False), right)
+    except np.linalg.LinAlgError:
+        found = np.linalg.lstsq(system, right, rcond=ROUNDING)[0]
+    return found
+
+
+def _places(coupling: Coupling, rows: dict[int, Array], inputs: Inputs, group: Group) -> list[Array]:
+    """Positions of every unit of a group among a contraction's inputs."""
+    columns = np.where(inputs.classes >= 0, coupling.column[inputs.classes], -1)
+    cells = [rows.get(unit, np.zeros(0, np.int64)) for unit in group.units.tolist()]
+    if not np.isin(columns, group.units).any() and not np.isin(inputs.classes, np.concatenate(cells)).any():
+        return []
+    return [
+        np.flatnonzero((columns == unit) | np.isin(inputs.classes, own))
+        for unit, own in zip(group.units.tolist(), cells, strict=True)
+    ]
+
+
+def _order(consumers: Sequence[_Consumer], width: int) -> Array:
+    """Losses in the order of removal, never falling, so that they rank the units as they were removed."""
+    left, score, level = list(range(width)), np.zeros(width), 0.0
+    while left:
+        losses = np.sum([c.losses(left) for c in consumers], axis=0)
+        order = np.argsort(losses, kind="stable")
+        chosen = order[: max(1, min(width // STEPS, len(left) - 1))]
+        for k in chosen:
+            level = max(level * (1 + 1e-9), float(losses[k]))
+            score[left[k]] = level
+        gone = [left[k] for k in chosen]
+        for consumer in consumers:
+            consumer.remove(gone)
+        left = [u for u in left if u not in set(gone)]
+    return score
+
+
+def _rows_of(coupling: Coupling) -> dict[int, Array]:
+    """Column of rows -> classes of their cells."""
+    cells, rows = coupling.membership.nonzero()
+    found: dict[int, list[int]] = {}
+    for cell, row in zip(cells.tolist(), rows.tolist(), strict=True):
+        found.setdefault(int(coupling.column[row]), []).append(cell)
+    return {column: np.array(own, np.int64) for column, own in found.items()}
+
+
+CALIBRATED: dict[str, Score] = {
+    # variance of what consumers get from a unit: what a moved mean cannot repair (FLAP, arXiv:2312.11983)
+    "wifv": _summed(lambda inputs: inputs.variance * _energy(inputs)),
+    # magnitude of what consumers get (Wanda, arXiv:2306.11695, on structures)
+    "wanda": _summed(lambda inputs: np.sqrt(inputs.squares * _energy(inputs))),
+    # mean square of the activation alone
+    "activation": _summed(lambda inputs: inputs.squares),
+    "obs": obs,
+}
+WHOLE = {"obs"}  # what needs products of pairs, and scores rows as blocks of their cells

@@ -1,0 +1,99 @@
+"""What samples say about a model, gathered once and used for every target."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.costs.polynomial import work
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.repair.least_squares import FULL, Effort
+from onnxslim_learn.repair.sequential import small_batches
+from onnxslim_learn.select import activation_statistics
+from onnxslim_learn.select.sensitivity import Curves
+
+if TYPE_CHECKING:
+    from onnxslim_learn.costs.polynomial import Array
+    from onnxslim_learn.coupling.solver import Coupling
+    from onnxslim_learn.data.options import Options
+    from onnxslim_learn.data.source import Batch, Source
+
+Progress = Callable[[float], None]
+
+
+WORK = 200_000_000_000  # multiply-accumulates of made-up samples: some ten seconds on two cores
+FEWEST, MOST = 32, 512
+CAREFUL = Effort((1e-2, 1e-1, 1.0))  # made-up samples judge themselves too well: weights stay nearer to the plain ones
+
+
+def affordable(coupling: Coupling) -> int:
+    """How many made-up samples to use for a model."""
+    return min(max(WORK // max(work(coupling), 1), FEWEST), MOST)
+
+
+def matched(coupling: Coupling, options: Options, progress: Progress = lambda share: None) -> Source:
+    """Made-up samples that fit the statistics stored in a model's batch normalisations.
+
+    Raises:
+        InputError: If the extra ``train`` is not installed, or the model keeps no statistics.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise InputError("--match-statistics: needs torch. Install onnxslim-learn[train].")
+    from onnxslim_learn.train import bn_matching as matching
+
+    if not matching.normalisations(coupling.graph):
+        raise InputError("--match-statistics: the model keeps no batch statistics (exporters fold them). Leave it out.")
+    return matching.matched(coupling, options, progress=progress)
+
+
+@dataclass
+class Evidence:
+    """Samples of a model, and what was learnt from them so far.
+
+    Attributes:
+        coupling: The model.
+        source: Where samples come from.
+        samples: At most so many of them.
+        seconds: Time for measuring what each group's width is worth; 0 to narrow all groups alike.
+        curves: What was measured.
+        scored: Scores of all columns, by criterion and names of the groups that can be cut.
+    """
+
+    coupling: Coupling
+    source: Source
+    samples: int | None = None
+    seconds: float = 60.0
+    curves: Curves = field(default_factory=Curves)
+    scored: dict[tuple[str, ...], Array] = field(default_factory=dict)
+
+    @property
+    def effort(self) -> Effort:
+        """How far a repair on these samples may go."""
+        return CAREFUL if self.source.synthetic else FULL
+
+    @cached_property
+    def _batches(self) -> list[Batch]:
+        return small_batches(self.source, self.samples)
+
+    @cached_property
+    def feeds(self) -> Sequence[Mapping[str, Any]]:
+        """The inputs of the samples, in small batches."""
+        return [batch.inputs for batch in self._batches]
+
+    @property
+    def labels(self) -> list[Any]:
+        """The labels of every batch, or ``None``."""
+        return [batch.labels for batch in self._batches]
+
+    @cached_property
+    def pairs(self) -> list[activation_statistics.Inputs]:
+        """Means and products of pairs of all contractions' inputs."""
+        return activation_statistics.collect(self.coupling, self.feeds, pairs=True)
+
+    @cached_property
+    def squares(self) -> list[activation_statistics.Inputs]:
+        """Means and squares of all contractions' inputs."""
+        return activation_statistics.collect(self.coupling, self.feeds)

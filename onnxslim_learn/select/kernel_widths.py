@@ -1,0 +1,94 @@
+"""Widths worth having where kernels have steps: between two multiples of a step, the larger costs no more time.
+
+What is narrower than one step goes through other kernels, without steps. They are slower than a whole step where they
+are nearly as wide (a convolution of 12 channels takes longer than one of 16 on AVX-512), and faster from about a half;
+beside wide layers they cost a change of layout, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxslim_learn.select.budget import span
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from onnxslim_learn.coupling.solver import Coupling
+    from onnxslim_learn.select.budget import Choice, Search
+
+Array = np.ndarray[Any, Any]
+
+# Operator -> the one whose kernels it shares.
+ALIKE = {"FusedConv": "Conv", "ConvTranspose": "Conv", "Gemm": "MatMul", "FusedMatMul": "MatMul", "FusedGemm": "MatMul"}
+
+
+def kind(coupling: Coupling, node: ir.Node) -> str:
+    """The entry of a table of steps that a node falls under."""
+    found = ALIKE.get(node.op_type, node.op_type)
+    if found != "Conv" or len(node.inputs) < 2 or node.inputs[1] is None:
+        return found
+    weight = coupling.graph.shapes.nominal.shape.get(str(node.inputs[1].name), ())
+    groups = node.attributes.get_int("group", 1)
+    return "depthwise" if groups > 1 and len(weight) > 1 and weight[1] == 1 else "Conv"
+
+
+def on_steps(search: Search, table: Mapping[str, int], *, below: bool) -> Search:
+    """The same search among the widths on the steps of kernels; among those below, too, only if need be.
+
+    Args:
+        search: What can be decided.
+        table: Channels in one step, by operator.
+        below: Whether widths below a step may be taken.
+    """
+    found = search
+    for narrower in sorted({False, below}):
+        choices = undominated(search.coupling, search.choices, table, below=narrower)
+        found = replace(search, choices=choices)
+        if found.fits(found.at(0.0)):
+            break
+    return found
+
+
+def undominated(
+    coupling: Coupling, choices: Sequence[Choice], steps: Mapping[str, int], *, below: bool = False
+) -> list[Choice]:
+    """Drop widths between the steps of the kernels that they go through; all units remain a choice.
+
+    Args:
+        coupling: The model.
+        choices: What can be decided.
+        steps: Channels in one step, by operator; an operator that is not there has steps of one.
+        below: Whether widths of at most half a step stay, too.
+    """
+    found = []
+    touched = _touched(coupling)
+    for choice in choices:
+        own = [steps.get(name, 1) for name, columns in touched.items() if columns[choice.group.units].any()]
+        each = span(coupling, choice.group)
+        stays = [
+            k == choice.group.width or all(k * each % step == 0 or (below and 2 * k * each <= step) for step in own)
+            for k in choice.kept
+        ]
+        kept = tuple(k for k, stay in zip(choice.kept, stays, strict=True) if stay)
+        curve = None if choice.curve is None else choice.curve[stays]
+        found.append(replace(choice, kept=kept, curve=curve))
+    return found
+
+
+def _touched(coupling: Coupling) -> dict[str, Array]:
+    """Kind of contraction -> which columns are a width of one."""
+    found: dict[str, Array] = {}
+    nodes = coupling.graph.nodes
+    for term in coupling.records.terms:
+        columns = found.setdefault(kind(coupling, nodes[term.node]), np.zeros(coupling.columns, bool))
+        for digit in term.digits:
+            if digit.labels is not None:
+                atoms = digit.labels[digit.labels > 0]
+                columns[coupling.column[coupling.strong[atoms]]] = True
+    return found

@@ -1,0 +1,296 @@
+"""Scores of units without data: what a unit's weights say about how much it matters.
+
+Every criterion maps a coupling to one score per column; only the order within a group counts. Slices of all parameters
+that carry a unit are read once, one tensor at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+from onnxslim_learn.costs.polynomial import parameters
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.rewrite.merge import front
+from onnxslim_learn.select.activation_criteria import CALIBRATED, WHOLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from onnxslim_learn.coupling.relations import Labels
+    from onnxslim_learn.coupling.solver import Coupling, Group
+    from onnxslim_learn.select.calibration import Evidence
+
+Array = np.ndarray[Any, Any]
+
+QUADRATURE = 24  # Gauss-Hermite points: exact for polynomials of degree 47
+
+
+@dataclass(frozen=True)
+class Slices:
+    """One labelled digit of one parameter: an array brought to (labels..., everything else)."""
+
+    name: str
+    labels: Labels
+    array: Array
+    summed: bool
+
+
+def slices(coupling: Coupling, *, least_rank: int = 1) -> Iterator[Slices]:
+    """Every labelled digit of every floating parameter, as rows of its elements.
+
+    ``summed`` says whether a contraction sums over the digit, so that the rows are what consumers multiply a unit by.
+    """
+    inputs = coupling.summed
+    for name, value in parameters(coupling).items():
+        layout = coupling.values.get(name)
+        if layout is None or len(layout.axes) < least_rank:
+            continue
+        if not any(d.labels is not None for d in layout.digits.values()):
+            continue
+        array = np.asarray(value.const_value.numpy(), np.float32)
+        for axis, digits in enumerate(layout.axes):
+            for digit in digits:
+                if digit.labels is not None:
+                    yield Slices(name, digit.labels, front(array, layout, digit), axis in inputs.get(name, ()))
+
+
+class _Sums:
+    """Sums per column, with the count of what was added."""
+
+    def __init__(self, coupling: Coupling) -> None:
+        self.coupling = coupling
+        self.total = np.zeros(coupling.columns)
+        self.count = np.zeros_like(self.total)
+
+    def add(self, labels: Labels, values: Array) -> None:
+        atoms = labels.reshape(-1)
+        columns = self.coupling.column[self.coupling.strong[atoms[atoms > 0]]]
+        np.add.at(self.total, columns, values[atoms > 0])
+        np.add.at(self.count, columns, 1)
+
+    def mean(self) -> Array:
+        result: Array = self.total / np.maximum(self.count, 1)
+        return result
+
+
+def magnitude(power: int) -> Callable[[Coupling, Sequence[Group]], Array]:
+    """Group norm: mean over members of the mean of |w|^p (arXiv:1608.08710; DepGraph, arXiv:2301.12900).
+
+    Means per element, so that a wide member does not drown a narrow one.
+    """
+
+    def score(coupling: Coupling, groups: Sequence[Group]) -> Array:
+        sums = _Sums(coupling)
+        for part in slices(coupling, least_rank=2):
+            sums.add(part.labels, (np.abs(part.array) ** power).mean(axis=1))
+        result: Array = sums.mean() ** (1 / power)
+        return result
+
+    return score
+
+
+def lamp(coupling: Coupling, groups: Sequence[Group]) -> Array:
+    """LAMP (Lee et al. 2021, arXiv:2010.07611): w² over the sum of all w² at least as large, in the group."""
+    energy = magnitude(2)(coupling, groups) ** 2
+    result = np.zeros_like(energy)
+    for group in groups:
+        own = energy[group.units]
+        order = np.argsort(own, kind="stable")
+        above = np.cumsum(own[order][::-1])[::-1]
+        result[group.units[order]] = own[order] / np.maximum(above, 1e-30)
+    return result
+
+
+def fpgm(coupling: Coupling, groups: Sequence[Group]) -> Array:
+    """Distance to the other filters of the layer, Σ_u ‖W_c − W_u‖₂ (FPGM, arXiv:1811.00250), mean over members."""
+    sums = _Sums(coupling)
+    for part in slices(coupling, least_rank=2):
+        if not part.summed and part.array.shape[1] > 1:
+            flat = part.array.astype(np.float64)
+            squares = (flat**2).sum(axis=1)
+            distances = squares[:, None] + squares[None, :] - 2 * flat @ flat.T
+            spread = np.sqrt(np.maximum(distances, 0)).sum(axis=1)
+            sums.add(part.labels, spread / max(spread.mean(), 1e-30))
+    return sums.mean()
+
+
+def random(seed: int = 0) -> Callable[[Coupling, Sequence[Group]], Array]:
+    """Uniform noise: the baseline every criterion has to beat."""
+
+    def score(coupling: Coupling, groups: Sequence[Group]) -> Array:
+        return np.random.default_rng(seed).random(coupling.columns)
+
+    return score
+
+
+def energy(coupling: Coupling, groups: Sequence[Group]) -> Array:
+    """Expected output energy lost, data-free: Σ over consumers of Var[act(x_c)]·‖K_c‖²_F.
+
+    x_c is taken as normal. Its mean and deviation are beta and |gamma| where a normalisation makes it; where that is
+    folded, the producer's bias and ‖W_c‖ (inputs of unit variance). Activations between producer and consumer are
+    integrated by Gauss-Hermite quadrature. The variance, not the second moment, because a constant part can be moved
+    into the consumer's bias (FLAP, arXiv:2312.11983, with moments in place of data).
+    """
+    mean, deviation = _moments(coupling)
+    sums = _Sums(coupling)
+    nodes = coupling.graph.nodes
+    norms: dict[str, list[tuple[Labels, Array]]] = {}
+    for part in slices(coupling, least_rank=2):
+        if part.summed:
+            norms.setdefault(part.name, []).append((part.labels, (part.array**2).sum(axis=1)))
+    for record in coupling.records.contractions:
+        node = nodes[record.node]
+        source = node.inputs[record.slot]
+        others = [str(v.name) for k, v in enumerate(node.inputs) if v is not None and k != record.slot]
+        weights = [entry for name in others for entry in norms.get(name, ())]
+        if source is None or not weights:
+            continue
+        for labels, squares in weights:
+            atoms = labels.reshape(-1)
+            classes = coupling.strong[atoms]
+            variance = _through(source, mean[classes], deviation[classes])
+            sums.add(labels, variance * squares)
+    fallback = magnitude(2)(coupling, groups) ** 2
+    found: Array = np.where(sums.count > 0, sums.total, fallback)
+    for group in groups:
+        if not found[group.units].any():  # no consumer's weights in reach
+            found[group.units] = fallback[group.units]
+    return found
+
+
+def _moments(coupling: Coupling) -> tuple[Array, Array]:
+    """Mean and deviation of every class before its activation."""
+    nodes = coupling.graph.nodes
+    mean, variance = np.zeros(coupling.size), np.zeros(coupling.size)
+    normal = np.zeros(coupling.size, bool)
+    roles: dict[str, tuple[int, bool]] = {}
+    for affine in coupling.records.affines:
+        for slot in (affine.scale, affine.shift):
+            source = nodes[affine.node].inputs[slot]
+            if source is not None:
+                roles[str(source.name)] = (affine.node, slot == affine.scale)
+    parts = list(slices(coupling))
+    for part in parts:
+        if part.name in roles and part.array.shape[1] == 1:
+            classes = coupling.strong[part.labels.reshape(-1)]
+            scale = roles[part.name][1]
+            np.add.at(variance if scale else mean, classes, part.array[:, 0] ** 2 if scale else part.array[:, 0])
+            normal[classes] = True
+    for part in parts:
+        classes = coupling.strong[part.labels.reshape(-1)]
+        open_ = ~normal[classes]
+        if part.array.shape[1] > 1 and not part.summed:
+            np.add.at(variance, classes[open_], (part.array**2).sum(axis=1)[open_])
+        elif part.array.shape[1] == 1 and part.name not in roles:
+            np.add.at(mean, classes[open_], part.array[open_, 0])
+    return mean, np.sqrt(variance)
+
+
+def _through(value: ir.Value, mean: Array, deviation: Array) -> Array:
+    """Variance of normal variables after the unary operators that made a value."""
+    points, weights = np.polynomial.hermite_e.hermegauss(QUADRATURE)
+    weights = weights / weights.sum()
+    x = (mean[:, None] + deviation[:, None] * points).astype(np.float32)
+    for node in reversed(_unary_chain(value)):
+        x = _evaluate(node, x)
+    first = (x * weights).sum(axis=1)
+    result: Array = np.maximum(((x - first[:, None]) ** 2 * weights).sum(axis=1), 0)
+    return result
+
+
+def _unary_chain(value: ir.Value) -> list[ir.Node]:
+    """Operators of one activation and scalar constants that lead to a value, last first."""
+    chain: list[ir.Node] = []
+    node = value.producer()
+    while node is not None and len(chain) < 8:
+        moving = [v for v in node.inputs if v is not None and not v.is_initializer()]
+        settings = [v for v in node.inputs if v is not None and v.is_initializer()]
+        if len(moving) != 1 or any(v.const_value is None or v.const_value.size != 1 for v in settings) or node.domain:
+            break
+        if node.inputs[0] is not moving[0] and len(settings) != 1:
+            break
+        chain.append(node)
+        node = moving[0].producer()
+    return [node for node in chain if _keeps_shape(node)]
+
+
+def _keeps_shape(node: ir.Node) -> bool:
+    try:
+        out = _evaluate(node, np.zeros((2, 3), np.float32))
+    except Exception:
+        return False
+    return bool(out.shape == (2, 3))
+
+
+def _evaluate(node: ir.Node, x: Array) -> Array:
+    feeds: dict[str, Array] = {}
+    for value in node.inputs:
+        if value is not None and value.is_initializer() and value.const_value is not None:
+            feeds[str(value.name)] = np.asarray(value.const_value.numpy()).reshape(())
+        elif value is not None:
+            feeds[str(value.name)] = x
+    proto = ir.to_proto(node)
+    types = [
+        onnx.helper.make_tensor_value_info(k, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), None)
+        for k, v in feeds.items()
+    ]
+    outputs = [onnx.ValueInfoProto(name=proto.output[0])]
+    graph = onnx.helper.make_graph([proto], "node", types, outputs)
+    assert node.graph is not None
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in node.graph.opset_imports.items()]
+    model = onnx.helper.make_model(graph, opset_imports=opsets)
+    results: list[Array] = ReferenceEvaluator(model).run(None, feeds)  # type: ignore[assignment]
+    return results[0]
+
+
+CRITERIA: dict[str, Callable[[Coupling, Sequence[Group]], Array]] = {
+    "energy": energy,
+    "l1": magnitude(1),
+    "l2": magnitude(2),
+    "lamp": lamp,
+    "fpgm": fpgm,
+    "random": random(),
+}
+
+
+FOLDING = "folding"  # merges units instead of dropping them: onnxslim_learn.select.folding
+LABELLED = ("taylor", "fisher")  # what takes gradients: onnxslim_learn.train.gradient_criteria
+
+
+def scores(coupling: Coupling, groups: Sequence[Group], criterion: str, evidence: Evidence | None = None) -> Array:
+    """One score per column by a named criterion.
+
+    Args:
+        coupling: The model.
+        groups: Its groups.
+        criterion: One of :data:`CRITERIA`, or, where there are samples, of ``calibrated.CALIBRATED``.
+        evidence: The samples.
+
+    Raises:
+        InputError: If there is no such criterion, or it needs samples.
+    """
+    if criterion in CALIBRATED:
+        if evidence is None:
+            raise InputError(f"--criterion {criterion}: needs samples. Give --data, or another criterion.")
+        found = CALIBRATED[criterion](coupling, groups, evidence.pairs if criterion in WHOLE else evidence.squares)
+        return found if criterion in WHOLE else _rows_by_cells(coupling, found)
+    if criterion not in CRITERIA:
+        known = ", ".join([*CRITERIA, *CALIBRATED, *LABELLED, FOLDING])
+        raise InputError(f"--criterion {criterion}: there is no such criterion. Choose one of {known}.")
+    return _rows_by_cells(coupling, CRITERIA[criterion](coupling, groups))
+
+
+def _rows_by_cells(coupling: Coupling, found: Array) -> Array:
+    """Give a column of rows (heads, convolution groups) the sum of its cells' scores."""
+    rows = coupling.is_row
+    cells = coupling.membership.T @ np.where(rows, 0.0, found[coupling.column])
+    totals, columns = np.zeros(coupling.columns), np.zeros(coupling.columns, bool)
+    np.add.at(totals, coupling.column[rows], cells[rows])
+    columns[coupling.column[rows]] = True
+    return np.where(columns, totals, found)

@@ -1,0 +1,194 @@
+"""Sparsify a model in one go from unlabelled samples: node by node, inputs from what is sparse already.
+
+Targets are what the original computes. A method that updates weights (:data:`onnxslim_learn.sparse.solvers.UPDATING`)
+also refits linear nodes that stay dense, and held-back samples decide about each update.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxslim_learn.errors import PlanError
+from onnxslim_learn.repair import least_squares as fitting
+from onnxslim_learn.repair.linear_nodes import Linear, linears
+from onnxslim_learn.repair.sequential import observed
+from onnxslim_learn.runtime.executor import Runner, outputs
+from onnxslim_learn.sparse import patterns
+from onnxslim_learn.sparse.solvers import METHODS, UPDATING, Cut, Moments, on_support
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from onnxslim_learn.repair.targets import Targets
+    from onnxslim_learn.sparse.maskable import Layer
+    from onnxslim_learn.sparse.patterns import Pattern
+
+Array = np.ndarray[Any, Any]
+
+
+RIDGE = 1e-2  # of an input's mean square: keeps weights that stay near the best dense ones
+DENSE_RIDGE = 1e-3  # keeps the best dense ones near the original's
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is sparsified.
+
+    Attributes:
+        ratios: Weight -> share of it that goes.
+        pattern: Where zeros may be.
+        method: One of :data:`onnxslim_learn.sparse.solvers.METHODS`.
+        effort: How hard dense nodes are refitted.
+    """
+
+    ratios: Mapping[str, float]
+    pattern: Pattern
+    method: str = "admm"
+    effort: fitting.Effort = fitting.FULL
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The outcome for one weight.
+
+    Attributes:
+        method: What chose its zeros; ``magnitude`` where its node has no matrix form.
+        before: Squared error of the node's output with zeros alone, as a share of its variance; ``None`` unmeasured.
+        after: The same with the weights that were written.
+    """
+
+    method: str
+    before: float | None = None
+    after: float | None = None
+
+
+class OneShot:
+    """A model being sparsified in place, stopped at a node.
+
+    Attributes:
+        done: Weight -> what was done.
+    """
+
+    def __init__(self, model: ir.Model, layers: Sequence[Layer], targets: Targets, recipe: Recipe) -> None:
+        """Stop before the first node; ``targets`` say what the original does, on which batches."""
+        self.model, self.targets, self.recipe = model, targets, recipe
+        self.layers = {layer.name: layer for layer in layers}
+        self.runner = Runner(model, targets.feeds, ())
+        self.done: dict[str, Pruned] = {}
+
+    def go(self, progress: Callable[[float], None] = lambda share: None) -> None:
+        """Sparsify every layer and run to the end."""
+        found = linears(self.model)
+        formed = {str(one.weight.name) for one in found}
+        for name in self.layers.keys() - formed:  # seen by what comes after, wherever they are
+            self._by_size(name)
+        updating = self.recipe.method in UPDATING
+        todo = [one for one in found if updating or str(one.weight.name) in self.layers]
+        self.targets.expect([one.target for one in todo])
+        for number, linear in enumerate(todo):
+            progress(number / len(todo))
+            self.runner.run_to(self.runner.place[str(linear.node.outputs[0].name)])
+            self._node(linear)
+        self.runner.finish()
+
+    def outputs(self) -> dict[str, Array]:
+        """The outputs on the held-back batches, by name."""
+        return outputs(self.runner, self.targets.held)
+
+    def _node(self, linear: Linear) -> None:
+        name = str(linear.weight.name)
+        try:
+            if name in self.layers:
+                self.done[name] = self._prune(linear)
+            elif self.done:  # its inputs are no longer the original's
+                self._refit(linear)
+        except (PlanError, np.linalg.LinAlgError):
+            if name in self.layers:
+                self._by_size(name)
+
+    def _prune(self, linear: Linear) -> Pruned:
+        layer, plain = self.layers[str(linear.weight.name)], linear.read()
+        cut = Cut(layer, linear.form, self.recipe.pattern, self.recipe.ratios[layer.name])
+        rows, held = observed(linear, plain, self.targets, self.runner)
+        weights, error = prune(cut, rows, held, Circumstances(plain, linear, self.recipe.method))
+        linear.write(weights)
+        return Pruned(self.recipe.method, *error)
+
+    def _refit(self, linear: Linear) -> None:
+        plain = linear.read()
+        rows, held = observed(linear, plain, self.targets, self.runner)
+        setting = fitting.Setting(self.targets.samples, linear.bias is not None, linear.activation, self.recipe.effort)
+        fitted = fitting.fit(rows, held, plain, setting)
+        if fitted.method != "plain":
+            linear.write(fitted.weights)
+
+    def _by_size(self, name: str) -> None:
+        by_magnitude(self.model, self.layers[name], self.recipe.ratios[name], self.recipe.pattern)
+        self.done[name] = Pruned("magnitude")
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What else decides about a node: its weights as they are, what follows it, and the method."""
+
+    plain: fitting.Weights
+    linear: Linear
+    method: str
+
+    @property
+    def biased(self) -> bool:
+        """Whether its bias can change."""
+        return self.linear.bias is not None
+
+
+def prune(
+    cut: Cut, rows: fitting.Rows, held: fitting.Rows, given: Circumstances
+) -> tuple[fitting.Weights, tuple[float, float]]:
+    """New weights of a node, and their error on held-back rows before and after they were updated.
+
+    Args:
+        cut: What is asked for.
+        rows: Rows to fit on.
+        held: Rows to decide on.
+        given: The circumstances.
+    """
+    activation, plain = given.linear.activation, given.plain
+    problem = fitting.Problem.of(rows, plain, given.biased)
+    level = np.maximum(np.trace(problem.gram, axis1=1, axis2=2) / problem.gram.shape[1], 1e-30)[:, None, None]
+    gram = problem.gram + RIDGE * level * np.eye(problem.gram.shape[1])
+    squares = np.square(rows.inputs, dtype=np.float64).mean(axis=1)
+    updating = given.method in UPDATING
+    best = problem.solve(problem.factor(DENSE_RIDGE), problem.products(rows.wanted)) if updating else plain
+    seen = Moments(best.matrix.astype(np.float64), squares, gram)
+    mask, matrix = METHODS[given.method](cut, seen)
+    candidates = [fitting.Weights(plain.matrix * mask, plain.bias)]
+    if updating:
+        exact = on_support(seen, mask)
+        candidates += [_with_bias(problem, rows, found, given) for found in (matrix, exact) if found is not None]
+    errors = [held.error(one, activation) for one in candidates]
+    scale = max(float(np.var(activation(held.targets))), 1e-30)
+    least = int(np.argmin(errors))
+    return candidates[least], (errors[0] / scale, errors[least] / scale)
+
+
+def _with_bias(problem: fitting.Problem, rows: fitting.Rows, matrix: Array, given: Circumstances) -> fitting.Weights:
+    """Weights with the bias that fits them best."""
+    matrix = matrix.astype(np.float32)
+    if not given.biased:
+        return fitting.Weights(matrix, given.plain.bias)
+    return fitting.Weights(matrix, rows.wanted.mean(axis=1) - (problem.middle @ matrix)[:, 0, :])
+
+
+def by_magnitude(model: ir.Model, layer: Layer, ratio: float, pattern: Pattern) -> None:
+    """Zero the smallest entries of a weight, whatever its node is."""
+    value = model.graph.initializers[layer.name]
+    tensor = value.const_value
+    assert tensor is not None
+    array = tensor.numpy()
+    mask = patterns.keep(np.abs(np.asarray(array, np.float64)), ratio, pattern, layer)
+    zeroed = np.where(mask, array, np.zeros((), array.dtype))
+    value.const_value = ir.tensor(zeroed, dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)

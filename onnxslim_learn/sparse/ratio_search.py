@@ -1,0 +1,200 @@
+"""Shares per layer from measurements: what each layer loses at a few sparsities, and the split that loses least.
+
+Of one layer some weights go (as the method would have it) while all others stay dense; the outputs on held-back samples
+are compared with the original's. Few sparsities are measured, the one asked for first; in between the square root of
+the loss is interpolated over the logarithm of the density. Allocations are then tried on the whole model, and the best
+one stays, so that the search is never worse than the protocols it starts from, on those samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxslim_learn.errors import PlanError
+from onnxslim_learn.metrics import deviation
+from onnxslim_learn.repair.linear_nodes import Linear, linears
+from onnxslim_learn.repair.sequential import observed
+from onnxslim_learn.runtime.executor import Runner, outputs
+from onnxslim_learn.select.sensitivity import total
+from onnxslim_learn.sparse import layer_ratios as ratios
+from onnxslim_learn.sparse.one_shot import Circumstances, OneShot, prune
+from onnxslim_learn.sparse.solvers import Cut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from onnxslim_learn.repair.targets import Targets
+    from onnxslim_learn.sparse.maskable import Layer
+    from onnxslim_learn.sparse.one_shot import Recipe
+
+Array = np.ndarray[Any, Any]
+Curve = dict[float, float]  # density -> loss
+
+DENSITIES = (1.0, 1 / 3, 3.0, 1 / 2, 2.0, 1 / 6)  # of the mean density, in the order measured
+FINE = 400  # densities that an allocation chooses from
+STEEP = 1.5  # power of 1/density by which the root of the loss grows below the least density measured
+BISECTIONS = 60
+
+
+@dataclass(frozen=True)
+class Found:
+    """An allocation.
+
+    Attributes:
+        ratios: Weight -> share that goes.
+        protocol: How it was found.
+        trials: Every allocation tried on the whole model -> its loss.
+        curves: Weight -> density -> loss, as measured.
+    """
+
+    ratios: dict[str, float]
+    protocol: str
+    trials: dict[str, float]
+    curves: dict[str, Curve]
+
+
+def search(
+    fresh: Callable[[], ir.Model],
+    layers: Sequence[Layer],
+    targets: Targets,
+    recipe: Recipe,
+    target: float,
+    *,
+    seconds: float = 120.0,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Found:
+    """Find the shares per layer that lose least at an overall share.
+
+    Args:
+        fresh: Makes a copy of the dense model.
+        layers: The maskable weights.
+        targets: What the original does, recorded (asked for again and again).
+        recipe: Pattern and method.
+        target: Share of all weights that goes.
+        seconds: After which no further curve is measured.
+        progress: Called with the share done.
+    """
+    names, sizes = [layer.name for layer in layers], [layer.size for layer in layers]
+    curves = measure(fresh(), layers, targets, recipe, target, seconds=seconds, progress=progress)
+    tried = {"uniform": ratios.uniform(sizes, target), "heurist": ratios.heurist(sizes, target)}
+    if all(len(curves[name]) > 1 for name in names):
+        listed = [curves[name] for name in names]
+        tried["least loss"] = allocate(listed, sizes, target)
+        tried["least loss, within bounds"] = allocate(listed, sizes, target, ratios.bounds(target))
+    losses = {}
+    for protocol, shares in tried.items():
+        whole = OneShot(fresh(), layers, targets, replace(recipe, ratios=dict(zip(names, shares, strict=True))))
+        whole.go()
+        losses[protocol] = total(deviation(targets.outputs(), whole.outputs()))
+    best = min(losses, key=lambda protocol: losses[protocol])
+    return Found(dict(zip(names, tried[best], strict=True)), best, losses, curves)
+
+
+def measure(
+    model: ir.Model,
+    layers: Sequence[Layer],
+    targets: Targets,
+    recipe: Recipe,
+    target: float,
+    *,
+    seconds: float,
+    progress: Callable[[float], None] = lambda share: None,
+) -> dict[str, Curve]:
+    """Loss of every layer at some densities, all others dense; a round over all layers for each density."""
+    start, found = perf_counter(), {layer.name: {1.0: 0.0} for layer in layers}
+    own = {layer.name: layer for layer in layers}
+    todo = [one for one in linears(model) if str(one.weight.name) in own]
+    targets.expect([one.target for one in todo])
+    for number, relative in enumerate(DENSITIES):
+        density = (1 - target) * relative
+        if not 0 < density < 1:
+            continue
+        runner, losses = Runner(model, targets.feeds, ()), {}
+        for place, linear in enumerate(todo):
+            if number and perf_counter() - start > seconds:
+                return found
+            progress((number + place / len(todo)) / len(DENSITIES))
+            runner.run_to(runner.place[str(linear.node.outputs[0].name)])
+            cut = Cut(own[str(linear.weight.name)], linear.form, recipe.pattern, 1 - density)
+            losses[cut.layer.name] = _loss(linear, cut, runner, targets, recipe)
+        for name, loss in losses.items():
+            found[name][density] = loss
+    return found
+
+
+def _loss(linear: Linear, cut: Cut, runner: Runner, targets: Targets, recipe: Recipe) -> float:
+    """What the outputs lose when one node is sparsified; the model is as before afterwards."""
+    plain = linear.read()
+    before = [value.const_value for value in linear.node.inputs if value is not None]
+    bias = None if linear.bias is None else linear.bias.value
+    kept = None if bias is None else bias.const_value
+    try:
+        rows, held = observed(linear, plain, targets, runner)
+        linear.write(prune(cut, rows, held, Circumstances(plain, linear, recipe.method))[0])
+        ahead = runner.fork(targets.held)
+        ahead.finish()
+        return total(deviation(targets.outputs(), outputs(ahead, range(len(targets.held)))))
+    except (PlanError, np.linalg.LinAlgError):
+        return 0.0  # it will be pruned by size, about which nothing is known
+    finally:
+        for value, tensor in zip([v for v in linear.node.inputs if v is not None], before, strict=True):
+            value.const_value = tensor
+        if bias is not None:
+            bias.const_value = kept
+
+
+def allocate(
+    curves: Sequence[Mapping[float, float]],
+    sizes: Sequence[int],
+    target: float,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> list[float]:
+    """Shares of least total loss, with ``target`` as their mean weighted by size.
+
+    For a price of a weight, every layer takes the density at which loss plus price is least; the price is bisected, and
+    the last two solutions are blended so that the target is met exactly.
+
+    Args:
+        curves: For every layer density -> loss, with 0 at density 1.
+        sizes: Weights of every layer.
+        target: Share of all weights that goes.
+        bounds: Least and largest share of one layer.
+    """
+    least = max(1 - bounds[1], (1 - target) / 12)
+    densities = np.geomspace(least, max(1 - bounds[0], 1 - target), FINE)
+    losses = np.array([interpolated(curve, densities) for curve in curves])
+    counts = np.array(sizes, float)
+    wanted = (1 - target) * counts.sum()
+
+    def at(price: float) -> Array:
+        best: Array = densities[np.argmin(losses + price * counts[:, None] * densities, axis=1)]
+        return best
+
+    low, high = 0.0, 1.0
+    while counts @ at(high) > wanted and high < 1e30:
+        low, high = high, high * 4
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if counts @ at(middle) > wanted else (low, middle)
+    rich, poor = at(low), at(high)
+    spread = counts @ (rich - poor)
+    share = (wanted - counts @ poor) / spread if spread > 0 else 0.0
+    return [float(1 - d) for d in poor + share * (rich - poor)]
+
+
+def interpolated(curve: Mapping[float, float], densities: Array) -> Array:
+    """The loss at some densities: its root over the logarithm of the density, never falling as weights go."""
+    points = np.array(sorted(curve))
+    roots = np.sqrt([max(curve[d], 0.0) for d in points])
+    roots = np.maximum.accumulate(roots[::-1])[::-1]
+    found = np.interp(np.log(densities), np.log(points), roots)
+    below = densities < points[0]
+    found[below] = roots[0] * (points[0] / densities[below]) ** STEEP
+    result: Array = found**2
+    return result

@@ -1,0 +1,214 @@
+"""Samples to train on, read once, in an order that the seed and the step alone determine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from onnxslim_learn.data.source import Batch, part, regroup
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.train.mapped_buffer import Spill
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from onnxslim_learn.data.signature import Declared
+    from onnxslim_learn.data.source import Source
+
+Array = np.ndarray[Any, Any]
+
+MOST_HELD = 2048  # samples held back to judge by
+SHARE_HELD = 0.1
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Samples on their way through a module.
+
+    Attributes:
+        inputs: Graph input -> tensor.
+        labels: What the outputs should be, or ``None``.
+        targets: Output -> what the teacher puts out; empty without a teacher.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor | None
+    targets: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Samples.
+
+    Attributes:
+        shelves: All samples of one shape each; their arrays may be mapped files.
+        declared: What the model declares.
+    """
+
+    shelves: tuple[Batch, ...]
+    declared: Declared
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return sum(shelf.count for shelf in self.shelves)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether samples have labels."""
+        return all(shelf.labels is not None for shelf in self.shelves)
+
+    def rows(self, step: int, size: int, seed: int) -> tuple[int, Array]:
+        """Which samples a step sees: their shelf, and their places on it.
+
+        Every epoch goes through all samples in an order of its own; what is left over of a shelf waits for the next.
+        """
+        epoch, place = divmod(step, self.steps(size))
+        return _order(tuple(shelf.count for shelf in self.shelves), size, seed, epoch)[place]
+
+    def steps(self, size: int) -> int:
+        """Steps of an epoch."""
+        return sum(max(shelf.count // size, 1) for shelf in self.shelves)
+
+    def take(self, shelf: int, rows: Array) -> Batch:
+        """Samples of a shelf."""
+        held = self.shelves[shelf]
+        inputs = {
+            name: array if (axis := self.declared.inputs[name].axis) is None else array.take(rows, axis)
+            for name, array in held.inputs.items()
+        }
+        return Batch(inputs, None if held.labels is None else held.labels[rows], len(rows))
+
+
+@lru_cache(maxsize=4)
+def _order(counts: Sequence[int], size: int, seed: int, epoch: int) -> list[tuple[int, Array]]:
+    """The batches of an epoch."""
+    rng, found = np.random.default_rng((seed, epoch)), []
+    for shelf, count in enumerate(counts):
+        order = rng.permutation(count)
+        if count < size:
+            order = np.resize(order, size)
+        found += [(shelf, rows) for rows in np.split(order[: len(order) // size * size], max(count // size, 1))]
+    return [found[k] for k in rng.permutation(len(found))]
+
+
+def gather(source: Source, held: int | None = None, folder: Path | None = None) -> tuple[Pool, Pool]:
+    """Read a source once: samples to train on, and some held back, the last.
+
+    They are kept in a file that is mapped, so that memory holds no more of them than the system has room for.
+
+    Args:
+        source: The samples.
+        held: How many to hold back; by default a tenth.
+        folder: Where the file lies until nothing reads it any more; by default where temporary files do.
+
+    Raises:
+        InputError: If they are too few, or there is no room for them.
+    """
+    kept = Spill(folder)
+    shelves: list[tuple[Batch, list[int]]] = []
+    last: object = None
+    for batch in source.batches():
+        kind = _kind(batch, source.declared)
+        if kind != last:
+            shelves.append((part(batch, source.declared, 0, 0), []))
+            last = kind
+        shelves[-1][1].append(batch.count)
+        try:
+            for name, array in _parts(batch, source.declared).items():
+                kept.add(name, array)
+        except OSError as error:
+            said = f"no room in {kept.place} for its samples ({error.strerror})"
+            raise InputError(
+                f"{source.name}: {said}. Use fewer with --samples, or a --checkpoint-dir with room."
+            ) from error
+    merged = [_merged(like, sum(counts), kept, source.declared) for like, counts in shelves]
+    count = sum(shelf.count for shelf in merged)
+    held = min(MOST_HELD, int(count * SHARE_HELD)) if held is None else held
+    least = source.declared.batch or 1
+    held = held // least * least  # a batch that the model does not take would judge nothing
+    train, rest = _split(merged, count - held, source.declared)
+    if not train or sum(shelf.count for shelf in train) < least:
+        raise InputError(f"{source.name}: {count} samples are too few to train on. Give more.")
+    return Pool(tuple(train), source.declared), Pool(tuple(rest), source.declared)
+
+
+def _kind(batch: Batch, declared: Declared) -> object:
+    """What samples on one shelf have in common."""
+    parts = [(name, array.shape[1:], array.dtype) for name, array in _parts(batch, declared).items()]
+    fixed = [array for name, array in batch.inputs.items() if declared.inputs[name].axis is None]
+    return parts, [(array.shape, array.tobytes()) for array in fixed]
+
+
+def _parts(batch: Batch, declared: Declared) -> dict[str | None, Array]:
+    """What differs from sample to sample, samples first; labels under ``None``."""
+    axes = {name: one.axis for name, one in declared.inputs.items()}
+    found: dict[str | None, Array] = {
+        name: np.moveaxis(array, axis, 0) for name, array in batch.inputs.items() if (axis := axes[name]) is not None
+    }
+    return found if batch.labels is None else {**found, None: batch.labels}
+
+
+def _merged(like: Batch, count: int, kept: Spill, declared: Declared) -> Batch:
+    """The next samples in the file, so many that are like those of a batch."""
+    parts = {name: kept.take(name, array, count) for name, array in _parts(like, declared).items()}
+    inputs = {
+        name: array if (axis := declared.inputs[name].axis) is None else np.moveaxis(parts[name], 0, axis)
+        for name, array in like.inputs.items()
+    }
+    return Batch(inputs, parts.get(None), count)
+
+
+def _split(shelves: Iterable[Batch], count: int, declared: Declared) -> tuple[list[Batch], list[Batch]]:
+    """So many samples, and the others; nothing is read."""
+    first: list[Batch] = []
+    rest: list[Batch] = []
+    for shelf in shelves:
+        here = max(min(count, shelf.count), 0)
+        count -= here
+        first += [_between(shelf, declared, 0, here)] if here else []
+        rest += [_between(shelf, declared, here, shelf.count)] if here < shelf.count else []
+    return first, rest
+
+
+def _between(shelf: Batch, declared: Declared, start: int, stop: int) -> Batch:
+    """Samples from one place up to another, where they lie."""
+    inputs = {
+        name: array
+        if (axis := declared.inputs[name].axis) is None
+        else np.moveaxis(np.moveaxis(array, axis, 0)[start:stop], 0, axis)
+        for name, array in shelf.inputs.items()
+    }
+    return Batch(inputs, None if shelf.labels is None else shelf.labels[start:stop], stop - start)
+
+
+def portions(pool: Pool, size: int) -> Iterator[Batch]:
+    """All samples of a pool in order, in batches that the model takes; what a fixed batch leaves over is dropped."""
+    size = pool.declared.batch or size
+    chunks = (
+        pool.take(shelf, rows)
+        for shelf, held in enumerate(pool.shelves)
+        for rows in np.array_split(np.arange(held.count), range(size, held.count, size))
+    )
+    return regroup(chunks, pool.declared, size)
+
+
+def tensors(batch: Batch, device: torch.device) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Inputs and labels of a batch as tensors."""
+    for name, array in batch.inputs.items():
+        if array.dtype.kind in "OSU":
+            raise InputError(f"input {name}: is text, and training takes numbers only. Cut the model behind it.")
+    inputs = {name: _tensor(array).to(device) for name, array in batch.inputs.items()}
+    return inputs, None if batch.labels is None else _tensor(batch.labels).to(device)
+
+
+def _tensor(array: Array) -> Tensor:
+    plain = array.astype(np.float32) if array.dtype.kind == "V" else array
+    return torch.from_numpy(np.ascontiguousarray(plain))

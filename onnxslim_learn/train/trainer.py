@@ -1,0 +1,328 @@
+"""What every learner needs beside itself: samples, a teacher, a loss, recipes, and a judge of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+
+from onnxslim_learn.bridge.module import bridge
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.metrics import accuracy, deviation
+from onnxslim_learn.train import feature_distillation as features
+from onnxslim_learn.train import losses
+from onnxslim_learn.train import optimizer as recipes
+from onnxslim_learn.train import samples as pool
+from onnxslim_learn.train.distributed import World
+from onnxslim_learn.train.loop import Keeping, Learner, Task, train
+from onnxslim_learn.train.optimizer import Recipe
+from onnxslim_learn.train.samples import Portion
+from onnxslim_learn.train.teacher import Teacher
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.data.source import Source
+    from onnxslim_learn.graph.load import Graph
+    from onnxslim_learn.train.losses import Objective
+    from onnxslim_learn.train.samples import Pool
+
+Stage = Callable[[str], Callable[[float], None]]
+Watch = Callable[[str, int], Callable[[int, Mapping[str, float]], None]]
+
+JUDGED = 8  # batches
+WORSE = 1.1  # times the loss there was on held-back samples: less can be chance, as they are few
+ENOUGH = 8  # samples; fewer say nothing
+SETTLING = 40  # batches until running statistics have forgotten other weights
+EPOCHS = {"steps": 2, "finetune_steps": 4}
+FEWEST, MOST = 200, 20_000  # steps, where nobody says
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train, as asked for.
+
+    Attributes:
+        steps: Of learning; ``None`` for two epochs.
+        finetune_steps: Of training what was learnt; ``None`` for four epochs, 0 for none.
+        batch_size: Samples a step.
+        rate: The highest learning rate, or ``None`` for what suits the model.
+        finetune_rate: The same for what was learnt; ``None`` for the same.
+        optimizer: ``sgd``, ``adam``, or ``None`` for what suits the model.
+        norms: Whether batch normalisation uses the statistics of batches; ``auto`` where weights are drawn anew.
+        loss: See :func:`onnxslim_learn.train.losses.objective`.
+        features: Regular expressions of the tensors that the loss ``features`` compares; by default see
+            :func:`onnxslim_learn.train.feature_distillation.find`.
+        temperature: Of distillation.
+        accumulate: See :class:`onnxslim_learn.train.optimizer.Recipe`.
+        bf16: Likewise.
+        clip: Likewise.
+        seed: Likewise.
+        folder: Where checkpoints go, and what is on its way.
+        every: Steps between two checkpoints.
+        resume: Whether to go on from the folder's.
+    """
+
+    steps: int | None = None
+    finetune_steps: int | None = None
+    batch_size: int = 64
+    rate: float | None = None
+    finetune_rate: float | None = None
+    optimizer: Literal["sgd", "adam"] | None = None
+    norms: Literal["auto", "frozen", "batch"] = "auto"
+    loss: str = "distill"
+    features: Sequence[str] = ()
+    temperature: float = losses.TEMPERATURE
+    accumulate: int = 1
+    bf16: bool = False
+    clip: float = 5.0
+    seed: int = 0
+    folder: Path = field(default_factory=Path)
+    every: int = 500
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class School:
+    """What every stage of training shares.
+
+    Attributes:
+        samples: To train on.
+        held: To judge by.
+        teacher: What outputs are compared with: the original, or another model.
+        objective: What is minimised.
+        training: How.
+        world: Who takes part.
+        watch: Called with a stage's name and number of steps; returns what is called after every step.
+        features: Tensors inside that are compared.
+    """
+
+    samples: Pool
+    held: Pool
+    teacher: Teacher
+    objective: Objective
+    training: Training
+    world: World
+    watch: Watch
+    features: tuple[str, ...] = ()
+
+    def recipe(self, graph: Graph, what: Literal["steps", "finetune_steps"]) -> Recipe:
+        """How a stage trains: learning at one rate, what was learnt on a schedule."""
+        training = self.training
+        optimizer, rate = recipes.sensible(graph)
+        if training.optimizer is not None and training.optimizer != optimizer:
+            optimizer, rate = training.optimizer, recipes.RATES[training.optimizer]
+        asked = training.rate if what == "steps" else training.finetune_rate or training.rate
+        steps = getattr(training, what)
+        if steps is None:
+            steps = int(np.clip(EPOCHS[what] * self.samples.steps(training.batch_size), FEWEST, MOST))
+        return Recipe(
+            steps,
+            training.batch_size,
+            optimizer,
+            asked or rate,
+            "constant" if what == "steps" else "cosine",
+            clip=training.clip,
+            accumulate=training.accumulate,
+            bf16=training.bf16,
+            seed=training.seed,
+        )
+
+    def module(self, source: Graph | Analysis, *, fresh: bool = False) -> fx.GraphModule:
+        """A net to train; ``fresh`` where its weights will be drawn anew."""
+        norms = self.training.norms
+        if norms == "auto":  # the teacher sees no noise of batches: without it, distillation comes far nearer
+            norms = "batch" if fresh else "frozen"
+        return bridge(source, norms=norms, features=self.features)
+
+    def comparing(self, compared: Mapping[str, Mapping[int, Any]]) -> School:
+        """The same school, in which other parts of inner tensors are compared (:mod:`.features`)."""
+        return replace(self, teacher=self.teacher.comparing(compared))
+
+    def run(self, name: str, module: fx.GraphModule, recipe: Recipe, learner: Learner | None = None) -> dict[str, Any]:
+        """Train a net in a stage of its own; returns what is worth reporting."""
+        keeping = Keeping(
+            self.training.folder / name, self.training.every, self.training.resume, self.watch(name, recipe.steps)
+        )
+        task = Task(module, self.objective, self.samples, self.teacher, recipe, self.world)
+        history = train(task, learner, keeping)
+        return {"recipe": asdict(recipe), "history": history}
+
+    def improve(
+        self, name: str, module: fx.GraphModule, recipe: Recipe, learner: Learner | None = None
+    ) -> dict[str, Any]:
+        """As :meth:`run`; but if the loss on held-back samples grew, and not just by chance, that is undone.
+
+        Too few of them say nothing; then nothing is told of them, either.
+        """
+        if self.held.count < ENOUGH:
+            return self.run(name, module, recipe, learner)
+        weights = {key: value.clone() for key, value in module.state_dict().items()}
+        before = self.distance(module, held=True)
+        told = self.run(name, module, recipe, learner)
+        after = self.distance(module, held=True)
+        worse = after > WORSE * before
+        if worse:
+            module.load_state_dict(weights)
+        return {**told, "held": {"before": before, "after": after, "kept": "before" if worse else "after"}}
+
+    def settle(self, module: fx.GraphModule) -> None:
+        """Let running statistics catch up with the weights."""
+        size, seed = self.training.batch_size // self.training.accumulate, self.training.seed
+        module.to(self.world.device).train()
+        with torch.no_grad():
+            for step in range(SETTLING if _updates(module) else 0):
+                inputs, _ = pool.tensors(self.samples.take(*self.samples.rows(step, size, seed)), self.world.device)
+                module(*(inputs[name] for name in module.meta["inputs"]))
+
+    def distance(self, module: fx.GraphModule, *, held: bool = False) -> float:
+        """Mean objective of a net on all held-back samples, or on some hundred of those it is trained on."""
+        student, found, counts = Teacher(module, self.world.device), [], []
+        student.compared = {name: {} for name in module.meta["features"]}
+        batches = pool.portions(self.held if held else self.samples, self.training.batch_size)
+        for batch in islice(batches, None if held else JUDGED):
+            inputs, labels = pool.tensors(batch, self.world.device)
+            with torch.no_grad():
+                terms = self.objective(student(inputs), Portion(inputs, labels, self.teacher(inputs)))
+            found.append(sum(float(value) for value in terms.values()))
+            counts.append(batch.count)
+        student.module.requires_grad_(True)
+        return float(np.average(found, weights=counts))
+
+    def judge(self, module: fx.GraphModule) -> dict[str, Any]:
+        """How far a net is from the teacher on held-back samples, and how often both find the label."""
+        if not self.held.count:
+            return {"samples": 0, "outputs": {}, "accuracy": None, "original_accuracy": None}
+        teacher, student = self.teacher.comparing({}), Teacher(module, self.world.device)
+        wanted, found, labels, count = [], [], [], 0
+        for batch in pool.portions(self.held, self.training.batch_size):
+            inputs, own = pool.tensors(batch, self.world.device)
+            wanted.append({name: value.float().cpu().numpy() for name, value in teacher(inputs).items()})
+            found.append({name: value.float().cpu().numpy() for name, value in student(inputs).items()})
+            labels.append(None if own is None else own.cpu().numpy())
+            count += batch.count
+        student.module.requires_grad_(True)
+        both = [
+            {name: np.concatenate([np.atleast_1d(one[name]) for one in side]) for name in side[0]}
+            for side in (wanted, found)
+        ]
+        right = [accuracy(side, labels) for side in both]
+        outputs = {name: asdict(d) for name, d in deviation(both[0], both[1]).items()}
+        return {
+            "samples": count,
+            "outputs": outputs,
+            "accuracy": right[1],
+            "original_accuracy": right[0],
+        }
+
+
+def _updates(module: fx.GraphModule) -> bool:
+    """Whether running statistics follow the batches."""
+    return any(node.op == "get_attr" and node.target == "training" for node in module.graph.nodes)
+
+
+def school(
+    analysis: Analysis,
+    source: Source,
+    training: Training,
+    world: World,
+    *,
+    val: Source | None = None,
+    teacher: Analysis | None = None,
+    stage: Stage,
+    watch: Watch,
+) -> School:
+    """Get samples, teacher and loss ready.
+
+    Args:
+        analysis: The original.
+        source: Samples to train on; a tenth is held back unless ``val`` gives others.
+        training: How.
+        world: Who takes part.
+        val: Samples to judge by.
+        teacher: What outputs are compared with, by default the original.
+        stage: Called with the name of each stage; returns what to call with the share done.
+        watch: See :class:`School`.
+
+    Raises:
+        InputError: If samples, labels and loss do not fit together.
+    """
+    stage("reading samples")
+    samples, held = pool.gather(source, None if val is None else 0, training.folder)
+    if val is not None:
+        held = pool.gather(val, 0, training.folder)[0]
+    inner = _features(analysis, training)
+    tutor = Teacher(bridge(teacher or analysis, features=inner), world.device).comparing({name: {} for name in inner})
+    kinds = tutor.kinds(samples)
+    if not kinds:
+        raise InputError("model: none of its outputs is of floating-point numbers, so nothing of it can be trained.")
+    objective = losses.objective(
+        training.loss,
+        kinds,
+        temperature=training.temperature,
+        labelled=samples.labelled,
+        features=tutor.variances(samples),
+    )
+    training = _fixed(samples, training, world)
+    found = School(samples, held, tutor, objective, training, world, watch, inner)
+    if objective.taught:
+        steps = sum(found.recipe(analysis.graph, what).steps for what in ("steps", "finetune_steps"))
+        tutor.look_ahead(samples, steps * training.batch_size, stage("running the original"))
+    return found
+
+
+def _features(analysis: Analysis, training: Training) -> tuple[str, ...]:
+    """The tensors inside that the loss compares."""
+    if not losses.compares_features(training.loss):
+        if training.features:
+            raise InputError("--features: names what --loss features compares. Give --loss distill=1,features=1.")
+        return ()
+    return features.find(analysis, training.features)
+
+
+def _fixed(samples: Pool, training: Training, world: World) -> Training:
+    """The batch of a step in portions that the model takes: where it fixes their size, as many as make up the batch."""
+    own = samples.declared.batch
+    if own:
+        parts = max(training.accumulate, round(training.batch_size / (own * world.size)), 1)
+        return replace(training, accumulate=parts, batch_size=own * parts * world.size)
+    parts = training.accumulate * world.size
+    if training.batch_size % parts:
+        size = training.batch_size
+        raise InputError(f"--batch-size {size}: expected a multiple of {parts}, the number of portions. Change it.")
+    return training
+
+
+W = TypeVar("W")
+
+
+@dataclass(frozen=True)
+class Job(Generic[W]):
+    """One file to make smaller by training.
+
+    Attributes:
+        analysis: The original.
+        source: Samples: to repair and compare with, or to measure curves on.
+        wanted: What to learn.
+        school: How to train.
+        output: Where to write.
+        stage: Called with the name of each stage; returns what to call with the share done.
+    """
+
+    analysis: Analysis
+    source: Source
+    wanted: W
+    school: School
+    output: Path
+    stage: Stage
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints go, and what is on its way."""
+        return self.school.training.folder

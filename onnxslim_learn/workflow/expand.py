@@ -1,0 +1,201 @@
+"""Widen a file to a budget: choose one factor, double units, check that nothing changed, write."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxslim_learn.analysis import Analysis, analyze
+from onnxslim_learn.errors import TargetError, VerifyError
+from onnxslim_learn.rewrite import save
+from onnxslim_learn.rewrite.verify import Verification, verify
+from onnxslim_learn.select import budget
+from onnxslim_learn.select.planner import bounds
+from onnxslim_learn.workflow import widen as widening
+from onnxslim_learn.workflow.latency_target import AIM, LEAST, MOST, ROUNDS
+
+if TYPE_CHECKING:
+    from onnxslim_learn.costs.polynomial import Priced
+    from onnxslim_learn.coupling.solver import Group
+    from onnxslim_learn.workflow.latency_target import Stopwatch
+    from onnxslim_learn.workflow.widen import Growth
+
+
+@dataclass(frozen=True)
+class Times:
+    """Latency before and after.
+
+    Attributes:
+        before_us, after_us: Microseconds.
+        measured: On this machine, or estimated for a device.
+    """
+
+    before_us: float
+    after_us: float
+    measured: bool
+
+
+Sized: TypeAlias = "tuple[float, Growth, Times | None]"
+
+
+@dataclass(frozen=True)
+class Widening:
+    """How to widen.
+
+    Attributes:
+        target: Cost -> bound; at most 1 is a fraction, more is absolute. Latency is in microseconds.
+        like: The model that fractions are of; ``None`` for the one that is widened.
+        multiple: Widths are multiples of this.
+        protect: Regular expressions; groups they find keep their width.
+        fresh: Whether weights that grow are drawn anew.
+        seed: Determines how weights are shared out or drawn.
+        watch: Times files beside the model on this machine; ``None`` where the latency of the analysis is what counts.
+    """
+
+    target: Mapping[str, float]
+    like: Analysis | None = None
+    multiple: int = 1
+    protect: Sequence[str] = ()
+    fresh: bool = False
+    seed: int = 0
+    watch: Stopwatch | None = None
+
+
+@dataclass(frozen=True)
+class Widened:
+    """A wider model that was written.
+
+    Attributes:
+        factor: By which widths were multiplied.
+        before: Costs.
+        after: Costs of what was written.
+        widths: Group -> width before and after.
+        verification: Comparison with the original; ``None`` where weights were drawn anew.
+        latency: Where it was bounded.
+    """
+
+    factor: float
+    before: dict[str, int]
+    after: dict[str, int]
+    widths: dict[str, tuple[int, int]]
+    verification: Verification | None
+    latency: Times | None = None
+
+
+def expand(analysis: Analysis, asked: Widening, output: Path) -> Widened:
+    """Widen a model as far as a budget allows, by one factor for all groups, and write it.
+
+    Raises:
+        InputError: If nothing can grow, or an argument does not fit.
+        TargetError: If the budget leaves no room.
+        VerifyError: If the result would not compute what the model does; nothing is written.
+    """
+    groups = widening.growable(analysis, budget.protected(analysis.groups, asked.protect))
+    measured = "latency" in asked.target and asked.watch is not None
+    factor, growth, latency = (_timed if measured else _counted)(analysis, asked, groups)
+    model = widening.expand(growth, seed=asked.seed, fresh=asked.fresh)
+    after = analyze(ir.to_proto(model), inputs=analysis.graph.shapes.nominal.inputs)
+    found = _write(analysis, model, output, check=not asked.fresh)
+    before, widths = analysis.price(analysis.whole), _widths(growth, groups)
+    return Widened(factor, before, after.price(after.whole), widths, found, latency)
+
+
+def _limits(analysis: Analysis, asked: Widening) -> dict[str, tuple[Priced, float]]:
+    """Costs and their bounds; fractions are of another model where there is one."""
+    found = bounds(analysis, asked.target)
+    if asked.like is not None:
+        known, whole = asked.like.bounded, np.ones(asked.like.coupling.size)
+        parts = {name: wish * known[name].value(whole) for name, wish in asked.target.items() if wish <= 1}
+        found |= {name: (found[name][0], bound) for name, bound in parts.items()}
+    return found
+
+
+def _counted(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Sized:
+    """As wide as costs allow."""
+    limits = _limits(analysis, asked)
+    factor, growth = widening.largest(analysis, groups, limits, multiple=asked.multiple)
+    cost = limits["latency"][0] if "latency" in limits else None
+    if cost is None:
+        return factor, growth, None
+    before, after = (cost.value(copies) for copies in (np.ones(len(growth.copies)), growth.copies.astype(float)))
+    return factor, growth, Times(before, after, measured=False)
+
+
+def _timed(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Sized:
+    """As wide as measured latency allows: sized by what is predicted, timed, sized again by what that corrects."""
+    assert asked.watch is not None
+    limits, name, total = _limits(analysis, asked), "latency", asked.watch.total
+    cost, wish = limits[name][0], asked.target[name]
+    if wish <= 1:
+        like = None if asked.like is None else asked.like.graph.source
+        wish *= total if like is None else asked.watch.time(like)
+    if wish <= total:
+        here, there = (f"{us / 1e3:.4g} ms" for us in (total, wish))
+        raise TargetError(f"--target latency: leaves no room to grow (the model takes {here} of {there}). Raise it.")
+    seen, tried = [(total, cost.value(np.ones(analysis.coupling.size)))], list[Sized]()
+    for _ in range(ROUNDS):
+        bound = _predicted(seen, AIM * wish)
+        factor, growth = widening.largest(analysis, groups, {**limits, name: (cost, bound)}, multiple=asked.multiple)
+        if any((growth.copies == other.copies).all() for _, other, _ in tried):
+            break
+        us = _time(analysis, growth, asked.watch)
+        tried.append((factor, growth, Times(total, us, measured=True)))
+        if LEAST * wish <= us <= MOST * wish:
+            break
+        seen.append((us, cost.value(growth.copies.astype(float))))
+    return _widest(tried, wish)
+
+
+def _predicted(seen: Sequence[tuple[float, float]], us: float) -> float:
+    """What is predicted where so much is measured: between measured and predicted pairs, beyond them in proportion."""
+    measured, predicted = np.sort(np.array(seen), axis=0).T
+    beyond = us / measured[-1]
+    return float(predicted[-1] * beyond if beyond > 1 else np.interp(us, measured, predicted))
+
+
+def _time(analysis: Analysis, growth: Growth, watch: Stopwatch) -> float:
+    """Microseconds that a wider model takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = widening.expand(growth)
+        return watch.time(save.staged(model, "model.onnx", Path(folder), external=analysis.graph.external))
+
+
+def _widest(tried: Sequence[Sized], wish: float) -> Sized:
+    """The widest of those that keep to the bound."""
+    meeting = [one for one in tried if one[2] is not None and one[2].after_us <= MOST * wish]
+    if not meeting:
+        least = min(one[2].after_us for one in tried if one[2] is not None)
+        raise TargetError(
+            f"--target latency={wish / 1e3:.4g}ms: {len(tried)} widths were timed, and the fastest takes "
+            f"{least / 1e3:.4g} ms. Raise it."
+        )
+    return max(meeting, key=lambda one: one[0])
+
+
+def _widths(growth: Growth, groups: Sequence[Group]) -> dict[str, tuple[int, int]]:
+    columns = dict(zip(growth.coupling.column.tolist(), growth.copies.tolist(), strict=True))
+    return {group.name: (group.width, sum(columns[int(unit)] for unit in group.units)) for group in groups}
+
+
+def _write(analysis: Analysis, model: ir.Model, output: Path, *, check: bool) -> Verification | None:
+    """Stage, compare, and move to its place."""
+    source: Any = analysis.graph.source or analysis.graph.data
+    if isinstance(source, Path):
+        save.spare(source, output)
+    folder = save.workplace(output)
+    try:
+        staged = save.staged(model, output.name, folder, external=analysis.graph.external)
+        found = verify(analysis.whole, staged) if check else None
+        if found is not None and not found.passed:
+            raise VerifyError(f"{output}: {found.complaint}. Nothing was written.")
+        save.publish(staged, output, source)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return found

@@ -1,0 +1,89 @@
+"""Several models from one, small to smaller: what each keeps of the original, and which are worth keeping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxslim_learn.errors import TargetError
+from onnxslim_learn.rewrite import save
+from onnxslim_learn.workflow import slim
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.rewrite.verify import Verification
+    from onnxslim_learn.workflow.slim import Slimmed
+
+
+def slim_each(
+    analysis: Analysis,
+    targets: Mapping[str, Mapping[str, float]],
+    output: Path,
+    plans: str | None = None,
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """Slim a model to several targets; what is measured for one serves the others.
+
+    Args:
+        analysis: The model.
+        targets: Name -> bounds, as in :func:`api.slim_to`.
+        output: Where to write; the target's name is put behind the file's.
+        plans: Where to write the plans, likewise, if they are wanted.
+        **settings: See :func:`api.slim_to`.
+
+    Returns:
+        A row for each: ``target``, ``output``, costs ``before`` and ``after``, ``relative`` L2 distance of the outputs
+        to the original's and ``accuracy`` (both on held-back samples), ``pareto`` as :func:`mark` says.
+
+    Raises:
+        TargetError: If one cannot be met; models of targets before it are written.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, target in targets.items():
+        path = _named(output, name)
+        try:
+            slimmed, check = slim.slim_to(analysis, target, path, **settings)
+        except TargetError as error:
+            written = ", ".join(row["output"] for row in rows)
+            raise TargetError(f"{error} {f'Written before: {written}.' if rows else ''}".strip()) from error
+        if plans is not None:
+            save.write_text(_named(Path(plans), name), slimmed.plan.to_json())
+        rows.append({"target": dict(target), "output": str(path), **_told(slimmed, check)})
+    return mark(rows)
+
+
+def _named(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.stem}-{name}{path.suffix}")
+
+
+def _told(slimmed: Slimmed, check: Verification) -> dict[str, Any]:
+    analysis, repaired = slimmed.analysis, slimmed.repaired
+    row: dict[str, Any] = {
+        "before": analysis.price(analysis.whole),
+        "after": analysis.price(slimmed.removal),
+        "relative": check.change,
+        "accuracy": None,
+    }
+    if repaired is not None:
+        found = repaired.after if repaired.kept else repaired.before
+        row["relative"] = float(np.mean([d.relative for d in found.values()])) if found else check.change
+        if repaired.accuracy is not None:
+            row["accuracy"] = repaired.accuracy[2 if repaired.kept else 1]
+    return row
+
+
+def mark(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Say of every row in ``pareto`` whether no other is both smaller (in MACs) and nearer to the original."""
+    for row in rows:
+        row["pareto"] = not any(_beats(other, row) for other in rows if other is not row)
+    return list(rows)
+
+
+def _beats(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether one is as small and as near as another, and better in one of both."""
+    a, b = ((row["after"]["macs"], row["relative"]) for row in (one, other))
+    return a[0] <= b[0] and a[1] <= b[1] and a != b

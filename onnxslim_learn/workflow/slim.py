@@ -1,0 +1,306 @@
+"""The work flow in Python: analyze, plan, slim, apply, verify."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.analysis import Analysis, analyze
+from onnxslim_learn.coupling import explain
+from onnxslim_learn.coupling.solver import Group, Removal
+from onnxslim_learn.data.random_inputs import random_inputs
+from onnxslim_learn.errors import TargetError, VerifyError
+from onnxslim_learn.graph.load import check_file
+from onnxslim_learn.lossless_cuts import find
+from onnxslim_learn.repair import sequential
+from onnxslim_learn.rewrite import save
+from onnxslim_learn.rewrite import verify as checking
+from onnxslim_learn.rewrite.slim import slim as rewrite
+from onnxslim_learn.select.planner import describe, plan, realize
+from onnxslim_learn.sparse import metadata
+from onnxslim_learn.workflow import latency_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from onnxslim_learn.lossless_cuts.bias_absorption import Constant
+    from onnxslim_learn.plans.plan import Plan
+    from onnxslim_learn.select.calibration import Evidence
+
+__all__ = [
+    "Analysis",
+    "Group",
+    "Removal",
+    "Slimmed",
+    "analyze",
+    "describe",
+    "example_inputs",
+    "plan",
+    "realize",
+    "slim",
+    "slim_lossless",
+    "slim_to",
+    "verify",
+    "why",
+]
+
+TRIES = 12  # a file's overhead changes by a few bytes with its sizes, and one unit may be more than that
+
+
+@dataclass
+class Slimmed:
+    """A slimmed model, not yet written.
+
+    Attributes:
+        analysis: The original.
+        plan: What was kept.
+        removal: The same, as classes.
+        model: The slimmed model; weights are sliced when it is saved.
+        repaired: What repair did, if it was asked for.
+        folded: What a lossless cut did with constants, if it is one; it is checked against the original itself.
+    """
+
+    analysis: Analysis
+    plan: Plan
+    removal: Removal
+    model: ir.Model = field(repr=False)
+    repaired: sequential.Repaired | None = None
+    folded: find.Folded | None = None
+    _better: ir.Model | None = field(repr=False, default=None)
+
+    def repair(
+        self,
+        evidence: Evidence,
+        *,
+        seed: int = 0,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> sequential.Repaired:
+        """Refit weights to what the original computes (:mod:`onnxslim_learn.repair`); :meth:`save` writes them.
+
+        Args:
+            evidence: Samples; some are held back to judge by.
+            seed: Which positions of large activations are used.
+            progress: Called with the share done.
+
+        Raises:
+            InputError: If the samples do not fit the model.
+        """
+        better = rewrite(self.removal)
+        self.repaired = sequential.repair(
+            self.removal,
+            better,
+            evidence.feeds,
+            labels=evidence.labels,
+            effort=evidence.effort,
+            seed=seed,
+            progress=progress,
+        )
+        self._better = better
+        made = {"data": evidence.source.name, "samples": self.repaired.samples, "weights": list(self.repaired.weights)}
+        self.plan = replace(self.plan, provenance={**self.plan.provenance, "repair": made})
+        return self.repaired
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        check: bool = True,
+        real: Sequence[Mapping[str, Any]] = (),
+    ) -> checking.Verification | None:
+        """Write the model: stage it, compare it with the masked original in onnxruntime, then move it to its place.
+
+        What is compared has the weights as they were cut; what is written has the repaired ones, if there are any.
+
+        Args:
+            path: Where; weights go to ``<path>.data`` if the source kept them in external files.
+            check: Whether to compare.
+            real: Real inputs to compare on, beside random ones.
+
+        Raises:
+            VerifyError: If the result differs; nothing is written.
+            InputError: If the place cannot be written.
+        """
+        target = Path(path)
+        if self.analysis.graph.source is not None:
+            save.spare(self.analysis.graph.source, target)
+        folder = save.workplace(target)
+        try:
+            staged = self._stage(target.name, folder)
+            reference = self.removal if self.folded is None else self.analysis.whole
+            found = checking.verify(reference, staged, real) if check else None
+            if found is not None and not found.passed:
+                raise VerifyError(f"{target}: {found.complaint}. Nothing was written.")
+            if self._better is not None and self.removal.gone.any():
+                metadata.correct(self.analysis.graph.model, self._better)
+                staged = save.staged(self._better, target.name, folder, external=self.analysis.graph.external)
+            save.publish(staged, target, self.analysis.graph.source or self.analysis.graph.data)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return found
+
+    def file_bytes(self) -> int:
+        """Size of the model on disk."""
+        with tempfile.TemporaryDirectory() as folder:
+            return save.size_on_disk(self._stage("model.onnx", Path(folder)))
+
+    def _stage(self, name: str, folder: Path) -> Path:
+        source = self.analysis.graph.source
+        if self.removal.gone.any() or (source is not None and self.analysis.graph.external):
+            metadata.correct(self.analysis.graph.model, self.model)
+            return save.staged(self.model, name, folder, external=self.analysis.graph.external)
+        staged = folder / name
+        with save.writing(name, folder):
+            staged.write_bytes(self.analysis.graph.data if source is None else source.read_bytes())
+        return staged
+
+
+def slim(analysis: Analysis, chosen: Plan) -> Slimmed:
+    """Carry out a plan.
+
+    Raises:
+        PlanError: If the plan does not fit the model.
+    """
+    cut = realize(analysis, chosen)
+    if "lossless" in chosen.provenance:
+        return _unchanged(analysis, chosen, cut, find.contributed(analysis, cut))
+    return Slimmed(analysis, chosen, cut, rewrite(cut))
+
+
+def slim_lossless(
+    analysis: Analysis,
+    *,
+    protect: Sequence[str] = (),
+    allow_empty: bool = False,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Slimmed:
+    """Cut exactly what changes no output (:mod:`onnxslim_learn.lossless_cuts.find`).
+
+    Raises:
+        InputError: See :func:`onnxslim_learn.lossless_cuts.find.find`.
+    """
+    cut, fed, left = find.find(analysis, protect=protect, allow_empty=allow_empty, progress=progress)
+    chosen = describe(analysis, cut, {"protect": list(protect), "allow_empty": allow_empty, "lossless": {"left": left}})
+    return _unchanged(analysis, chosen, cut, fed)
+
+
+def _unchanged(analysis: Analysis, chosen: Plan, cut: Removal, fed: Sequence[Constant]) -> Slimmed:
+    model, folded = find.carry_out(cut, fed, chosen.provenance["lossless"].get("left"))
+    return Slimmed(analysis, chosen, cut, model, folded=folded)
+
+
+def verify(
+    original: Analysis, slimmed: str | Path, chosen: Plan, real: Sequence[Mapping[str, Any]] = ()
+) -> checking.Verification:
+    """Check that a slimmed file computes what the original computes under the plan's mask.
+
+    Weights that the plan says were repaired are compared as they were cut; everything else must be as in the file.
+
+    Raises:
+        PlanError: If the plan does not fit the original.
+        InputError: If the slimmed file cannot be run on the original's inputs.
+    """
+    check_file(Path(slimmed), "the slimmed model")
+    cut = realize(original, chosen)
+    if "lossless" in chosen.provenance:
+        return checking.verify(original.whole, Path(slimmed), real)
+    made = chosen.provenance.get("repair") or {}
+    with save.with_initializers(Path(slimmed), made.get("weights", ()), rewrite(cut)) as plain:
+        return checking.verify(cut, plain, real)
+
+
+def slim_to(
+    analysis: Analysis,
+    target: Mapping[str, float],
+    path: str | Path,
+    *,
+    stage: Callable[[str], Callable[[float], None]] = lambda name: lambda share: None,
+    real: Sequence[Mapping[str, Any]] = (),
+    evidence: Evidence | None = None,
+    repair: bool = True,
+    watch: latency_target.Watch | None = None,
+    **settings: Any,
+) -> tuple[Slimmed, checking.Verification]:
+    """Plan, slim, repair, verify and write in one go; a bound on file bytes is met by the file itself.
+
+    Args:
+        analysis: The model.
+        target: See :func:`plan`.
+        path: Where to write.
+        stage: Called with the name of each stage; returns what to call with the share done.
+        real: Real inputs to verify on, beside random ones.
+        evidence: Samples to choose by and to repair on.
+        repair: Whether to repair, where there are samples.
+        watch: How to time what comes out, where there is a bound on latency: see
+            :func:`onnxslim_learn.workflow.latency_target.prepare`. Without it, that bound holds for the estimate.
+        **settings: See :func:`plan`.
+
+    Raises:
+        InputError, TargetError, PlanError, VerifyError: See :func:`plan` and :meth:`Slimmed.save`; nothing is written.
+    """
+    limit = _file_limit(analysis, target)
+
+    def make(found: Analysis, bounds: Mapping[str, float]) -> Slimmed:
+        return _fitting(found, bounds, limit, stage, evidence=evidence, **settings)
+
+    timed = watch is not None and "latency" in target
+    slimmed = latency_target.meet(analysis, target, watch, make) if timed and watch else make(analysis, target)
+    if repair and evidence is not None and slimmed.removal.gone.any():
+        slimmed.repair(evidence, progress=stage("repairing"))
+    stage("cutting and verifying")
+    found = slimmed.save(path, real=real)
+    assert found is not None
+    return slimmed, found
+
+
+def _fitting(
+    analysis: Analysis,
+    target: Mapping[str, float],
+    limit: float | None,
+    stage: Callable[[str], Callable[[float], None]],
+    **settings: Any,
+) -> Slimmed:
+    """Plan until the file, too, is small enough."""
+    slack, tight = 0.0, dict(target)
+    for _ in range(TRIES):
+        slimmed = slim(analysis, plan(analysis, tight, progress=stage("choosing"), **settings))
+        excess = 0.0 if limit is None else slimmed.file_bytes() - limit
+        if excess <= 0:
+            made = {**slimmed.plan.provenance, "target": dict(target)}
+            slimmed.plan = replace(slimmed.plan, provenance=made)
+            return slimmed
+        slack = 2 * slack + excess
+        assert limit is not None
+        tight["bytes"] = max(limit - slack, 2.0)
+    raise TargetError(f"--target bytes={target['bytes']:g}: cannot be reached by the whole file. Raise it.")
+
+
+def _file_limit(analysis: Analysis, target: Mapping[str, float]) -> float | None:
+    """Largest file allowed, in bytes."""
+    if "bytes" not in target or analysis.graph.source is None:
+        return None
+    wish = target["bytes"]
+    return wish * save.size_on_disk(analysis.graph.source) if wish <= 1 else wish
+
+
+def why(analysis: Analysis, question: str) -> list[explain.Step]:
+    """Explain by a path why a group (or tensor axis) cannot go, or why ``axis,axis`` are coupled.
+
+    Raises:
+        InputError: If the question names nothing.
+    """
+    return explain.why(analysis.coupling, analysis.groups, question)
+
+
+def example_inputs(model: str | Path, inputs: Mapping[str, Sequence[int]] | None = None) -> dict[str, Any]:
+    """Random inputs that a model accepts, at its nominal sizes.
+
+    Raises:
+        InputError: If the model cannot be used.
+    """
+    found = analyze(model, inputs=inputs)
+    return random_inputs(found.coupling, found.graph.shapes.nominal)
