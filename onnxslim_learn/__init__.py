@@ -10,20 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onnxslim_learn.analysis import Analysis, analyze
     from onnxslim_learn.errors import InputError, PlanError, SlimError, TargetError, VerifyError
     from onnxslim_learn.plans.plan import Plan
     from onnxslim_learn.runtime.timing import measure as profile
-    from onnxslim_learn.workflow.slim import (
-        Analysis,
-        Slimmed,
-        analyze,
-        example_inputs,
-        plan,
-        slim,
-        slim_to,
-        verify,
-        why,
-    )
+    from onnxslim_learn.select.planner import plan
+    from onnxslim_learn.workflow.slim import example_inputs, slim, slim_to, verify, why
+    from onnxslim_learn.workflow.slimmed import Slimmed
 
 _WHERE = {
     # the work flow

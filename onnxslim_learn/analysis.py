@@ -14,11 +14,12 @@ from onnxslim_learn.costs.activation_memory import Peak, peak
 from onnxslim_learn.costs.roofline import Timed, roofline
 from onnxslim_learn.coupling import groups as grouping
 from onnxslim_learn.coupling.branches import foresee
-from onnxslim_learn.coupling.solver import Coupling, Group, Removal, couple
+from onnxslim_learn.coupling.groups import Group
+from onnxslim_learn.coupling.removal import Removal
+from onnxslim_learn.coupling.solver import Coupling, couple
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.graph.load import Graph, load
 from onnxslim_learn.rewrite.slim import slim
-from onnxslim_learn.select import budget
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -113,6 +114,6 @@ def analyze(
     """
     graph = load(model, inputs)
     coupling = couple(graph, sensitive=allow_sensitive)
-    groups = budget.decidable(coupling, grouping.find(coupling))
+    groups = grouping.decidable(coupling, grouping.find(coupling))
     latency = None if device is None else roofline(coupling, device)
     return Analysis(graph, coupling, tuple(groups), allow_sensitive, latency)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from onnxslim_learn.array_types import Array
 
 ONE = 1e-3  # probabilities sum to one this exactly
 

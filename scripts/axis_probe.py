@@ -23,7 +23,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx import numpy_helper
 
-from onnxslim_learn.coupling.solver import Coupling, Removal, couple
+from onnxslim_learn.coupling.removal import Removal
+from onnxslim_learn.coupling.solver import Coupling, couple
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph.load import load
 from onnxslim_learn.rewrite.mask import OPEN, mask, mask_array

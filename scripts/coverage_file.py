@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from onnxslim_learn.coupling.solver import Group, Removal
+    from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.workflow import slim
     from scripts.architectures import Architecture
 
@@ -146,7 +147,7 @@ def combined(found: slim.Analysis, groups: Sequence[Group], columns: Columns) ->
 
 
 def _closed(found: slim.Analysis, columns: list[np.ndarray]) -> Removal:
-    from onnxslim_learn.coupling.solver import Removal
+    from onnxslim_learn.coupling.removal import Removal
 
     chosen = np.zeros(found.coupling.columns, bool)
     if columns:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from onnxslim_learn.coupling import groups as grouping
 from onnxslim_learn.coupling.layout import over
-from onnxslim_learn.coupling.solver import Removal
+from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.rewrite.mask import OPEN, mask
 from onnxslim_learn.workflow import slim

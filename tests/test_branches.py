@@ -5,7 +5,7 @@ import pytest
 
 import onnxslim_learn as osl
 from onnxslim_learn.coupling.branches import foresee
-from onnxslim_learn.coupling.solver import Removal
+from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.workflow import slim
 from tests.zoo import NETS
 

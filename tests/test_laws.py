@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from onnxslim_learn.coupling.operators.table import DOMAINS
-from onnxslim_learn.coupling.solver import Removal
+from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.rewrite.slim import cut, slim
 from onnxslim_learn.workflow import slim as api

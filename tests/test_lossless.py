@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 
 from onnxslim_learn.coupling.layout import over
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.select.weight_criteria import slices
+from onnxslim_learn.select.weight_slices import slices
 from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import PLANS

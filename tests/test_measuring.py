@@ -12,6 +12,7 @@ from onnxslim_learn.latency import fragment_times
 from onnxslim_learn.runtime import cache
 from onnxslim_learn.runtime.timing import Ratio
 from onnxslim_learn.select import budget
+from onnxslim_learn.select.search import solve
 from onnxslim_learn.workflow import latency_target, slim
 from tests.laws import analysed
 
@@ -195,7 +196,7 @@ def test_measured_latency_is_bounded_beside_other_costs_by_curves_too():
     choices = [replace(c, curve=(1 - np.array(c.kept) / c.group.width) ** 2) for c in choices]
     bounds = {"latency": (latency_cost, 800.0), "params": (analysis.costs["params"], 0.6 * 3541)}
     search = budget.Search(analysis.coupling, choices, bounds, target)
-    widths = search.solve()
+    widths = solve(search)
     assert search.fits(widths)
     for k, choice in enumerate(choices):
         wider = [kept for kept in choice.kept if kept > widths[k]]

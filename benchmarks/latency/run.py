@@ -35,6 +35,7 @@ from onnxslim_learn.runtime import timing
 from onnxslim_learn.runtime.session import CPU
 from onnxslim_learn.select.calibration import Evidence
 from onnxslim_learn.workflow import latency_target, slim
+from onnxslim_learn.workflow.slimmed import Slimmed
 
 PREDICTED, MET, SCRATCH = 0.10, 0.05, 0.03  # how far from 1 the ratios may be
 BISECTIONS = 6
@@ -101,7 +102,7 @@ class Bench:
     options: argparse.Namespace
     folder: Path
 
-    def make(self, analysis: slim.Analysis, bounds: Mapping[str, float]) -> slim.Slimmed:
+    def make(self, analysis: slim.Analysis, bounds: Mapping[str, float]) -> Slimmed:
         """Slim to bounds."""
         return slim.slim(analysis, slim.plan(analysis, bounds, evidence=self.evidence))
 
@@ -157,7 +158,7 @@ def _row(net: Bench, target: float) -> Row:
     return replace(row, macs_target=cut, macs_latency=taken, macs_deviation=_deviation(other, net.evidence))
 
 
-def _against_scratch(net: Bench, slimmed: slim.Slimmed) -> float | None:
+def _against_scratch(net: Bench, slimmed: Slimmed) -> float | None:
     """Time over that of the architecture built anew."""
     file = net.folder / "slimmed.onnx"
     slimmed.save(file, check=False)
@@ -171,7 +172,7 @@ def _against_scratch(net: Bench, slimmed: slim.Slimmed) -> float | None:
     return timing.compare(timed, 0, 1, quantile=latency_target.QUIET).median
 
 
-def _cut_to_macs(net: Bench, share: float) -> tuple[float, slim.Slimmed, float] | None:
+def _cut_to_macs(net: Bench, share: float) -> tuple[float, Slimmed, float] | None:
     """The largest share of the MACs at which a model takes no more than a share of the latency."""
     low, high, best = 0.02, 1.0, None
     for _ in range(BISECTIONS):
@@ -189,7 +190,7 @@ def _cut_to_macs(net: Bench, share: float) -> tuple[float, slim.Slimmed, float] 
     return best
 
 
-def _deviation(slimmed: slim.Slimmed, evidence: Evidence) -> float:
+def _deviation(slimmed: Slimmed, evidence: Evidence) -> float:
     """Mean relative distance of the outputs after repair, on held-back samples."""
     found = slimmed.repair(evidence)
     return float(np.mean([d.relative for d in (found.after if found.kept else found.before).values()]))

@@ -34,7 +34,9 @@ from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.data.source import Source
 from onnxslim_learn.latency.profile import Setting
-from onnxslim_learn.learners.morphnet.pipeline import Widths, finetune, fit, shrink
+from onnxslim_learn.learners.finetune import finetune, fit
+from onnxslim_learn.learners.morphnet.pipeline import shrink
+from onnxslim_learn.learners.morphnet.settings import Widths
 from onnxslim_learn.runtime import timing
 from onnxslim_learn.runtime.session import CPU
 from onnxslim_learn.select.budget import Freedom

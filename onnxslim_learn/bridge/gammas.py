@@ -8,23 +8,24 @@ Recurrent units and weights that are computed have none: gates (:mod:`onnxslim_l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.bridge import initializers
-from onnxslim_learn.bridge.gates import carriers
+from onnxslim_learn.coupling.carriers import carriers
 from onnxslim_learn.coupling.layout import over
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
-    from onnxslim_learn.coupling.solver import Coupling, Group
-    from onnxslim_learn.workflow.slim import Analysis
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.coupling.solver import Coupling
 
-Array = np.ndarray[Any, Any]
 Where = tuple[str, str, int]
 """A parameter, the copy of it whose layout counts, and its axis."""
 

@@ -21,8 +21,8 @@ from onnxslim_learn.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.graph.load import Graph
-    from onnxslim_learn.workflow.slim import Analysis
 
 
 def bridge(

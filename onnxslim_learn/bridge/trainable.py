@@ -12,16 +12,16 @@ Everything else stays what it is: scalars, running statistics, quantization para
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+
+from onnxslim_learn.array_types import Array
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
     import onnx_ir as ir
-
-Array = np.ndarray[Any, Any]
 
 
 def _weight(array: Array) -> bool:

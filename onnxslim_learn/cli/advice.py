@@ -13,7 +13,7 @@ from onnxslim_learn.workflow import slim
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from onnxslim_learn.workflow.slim import Analysis
+    from onnxslim_learn.analysis import Analysis
 
 # Option of the command line -> the setting of ``api.plan`` that it gives, and the freest value.
 RELAXED: dict[str, tuple[str, Any]] = {

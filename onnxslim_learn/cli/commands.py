@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
+    from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.plans.plan import Plan
     from onnxslim_learn.runtime.timing import Timings
     from onnxslim_learn.select.calibration import Evidence
-    from onnxslim_learn.workflow.slim import Analysis, Slimmed
+    from onnxslim_learn.workflow.slimmed import Slimmed
     from onnxslim_learn.workflow.sparsify import Sparsified, Stored
 
 VERIFIED = 8  # samples: verification runs both models without optimisations
@@ -230,7 +231,7 @@ def samples(options: argparse.Namespace, found: Analysis, stage: Any) -> Source 
     from onnxslim_learn.data.class_balance import confident
     from onnxslim_learn.data.open import open_source
     from onnxslim_learn.data.synthetic import synthetic
-    from onnxslim_learn.select.calibration import affordable, matched
+    from onnxslim_learn.workflow.samples import affordable, matched
 
     asked = config.data_options(options)
     if options.data is not None:

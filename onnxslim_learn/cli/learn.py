@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from onnxslim_learn.array_types import Stage
 from onnxslim_learn.cli import arguments, shell, sparse_arguments, values
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.workflow import slim
@@ -20,14 +21,13 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.data.source import Source
-    from onnxslim_learn.learners.morphnet.pipeline import Widths
+    from onnxslim_learn.learners.morphnet.settings import Widths
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.train.distributed import World
     from onnxslim_learn.train.trainer import Job, School, Training, Watch
-    from onnxslim_learn.workflow.slim import Slimmed
+    from onnxslim_learn.workflow.slimmed import Slimmed
     from onnxslim_learn.workflow.sparsify import Sparsified, Stored
 
-Stage: TypeAlias = Any
 Made: TypeAlias = "tuple[Slimmed, Verification]"
 EXTRA = {"torch": "train", "safetensors": "train"}
 AGENT = {"gymnasium": "rl", "stable_baselines3": "rl"}
@@ -138,11 +138,11 @@ def finetune(
     options: argparse.Namespace, found: Analysis, folder: Path, world: World, talk: tuple[Stage, Watch]
 ) -> Made | None:
     """Train the weights alone."""
-    from onnxslim_learn.learners.morphnet import pipeline
+    from onnxslim_learn.learners import finetune
 
     _refuse(options, "for structure learning", (*WIDTHS, "steps", "epochs"))
     _refuse(options, "for weight-sparse", SPARSE)
-    return pipeline.finetune(_job(options, found, folder, world, talk))
+    return finetune.finetune(_job(options, found, folder, world, talk))
 
 
 def _job(
@@ -202,7 +202,7 @@ def tutor(options: argparse.Namespace, found: Analysis) -> Analysis | None:
 
 def widths(options: argparse.Namespace) -> Widths:
     """What structure to learn."""
-    from onnxslim_learn.learners.morphnet.pipeline import Widths
+    from onnxslim_learn.learners.morphnet.settings import Widths
     from onnxslim_learn.select.budget import Freedom
     from onnxslim_learn.train import losses
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from onnxslim_learn.costs.polynomial import Array, Cost, polynomial
+from onnxslim_learn.array_types import Array
+from onnxslim_learn.costs.polynomial import Cost, polynomial
 from onnxslim_learn.costs.roofline import VIEWS, known, volume
 
 if TYPE_CHECKING:

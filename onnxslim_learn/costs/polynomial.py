@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import scipy.sparse as sp
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling.context import Term
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from onnxslim_learn.coupling.relations import Digit, Labels
+    from onnxslim_learn.array_types import Labels
+    from onnxslim_learn.coupling.relations import Digit
     from onnxslim_learn.coupling.solver import Coupling
-
-Array = np.ndarray[Any, Any]
 
 
 class Priced(Protocol):

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from onnxslim_learn.costs.polynomial import Array, Cost, Priced, macs, polynomial
+from onnxslim_learn.array_types import Array
+from onnxslim_learn.costs.polynomial import Cost, Priced, macs, polynomial
 
 if TYPE_CHECKING:
     from onnxslim_learn.costs.devices import Device

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxslim_learn.coupling.context import Contraction
-    from onnxslim_learn.coupling.solver import Removal
+    from onnxslim_learn.coupling.removal import Removal
 
 
 @dataclass

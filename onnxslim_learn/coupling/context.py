@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import alignment, layout
 from onnxslim_learn.coupling.relations import Axis, Digit, Ledger, Value
 
@@ -17,9 +16,8 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from onnxslim_learn.graph.shapes import Shapes
+    from onnxslim_learn.graph.shape_info import Shapes
 
-Array = np.ndarray[Any, Any]
 Slot = int | str  # an input's index or an attribute's name; ``op_type`` renames the operator
 
 

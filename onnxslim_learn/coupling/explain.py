@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from onnxslim_learn.array_types import Mask
+    from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.relations import Value
-    from onnxslim_learn.coupling.solver import Coupling, Group, Mask
+    from onnxslim_learn.coupling.solver import Coupling
 
 Axis = tuple[str, int]  # a tensor's name and one of its axes
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
-from onnxslim_learn.coupling.solver import Coupling, Group
+from onnxslim_learn.array_types import Labels
+from onnxslim_learn.coupling.relations import Pin
+from onnxslim_learn.coupling.solver import Coupling
+from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
-    from onnxslim_learn.coupling.relations import Labels
+    from collections.abc import Sequence
+
+    from onnxslim_learn.array_types import Labels
+    from onnxslim_learn.coupling.solver import Coupling
 
 Codes = np.ndarray[Any, np.dtype[np.uint64]]
 
@@ -166,3 +173,89 @@ def _row_name(coupling: Coupling, places: list[Place], rows: Labels) -> str:
         if place.name and np.isin(place.columns, inside).any():
             return f"{place.name}/{len(rows)}"
     return f"fresh/{len(rows)}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that a plan keeps or removes.
+
+    Attributes:
+        name: Its first parameter axis, ``initializer:axis``, with what tells it from others on that axis.
+        units: Column of each unit, in order of position.
+        members: Parameter axes that carry its units.
+        strata: Units that must lose in proportion, as index arrays over ``units`` (one array if they are free).
+        rows: Whether a unit is a whole row (an attention head, a convolution group).
+        pin: Why it cannot go, or ``None``.
+    """
+
+    name: str
+    units: Labels
+    members: tuple[str, ...]
+    strata: tuple[Labels, ...]
+    rows: bool
+    pin: Pin | None
+
+    @property
+    def width(self) -> int:
+        """Number of units."""
+        return len(self.units)
+
+    @property
+    def levels(self) -> int:
+        """Number of equal steps from empty to full that keep all strata in proportion."""
+        return int(np.gcd.reduce([len(s) for s in self.strata]))
+
+
+def expression(option: str, text: str) -> re.Pattern[str]:
+    """Compile what an option gives as a regular expression.
+
+    Raises:
+        InputError: If it is none.
+    """
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise InputError(f"{option} {text}: not a regular expression ({error}).") from error
+
+
+def protected(groups: Sequence[Group], patterns: Sequence[str]) -> list[Group]:
+    """Pin the groups that a regular expression finds in their name or members.
+
+    Raises:
+        InputError: If a pattern is invalid or finds nothing.
+    """
+    result = list(groups)
+    for pattern in patterns:
+        compiled = expression("--protect", pattern)
+        hits = [k for k, g in enumerate(result) if any(compiled.search(text) for text in (g.name, *g.members))]
+        if not hits:
+            raise InputError(f"--protect {pattern}: no group matches. Run analyze to see their names.")
+        for k in hits:
+            pin = Pin(-2, np.zeros(0, np.int64), f"is protected by {pattern}", weak=False)
+            result[k] = replace(result[k], pin=result[k].pin or pin)
+    return result
+
+
+def decidable(coupling: Coupling, groups: Sequence[Group]) -> list[Group]:
+    """The groups with the reason filled in for those that cannot lose any unit alone."""
+    result = []
+    for group in groups:
+        if group.pin is None:
+            reason = _refusal(coupling, group)
+            pin = Pin(-2, np.zeros(0, np.int64), reason, weak=False) if reason else None
+            result.append(replace(group, pin=pin))
+        else:
+            result.append(group)
+    return result
+
+
+def _refusal(coupling: Coupling, group: Group) -> str:
+    """Why a group cannot lose one step of units, or an empty string."""
+    levels = group.levels
+    if levels < 2:
+        return "has rows of which each would lose its last unit" if group.width > 1 else "has one unit only"
+    removed = np.zeros(coupling.columns, bool)
+    for part in group.strata:
+        removed[group.units[part[: len(part) // levels]]] = True
+    faults = coupling.faults(coupling.close(removed))
+    return faults[0] if faults else ""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.array_types import Labels
 from onnxslim_learn.coupling.relations import (
     Axis,
     Digit,
     Grid,
-    Labels,
     Ledger,
     Pin,
     Relation,
@@ -45,7 +45,6 @@ __all__ = [
     "row_atoms",
 ]
 
-Array = np.ndarray[Any, Any]
 
 LARGEST = 1 << 20  # atoms in one label array; beyond, its digit is pinned and free instead
 TOO_DEEP = "has too many rows within rows to track"

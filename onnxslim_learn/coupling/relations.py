@@ -11,15 +11,15 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from onnxslim_learn.array_types import Array, Labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-Array = np.ndarray[Any, Any]
-Labels = np.ndarray[Any, np.dtype[np.int64]]
 
 PINNED = 0  # the atom of positions that can never go
 

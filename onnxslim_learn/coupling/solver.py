@@ -8,7 +8,6 @@ what a plan decides on. Rows (attention heads, convolution groups) are atoms lik
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,63 +16,17 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
+from onnxslim_learn.array_types import Labels, Mask
 from onnxslim_learn.coupling.context import Records, Site
 from onnxslim_learn.coupling.operators import table
-from onnxslim_learn.coupling.relations import (
-    Digit,
-    Grid,
-    Labels,
-    Ledger,
-    Pin,
-    Relation,
-    Value,
-    in_rows,
-    over,
-    row_atoms,
-    rows_of,
-)
-from onnxslim_learn.errors import PlanError
+from onnxslim_learn.coupling.relations import Grid, Ledger, Relation, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from onnxslim_learn.graph.load import Graph
 
 logger = logging.getLogger(__name__)
-
-Array = np.ndarray[Any, Any]
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Units that a plan keeps or removes.
-
-    Attributes:
-        name: Its first parameter axis, ``initializer:axis``, with what tells it from others on that axis.
-        units: Column of each unit, in order of position.
-        members: Parameter axes that carry its units.
-        strata: Units that must lose in proportion, as index arrays over ``units`` (one array if they are free).
-        rows: Whether a unit is a whole row (an attention head, a convolution group).
-        pin: Why it cannot go, or ``None``.
-    """
-
-    name: str
-    units: Labels
-    members: tuple[str, ...]
-    strata: tuple[Labels, ...]
-    rows: bool
-    pin: Pin | None
-
-    @property
-    def width(self) -> int:
-        """Number of units."""
-        return len(self.units)
-
-    @property
-    def levels(self) -> int:
-        """Number of equal steps from empty to full that keep all strata in proportion."""
-        return int(np.gcd.reduce([len(s) for s in self.strata]))
 
 
 @dataclass
@@ -305,96 +258,3 @@ def _matrix(relations: Sequence[Relation], strong: Labels, size: int) -> Any:
     found = sp.coo_matrix((np.ones(len(ends[0]), np.int32), ends), shape=(size, size)).tocsr()
     found.data[:] = 1  # pairs stated twice were added up
     return found
-
-
-@dataclass(frozen=True)
-class Removal:
-    """A closed set of removed classes: what a patch, a slice or a mask asks (see :class:`site.Cut`).
-
-    Attributes:
-        coupling: The model.
-        gone: Which classes go.
-        heirs: For every class the one that stands for it, itself where it stays or nothing stands for it; ``None`` if
-            no units are merged (:mod:`onnxslim_learn.rewrite.merge`).
-    """
-
-    coupling: Coupling
-    gone: Mask
-    heirs: Labels | None = None
-
-    def kept(self, digit: Digit) -> Mask:
-        """Which labels of a digit stay, shape of its labels."""
-        assert digit.labels is not None
-        return ~self.coupling.removed(digit.labels, self.gone)
-
-    @cached_property
-    def exact(self) -> bool:
-        """Whether no axis that is normalised over loses a position in a row that stays."""
-        for record in self.coupling.records.delicate:
-            for axis in record.axes:
-                for digit in record.value.axes[axis]:
-                    if digit.labels is not None:
-                        kept = in_rows(record.value.digits, digit, self.kept(digit))
-                        if not kept[self._alive(record.value, digit)].all():
-                            return False
-        return True
-
-    def width(self, value: Value, digit: Digit) -> int:
-        """How many indices of a digit stay in every kept row."""
-        if digit.labels is None:
-            return digit.size
-        counts = in_rows(value.digits, digit, self.kept(digit)).sum(axis=1)[self._alive(value, digit)]
-        return int(counts[0]) if len(counts) else 0
-
-    def _alive(self, value: Value, digit: Digit) -> Mask:
-        """Which rows of a digit (:func:`ledger.in_rows`) stay."""
-        sizes = {d.key: d.size for d in value.digits.values()}
-        alive = np.ones(math.prod([sizes[k] for k in rows_of(value.digits, digit.deps)]), bool)
-        for atoms in row_atoms(value.digits, digit):
-            alive &= ~self.coupling.removed(atoms, self.gone)
-        return alive
-
-    def size(self, value: Value, axis: int) -> int:
-        """New length of an axis."""
-        return int(np.prod([self.width(value, digit) for digit in value.axes[axis]], dtype=np.int64))
-
-    def keep(self, value: Value, axis: int) -> Mask:
-        """Which positions of an axis stay; where rows of other axes differ, those of the first row that stays."""
-        rows, alive = self.positions(value, axis)
-        result: Mask = rows[alive][0] if alive.any() else np.zeros(rows.shape[1], bool)
-        return result
-
-    def positions(self, value: Value, axis: int) -> tuple[Mask, Mask]:
-        """Which positions of an axis stay in every row of the other axes that it depends on, and which rows stay.
-
-        Returns:
-            ``(rows, positions)`` and ``(rows,)``.
-        """
-        digits = value.digits
-        own = [d.key for d in value.axes[axis]]
-        outside = [k for k in rows_of(digits, own) if k not in own]
-        order, sizes = [*outside, *own], {key: d.size for key, d in digits.items()}
-        keep, alive = np.ones([sizes[k] for k in order], bool), np.ones([sizes[k] for k in outside], bool)
-        for digit in (digits[k] for k in order if digits[k].labels is not None):
-            inside = digit.key in own
-            kept = over(self.kept(digit), [*digit.deps, digit.key], order if inside else outside, sizes)
-            if inside:
-                keep &= kept
-            else:
-                alive &= kept
-        return keep.reshape(alive.size, -1), alive.reshape(-1)
-
-
-def removal(coupling: Coupling, columns: Iterable[int], *, empty: bool = False) -> Removal:
-    """The closure of a set of columns, checked; ``empty`` allows whole branches to go.
-
-    Raises:
-        PlanError: If it breaks a constraint.
-    """
-    chosen = np.zeros(coupling.columns, bool)
-    chosen[list(columns)] = True
-    gone = coupling.close(chosen)
-    faults = coupling.faults(gone, empty=empty)
-    if faults:
-        raise PlanError(f"{faults[0]}. Choose other positions.")
-    return Removal(coupling, gone)

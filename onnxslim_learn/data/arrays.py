@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.array_types import Array
+from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.data.signature import LABELS, UNNAMED, Declared, accept, check, named
-from onnxslim_learn.data.source import Batch
 from onnxslim_learn.errors import InputError, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-Array = np.ndarray[Any, Any]
 
 LOCAL_HEADER = 30  # bytes before the name in a zip file; two lengths follow at 26 (PKWARE APPNOTE 4.3.7)
 

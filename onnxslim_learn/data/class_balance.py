@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.costs.polynomial import work
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.synthetic import synthetic
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.data.source import Source
 
-Array = np.ndarray[Any, Any]
 
 OVER = 12  # times as many samples are tried as are wanted
 WORK = 400_000_000_000  # multiply-accumulates at most for trying them: some ten seconds on two cores

@@ -14,7 +14,7 @@ from onnxslim_learn.errors import InputError, reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from onnxslim_learn.data.source import Batch
+    from onnxslim_learn.data.batch import Batch
 
 
 def find(spec: str) -> Callable[..., Any]:

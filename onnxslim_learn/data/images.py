@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.data import input_range
 from onnxslim_learn.data.signature import LAYOUTS, Declared, accept, layout_of
 from onnxslim_learn.errors import InputError, reason
@@ -15,12 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from onnxslim_learn.data.batch import Batch
     from onnxslim_learn.data.options import Options
     from onnxslim_learn.data.signature import Input
-    from onnxslim_learn.data.source import Batch
     from onnxslim_learn.graph.load import Graph
 
-Array = np.ndarray[Any, Any]
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"))
 CHANNELS = {1: "grey", 3: "rgb"}

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.array_types import Array
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.graph.load import Graph
 
-Array = np.ndarray[Any, Any]
 
 PIXELS = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))  # usual ranges of images, narrow ones first
 ROUNDED = 0.02

@@ -7,14 +7,15 @@ all in the same way.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from onnxslim_learn.array_types import Array
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Array = np.ndarray[Any, Any]
 
 MARGIN = 1.5  # fields made by Fourier transforms are periodic: make them larger and cut a part out
 STEEPNESS = 1.5  # how fast amplitudes fall beyond the cut-off; images lie between 1 and 2

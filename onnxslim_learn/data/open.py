@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.data import arrays, functions, images
+from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.signature import Declared, declared
-from onnxslim_learn.data.source import Batch, Source, limited, regroup
+from onnxslim_learn.data.source import Source, limited, regroup
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph.load import check_file
 
 if TYPE_CHECKING:
     from onnxslim_learn.graph.load import Graph
 
-Array = np.ndarray[Any, Any]
 Opened = tuple[str, int | None, Callable[[], Iterator[Batch]]]  # name, number of samples, portions of any size
 Spec = str | Path | Mapping[str, Any] | Callable[..., Any]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.graph import constant_folding
 from onnxslim_learn.runtime import timing
 
@@ -15,9 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from onnxslim_learn.coupling.solver import Coupling
-    from onnxslim_learn.graph.shapes import Sample
+    from onnxslim_learn.graph.shape_info import Sample
 
-Array = np.ndarray[Any, Any]
 
 PATCH = 16  # pixels
 MOVING = frozenset(["Cast", "Expand", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"])

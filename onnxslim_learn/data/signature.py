@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from onnxslim_learn.data.source import Batch
+from onnxslim_learn.array_types import Array
+from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph.input_sizes import dim_key
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.graph.load import Graph
 
-Array = np.ndarray[Any, Any]
 
 LABELS = "labels"
 UNNAMED = "arr_0"  # what numpy.savez calls an array that got no name

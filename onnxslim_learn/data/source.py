@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from onnxslim_learn.array_types import Array
+from onnxslim_learn.data.batch import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from onnxslim_learn.data.signature import Declared
-
-Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples that go through a model together.
-
-    Attributes:
-        inputs: Graph input -> array, of the type the model declares.
-        labels: What the outputs should be, one row for each sample, or ``None``.
-        count: Number of samples.
-    """
-
-    inputs: dict[str, Array]
-    labels: Array | None
-    count: int
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.data import input_range
 from onnxslim_learn.data import noise as fields
+from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.random_inputs import index_limits, random_inputs
 from onnxslim_learn.data.signature import LAYOUTS, Declared, Input, declared, layout_of
-from onnxslim_learn.data.source import Batch, Source
+from onnxslim_learn.data.source import Source
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.coupling.solver import Coupling
 
-Array = np.ndarray[Any, Any]
 
 PILOT, POINTS = 32, 20000  # samples, and numbers of each channel, that tell how noise fills its range
 ROUNDS = 100

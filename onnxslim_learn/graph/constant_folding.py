@@ -19,7 +19,7 @@ from onnxslim_learn.runtime.session import open_session
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from onnxslim_learn.graph.shapes import Shapes
+    from onnxslim_learn.graph.shape_info import Shapes
 
 
 def settle(module: ir.Model, shapes: Shapes) -> None:

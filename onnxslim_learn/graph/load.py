@@ -21,7 +21,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from onnxslim_learn.errors import InputError, reason
-from onnxslim_learn.graph import constant_folding, input_sizes, shapes
+from onnxslim_learn.graph import constant_folding, input_sizes, shape_info, shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ class Graph:
     model: ir.Model
     source: Path | None
     data: bytes = field(repr=False)
-    shapes: shapes.Shapes
+    shapes: shape_info.Shapes
     clones: dict[str, str]
     external: bool
     assumed: tuple[str, ...] = ()

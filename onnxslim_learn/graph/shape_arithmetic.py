@@ -13,12 +13,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnxslim_learn.array_types import Array
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from onnxslim_learn.graph.shapes import Sample, Shapes
+    from onnxslim_learn.graph.shape_info import Sample, Shapes
 
-Array = np.ndarray[Any, Any]
 
 LARGEST = 4096  # elements; larger integer tensors are data, not shapes
 DTYPES = frozenset(

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -20,13 +19,13 @@ import onnx_ir as ir
 from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.graph import input_sizes as sizes
 from onnxslim_learn.graph import shape_arithmetic
+from onnxslim_learn.graph.shape_info import Sample, Shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
-Shape = sizes.Shape
 
 # Operators that slide a window: where none fits, the sizes are wrong. Elsewhere an empty tensor may be meant.
 WINDOWS = frozenset({"Conv", "ConvInteger", "QLinearConv", "DeformConv", "MaxPool", "AveragePool", "LpPool"})
@@ -34,75 +33,6 @@ WINDOWS = frozenset({"Conv", "ConvInteger", "QLinearConv", "DeformConv", "MaxPoo
 
 class UndeclaredError(InputError):
     """Raised for an operator nobody knows whose outputs the file does not declare: other sizes would not help."""
-
-
-@dataclass
-class Sample:
-    """Everything known at one choice of input sizes.
-
-    Attributes:
-        inputs: Graph input -> shape.
-        shape: Value name -> shape.
-        dtype: Value name -> ONNX element type number.
-        value: Value name -> its value, for small integer tensors and what descends from ``Shape``.
-        derived: Names of values that descend from a ``Shape`` or ``Size`` operator.
-        loose: Names of values whose shape depends on data, and of what is computed from them.
-    """
-
-    inputs: dict[str, Shape]
-    shape: dict[str, Shape] = field(default_factory=dict)
-    dtype: dict[str, int] = field(default_factory=dict)
-    value: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
-    derived: set[str] = field(default_factory=set)
-    loose: set[str] = field(default_factory=set)
-
-    @property
-    def sizes(self) -> str:
-        """The input shapes in words."""
-        return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in self.inputs.items())
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """Samples of a model at its nominal, analysis and third input sizes (one object thrice if nothing is open)."""
-
-    nominal: Sample
-    analysis: Sample
-    third: Sample
-
-    @property
-    def samples(self) -> tuple[Sample, ...]:
-        """The distinct samples, nominal first."""
-        return (self.nominal,) if self.nominal is self.analysis else (self.nominal, self.analysis, self.third)
-
-    @property
-    def dynamic(self) -> bool:
-        """Whether any input dimension is open."""
-        return self.nominal is not self.analysis
-
-    def known(self, name: str) -> tuple[np.ndarray[Any, Any], ...] | None:
-        """Values of a small integer tensor in every sample, or ``None`` where one does not know it."""
-        found = tuple(sample.value.get(name) for sample in self.samples)
-        return None if any(value is None for value in found) else found  # type: ignore[return-value]
-
-    def static(self, name: str) -> np.ndarray[Any, Any] | None:
-        """Value of a small tensor that is the same at every size, else ``None``."""
-        found = self.known(name)
-        if found is None or any(v.shape != found[0].shape or not np.array_equal(v, found[0]) for v in found[1:]):
-            return None
-        return found[0]
-
-    def is_arithmetic(self, node: ir.Node) -> bool:
-        """Whether a node computes known whole numbers, or single ones, from known ones: these carry no labels."""
-        touched = [str(value.name) for value in (*node.inputs, *node.outputs) if value is not None]
-        if any(self.known(name) is None for name in touched):
-            return False
-        made = [self.nominal.value[str(value.name)] for value in node.outputs]
-        return all(value.dtype.kind in "iub" or value.size <= 1 for value in made)
-
-    def is_open(self, name: str, axis: int) -> bool:
-        """Whether the size of an axis depends on the input sizes, or on data."""
-        return name in self.nominal.loose or len({sample.shape[name][axis] for sample in self.samples}) > 1
 
 
 def resolve(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -> Shapes:

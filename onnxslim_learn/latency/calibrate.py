@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from onnxslim_learn.array_types import Feeds
 from onnxslim_learn.costs.devices import Device
 from onnxslim_learn.runtime import timing as measure
-from onnxslim_learn.runtime.session import CPU, Feeds
+from onnxslim_learn.runtime.session import CPU
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxslim_learn.costs.polynomial import Array
+from onnxslim_learn.array_types import Array
 
 if TYPE_CHECKING:
     from onnxslim_learn.costs.devices import Device

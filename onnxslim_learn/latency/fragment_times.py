@@ -28,10 +28,9 @@ from onnxslim_learn.select import budget, kernel_widths
 
 if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.array_types import Array, Feeds
     from onnxslim_learn.costs.devices import Device
-    from onnxslim_learn.costs.polynomial import Array
-    from onnxslim_learn.coupling.solver import Removal
-    from onnxslim_learn.runtime.session import Feeds
+    from onnxslim_learn.coupling.removal import Removal
 
 # Removals -> for each, microseconds by name of a node, measured side by side.
 Profiler: TypeAlias = Callable[[Sequence["Removal"]], Sequence[Mapping[str, float]]]

@@ -18,7 +18,8 @@ import onnx_ir as ir
 from onnxslim_learn.costs.roofline import known
 
 if TYPE_CHECKING:
-    from onnxslim_learn.coupling.solver import Coupling, Removal
+    from onnxslim_learn.coupling.removal import Removal
+    from onnxslim_learn.coupling.solver import Coupling
 
 
 @dataclass(frozen=True)

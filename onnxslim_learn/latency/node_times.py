@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxslim_learn.array_types import Feeds
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.latency.attribution import Key, attribute
-from onnxslim_learn.runtime.session import CPU, Feeds, Model, create, runner, saying, session_options
+from onnxslim_learn.runtime.session import CPU, Model, create, runner, saying, session_options
 from onnxslim_learn.runtime.timing import warm_up
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.runtime.session import Feeds
+    from onnxslim_learn.array_types import Feeds
     from onnxslim_learn.runtime.timing import Timings
 
     Shapes = Mapping[str, Sequence[int]]

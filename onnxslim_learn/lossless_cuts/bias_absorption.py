@@ -7,12 +7,13 @@ convolution of one channel of ones; where even that varies (a depthwise convolut
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.repair.linear_forms import TABLE
 from onnxslim_learn.repair.linear_nodes import Linear, linears
 from onnxslim_learn.rewrite import edit
@@ -22,10 +23,10 @@ from onnxslim_learn.runtime.timing import open_session
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from onnxslim_learn.coupling.solver import Coupling, Removal
+    from onnxslim_learn.coupling.removal import Removal
+    from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.lossless_cuts.dead_units import Meeting
 
-Array = np.ndarray[Any, Any]
 
 SAME = 1e-6  # of the largest magnitude: what counts as uniform along an axis
 BIAS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}  # operator -> input that may hold a bias

@@ -8,25 +8,26 @@ summed over.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling.relations import over
-from onnxslim_learn.coupling.solver import Removal
+from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.repair.linear_forms import TABLE
 from onnxslim_learn.runtime.executor import Runner
-from onnxslim_learn.select.weight_criteria import slices
+from onnxslim_learn.select.weight_slices import slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from onnxslim_learn.coupling.context import Contraction
+    from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.relations import Digit, Value
-    from onnxslim_learn.coupling.solver import Coupling, Group
+    from onnxslim_learn.coupling.solver import Coupling
 
-Array = np.ndarray[Any, Any]
 
 MAGNITUDES = (1.0, 1.0, 0.1, 10.0, 100.0)  # of floating inputs: one run each
 UNEVEN = "its rows must keep equally many, or nothing would be left of it"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.coupling.groups import protected
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.lossless_cuts import dead_units
 from onnxslim_learn.lossless_cuts.bias_absorption import Constant, absorb, constants, takers
 from onnxslim_learn.rewrite.slim import slim
-from onnxslim_learn.select import budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.coupling.solver import Group, Removal
+    from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.coupling.removal import Removal
 
 BORDER = "its constant shows at borders whose places the file leaves open"
 
@@ -63,7 +64,7 @@ def find(
     """
     if analysis.sensitive:
         raise InputError("--lossless: cutting normalised axes changes outputs. Leave --allow-sensitive out.")
-    groups = budget.protected(analysis.groups, protect)
+    groups = protected(analysis.groups, protect)
     feeds = dead_units.runs(analysis.coupling)
     met = _meetings(analysis, feeds, progress)
     first: Removal | None = None

@@ -14,12 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy.linalg
 
-Array = np.ndarray[Any, Any]
+from onnxslim_learn.array_types import Array
 
 ENOUGH = 16  # samples; with fewer, only means and deviations are matched
 GAIN = 1e-3  # a candidate must beat the one before by this share of its error

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-Array = np.ndarray[Any, Any]
+from onnxslim_learn.array_types import Array
+
 Picks = tuple[Array, ...]  # one index array per axis of the output but the channels
 
 

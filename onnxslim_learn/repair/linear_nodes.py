@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.repair.least_squares import LINEAR, Saturation, Weights
-from onnxslim_learn.repair.linear_forms import NORMALISATIONS, TABLE, Array, Form, Picks, array_of
+from onnxslim_learn.repair.linear_forms import NORMALISATIONS, TABLE, Form, Picks, array_of
 
 SILENT = 1e-12  # a gain not above cannot be divided by: weights before it stay
 

@@ -9,10 +9,11 @@ the end, whether the whole repair stands.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.data.source import regroup
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.metrics import Deviation, accuracy, deviation
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from onnxslim_learn.coupling.solver import Removal
-    from onnxslim_learn.data.source import Batch, Source
+    from onnxslim_learn.coupling.removal import Removal
+    from onnxslim_learn.data.batch import Batch
+    from onnxslim_learn.data.source import Source
 
-Array = np.ndarray[Any, Any]
 
 LARGEST_BATCH = 32
 ROWS = 16384  # rows of a regression, or so many times its unknowns

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from onnxslim_learn.array_types import Array, Feeds
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.repair.linear_forms import Picks
 from onnxslim_learn.repair.linear_nodes import Linear, linears
@@ -16,8 +17,6 @@ from onnxslim_learn.runtime.executor import Runner, outputs
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-Array = np.ndarray[Any, Any]
-Feeds = Mapping[str, Array]
 
 HELD_BACK = 4  # one batch of so many decides and is not fitted on
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxslim_learn.coupling.solver import Removal
+from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.report.sections import repair
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime.timing import compare
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.costs.polynomial import Cost
     from onnxslim_learn.costs.roofline import Timed
-    from onnxslim_learn.coupling.solver import Group
+    from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.runtime.timing import Latency, Timings
     from onnxslim_learn.workflow.expand import Widened
-    from onnxslim_learn.workflow.slim import Analysis, Slimmed
+    from onnxslim_learn.workflow.slimmed import Slimmed
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.graph import constant_folding
 from onnxslim_learn.rewrite import edit
@@ -14,9 +15,7 @@ from onnxslim_learn.rewrite import edit
 if TYPE_CHECKING:
     from onnxslim_learn.coupling.branches import Fate
     from onnxslim_learn.coupling.context import Contraction
-    from onnxslim_learn.coupling.solver import Removal
-
-Array = np.ndarray[Any, Any]
+    from onnxslim_learn.coupling.removal import Removal
 
 
 def vanish(graph: ir.Graph, nodes: list[ir.Node], removal: Removal, fate: Fate) -> None:

@@ -14,7 +14,7 @@ from onnxslim_learn.rewrite.merge import merged
 
 if TYPE_CHECKING:
     from onnxslim_learn.coupling.relations import Value
-    from onnxslim_learn.coupling.solver import Removal
+    from onnxslim_learn.coupling.removal import Removal
 
 
 OPEN = "onnxslim_learn.open"  # the extra input that lifts all masks

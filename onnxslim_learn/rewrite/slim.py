@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling.branches import foresee
 from onnxslim_learn.coupling.layout import over
 from onnxslim_learn.errors import PlanError
@@ -22,9 +23,8 @@ from onnxslim_learn.rewrite.merge import merged
 
 if TYPE_CHECKING:
     from onnxslim_learn.coupling.relations import Value
-    from onnxslim_learn.coupling.solver import Coupling, Removal
-
-Array = np.ndarray[Any, Any]
+    from onnxslim_learn.coupling.removal import Removal
+    from onnxslim_learn.coupling.solver import Coupling
 
 
 def slim(removal: Removal) -> ir.Model:

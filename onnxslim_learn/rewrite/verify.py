@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.array_types import Array, Feeds
 from onnxslim_learn.data import random_inputs
 from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.rewrite import save
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
 
     from onnxruntime import InferenceSession
 
-    from onnxslim_learn.coupling.solver import Removal
+    from onnxslim_learn.coupling.removal import Removal
 
-Array = np.ndarray[Any, Any]
-Feeds = dict[str, Array]
 Run = Callable[[Feeds], list[Array]]
 
 RELATIVE = 1e-4  # of an output's largest magnitude: float32 rounding in another summation order stays below 1e-5

@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.runtime.timing import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-Array = np.ndarray[Any, Any]
 
 IN_MEMORY = 1_500_000_000  # bytes of activations that one runner holds; what is over goes to a temporary file
 

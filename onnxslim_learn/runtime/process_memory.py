@@ -18,7 +18,7 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.runtime.session import CPU, open_session
 
 if TYPE_CHECKING:
-    from onnxslim_learn.runtime.session import Feeds
+    from onnxslim_learn.array_types import Feeds
 
 RUNS = 3  # the first one allocates, and later ones may grow what it kept
 STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from onnxslim_learn.array_types import Feeds
 from onnxslim_learn.errors import InputError, reason
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
 
 Model: TypeAlias = str | Path | bytes
-Feeds: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 CPU = "CPUExecutionProvider"
 # Where a provider keeps tensors; the others take and give them in main memory.

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from onnxslim_learn.array_types import Feeds
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.runtime.session import (
     CPU,
-    Feeds,
     Model,
     check_provider,
     create,

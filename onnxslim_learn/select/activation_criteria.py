@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.linalg
 
+from onnxslim_learn.array_types import Array
+
 if TYPE_CHECKING:
-    from onnxslim_learn.coupling.solver import Coupling, Group
+    from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.select.activation_statistics import Inputs
 
-Array = np.ndarray[Any, Any]
 Score = Callable[["Coupling", Sequence["Group"], Sequence["Inputs"]], Array]
 
 RIDGE = 1e-3  # of the mean square: keeps the inverse of the products tame

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.runtime.executor import Runner
-from onnxslim_learn.select.weight_criteria import slices
+from onnxslim_learn.select.weight_slices import slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.relations import Value
     from onnxslim_learn.coupling.solver import Coupling
 
-Array = np.ndarray[Any, Any]
 
 ROWS = 32768  # positions per contraction that count, drawn by chance where there are more
 WIDEST = 8192  # positions of a unit axis up to which products of pairs are kept

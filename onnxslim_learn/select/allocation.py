@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.array_types import Progress
 from onnxslim_learn.repair.least_squares import ENOUGH
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.runtime import cache
 from onnxslim_learn.runtime.parallel import WORKERS, spread
-from onnxslim_learn.select import budget, sensitivity
+from onnxslim_learn.select import search, sensitivity
 from onnxslim_learn.select.sensitivity import Curves, loss
 
 if TYPE_CHECKING:
-    from onnxslim_learn.coupling.solver import Removal
+    from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.select.budget import Choice, Search
     from onnxslim_learn.select.calibration import Evidence
 
-Progress = Callable[[float], None]
 
 MOST = 448  # samples to measure curves on
 FEWEST = 32
@@ -66,9 +66,9 @@ def choose(task: Search, evidence: Evidence | None, progress: Progress = lambda 
     lowered the loss on 512 samples by a sixth and cost 0.2 points on test images (the mean of three draws).
 
     Raises:
-        TargetError, PlanError: See :func:`onnxslim_learn.select.budget.search`.
+        TargetError, PlanError: See :func:`onnxslim_learn.select.search.search`.
     """
-    uniform = budget.search(task, progress)
+    uniform = search.search(task, progress)
     if evidence is None or not evidence.seconds or not uniform.gone.any():
         return Chosen(uniform, "uniform", {})
     feeds = evidence.feeds[: _affordable(task, evidence, uniform)]
@@ -78,7 +78,7 @@ def choose(task: Search, evidence: Evidence | None, progress: Progress = lambda 
         return Chosen(uniform, "uniform", {})
     record = Record(task.coupling.graph.model, evidence.feeds, _places(evidence), whole=True)
     found = {"uniform": uniform}
-    found |= {name: budget.search(_weighed(task, evidence, uniform, way)) for name, way in WAYS.items()}
+    found |= {name: search.search(_weighed(task, evidence, uniform, way)) for name, way in WAYS.items()}
     trials = dict(spread((name, partial(_trial, cut, record)) for name, cut in found.items()))
     best = min(trials, key=lambda name: trials[name])
     return Chosen(found[best], best, trials)

@@ -14,30 +14,27 @@ normalisations are not folded, but 79 to 78 on a MobileNet.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling.branches import foresee
-from onnxslim_learn.coupling.relations import Pin
-from onnxslim_learn.coupling.solver import Removal
-from onnxslim_learn.errors import InputError, PlanError, TargetError
+from onnxslim_learn.coupling.removal import Removal
+from onnxslim_learn.errors import TargetError
 from onnxslim_learn.rewrite.merge import inherited
-from onnxslim_learn.select.knapsack import allocate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
+    from onnxslim_learn.array_types import Labels
     from onnxslim_learn.costs.polynomial import Priced
-    from onnxslim_learn.coupling.relations import Labels
-    from onnxslim_learn.coupling.solver import Coupling, Group
+    from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.coupling.solver import Coupling
 
-Array = np.ndarray[Any, Any]
 
 ROWS_SUFFICE = 4  # with at least this many rows (heads, convolution groups), whole rows go and not cells of each
-BISECTIONS = 24
 SMALL = 1000  # an absolute bound below this is likely meant as a fraction
 
 
@@ -63,61 +60,6 @@ class Choice:
         parts = [part[len(part) * kept // width :] for part in self.order]
         removed: Array = self.group.units[np.concatenate(parts)]
         return removed
-
-
-def expression(option: str, text: str) -> re.Pattern[str]:
-    """Compile what an option gives as a regular expression.
-
-    Raises:
-        InputError: If it is none.
-    """
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise InputError(f"{option} {text}: not a regular expression ({error}).") from error
-
-
-def protected(groups: Sequence[Group], patterns: Sequence[str]) -> list[Group]:
-    """Pin the groups that a regular expression finds in their name or members.
-
-    Raises:
-        InputError: If a pattern is invalid or finds nothing.
-    """
-    result = list(groups)
-    for pattern in patterns:
-        compiled = expression("--protect", pattern)
-        hits = [k for k, g in enumerate(result) if any(compiled.search(text) for text in (g.name, *g.members))]
-        if not hits:
-            raise InputError(f"--protect {pattern}: no group matches. Run analyze to see their names.")
-        for k in hits:
-            pin = Pin(-2, np.zeros(0, np.int64), f"is protected by {pattern}", weak=False)
-            result[k] = replace(result[k], pin=result[k].pin or pin)
-    return result
-
-
-def decidable(coupling: Coupling, groups: Sequence[Group]) -> list[Group]:
-    """The groups with the reason filled in for those that cannot lose any unit alone."""
-    result = []
-    for group in groups:
-        if group.pin is None:
-            reason = _refusal(coupling, group)
-            pin = Pin(-2, np.zeros(0, np.int64), reason, weak=False) if reason else None
-            result.append(replace(group, pin=pin))
-        else:
-            result.append(group)
-    return result
-
-
-def _refusal(coupling: Coupling, group: Group) -> str:
-    """Why a group cannot lose one step of units, or an empty string."""
-    levels = group.levels
-    if levels < 2:
-        return "has rows of which each would lose its last unit" if group.width > 1 else "has one unit only"
-    removed = np.zeros(coupling.columns, bool)
-    for part in group.strata:
-        removed[group.units[part[: len(part) // levels]]] = True
-    faults = coupling.faults(coupling.close(removed))
-    return faults[0] if faults else ""
 
 
 @dataclass(frozen=True)
@@ -263,46 +205,8 @@ class Search:
             choices.append(replace(choice, kept=kept, curve=curve))
         return replace(self, choices=choices)
 
-    def solve(self, progress: Callable[[float], None] = lambda share: None) -> list[int]:
-        """Find the widths.
-
-        Raises:
-            TargetError: If the narrowest widths do not meet the bounds.
-        """
-        if self.fits(self.at(1.0)):
-            return self.at(1.0)
-        if not self.fits(self.at(0.0)):
-            raise self._unreachable()
-        curves = [c.curve for c in self.choices if c.curve is not None]
-        if len(curves) == len(self.choices):
-            return allocate(self, curves, progress)
-        low, high = 0.0, 1.0
-        for step in range(BISECTIONS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.fits(self.at(middle)) else (low, middle)
-            progress(0.5 * (step + 1) / BISECTIONS)
-        return self._fill(self.at(low), progress)
-
-    def _fill(self, widths: list[int], progress: Callable[[float], None]) -> list[int]:
-        """Give back steps, to the most narrowed group first, until none fits."""
-        stuck: set[int] = set()
-        while len(stuck) < len(self.choices):
-            open_ = [k for k in range(len(self.choices)) if k not in stuck]
-            k = min(open_, key=lambda k: (widths[k] / self.choices[k].group.width, k))
-            kept = self.choices[k].kept
-            after = kept.index(widths[k]) + 1
-            if after == len(kept):
-                stuck.add(k)
-                continue
-            tried = [*widths[:k], kept[after], *widths[k + 1 :]]
-            if self.fits(tried):
-                widths = tried
-            else:
-                stuck.add(k)
-            progress(0.5 + 0.5 * len(stuck) / len(self.choices))
-        return widths
-
-    def _unreachable(self) -> TargetError:
+    def unreachable(self) -> TargetError:
+        """What to raise when even the narrowest widths do not meet the bounds."""
         alive = (~self.removal(self.at(0.0)).gone).astype(float)
         everything = np.ones(self.coupling.size)
         sentences, missed = [], {}
@@ -318,29 +222,3 @@ class Search:
                 sentences.append(f"{name}={wished}{read} cannot be reached, the best is {share}")
                 missed[name] = (best, bound)
         return TargetError(f"--target {'; '.join(sentences)}. Raise it, or see analyze for what is pinned.", missed)
-
-
-def search(search: Search, progress: Callable[[float], None] = lambda share: None) -> Removal:
-    """Find a valid removal that meets the bounds.
-
-    Raises:
-        TargetError: If the bounds cannot be met.
-        PlanError: If the choice breaks a constraint that no single group shows.
-    """
-    removal = search.removal(search.solve(progress))
-    faults = search.faults(removal)
-    if not faults:
-        return removal
-    kept: list[Choice] = []
-    for choice in search.choices:  # leave out the groups that do not combine with the ones before
-        trial = replace(search, choices=[*kept, choice])
-        if not search.faults(trial.removal(trial.at(0.5))):
-            kept.append(choice)
-    if len(kept) == len(search.choices):
-        raise PlanError(f"{faults[0]}. Protect that group.")
-    trial = replace(search, choices=kept)
-    removal = trial.removal(trial.solve(progress))
-    faults = search.faults(removal)
-    if faults:
-        raise PlanError(f"{faults[0]}. Protect that group.")
-    return removal

@@ -17,22 +17,22 @@ images.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxslim_learn.coupling.relations import lacked
-from onnxslim_learn.rewrite.merge import floating
-from onnxslim_learn.select.weight_criteria import Slices, slices
+from onnxslim_learn.array_types import Array
+from onnxslim_learn.rewrite.merge import lined_up, refusal
 from onnxslim_learn.select.weight_criteria import scores as scored
+from onnxslim_learn.select.weight_slices import Slices, slices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from onnxslim_learn.coupling.relations import Labels, Value
-    from onnxslim_learn.coupling.solver import Coupling, Group
+    from onnxslim_learn.array_types import Labels
+    from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.coupling.solver import Coupling
 
-Array = np.ndarray[Any, Any]
 
 SHIFTS = 1e-3  # share of biases and scales in what tells units apart: kernels decide, these break ties
 LIGHTEST = 1e-6  # of the mean mass: a unit that nobody reads has some, too
@@ -73,98 +73,6 @@ def clusters(coupling: Coupling, groups: Sequence[Group]) -> Clusters:
             found[group.units[stratum[order]]] = losses
         heirs[group.name] = own
     return Clusters(found, heirs, refused)
-
-
-def by_class(coupling: Coupling, groups: Sequence[Group], heirs: Mapping[str, Labels]) -> Labels:
-    """For every class the one that it is merged into when it goes, or itself.
-
-    Args:
-        coupling: The model.
-        groups: What is decided on.
-        heirs: Group -> for each of its units the one that it is merged into, or itself. What lies in rows that have
-            heirs follows these.
-    """
-    found = np.arange(coupling.size)
-    for group in sorted(groups, key=lambda g: not g.rows):
-        classes = lined_up(coupling, group) if group.name in heirs else None
-        if classes is not None and (found[classes] == classes).all():
-            found[classes] = classes[heirs[group.name]]
-    return found
-
-
-def lined_up(coupling: Coupling, group: Group) -> Labels | None:
-    """Classes of every unit, ``(units, classes)``, such that those of one column correspond; ``None`` if they do not.
-
-    A unit that is a row has its cells, too.
-    """
-    if group.rows:
-        own = [np.flatnonzero(coupling.close(np.arange(coupling.columns) == unit)) for unit in group.units]
-    else:
-        order = np.argsort(coupling.column, kind="stable")
-        ends = np.searchsorted(coupling.column[order], [group.units, group.units + 1])
-        own = [order[a:b] for a, b in ends.T]
-    if len({len(classes) for classes in own}) > 1:
-        return None
-    found: Labels = np.stack(own)
-    marks = _marks(coupling)[found]
-    return found if (marks == marks[:1]).all() else None
-
-
-def _marks(coupling: Coupling) -> Array:
-    """A number for every class, equal for those that occur equally often in every label array of every value."""
-    rng, marks = np.random.default_rng(0), np.zeros(coupling.size, np.uint64)
-    for layout in coupling.values.values():
-        for digit in layout.digits.values():
-            code = rng.integers(1, 2**63, dtype=np.uint64)
-            if digit.labels is not None:
-                atoms = digit.labels[digit.labels > 0]
-                np.add.at(marks, coupling.strong[atoms], code)
-    return marks
-
-
-def refusal(coupling: Coupling, group: Group) -> str:
-    """Why units of a group cannot stand for each other, or an empty string."""
-    classes = lined_up(coupling, group)
-    if classes is None:
-        return "its units are not laid out alike"
-    inside = np.zeros(coupling.size, bool)
-    inside[classes] = True
-    for name in dict.fromkeys(member.rpartition(":")[0] for member in group.members):
-        initializer = coupling.graph.initializers[name]
-        if not floating(initializer):
-            return f"{name} is not of floating-point numbers"
-        value, axes = coupling.values[name], coupling.summed.get(name, set())
-        if not _occurs(coupling, value, axes, inside):
-            continue
-        if len({(use.node.op_type, use.idx) for use in initializer.uses()}) > 1:
-            return f"{name} is summed over and used in other ways"
-        grouped = coupling.records.summed.get(name, set())
-        if group.rows and any(digit.deps for axis in grouped for digit in value.axes[axis]):
-            return f"{name} has its groups and what they sum over on one axis"
-    nodes, summed = coupling.graph.nodes, coupling.summed
-    for record in coupling.records.contractions:  # of rows, too, if within them: heads attend by queries and keys
-        node = nodes[record.node]
-        source = node.inputs[record.slot]
-        assert source is not None
-        if source.is_initializer() or not _occurs(coupling, record.value, record.axes, inside, within=True):
-            continue
-        names = [str(v.name) for v in node.inputs if v is not None and v.is_initializer() and v.name in summed]
-        if not any(_occurs(coupling, coupling.values[n], summed[n], inside, within=True) for n in names):
-            return f"{coupling.where(record.node)} sums over it without weights"
-    return ""
-
-
-def _occurs(coupling: Coupling, value: Value, axes: Iterable[int], inside: Array, *, within: bool = False) -> bool:
-    """Whether units lie along some axes of a value, other than ``within`` rows that are units themselves."""
-    for axis in axes:
-        for digit in value.axes[axis]:
-            if digit.labels is not None:
-                hit = inside[coupling.strong[digit.labels]] & (digit.labels > 0)
-                for rows in [] if within else lacked(value.digits, digit.deps, (), digit.size):
-                    hit &= ~(inside[coupling.strong[rows]] & (rows > 0))
-                if hit.any():
-                    return True
-    return False
 
 
 def _vectors(coupling: Coupling, parts: Sequence[Slices], group: Group) -> tuple[Array, Array]:

@@ -8,10 +8,11 @@ beside wide layers they cost a change of layout, too.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.select.budget import span
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.select.budget import Choice, Search
 
-Array = np.ndarray[Any, Any]
 
 # Operator -> the one whose kernels it shares.
 ALIKE = {"FusedConv": "Conv", "ConvTranspose": "Conv", "Gemm": "MatMul", "FusedMatMul": "MatMul", "FusedGemm": "MatMul"}

@@ -8,16 +8,17 @@ back where it gains most. Pairs of groups then trade widths as long as that lowe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from onnxslim_learn.array_types import Array
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from onnxslim_learn.select.budget import Search
 
-Array = np.ndarray[Any, Any]
 
 STRIDE = 48  # a group is narrowed in at most about so many steps
 TRADES = 120  # tried

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxslim_learn.array_types import Array, Progress
 from onnxslim_learn.metrics import Deviation, deviation
 from onnxslim_learn.repair.least_squares import QUICK
 from onnxslim_learn.repair.sequential import Walk
@@ -26,11 +27,9 @@ from onnxslim_learn.runtime.parallel import spread
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from onnxslim_learn.coupling.solver import Removal
+    from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.select.budget import Choice
 
-Array = np.ndarray[Any, Any]
-Progress = Callable[[float], None]
 
 SHARES = (1 / 2, 1 / 4, 3 / 4, 1 / 8, 3 / 8, 7 / 8, 1 / 16)  # of a group's units that stay, in the order measured
 PLACES = 8192  # rows of each regression on all samples, those held back included

@@ -6,77 +6,28 @@ that carry a unit are read once, one tensor at a time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from onnxslim_learn.costs.polynomial import parameters
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.rewrite.merge import front
 from onnxslim_learn.select.activation_criteria import CALIBRATED, WHOLE
+from onnxslim_learn.select.weight_slices import _Sums, slices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-    from onnxslim_learn.coupling.relations import Labels
-    from onnxslim_learn.coupling.solver import Coupling, Group
+    from onnxslim_learn.array_types import Labels
+    from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.select.calibration import Evidence
 
-Array = np.ndarray[Any, Any]
 
 QUADRATURE = 24  # Gauss-Hermite points: exact for polynomials of degree 47
-
-
-@dataclass(frozen=True)
-class Slices:
-    """One labelled digit of one parameter: an array brought to (labels..., everything else)."""
-
-    name: str
-    labels: Labels
-    array: Array
-    summed: bool
-
-
-def slices(coupling: Coupling, *, least_rank: int = 1) -> Iterator[Slices]:
-    """Every labelled digit of every floating parameter, as rows of its elements.
-
-    ``summed`` says whether a contraction sums over the digit, so that the rows are what consumers multiply a unit by.
-    """
-    inputs = coupling.summed
-    for name, value in parameters(coupling).items():
-        layout = coupling.values.get(name)
-        if layout is None or len(layout.axes) < least_rank:
-            continue
-        if not any(d.labels is not None for d in layout.digits.values()):
-            continue
-        array = np.asarray(value.const_value.numpy(), np.float32)
-        for axis, digits in enumerate(layout.axes):
-            for digit in digits:
-                if digit.labels is not None:
-                    yield Slices(name, digit.labels, front(array, layout, digit), axis in inputs.get(name, ()))
-
-
-class _Sums:
-    """Sums per column, with the count of what was added."""
-
-    def __init__(self, coupling: Coupling) -> None:
-        self.coupling = coupling
-        self.total = np.zeros(coupling.columns)
-        self.count = np.zeros_like(self.total)
-
-    def add(self, labels: Labels, values: Array) -> None:
-        atoms = labels.reshape(-1)
-        columns = self.coupling.column[self.coupling.strong[atoms[atoms > 0]]]
-        np.add.at(self.total, columns, values[atoms > 0])
-        np.add.at(self.count, columns, 1)
-
-    def mean(self) -> Array:
-        result: Array = self.total / np.maximum(self.count, 1)
-        return result
 
 
 def magnitude(power: int) -> Callable[[Coupling, Sequence[Group]], Array]:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.coupling.groups import expression
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.select.budget import expression
 
 if TYPE_CHECKING:
     import onnx_ir as ir

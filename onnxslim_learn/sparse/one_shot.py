@@ -7,11 +7,12 @@ also refits linear nodes that stay dense, and held-back samples decide about eac
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.repair import least_squares as fitting
 from onnxslim_learn.repair.linear_nodes import Linear, linears
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.repair.targets import Targets
     from onnxslim_learn.sparse.maskable import Layer
     from onnxslim_learn.sparse.patterns import Pattern
-
-Array = np.ndarray[Any, Any]
 
 
 RIDGE = 1e-2  # of an input's mean square: keeps weights that stay near the best dense ones

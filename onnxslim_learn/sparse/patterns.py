@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.sparse.maskable import Layer
 
-Array = np.ndarray[Any, Any]
 
 FREE, UNITS = "unstructured", "units"
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.metrics import deviation
 from onnxslim_learn.repair.linear_nodes import Linear, linears
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.sparse.maskable import Layer
     from onnxslim_learn.sparse.one_shot import Recipe
 
-Array = np.ndarray[Any, Any]
 Curve = dict[float, float]  # density -> loss
 
 DENSITIES = (1.0, 1 / 3, 3.0, 1 / 2, 2.0, 1 / 6)  # of the mean density, in the order measured

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.linalg
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.sparse import patterns
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.sparse.maskable import Layer
     from onnxslim_learn.sparse.patterns import Pattern
 
-Array = np.ndarray[Any, Any]
 Choice = tuple[Array, Array]  # which weights stay, and the weights, both (g, d, o)
 
 AFFORDABLE = 2e11  # multiply-adds of exact solutions for one node: about ten seconds

@@ -15,11 +15,12 @@ import numpy as np
 import onnx
 from onnx import external_data_helper, numpy_helper
 
+from onnxslim_learn.array_types import Array
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-Array = np.ndarray[Any, Any]
 
 CHUNK = 1 << 22  # bytes read at a time
 PLACE = 8  # bytes of a place in a sparse initializer: the format has 64-bit ones alone

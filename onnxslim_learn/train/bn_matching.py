@@ -8,18 +8,20 @@ et al. 2020 (ZeroQ, arXiv:2001.00281, equation 2); Yin et al. 2020 (DeepInversio
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from onnx_ir.passes import common as passes
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.bridge.module import bridge
+from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.data.class_balance import confident
 from onnxslim_learn.data.input_range import Range
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.signature import LAYOUTS, layout_of
-from onnxslim_learn.data.source import Batch, Source, regroup
+from onnxslim_learn.data.source import Source, regroup
 from onnxslim_learn.data.synthetic import range_of
 from onnxslim_learn.errors import InputError
 
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.data.signature import Declared
     from onnxslim_learn.graph.load import Graph
 
-Array = np.ndarray[Any, Any]
 STEPS = 24
 RATE = 0.05  # of a range, a step
 TOGETHER = 128  # samples: statistics are those of so many

@@ -8,22 +8,22 @@ matching the others would hold on to what shall go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxslim_learn.coupling.solver import Removal
+from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling.groups import expression
+from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.select.budget import expression
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.coupling.solver import Group
+    from onnxslim_learn.coupling.groups import Group
 
-Array = np.ndarray[Any, Any]
 
 FLOATS = frozenset((ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE))
 SUMS = frozenset(("Add", "Sum"))

@@ -9,12 +9,13 @@ al. 2018, arXiv:1801.05787, eq. 10; Molchanov et al. 2019, arXiv:1906.10771, eq.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.bridge import gates
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.errors import InputError
@@ -25,10 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.coupling.solver import Group
+    from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.select.calibration import Evidence
 
-Array = np.ndarray[Any, Any]
 
 SCORES: dict[str, Callable[[Tensor], Tensor]] = {"taylor": torch.abs, "fisher": lambda g: g.square() / 2}
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import InputError, TrainError
 from onnxslim_learn.rewrite.save import write_text
 from onnxslim_learn.train import checkpoints
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.train.samples import Pool
     from onnxslim_learn.train.teacher import Teacher
 
-Array = np.ndarray[Any, Any]
 Show = Callable[[int, Mapping[str, float]], None]
 
 

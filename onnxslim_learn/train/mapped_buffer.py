@@ -8,11 +8,12 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from onnxslim_learn.array_types import Array
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
     from pathlib import Path
 
-Array = np.ndarray[Any, Any]
 Key: TypeAlias = "tuple[Hashable, np.dtype[Any]]"
 
 

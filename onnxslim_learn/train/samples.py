@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from onnxslim_learn.data.source import Batch, part, regroup
+from onnxslim_learn.array_types import Array
+from onnxslim_learn.data.batch import Batch
+from onnxslim_learn.data.source import part, regroup
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.train.mapped_buffer import Spill
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.data.signature import Declared
     from onnxslim_learn.data.source import Source
 
-Array = np.ndarray[Any, Any]
 
 MOST_HELD = 2048  # samples held back to judge by
 SHARE_HELD = 0.1

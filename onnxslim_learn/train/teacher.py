@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.train import samples as pool
 from onnxslim_learn.train.losses import Taught, taught
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.train.samples import Pool
 
-Array = np.ndarray[Any, Any]
 
 ROOM = 2 << 30  # bytes for outputs computed ahead
 TOGETHER = 256

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import numpy as np
 import torch
 
+from onnxslim_learn.array_types import Stage
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.metrics import accuracy, deviation
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.train.losses import Objective
     from onnxslim_learn.train.samples import Pool
 
-Stage = Callable[[str], Callable[[float], None]]
 Watch = Callable[[str, int], Callable[[int, Mapping[str, float]], None]]
 
 JUDGED = 8  # batches

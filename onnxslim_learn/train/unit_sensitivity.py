@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.coupling.solver import Group
+    from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.train.losses import Taught
     from onnxslim_learn.train.samples import Pool
 

@@ -13,17 +13,17 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxslim_learn.analysis import Analysis, analyze
+from onnxslim_learn.coupling.groups import protected
 from onnxslim_learn.errors import TargetError, VerifyError
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.verify import Verification, verify
-from onnxslim_learn.select import budget
-from onnxslim_learn.select.planner import bounds
+from onnxslim_learn.select.bounds import bounds
 from onnxslim_learn.workflow import widen as widening
 from onnxslim_learn.workflow.latency_target import AIM, LEAST, MOST, ROUNDS
 
 if TYPE_CHECKING:
     from onnxslim_learn.costs.polynomial import Priced
-    from onnxslim_learn.coupling.solver import Group
+    from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.workflow.latency_target import Stopwatch
     from onnxslim_learn.workflow.widen import Growth
 
@@ -97,7 +97,7 @@ def expand(analysis: Analysis, asked: Widening, output: Path) -> Widened:
         TargetError: If the budget leaves no room.
         VerifyError: If the result would not compute what the model does; nothing is written.
     """
-    groups = widening.growable(analysis, budget.protected(analysis.groups, asked.protect))
+    groups = widening.growable(analysis, protected(analysis.groups, asked.protect))
     measured = "latency" in asked.target and asked.watch is not None
     factor, growth, latency = (_timed if measured else _counted)(analysis, asked, groups)
     model = widening.expand(growth, seed=asked.seed, fresh=asked.fresh)

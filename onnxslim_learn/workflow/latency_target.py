@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from onnxslim_learn.array_types import Stage
 from onnxslim_learn.costs.devices import Device
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.errors import TargetError
@@ -20,12 +21,11 @@ from onnxslim_learn.runtime.session import CPU
 
 if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.coupling.solver import Removal
+    from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.latency.profile import Setting
     from onnxslim_learn.runtime.timing import Ratio
-    from onnxslim_learn.workflow.slim import Slimmed
+    from onnxslim_learn.workflow.slimmed import Slimmed
 
-Stage = Callable[[str], Callable[[float], None]]
 
 ROUNDS = 5
 AIM = 0.985  # of the bound: what is measured scatters around what is predicted

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.rewrite.verify import Verification
-    from onnxslim_learn.workflow.slim import Slimmed
+    from onnxslim_learn.workflow.slimmed import Slimmed
 
 
 def slim_each(

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.analysis import Analysis, analyze
 from onnxslim_learn.coupling import explain
-from onnxslim_learn.coupling.solver import Group, Removal
+from onnxslim_learn.coupling.groups import Group
+from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.data.random_inputs import random_inputs
-from onnxslim_learn.errors import TargetError, VerifyError
+from onnxslim_learn.errors import TargetError
 from onnxslim_learn.graph.load import check_file
 from onnxslim_learn.lossless_cuts import find
-from onnxslim_learn.repair import sequential
+from onnxslim_learn.plans.realize import describe, realize
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite import verify as checking
 from onnxslim_learn.rewrite.slim import slim as rewrite
-from onnxslim_learn.select.planner import describe, plan, realize
-from onnxslim_learn.sparse import metadata
+from onnxslim_learn.select.planner import plan
 from onnxslim_learn.workflow import latency_target
+from onnxslim_learn.workflow.slimmed import Slimmed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    import onnx_ir as ir
 
     from onnxslim_learn.lossless_cuts.bias_absorption import Constant
     from onnxslim_learn.plans.plan import Plan
@@ -50,113 +47,6 @@ __all__ = [
 ]
 
 TRIES = 12  # a file's overhead changes by a few bytes with its sizes, and one unit may be more than that
-
-
-@dataclass
-class Slimmed:
-    """A slimmed model, not yet written.
-
-    Attributes:
-        analysis: The original.
-        plan: What was kept.
-        removal: The same, as classes.
-        model: The slimmed model; weights are sliced when it is saved.
-        repaired: What repair did, if it was asked for.
-        folded: What a lossless cut did with constants, if it is one; it is checked against the original itself.
-    """
-
-    analysis: Analysis
-    plan: Plan
-    removal: Removal
-    model: ir.Model = field(repr=False)
-    repaired: sequential.Repaired | None = None
-    folded: find.Folded | None = None
-    _better: ir.Model | None = field(repr=False, default=None)
-
-    def repair(
-        self,
-        evidence: Evidence,
-        *,
-        seed: int = 0,
-        progress: Callable[[float], None] = lambda share: None,
-    ) -> sequential.Repaired:
-        """Refit weights to what the original computes (:mod:`onnxslim_learn.repair`); :meth:`save` writes them.
-
-        Args:
-            evidence: Samples; some are held back to judge by.
-            seed: Which positions of large activations are used.
-            progress: Called with the share done.
-
-        Raises:
-            InputError: If the samples do not fit the model.
-        """
-        better = rewrite(self.removal)
-        self.repaired = sequential.repair(
-            self.removal,
-            better,
-            evidence.feeds,
-            labels=evidence.labels,
-            effort=evidence.effort,
-            seed=seed,
-            progress=progress,
-        )
-        self._better = better
-        made = {"data": evidence.source.name, "samples": self.repaired.samples, "weights": list(self.repaired.weights)}
-        self.plan = replace(self.plan, provenance={**self.plan.provenance, "repair": made})
-        return self.repaired
-
-    def save(
-        self,
-        path: str | Path,
-        *,
-        check: bool = True,
-        real: Sequence[Mapping[str, Any]] = (),
-    ) -> checking.Verification | None:
-        """Write the model: stage it, compare it with the masked original in onnxruntime, then move it to its place.
-
-        What is compared has the weights as they were cut; what is written has the repaired ones, if there are any.
-
-        Args:
-            path: Where; weights go to ``<path>.data`` if the source kept them in external files.
-            check: Whether to compare.
-            real: Real inputs to compare on, beside random ones.
-
-        Raises:
-            VerifyError: If the result differs; nothing is written.
-            InputError: If the place cannot be written.
-        """
-        target = Path(path)
-        if self.analysis.graph.source is not None:
-            save.spare(self.analysis.graph.source, target)
-        folder = save.workplace(target)
-        try:
-            staged = self._stage(target.name, folder)
-            reference = self.removal if self.folded is None else self.analysis.whole
-            found = checking.verify(reference, staged, real) if check else None
-            if found is not None and not found.passed:
-                raise VerifyError(f"{target}: {found.complaint}. Nothing was written.")
-            if self._better is not None and self.removal.gone.any():
-                metadata.correct(self.analysis.graph.model, self._better)
-                staged = save.staged(self._better, target.name, folder, external=self.analysis.graph.external)
-            save.publish(staged, target, self.analysis.graph.source or self.analysis.graph.data)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        return found
-
-    def file_bytes(self) -> int:
-        """Size of the model on disk."""
-        with tempfile.TemporaryDirectory() as folder:
-            return save.size_on_disk(self._stage("model.onnx", Path(folder)))
-
-    def _stage(self, name: str, folder: Path) -> Path:
-        source = self.analysis.graph.source
-        if self.removal.gone.any() or (source is not None and self.analysis.graph.external):
-            metadata.correct(self.analysis.graph.model, self.model)
-            return save.staged(self.model, name, folder, external=self.analysis.graph.external)
-        staged = folder / name
-        with save.writing(name, folder):
-            staged.write_bytes(self.analysis.graph.data if source is None else source.read_bytes())
-        return staged
 
 
 def slim(analysis: Analysis, chosen: Plan) -> Slimmed:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import InputError, VerifyError
 from onnxslim_learn.metrics import Deviation, deviation
 from onnxslim_learn.repair.least_squares import FULL
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.select.calibration import Evidence
     from onnxslim_learn.sparse.patterns import Pattern
 
-Array = np.ndarray[Any, Any]
 
 PROTOCOLS = ("uniform", "heurist", "search")
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.rewrite import edit
 from onnxslim_learn.rewrite.slim import reunite
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.costs.polynomial import Priced
+    from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.relations import Digit, Value
-    from onnxslim_learn.coupling.solver import Coupling, Group
+    from onnxslim_learn.coupling.solver import Coupling
 
-Array = np.ndarray[Any, Any]
 
 WIDEST = 64.0  # times as wide as it was
 BISECTIONS = 40

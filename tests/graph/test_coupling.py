@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxslim_learn.coupling import groups as grouping
-from onnxslim_learn.coupling.solver import removal
+from onnxslim_learn.coupling.removal import removal
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.workflow import slim
 from tests import laws

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnxslim_learn.coupling.solver import removal
+from onnxslim_learn.coupling.removal import removal
 from onnxslim_learn.rewrite import verify as checking
 from onnxslim_learn.rewrite.verify import MORE, verify
 from onnxslim_learn.workflow import slim

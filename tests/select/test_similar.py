@@ -9,10 +9,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxslim_learn.coupling.solver import Removal
+from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.plans.plan import Plan
+from onnxslim_learn.rewrite import merge
 from onnxslim_learn.rewrite.merge import inherited, merged
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.select import folding
@@ -34,7 +35,7 @@ MERGED = ["residual", "depthwise", "concat", "flatten_gemm", "swiglu", "squeeze_
 
 
 def mergeable(analysis):
-    return [g for g in laws.free(analysis) if g.levels > 1 and not folding.refusal(analysis.coupling, g)]
+    return [g for g in laws.free(analysis) if g.levels > 1 and not merge.refusal(analysis.coupling, g)]
 
 
 def halves(group):
@@ -55,7 +56,7 @@ def halving(analysis, groups):
         if laws.valid(laws.close(analysis, wider)):
             columns, chosen = wider, [*chosen, group]
     gone = laws.close(analysis, columns).gone
-    heirs = folding.by_class(coupling, chosen, {g.name: halves(g) for g in chosen})
+    heirs = merge.by_class(coupling, chosen, {g.name: halves(g) for g in chosen})
     return Removal(coupling, gone, inherited(heirs, gone))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from onnxslim_learn.analysis import analyze
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import Options
@@ -15,7 +16,6 @@ from onnxslim_learn.train import samples as pool
 from onnxslim_learn.train.loop import Keeping, Learner, Task, train
 from onnxslim_learn.train.optimizer import Recipe
 from onnxslim_learn.train.teacher import Teacher
-from onnxslim_learn.workflow.slim import analyze
 from tests.zoo_net import Net
 
 NET = Net(

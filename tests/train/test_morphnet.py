@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from onnxslim_learn.analysis import analyze
 from onnxslim_learn.bridge import gates, initializers
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.costs import channels
@@ -16,8 +17,8 @@ from onnxslim_learn.learners.morphnet import strengths
 from onnxslim_learn.learners.morphnet.learner import bonds, ties
 from onnxslim_learn.learners.morphnet.logistic_gates import Gates
 from onnxslim_learn.learners.morphnet.structure import structure
-from onnxslim_learn.select.planner import realize
-from onnxslim_learn.workflow.slim import analyze
+from onnxslim_learn.plans.realize import realize
+from onnxslim_learn.select.search import solve
 from tests.laws import analysed
 from tests.zoo_net import Net
 
@@ -318,7 +319,7 @@ def test_no_group_falls_far_below_narrowing_all_alike(share):
     macs = analysis.costs["macs"]
     bound = 0.5 * macs.value(np.ones(analysis.coupling.size))
     space = structure(analysis, "macs", {"macs": (macs, bound)}, {"macs": 0.5}, priced=analysis.costs)
-    alike, found = space.search.solve(), space.above(share)
+    alike, found = solve(space.search), space.above(share)
     ratios = np.random.default_rng(0).uniform(0, 1, int(space.ends[-1]))
     plan = found.plan(found.decided(ratios), {})
     for group, width in zip(space.groups, alike, strict=True):

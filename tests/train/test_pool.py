@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.data.signature import Declared, Input
-from onnxslim_learn.data.source import Batch, Source
+from onnxslim_learn.data.source import Source
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.train import samples
 

@@ -11,7 +11,8 @@ from onnxslim_learn.costs.devices import Device
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.errors import InputError, TargetError
-from onnxslim_learn.learners.morphnet.pipeline import Widths, learn, shrink
+from onnxslim_learn.learners.morphnet.pipeline import learn, shrink
+from onnxslim_learn.learners.morphnet.settings import Widths
 from onnxslim_learn.report.sections import training as trained
 from onnxslim_learn.train.distributed import World
 from onnxslim_learn.train.trainer import Job, Training, school

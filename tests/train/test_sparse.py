@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 
+from onnxslim_learn.analysis import analyze
 from onnxslim_learn.cli import commands
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import Options
@@ -17,7 +18,6 @@ from onnxslim_learn.sparse import layer_ratios, patterns, storage
 from onnxslim_learn.sparse.maskable import layers
 from onnxslim_learn.train.distributed import World
 from onnxslim_learn.train.trainer import Training, school
-from onnxslim_learn.workflow.slim import analyze
 from tests.train.test_loop import NET
 from tests.zoo_net import Net
 

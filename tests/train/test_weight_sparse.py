@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from onnxslim_learn.analysis import analyze
 from onnxslim_learn.bridge import export, initializers
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.weight_sparse.learner import Settings, WeightSparse, settings
@@ -16,7 +17,6 @@ from onnxslim_learn.sparse import patterns
 from onnxslim_learn.sparse.maskable import layers
 from onnxslim_learn.sparse.schedule import Schedule
 from onnxslim_learn.train.loop import Keeping, train
-from onnxslim_learn.workflow.slim import analyze
 from tests.train.test_loop import NET, Killed, task
 
 DEFAULTS = {

@@ -5,13 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from onnxslim_learn.analysis import analyze
 from onnxslim_learn.bridge import gates
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.train import losses, unit_sensitivity
 from onnxslim_learn.train import samples as pool
-from onnxslim_learn.workflow.slim import analyze
 from tests.train.test_loop import NET
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.array_types import Labels
 from onnxslim_learn.coupling import alignment, layout
 from onnxslim_learn.coupling.context import aligned
-from onnxslim_learn.coupling.relations import PINNED, Axis, Digit, Labels, Value
+from onnxslim_learn.coupling.relations import PINNED, Axis, Digit, Value
 from onnxslim_learn.graph.shape_arithmetic import slice_arguments, split_sizes
 
 if TYPE_CHECKING:

@@ -20,15 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onnxslim_learn.coupling.groups import expression
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.select.budget import expression
 from onnxslim_learn.train.loop import Learner
 from onnxslim_learn.train.optimizer import MOMENTUM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from onnxslim_learn.coupling.solver import Group, Removal
+    from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.learners.morphnet.logistic_gates import Gates
     from onnxslim_learn.learners.morphnet.strengths import Strengths
     from onnxslim_learn.learners.morphnet.structure import Structure

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import fx
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.coupling.solver import Group
+    from onnxslim_learn.coupling.groups import Group
 
 
 class Gates:

@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxslim_learn.learners.morphnet import pipeline as once
-from onnxslim_learn.select.planner import bounds
+from onnxslim_learn.select.bounds import bounds
 from onnxslim_learn.workflow import expand, slim
 
 if TYPE_CHECKING:
-    from onnxslim_learn.learners.morphnet.pipeline import Widths
+    from onnxslim_learn.learners.morphnet.settings import Widths
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.train.trainer import Job
-    from onnxslim_learn.workflow.slim import Slimmed
+    from onnxslim_learn.workflow.slimmed import Slimmed
 
 
 def shrink(job: Job[Widths], cycles: int) -> tuple[Slimmed, Verification] | None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxslim_learn.learners.morphnet.pipeline import fit, learn
+from onnxslim_learn.learners.finetune import fit
+from onnxslim_learn.learners.morphnet.pipeline import learn
 from onnxslim_learn.workflow.pareto import mark
 
 if TYPE_CHECKING:
-    from onnxslim_learn.learners.morphnet.pipeline import Widths
+    from onnxslim_learn.learners.morphnet.settings import Widths
     from onnxslim_learn.train.trainer import Job
 
 WIDE = 10.0  # the strengths of a sweep lie between a tenth and ten times the middle one

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import fx, nn
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.coupling.solver import Group
+    from onnxslim_learn.coupling.groups import Group
 
 Kind = Literal["gamma", "group-lasso", "gates"]
 How = Literal["max", "l2", "probabilistic"]

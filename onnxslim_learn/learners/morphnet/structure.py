@@ -14,20 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxslim_learn.bridge.gates import carriers
-from onnxslim_learn.coupling.solver import Removal
+from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling.carriers import carriers
+from onnxslim_learn.coupling.groups import protected
+from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.errors import InputError, PlanError
+from onnxslim_learn.plans.realize import describe
 from onnxslim_learn.select import budget, kernel_widths
 from onnxslim_learn.select.budget import Freedom, Search
-from onnxslim_learn.select.planner import describe
+from onnxslim_learn.select.search import solve
 
 if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.costs.polynomial import Priced
-    from onnxslim_learn.coupling.solver import Group
+    from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.plans.plan import Plan
 
-Array = np.ndarray[Any, Any]
 
 CONVOLUTIONS = frozenset(["Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger"])
 
@@ -119,7 +121,7 @@ class Structure:
 
     def above(self, share: float) -> Structure:
         """The same, in which every group keeps a share of the width that narrowing all alike to the bounds leaves."""
-        widths = self.search.solve()
+        widths = solve(self.search)
         for bond in self.bonds:
             least = min(widths[k] for k in bond)
             widths = [least if k in bond else width for k, width in enumerate(widths)]
@@ -159,7 +161,7 @@ class Structure:
         """
         search = self.ordered(ratios)
         if not search.fits(search.at(0.0)):
-            search.solve()  # says so
+            solve(search)  # says so
         widths = self.widths(ratios <= (self.level(ratios) if self.search.bounds else 0.0))
         if self.search.bounds:
             widths = self._filled(search, widths, ratios)
@@ -240,7 +242,7 @@ def structure(
     if cost not in priced:
         raise InputError(f"--cost {cost}: expected {', '.join(priced)}. Use one of them.")
     freedom = freedom or Freedom()
-    groups = budget.protected(analysis.groups, protect)
+    groups = protected(analysis.groups, protect)
     choices = budget.choices(analysis.coupling, groups, np.zeros(analysis.coupling.columns), freedom)
     search = Search(analysis.coupling, choices, bounds, wishes, freedom.empty)
     if analysis.latency is not None and "latency" in {cost, *bounds}:

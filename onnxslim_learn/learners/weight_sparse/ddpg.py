@@ -26,6 +26,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.td3.policies import Actor, TD3Policy
 from torch import Tensor, nn
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.weight_sparse.rollouts import reward
 from onnxslim_learn.sparse import layer_ratios
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.learners.weight_sparse.learner import Settings
     from onnxslim_learn.sparse.maskable import Layer
 
-Array = np.ndarray[Any, Any]
 Play = Callable[[dict[str, float]], float]  # shares by weight -> score
 
 WIDTH = 64

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.analysis import analyze
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
 from onnxslim_learn.report.format import count, held_back, ms, plural, shapes, share, size, times
 from onnxslim_learn.report.format import provider as runtime
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.runtime.timing import Timings
     from onnxslim_learn.sparse.maskable import Layer
     from onnxslim_learn.workflow.sparsify import Sparsified, Stored
-
-Array = np.ndarray[Any, Any]
 
 
 def outcome(

@@ -1,0 +1,133 @@
+"""From a removal to a plan, and from a plan to the removal it describes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxslim_learn.coupling.removal import Removal, removal
+from onnxslim_learn.errors import PlanError
+from onnxslim_learn.plans.plan import Plan
+from onnxslim_learn.rewrite import merge
+from onnxslim_learn.rewrite.merge import inherited
+from onnxslim_learn.rewrite.slim import kept_positions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.array_types import Labels
+    from onnxslim_learn.coupling.groups import Group
+
+
+def describe(analysis: Analysis, cut: Removal, made: Mapping[str, Any]) -> Plan:
+    """Write a removal down as a plan."""
+    coupling = analysis.coupling
+    whole = np.ones(coupling.columns, bool)
+    whole[coupling.column[~cut.gone]] = False
+    kept, widths, merged = {}, {}, dict[str, list[list[int]]]()
+    for group in analysis.groups:
+        gone = whole[group.units]
+        if gone.any():
+            kept[group.name] = np.flatnonzero(~gone).tolist()
+            widths[group.name] = group.width
+            clusters = _clusters(cut, group)
+            merged |= {group.name: clusters} if clusters else {}
+    provenance = {
+        "source": str(analysis.graph.source.name) if analysis.graph.source else "",
+        "sha256": analysis.graph.digest,
+        **made,
+        "allow_sensitive": analysis.sensitive,
+        "before": analysis.price(analysis.whole),
+        "after": analysis.price(cut),
+    }
+    return Plan(kept, widths, _tensors(cut), provenance, merged)
+
+
+def _clusters(cut: Removal, group: Group) -> list[list[int]]:
+    """The units of a group that are merged, one list for each that stays, which comes first; none by way of rows."""
+    if cut.heirs is None:
+        return []
+    coupling, own = cut.coupling, np.arange(cut.coupling.size)
+    moved = cut.heirs != own
+    moved &= (coupling.membership @ (moved & coupling.is_row).astype(np.int32)) == 0
+    place = np.full(coupling.columns, -1)
+    place[group.units] = np.arange(group.width)
+    found: dict[int, set[int]] = {}
+    for unit, kept in zip(place[coupling.column[moved]], place[coupling.column[cut.heirs[moved]]], strict=True):
+        if unit >= 0:
+            found.setdefault(int(kept), set()).add(int(unit))
+    return [[kept, *sorted(found[kept])] for kept in sorted(found)]
+
+
+def _tensors(cut: Removal) -> dict[str, dict[str, list[Any]]]:
+    found = {}
+    for name in cut.coupling.graph.initializers:
+        if name in cut.coupling.values:
+            axes = kept_positions(cut, name)
+            if axes:
+                found[name] = {str(axis): kept for axis, kept in axes.items()}
+    return found
+
+
+def realize(analysis: Analysis, chosen: Plan) -> Removal:
+    """The removal that a plan describes, checked against the model.
+
+    Raises:
+        PlanError: If the plan does not fit the model, was edited inconsistently, or breaks a constraint.
+    """
+    try:
+        return _realize(analysis, chosen)
+    except PlanError as error:
+        made = chosen.provenance
+        if made.get("sha256") in (None, analysis.graph.digest):
+            raise
+        raise PlanError(f"{error} The plan was made for another file ({made.get('source', 'unnamed')}).") from error
+
+
+def _realize(analysis: Analysis, chosen: Plan) -> Removal:
+    columns: list[int] = []
+    for name, kept in chosen.groups.items():
+        group = analysis.group(name)
+        if group.width != chosen.widths[name]:
+            raise PlanError(
+                f"group {name}: it has {group.width} units, but {chosen.widths[name]!r} in the plan. Use its model."
+            )
+        if any(not 0 <= k < group.width for k in kept) or len(set(kept)) != len(kept):
+            raise PlanError(f"group {name}: kept indices must be distinct and below {group.width}, found {kept}.")
+        columns += group.units[np.setdiff1d(np.arange(group.width), kept)].tolist()
+    found = removal(analysis.coupling, columns, empty=bool(chosen.provenance.get("allow_empty")))
+    if chosen.merged:
+        found = replace(found, heirs=_merging(analysis, chosen, found))
+    if chosen.tensors:
+        derived = _tensors(found)
+        for name in sorted({*derived, *chosen.tensors}):
+            if derived.get(name) != chosen.tensors.get(name):
+                raise PlanError(
+                    f"tensor {name}: 'tensors' and 'groups' of the plan disagree. Drop 'tensors' or correct it."
+                )
+    return found
+
+
+def _merging(analysis: Analysis, chosen: Plan, cut: Removal) -> Labels:
+    """For every class the one that stands for it, as a plan says."""
+    coupling, heirs, groups = analysis.coupling, {}, []
+    for name, clusters in chosen.merged.items():
+        group = analysis.group(name)
+        own, kept = np.arange(group.width), set(chosen.groups.get(name, range(group.width)))
+        for first, *others in clusters:
+            stratum = next((set(part.tolist()) for part in group.strata if first in part), set())
+            if first not in kept or not {*others} <= stratum - kept:
+                raise PlanError(
+                    f"group {name}: 'merged' must list a kept unit, then removed ones that it stands for, but found "
+                    f"{[first, *others]}. Write it with slim."
+                )
+            own[others] = first
+        reason = merge.refusal(coupling, group)
+        if reason:
+            raise PlanError(f"group {name}: units of it cannot be merged, because {reason}. Leave it out of 'merged'.")
+        heirs[name] = own
+        groups.append(group)
+    return inherited(merge.by_class(coupling, groups, heirs), cut.gone)
