@@ -19,6 +19,7 @@ from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.coupling.solver import Coupling, couple
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.graph.load import Graph, load
+from onnxslim_learn.registry import COSTS
 from onnxslim_learn.rewrite.slim import slim
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Analysis:
     @cached_property
     def costs(self) -> dict[str, polynomial.Cost]:
         """The costs ``macs``, ``params`` and ``bytes`` (of the weights)."""
-        return {name: make(self.coupling) for name, make in polynomial.COSTS.items()}
+        return {row.name: row.load()(self.coupling) for row in COSTS.values() if row.counted}
 
     @cached_property
     def memory(self) -> Peak:

@@ -10,29 +10,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.cli import learn_arguments, sparse_arguments
-from onnxslim_learn.costs.devices import NAMED
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.registry import CRITERIA, DEVICES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from onnxslim_learn.data.options import Options
-
-CRITERIA = (
-    "energy",
-    "l1",
-    "l2",
-    "lamp",
-    "fpgm",
-    "random",
-    "obs",
-    "wifv",
-    "wanda",
-    "activation",
-    "taylor",
-    "fisher",
-    "folding",
-)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -176,7 +160,7 @@ def _device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         metavar="FILE|NAME",
-        help="estimate latency for a machine: a file that calibrate wrote, or one of " + ", ".join(NAMED),
+        help="estimate latency for a machine: a file that calibrate wrote, or one of " + ", ".join(DEVICES),
     )
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.errors import InputError, reason
+from onnxslim_learn.registry import COSTS, LEARNERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LEARNERS = ("morphnet", "weight-sparse", "finetune")
-COSTS = ("macs", "params", "bytes", "latency", "channels", "elements", "memory")
 COMMANDS = ("learn", "expand")  # that take a file of options
 FIXED = ("config", "help")
 
@@ -62,7 +61,7 @@ def learning(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("structure", "what is learnt; see --learner")
     group.add_argument(
         "--learner",
-        choices=LEARNERS,
+        choices=tuple(LEARNERS),
         default="morphnet",
         help="morphnet (default): widths. weight-sparse: zeros. finetune: only weights, after slim or expand",
     )
@@ -72,7 +71,7 @@ def learning(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--cycles", type=_positive, default=1, metavar="N", help="shrink and widen in turns, N times shrink"
     )
-    group.add_argument("--cost", choices=COSTS, help="what units are charged for (default: the first target's)")
+    group.add_argument("--cost", choices=tuple(COSTS), help="what units are charged for (default: the first target's)")
     group.add_argument(
         "--regularizer",
         choices=("gamma", "group-lasso", "gates"),

@@ -6,11 +6,11 @@ import math
 from typing import TYPE_CHECKING
 
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.registry import COSTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COSTS = ("macs", "params", "bytes", "latency", "memory")
 TIMES = {"us": 1.0, "ms": 1e3, "s": 1e6}  # microseconds
 UNITS = {"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 
@@ -40,14 +40,14 @@ def targets(texts: Sequence[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     for text in texts:
         name, equals, number = text.partition("=")
-        if not equals or name not in COSTS:
-            listed = ", ".join(f"{cost}=" for cost in COSTS)
+        if not equals or name not in COSTS or not COSTS[name].bounded:
+            listed = ", ".join(f"{row.name}=" for row in COSTS.values() if row.bounded)
             raise InputError(f"--target {text}: expected one of {listed} and a number. For example macs=0.5.")
         if "," in number:
             raise InputError(f"--target {text}: expected one number here.")
         if name in found:
             raise InputError(f"--target {text}: {name} is bounded twice. Give one bound for each cost.")
-        found[name] = _time(text, number) if name == "latency" else _number(text, number)
+        found[name] = _time(text, number) if COSTS[name].unit == "us" else _number(text, number)
     return found
 
 

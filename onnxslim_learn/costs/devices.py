@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxslim_learn.errors import InputError, reason
+from onnxslim_learn.registry import DEVICES
 
 
 @dataclass(frozen=True)
@@ -46,39 +47,39 @@ class Device:
         return "\n".join(lines) + "\n"
 
 
-# Published peaks and bandwidths; those of MorphNet's latency regularizer.
-NAMED = {
-    device.name: device
-    for device in (
-        Device("K80", 8740, 480),
-        Device("P4", 5500, 192),
-        Device("T4", 8100, 300),
-        Device("P100", 9300, 732),
-        Device("V100", 125000, 900),
-        Device("TPUv2", 22500, 300),
-    )
-}
 _LEAST = {"gflops": 1e-9, "gbytes": 1e-9, "node_us": 0.0, "run_us": 0.0}
 _TABLES = ("steps", "about")
 
 
 def load(text: str) -> Device:
-    """A device by its name in :data:`NAMED`, or from a TOML file whose keys are the attributes of :class:`Device`.
+    """A device by its name in :data:`~onnxslim_learn.registry.DEVICES`, or from a TOML file.
+
+    The keys of the file are the attributes of :class:`Device`.
 
     Raises:
         InputError: If there is neither, or the file does not describe a device.
     """
-    if text in NAMED:
-        return NAMED[text]
     path = Path(text)
-    if not path.is_file():
-        known = ", ".join(NAMED)
-        raise InputError(f"--device {text}: no such file, nor a device known by name ({known}). See calibrate.")
+    if text in DEVICES or not path.is_file():
+        return named(text)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: no TOML file ({reason(error)}). Write it with calibrate.") from error
     return _checked(path, data)
+
+
+def named(text: str) -> Device:
+    """A device that is registered, or that a function makes: ``module:function``, called without arguments.
+
+    Raises:
+        InputError: If there is none of this name.
+    """
+    row, make = DEVICES.row(text), DEVICES.load(text)
+    device = make(row.name, row.gflops, row.gbytes) if row.gflops else make()
+    if not isinstance(device, Device):
+        raise InputError(f"--device {text}: expected a Device, but got a {type(device).__name__}. Return a Device.")
+    return device
 
 
 def _checked(path: Path, data: Mapping[str, Any]) -> Device:

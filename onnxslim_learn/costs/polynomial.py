@@ -214,6 +214,3 @@ def parameters(coupling: Coupling) -> Mapping[str, Any]:
             seen.add(mark)
         found[name] = value
     return found
-
-
-COSTS = {"macs": macs, "params": params, "bytes": weight_bytes}

@@ -1,7 +1,7 @@
 """Sparsify a model in one go from unlabelled samples: node by node, inputs from what is sparse already.
 
-Targets are what the original computes. A method that updates weights (:data:`onnxslim_learn.sparse.solvers.UPDATING`)
-also refits linear nodes that stay dense, and held-back samples decide about each update.
+Targets are what the original computes. A method that refits weights (:class:`~onnxslim_learn.registry.MethodRow`) also
+refits linear nodes that stay dense, and held-back samples decide about each update.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import PlanError
+from onnxslim_learn.registry import METHODS
 from onnxslim_learn.repair import least_squares as fitting
 from onnxslim_learn.repair.linear_nodes import Linear, linears
 from onnxslim_learn.repair.sequential import observed
 from onnxslim_learn.runtime.executor import Runner, outputs
 from onnxslim_learn.sparse import patterns
-from onnxslim_learn.sparse.solvers import METHODS, UPDATING, Cut, Moments, on_support
+from onnxslim_learn.sparse.solvers import Cut, Moments, on_support
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +41,7 @@ class Recipe:
     Attributes:
         ratios: Weight -> share of it that goes.
         pattern: Where zeros may be.
-        method: One of :data:`onnxslim_learn.sparse.solvers.METHODS`.
+        method: See :data:`onnxslim_learn.registry.METHODS`.
         effort: How hard dense nodes are refitted.
     """
 
@@ -85,7 +86,7 @@ class OneShot:
         formed = {str(one.weight.name) for one in found}
         for name in self.layers.keys() - formed:  # seen by what comes after, wherever they are
             self._by_size(name)
-        updating = self.recipe.method in UPDATING
+        updating = METHODS.row(self.recipe.method).refits
         todo = [one for one in found if updating or str(one.weight.name) in self.layers]
         self.targets.expect([one.target for one in todo])
         for number, linear in enumerate(todo):
@@ -160,10 +161,10 @@ def prune(
     level = np.maximum(np.trace(problem.gram, axis1=1, axis2=2) / problem.gram.shape[1], 1e-30)[:, None, None]
     gram = problem.gram + RIDGE * level * np.eye(problem.gram.shape[1])
     squares = np.square(rows.inputs, dtype=np.float64).mean(axis=1)
-    updating = given.method in UPDATING
+    updating = METHODS.row(given.method).refits
     best = problem.solve(problem.factor(DENSE_RIDGE), problem.products(rows.wanted)) if updating else plain
     seen = Moments(best.matrix.astype(np.float64), squares, gram)
-    mask, matrix = METHODS[given.method](cut, seen)
+    mask, matrix = METHODS.load(given.method)(cut, seen)
     candidates = [fitting.Weights(plain.matrix * mask, plain.bias)]
     if updating:
         exact = on_support(seen, mask)

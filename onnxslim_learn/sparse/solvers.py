@@ -9,7 +9,6 @@ affordable.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -157,13 +156,3 @@ def on_support(seen: Moments, mask: Array) -> Array | None:
         factor = scipy.linalg.cho_factor(seen.gram[g][np.ix_(at, at)], check_finite=False)
         found[g, at, o] = scipy.linalg.cho_solve(factor, right[g, at, o], check_finite=False)
     return found
-
-
-METHODS: dict[str, Callable[[Cut, Moments], Choice]] = {
-    "admm": admm,
-    "sparsegpt": sparsegpt,
-    "wanda": wanda,
-    "magnitude": magnitude,
-}
-UPDATING = ("admm", "sparsegpt")
-"""Methods that also change the weights that stay."""

@@ -13,6 +13,7 @@ import onnx
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import InputError, VerifyError
 from onnxslim_learn.metrics import Deviation, deviation
+from onnxslim_learn.registry import METHODS
 from onnxslim_learn.repair.least_squares import FULL
 from onnxslim_learn.repair.sequential import ROWS
 from onnxslim_learn.repair.targets import Record
@@ -26,7 +27,6 @@ from onnxslim_learn.sparse.maskable import Layer, layers
 from onnxslim_learn.sparse.metadata import KEY
 from onnxslim_learn.sparse.one_shot import OneShot, Pruned, Recipe
 from onnxslim_learn.sparse.ratio_search import search
-from onnxslim_learn.sparse.solvers import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -69,8 +69,7 @@ class Asked:
             InputError: If none was given, or one that the pattern does not have.
         """
         fixed = patterns.parse(self.pattern).ratio
-        if self.method not in METHODS:
-            raise InputError(f"--method {self.method}: expected one of {', '.join(METHODS)}.")
+        METHODS.load(self.method)
         if self.protocol not in (None, *PROTOCOLS):
             raise InputError(f"--protocol {self.protocol}: expected one of {', '.join(PROTOCOLS)}.")
         if fixed is not None:

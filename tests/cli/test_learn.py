@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from onnxslim_learn.cli import arguments, commands, learn
-from onnxslim_learn.costs.devices import NAMED
+from onnxslim_learn.costs.devices import load
 from onnxslim_learn.workflow import slim
 
 QUICK = "--steps 12 --finetune-steps 4 --batch-size 8 --no-latency"
@@ -60,7 +60,7 @@ def test_latency_may_be_what_units_are_charged_for(trainable):
     assert (code, err) == (0, "")
     data = json.loads(out)
     assert data["after"]["macs"] < data["before"]["macs"]
-    device = NAMED["P100"]
+    device = load("P100")
     before, after = (slim.analyze(name, device=device).latency for name in ("residual.onnx", "small.onnx"))
     ends = [one.value(np.ones(one.macs.counts.shape[1])) for one in (before, after)]
     assert ends[1] <= 0.7 * ends[0] * (1 + 1e-6)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from onnxslim_learn.costs.devices import NAMED, Device, load
+from onnxslim_learn.costs.devices import Device, load
 from onnxslim_learn.costs.roofline import roofline
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.workflow import slim
@@ -45,7 +45,7 @@ STEP = 1e-3
 @pytest.fixture(scope="module")
 def morphnet():
     """The net, which classes are alive, and the strengths of all."""
-    analysis = slim.analyze(Net(*MORPHNET).build(), device=NAMED["P100"])
+    analysis = slim.analyze(Net(*MORPHNET).build(), device=load("P100"))
     alive, strengths = np.ones(analysis.coupling.size), np.zeros(analysis.coupling.size)
     for name, gammas in GAMMAS.items():
         classes = [np.flatnonzero(analysis.coupling.column == unit) for unit in analysis.group(name).units]
@@ -111,7 +111,7 @@ def test_a_device_survives_its_file(tmp_path):
     assert load(str(tmp_path / "d.toml")) == device
     (tmp_path / "short.toml").write_text("gflops = 100\ngbytes = 10\n")
     assert load(str(tmp_path / "short.toml")) == Device("short", 100, 10)
-    assert load("V100") == NAMED["V100"]
+    assert load("V100") == Device("V100", 125000, 900)
 
 
 @pytest.mark.parametrize(

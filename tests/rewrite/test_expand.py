@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxslim_learn.costs.devices import NAMED
+from onnxslim_learn.costs import devices
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.graph.load import load
 from onnxslim_learn.runtime.timing import Ratio
@@ -92,10 +92,10 @@ def test_a_budget_may_be_another_models(tmp_path):
 
 def test_a_latency_that_is_estimated_is_that_of_the_file(tmp_path):
     onnx.save(NETS["residual"].build(), tmp_path / "net.onnx")
-    whole = slim.analyze(tmp_path / "net.onnx", device=NAMED["K80"])
+    whole = slim.analyze(tmp_path / "net.onnx", device=devices.load("K80"))
     total = whole.latency.value(np.ones(whole.coupling.size))
     made = expand(whole, Widening({"latency": 3 * total + 1}), tmp_path / "wide.onnx")
-    wide = slim.analyze(tmp_path / "wide.onnx", device=NAMED["K80"])
+    wide = slim.analyze(tmp_path / "wide.onnx", device=devices.load("K80"))
     assert made.latency.after_us == pytest.approx(wide.latency.value(np.ones(wide.coupling.size)))
     assert (made.latency.before_us, made.latency.measured) == (pytest.approx(total), False)
     assert 2.5 * total < made.latency.after_us <= 3 * total + 1
@@ -114,7 +114,10 @@ def made_up_clock(net):
 @pytest.mark.parametrize("wish", [1100.0, 3000.0])
 def test_a_latency_that_is_measured_is_met_from_below(tmp_path, wish):
     onnx.save(NETS["residual"].build(), tmp_path / "net.onnx")
-    analysis, clock = slim.analyze(tmp_path / "net.onnx", device=NAMED["K80"]), made_up_clock(tmp_path / "net.onnx")
+    analysis, clock = (
+        slim.analyze(tmp_path / "net.onnx", device=devices.load("K80")),
+        made_up_clock(tmp_path / "net.onnx"),
+    )
     made = expand(analysis, Widening({"latency": wish}, watch=clock), tmp_path / "wide.onnx")
     assert made.latency.measured
     assert made.latency.after_us == clock.time(tmp_path / "wide.onnx")
@@ -123,7 +126,10 @@ def test_a_latency_that_is_measured_is_met_from_below(tmp_path, wish):
 
 def test_measured_latency_without_room_says_so(tmp_path):
     onnx.save(NETS["residual"].build(), tmp_path / "net.onnx")
-    analysis, clock = slim.analyze(tmp_path / "net.onnx", device=NAMED["K80"]), made_up_clock(tmp_path / "net.onnx")
+    analysis, clock = (
+        slim.analyze(tmp_path / "net.onnx", device=devices.load("K80")),
+        made_up_clock(tmp_path / "net.onnx"),
+    )
     with pytest.raises(TargetError, match=r"takes 0.5 ms of 0.3 ms"):
         expand(analysis, Widening({"latency": 300.0}, watch=clock), tmp_path / "wide.onnx")
     assert not (tmp_path / "wide.onnx").exists()

@@ -6,10 +6,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnxslim_learn.registry import METHODS
 from onnxslim_learn.repair.linear_nodes import linears
 from onnxslim_learn.sparse import patterns
 from onnxslim_learn.sparse.maskable import layers
-from onnxslim_learn.sparse.solvers import METHODS, UPDATING, Cut, Moments, on_support
+from onnxslim_learn.sparse.solvers import Cut, Moments, on_support
 from tests.repair.test_linear import build
 
 CASES = ["conv", "conv groups", "transposed", "transposed groups", "gemm", "gemm transposed", "matmul", "conv 1-d"]
@@ -38,7 +39,7 @@ def error(seen, weights):
 @pytest.mark.parametrize("method", METHODS)
 def test_exactly_so_many_weights_go(case, method):
     cut, seen = task(case, ratio=0.6)
-    mask, weights = METHODS[method](cut, seen)
+    mask, weights = METHODS.load(method)(cut, seen)
     assert (~mask).sum() == round(0.6 * mask.size)
     assert not weights[~mask].any()
 
@@ -48,14 +49,14 @@ def test_exactly_so_many_weights_go(case, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_patterns_hold_in_the_tensor(case, name, method):
     cut, seen = task(case, name)
-    mask, _ = METHODS[method](cut, seen)
+    mask, _ = METHODS.load(method)(cut, seen)
     tensor = cut.form.tensor(mask * 1.0).reshape(cut.layer.shape)
     assert patterns.holds(tensor, cut.pattern, cut.layer)
 
 
 def test_the_best_weights_on_a_support_are_a_minimum():
     cut, seen = task("conv groups")
-    mask, _ = METHODS["magnitude"](cut, seen)
+    mask, _ = METHODS.load("magnitude")(cut, seen)
     best = on_support(seen, mask)
     slope = (seen.gram @ (best - seen.matrix)) * mask
     assert np.abs(slope).max() < 1e-9
@@ -65,9 +66,9 @@ def test_the_best_weights_on_a_support_are_a_minimum():
 def test_updating_beats_leaving_weights_alone():
     for seed in range(5):
         cut, seen = task("conv", ratio=0.7, seed=seed)
-        plain = error(seen, METHODS["magnitude"](cut, seen)[1])
-        for method in UPDATING:
-            mask, weights = METHODS[method](cut, seen)
+        plain = error(seen, METHODS.load("magnitude")(cut, seen)[1])
+        for method in (row.name for row in METHODS.values() if row.refits):
+            mask, weights = METHODS.load(method)(cut, seen)
             exact = error(seen, on_support(seen, mask))
             assert exact <= error(seen, weights) + 1e-9
             assert exact < plain
@@ -80,14 +81,14 @@ def test_methods_come_among_the_best_supports_there_are():
         mask = np.ones(12, bool)
         mask[list(gone)] = False
         every.append(error(seen, on_support(seen, mask.reshape(1, 4, 3))))
-    for method in UPDATING:
-        found = error(seen, on_support(seen, METHODS[method](cut, seen)[0]))
+    for method in (row.name for row in METHODS.values() if row.refits):
+        found = error(seen, on_support(seen, METHODS.load(method)(cut, seen)[0]))
         assert min(every) - 1e-9 <= found <= np.quantile(every, 0.05), method
 
 
 def test_wanda_compares_within_each_output():
     cut, seen = task("matmul", ratio=0.5)
-    mask, _ = METHODS["wanda"](cut, seen)
+    mask, _ = METHODS.load("wanda")(cut, seen)
     assert (mask[0].sum(axis=0) == 2).all()
     scores = np.abs(seen.matrix[0]) * np.sqrt(seen.squares[0])[:, None]
     for column in range(mask.shape[2]):

@@ -6,13 +6,13 @@ import pytest
 
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.registry import METHODS
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.runtime.timing import open_session
 from onnxslim_learn.select.calibration import Evidence
 from onnxslim_learn.sparse import layer_ratios, one_shot, patterns, ratio_search, storage
 from onnxslim_learn.sparse.maskable import layers
-from onnxslim_learn.sparse.solvers import METHODS
 from onnxslim_learn.workflow import slim as api
 from onnxslim_learn.workflow import sparsify
 from tests.zoo import NETS, feeds

@@ -10,7 +10,7 @@ from onnxslim_learn.analysis import analyze
 from onnxslim_learn.bridge import gates, initializers
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.costs import channels
-from onnxslim_learn.costs.devices import NAMED
+from onnxslim_learn.costs.devices import load
 from onnxslim_learn.costs.roofline import roofline
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.morphnet import strengths
@@ -104,7 +104,7 @@ def test_latency_and_its_term_are_golden(node):
     _, space, read = golden()
     values = read().detach().numpy().astype(np.float64)
     removal = space.removal(values, values <= 0.45)
-    whole = roofline(space.analysis.coupling, NAMED["P100"])
+    whole = roofline(space.analysis.coupling, load("P100"))
     alone = replace(whole, macs=part(whole.macs, node), moved=part(whole.moved, node))
     assert np.multiply(1e3, terms(space, read, alone, removal)) == pytest.approx(NANOSECONDS[node], rel=1e-6)
 

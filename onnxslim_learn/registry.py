@@ -1,0 +1,465 @@
+"""What users choose by name: one row for every cost, criterion, learner, loss, and so on.
+
+A row says where the thing is, what it needs and how it is told; parser, help, checks, reports and documentation read
+the rows, so that adding one is all that adding a cost or a criterion takes. What a row points to is imported when it is
+used. Wherever a name is accepted, so are a function, ``module:function``, and the name of an entry point that an
+installed package declares in the registry's group (``onnxslim_learn.criteria`` and so on).
+
+Registering in Python changes a registry for the whole process; nothing else in this package has such a state.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.runtime.functions import by_name, is_name
+
+DISTRIBUTION = "onnxslim-learn"
+EXTRAS = {
+    "train": ("torch", "safetensors"),
+    "rl": ("gymnasium", "stable_baselines3"),
+    "tensorboard": ("tensorboard",),
+}
+"""Extra of the distribution -> the modules that it brings."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that users may name.
+
+    Attributes:
+        name: What it is called.
+        where: ``module:attribute``, imported on first use, or the thing itself.
+        help: What it is, in one line.
+        extra: The extra of the distribution that it needs, if any: a key of :data:`EXTRAS`.
+    """
+
+    name: str
+    where: str | Callable[..., Any]
+    help: str = ""
+    extra: str = ""
+
+    def load(self) -> Any:
+        """Import what the row points to."""
+        if not isinstance(self.where, str):
+            return self.where
+        module, _, path = self.where.partition(":")
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+        return found
+
+
+R = TypeVar("R", bound=Row)
+
+
+class Registry(Mapping[str, R], Generic[R]):
+    """Rows by name, in the order in which they are told.
+
+    Attributes:
+        parameter: What users give a name for; errors begin with it.
+        group: The group of entry points that adds to the rows.
+    """
+
+    def __init__(self, parameter: str, group: str, kind: type[R], rows: Iterable[R], *, also: str = "") -> None:
+        """Take up the rows, all of one kind; ``also`` is what else the parameter takes, in words."""
+        self.parameter, self.group, self._kind, self._also = parameter, f"onnxslim_learn.{group}", kind, also
+        self._rows = {row.name: row for row in rows}
+
+    def __getitem__(self, name: str) -> R:
+        return self._rows[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, row: R) -> R:
+        """Add a row for the rest of the process.
+
+        Raises:
+            InputError: If its name is taken.
+        """
+        if row.name in self._rows:
+            raise InputError(f"{self.parameter} {row.name}: there is one of this name already. Choose another name.")
+        self._rows[row.name] = row
+        return row
+
+    def register(self, name: str, where: str | Callable[..., Any] | None = None, /, **data: Any) -> Any:
+        """Add a function under a name for the rest of the process; without a function, decorate one.
+
+        Args:
+            name: What it is called.
+            where: The function, or where it is.
+            **data: The other attributes of a row.
+
+        Raises:
+            InputError: If the name is taken.
+        """
+        if where is None:
+            return lambda function: (self.register(name, function, **data), function)[1]
+        return self.add(self._kind(name, where, **{"help": _summary(where), **data}))
+
+    def remove(self, name: str) -> None:
+        """Take a row out again."""
+        del self._rows[name]
+
+    @contextmanager
+    def having(self, name: str, where: str | Callable[..., Any], /, **data: Any) -> Iterator[R]:
+        """Have a row for as long as a block runs."""
+        row: R = self.register(name, where, **data)
+        try:
+            yield row
+        finally:
+            self.remove(name)
+
+    def row(self, value: str | Callable[..., Any], parameter: str = "") -> R:
+        """The row of what a user gave: a name, a function, ``module:function``, or an entry point.
+
+        Args:
+            value: What was given.
+            parameter: What it was given for, if not for the registry's parameter.
+
+        Raises:
+            InputError: If it is none of these.
+        """
+        if callable(value):
+            return self._of(value, f"{value.__module__}:{getattr(value, '__qualname__', type(value).__qualname__)}")
+        if value in self._rows:
+            return self._rows[value]
+        asked = parameter or self.parameter
+        if is_name(value):
+            return self._of(by_name(value, asked), value)
+        return self._installed(value) or self._refuse(value, asked)
+
+    def load(self, value: str | Callable[..., Any], parameter: str = "") -> Any:
+        """What a user gave, imported; see :meth:`row`.
+
+        Raises:
+            InputError: If there is no such thing, or it needs an extra that is not installed.
+        """
+        row = self.row(value, parameter)
+        require(row.extra, f"{parameter or self.parameter} {row.name}")
+        return row.load()
+
+    def _of(self, function: Callable[..., Any], name: str) -> R:
+        """The row of a function: the one that it was registered with, if it was."""
+        known = (row for row in self._rows.values() if row.where is function)
+        return next(known, None) or self._kind(name, function, _summary(function))
+
+    def _installed(self, name: str) -> R | None:
+        """The row of an entry point, which may hold a function or a row."""
+        from importlib.metadata import entry_points
+
+        for entry in entry_points(group=self.group, name=name):
+            try:
+                found = entry.load()
+            except Exception as error:
+                said = f"{type(error).__name__} ({error})"
+                raise InputError(f"{self.parameter} {name}: {entry.value} raised {said}. Correct it.") from error
+            return self.add(replace(found, name=name) if isinstance(found, self._kind) else self._of(found, name))
+        return None
+
+    def _refuse(self, value: str, parameter: str) -> R:
+        from difflib import get_close_matches
+        from importlib.metadata import entry_points
+
+        known = [*self._rows, *(entry.name for entry in entry_points(group=self.group))]
+        close = get_close_matches(value, known, 1)
+        meant = f" Did you mean {close[0]}?" if close else ""
+        others = " or ".join(filter(None, [self._also, "module:function"]))
+        raise InputError(
+            f"{parameter} {value}: there is none of this name. Give one of {', '.join(known)}, or {others}.{meant}"
+        )
+
+
+def require(extra: str, what: str) -> None:
+    """Refuse to go on without what an extra brings.
+
+    Args:
+        extra: The extra; nothing is needed for an empty one.
+        what: What needs it; the error begins with it.
+
+    Raises:
+        InputError: If it is not installed.
+    """
+    for module in EXTRAS.get(extra, ()):
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f"{what}: needs {module}. Install {DISTRIBUTION}[{extra}].")
+
+
+def _summary(function: object) -> str:
+    """The first line of a function's documentation."""
+    return (getattr(function, "__doc__", None) or "").strip().partition("\n")[0].rstrip(".")
+
+
+# --- what a model costs -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CostRow(Row):
+    """A cost; ``where`` makes a :class:`~onnxslim_learn.costs.polynomial.Priced` of a coupling.
+
+    Attributes:
+        title: How reports call it; by default its name.
+        unit: What it is counted in: ``bytes``, ``us`` (microseconds), any other word, or nothing.
+        counted: Whether it is told of every model, exactly, as a whole number.
+        bounded: Whether a target may bound it.
+        charged: Whether a learner may charge units for it.
+        device: Whether ``where`` takes a device, too, which must be given or measured.
+        key: What it is called in reports as data; by default its name.
+    """
+
+    title: str = ""
+    unit: str = ""
+    counted: bool = False
+    bounded: bool = True
+    charged: bool = True
+    device: bool = False
+    key: str = ""
+
+    @property
+    def heading(self) -> str:
+        """How reports call it."""
+        return self.title or self.name
+
+    @property
+    def field(self) -> str:
+        """What it is called in reports as data."""
+        return self.key or self.name
+
+
+_COSTS = "onnxslim_learn.costs"
+COSTS = Registry(
+    "--cost",
+    "costs",
+    CostRow,
+    [
+        CostRow("macs", f"{_COSTS}.polynomial:macs", "multiply-accumulates", title="MACs", counted=True),
+        CostRow("params", f"{_COSTS}.polynomial:params", "elements of all weights", title="parameters", counted=True),
+        CostRow(
+            "bytes",
+            f"{_COSTS}.polynomial:weight_bytes",
+            "size of the file",
+            title="bytes on disk",
+            unit="bytes",
+            counted=True,
+            key="weight_bytes",
+        ),
+        CostRow(
+            "memory",
+            f"{_COSTS}.activation_memory:peak",
+            "peak of activations",
+            unit="bytes",
+            key="peak_activation_bytes",
+        ),
+        CostRow(
+            "latency",
+            f"{_COSTS}.roofline:roofline",
+            "time of a run, measured here or estimated for --device",
+            unit="us",
+            device=True,
+            key="latency_ms",
+        ),
+        CostRow("channels", f"{_COSTS}.channels:channels", "output channels of layers with MACs", bounded=False),
+        CostRow("elements", f"{_COSTS}.channels:elements", "elements of all that operators put out", bounded=False),
+    ],
+)
+
+
+@dataclass(frozen=True)
+class DeviceRow(Row):
+    """A machine as a roofline sees it.
+
+    With numbers ``where`` is what takes them, name first; without, a function that returns a
+    :class:`~onnxslim_learn.costs.devices.Device`.
+
+    Attributes:
+        gflops: Peak, 10⁹ floating-point operations per second.
+        gbytes: Memory bandwidth, 10⁹ bytes per second.
+    """
+
+    gflops: float = 0.0
+    gbytes: float = 0.0
+
+
+_DEVICE = f"{_COSTS}.devices:Device"
+DEVICES = Registry(  # published peaks and bandwidths; those of MorphNet's latency regularizer
+    "--device",
+    "devices",
+    DeviceRow,
+    [
+        DeviceRow("K80", _DEVICE, "Nvidia Tesla K80", gflops=8740, gbytes=480),
+        DeviceRow("P4", _DEVICE, "Nvidia Tesla P4", gflops=5500, gbytes=192),
+        DeviceRow("T4", _DEVICE, "Nvidia T4", gflops=8100, gbytes=300),
+        DeviceRow("P100", _DEVICE, "Nvidia Tesla P100", gflops=9300, gbytes=732),
+        DeviceRow("V100", _DEVICE, "Nvidia V100", gflops=125000, gbytes=900),
+        DeviceRow("TPUv2", _DEVICE, "Google TPU v2", gflops=22500, gbytes=300),
+    ],
+    also="a file that calibrate wrote",
+)
+
+
+# --- what is cut ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CriterionRow(Row):
+    """What scores units; ``where`` takes an analysis, groups, and samples or ``None``: one score per column.
+
+    Attributes:
+        samples: Whether it cannot do without samples.
+        labels: Whether it cannot do without their labels.
+        usual: Whether it is used where none is named: of those that need samples, or of the others.
+    """
+
+    samples: bool = False
+    labels: bool = False
+    usual: bool = False
+
+
+_WEIGHTS, _ACTIVATIONS = "onnxslim_learn.select.weight_criteria", "onnxslim_learn.select.activation_criteria"
+_GRADIENTS = "onnxslim_learn.train.gradient_criteria"
+CRITERIA = Registry(
+    "--criterion",
+    "criteria",
+    CriterionRow,
+    [
+        CriterionRow("energy", f"{_WEIGHTS}:energy", "output energy lost, from weights and normalisation", usual=True),
+        CriterionRow("l1", f"{_WEIGHTS}:l1", "mean magnitude of weights"),
+        CriterionRow("l2", f"{_WEIGHTS}:l2", "root mean square of weights"),
+        CriterionRow("lamp", f"{_WEIGHTS}:lamp", "square of weights over that of all larger units"),
+        CriterionRow("fpgm", f"{_WEIGHTS}:fpgm", "distance to the other filters of the layer"),
+        CriterionRow("random", f"{_WEIGHTS}:random", "chance, the baseline"),
+        CriterionRow(
+            "obs", f"{_ACTIVATIONS}:obs", "what consumers lose after their best refit", samples=True, usual=True
+        ),
+        CriterionRow("wifv", f"{_ACTIVATIONS}:wifv", "variance of what consumers get", samples=True),
+        CriterionRow("wanda", f"{_ACTIVATIONS}:wanda", "magnitude of what consumers get", samples=True),
+        CriterionRow("activation", f"{_ACTIVATIONS}:activation", "mean square of the activation", samples=True),
+        CriterionRow(
+            "taylor", f"{_GRADIENTS}:taylor", "slope of the loss, by magnitude", "train", samples=True, labels=True
+        ),
+        CriterionRow(
+            "fisher", f"{_GRADIENTS}:fisher", "slope of the loss, squared", "train", samples=True, labels=True
+        ),
+        CriterionRow(
+            "folding", "onnxslim_learn.select.folding:folding", "merges similar units instead of dropping some"
+        ),
+    ],
+)
+
+
+@dataclass(frozen=True)
+class MethodRow(Row):
+    """What zeroes weights of one node; ``where`` takes a :class:`~onnxslim_learn.sparse.solvers.Cut` and moments.
+
+    Attributes:
+        refits: Whether it also changes the weights that stay.
+    """
+
+    refits: bool = False
+
+
+_SOLVERS = "onnxslim_learn.sparse.solvers"
+METHODS = Registry(
+    "--method",
+    "methods",
+    MethodRow,
+    [
+        MethodRow("admm", f"{_SOLVERS}:admm", "alternating directions; refits the weights that stay", refits=True),
+        MethodRow(
+            "sparsegpt", f"{_SOLVERS}:sparsegpt", "column after column; refits the weights that stay", refits=True
+        ),
+        MethodRow("wanda", f"{_SOLVERS}:wanda", "the smallest products of weight and input"),
+        MethodRow("magnitude", f"{_SOLVERS}:magnitude", "the smallest weights"),
+    ],
+)
+
+
+# --- what is learnt ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LearnerRow(Row):
+    """A learner; ``where`` takes a :class:`~onnxslim_learn.train.trainer.Job` whose ``wanted`` are its settings.
+
+    Attributes:
+        settings: Where the dataclass of its settings is, whose fields are its options.
+        report: Where the function is that tells the outcome as blocks.
+    """
+
+    settings: str | type = ""
+    report: str | Callable[..., Any] = ""
+
+
+_LEARNERS, _SECTIONS = "onnxslim_learn.learners", "onnxslim_learn.report.sections"
+LEARNERS = Registry(
+    "--learner",
+    "learners",
+    LearnerRow,
+    [
+        LearnerRow(
+            "morphnet",
+            f"{_LEARNERS}.morphnet.pipeline:run",
+            "widths",
+            "train",
+            settings=f"{_LEARNERS}.morphnet.settings:Widths",
+            report=f"{_SECTIONS}.slim:outcome",
+        ),
+        LearnerRow(
+            "weight-sparse",
+            f"{_LEARNERS}.weight_sparse.pipeline:run",
+            "zeros",
+            "train",
+            settings=f"{_LEARNERS}.weight_sparse.settings:Settings",
+            report=f"{_SECTIONS}.sparsity:blocks",
+        ),
+        LearnerRow(
+            "finetune",
+            f"{_LEARNERS}.finetune:run",
+            "only weights, after slim or expand",
+            "train",
+            settings=f"{_LEARNERS}.morphnet.settings:Widths",
+            report=f"{_SECTIONS}.slim:outcome",
+        ),
+    ],
+)
+
+
+@dataclass(frozen=True)
+class LossRow(Row):
+    """A loss; ``where`` takes outputs by name and a :class:`~onnxslim_learn.train.samples.Portion`: one number.
+
+    Attributes:
+        labels: Whether it needs labels.
+        teacher: Whether it looks at what the teacher makes of samples.
+        features: Whether it compares tensors inside.
+    """
+
+    labels: bool = False
+    teacher: bool = False
+    features: bool = False
+
+
+_LOSSES = "onnxslim_learn.train.losses"
+LOSSES = Registry(
+    "--loss",
+    "losses",
+    LossRow,
+    [
+        LossRow("distill", f"{_LOSSES}:distillation", "distance to the teacher's outputs", teacher=True),
+        LossRow(
+            "features", f"{_LOSSES}:inner", "distance to the teacher's tensors inside", teacher=True, features=True
+        ),
+        LossRow("cross-entropy", f"{_LOSSES}:cross_entropy", "to labels, classes or shares", labels=True),
+        LossRow("mse", f"{_LOSSES}:squared_error", "squared error to labels", labels=True),
+    ],
+)
