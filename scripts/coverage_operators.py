@@ -24,7 +24,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from onnxslim_learn.coupling.operators.table import CONTRIB, TABLE, rule_for
+from onnxslim_learn.coupling.operators.table import CONTRIB, OPAQUE, TABLE
+from onnxslim_learn.coupling.operators.table import row as declaration
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.workflow import slim
 from scripts.axis_probe import MODES, Case, Finding, probe
@@ -133,7 +134,7 @@ def declared() -> list[str]:
 def is_declared(operator: str) -> bool:
     """Tell whether an operator has a rule."""
     domain, _, name = operator.rpartition(".")
-    return rule_for(domain, name).__name__ != "opaque"
+    return declaration(domain, name) is not OPAQUE
 
 
 def unknown() -> list[str]:

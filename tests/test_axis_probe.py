@@ -69,24 +69,24 @@ def test_every_operator_without_a_rule_has_a_reason():
     assert {name.rpartition(".")[2] for name in coverage.unknown()} >= set(coverage.REASONS)
 
 
-def no_patch(rule):
-    """Return a rule that states everything but how its node changes."""
+def no_patch(row):
+    """Return a row whose rule states everything but how its node changes."""
 
     def silent(site):
-        rule(site)
+        row.rule(site)
         site.records.patches.clear()
 
-    return silent
+    return row.having(rule=silent)
 
 
-def unmasked(rule):
-    """Return a rule that states everything but what it sums over."""
+def unmasked(row):
+    """Return a row whose rule states everything but what it sums over."""
 
     def silent(site):
-        rule(site)
+        row.rule(site)
         site.records.contractions.clear()
 
-    return silent
+    return row.having(rule=silent)
 
 
 RULES = table.TABLE

@@ -17,8 +17,8 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from onnxslim_learn.array_types import Labels, Mask
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.context import Records, Site
-from onnxslim_learn.coupling.operators import table
 from onnxslim_learn.coupling.relations import Grid, Ledger, Relation, Value
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
         if graph.shapes.is_arithmetic(node):
             site.yields(*site.free_outputs(0))
         else:
-            table.rule_for(node.domain, node.op_type)(site)
+            roles.of(node).rule(site)
     ledger.node = -1
     for value in graph.model.graph.outputs:
         name = str(value.name)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.coupling import alignment, layout
-from onnxslim_learn.coupling.context import Rule, aligned
+from onnxslim_learn.coupling.context import aligned
 from onnxslim_learn.coupling.operators.elementwise import opaque
+from onnxslim_learn.coupling.operators.facts import Convolution, Equation, Operator, Product, Trait
 from onnxslim_learn.coupling.relations import Value
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 Notation = Callable[["Site"], "tuple[dict[int, str], str] | None"]
 
 
-def einsum(notation: Notation, *, zero: int | None = None) -> Rule:
+def einsum(notation: Notation, *, zero: int | None = None) -> Operator:
     """Sum of products: letters by input, letters of the output; what the output lacks is contracted.
 
     Args:
@@ -44,7 +45,7 @@ def einsum(notation: Notation, *, zero: int | None = None) -> Rule:
         site.work(joined.space, sizes)
         return None
 
-    return rule
+    return Operator(rule, factors=Equation(), weights=tuple(range(8)))
 
 
 UNIT = "."  # the letter of axes that have one element
@@ -56,19 +57,19 @@ def vector(site: Site, slot: int, letter: str) -> str:
     return letter if math.prod(shape) > 1 else UNIT * len(shape)
 
 
-def matmul(*, left: int = 0, right: int = 1, columns: Sequence[int] = ()) -> Notation:
-    """Letters of MatMul: batch axes broadcast, vectors lose their axis; attributes may transpose the last two.
+def matmul(*, right: int = 1, columns: Sequence[int] = (), zero: int | None = None) -> Operator:
+    """Product of matrices: batch axes broadcast, vectors lose their axis; attributes may transpose the last two.
 
     Args:
-        left: Input with the first factor.
-        right: Input with the second.
+        right: Input with the second factor.
         columns: Inputs with one entry per output column, or one in all.
+        zero: Input with the value that stands for zero in the first factor (quantized).
     """
 
     def notation(site: Site) -> tuple[dict[int, str], str]:
-        a, b = len(site.shape(left)), len(site.shape(right))
+        a, b = len(site.shape(0)), len(site.shape(right))
         letters = {}
-        for slot, rank, plain, side in ((left, a, "xy", "A"), (right, b, "yz", "B")):
+        for slot, rank, plain, side in ((0, a, "xy", "A"), (right, b, "yz", "B")):
             last = plain[::-1] if site.attr(f"trans{side}", 0) else plain
             batch = aligned(rank - 2) if rank > 1 else ""
             spelled = last[0] + batch + last[1] if site.attr(f"transBatch{side}", 0) else batch + last
@@ -77,11 +78,12 @@ def matmul(*, left: int = 0, right: int = 1, columns: Sequence[int] = ()) -> Not
         batch = aligned(max(a, b) - 2) if max(a, b) > 2 else ""
         return letters, batch + ("x" if a > 1 else "") + ("z" if b > 1 else "")
 
-    return notation
+    product = Product(weight=right, quantized=zero is not None)
+    return einsum(notation, zero=zero).having(factors=product, weights=() if product.quantized else (0, right))
 
 
-def gemm(*, right: int = 1, bias: int = 2, columns: Sequence[int] = ()) -> Notation:
-    """Letters of Gemm with its optional transpositions and broadcast bias; slots as in :func:`matmul`."""
+def gemm(*, right: int = 1, bias: int = 2, columns: Sequence[int] = (), zero: int | None = None) -> Operator:
+    """Product of two matrices, transposed or not, with a broadcast bias; slots as in :func:`matmul`."""
 
     def notation(site: Site) -> tuple[dict[int, str], str]:
         letters = {0: "yx" if site.attr("transA", 0) else "xy", right: "zy" if site.attr("transB", 0) else "yz"}
@@ -90,7 +92,8 @@ def gemm(*, right: int = 1, bias: int = 2, columns: Sequence[int] = ()) -> Notat
             letters[bias] = ["", "z", "xz"][len(site.shape(bias))]
         return letters, "xz"
 
-    return notation
+    product = Product(weight=right, bias=bias, quantized=zero is not None)
+    return einsum(notation, zero=zero).having(factors=product, weights=() if product.quantized else (0, right, bias))
 
 
 def equation(site: Site) -> tuple[dict[int, str], str] | None:
@@ -119,7 +122,7 @@ def convolution(
     more: Sequence[int] = (),
     zero: int | None = None,
     transposed: bool = False,
-) -> Rule:
+) -> Operator:
     """Convolution of any rank: channels (g, i) of the data meet (g, o, i) of the weight.
 
     Args:
@@ -157,17 +160,23 @@ def convolution(
         sizes = {"n": site.nominal(data)[0], "g": groups, "i": inner, "o": outer}
         site.work(joined.space, sizes, math.prod(positions[2:]) * math.prod(w[2:]))
 
-    return rule
+    kind = Convolution(weight, bias, transposed=transposed, quantized=zero is not None)
+    return Operator(rule, factors=kind, weights=() if kind.quantized else (weight, bias))
 
 
-def deformed(site: Site) -> None:
+def deformed() -> Operator:
     """DeformConv: a convolution from moved places; offsets and their mask are per position, maybe per channel group."""
-    for slot in (2, 4):
-        if site.name(slot):
-            site.leave(slot)
-    grouped = int(site.attr("offset_group", 1)) > 1
-    site.pin(site.value(0), [0, 1] if grouped else [0], "has offsets of its own")
-    convolution(bias=3)(site)
+    plain = convolution(bias=3)
+
+    def rule(site: Site) -> None:
+        for slot in (2, 4):
+            if site.name(slot):
+                site.leave(slot)
+        grouped = int(site.attr("offset_group", 1)) > 1
+        site.pin(site.value(0), [0, 1] if grouped else [0], "has offsets of its own")
+        plain.rule(site)
+
+    return plain.having(rule=rule, factors=Convolution(bias=3, moved=True))
 
 
 def _per_filter(site: Site, slot: int, groups: int, outer: int) -> alignment.Operand:
@@ -177,11 +186,11 @@ def _per_filter(site: Site, slot: int, groups: int, outer: int) -> alignment.Ope
     return site.operand(slot, "go", (groups, outer), (2,))
 
 
-def fused(rule: Rule, skip: int) -> Rule:
+def fused(plain: Operator, skip: int) -> Operator:
     """A layer with a further input that is added to its output."""
 
     def both(site: Site) -> None:
-        rule(site)
+        plain.rule(site)
         if site.name(skip):
             output = str(site.node.outputs[0].name)
             letters = aligned(len(site.out_shape()))
@@ -190,10 +199,10 @@ def fused(rule: Rule, skip: int) -> Rule:
             joined = alignment.join(site.ledger, [result, added], f"is added to a free axis by {site.node.op_type}")
             site.values[output] = joined.output(site.ledger, letters)
 
-    return both
+    return plain.having(rule=both)
 
 
-def reduce(*, exact: bool, mean: bool = False) -> Rule:
+def reduce(*, exact: bool, mean: bool = False) -> Operator:
     """Reduce axes.
 
     Args:
@@ -225,4 +234,4 @@ def reduce(*, exact: bool, mean: bool = False) -> Rule:
         site.yields(layout.drop(site.ledger, value, chosen, keep=bool(site.attr("keepdims", 1))))
         return None
 
-    return rule
+    return Operator(rule, traits=Trait.SMOOTH if exact else Trait.SMOOTH | Trait.WHOLE)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.coupling import layout
-from onnxslim_learn.coupling.context import Affine, Axes, Rule, aligned
+from onnxslim_learn.coupling.context import Affine, Axes, aligned
+from onnxslim_learn.coupling.operators.facts import Normalisation, Operator, Trait
 from onnxslim_learn.graph import shape_arithmetic
 
 if TYPE_CHECKING:
@@ -41,14 +42,14 @@ def per_channel(
     *,
     normalised: Axes = lambda site, rank: (),
     axis: int | None = 1,
-    affine: bool = False,
-) -> Rule:
+    norm: Normalisation | None = None,
+) -> Operator:
     """Vectors of one entry per channel: batch and instance norm, per-axis scales.
 
     Args:
         normalised: Which axes of the data are normalised over.
         axis: The channel axis, or ``None`` to read attribute ``axis``.
-        affine: Whether inputs 1 and 2 scale and shift a normalised input.
+        norm: What it normalises by, if it does.
     """
 
     def rule(site: Site) -> None:
@@ -63,14 +64,17 @@ def per_channel(
         result = joined.output(site.ledger, letters)
         rest = [joined.output(site.ledger, letters[channel]) for _ in site.node.outputs[1:]]
         site.yields(result, *rest)
-        if affine:
-            site.records.affines.append(Affine(site.index, 1, 2))
+        if norm is not None and norm.scale is not None and norm.shift is not None:
+            site.records.affines.append(Affine(site.index, norm.scale, norm.shift))
         return None
 
-    return rule
+    if norm is None:
+        return Operator(rule)
+    weights = tuple(slot for slot in (norm.scale, norm.shift) if slot is not None)
+    return Operator(rule, norm=norm, weights=weights, traits=Trait.SMOOTH | Trait.WHOLE)
 
 
-def norm(axes: Axes, *, scale: int | None = None) -> Rule:
+def norm(axes: Axes, *, scale: int | None = None) -> Operator:
     """Normalise over axes; further inputs are affine parameters that broadcast from the right.
 
     Args:
@@ -96,10 +100,13 @@ def norm(axes: Axes, *, scale: int | None = None) -> Rule:
 
             site.patch(correct)
 
-    return rule
+    plain = Operator(rule, traits=Trait.SMOOTH | Trait.WHOLE)
+    if scale is None:
+        return plain
+    return plain.having(norm=Normalisation(scale, scale + 1, features=True), weights=(scale, scale + 1))
 
 
-def mixing(axes: Axes, *, vanish: bool = False) -> Rule:
+def mixing(axes: Axes, *, vanish: bool = False) -> Operator:
     """Mix positions along axes (sort, cumulate, arg-max): these are pinned, the others pass.
 
     Args:
@@ -121,13 +128,13 @@ def mixing(axes: Axes, *, vanish: bool = False) -> Rule:
                 results[k] = site.freed(value, chosen, f"is mixed by {site.node.op_type}", free.shape)
         site.yields(*results)
 
-    return rule
+    return Operator(rule)
 
 
 # --- space ------------------------------------------------------------------------------------------------------------
 
 
-def spatial(keep: Sequence[int] = (0, 1)) -> Rule:
+def spatial(keep: Sequence[int] = (0, 1)) -> Operator:
     """Work along all axes but some: these pass, the others are free."""
 
     def rule(site: Site) -> None:
@@ -142,7 +149,7 @@ def spatial(keep: Sequence[int] = (0, 1)) -> Rule:
                 results[k] = site.freed(value, axes, f"is an axis that {site.node.op_type} works along", free.shape)
         site.yields(*results)
 
-    return rule
+    return Operator(rule)
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------------

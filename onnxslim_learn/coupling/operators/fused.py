@@ -6,16 +6,21 @@ from typing import TYPE_CHECKING
 
 from onnxslim_learn.coupling import layout
 from onnxslim_learn.coupling.context import aligned
+from onnxslim_learn.coupling.operators.facts import Normalisation, Operator, Trait
 from onnxslim_learn.coupling.relations import Value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from onnxslim_learn.coupling.context import Rule, Site
+    from onnxslim_learn.coupling.context import Site
 
 
-def group_norm(site: Site) -> None:
+def group_norm() -> Operator:
     """GroupNormalization: groups are rows, exact to remove; channels of a group are normalised over."""
+    return Operator(_group_norm, norm=Normalisation(), weights=(1, 2), traits=Trait.SMOOTH | Trait.WHOLE)
+
+
+def _group_norm(site: Site) -> None:
     shape, groups = site.shape(0), int(site.attr("num_groups"))
     inner = shape[1] // groups
     rest = aligned(len(shape) - 2)
@@ -33,7 +38,7 @@ def group_norm(site: Site) -> None:
     site.patch(lambda cut: {"num_groups": cut.size(row, 0)})
 
 
-def skip_norm(parameters: Sequence[int]) -> Rule:
+def skip_norm(parameters: Sequence[int]) -> Operator:
     """Sum of input and skip, normalised over the last axis; a further output is the sum."""
 
     def rule(site: Site) -> None:
@@ -48,7 +53,8 @@ def skip_norm(parameters: Sequence[int]) -> Rule:
         shapes = [site.out_shape(k) if v.name else () for k, v in enumerate(outputs)]
         site.yields(*(result if shape == site.out_shape(0) else site.ledger.free(shape) for shape in shapes))
 
-    return rule
+    shift = 3 if len(parameters) > 2 else None
+    return Operator(rule, norm=Normalisation(2, shift, features=True), weights=tuple(parameters))
 
 
 def embed_norm(site: Site) -> None:

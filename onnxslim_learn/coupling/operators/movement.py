@@ -9,13 +9,14 @@ import numpy as np
 from onnxslim_learn.array_types import Labels
 from onnxslim_learn.coupling import alignment, layout
 from onnxslim_learn.coupling.context import aligned
+from onnxslim_learn.coupling.operators.facts import Operator, Trait
 from onnxslim_learn.coupling.relations import PINNED, Axis, Digit, Value
 from onnxslim_learn.graph.shape_arithmetic import slice_arguments, split_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from onnxslim_learn.coupling.context import Cut, Rule, Site
+    from onnxslim_learn.coupling.context import Cut, Site
 
 # --- movement ---------------------------------------------------------------------------------------------------------
 
@@ -68,7 +69,7 @@ def transpose(site: Site) -> None:
     site.yields(layout.permute(site.value(0), list(order)))
 
 
-def blocks(*, to_space: bool) -> Rule:
+def blocks(*, to_space: bool) -> Operator:
     """DepthToSpace and SpaceToDepth: regroup, permute, regroup."""
 
     def rule(site: Site) -> None:
@@ -89,7 +90,7 @@ def blocks(*, to_space: bool) -> Rule:
         value = layout.permute(spelled, order)
         site.yields(layout.regroup(ledger, value, site.out_shape()))
 
-    return rule
+    return Operator(rule, traits=Trait.MOVES)
 
 
 def columns(site: Site) -> None:

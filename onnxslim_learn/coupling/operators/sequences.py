@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.coupling import alignment, layout
 from onnxslim_learn.coupling.operators import elementwise
+from onnxslim_learn.coupling.operators.facts import Operator, Recurrent
 from onnxslim_learn.coupling.relations import Axis, Value
 
 if TYPE_CHECKING:
-    from onnxslim_learn.coupling.context import Cut, Rule, Site
+    from onnxslim_learn.coupling.context import Cut, Site
 
 
 # --- recurrent cells --------------------------------------------------------------------------------------------------
 
 
-def recurrent(gates: int, states: int) -> Rule:
+def recurrent(gates: int, states: int) -> Operator:
     """RNN, GRU, LSTM: W ``(d)(q h)(i)``, R ``(d)(q h)(h)``, B ``(d)(2q h)``, initial states ``(d)(b)(h)``.
 
     Hidden units are one digit per direction; both directions keep equal counts.
@@ -54,7 +55,7 @@ def recurrent(gates: int, states: int) -> Rule:
         for letters in ("btdhi", "btdhk"):
             site.work({c: joined.space[c] for c in letters}, sizes, gates)
 
-    return rule
+    return Operator(rule, factors=Recurrent(), weights=(1, 2, 3, 7))
 
 
 def _parameters(site: Site, gates: int) -> list[tuple[int, alignment.Operand]]:
@@ -86,7 +87,9 @@ def _parameters(site: Site, gates: int) -> list[tuple[int, alignment.Operand]]:
 # --- attention --------------------------------------------------------------------------------------------------------
 
 
-def attention(*, slots: dict[str, int], heads: tuple[str, str], transposed: bool = False, whole: bool = False) -> Rule:
+def attention(
+    *, slots: dict[str, int], heads: tuple[str, str], transposed: bool = False, whole: bool = False
+) -> Operator:
     """Scaled dot product attention over heads: query ``b s (g r h)``, key ``b t (g h)``, value ``b t (g v)``.
 
     Query heads are key heads times repeats; whole heads go with no hint, and head sizes as columns.
@@ -133,7 +136,7 @@ def attention(*, slots: dict[str, int], heads: tuple[str, str], transposed: bool
             site.work({c: joined.space.get(c, ()) for c in letters}, sizes)
         return None
 
-    return rule
+    return Operator(rule, weights=(slots["bias"],) if "bias" in slots else ())
 
 
 def _past(site: Site, slots: dict[str, int]) -> dict[int, alignment.Operand]:
@@ -285,7 +288,7 @@ def packed_attention(site: Site) -> None:
     return None
 
 
-def rotary(*, positions: int, cosine: int) -> Rule:
+def rotary(*, positions: int, cosine: int) -> Operator:
     """RotaryEmbedding: halves (or neighbours) of a head turn together, by tables ``(positions)(half)``.
 
     Args:
@@ -321,4 +324,4 @@ def rotary(*, positions: int, cosine: int) -> Rule:
             site.patch(lambda cut: {"num_heads": cut.size(groups, 0)})
         return None
 
-    return rule
+    return Operator(rule)

@@ -1,7 +1,8 @@
 """The operator table: every operator declared once, by the family it belongs to.
 
 From a declaration follow coupling, weight slicing, attribute patches, mask placement, parameter counts and
-multiply-accumulates. An operator that is not here is opaque: it pins what it touches and is reported by name.
+multiply-accumulates, and what a node is (:mod:`onnxslim_learn.coupling.operators.facts`). An operator that is not here
+is opaque: it pins what it touches and is reported by name.
 """
 
 from __future__ import annotations
@@ -14,6 +15,17 @@ from onnxslim_learn.coupling.operators import fused as x
 from onnxslim_learn.coupling.operators import indexing as a
 from onnxslim_learn.coupling.operators import movement as m
 from onnxslim_learn.coupling.operators import sequences as s
+from onnxslim_learn.coupling.operators.facts import (
+    NOTHING,
+    Normalisation,
+    Operator,
+    Projection,
+    Trait,
+    above_zero,
+    as_it_was,
+    clipped,
+    permuted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,60 +75,84 @@ def _trained(site: Site, rank: int) -> Iterable[int]:
     return [a for a in range(rank) if a != 1] if site.attr("training_mode", 0) else []
 
 
-ELEMENTWISE = """
-    Abs Acos Acosh Add And Asin Asinh Atan Atanh Bernoulli BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor
-    Cast Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish
-    Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or Pow PRelu Reciprocal Relu
-    Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum SwiGLU Swish Tan Tanh ThresholdedRelu Where
-    Xor
-""".split()  # noqa: SIM905
+def _each(names: str, rule: Rule | Operator, traits: Trait = NOTHING) -> dict[str, Operator]:
+    """A row for each of some operators that have nothing but their names of their own."""
+    plain = rule if isinstance(rule, Operator) else Operator(rule)
+    return {name: plain.having(traits) for name in names.split()}
+
+
+SMOOTH = """
+    Abs Acos Acosh Asin Asinh Atan Atanh Celu Cos Cosh Elu Erf Exp Gelu HardSigmoid HardSwish LeakyRelu Log Max Mean Min
+    Mish Reciprocal Selu Shrink Sigmoid Sin Sinh Softplus Softsign Sqrt SwiGLU Swish Tan Tanh ThresholdedRelu
+"""
+
+STEPPED = """
+    And Bernoulli BitCast BitwiseAnd BitwiseOr BitwiseXor Ceil Floor Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual
+    Mod Not Or Round Sign Where Xor
+"""
 
 FRESH = """
     AffineGrid BlackmanWindow EyeLike HammingWindow HannWindow MaxUnpool MelWeightMatrix Multinomial NonMaxSuppression
     NonZero
     RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range
-""".split()  # noqa: SIM905
+"""
 
-TABLE: dict[str, Rule] = {
-    **dict.fromkeys(ELEMENTWISE, f.elementwise),
-    **dict.fromkeys(["CastLike", "Dropout"], f.first_input),
-    "BatchNormalization": f.per_channel(normalised=_trained, affine=True),
-    "InstanceNormalization": f.per_channel(normalised=lambda site, rank: range(2, rank), affine=True),
-    "GroupNormalization": x.group_norm,
-    "QuantizeLinear": f.per_channel(axis=None),
-    "DequantizeLinear": f.per_channel(axis=None),
+_POINTWISE = Operator(f.elementwise)
+_SAME = _POINTWISE.having(Trait.MOVES | Trait.SMOOTH, order=as_it_was)
+_BATCH = Normalisation(1, 2, mean=3, variance=4)
+_VIEW = Operator(m.regrouped, traits=Trait.MOVES | Trait.SMOOTH | Trait.VIEW)
+_SUM = _POINTWISE.having(Trait.SMOOTH | Trait.WRAPS, arithmetic="add")
+
+TABLE: dict[str, Operator] = {
+    **_each(SMOOTH, _POINTWISE, Trait.SMOOTH),
+    **_each(STEPPED, _POINTWISE),
+    **_each("BitShift BitwiseNot", _POINTWISE, Trait.WRAPS),
+    **_each("Neg Pow", _POINTWISE, Trait.SMOOTH | Trait.WRAPS),
+    **_each("Add Sum", _SUM),
+    "Sub": _SUM.having(arithmetic="subtract"),
+    "Mul": _SUM.having(arithmetic="multiply"),
+    "Div": _POINTWISE.having(Trait.SMOOTH, arithmetic="divide"),
+    "Relu": _POINTWISE.having(Trait.SMOOTH, bounds=above_zero),
+    "Clip": _POINTWISE.having(Trait.SMOOTH, bounds=clipped),
+    "PRelu": _POINTWISE.having(Trait.SMOOTH, weights=(1,)),
+    "Equal": _POINTWISE.having(Trait.EQUATES),
+    "Identity": _SAME.having(Trait.VIEW),
+    "Cast": _SAME,
+    "CastLike": _SAME.having(rule=f.first_input),
+    "Dropout": _SAME.having(Trait.VIEW | Trait.DROPS, rule=f.first_input),
+    "BatchNormalization": f.per_channel(normalised=_trained, norm=_BATCH),
+    "InstanceNormalization": f.per_channel(normalised=lambda site, rank: range(2, rank), norm=Normalisation()),
+    "GroupNormalization": x.group_norm(),
+    "QuantizeLinear": f.per_channel(axis=None).having(Trait.QUANTIZES, weights=(0,)),
+    "DequantizeLinear": f.per_channel(axis=None).having(Trait.DEQUANTIZES),
     "DynamicQuantizeLinear": f.mixing(lambda site, rank: range(rank)),
-    "LayerNormalization": f.norm(_from_axis(), scale=1),
-    "RMSNormalization": f.norm(_from_axis(), scale=1),
+    **_each("LayerNormalization RMSNormalization", f.norm(_from_axis(), scale=1)),
     "SimplifiedLayerNormalization": f.norm(_from_axis(), scale=1),  # onnxruntime's own, in the default domain
     "LpNormalization": f.norm(_axis()),
     "MeanVarianceNormalization": f.norm(lambda site, rank: site.attr("axes", [0, 2, 3])),
     "LRN": f.norm(lambda site, rank: [1]),
-    "Softmax": f.norm(_softmax),
-    "LogSoftmax": f.norm(_softmax),
-    "Hardmax": f.norm(_softmax),
-    **dict.fromkeys(["CumSum", "CumProd"], f.mixing(_cumsum)),
+    **_each("Softmax LogSoftmax Hardmax", f.norm(_softmax)),
+    **_each("CumSum CumProd", f.mixing(_cumsum)),
     "CenterCropPad": f.mixing(_listed),
     "DFT": f.mixing(_transformed),
     "Det": f.mixing(_matrix, vanish=True),
     "TopK": f.mixing(_axis()),
-    "ArgMax": f.mixing(_axis(0), vanish=True),
-    "ArgMin": f.mixing(_axis(0), vanish=True),
+    **_each("ArgMax ArgMin", f.mixing(_axis(0), vanish=True)),
     "Trilu": f.mixing(_matrix),
     "ReverseSequence": f.mixing(lambda site, rank: [site.attr("batch_axis", 1), site.attr("time_axis", 0)]),
-    "MatMul": c.einsum(c.matmul()),
-    "Gemm": c.einsum(c.gemm()),
+    "MatMul": c.matmul(),
+    "Gemm": c.gemm(),
     "Einsum": c.einsum(c.equation),
     "Conv": c.convolution(),
     "ConvTranspose": c.convolution(transposed=True),
-    "DeformConv": c.deformed,
-    "CausalConvWithState": s.causal_convolution,
-    "Col2Im": m.columns,
+    "DeformConv": c.deformed(),
+    "CausalConvWithState": Operator(s.causal_convolution, weights=(1, 2)),
+    "Col2Im": Operator(m.columns),
     "ConvInteger": c.convolution(bias=3, zero=2),
-    "MatMulInteger": c.einsum(c.matmul(columns=(3,)), zero=2),
+    "MatMulInteger": c.matmul(columns=(3,), zero=2),
     "QLinearConv": c.convolution(weight=3, bias=8, more=(4, 5), zero=2),
-    "QLinearMatMul": c.einsum(c.matmul(right=3, columns=(4, 5)), zero=2),
-    **dict.fromkeys(["RNN"], s.recurrent(1, 1)),
+    "QLinearMatMul": c.matmul(right=3, columns=(4, 5), zero=2),
+    "RNN": s.recurrent(1, 1),
     "GRU": s.recurrent(3, 1),
     "LSTM": s.recurrent(4, 2),
     "Attention": s.attention(
@@ -124,60 +160,56 @@ TABLE: dict[str, Rule] = {
         heads=("q_num_heads", "kv_num_heads"),
         transposed=True,
     ),
-    "LinearAttention": s.linear_attention,
+    "LinearAttention": Operator(s.linear_attention),
     "RotaryEmbedding": s.rotary(positions=3, cosine=1),
     "ReduceMean": c.reduce(exact=False, mean=True),
-    **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"], c.reduce(exact=True)),
-    **dict.fromkeys(["ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"], c.reduce(exact=False)),
-    **dict.fromkeys(["MaxPool", "AveragePool", "LpPool"], f.spatial()),
-    **dict.fromkeys(["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"], f.spatial()),
-    **dict.fromkeys(["RoiAlign", "MaxRoiPool", "GridSample"], f.spatial(keep=(1,))),
-    "Resize": m.resize,
-    "Upsample": m.resize,
-    "Reshape": m.reshape,
-    **dict.fromkeys(["Flatten", "Squeeze", "Unsqueeze"], m.regrouped),
-    "Transpose": m.transpose,
+    **_each("ReduceSum ReduceL1 ReduceL2 ReduceSumSquare", c.reduce(exact=True)),
+    **_each("ReduceMax ReduceMin ReduceProd ReduceLogSum ReduceLogSumExp", c.reduce(exact=False)),
+    **_each("MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool", f.spatial()),
+    **_each("RoiAlign MaxRoiPool GridSample", f.spatial(keep=(1,))),
+    **_each("Resize Upsample", m.resize),
+    "Reshape": _VIEW.having(rule=m.reshape),
+    **_each("Flatten Squeeze Unsqueeze", _VIEW),
+    "Transpose": Operator(m.transpose, order=permuted, traits=Trait.MOVES | Trait.SMOOTH),
     "DepthToSpace": m.blocks(to_space=True),
     "SpaceToDepth": m.blocks(to_space=False),
-    "Expand": m.expand,
-    "ConstantOfShape": m.fill,
-    "Tile": m.tile,
-    "Concat": m.concat,
-    "Split": m.split_parts,
-    "Slice": m.slice_axes,
-    "Gather": a.gather,
-    "GatherND": a.gather_nd,
-    "ScatterND": a.scatter_nd,
-    "TensorScatter": a.tensor_scatter,
-    **dict.fromkeys(["GatherElements", "ScatterElements", "Scatter"], a.elements),
-    "Pad": m.pad,
-    "Shape": f.shape_of,
-    "Size": f.shape_of,
-    **dict.fromkeys(FRESH, f.fresh_output),
+    "Expand": Operator(m.expand, traits=Trait.MOVES | Trait.SMOOTH),
+    "ConstantOfShape": Operator(m.fill),
+    "Tile": Operator(m.tile, traits=Trait.MOVES | Trait.SMOOTH),
+    "Concat": Operator(m.concat, traits=Trait.JOINS | Trait.SMOOTH),
+    "Split": Operator(m.split_parts, traits=Trait.MOVES | Trait.SMOOTH),
+    "Slice": Operator(m.slice_axes, traits=Trait.MOVES | Trait.SMOOTH | Trait.PICKS),
+    "Gather": Operator(a.gather, traits=Trait.PICKS),
+    "GatherND": Operator(a.gather_nd, traits=Trait.PICKS | Trait.WHOLE),
+    "GatherElements": Operator(a.elements, traits=Trait.PICKS | Trait.WHOLE),
+    "ScatterND": Operator(a.scatter_nd, traits=Trait.WHOLE),
+    "TensorScatter": Operator(a.tensor_scatter, traits=Trait.WHOLE),
+    **_each("ScatterElements Scatter", a.elements, Trait.WHOLE),
+    "Pad": Operator(m.pad),
+    **_each("Shape Size", f.shape_of, Trait.MEASURES),
+    **_each(FRESH, f.fresh_output),
 }
 
 # Operators that onnxruntime writes into optimised models (domain com.microsoft).
-CONTRIB_ELEMENTWISE = """
-    BiasAdd BiasDropout BiasGelu BiasSplitGelu FastGelu Gelu QLinearAdd QLinearLeakyRelu QLinearMul QLinearSigmoid
-    QuickGelu
-""".split()  # noqa: SIM905
+_BIASED = _POINTWISE.having(weights=(1,))
 
-CONTRIB: dict[str, Rule] = {
-    **dict.fromkeys(CONTRIB_ELEMENTWISE, f.elementwise),
+CONTRIB: dict[str, Operator] = {
+    **_each("QLinearAdd QLinearLeakyRelu QLinearMul QLinearSigmoid QuickGelu Gelu", _POINTWISE),
+    **_each("BiasAdd BiasGelu BiasSplitGelu FastGelu", _BIASED),
+    "BiasDropout": _BIASED.having(Trait.DROPS),
     "FusedConv": c.fused(c.convolution(), skip=3),
-    "FusedGemm": c.einsum(c.gemm()),
-    "FusedMatMul": c.einsum(c.matmul()),
-    "TransposeMatMul": c.einsum(c.matmul()),
-    "MatMulNBits": x.block_quantized,
-    "QGemm": c.einsum(c.gemm(right=3, bias=6, columns=(4, 5)), zero=2),
-    "MatMulIntegerToFloat": c.einsum(c.matmul(columns=(3, 5, 6)), zero=4),
+    "FusedGemm": c.gemm(),
+    **_each("FusedMatMul TransposeMatMul", c.matmul()),
+    "MatMulNBits": Operator(x.block_quantized),
+    "QGemm": c.gemm(right=3, bias=6, columns=(4, 5), zero=2),
+    "MatMulIntegerToFloat": c.matmul(columns=(3, 5, 6), zero=4),
     "QLinearGlobalAveragePool": f.spatial(),
-    "QuantizeLinear": f.per_channel(axis=None),
-    "DequantizeLinear": f.per_channel(axis=None),
+    "QuantizeLinear": f.per_channel(axis=None).having(Trait.QUANTIZES, weights=(0,)),
+    "DequantizeLinear": f.per_channel(axis=None).having(Trait.DEQUANTIZES),
     "SkipLayerNormalization": x.skip_norm((2, 3, 4)),
     "SkipSimplifiedLayerNormalization": x.skip_norm((2, 3)),
-    "EmbedLayerNormalization": x.embed_norm,
-    "Attention": s.packed_attention,
+    "EmbedLayerNormalization": Operator(x.embed_norm, norm=Normalisation(5, 6, features=True), weights=(2, 3, 4, 5, 6)),
+    "Attention": Operator(s.packed_attention, factors=Projection(), weights=(1, 2)),
     "MultiHeadAttention": s.attention(
         slots={"query": 0, "key": 1, "value": 2, "bias": 3, "past_key": 6, "past_value": 7},
         heads=("num_heads", "num_heads"),
@@ -190,9 +222,12 @@ CONTRIB: dict[str, Rule] = {
     "RotaryEmbedding": s.rotary(positions=1, cosine=2),
 }
 
-DOMAINS: dict[str, dict[str, Rule]] = {"": TABLE, "ai.onnx": TABLE, "com.microsoft": CONTRIB}
+DOMAINS: dict[str, dict[str, Operator]] = {"": TABLE, "ai.onnx": TABLE, "com.microsoft": CONTRIB}
+
+OPAQUE = Operator(f.opaque)
+"""An operator that is not declared."""
 
 
-def rule_for(domain: str, op_type: str) -> Rule:
-    """The rule of an operator; :func:`onnxslim_learn.coupling.operators.elementwise.opaque` for one that has none."""
-    return DOMAINS.get(domain, {}).get(op_type, f.opaque)
+def row(domain: str, op_type: str) -> Operator:
+    """What is declared of an operator; :data:`OPAQUE` for one that is not."""
+    return DOMAINS.get(domain, {}).get(op_type, OPAQUE)

@@ -1,0 +1,91 @@
+"""What a node is: its row in the operator table, asked for by node. Nobody else decides by the name of an operator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from onnxslim_learn.coupling.operators import table
+from onnxslim_learn.coupling.operators.facts import (
+    Bounds,
+    Convolution,
+    Equation,
+    Factors,
+    Normalisation,
+    Operator,
+    Product,
+    Projection,
+    Recurrent,
+    Trait,
+)
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = [
+    "Bounds",
+    "Convolution",
+    "Equation",
+    "Factors",
+    "Normalisation",
+    "Operator",
+    "Product",
+    "Projection",
+    "Recurrent",
+    "Trait",
+    "bounds",
+    "convolution",
+    "factors",
+    "has",
+    "multiplies",
+    "normalisation",
+    "of",
+]
+
+
+class Named(Protocol):
+    """A node of a graph, or of a file."""
+
+    @property
+    def domain(self) -> str:
+        """Domain of its operator."""
+
+    @property
+    def op_type(self) -> str:
+        """Name of its operator."""
+
+
+def of(node: Named) -> Operator:
+    """The row of a node's operator."""
+    return table.row(node.domain, node.op_type)
+
+
+def has(node: Named, traits: Trait) -> bool:
+    """Whether a node has one of some traits."""
+    return bool(of(node).traits & traits)
+
+
+def factors(node: Named) -> Factors | None:
+    """Which inputs of a node are multiplied and summed over."""
+    return of(node).factors
+
+
+def convolution(node: Named) -> Convolution | None:
+    """How a node is a convolution, if it is one."""
+    found = of(node).factors
+    return found if isinstance(found, Convolution) else None
+
+
+def multiplies(node: Named) -> bool:
+    """Whether a node is linear in what it multiplies: a convolution, or a product of matrices."""
+    return isinstance(of(node).factors, Convolution | Product | Equation)
+
+
+def normalisation(node: Named) -> Normalisation | None:
+    """How a node normalises, if it does."""
+    return of(node).norm
+
+
+def bounds(node: ir.Node) -> Bounds | None:
+    """Between which numbers a node passes its input on, where it is the identity there and constant elsewhere."""
+    found = of(node).bounds
+    return None if found is None else found(node)
