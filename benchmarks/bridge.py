@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nets import exports
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.graph.load import load
-from tests import exports
 
 WARM_UP = 3
 ALLOWED = 1.1
@@ -44,7 +44,7 @@ class Network:
 def vision(name: str, size: int, batch: int, **settings: Any) -> Network:
     """A torchvision network on small images."""
     return Network(
-        lambda: getattr(exports._torchvision(), name)(weights=None, **settings),
+        lambda: getattr(exports.torchvision_models(), name)(weights=None, **settings),
         lambda: (torch.randn(batch, 3, size, size),),
     )
 

@@ -1,7 +1,7 @@
 """Measure how much of well-known architectures can be cut, and whether cutting them is exact: docs/coverage.md.
 
 Every architecture of ``scripts/architectures`` is built small, randomly initialised, jittered
-(``tests/exports.py``), exported by both exporters of PyTorch, and analysed. Of every file are measured:
+(``nets/exports.py``), exported by both exporters of PyTorch, and analysed. Of every file are measured:
 
 * *nodes*, *groups*, and *cuttable*: the groups that can lose a unit by themselves.
 * *share*: the parameters that go, of all, in the largest valid cut: every cuttable group loses every step of units but

@@ -94,9 +94,9 @@ def bridged(proto: onnx.ModelProto, inputs: Sequence[Any]) -> Sequence[Any]:
 
 def peer(folder: Path) -> Run:
     """Run a model by onnx2pytorch."""
-    from tests import exports
+    from nets import exports
 
-    exports._torchvision()  # which it imports, and which may lack its compiled half
+    exports.torchvision_models()  # which it imports, and which may lack its compiled half
     sys.path.insert(0, str(folder))
     from onnx2pytorch import ConvertModel
 

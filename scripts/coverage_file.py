@@ -30,7 +30,7 @@ def export(architecture: Architecture, exporter: str, path: Path) -> None:
     import torch
     from torch import nn
 
-    from tests.exports import LEGACY_OPSET, jitter
+    from nets.exports import LEGACY_OPSET, jitter
 
     torch.set_num_threads(1)
     torch.backends.mha.set_fastpath_enabled(False)  # the legacy exporter knows no fused attention

@@ -24,15 +24,15 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from nets.forms import NETS as FORMS
+from nets.notation import Net
+from nets.operators import EXAMPLES, UNRUNNABLE
+from nets.zoo import NETS, feeds
 from onnxslim_learn.coupling.operators.table import CONTRIB, OPAQUE, TABLE
 from onnxslim_learn.coupling.operators.table import row as declaration
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.workflow import slim
 from scripts.axis_probe import MODES, Case, Finding, probe
-from tests.examples import EXAMPLES, UNRUNNABLE
-from tests.test_contrib import NETS as FORMS
-from tests.zoo import NETS, feeds
-from tests.zoo_net import Net
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "coverage.md"
 BEGIN, END = "<!-- operators -->", "<!-- /operators -->"

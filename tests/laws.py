@@ -11,14 +11,14 @@ import onnxruntime as ort
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
+from nets.operators import EXAMPLES, VARIANTS
+from nets.zoo import NETS, feeds
 from onnxslim_learn.coupling import groups as grouping
 from onnxslim_learn.coupling.layout import over
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.rewrite.mask import OPEN, mask
 from onnxslim_learn.workflow import slim
-from tests.examples import EXAMPLES, VARIANTS
-from tests.zoo import NETS, feeds
 
 ALL = {**NETS, **VARIANTS, **EXAMPLES}
 

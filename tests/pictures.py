@@ -6,9 +6,9 @@ is pinned without need, or coupled to one it should not be, is a defect that no 
 
 from pathlib import Path
 
+from nets.zoo import NETS
 from onnxslim_learn.workflow import slim
 from tests.laws import analysed
-from tests.zoo import NETS
 
 FILE = Path(__file__).with_name("pictures.txt")
 

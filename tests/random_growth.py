@@ -10,7 +10,7 @@ import onnxruntime as ort
 from hypothesis import strategies as st
 from onnx import helper
 
-from tests.zoo_net import draw_weight
+from nets.notation import draw_weight
 
 T = TypeVar("T")
 Shape = tuple[int, ...]

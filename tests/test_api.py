@@ -11,8 +11,8 @@ import onnxruntime as ort
 import pytest
 
 import onnxslim_learn as osl
+from nets.zoo import NETS
 from tests import laws
-from tests.zoo import NETS
 
 HEAVY = ("torch", "onnx", "onnx_ir", "onnxruntime", "scipy", "networkx", "rich")
 """What takes long to import and is not needed to say what the package offers."""

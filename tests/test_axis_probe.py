@@ -4,10 +4,10 @@ import functools
 
 import pytest
 
+from nets.operators import UNRUNNABLE
 from onnxslim_learn.coupling.operators import table
 from scripts import coverage_operators as coverage
 from scripts.axis_probe import MODES, Case, probe
-from tests.examples import UNRUNNABLE
 
 PROBED = [name for name in coverage.declared() if name not in coverage.UNPROMISED and name not in UNRUNNABLE]
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import onnxslim_learn as osl
+from nets.zoo import NETS
 from onnxslim_learn.coupling.branches import foresee
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.workflow import slim
-from tests.zoo import NETS
 
 # Net -> the groups that can go as a whole.
 VANISHING = {

@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from nets.operators import EXAMPLES, UNCHECKED, UNRUNNABLE
+from nets.zoo import NETS
 from onnxslim_learn.coupling.operators.table import DOMAINS
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.rewrite.slim import cut, slim
 from onnxslim_learn.workflow import slim as api
 from tests import laws
-from tests.examples import EXAMPLES, UNCHECKED, UNRUNNABLE
 from tests.laws import ALL, PLANS, analysed, draw_removal
 from tests.random_graphs import graphs
-from tests.zoo import NETS
 
 WHOLE = {"spatial_attention", "gru_bidirectional"}
 """Nets of which nothing can go: their channels are normalised over, or an output."""

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+from nets.zoo import NETS
 from onnxslim_learn.coupling.layout import over
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.select.weight_slices import slices
@@ -15,7 +16,6 @@ from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import PLANS
 from tests.random_graphs import graphs
-from tests.zoo import NETS
 
 NET = """
 <ir_version: 8, opset_import: ["" : 17]>

@@ -6,8 +6,8 @@ import onnxruntime as ort
 import pytest
 
 import onnxslim_learn as osl
-from tests.exports import EXPORTERS, export
-from tests.pretrained import MODELS, fetch
+from nets.exports import EXPORTERS, export
+from nets.pretrained import MODELS, fetch
 
 pytestmark = pytest.mark.slow
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from nets.zoo import NETS
 from tests import pictures
 from tests.laws import analysed
-from tests.zoo import NETS
 
 
 def test_there_is_one_picture_per_net():

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from nets.operators import VARIANTS
+from nets.zoo import NETS
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.workflow import slim
 from tests import laws
-from tests.examples import VARIANTS
 from tests.laws import ALL, PLANS, analysed, draw_removal
-from tests.zoo import NETS
 
 CUT = [name for name in {**NETS, **VARIANTS} if laws.free(analysed(name))]
 

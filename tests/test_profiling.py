@@ -3,11 +3,11 @@
 import onnx
 import pytest
 
+from nets.zoo import NETS
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.latency.profile import Setting, profile, settings
 from onnxslim_learn.report.sections.profile import distinct
 from onnxslim_learn.runtime.session import CPU
-from tests.zoo import NETS
 
 BRIEF = 0.01  # seconds
 

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from tests.zoo import NETS, feeds
+from nets.zoo import NETS, feeds
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -13,7 +13,7 @@ import onnx.numpy_helper
 import torch
 from torch import nn
 
-from tests.exports import NAMES, Inputs, Network, jitter
+from nets.exports import NAMES, Inputs, Network, jitter
 
 
 def _yolo() -> nn.Module:

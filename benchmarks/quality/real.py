@@ -17,12 +17,12 @@ import numpy as np
 import onnxruntime as ort
 
 from benchmarks.quality import kinds
+from nets.pretrained import fetch
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.metrics import deviation
 from onnxslim_learn.select.calibration import Evidence
 from onnxslim_learn.workflow import slim
-from tests.pretrained import fetch
 
 COSINE = 0.98  # wanted of every output
 JUDGED = 32  # samples

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from nets.exports import Network
+from nets.oddities import ODDITIES
 from scripts.architectures import hugging, vision
-from tests.exports import Network
-from tests.oddities import ODDITIES
 
 
 @dataclass(frozen=True)

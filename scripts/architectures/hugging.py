@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from nets.exports import Inputs, Network, torchvision_models
 from scripts.architectures.plain import Plain, images
-from tests.exports import Inputs, Network, _torchvision
 
 WORDS = 200
 _SMALL: dict[str, Any] = {
@@ -207,7 +207,7 @@ def _masked_words(batch: int) -> Inputs:
 def transformers_nets() -> Iterator[tuple[str, Network]]:
     """The nets of transformers."""
     with suppress(ImportError):
-        _torchvision()
+        torchvision_models()
     for name, (kind, more) in _TEXT.items():
         feed = _words if kind in {"MambaModel", "FNetModel", "XLNetModel"} else _masked_words
         names = tuple(feed(1))

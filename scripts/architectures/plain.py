@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.exports import Inputs, Network
+from nets.exports import Inputs, Network
 
 
 class Plain(nn.Module):

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nets.exports import Inputs, Network, torchvision_models
 from scripts.architectures.plain import Plain, images, vision
-from tests.exports import Inputs, Network, _torchvision
 
 # --- torchvision ------------------------------------------------------------------------------------------------------
 
@@ -25,7 +25,7 @@ _TV = {
 
 def torchvision_nets() -> Iterator[tuple[str, Network]]:
     """The nets of torchvision."""
-    tv = _torchvision()
+    tv = torchvision_models()
     for name, side in _TV.items():
         yield name, vision(partial(getattr(tv, name), weights=None), side)
     plain = {"aux_logits": False, "transform_input": False, "init_weights": False, "weights": None}
@@ -54,7 +54,7 @@ class _Heads(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        net = getattr(_torchvision().detection, name)(weights=None, weights_backbone=None)
+        net = getattr(torchvision_models().detection, name)(weights=None, weights_backbone=None)
         self.backbone, self.head = net.backbone, net.head
 
     def forward(self, x: Tensor) -> Any:
@@ -111,7 +111,7 @@ _WITH: dict[str, dict[str, Any]] = {
 
 def timm_nets() -> Iterator[tuple[str, Network]]:
     """The nets of timm."""
-    _torchvision()
+    torchvision_models()
     import timm
 
     for name in _TIMM.split():
@@ -134,7 +134,7 @@ _SMP = {
 
 def smp_nets() -> Iterator[tuple[str, Network]]:
     """The nets of segmentation-models-pytorch."""
-    _torchvision()
+    torchvision_models()
     import segmentation_models_pytorch as smp
 
     for name, encoders in _SMP.items():
@@ -176,7 +176,7 @@ def _yolo(name: str) -> nn.Module:
 
 def yolo_nets() -> Iterator[tuple[str, Network]]:
     """The nets of ultralytics."""
-    _torchvision()
+    torchvision_models()
     import ultralytics  # noqa: F401
 
     for name in _YOLO.split():
@@ -188,7 +188,7 @@ _UNET = {"sample_size": 16, "block_out_channels": (32, 64), "layers_per_block": 
 
 def diffusers_nets() -> Iterator[tuple[str, Network]]:
     """The nets of diffusers."""
-    _torchvision()
+    torchvision_models()
     import diffusers
 
     def noisy(batch: int) -> Inputs:

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.zoo import NETS
+from nets.zoo import NETS
 
 BRIEF = 0.01  # seconds: at least ten rounds are timed, and how precisely is no matter here
 HALF = "--target macs=0.5 --no-latency"

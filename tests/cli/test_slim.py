@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
+from nets.zoo import NETS
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.workflow import slim
 from tests.cli.folder import BRIEF, HALF, SLIM, TO, strict
-from tests.zoo import NETS
 
 REFUSALS = [
     # arguments, exit code, words in the sentence

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nets.zoo import NETS
 from onnxslim_learn.costs.channels import channels, elements
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.workflow import slim
 from tests.laws import PLANS, analysed, draw_removal, free, written
-from tests.zoo import NETS
 
 
 def counted(analysis):

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import inliner, numpy_helper
 
+from nets.notation import Net
+from nets.zoo import NETS
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import ALL, PLANS, analysed, draw_removal
-from tests.zoo import NETS
-from tests.zoo_net import Net
 
 STEP = 1e-4
 CURVED = 1e-4

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 
+from nets.notation import Net
 from onnxslim_learn.costs.devices import Device, load
 from onnxslim_learn.costs.roofline import roofline
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.workflow import slim
 from tests.costs.nets import one_sentence
 from tests.laws import ALL, analysed
-from tests.zoo_net import Net
 
 MORPHNET = (
     """(float[1,3,17,19] x) => (float[1,2,9,10] y, float[1,2,17,19] z) {

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nets.notation import Net
+from nets.zoo import NETS
 from onnxslim_learn.coupling import groups as grouping
 from onnxslim_learn.coupling.removal import removal
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import ALL, PLANS, analysed
-from tests.zoo import NETS
-from tests.zoo_net import Net
 
 
 def group_of(analysis, name):

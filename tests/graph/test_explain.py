@@ -6,6 +6,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from nets.zoo import NETS
 from onnxslim_learn.coupling import explain
 from onnxslim_learn.coupling.groups import protected
 from onnxslim_learn.errors import InputError
@@ -13,7 +14,6 @@ from onnxslim_learn.graph import dataflow
 from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import analysed
-from tests.zoo import NETS
 
 PAIRS = 12
 """Pairs of axes asked about in one group: shortest paths over a whole net take long, and pairs repeat each other."""

@@ -4,11 +4,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from nets.zoo import NETS
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.runtime import executor
 from onnxslim_learn.runtime.executor import Runner
 from tests.laws import RELATIVE, analysed
-from tests.zoo import NETS
 
 
 def stretches(name, every):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nets.zoo import NETS
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.errors import InputError
@@ -18,7 +19,6 @@ from onnxslim_learn.select.calibration import Evidence
 from onnxslim_learn.workflow import slim as api
 from tests import laws
 from tests.laws import ALL, PLANS, analysed, draw_removal
-from tests.zoo import NETS
 
 EXACT = 2e-3  # ridge regressions stop a little short of the exact solution
 CUT = [name for name in NETS if laws.free(analysed(name))]

@@ -5,6 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from nets.zoo import NETS
 from onnxslim_learn.costs import devices
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.graph.load import load
@@ -14,7 +15,6 @@ from onnxslim_learn.workflow import widen as widening
 from onnxslim_learn.workflow.expand import Widening, expand
 from onnxslim_learn.workflow.latency_target import LEAST, MOST, Stopwatch
 from tests.laws import analysed, analysis_inputs, normal, run
-from tests.zoo import NETS
 
 GROWING = sorted(name for name in NETS if widening.growable(analysed(name), analysed(name).groups))
 

@@ -4,8 +4,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from nets.notation import Net
 from onnxslim_learn.workflow import slim
-from tests.zoo_net import Net
 
 FAR = 1000000000  # what exporters write for "up to the end"
 BATCHES = (1, 2, 3, 7)  # the analysis sees 1, 2 and 3

@@ -7,12 +7,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from nets.notation import Net
 from onnxslim_learn.coupling.removal import removal
 from onnxslim_learn.rewrite import verify as checking
 from onnxslim_learn.rewrite.verify import MORE, verify
 from onnxslim_learn.workflow import slim
 from tests import laws
-from tests.zoo_net import Net
 
 NET = "(float[2,6] x) => (float[2,5] y) {{ h = MatMul(x, w1) r = Relu(h) z = MatMul(r, w2) {} }}"
 WEIGHTS = "w1 6x700, w2 700x5"

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nets.zoo import NETS
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.select import weight_criteria
 from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import PLANS, analysed
-from tests.zoo import NETS
 
 FREE = [name for name in NETS if laws.free(analysed(name))]
 COSTS = ["macs", "params", "bytes"]

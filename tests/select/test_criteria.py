@@ -7,6 +7,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from nets.notation import Net
+from nets.zoo import NETS
 from onnxslim_learn.cli import arguments
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.registry import CRITERIA
@@ -14,8 +16,6 @@ from onnxslim_learn.select import weight_criteria
 from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import analysed
-from tests.zoo import NETS
-from tests.zoo_net import Net
 
 FREE = [name for name in NETS if laws.free(analysed(name))]
 MAGNITUDES = ["energy", "l1", "l2", "lamp"]

@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from nets.zoo import NETS
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.errors import PlanError
@@ -21,7 +22,6 @@ from onnxslim_learn.select.calibration import Evidence
 from onnxslim_learn.workflow import slim as api
 from tests import laws
 from tests.laws import ALL, analysed
-from tests.zoo import NETS
 
 FREE = [name for name in ALL if laws.free(analysed(name))]
 REFUSED = {

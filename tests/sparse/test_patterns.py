@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nets.zoo import NETS
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.sparse import patterns
 from onnxslim_learn.sparse.maskable import Layer, layers
 from onnxslim_learn.workflow import slim
-from tests.zoo import NETS
 
 CONV = Layer("w", (6, 8, 3, 3), (1,), (0,), ("conv",))
 GEMM = Layer("w", (8, 12), (0,), (1,), ("fc",))

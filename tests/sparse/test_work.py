@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
+from nets.zoo import NETS, feeds
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.registry import METHODS
@@ -15,7 +16,6 @@ from onnxslim_learn.sparse import layer_ratios, one_shot, patterns, ratio_search
 from onnxslim_learn.sparse.maskable import layers
 from onnxslim_learn.workflow import slim as api
 from onnxslim_learn.workflow import sparsify
-from tests.zoo import NETS, feeds
 
 SAMPLES = 64
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
+from nets.notation import Net
+from nets.zoo import NETS, feeds
 from onnxslim_learn.bridge.export import export, updated
 from onnxslim_learn.bridge.initializers import parameters
 from onnxslim_learn.bridge.module import bridge
@@ -13,8 +15,6 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph.load import load
 from tests.laws import run
 from tests.train.test_module import NORMED, TIED, assert_alike, call
-from tests.zoo import NETS, feeds
-from tests.zoo_net import Net
 
 BARE = {"bare_constants", "branch", "function"}
 """Nets that keep weights elsewhere than in initializers of the main graph."""

@@ -6,12 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nets.zoo import NETS
 from onnxslim_learn.bridge import gates
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.coupling import groups as grouping
 from tests.laws import PLANS, analysed, analysis_inputs, draw_removal, free, masked, normal, run
 from tests.train.test_module import assert_alike, call
-from tests.zoo import NETS
 
 CUTTABLE = sorted(name for name in NETS if free(analysed(name)))
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from nets.notation import Net
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.data.open import open_source
@@ -16,7 +17,6 @@ from onnxslim_learn.train import samples as pool
 from onnxslim_learn.train.loop import Keeping, Learner, Task, train
 from onnxslim_learn.train.optimizer import Recipe
 from onnxslim_learn.train.teacher import Teacher
-from tests.zoo_net import Net
 
 NET = Net(
     """(float[batch, 3, 6, 6] x) => (float[batch, 5] y) {
@@ -209,7 +209,7 @@ def test_the_loss_may_be_the_users(found):
         ("distill=-1", "is no weight"),
         ("distill", "no output of floats"),
         ("tests.none:loss", "cannot be imported"),
-        ("tests.zoo_net:Net,tests.zoo_net:Net=2", "twice"),
+        ("nets.notation:Net,nets.notation:Net=2", "twice"),
     ],
 )
 def test_a_loss_that_cannot_be_is_refused(spec, said):

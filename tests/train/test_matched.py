@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from nets.notation import Net
 from onnxslim_learn.coupling.solver import couple
 from onnxslim_learn.data.class_balance import confident
 from onnxslim_learn.data.options import Options
@@ -11,7 +12,6 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph.load import load
 from onnxslim_learn.train.bn_matching import matched, normalisations
 from tests.data.models import graph
-from tests.zoo_net import Net
 
 TWO = Net(
     """(float[batch, 3, 16, 16] x, int64[batch] kind) => (float[batch, 6] y, int64[batch] kinds) {

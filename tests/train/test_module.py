@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import nn
 
+from nets.exports import EXPORTERS, NAMES, export
+from nets.notation import Net
+from nets.pretrained import MODELS, fetch
+from nets.zoo import NETS
 from onnxslim_learn.bridge.initializers import look_up, parameters, paths, place
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph.load import load
 from onnxslim_learn.workflow import slim
-from tests.exports import EXPORTERS, NAMES, export
 from tests.laws import analysed, analysis_inputs, input_sets, normal, run
-from tests.pretrained import MODELS, fetch
-from tests.zoo import NETS
-from tests.zoo_net import Net
 
 RELATIVE = {"float16": 1e-2, "float32": 1e-4, "float64": 1e-4}
 """Largest difference allowed, of an output's largest magnitude: kernels of two libraries differ by the order of

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from nets.notation import Net
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.bridge import gates, initializers
 from onnxslim_learn.bridge.module import bridge
@@ -20,7 +21,6 @@ from onnxslim_learn.learners.morphnet.structure import structure
 from onnxslim_learn.plans.realize import realize
 from onnxslim_learn.select.search import solve
 from tests.laws import analysed
-from tests.zoo_net import Net
 
 GOLDEN = Net(
     """(float[1, 3, 17, 19] x) => (float[1, 2, 9, 10] y3, float[1, 2, 17, 19] y4) {

@@ -6,16 +6,16 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
+from nets.forms import NETS as FORMS
+from nets.operators import EXAMPLES, UNRUNNABLE, VARIANTS
+from nets.zoo import NETS
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.bridge.ops import function_for
 from onnxslim_learn.coupling.operators.table import CONTRIB, TABLE
 from onnxslim_learn.graph.load import load
 from onnxslim_learn.workflow import slim
-from tests.examples import EXAMPLES, UNRUNNABLE, VARIANTS
 from tests.laws import analysed, input_sets, normal, run
-from tests.test_contrib import NETS as FORMS
 from tests.train.test_module import assert_alike, call
-from tests.zoo import NETS
 
 OPERATORS = [*TABLE, *(f"com.microsoft.{name}" for name in CONTRIB)]
 RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial")

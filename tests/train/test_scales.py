@@ -5,6 +5,8 @@ import onnx
 import pytest
 import torch
 
+from nets.notation import Net
+from nets.zoo import NETS, feeds
 from onnxslim_learn.bridge import gammas, gates
 from onnxslim_learn.bridge.export import updated
 from onnxslim_learn.bridge.initializers import parameters
@@ -14,8 +16,6 @@ from onnxslim_learn.workflow import slim
 from tests.laws import analysed, analysis_inputs, free, normal, run
 from tests.train.test_export import weights_of
 from tests.train.test_module import NORMED, assert_alike, call
-from tests.zoo import NETS, feeds
-from tests.zoo_net import Net
 
 CUTTABLE = sorted(name for name in NETS if free(analysed(name)))
 

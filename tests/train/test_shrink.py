@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
+from nets.notation import Net
 from onnxslim_learn.costs.devices import Device
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import Options
@@ -17,7 +18,6 @@ from onnxslim_learn.report.sections import training as trained
 from onnxslim_learn.train.distributed import World
 from onnxslim_learn.train.trainer import Job, Training, school
 from onnxslim_learn.workflow import slim
-from tests.zoo_net import Net
 
 NET = Net(
     """(float[batch, 3, 6, 6] x) => (float[batch, 5] y) {

@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 
+from nets.notation import Net
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.cli import commands
 from onnxslim_learn.data.open import open_source
@@ -19,7 +20,6 @@ from onnxslim_learn.sparse.maskable import layers
 from onnxslim_learn.train.distributed import World
 from onnxslim_learn.train.trainer import Training, school
 from tests.train.test_loop import NET
-from tests.zoo_net import Net
 
 DEEP = Net(
     """(float[batch, 3, 6, 6] x) => (float[batch, 5] y) {

@@ -1,6 +1,6 @@
 """Nets beside the zoo: what its nets spell, in a combination none of them has."""
 
-from tests.zoo_net import Net
+from nets.notation import Net
 
 VARIANTS = {
     "bidirectional": Net(

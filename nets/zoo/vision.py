@@ -1,6 +1,6 @@
 """Zoo nets over feature maps, from a plain chain to group normalisation and channel shuffles."""
 
-from tests.zoo_net import Net
+from nets.notation import Net
 
 VISION = {
     "chain": Net(

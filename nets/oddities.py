@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.exports import Inputs, Network
+from nets.exports import Inputs, Network
 
 SIDE = 32
 CLASSES = 10

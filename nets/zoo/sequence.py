@@ -1,6 +1,6 @@
 """Zoo nets over tokens: attention and its variants, gated units, recurrence."""
 
-from tests.zoo_net import Net
+from nets.notation import Net
 
 _ATTEND = """
             raw = MatMul(q, k)

@@ -1,6 +1,6 @@
 """Zoo nets of what real files do rarely: weights put together in the graph, heads on the batch axis, odd joins."""
 
-from tests.zoo_net import Net
+from nets.notation import Net
 
 RARE = {
     "pooled_heads": Net(

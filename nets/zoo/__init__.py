@@ -1,11 +1,11 @@
 """The zoo: small nets, simplest first, that between them spell everything the library must understand."""
 
-from tests.zoo_moves import MOVES
-from tests.zoo_net import Net, feeds
-from tests.zoo_odd import ODD
-from tests.zoo_rare import RARE
-from tests.zoo_sequence import SEQUENCE
-from tests.zoo_vision import VISION
+from nets.notation import Net, feeds
+from nets.zoo.movement import MOVES
+from nets.zoo.odd import ODD
+from nets.zoo.rare import RARE
+from nets.zoo.sequence import SEQUENCE
+from nets.zoo.vision import VISION
 
 __all__ = ["NETS", "Net", "feeds"]
 

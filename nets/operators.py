@@ -3,8 +3,8 @@
 Keys are operators; those of onnxruntime's own domain are spelled with it.
 """
 
-from tests.variants import VARIANTS
-from tests.zoo_net import Net
+from nets.notation import Net
+from nets.variants import VARIANTS
 
 __all__ = ["EXAMPLES", "UNCHECKED", "UNRUNNABLE", "VARIANTS"]
 

@@ -1,6 +1,6 @@
 """Zoo nets that move channels about: split, shuffle, pad, regroup."""
 
-from tests.zoo_net import Net
+from nets.notation import Net
 
 MOVES = {
     "c2f": Net(

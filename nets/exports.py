@@ -4,7 +4,7 @@ The nets are randomly initialised and then jittered, so that no normalisation, b
 an identity that a wrong rewrite could drop unseen; batch statistics follow the data, so that the signal reaches the
 output. Needs torch, onnxscript, torchvision and (for BERT) transformers.
 
-    python -m tests.exports FOLDER [NAME ...]     # every name, or the named ones, by both exporters
+    python -m nets.exports FOLDER [NAME ...]     # every name, or the named ones, by both exporters
 """
 
 import sys
@@ -51,7 +51,7 @@ class Network:
 
 
 @cache
-def _torchvision() -> ModuleType:
+def torchvision_models() -> ModuleType:
     """Import ``torchvision.models``, also where its compiled operators cannot be loaded."""
     try:
         import torchvision
@@ -66,7 +66,7 @@ def _torchvision() -> ModuleType:
 
 def _vision(name: str, **options: Any) -> nn.Module:
     """Build a torchvision classifier without weights."""
-    return getattr(_torchvision(), name)(weights=None, **options)
+    return getattr(torchvision_models(), name)(weights=None, **options)
 
 
 def _image(batch: int) -> Inputs:
@@ -80,7 +80,7 @@ class _Bert(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         with suppress(ImportError):  # transformers does without torchvision, but not with one that fails to load
-            _torchvision()
+            torchvision_models()
         from transformers import BertConfig, BertModel
 
         config = BertConfig(

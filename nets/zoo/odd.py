@@ -1,7 +1,7 @@
 """Zoo nets that are odd in how the file is written or in what holds their channels in place."""
 
-from tests.zoo_net import Net
-from tests.zoo_vision import VISION
+from nets.notation import Net
+from nets.zoo.vision import VISION
 
 _CHAIN = VISION["chain"]
 
