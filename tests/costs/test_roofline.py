@@ -10,8 +10,8 @@ from onnxslim_learn.costs.devices import Device, load
 from onnxslim_learn.costs.roofline import roofline
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.workflow import slim
-from tests.costs.nets import one_sentence
 from tests.laws import ALL, analysed
+from tests.runtime.timed_nets import one_sentence
 
 MORPHNET = (
     """(float[1,3,17,19] x) => (float[1,2,9,10] y, float[1,2,17,19] z) {

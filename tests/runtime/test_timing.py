@@ -12,7 +12,7 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.runtime import timing as measure_module
 from onnxslim_learn.runtime.session import CPU
 from onnxslim_learn.runtime.timing import Latency, Ratio, Timings, compare, measure, open_session
-from tests.costs.nets import conv_net, image, matmul_net, one_sentence, saved
+from tests.runtime.timed_nets import conv_net, image, matmul_net, one_sentence, saved
 
 
 def test_import_leaves_the_runtimes_alone():

@@ -18,10 +18,10 @@ from onnxslim_learn.graph.load import load
 from onnxslim_learn.train import feature_distillation, losses
 from onnxslim_learn.train.samples import Portion
 from onnxslim_learn.workflow import slim
+from tests.bridge.test_gates import CUTTABLE, close
+from tests.bridge.test_module import call
 from tests.cli.conftest import prepared, run  # noqa: F401
 from tests.laws import PLANS, analysed, analysis_inputs, draw_removal, written
-from tests.train.test_gates import CUTTABLE, close
-from tests.train.test_module import call
 
 QUICK = "--steps 12 --finetune-steps 30 --batch-size 8 --no-latency --data samples.npz --json out.json"
 

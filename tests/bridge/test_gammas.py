@@ -13,9 +13,9 @@ from onnxslim_learn.bridge.initializers import parameters
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.workflow import slim
+from tests.bridge.test_export import weights_of
+from tests.bridge.test_module import NORMED, assert_alike, call
 from tests.laws import analysed, analysis_inputs, free, normal, run
-from tests.train.test_export import weights_of
-from tests.train.test_module import NORMED, assert_alike, call
 
 CUTTABLE = sorted(name for name in NETS if free(analysed(name)))
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import distributed
 
 from onnxslim_learn.bridge.ops.norm import joint_batch_norm
-from tests.train.test_shrink import NET
+from tests.learners.test_morphnet_pipeline import NET
 
 LINE = "learn net.onnx --target macs=0.6 --data samples.npz --batch-size 16 --steps 10 --finetune-steps 5 --no-latency"
 

@@ -1,3 +1,5 @@
+"""The folder that tests of timing run in."""
+
 import pytest
 
 

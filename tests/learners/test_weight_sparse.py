@@ -164,7 +164,7 @@ from onnxslim_learn.workflow.slim import analyze
 from onnxslim_learn.train import worlds
 from onnxslim_learn.train.loop import train
 from tests.train.test_loop import NET, task
-from tests.train.test_weight_sparse import STEPS, learner
+from tests.learners.test_weight_sparse import STEPS, learner
 from dataclasses import replace
 found = analyze(NET.build())
 world = worlds.join("cpu")

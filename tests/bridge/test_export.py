@@ -13,8 +13,8 @@ from onnxslim_learn.bridge.initializers import parameters
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph.load import load
+from tests.bridge.test_module import NORMED, TIED, assert_alike, call
 from tests.laws import run
-from tests.train.test_module import NORMED, TIED, assert_alike, call
 
 BARE = {"bare_constants", "branch", "function"}
 """Nets that keep weights elsewhere than in initializers of the main graph."""

@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.runtime import process_memory
-from tests.costs.nets import matmul_net, one_sentence, saved
+from tests.runtime.timed_nets import matmul_net, one_sentence, saved
 
 MIB = 1 << 20
 

@@ -11,7 +11,7 @@ from onnxslim_learn.repair.linear_nodes import linears
 from onnxslim_learn.sparse import patterns
 from onnxslim_learn.sparse.maskable import layers
 from onnxslim_learn.sparse.solvers import Cut, Moments, on_support
-from tests.repair.test_linear import build
+from tests.repair.test_linear_nodes import build
 
 CASES = ["conv", "conv groups", "transposed", "transposed groups", "gemm", "gemm transposed", "matmul", "conv 1-d"]
 

@@ -10,8 +10,8 @@ from nets.zoo import NETS
 from onnxslim_learn.bridge import gates
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.coupling import groups as grouping
+from tests.bridge.test_module import assert_alike, call
 from tests.laws import PLANS, analysed, analysis_inputs, draw_removal, free, masked, normal, run
-from tests.train.test_module import assert_alike, call
 
 CUTTABLE = sorted(name for name in NETS if free(analysed(name)))
 

@@ -14,8 +14,8 @@ from onnxslim_learn.bridge.ops import function_for
 from onnxslim_learn.coupling.operators.table import CONTRIB, TABLE
 from onnxslim_learn.graph.load import load
 from onnxslim_learn.workflow import slim
+from tests.bridge.test_module import assert_alike, call
 from tests.laws import analysed, input_sets, normal, run
-from tests.train.test_module import assert_alike, call
 
 OPERATORS = [*TABLE, *(f"com.microsoft.{name}" for name in CONTRIB)]
 RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial")

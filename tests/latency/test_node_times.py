@@ -10,7 +10,7 @@ from onnxslim_learn.latency import attribution
 from onnxslim_learn.latency import node_times as nodes_module
 from onnxslim_learn.latency.attribution import LAYOUT, OTHER
 from onnxslim_learn.latency.node_times import per_node
-from tests.costs.nets import branch_net, conv_net, function_net, image, matmul_net, one_sentence, saved
+from tests.runtime.timed_nets import branch_net, conv_net, function_net, image, matmul_net, one_sentence, saved
 
 
 def timed(model, feeds, **options):
