@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.data.signature import LABELS, UNNAMED, Declared, accept
@@ -15,31 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from onnxslim_learn.data.batch import Batch
-
-
-def find(spec: str) -> Callable[..., Any]:
-    """The function that ``module:function`` names; modules in the working directory are found.
-
-    Raises:
-        InputError: If there is none.
-    """
-    module, _, name = spec.partition(":")
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.insert(0, here)
-    try:
-        found = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except Exception as error:
-        raise InputError(f"--data {spec}: cannot be imported ({reason(error)}). Give module:function.") from error
-    finally:
-        if added and here in sys.path:
-            sys.path.remove(here)
-    if not callable(found):
-        raise InputError(f"--data {spec}: is no function but a {type(found).__name__}. Give module:function.")
-    return found
 
 
 def portions(where: str, function: Callable[..., Any], declared: Declared, size: int) -> Iterator[Batch]:

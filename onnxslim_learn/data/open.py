@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from onnxslim_learn.data.signature import Declared, declared
 from onnxslim_learn.data.source import Source, limited, regroup
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph.load import check_file
+from onnxslim_learn.runtime.functions import by_name, is_name
 
 if TYPE_CHECKING:
     from onnxslim_learn.graph.load import Graph
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 Opened = tuple[str, int | None, Callable[[], Iterator[Batch]]]  # name, number of samples, portions of any size
 Spec = str | Path | Mapping[str, Any] | Callable[..., Any]
 
-FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 KINDS = "an .npz or .npy file, a folder of images, or module:function"
 
 
@@ -72,8 +71,8 @@ def _kind(spec: Spec, where: str, options: Options) -> Callable[[Graph, Declared
     if Path(where).suffix in (".npz", ".npy"):
         check_file(Path(where), "an .npz or .npy file")
         return partial(_arrays, where, arrays.read(Path(where)))
-    if FUNCTION.fullmatch(where):
-        return partial(_function, where, functions.find(where))
+    if is_name(where):
+        return partial(_function, where, by_name(where, "--data"))
     raise InputError(f"--data {where}: is not {KINDS}. Give one of these.")
 
 

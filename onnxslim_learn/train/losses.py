@@ -7,8 +7,6 @@ inside may be compared, too (:mod:`onnxslim_learn.train.feature_distillation`).
 
 from __future__ import annotations
 
-import importlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from onnxslim_learn.errors import InputError, reason
+from onnxslim_learn.runtime.functions import by_name, is_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 Outputs: TypeAlias = "Mapping[str, Tensor]"
 Loss: TypeAlias = "Callable[[Outputs, Portion], Tensor]"
 
-FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 TEMPERATURE = 4.0
 FEATURES = "features"
 ONE = 1e-3  # probabilities sum to one this exactly
@@ -137,26 +135,18 @@ def _loss(name: str, outputs: Mapping[str, Taught], temperature: float, features
         return partial(distillation, known=outputs, temperature=temperature)
     if name in LABELLED:
         return LABELLED[name]
-    if FUNCTION.fullmatch(name):
-        return _find(name)
+    if is_name(name):
+        return _checked(name, by_name(name, "--loss"))
     known = ", ".join(["distill", FEATURES, *LABELLED])
     raise InputError(f"--loss {name}: expected {known}, or module:function. Use one of them.")
 
 
-def _find(name: str) -> Loss:
-    module, _, function = name.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in function.split("."):
-            found = getattr(found, part)
-    except Exception as error:
-        raise InputError(f"--loss {name}: cannot be imported ({reason(error)}). Give module:function.") from error
-    if not callable(found):
-        raise InputError(f"--loss {name}: is no function but a {type(found).__name__}. Give module:function.")
+def _checked(name: str, function: Callable[..., Any]) -> Loss:
+    """A user's loss, whose result is checked."""
 
     def loss(outputs: Outputs, portion: Portion) -> Tensor:
         try:
-            value = found(outputs, portion)
+            value = function(outputs, portion)
         except Exception as error:
             raise InputError(
                 f"--loss {name}: it raised {type(error).__name__} ({reason(error)}). Correct it."
