@@ -78,7 +78,7 @@ def _sure(coupling: Coupling, source: Source, progress: Callable[[float], None])
             said = f"onnxruntime cannot run it on {source.name} ({reason(error)})"
             raise InputError(f"model: {said}. Give what it was made for with --data or --input.") from error
         found = dict(zip((o.name for o in session.get_outputs()), outputs, strict=True))
-        name = name or next((n for n, a in found.items() if classifies(a) and len(a) == batch.count), "")
+        name = name or next((n for n, a in found.items() if len(a) == batch.count and classifies(a, n)), "")
         if not name:
             return None
         rows.append(log_probabilities(found[name].astype(np.float64)))

@@ -16,7 +16,8 @@ import numpy as np
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.data.source import regroup
 from onnxslim_learn.errors import PlanError
-from onnxslim_learn.metrics import Deviation, accuracy, deviation
+from onnxslim_learn.metrics import Deviation, accuracy, deviation, total
+from onnxslim_learn.quality.channels import channels
 from onnxslim_learn.repair.least_squares import FULL, Effort, Fitted, Rows, Setting, Weights, fit
 from onnxslim_learn.repair.linear_nodes import Linear, linears
 from onnxslim_learn.repair.targets import HELD_BACK, Stream, Targets
@@ -95,8 +96,9 @@ def repair(
     walk = Walk(removal, model, targets, effort)
     walk.go(progress)
     wanted, before, after = targets.outputs(), outputs(unrepaired, range(len(targets.held))), walk.outputs()
-    deviations = deviation(wanted, before), deviation(wanted, after)
-    kept = _total(deviations[1]) <= _total(deviations[0])
+    lie = channels(removal.coupling)
+    deviations = deviation(wanted, before, lie), deviation(wanted, after, lie)
+    kept = total(deviations[1]) <= total(deviations[0])
     known = [labels[k] for k in targets.held] if labels else []
     right = [accuracy(side, known) for side in (wanted, before, after)]
     changed = [name for name, value in model.graph.initializers.items() if value.const_value is not plain[name]]
@@ -114,10 +116,6 @@ def small_batches(source: Source, samples: int | None) -> list[Batch]:
     count = sum(batch.count for batch in batches)
     size = max(1, min(LARGEST_BATCH, count // (2 * HELD_BACK)))
     return list(regroup(batches, source.declared, size))
-
-
-def _total(found: Mapping[str, Deviation]) -> float:
-    return float(np.mean([d.relative for d in found.values()])) if found else 0.0
 
 
 class Walk:

@@ -7,7 +7,7 @@ grows about evenly with what goes, is interpolated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxslim_learn import metrics
 from onnxslim_learn.array_types import Array, Progress
-from onnxslim_learn.metrics import Deviation, deviation
+from onnxslim_learn.quality.channels import channels
 from onnxslim_learn.repair.least_squares import QUICK
 from onnxslim_learn.repair.sequential import Walk
 from onnxslim_learn.repair.targets import Record
@@ -135,9 +136,4 @@ def loss(cut: Removal, slimmed: ir.Model, record: Record, runner: Runner | None 
     """
     walk = Walk(cut, slimmed, record, QUICK, runner or Runner(slimmed, record.feeds, (), threads=1))
     walk.go()
-    return total(deviation(record.outputs(), walk.outputs()))
-
-
-def total(found: Mapping[str, Deviation]) -> float:
-    """One number for all outputs: divergence of a classifier's, squared relative difference of others."""
-    return float(np.mean([d.relative**2 if d.kl is None else d.kl for d in found.values()])) if found else 0.0
+    return metrics.loss(record.outputs(), walk.outputs(), channels(cut.coupling))

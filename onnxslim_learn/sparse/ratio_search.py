@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxslim_learn import metrics
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import PlanError
-from onnxslim_learn.metrics import deviation
 from onnxslim_learn.repair.linear_nodes import Linear, linears
 from onnxslim_learn.repair.sequential import observed
 from onnxslim_learn.runtime.executor import Runner, outputs
-from onnxslim_learn.select.sensitivity import total
 from onnxslim_learn.sparse import layer_ratios as ratios
 from onnxslim_learn.sparse.one_shot import Circumstances, OneShot, prune
 from onnxslim_learn.sparse.solvers import Cut
@@ -91,7 +90,7 @@ def search(
     for protocol, shares in tried.items():
         whole = OneShot(fresh(), layers, targets, replace(recipe, ratios=dict(zip(names, shares, strict=True))))
         whole.go()
-        losses[protocol] = total(deviation(targets.outputs(), whole.outputs()))
+        losses[protocol] = metrics.loss(targets.outputs(), whole.outputs())
     best = min(losses, key=lambda protocol: losses[protocol])
     return Found(dict(zip(names, tried[best], strict=True)), best, losses, curves)
 
@@ -139,7 +138,7 @@ def _loss(linear: Linear, cut: Cut, runner: Runner, targets: Targets, recipe: Re
         linear.write(prune(cut, rows, held, Circumstances(plain, linear, recipe.method))[0])
         ahead = runner.fork(targets.held)
         ahead.finish()
-        return total(deviation(targets.outputs(), outputs(ahead, range(len(targets.held)))))
+        return metrics.loss(targets.outputs(), outputs(ahead, range(len(targets.held))))
     except (PlanError, np.linalg.LinAlgError):
         return 0.0  # it will be pruned by size, about which nothing is known
     finally:

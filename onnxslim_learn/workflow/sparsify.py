@@ -13,6 +13,7 @@ import onnx
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import InputError, VerifyError
 from onnxslim_learn.metrics import Deviation, deviation
+from onnxslim_learn.quality.channels import channels
 from onnxslim_learn.registry import METHODS
 from onnxslim_learn.repair.least_squares import FULL
 from onnxslim_learn.repair.sequential import ROWS
@@ -300,6 +301,6 @@ def sparsify(
     recipe = Recipe(shares, pattern, recipe.method, recipe.effort)
     work = OneShot(model, listed, record, recipe)
     work.go(stage("sparsifying"))
-    apart = deviation(record.outputs(), work.outputs())
+    apart = deviation(record.outputs(), work.outputs(), channels(analysis.coupling))
     data = (evidence.source.name, record.samples)
     return Sparsified(analysis, asked, listed, shares, protocol, trials, work.done, data, apart, model)

@@ -1,0 +1,106 @@
+"""What an output is decides by which figures it is judged."""
+
+import numpy as np
+import pytest
+
+from onnxslim_learn.metrics import deviation, kind
+
+SAMPLES = 24
+RNG = np.random.default_rng(0)
+
+
+def softmax(x):
+    ratio = np.exp(x - x.max(-1, keepdims=True))
+    return ratio / ratio.sum(-1, keepdims=True)
+
+
+def logits(*shape):
+    """Rows of which one number stands out, as a classifier's."""
+    found = RNG.normal(0, 1, shape)
+    flat = found.reshape(-1, shape[-1])
+    flat[np.arange(len(flat)), RNG.integers(0, shape[-1], len(flat))] += 6
+    return found
+
+
+VECTORS = RNG.normal(0, 1, (SAMPLES, 64))
+KINDS = {
+    "logits": (logits(SAMPLES, 10), "", "logits"),
+    "many logits": (logits(SAMPLES, 1000), "", "logits"),
+    "probabilities": (softmax(logits(SAMPLES, 10)), "", "probabilities"),
+    "labels that stand alone": (RNG.uniform(0, 1, (SAMPLES, 5)), "", "labels"),
+    "rows of one length": (VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True), "", "embeddings"),
+    "a wide table without peaks": (VECTORS, "", "embeddings"),
+    "features after a ReLU": (np.maximum(VECTORS, 0), "", "embeddings"),
+    "a name that says logits": (VECTORS, "logits", "logits"),
+    "a name that says embedding": (logits(SAMPLES, 64), "text_embeds", "embeddings"),
+    "one dimension that is always large": (VECTORS + 50 * (np.arange(64) == 7), "", "embeddings"),
+    "one number": (RNG.normal(0, 1, (SAMPLES, 1)), "", "number"),
+    "tokens by their name": (RNG.normal(0, 1, (SAMPLES, 7, 9)), "logits", "logits"),
+    "tokens of a vocabulary": (logits(SAMPLES, 7, 1200), "", "logits"),
+    "tokens with probabilities": (softmax(logits(SAMPLES, 7, 9)), "", "probabilities"),
+    "hidden states": (RNG.normal(0, 1, (SAMPLES, 7, 64)), "last_hidden_state", "numbers"),
+    "an image": (RNG.normal(0, 1, (SAMPLES, 3, 8, 8)), "", "numbers"),
+    "whole numbers": (np.ones((SAMPLES, 4), np.int64), "", "numbers"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_kinds(name):
+    output, called, wanted = KINDS[name]
+    assert kind(output, called) == wanted
+
+
+def compared(wanted, found, name="y"):
+    return deviation({name: wanted}, {name: found})[name]
+
+
+def test_classes_have_top_five():
+    wanted = logits(SAMPLES, 10)
+    second = wanted.copy()
+    first = wanted.argmax(1)
+    second[np.arange(SAMPLES), first] = np.partition(wanted, -2, 1)[:, -2] - 0.01
+    found = compared(wanted, second)
+    assert found.agreement == 0
+    assert found.figures["top5"] == 1
+    reverse = compared(wanted, -wanted)
+    assert (reverse.agreement, reverse.figures["top5"]) == (0, 0)
+
+
+def test_tokens_agree_one_by_one_and_have_a_perplexity():
+    """Against a uniform distribution, the perplexity is the number of classes; against itself, its own."""
+    wanted = softmax(logits(SAMPLES, 7, 9))
+    flat = np.full_like(wanted, 1 / 9)
+    found, same = compared(wanted, flat), compared(wanted, wanted)
+    assert found.figures["perplexity"] == pytest.approx(9)
+    assert same.figures["perplexity"] == pytest.approx(same.figures["original_perplexity"])
+    assert same.kl == pytest.approx(0, abs=1e-12)
+    half = np.concatenate((wanted[:, :4], wanted[:, 4:, ::-1]), axis=1)
+    moved = (wanted[:, 4:].argmax(-1) != 4).mean() * 3 / 7
+    assert compared(wanted, half).agreement == pytest.approx(1 - moved)
+
+
+def test_embeddings_are_judged_by_neighbours_and_not_as_classes():
+    found = compared(VECTORS, VECTORS[:, ::-1] @ np.diag(RNG.choice([-1, 1], 64)))
+    assert (found.kl, found.agreement) == (None, None)
+    assert found.destroyed
+    turned, _ = np.linalg.qr(RNG.normal(0, 1, (64, 64)))
+    assert compared(VECTORS, VECTORS @ turned).figures["retrieval"] == 1  # neighbours stay where all are turned
+    assert compared(VECTORS, RNG.permutation(VECTORS)).figures["retrieval"] < 0.5
+
+
+def test_one_number_for_each_sample_is_judged_by_its_correlation():
+    """Ages: a net that says the mean for all has a cosine of nearly one, and is worth nothing."""
+    ages = RNG.normal(40, 4, (SAMPLES, 1))
+    dull = compared(ages, np.full_like(ages, ages.mean()) + RNG.normal(0, 0.01, ages.shape))
+    assert dull.destroyed
+    assert abs(dull.cosine) < 0.5
+    assert dull.figures["error"] == pytest.approx(1, abs=0.05)
+    good = compared(ages, ages + 0.4)
+    assert good.cosine == pytest.approx(1)
+    assert good.figures["error"] == pytest.approx(0.4 / ages.std())
+    assert not good.destroyed
+
+
+def test_what_all_logits_have_in_common_does_not_count():
+    wanted = logits(SAMPLES, 10)
+    assert compared(wanted, wanted + RNG.normal(0, 50, (SAMPLES, 1))).worst == pytest.approx(1)
