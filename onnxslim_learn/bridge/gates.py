@@ -8,7 +8,7 @@ these too: what several units carry is multiplied by all their gates.
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,16 +18,16 @@ from torch import Tensor, fx, nn
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.bridge import initializers
 from onnxslim_learn.coupling.carriers import carriers
-from onnxslim_learn.coupling.layout import over
+from onnxslim_learn.coupling.relations import parts
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.coupling.context import Contraction
     from onnxslim_learn.coupling.groups import Group
-    from onnxslim_learn.coupling.relations import Digit, Value
+    from onnxslim_learn.coupling.relations import Parts, Value
     from onnxslim_learn.coupling.solver import Coupling
 
 
@@ -69,7 +69,7 @@ def attach(
     return gates(module)
 
 
-def _once(analysis: Analysis, carried: Array) -> Iterator[tuple[Contraction, list[Array]]]:
+def _once(analysis: Analysis, carried: Array) -> Iterator[tuple[Contraction, list[Factor]]]:
     """Contractions with their gates, activations first: what one input of a product is gated by, others are not."""
     nodes, seen = analysis.coupling.graph.nodes, dict[int, set[int]]()
 
@@ -78,10 +78,12 @@ def _once(analysis: Analysis, carried: Array) -> Iterator[tuple[Contraction, lis
         return source is not None and source.is_initializer()
 
     for contraction in sorted(analysis.coupling.records.contractions, key=fixed):
-        factors = spread(contraction.value, contraction.axes, analysis.coupling, carried)
+        source = nodes[contraction.node].inputs[contraction.slot]
+        varying = analysis.graph.shapes.varying(str(source.name)) if source is not None else ()
+        factors = spread(contraction.value, contraction.axes, analysis.coupling, carried, varying)
         if factors is None:
             continue
-        units = set(np.unique(np.concatenate([f.reshape(-1) for f in factors])).tolist())
+        units = set(np.unique(np.concatenate([f.places.reshape(-1) for f in factors])).tolist())
         before = seen.setdefault(contraction.node, {0})
         if not units <= before:
             before |= units
@@ -109,8 +111,36 @@ def gates(module: fx.GraphModule) -> dict[str, nn.Parameter]:
 # --- which units carry what -------------------------------------------------------------------------------------------
 
 
-def spread(value: Value, axes: Sequence[int], coupling: Coupling, carried: Array) -> list[Array] | None:
-    """Indices into ``[1, gates…]`` that broadcast against a tensor, one array per factor; ``None`` for no gate.
+@dataclass(frozen=True)
+class Factor:
+    """Indices into ``[1, gates…]`` over parts of a tensor's axes.
+
+    Attributes:
+        places: The indices, one axis per part.
+        parts: What the parts are.
+    """
+
+    places: Array
+    parts: Parts
+
+    @property
+    def buffer(self) -> Array:
+        """The indices as they are kept: laid out to broadcast against the tensor, where no open axis has a say."""
+        return self.places if any(self.parts.open_parts()) else self.parts.laid(self.places)
+
+    @property
+    def asked(self) -> list[tuple[int, int, bool]] | None:
+        """Axis, size (or what divides the axis's size) and whether it is open, per part; ``None`` if none is open."""
+        if not any(self.parts.open_parts()):
+            return None
+        listed = zip(self.parts.parts, self.parts.open_parts(), strict=True)
+        return [(part.axis, self.parts.fixed(part.axis) if is_open else part.size, is_open) for part, is_open in listed]
+
+
+def spread(
+    value: Value, axes: Sequence[int], coupling: Coupling, carried: Array, varying: Iterable[int] = ()
+) -> list[Factor] | None:
+    """What a tensor of a layout is multiplied by, factor by factor; ``None`` for no gate.
 
     Of a row and its cells along the same axes, the cells speak for the row.
     """
@@ -122,20 +152,12 @@ def spread(value: Value, axes: Sequence[int], coupling: Coupling, carried: Array
             continue
         assert digit.labels is not None
         places = np.where((digit.labels > 0)[..., None], carried[coupling.strong[digit.labels]], 0)
-        found += [_placed(value, digit, places[..., k]) for k in range(places.shape[-1]) if places[..., k].any()]
+        own = [*digit.deps, digit.key]
+        kept = parts(value, set(own), varying)
+        kept = parts(value, {k for d in digits for k in (d.key, *d.deps)}, varying) if kept.undecided else kept
+        over = [kept.over(places[..., k], own) for k in range(places.shape[-1]) if places[..., k].any()]
+        found += [Factor(laid, kept) for laid in over]
     return found or None
-
-
-def _placed(value: Value, digit: Digit, places: Array) -> Array:
-    """An array with one axis per digit it depends on, as one that broadcasts against the tensor."""
-    sizes = {d.key: d.size for d in value.digits.values()}
-    own = [*digit.deps, digit.key]
-    whole = {k for axis in value.axes if any(d.key in own for d in axis) for k in (d.key for d in axis)}
-    target = [k for k in sizes if k in whole]
-    laid = over(places, own, target, sizes)
-    return laid.reshape(
-        [math.prod(d.size for d in axis) if any(d.key in own for d in axis) else 1 for axis in value.axes]
-    )
 
 
 # --- what the module computes -----------------------------------------------------------------------------------------
@@ -146,10 +168,24 @@ def together(*parts: Tensor) -> Tensor:
     return torch.cat([parts[0].new_ones(1), *parts])
 
 
-def gated(x: Tensor, vector: Tensor, *indices: Tensor, zero: Tensor | None = None) -> Tensor:
+def laid(x: Tensor, index: Tensor, asked: Sequence[tuple[int, int, bool]]) -> Tensor:
+    """Indices over parts of axes as indices that broadcast against a tensor, its open parts as long as they are."""
+    sizes = [x.shape[axis] // size if is_open else size for axis, size, is_open in asked]
+    axes = {axis for axis, *_ in asked}
+    return index.expand(sizes).reshape([size if axis in axes else 1 for axis, size in enumerate(x.shape)])
+
+
+def gated(
+    x: Tensor,
+    vector: Tensor,
+    *indices: Tensor,
+    zero: Tensor | None = None,
+    asked: Sequence[Sequence[tuple[int, int, bool]] | None] = (),
+) -> Tensor:
     """Multiply a tensor by its gates; integers are let through or replaced by what stands for zero."""
-    factor = vector[indices[0]]
-    for index in indices[1:]:
+    at_hand = [index if how is None else laid(x, index, how) for index, how in zip(indices, asked, strict=True)]
+    factor = vector[at_hand[0]]
+    for index in at_hand[1:]:
         factor = factor * vector[index]
     if x.is_floating_point():
         return x * factor.to(x.dtype)
@@ -157,7 +193,7 @@ def gated(x: Tensor, vector: Tensor, *indices: Tensor, zero: Tensor | None = Non
 
 
 def _insert(
-    module: fx.GraphModule, call: fx.Node, contraction: Contraction, factors: list[Array], source: tuple[fx.Node, int]
+    module: fx.GraphModule, call: fx.Node, contraction: Contraction, factors: list[Factor], source: tuple[fx.Node, int]
 ) -> None:
     """Put gates in front of an input of a call."""
     vector, number = source
@@ -168,8 +204,9 @@ def _insert(
     with module.graph.inserting_before(call):
         indices = []
         for k, factor in enumerate(factors):
-            holder.register_buffer(f"index_{number}_{k}", torch.from_numpy(factor.copy()), persistent=False)
+            holder.register_buffer(f"index_{number}_{k}", torch.from_numpy(factor.buffer.copy()), persistent=False)
             indices.append(module.graph.get_attr(f"{HOLDER}.index_{number}_{k}"))
         zero = None if contraction.zero is None else call.args[contraction.zero]
-        found = module.graph.call_function(gated, (given, vector, *indices), {"zero": zero})
+        asked = [factor.asked for factor in factors]
+        found = module.graph.call_function(gated, (given, vector, *indices), {"zero": zero, "asked": asked})
     call.update_arg(contraction.slot, found)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import alignment, layout
-from onnxslim_learn.coupling.relations import Axis, Digit, Ledger, Value
+from onnxslim_learn.coupling.relations import Axis, Digit, Ledger, Value, parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.graph.shape_info import Shapes
 
+Changes = dict[int, int | Fraction]  # entry of a vector of sizes -> its new content, or what it is multiplied by
 Slot = int | str  # an input's index or an attribute's name; ``op_type`` renames the operator
 
 
@@ -122,6 +124,8 @@ class Records:
     opaque: dict[str, int] = field(default_factory=dict)
 
 
+WHERE = 9  # the operator set that brought Where, which masks and size vectors that are computed need
+OPEN = "shares an axis with an open dimension"
 RANK = "abcdefghijklmnop"  # letters of axes counted from the last
 
 
@@ -184,6 +188,28 @@ class Site:
         """Value of an input that is a small constant, else ``None``."""
         name = self.name(slot)
         return None if name is None else self.shapes.static(name)
+
+    def stated(self, slot: int) -> list[int | None]:
+        """Entries of a vector of sizes, ``None`` for one that is not the same at all input sizes."""
+        values = self.shapes.known(str(self.name(slot)))
+        if values is None or len({value.shape for value in values}) > 1:
+            return [None] * self.shape(slot)[0]
+        return [int(column[0]) if len(set(column)) == 1 else None for column in zip(*values, strict=True)]
+
+    def resized(self, cut: Cut, result: Value, places: Mapping[int, int]) -> Changes:
+        """How the entries of a vector of sizes follow a cut: to a number, or by a factor where the axis is open.
+
+        Args:
+            cut: What goes.
+            result: The layout whose sizes the vector states: the node's first output.
+            places: Axis -> entry that states its size.
+        """
+        name, changes = str(self.node.outputs[0].name), {}
+        for axis, place in places.items():
+            old, new = result.shape[axis], cut.size(result, axis)
+            if new != old:
+                changes[place] = Fraction(new, old) if self.shapes.is_open(name, axis) else new
+        return changes
 
     def attr(self, name: str, default: Any = None) -> Any:
         """Value of an attribute."""
@@ -271,6 +297,28 @@ class Site:
                 self.values[name] = _unview(value, operand.parts)
         return joined
 
+    def hold_open_axes(self) -> None:
+        """Pin what shares an open axis of an output, unless the rest of that axis is what its size varies by."""
+        for name in (str(output.name) for output in self.node.outputs if output.name in self.values):
+            value, firm = self.values[name], self.values[name].firm
+            for axis in self.shapes.varying(name) if firm else ():
+                inside = [d.key in firm for d in value.axes[axis]]
+                fixed = math.prod(d.size for d in value.axes[axis] if d.key in firm)
+                sizes = [sample.shape[name][axis] for sample in self.shapes.samples]
+                if any(inside) and (all(inside) or any(size % fixed for size in sizes)):
+                    value = self.freed(value, [axis], OPEN, value.shape)
+            self.values[name] = value
+
+    def _hold_unmaskable(self, name: str, value: Value, axes: Iterable[int]) -> None:
+        """Pin what no mask could be made for at run time: it shares an axis with an open digit and others."""
+        summed = [d for a in axes for d in value.axes[a] if d.labels is not None]
+        varying = self.shapes.varying(name)
+        spoken = parts(value, {key for d in summed for key in (d.key, *d.deps)}, varying)
+        undecided = spoken.undecided if self.version >= WHERE else spoken.axes & varying
+        for digit in summed:
+            if any(part.axis in undecided and part.key in (digit.key, *digit.deps) for part in spoken.parts):
+                self.ledger.pin(digit, OPEN, value.digits)
+
     def contract(
         self,
         slot: int,
@@ -281,9 +329,11 @@ class Site:
         inner: bool = False,
     ) -> None:
         """State that axes of an input are summed over (see :class:`Contraction`)."""
-        value = self.values[str(self.name(slot))]
+        name = str(self.name(slot))
+        value = self.values[name]
         found = tuple(a for a in axes if any(d.labels is not None for d in value.axes[a]))
         if found:
+            self._hold_unmaskable(name, value, found)
             zero = zero if zero is not None and self.name(zero) else None
             self.records.contractions.append(Contraction(self.index, slot, value, found, zero, bias, inner))
 

@@ -60,6 +60,11 @@ class Value:
         """Sizes of the axes."""
         return tuple(math.prod(d.size for d in axis) for axis in self.axes)
 
+    @property
+    def firm(self) -> set[int]:
+        """Keys of the digits that are labelled or that labels depend on; what is left of an axis may be open."""
+        return {key for d in self.digits.values() if d.labels is not None for key in (d.key, *d.deps)}
+
 
 def over(labels: Array, own: Sequence[int], target: Sequence[int], sizes: Mapping[int, int]) -> Array:
     """Broadcast an array with one axis per key of ``own`` to one axis per key of ``target`` (which has all of them)."""
@@ -96,6 +101,79 @@ def in_rows(known: Mapping[int, Digit], digit: Digit, labels: Array) -> Array:
     rows, size = rows_of(known, digit.deps), labels.shape[-1]
     sizes = {key: d.size for key, d in known.items()} | {-1: size}
     return over(labels, (*digit.deps, -1), (*rows, -1), sizes).reshape(-1, size)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A factor of an axis as a mask sees it: a digit (``key``), or a run of digits that it says nothing about."""
+
+    axis: int
+    size: int
+    key: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The axes that a mask speaks of, in parts; an axis whose size is open must have one run at most, the open one.
+
+    Attributes:
+        parts: In the order of the axes.
+        rank: Number of axes of the tensor.
+        varying: Axes whose size is open.
+    """
+
+    parts: tuple[Part, ...]
+    rank: int
+    varying: frozenset[int]
+
+    @property
+    def keys(self) -> list[int]:
+        """The digits that it speaks of, in order."""
+        return [part.key for part in self.parts if part.key is not None]
+
+    @property
+    def axes(self) -> set[int]:
+        """The axes that it speaks of."""
+        return {part.axis for part in self.parts}
+
+    @property
+    def undecided(self) -> set[int]:
+        """Open axes of which several runs might be what is open."""
+        runs = [part.axis for part in self.parts if part.key is None and part.axis in self.varying]
+        return {axis for axis in runs if runs.count(axis) > 1}
+
+    def fixed(self, axis: int) -> int:
+        """Product of the digits of an axis that it speaks of."""
+        return math.prod(part.size for part in self.parts if part.axis == axis and part.key is not None)
+
+    def open_parts(self) -> list[bool]:
+        """Which parts have a size that is known only at run time."""
+        return [part.key is None and part.axis in self.varying for part in self.parts]
+
+    def over(self, array: Array, own: Sequence[int]) -> Array:
+        """An array with one axis per key of ``own`` as one with an axis per part: of length 1 along the others."""
+        sizes = {part.key: part.size if part.key in own else 1 for part in self.parts if part.key is not None}
+        laid = over(array, own, self.keys, sizes)
+        return laid.reshape([1 if part.key is None else sizes[part.key] for part in self.parts])
+
+    def laid(self, array: Array) -> Array:
+        """An array over parts as one that broadcasts against the tensor, for axes that are not open."""
+        full = np.broadcast_to(array, [part.size for part in self.parts])
+        sizes = [1] * self.rank
+        for part in self.parts:
+            sizes[part.axis] *= part.size
+        return full.reshape(sizes)
+
+
+def parts(value: Value, needed: set[int], varying: Iterable[int] = ()) -> Parts:
+    """The axes with one of some digits as those digits and the runs between them."""
+    listed: list[Part] = []
+    for a, axis in enumerate(value.axes):
+        if needed.isdisjoint(d.key for d in axis):
+            continue
+        for run, digits in itertools.groupby(axis, lambda d: d.key if d.key in needed else None):
+            listed.append(Part(a, math.prod(d.size for d in digits), run))
+    return Parts(tuple(listed), len(value.axes), frozenset(varying))
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,6 +225,7 @@ def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
             site.yields(*site.free_outputs(0))
         else:
             roles.of(node).rule(site)
+            site.hold_open_axes()
     ledger.node = -1
     for value in graph.model.graph.outputs:
         name = str(value.name)

@@ -77,6 +77,11 @@ class Shapes:
         made = [self.nominal.value[str(value.name)] for value in node.outputs]
         return all(value.dtype.kind in "iub" or value.size <= 1 for value in made)
 
+    def varying(self, name: str) -> frozenset[int]:
+        """The axes whose size differs between the samples."""
+        shapes = [sample.shape[name] for sample in self.samples]
+        return frozenset(a for a, sizes in enumerate(zip(*shapes, strict=True)) if len(set(sizes)) > 1)
+
     def is_open(self, name: str, axis: int) -> bool:
         """Whether the size of an axis depends on the input sizes, or on data."""
         return name in self.nominal.loose or len({sample.shape[name][axis] for sample in self.samples}) > 1

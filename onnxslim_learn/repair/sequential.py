@@ -21,7 +21,7 @@ from onnxslim_learn.quality.channels import channels
 from onnxslim_learn.repair.least_squares import FULL, Effort, Fitted, Rows, Setting, Weights, fit
 from onnxslim_learn.repair.linear_nodes import Linear, linears
 from onnxslim_learn.repair.targets import HELD_BACK, Stream, Targets
-from onnxslim_learn.rewrite.mask import mask_array
+from onnxslim_learn.rewrite.mask import kept_parts
 from onnxslim_learn.rewrite.merge import stands_for
 from onnxslim_learn.runtime.executor import Runner, outputs
 
@@ -218,9 +218,9 @@ def changed(removal: Removal, model: ir.Model) -> set[str]:
     """Values of a slimmed model that are no mere cut of the original's: what comes after a node that lost inputs."""
     coupling = removal.coupling
     names = [str(node.name) for node in coupling.graph.nodes]
-    lost = {names[c.node] for c in coupling.records.contractions if not mask_array(c.value, c.axes, removal).all()} | {
-        names[d.node] for d in coupling.records.delicate if not removal.exact
-    }
+    records = coupling.records
+    lost = {names[c.node] for c in records.contractions if not kept_parts(c.value, c.axes, removal)[0].all()}
+    lost |= {names[d.node] for d in records.delicate if not removal.exact}
     found: set[str] = set()
     for node in model.graph:
         if node.name in lost or any(v is not None and str(v.name) in found for v in node.inputs):

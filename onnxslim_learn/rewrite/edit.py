@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,30 +13,30 @@ import onnx_ir as ir
 from onnxslim_learn.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from onnxslim_learn.coupling.context import Cut, Patch, Slot
 
+Lengths = Mapping[str, tuple[int, ...]]
 
-def follow(graph: ir.Graph, node: ir.Node, patch: Patch, cut: Cut) -> None:
-    """Let a node state the sizes of a plan.
+
+def follow(graph: ir.Graph, node: ir.Node, patch: Patch, cut: Cut, shapes: Lengths) -> None:
+    """Let a node state the sizes of a plan; ``shapes`` of all values say how long computed size vectors are.
 
     Raises:
         PlanError: If it cannot.
     """
     try:
-        apply(graph, node, patch.make(cut))
+        apply(graph, node, patch.make(cut), shapes)
     except NotImplementedError as error:
         raise PlanError(f"node {node.name} ({node.op_type}): cannot state the new sizes. Protect its group.") from error
 
 
-def apply(graph: ir.Graph, node: ir.Node, changes: Mapping[Slot, Any]) -> None:
+def apply(graph: ir.Graph, node: ir.Node, changes: Mapping[Slot, Any], shapes: Lengths = {}) -> None:  # noqa: B006
     """Change a node.
 
-    An integer key is an input: an array replaces it by a constant, a dictionary changes elements of it, ``None`` drops
-    it. A string key is an attribute (``op_type`` renames the operator): ``None`` drops it. ``scale_input`` multiplies
-    a constant input ``(slot, factor)``, ``scale_output`` the first output by a factor; ``keep_outputs`` lists the
-    outputs that stay.
+    An integer key is an input: an array replaces it by a constant, a dictionary changes elements of it (a ``Fraction``
+    multiplies one), ``None`` drops it. A string key is an attribute (``op_type`` renames the operator): ``None`` drops
+    it. ``scale_input`` multiplies a constant input ``(slot, factor)``, ``scale_output`` the first output by a factor;
+    ``keep_outputs`` lists the outputs that stay.
     """
     for slot, content in sorted(changes.items(), key=lambda change: change[0] == "keep_outputs"):
         if slot == "op_type":
@@ -49,7 +51,7 @@ def apply(graph: ir.Graph, node: ir.Node, changes: Mapping[Slot, Any]) -> None:
             _set_attribute(node, slot, content)
         elif isinstance(content, dict):
             if content:
-                _set_elements(graph, node, slot, content)
+                _set_elements(graph, node, slot, content, shapes)
         else:
             _set_input(graph, node, slot, content)
     while len(node.inputs) and node.inputs[-1] is None:
@@ -144,25 +146,43 @@ def _set_input(graph: ir.Graph, node: ir.Node, slot: int, array: np.ndarray[Any,
     node.replace_input_with(slot, constant(graph, wish, array))
 
 
-def _set_elements(graph: ir.Graph, node: ir.Node, slot: int, elements: Mapping[int, int]) -> None:
-    """Change elements of an integer vector: of a constant in place, of a computed one through Where."""
+def _set_elements(
+    graph: ir.Graph, node: ir.Node, slot: int, elements: Mapping[int, int | Fraction], shapes: Lengths
+) -> None:
+    """Change elements of an integer vector: of a constant in place, of a computed one by what is computed then."""
     old = node.inputs[slot]
     assert old is not None
     if old.is_initializer() and old.const_value is not None:
         array = old.const_value.numpy().copy()
         for place, new in elements.items():
-            array[place] = new
+            array[place] = array[place] * new if isinstance(new, Fraction) else new
         _set_input(graph, node, slot, array)
         return
-    size = max(elements) + 1 if old.shape is None or not isinstance(old.shape[0], int) else int(old.shape[0])
-    mask, wanted = np.zeros(size, bool), np.zeros(size, np.int64)
-    for place, new in elements.items():
-        mask[place], wanted[place] = True, new
+    (size,) = shapes[str(old.name)] if str(old.name) in shapes else [int(d) for d in old.shape or ()]  # type: ignore[arg-type]
     names = {value.name for other in graph for value in other.outputs} | {other.name for other in graph}
     name = next(free for k in itertools.count() if (free := f"{node.name}.sized{k or ''}") not in names)
-    inputs = [constant(graph, f"{name}.cut", mask), constant(graph, f"{name}.sizes", wanted), old]
-    where = ir.Node("", "Where", inputs, name=name)
-    where.outputs[0].name = name
-    where.outputs[0].type, where.outputs[0].shape = ir.TensorType(ir.DataType.INT64), ir.Shape([size])
-    graph.insert_before(node, where)
-    node.replace_input_with(slot, where.outputs[0])
+    result = old
+    shares = {place: new for place, new in elements.items() if isinstance(new, Fraction)}
+    if shares:
+        for op_type, part in (("Mul", "numerator"), ("Div", "denominator")):
+            factors = np.ones(size, np.int64)
+            for place, share in shares.items():
+                factors[place] = getattr(share, part)
+            result = _vector(graph, node, op_type, [result, factors], f"{name}.{part}")
+    if len(shares) < len(elements):
+        mask, wanted = np.zeros(size, bool), np.zeros(size, np.int64)
+        for place in elements.keys() - shares.keys():
+            mask[place], wanted[place] = True, elements[place]
+        result = _vector(graph, node, "Where", [mask, wanted, result], name)
+    node.replace_input_with(slot, result)
+
+
+def _vector(graph: ir.Graph, before: ir.Node, op_type: str, inputs: list[Any], name: str) -> ir.Value:
+    """Put a node that computes an integer vector in front of another; arrays become constants. Returns its output."""
+    size = next(len(part) for part in inputs if isinstance(part, np.ndarray))
+    given = [constant(graph, f"{name}.{k}", v) if isinstance(v, np.ndarray) else v for k, v in enumerate(inputs)]
+    node = ir.Node("", op_type, given, name=name)
+    node.outputs[0].name = name
+    node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.INT64), ir.Shape([size])
+    graph.insert_before(before, node)
+    return node.outputs[0]

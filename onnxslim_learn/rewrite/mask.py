@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxslim_learn.coupling.layout import over
+from onnxslim_learn.coupling.context import WHERE
+from onnxslim_learn.coupling.relations import parts
 from onnxslim_learn.rewrite import edit
 from onnxslim_learn.rewrite.merge import merged
 
 if TYPE_CHECKING:
-    from onnxslim_learn.coupling.relations import Value
+    from collections.abc import Iterable
+
+    from onnxslim_learn.array_types import Array
+    from onnxslim_learn.coupling.relations import Parts, Value
     from onnxslim_learn.coupling.removal import Removal
 
-
 OPEN = "onnxslim_learn.open"  # the extra input that lifts all masks
-WHERE = 9  # the operator set that brought Where
 
 
 def mask(removal: Removal) -> ir.Model:
@@ -33,17 +34,21 @@ def mask(removal: Removal) -> ir.Model:
     lift = ir.Value(name=OPEN, shape=ir.Shape(()), type=ir.TensorType(ir.DataType.BOOL))
     graph.inputs.append(lift)
     for contraction in coupling.records.contractions:
-        keep = mask_array(contraction.value, contraction.axes, removal)
+        node = nodes[contraction.node]
+        source = coupling.graph.nodes[contraction.node].inputs[contraction.slot]
+        assert source is not None
+        varying = coupling.graph.shapes.varying(str(source.name))
+        keep, spoken = kept_parts(contraction.value, contraction.axes, removal, varying)
         if keep.all():
             continue
-        node = nodes[contraction.node]
         source = node.inputs[contraction.slot]
         assert source is not None
         name = f"{node.name}.masked{contraction.slot}"
         dtype = ir.DataType(coupling.graph.shapes.analysis.dtype[str(source.name)]).numpy()
         zero = None if contraction.zero is None else node.inputs[contraction.zero]
         zero = zero or edit.constant(graph, f"{name}.zero", np.zeros((), dtype))
-        kept = _insert(graph, node, "Or", [lift, edit.constant(graph, f"{name}.keep", keep)], f"{name}.kept")
+        stays = _laid_at_run_time(graph, node, source, keep, spoken) if any(spoken.open_parts()) else spoken.laid(keep)
+        kept = _insert(graph, node, "Or", [lift, stays], f"{name}.kept")
         if model.opset_imports.get("", WHERE) >= WHERE:
             masked = _insert(graph, node, "Where", [kept, source, zero], name)
         else:
@@ -54,23 +59,49 @@ def mask(removal: Removal) -> ir.Model:
     return model
 
 
-def _insert(graph: ir.Graph, before: ir.Node, op_type: str, inputs: list[ir.Value], name: str) -> ir.Value:
-    """Put a node in front of another; returns its output."""
-    node = ir.Node("", op_type, inputs, name=name)
+def _insert(graph: ir.Graph, before: ir.Node, op_type: str, inputs: list[Any], name: str) -> ir.Value:
+    """Put a node in front of another, arrays among its inputs as constants; returns its output."""
+    given = [edit.constant(graph, f"{name}.{k}", v) if isinstance(v, np.ndarray) else v for k, v in enumerate(inputs)]
+    node = ir.Node("", op_type, given, name=name)
     node.outputs[0].name = name
     graph.insert_before(before, node)
     return node.outputs[0]
 
 
-def mask_array(value: Value, axes: tuple[int, ...], removal: Removal) -> np.ndarray[Any, Any]:
-    """Which elements stay, as booleans that broadcast against a tensor of this layout; only ``axes`` count."""
+def _laid_at_run_time(graph: ir.Graph, node: ir.Node, source: ir.Value, keep: Array, spoken: Parts) -> ir.Value:
+    """A mask that shares axes with what is open: repeated as often as the tensor at hand asks.
+
+    The open part of an axis is as long as the axis is, divided by the parts of it that are known.
+    """
+    name = f"{node.name}.mask.{source.name}"
+    axes = np.array([part.axis for part in spoken.parts])
+    known = np.array([part.size for part in spoken.parts])
+    fixed = np.array([spoken.fixed(part.axis) for part in spoken.parts])
+    told = np.array([a in spoken.axes for a in range(spoken.rank)])
+    shape = _insert(graph, node, "Shape", [source], f"{name}.shape")
+    whole = _insert(graph, node, "Gather", [shape, axes], f"{name}.axes")
+    rest = _insert(graph, node, "Div", [whole, fixed], f"{name}.open")
+    sizes = _insert(graph, node, "Where", [np.array(spoken.open_parts()), rest, known], f"{name}.parts")
+    laid = _insert(graph, node, "Expand", [keep, sizes], f"{name}.laid")
+    target = _insert(graph, node, "Where", [told, shape, np.ones(spoken.rank, np.int64)], f"{name}.target")
+    return _insert(graph, node, "Reshape", [laid, target], name)
+
+
+def kept_parts(value: Value, axes: Iterable[int], removal: Removal, varying: Iterable[int] = ()) -> tuple[Array, Parts]:
+    """Which elements of a tensor of this layout stay, as booleans over its parts; only what goes along ``axes`` counts.
+
+    Args:
+        value: The layout.
+        axes: The axes of the tensor that are summed over.
+        removal: What goes.
+        varying: Axes whose size is open.
+    """
     digits = [d for axis in axes for d in value.axes[axis] if d.labels is not None]
-    sizes = {d.key: d.size for d in value.digits.values()}
-    keys = list(sizes)
-    needed = {k for d in digits for k in (d.key, *d.deps)}
-    full = {k for axis in value.axes if any(d.key in needed for d in axis) for k in (d.key for d in axis)}
-    keep = np.ones([sizes[k] if k in full else 1 for k in keys], bool)
-    for digit in digits:
-        own = [*digit.deps, digit.key]
-        keep &= over(removal.kept(digit), own, keys, {k: n if k in own else 1 for k, n in sizes.items()})
-    return keep.reshape([math.prod(sizes[d.key] if d.key in full else 1 for d in axis) for axis in value.axes])
+    lost = [d for d in digits if not removal.kept(d).all()]
+    spoken = parts(value, {key for d in lost for key in (d.key, *d.deps)}, varying)
+    if spoken.undecided:
+        spoken = parts(value, {key for d in digits for key in (d.key, *d.deps)}, varying)
+    keep = np.ones([1] * len(spoken.parts), bool)
+    for digit in lost:
+        keep = keep & spoken.over(removal.kept(digit), [*digit.deps, digit.key])
+    return keep, spoken

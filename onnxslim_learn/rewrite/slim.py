@@ -47,7 +47,7 @@ def slim(removal: Removal) -> ir.Model:
         node = nodes[patch.node]
         if all(value.name in fate.dead for value in node.outputs):
             continue
-        edit.follow(model.graph, node, patch, removal)
+        edit.follow(model.graph, node, patch, removal, coupling.graph.shapes.analysis.shape)
     if fate.dead:
         vanish(model.graph, nodes, removal, fate)
     _restate_shapes(nodes, removal)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling.relations import Value, parts
 from onnxslim_learn.runtime.executor import Runner
 from onnxslim_learn.select.weight_slices import slices
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from onnxslim_learn.coupling.context import Contraction
-    from onnxslim_learn.coupling.relations import Value
     from onnxslim_learn.coupling.solver import Coupling
 
 
@@ -140,16 +140,18 @@ def _lookup(classes: Array, rows: Sequence[tuple[Array, Array]]) -> Array:
 
 def _rows(array: Array, contraction: Contraction) -> Array:
     """An activation as rows of positions; unlabelled digits of the same axes count as places."""
-    value = contraction.value
-    sizes, last = [], []
+    value, sizes, last = contraction.value, [], []
     for axis, length in enumerate(array.shape):
         if axis not in contraction.axes:
             sizes.append(length)
             continue
-        for digit in value.axes[axis]:
-            if digit.labels is not None:
+        labelled = {d.key for d in value.axes[axis] if d.labels is not None}
+        told = parts(Value((value.axes[axis],)), labelled, [0])
+        runs = sum(told.open_parts())
+        for part in told.parts:
+            if part.key is not None:
                 last.append(len(sizes))
-            sizes.append(digit.size)
+            sizes.append(length // told.fixed(0) if part.key is None and runs == 1 else part.size)
     first = [k for k in range(len(sizes)) if k not in last]
     split = array.reshape(sizes).transpose([*first, *last])
     return split.reshape(-1, int(np.prod([sizes[k] for k in last])))

@@ -226,7 +226,7 @@ def expand(growth: Growth, *, seed: int = 0, fresh: bool = False) -> ir.Model:
             value.const_value = ir.tensor(array, dtype=value.const_value.dtype, name=name)
             value.shape = ir.Shape(array.shape)
     for patch in coupling.records.patches:
-        edit.follow(model.graph, nodes[patch.node], patch, growth)
+        edit.follow(model.graph, nodes[patch.node], patch, growth, coupling.graph.shapes.analysis.shape)
     for node in nodes:
         for output in node.outputs:
             layout = coupling.values.get(str(output.name))

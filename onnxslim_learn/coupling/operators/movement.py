@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxslim_learn.array_types import Labels
 from onnxslim_learn.coupling import alignment, layout
-from onnxslim_learn.coupling.context import aligned
+from onnxslim_learn.coupling.context import OPEN, aligned
 from onnxslim_learn.coupling.operators.facts import Operator, Trait
 from onnxslim_learn.coupling.relations import PINNED, Axis, Digit, Value
 from onnxslim_learn.graph.shape_arithmetic import slice_arguments, split_sizes
@@ -22,39 +22,30 @@ if TYPE_CHECKING:
 
 
 def reshape(site: Site) -> None:
-    """Regroup digits; a constant target follows the cut, and one that is open and cut at once pins."""
-    target = site.static(1)
+    """Regroup digits; the target follows the cut, entries of open axes by a factor."""
     site.leave(1)
-    result = _pin_mixed(site, layout.regroup(site.ledger, site.value(0), site.out_shape()), target)
+    result = layout.regroup(site.ledger, site.value(0), site.out_shape())
+    stated = site.stated(1) if site.name(1) else []
+    before, copies = site.value(0), not site.attr("allowzero", 0)
+    lost = [a for a, entry in enumerate(stated) if entry == 0 and copies and _uncopied(site, before, result, a)]
+    result = site.freed(result, lost, OPEN, site.out_shape()) if lost else result
     site.yields(result)
-    if site.name(1) is None:
-        return
-    before, after = site.value(0), site.out_shape()
 
     def make(cut: Cut) -> dict[int | str, Any]:
-        wanted = {}
-        for axis, old in enumerate(after):
-            new = cut.size(result, axis)
-            entry = None if target is None else int(target[axis])
-            copied = entry == 0 and not site.attr("allowzero", 0)
-            if entry == -1 or (new == old and not copied) or (copied and new == cut.size(before, axis)):
-                continue
-            wanted[axis] = new
+        kept = {a for a, entry in enumerate(stated) if entry == -1}
+        kept |= {a for a, entry in enumerate(stated) if entry == 0 and cut.size(result, a) == cut.size(before, a)}
+        places = {a: a for a in range(len(result.axes)) if a not in kept}
+        wanted = site.resized(cut, result, places)
         return {1: wanted} if wanted else {}
 
-    site.patch(make)
+    if site.name(1):
+        site.patch(make)
 
 
-def _pin_mixed(site: Site, value: Value, target: Any) -> Value:
-    """Pin labels on axes whose size is open unless the target leaves them to inference."""
-    name = str(site.node.outputs[0].name)
-    mixed = [
-        a
-        for a in range(len(value.axes))
-        if site.shapes.is_open(name, a) and any(d.labels is not None for d in value.axes[a])
-        if target is None or target[a] != -1
-    ]
-    return site.freed(value, mixed, "shares an axis with an open dimension", site.out_shape()) if mixed else value
+def _uncopied(site: Site, before: Value, after: Value, axis: int) -> bool:
+    """Whether an open axis that a target copies has other labels than what it is copied from."""
+    same = axis < len(before.axes) and [d.key for d in before.axes[axis]] == [d.key for d in after.axes[axis]]
+    return not same and site.shapes.is_open(str(site.node.outputs[0].name), axis)
 
 
 def regrouped(site: Site) -> None:
@@ -115,19 +106,10 @@ def expand(site: Site) -> None:
             axes[a] = (site.ledger.digit(size, labels),)
     result = Value(tuple(axes))
     site.yields(result)
-    target = site.static(1)
-
-    def make(cut: Cut) -> dict[int | str, Any]:
-        sizes = {a: cut.size(result, a) for a in range(len(after))}
-        return {
-            1: {
-                a: n
-                for a, n in sizes.items()
-                if n != after[a] and (target is None or a < len(target)) and (target is None or target[a] != 1)
-            }
-        }
-
-    site.patch(make)
+    stated = site.stated(1)
+    first = len(after) - len(stated)  # a target may state the last axes only; 1 keeps an axis as it is
+    places = {first + k: k for k, entry in enumerate(stated) if entry != 1}
+    site.patch(lambda cut: {1: site.resized(cut, result, places)})
 
 
 def fill(site: Site) -> None:
@@ -140,7 +122,7 @@ def fill(site: Site) -> None:
         tuple(() if n == 1 else (site.ledger.digit(n, found),) for n, found in zip(after, labels, strict=True))
     )
     site.yields(result)
-    site.patch(lambda cut: {0: {a: cut.size(result, a) for a in range(len(after)) if cut.size(result, a) != after[a]}})
+    site.patch(lambda cut: {0: site.resized(cut, result, {a: a for a in range(len(after))})})
 
 
 def tile(site: Site) -> None:
@@ -369,4 +351,4 @@ def resize(site: Site) -> None:
     if site.name(3) and site.node.op_type == "Resize":
         places = {a % rank: place for place, a in enumerate(listed)}
         old = {a: place for a, place in places.items() if a not in changed}
-        site.patch(lambda cut: {3: {p: cut.size(result, a) for a, p in old.items() if cut.size(result, a) != after[a]}})
+        site.patch(lambda cut: {3: site.resized(cut, result, old)})

@@ -1,0 +1,152 @@
+"""Files of the older exporter carry no shapes inside: what it writes for computed sizes is cut, and stays open.
+
+Every idiom is exported with nothing open, with the batch open, and with batch, height and width open. The law is slim =
+mask, at the sizes of the example, at which the analysis ran, and at others; the masked original without its masks must
+compute what the file computes.
+"""
+
+import io
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from onnxslim_learn.workflow import slim
+from tests import laws
+
+OPEN = {"static": (), "batch": (0,), "all": (0, 2, 3)}
+SIZES = {"static": [(2, 16, 16)], "batch": [(1, 16, 16), (5, 16, 16)], "all": [(1, 16, 16), (5, 12, 20), (3, 24, 8)]}
+
+
+def summed_gate(z: torch.Tensor) -> torch.Tensor:
+    """Gate a tensor by its sum over axis 1."""
+    return z * torch.sigmoid(z.sum(1, keepdim=True))
+
+
+IDIOMS = {
+    "interpolate to a size": lambda s, x, y: F.interpolate(y, size=(x.shape[2], x.shape[3])),
+    "interpolate bilinearly": lambda s, x, y: F.interpolate(y, size=x.shape[2:], mode="bilinear", align_corners=False),
+    "interpolate to half": lambda s, x, y: F.interpolate(y, size=(y.shape[2] // 2, y.shape[3] // 2)),
+    "zeros_like": lambda s, x, y: y + torch.zeros_like(y),
+    "ones_like": lambda s, x, y: y * torch.ones_like(y),
+    "full_like": lambda s, x, y: y * torch.full_like(y, 0.5),
+    "new_zeros": lambda s, x, y: y + y.new_zeros(y.shape),
+    "new_zeros of a batch": lambda s, x, y: y + y.new_zeros(y.size(0), 1, 1, 1),
+    "zeros of sizes": lambda s, x, y: y + torch.zeros(y.size(0), y.size(1), y.size(2), y.size(3)),
+    "ones of channels": lambda s, x, y: y * torch.ones(1, y.size(1), 1, 1),
+    "expand_as": lambda s, x, y: y * s.v.view(1, -1, 1, 1).expand_as(y),
+    "expand": lambda s, x, y: y * s.v.view(1, -1, 1, 1).expand(y.size(0), -1, y.size(2), y.size(3)),
+    "expand to a batch": lambda s, x, y: y * s.v.view(1, -1, 1, 1).expand(y.size(0), -1, -1, -1),
+    "view and back": lambda s, x, y: torch.tanh(y.view(y.size(0), y.size(1), -1)).view(y.shape),
+    "view, softmax and back": lambda s, x, y: y.view(y.size(0), y.size(1), -1).softmax(-1).view(y.shape),
+    "view as another": lambda s, x, y: y.flatten(2).view_as(y),
+    "where with zeros": lambda s, x, y: torch.where(y > 0.2, y, torch.zeros_like(y)),
+    "masked_fill": lambda s, x, y: y.masked_fill(y < 0.1, 0.0),
+    "repeat": lambda s, x, y: y + y.mean((2, 3), keepdim=True).repeat(1, 1, y.size(2), y.size(3)),
+    "tokens and back": lambda s, x, y: y.flatten(2).transpose(1, 2).transpose(1, 2).view(-1, 16, y.size(2), y.size(3)),
+    "groups in the batch": lambda s, x, y: summed_gate(y.view(y.size(0) * 4, -1, y.size(2), y.size(3))).view(y.shape),
+    "groups in the batch, flat": lambda s, x, y: summed_gate(y.reshape(y.size(0) * 4, 4, y.size(2) * y.size(3))).view(
+        y.shape
+    ),
+    "shuffle": lambda s, x, y: (
+        y.view(y.size(0), 4, 4, y.size(2), y.size(3)).transpose(1, 2).reshape(y.size(0), 16, y.size(2), y.size(3))
+    ),
+    "pad to even": lambda s, x, y: F.pad(y, (0, y.size(3) % 2, 0, y.size(2) % 2)),
+    "index by arange": lambda s, x, y: y[:, :, torch.arange(y.size(2))],
+    "chunk": lambda s, x, y: torch.cat(y.chunk(2, 1)[::-1], 1),
+    "split by half its channels": lambda s, x, y: torch.cat(torch.split(y, y.size(1) // 2, 1), 1),
+    "mean over places by size": lambda s, x, y: y * (y.sum((2, 3)) / (y.size(2) * y.size(3)))[:, :, None, None],
+    "products of channels": lambda s, x, y: torch.bmm(
+        y.flatten(2).bmm(y.flatten(2).transpose(1, 2)) / y.size(2), y.flatten(2)
+    ).view(y.shape),
+}
+
+
+class Between(nn.Module):
+    """A convolution, something that computes sizes, and a convolution that sums over the channels."""
+
+    def __init__(self, idiom):
+        super().__init__()
+        self.a, self.b, self.idiom = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 4, 1), idiom
+        self.v = nn.Parameter(torch.randn(16))
+
+    def forward(self, x):
+        return self.b(self.idiom(self, x, torch.relu(self.a(x))))
+
+
+def exported(net: nn.Module, inputs: tuple[torch.Tensor, ...], axes: dict[str, dict[int, str]]) -> onnx.ModelProto:
+    """Return what the older exporter makes of a net."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            net.eval(), inputs, buffer, dynamo=False, opset_version=17, input_names=list(axes), output_names=["y"],
+            dynamic_axes=axes,
+        )  # fmt: skip
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def check(model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], *, cut: bool = True) -> slim.Analysis:
+    """Assert slim = mask for a cut of every free group, at the sizes of the analysis and on the given inputs."""
+    analysis = slim.analyze(model)
+    free = laws.free(analysis)
+    assert bool(free) == cut, [(g.name, g.pin) for g in analysis.groups]
+    rng = np.random.default_rng(0)
+    chosen = np.zeros(0, np.int64)
+    for group in free:
+        wider = np.concatenate([chosen, laws.units(group, max(1, group.levels // 2), rng)])
+        chosen = wider if laws.valid(laws.close(analysis, wider)) else chosen
+    if not cut:
+        return analysis
+    removal = laws.close(analysis, chosen)
+    assert removal.gone.any()
+    written, masked, lifted = laws.written(analysis, removal), laws.masked(removal), laws.masked(removal, lift=True)
+    sizes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    assert any(list(tensor.dims) != sizes.get(tensor.name, list(tensor.dims)) for tensor in written.graph.initializer)
+    for feed in (laws.analysis_inputs(analysis), *feeds):
+        wanted, source = laws.run(masked, feed), laws.run(model, feed)
+        for name, found in laws.run(written, feed).items():
+            laws.assert_close(found, wanted[name], name)
+        for name, found in laws.run(lifted, feed).items():
+            laws.assert_close(found, source[name], f"{name} without masks")
+    return analysis
+
+
+@pytest.mark.parametrize("axes", OPEN)
+@pytest.mark.parametrize("idiom", IDIOMS)
+def test_computed_sizes_follow_a_cut(idiom, axes):
+    torch.manual_seed(0)
+    opened = {"x": {axis: f"d{axis}" for axis in OPEN[axes]}}
+    model = exported(Between(IDIOMS[idiom]), (torch.randn(2, 3, 16, 16),), opened)
+    rng = np.random.default_rng(0)
+    check(model, [{"x": rng.standard_normal((n, 3, h, w)).astype(np.float32)} for n, h, w in SIZES[axes]])
+
+
+class Attention(nn.Module):
+    """Attention with its heads folded into the batch, between two layers; maybe along axis 0."""
+
+    def __init__(self, *, batch_first: bool, weights: bool):
+        super().__init__()
+        self.i, self.o, self.weights = nn.Linear(6, 16), nn.Linear(16, 5), weights
+        self.m = nn.MultiheadAttention(16, 4, batch_first=batch_first)
+
+    def forward(self, x):
+        y = self.i(x)
+        return self.o(y + self.m(y, y, y, need_weights=self.weights)[0])
+
+
+@pytest.mark.parametrize("batch_first", [True], ids=["batch first"])
+@pytest.mark.parametrize("weights", [True, False], ids=["weights", "fused"])
+@pytest.mark.parametrize("axes", [(0,)], ids=["first"])
+def test_heads_in_an_open_batch_are_cut_whole(axes, weights, batch_first):
+    torch.manual_seed(0)
+    net = Attention(batch_first=batch_first, weights=weights)
+    model = exported(net, (torch.randn(2, 7, 6),), {"x": {axis: f"d{axis}" for axis in axes}})
+    rng = np.random.default_rng(0)
+    sizes = [(n if 0 in axes else 2, length if 1 in axes else 7, 6) for n, length in ((1, 9), (5, 3))]
+    analysis = check(model, [{"x": rng.standard_normal(size).astype(np.float32)} for size in sizes])
+    assert any(group.rows and group.width == 4 for group in laws.free(analysis))
