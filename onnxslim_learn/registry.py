@@ -351,7 +351,7 @@ CRITERIA = Registry(
             "fisher", f"{_GRADIENTS}:fisher", "slope of the loss, squared", "train", samples=True, labels=True
         ),
         CriterionRow(
-            "folding", "onnxslim_learn.select.folding:folding", "merges similar units instead of dropping some"
+            "folding", "onnxslim_learn.select.folding:clusters", "merges similar units instead of dropping some"
         ),
     ],
 )

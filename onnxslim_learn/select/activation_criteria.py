@@ -9,13 +9,16 @@ import numpy as np
 import scipy.linalg
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.select.criteria import rows_by_cells
 
 if TYPE_CHECKING:
+    from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.select.activation_statistics import Inputs
+    from onnxslim_learn.select.calibration import Evidence
 
-Score = Callable[["Coupling", Sequence["Group"], Sequence["Inputs"]], Array]
+Score = Callable[["Analysis", Sequence["Group"], "Evidence"], Array]
 
 RIDGE = 1e-3  # of the mean square: keeps the inverse of the products tame
 ROUNDING = 1e-9  # of a block's mean diagonal: far below any score, far above what doubles lose
@@ -25,12 +28,13 @@ STEPS = 48  # rounds of removal per group; the products are downdated exactly af
 def _summed(value: Callable[[Inputs], Array]) -> Score:
     """A score that adds up one number per position over all consumers."""
 
-    def score(coupling: Coupling, groups: Sequence[Group], found: Sequence[Inputs]) -> Array:
+    def score(analysis: Analysis, groups: Sequence[Group], samples: Evidence) -> Array:
+        coupling = analysis.coupling
         total = np.zeros(coupling.columns)
-        for inputs in found:
+        for inputs in samples.squares:
             own = inputs.classes >= 0
             np.add.at(total, coupling.column[inputs.classes[own]], value(inputs)[own])
-        return total
+        return rows_by_cells(coupling, total)
 
     return score
 
@@ -40,13 +44,24 @@ def _energy(inputs: Inputs) -> Array:
     return result
 
 
-def obs(coupling: Coupling, groups: Sequence[Group], found: Sequence[Inputs]) -> Array:
+wifv = _summed(lambda inputs: inputs.variance * _energy(inputs))
+"""Variance of what consumers get from a unit: what a moved mean cannot repair (FLAP, arXiv:2312.11983)."""
+
+wanda = _summed(lambda inputs: np.sqrt(inputs.squares * _energy(inputs)))
+"""Magnitude of what consumers get (Wanda, arXiv:2306.11695, on structures)."""
+
+activation = _summed(lambda inputs: inputs.squares)
+"""Mean square of the activation alone."""
+
+
+def obs(analysis: Analysis, groups: Sequence[Group], samples: Evidence) -> Array:
     """What consumers lose with a unit after their best refit, ‖K_c‖² / [H⁻¹]_cc, units removed one after the other.
 
     H are the mean products of a consumer's inputs. A unit of several positions (a head) counts as a block:
     tr(K_Rᵀ [H⁻¹_RR]⁻¹ K_R). After every round H⁻¹ and K are downdated, so that what takes over from a removed unit is
     worth more afterwards (Optimal Brain Surgeon, Hassibi & Stork 1993, on structures as in ZipLM, arXiv:2302.04089).
     """
+    coupling, found = analysis.coupling, samples.pairs
     score = np.zeros(coupling.columns)
     rows = _rows_of(coupling)
     for group in groups:
@@ -146,15 +161,3 @@ def _rows_of(coupling: Coupling) -> dict[int, Array]:
     for cell, row in zip(cells.tolist(), rows.tolist(), strict=True):
         found.setdefault(int(coupling.column[row]), []).append(cell)
     return {column: np.array(own, np.int64) for column, own in found.items()}
-
-
-CALIBRATED: dict[str, Score] = {
-    # variance of what consumers get from a unit: what a moved mean cannot repair (FLAP, arXiv:2312.11983)
-    "wifv": _summed(lambda inputs: inputs.variance * _energy(inputs)),
-    # magnitude of what consumers get (Wanda, arXiv:2306.11695, on structures)
-    "wanda": _summed(lambda inputs: np.sqrt(inputs.squares * _energy(inputs))),
-    # mean square of the activation alone
-    "activation": _summed(lambda inputs: inputs.squares),
-    "obs": obs,
-}
-WHOLE = {"obs"}  # what needs products of pairs, and scores rows as blocks of their cells

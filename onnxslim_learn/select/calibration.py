@@ -13,10 +13,10 @@ from onnxslim_learn.select import activation_statistics
 from onnxslim_learn.select.sensitivity import Curves
 
 if TYPE_CHECKING:
-    from onnxslim_learn.array_types import Array
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.data.batch import Batch
     from onnxslim_learn.data.source import Source
+    from onnxslim_learn.select.criteria import Ranking
 
 
 CAREFUL = Effort((1e-2, 1e-1, 1.0))  # made-up samples judge themselves too well: weights stay nearer to the plain ones
@@ -32,7 +32,7 @@ class Evidence:
         samples: At most so many of them.
         seconds: Time for measuring what each group's width is worth; 0 to narrow all groups alike.
         curves: What was measured.
-        scored: Scores of all columns, by criterion and names of the groups that can be cut.
+        ranked: Rankings, by criterion and names of the groups that can be cut.
     """
 
     coupling: Coupling
@@ -40,7 +40,7 @@ class Evidence:
     samples: int | None = None
     seconds: float = 60.0
     curves: Curves = field(default_factory=Curves)
-    scored: dict[tuple[str, ...], Array] = field(default_factory=dict)
+    ranked: dict[tuple[Any, ...], Ranking] = field(default_factory=dict)
 
     @property
     def effort(self) -> Effort:

@@ -16,22 +16,24 @@ images.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.rewrite.merge import lined_up, refusal
-from onnxslim_learn.select.weight_criteria import scores as scored
+from onnxslim_learn.select import weight_criteria
+from onnxslim_learn.select.criteria import Ranking
 from onnxslim_learn.select.weight_slices import Slices, slices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.array_types import Labels
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.solver import Coupling
+    from onnxslim_learn.select.calibration import Evidence
 
 
 SHIFTS = 1e-3  # share of biases and scales in what tells units apart: kernels decide, these break ties
@@ -39,24 +41,13 @@ LIGHTEST = 1e-6  # of the mean mass: a unit that nobody reads has some, too
 TINY = 1e-30
 
 
-@dataclass(frozen=True)
-class Clusters:
-    """What is merged in which order.
+def clusters(analysis: Analysis, groups: Sequence[Group], samples: Evidence | None = None) -> Ranking:
+    """Cluster the units of every group that can be cut; where they cannot be merged, scores are those of ``energy``.
 
-    Attributes:
-        scores: One per column: what had been lost when the unit was merged into another.
-        heirs: Group -> for each of its units the one that it is merged into when it goes; itself for the last.
-        refused: Group -> why its units cannot stand for each other; they are dropped instead.
+    The score of a unit is what had been lost when it was merged into another.
     """
-
-    scores: Array
-    heirs: dict[str, Labels]
-    refused: dict[str, str]
-
-
-def clusters(coupling: Coupling, groups: Sequence[Group]) -> Clusters:
-    """Cluster the units of every group that can be cut; where they cannot be merged, scores are those of ``energy``."""
-    found, heirs, refused = scored(coupling, groups, "energy"), {}, {}
+    coupling, heirs, refused = analysis.coupling, {}, {}
+    found = weight_criteria.energy(analysis, groups)
     parts = list(slices(coupling))
     for group in groups:
         if group.pin is not None:
@@ -72,7 +63,7 @@ def clusters(coupling: Coupling, groups: Sequence[Group]) -> Clusters:
             own[stratum] = stratum[into]
             found[group.units[stratum[order]]] = losses
         heirs[group.name] = own
-    return Clusters(found, heirs, refused)
+    return Ranking(found, heirs, refused)
 
 
 def _vectors(coupling: Coupling, parts: Sequence[Slices], group: Group) -> tuple[Array, Array]:

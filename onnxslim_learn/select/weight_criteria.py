@@ -1,7 +1,6 @@
 """Scores of units without data: what a unit's weights say about how much it matters.
 
-Every criterion maps a coupling to one score per column; only the order within a group counts. Slices of all parameters
-that carry a unit are read once, one tensor at a time.
+Only the order within a group counts. Slices of all parameters that carry a unit are read once, one tensor at a time.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from onnxslim_learn.array_types import Array
-from onnxslim_learn.errors import InputError
-from onnxslim_learn.select.activation_criteria import CALIBRATED, WHOLE
+from onnxslim_learn.select.criteria import rows_by_cells
 from onnxslim_learn.select.weight_slices import _Sums, slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.array_types import Labels
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.solver import Coupling
@@ -30,57 +29,61 @@ if TYPE_CHECKING:
 QUADRATURE = 24  # Gauss-Hermite points: exact for polynomials of degree 47
 
 
-def magnitude(power: int) -> Callable[[Coupling, Sequence[Group]], Array]:
+def magnitude(power: int) -> Callable[[Analysis, Sequence[Group], Evidence | None], Array]:
     """Group norm: mean over members of the mean of |w|^p (arXiv:1608.08710; DepGraph, arXiv:2301.12900).
 
     Means per element, so that a wide member does not drown a narrow one.
     """
 
-    def score(coupling: Coupling, groups: Sequence[Group]) -> Array:
-        sums = _Sums(coupling)
-        for part in slices(coupling, least_rank=2):
-            sums.add(part.labels, (np.abs(part.array) ** power).mean(axis=1))
-        result: Array = sums.mean() ** (1 / power)
-        return result
+    def score(analysis: Analysis, groups: Sequence[Group], samples: Evidence | None = None) -> Array:
+        return rows_by_cells(analysis.coupling, _norms(analysis.coupling, power))
 
     return score
 
 
-def lamp(coupling: Coupling, groups: Sequence[Group]) -> Array:
+l1, l2 = magnitude(1), magnitude(2)
+
+
+def _norms(coupling: Coupling, power: int) -> Array:
+    """The norm of every column's own parameters."""
+    sums = _Sums(coupling)
+    for part in slices(coupling, least_rank=2):
+        sums.add(part.labels, (np.abs(part.array) ** power).mean(axis=1))
+    result: Array = sums.mean() ** (1 / power)
+    return result
+
+
+def lamp(analysis: Analysis, groups: Sequence[Group], samples: Evidence | None = None) -> Array:
     """LAMP (Lee et al. 2021, arXiv:2010.07611): w² over the sum of all w² at least as large, in the group."""
-    energy = magnitude(2)(coupling, groups) ** 2
+    energy = _norms(analysis.coupling, 2) ** 2
     result = np.zeros_like(energy)
     for group in groups:
         own = energy[group.units]
         order = np.argsort(own, kind="stable")
         above = np.cumsum(own[order][::-1])[::-1]
         result[group.units[order]] = own[order] / np.maximum(above, 1e-30)
-    return result
+    return rows_by_cells(analysis.coupling, result)
 
 
-def fpgm(coupling: Coupling, groups: Sequence[Group]) -> Array:
+def fpgm(analysis: Analysis, groups: Sequence[Group], samples: Evidence | None = None) -> Array:
     """Distance to the other filters of the layer, Σ_u ‖W_c − W_u‖₂ (FPGM, arXiv:1811.00250), mean over members."""
-    sums = _Sums(coupling)
-    for part in slices(coupling, least_rank=2):
+    sums = _Sums(analysis.coupling)
+    for part in slices(analysis.coupling, least_rank=2):
         if not part.summed and part.array.shape[1] > 1:
             flat = part.array.astype(np.float64)
             squares = (flat**2).sum(axis=1)
             distances = squares[:, None] + squares[None, :] - 2 * flat @ flat.T
             spread = np.sqrt(np.maximum(distances, 0)).sum(axis=1)
             sums.add(part.labels, spread / max(spread.mean(), 1e-30))
-    return sums.mean()
+    return rows_by_cells(analysis.coupling, sums.mean())
 
 
-def random(seed: int = 0) -> Callable[[Coupling, Sequence[Group]], Array]:
+def random(analysis: Analysis, groups: Sequence[Group], samples: Evidence | None = None, *, seed: int = 0) -> Array:
     """Uniform noise: the baseline every criterion has to beat."""
-
-    def score(coupling: Coupling, groups: Sequence[Group]) -> Array:
-        return np.random.default_rng(seed).random(coupling.columns)
-
-    return score
+    return rows_by_cells(analysis.coupling, np.random.default_rng(seed).random(analysis.coupling.columns))
 
 
-def energy(coupling: Coupling, groups: Sequence[Group]) -> Array:
+def energy(analysis: Analysis, groups: Sequence[Group], samples: Evidence | None = None) -> Array:
     """Expected output energy lost, data-free: Σ over consumers of Var[act(x_c)]·‖K_c‖²_F.
 
     x_c is taken as normal. Its mean and deviation are beta and |gamma| where a normalisation makes it; where that is
@@ -88,6 +91,7 @@ def energy(coupling: Coupling, groups: Sequence[Group]) -> Array:
     integrated by Gauss-Hermite quadrature. The variance, not the second moment, because a constant part can be moved
     into the consumer's bias (FLAP, arXiv:2312.11983, with moments in place of data).
     """
+    coupling = analysis.coupling
     mean, deviation = _moments(coupling)
     sums = _Sums(coupling)
     nodes = coupling.graph.nodes
@@ -107,12 +111,12 @@ def energy(coupling: Coupling, groups: Sequence[Group]) -> Array:
             classes = coupling.strong[atoms]
             variance = _through(source, mean[classes], deviation[classes])
             sums.add(labels, variance * squares)
-    fallback = magnitude(2)(coupling, groups) ** 2
+    fallback = _norms(coupling, 2) ** 2
     found: Array = np.where(sums.count > 0, sums.total, fallback)
     for group in groups:
         if not found[group.units].any():  # no consumer's weights in reach
             found[group.units] = fallback[group.units]
-    return found
+    return rows_by_cells(coupling, found)
 
 
 def _moments(coupling: Coupling) -> tuple[Array, Array]:
@@ -198,50 +202,3 @@ def _evaluate(node: ir.Node, x: Array) -> Array:
     model = onnx.helper.make_model(graph, opset_imports=opsets)
     results: list[Array] = ReferenceEvaluator(model).run(None, feeds)  # type: ignore[assignment]
     return results[0]
-
-
-CRITERIA: dict[str, Callable[[Coupling, Sequence[Group]], Array]] = {
-    "energy": energy,
-    "l1": magnitude(1),
-    "l2": magnitude(2),
-    "lamp": lamp,
-    "fpgm": fpgm,
-    "random": random(),
-}
-
-
-FOLDING = "folding"  # merges units instead of dropping them: onnxslim_learn.select.folding
-LABELLED = ("taylor", "fisher")  # what takes gradients: onnxslim_learn.train.gradient_criteria
-
-
-def scores(coupling: Coupling, groups: Sequence[Group], criterion: str, evidence: Evidence | None = None) -> Array:
-    """One score per column by a named criterion.
-
-    Args:
-        coupling: The model.
-        groups: Its groups.
-        criterion: One of :data:`CRITERIA`, or, where there are samples, of ``calibrated.CALIBRATED``.
-        evidence: The samples.
-
-    Raises:
-        InputError: If there is no such criterion, or it needs samples.
-    """
-    if criterion in CALIBRATED:
-        if evidence is None:
-            raise InputError(f"--criterion {criterion}: needs samples. Give --data, or another criterion.")
-        found = CALIBRATED[criterion](coupling, groups, evidence.pairs if criterion in WHOLE else evidence.squares)
-        return found if criterion in WHOLE else _rows_by_cells(coupling, found)
-    if criterion not in CRITERIA:
-        known = ", ".join([*CRITERIA, *CALIBRATED, *LABELLED, FOLDING])
-        raise InputError(f"--criterion {criterion}: there is no such criterion. Choose one of {known}.")
-    return _rows_by_cells(coupling, CRITERIA[criterion](coupling, groups))
-
-
-def _rows_by_cells(coupling: Coupling, found: Array) -> Array:
-    """Give a column of rows (heads, convolution groups) the sum of its cells' scores."""
-    rows = coupling.is_row
-    cells = coupling.membership.T @ np.where(rows, 0.0, found[coupling.column])
-    totals, columns = np.zeros(coupling.columns), np.zeros(coupling.columns, bool)
-    np.add.at(totals, coupling.column[rows], cells[rows])
-    columns[coupling.column[rows]] = True
-    return np.where(columns, totals, found)

@@ -8,7 +8,7 @@ al. 2018, arXiv:1801.05787, eq. 10; Molchanov et al. 2019, arXiv:1906.10771, eq.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,44 +18,52 @@ from torch import Tensor
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.bridge import gates
 from onnxslim_learn.bridge.module import bridge
-from onnxslim_learn.errors import InputError
 from onnxslim_learn.train.losses import cross_entropy
 from onnxslim_learn.train.samples import Portion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.select.calibration import Evidence
 
 
-SCORES: dict[str, Callable[[Tensor], Tensor]] = {"taylor": torch.abs, "fisher": lambda g: g.square() / 2}
+def taylor(analysis: Analysis, groups: Sequence[Group], samples: Evidence) -> Array:
+    """Mean magnitude of the slopes."""
+    return _scores(analysis, groups, samples, torch.abs)
 
 
-def scores(analysis: Analysis, groups: Sequence[Group], criterion: str, evidence: Evidence) -> Array:
+def fisher(analysis: Analysis, groups: Sequence[Group], samples: Evidence) -> Array:
+    """Half the mean square of the slopes."""
+    return _scores(analysis, groups, samples, lambda slope: slope.square() / 2)
+
+
+def _scores(
+    analysis: Analysis, groups: Sequence[Group], samples: Evidence, measure: Callable[[Tensor], Tensor]
+) -> Array:
     """One score per column; 0 for columns of groups that cannot go.
 
     Args:
         analysis: The model.
         groups: Its groups.
-        criterion: A key of :data:`SCORES`.
-        evidence: Labelled samples; all of them count, one by one where the file leaves the batch open.
+        samples: Labelled samples; all of them count, one by one where the file leaves the batch open.
+        measure: What a slope counts.
 
     Raises:
-        InputError: If there are no labels, or they do not fit the first output.
+        InputError: If labels do not fit the first output.
     """
     free = [group for group in groups if group.pin is None]
     module = bridge(analysis).eval().requires_grad_(False)
     factors = list(gates.attach(module, analysis, free).values())
     total, count = [torch.zeros(len(gate), dtype=torch.float64) for gate in factors], 0
-    for inputs, labels in _samples(analysis, evidence, criterion):
+    for inputs, labels in _samples(analysis, samples):
         outputs = module(*(torch.from_numpy(inputs[name]) for name in module.meta["inputs"]))
         loss = cross_entropy(outputs, Portion({}, torch.from_numpy(labels), {}))
         slopes = torch.autograd.grad(loss, [gate.requires_grad_() for gate in factors], allow_unused=True)
         for place, slope in enumerate(slopes):
             if slope is not None:
-                total[place] += SCORES[criterion](slope.double())
+                total[place] += measure(slope.double())
         count += 1
     found = np.zeros(analysis.coupling.columns)
     for group, sums in zip(free, total, strict=True):
@@ -63,15 +71,11 @@ def scores(analysis: Analysis, groups: Sequence[Group], criterion: str, evidence
     return found
 
 
-def _samples(analysis: Analysis, evidence: Evidence, criterion: str) -> Iterator[tuple[dict[str, Array], Array]]:
+def _samples(analysis: Analysis, evidence: Evidence) -> Iterator[tuple[dict[str, Array], Array]]:
     """Single samples, or whole batches where the file fixes their size."""
     inputs = [str(v.name) for v in analysis.graph.model.graph.inputs]
     alone = all(analysis.graph.shapes.is_open(name, 0) for name in inputs)
     for feed, labels in zip(evidence.feeds, evidence.labels, strict=True):
-        if labels is None:
-            raise InputError(
-                f"--criterion {criterion}: needs labels, and {evidence.source.name} has none. Choose another criterion."
-            )
         for start in range(0, len(labels), 1 if alone else len(labels)):
             stop = start + 1 if alone else len(labels)
             yield {name: np.array(a[start:stop]) for name, a in feed.items()}, np.array(labels[start:stop])

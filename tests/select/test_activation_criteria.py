@@ -8,7 +8,7 @@ import pytest
 
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.select import weight_criteria
+from onnxslim_learn.select import criteria
 from onnxslim_learn.select.calibration import Evidence
 from onnxslim_learn.workflow import slim
 from tests.laws import analysed
@@ -44,7 +44,7 @@ def case():
 def scores(case, name):
     analysis, _, _, evidence = case
     (group,) = [g for g in analysis.groups if g.pin is None]
-    return weight_criteria.scores(analysis.coupling, analysis.groups, name, evidence)[group.units]
+    return criteria.scores(analysis, analysis.groups, name, evidence)[group.units]
 
 
 def residual(hidden, weights, kept):
@@ -98,7 +98,7 @@ def test_obs_keeps_one_of_two_that_can_stand_for_each_other():
     x = np.random.default_rng(1).standard_normal((512, 4)).astype(np.float32)
     evidence = Evidence(analysis.coupling, open_source({"x": x}, analysis.graph))
     (group,) = [g for g in analysis.groups if g.pin is None]
-    found = weight_criteria.scores(analysis.coupling, analysis.groups, "obs", evidence)[group.units]
+    found = criteria.scores(analysis, analysis.groups, "obs", evidence)[group.units]
     first = int(np.argmin(found))
     assert first in (4, 5)
     assert found[9 - first] > 10 * found[first]
@@ -113,7 +113,7 @@ def test_every_unit_with_a_consumer_has_a_finite_score(name, criterion):
     for value, shape in analysis.graph.shapes.analysis.inputs.items():
         data[value] = rng.standard_normal((shape[0] * 8, *shape[1:])).astype(np.float32)
     evidence = Evidence(analysis.coupling, open_source(data, analysis.graph))
-    found = weight_criteria.scores(analysis.coupling, analysis.groups, criterion, evidence)
+    found = criteria.scores(analysis, analysis.groups, criterion, evidence)
     units = np.concatenate([g.units for g in analysis.groups if g.pin is None])
     assert np.isfinite(found).all()
     assert (found[units] >= 0).all()
@@ -123,7 +123,7 @@ def test_every_unit_with_a_consumer_has_a_finite_score(name, criterion):
 def test_scores_from_samples_need_samples(case):
     analysis = case[0]
     with pytest.raises(InputError, match="needs samples"):
-        weight_criteria.scores(analysis.coupling, analysis.groups, "obs")
+        criteria.scores(analysis, analysis.groups, "obs")
 
 
 def test_brute_force_is_no_better_than_obs_by_much(case):

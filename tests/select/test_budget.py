@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from nets.zoo import NETS
 from onnxslim_learn.errors import InputError, TargetError
-from onnxslim_learn.select import weight_criteria
+from onnxslim_learn.registry import CRITERIA
+from onnxslim_learn.select import criteria
 from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import PLANS, analysed
 
 FREE = [name for name in NETS if laws.free(analysed(name))]
+BY_WEIGHTS = [name for name, row in CRITERIA.items() if not row.samples and name != "folding"]
 COSTS = ["macs", "params", "bytes"]
 OWN_AXES = ["residual", "bottleneck", "dense", "unet", "flatten_gemm", "swiglu", "attention", "squeeze_excite"]
 """Nets of which every group is wider than the multiples asked for, and fills the axes it is on but for joined ones."""
@@ -56,7 +58,7 @@ def columns_of(analysis, name, kept):
 def test_every_target_is_met_by_a_valid_plan(name, data):
     analysis = analysed(name)
     wanted = draw_targets(data.draw, analysis)
-    plan = slim.plan(analysis, wanted, criterion=data.draw(st.sampled_from(list(weight_criteria.CRITERIA))))
+    plan = slim.plan(analysis, wanted, criterion=data.draw(st.sampled_from(list(BY_WEIGHTS))))
     price = analysis.price(slim.realize(analysis, plan))
     assert all(price[cost] <= bound for cost, bound in wanted.items())
     assert plan.provenance["after"] == price
@@ -69,7 +71,7 @@ def test_no_group_can_get_a_step_back(name, data):
     """One more step of any one group, of the best of its removed units, breaks a bound."""
     analysis = analysed(name)
     wanted = draw_targets(data.draw, analysis)
-    scores = weight_criteria.scores(analysis.coupling, analysis.groups, "l1")
+    scores = criteria.scores(analysis, analysis.groups, "l1")
     removed = decided(analysis, slim.plan(analysis, wanted, criterion="l1"))
     for group in laws.free(analysis):
         gone = [part[np.isin(group.units[part], removed)] for part in group.strata]
@@ -108,8 +110,8 @@ def test_a_fraction_is_of_the_original_and_a_larger_number_is_absolute():
 def test_the_worst_units_go():
     analysis = analysed("chain")
     (group,) = laws.free(analysis)
-    for criterion in weight_criteria.CRITERIA:
-        scores = weight_criteria.scores(analysis.coupling, analysis.groups, criterion)[group.units]
+    for criterion in BY_WEIGHTS:
+        scores = criteria.scores(analysis, analysis.groups, criterion)[group.units]
         kept = slim.plan(analysis, {"macs": 0.5}, criterion=criterion).groups[group.name]
         assert set(kept) == set(np.argsort(scores)[4:])
 

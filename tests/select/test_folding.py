@@ -124,7 +124,7 @@ def test_clusters_find_the_copies_by_themselves(name):
         removal = halving(analysis, [group])
         doubled = api.analyze(with_copies(analysis, removal))
         twin = doubled.group(group.name)
-        heirs, found = halves(group), folding.clusters(doubled.coupling, [twin])
+        heirs, found = halves(group), folding.clusters(doubled, [twin])
         order = np.argsort(-found.scores[twin.units], kind="stable")
         assert not found.refused
         for part in group.strata:
@@ -247,7 +247,7 @@ def test_a_plan_of_another_form_is_refused(found):
 @pytest.mark.parametrize("name", REFUSED)
 def test_units_that_cannot_stand_for_each_other_are_dropped_and_said_why(name):
     analysis, (group, why) = analysed(name), REFUSED[name]
-    found = folding.clusters(analysis.coupling, analysis.groups)
+    found = folding.clusters(analysis, analysis.groups)
     assert found.refused[group] == why
     assert group not in found.heirs
     plan = Plan({group: [0]}, {group: analysis.group(group).width}, merged={group: [[0, 1]]})

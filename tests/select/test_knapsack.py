@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxslim_learn.errors import TargetError
-from onnxslim_learn.select import budget, weight_criteria
+from onnxslim_learn.select import budget, criteria
 from onnxslim_learn.select.knapsack import allocate
 from onnxslim_learn.select.search import solve
 from onnxslim_learn.select.sensitivity import Curves
@@ -23,7 +23,7 @@ CLOSE = 1.5  # steps as coarse as here, a half of a group at once, leave little 
 def task(name, target, *, few=False, curve=None):
     """A search with curves on a zoo net."""
     analysis = analysed(name)
-    scores = weight_criteria.scores(analysis.coupling, analysis.groups, "l2")
+    scores = criteria.scores(analysis, analysis.groups, "l2")
     choices = budget.choices(analysis.coupling, analysis.groups, scores, budget.Freedom())
     if few:
         choices = [replace(c, kept=tuple(sorted({c.kept[0], c.kept[len(c.kept) // 2], c.kept[-1]}))) for c in choices]

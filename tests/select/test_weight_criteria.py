@@ -12,12 +12,14 @@ from nets.zoo import NETS
 from onnxslim_learn.cli import arguments
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.registry import CRITERIA
-from onnxslim_learn.select import weight_criteria
+from onnxslim_learn.select import criteria, weight_criteria
 from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import analysed
 
 FREE = [name for name in NETS if laws.free(analysed(name))]
+BY_WEIGHTS = [name for name, row in CRITERIA.items() if not row.samples and name != "folding"]
+
 MAGNITUDES = ["energy", "l1", "l2", "lamp"]
 """Criteria that find what is small; the others find what is alike, or nothing."""
 
@@ -42,7 +44,7 @@ def built(net, **weights):
 def scores_of(model, criterion, group=0):
     """Return the scores of the units of one group that can go."""
     analysis = slim.analyze(model)
-    return weight_criteria.scores(analysis.coupling, analysis.groups, criterion)[laws.free(analysis)[group].units]
+    return criteria.scores(analysis, analysis.groups, criterion)[laws.free(analysis)[group].units]
 
 
 # --- by hand ----------------------------------------------------------------------------------------------------------
@@ -77,8 +79,8 @@ def test_equal_filters_are_the_first_to_go_by_distance():
 
 
 def test_random_scores_are_the_same_for_the_same_seed():
-    coupling = analysed("residual").coupling
-    one, same, other = (weight_criteria.random(seed)(coupling, ()) for seed in (3, 3, 4))
+    analysis = analysed("residual")
+    one, same, other = (weight_criteria.random(analysis, (), seed=seed) for seed in (3, 3, 4))
     assert np.array_equal(one, same)
     assert not np.isclose(one, other).any()
 
@@ -146,12 +148,12 @@ def test_energy_does_not_count_a_unit_that_is_constant():
 ALIKE = {"grouped_query": {"wq:1/2'"}, "pooled_heads": {"w1:1/3"}, "interleaved_rotary": {"w1:1/3"}}
 
 
-@pytest.mark.parametrize("criterion", weight_criteria.CRITERIA)
+@pytest.mark.parametrize("criterion", BY_WEIGHTS)
 @pytest.mark.parametrize("name", FREE)
 def test_units_are_told_apart(name, criterion):
     """The zoo has no two channels or heads alike, so no score may treat the units of a group alike."""
     analysis = analysed(name)
-    scores = weight_criteria.scores(analysis.coupling, analysis.groups, criterion)
+    scores = criteria.scores(analysis, analysis.groups, criterion)
     assert np.isfinite(scores).all()
     assert scores.shape == (analysis.coupling.columns,)
     for group in laws.free(analysis):
@@ -177,21 +179,21 @@ def test_a_dead_unit_scores_least(name, criterion):
                 silent = np.where(laws.kept(alone, tensor.name), values, 0).astype(values.dtype)
                 tensor.CopyFrom(numpy_helper.from_array(silent, tensor.name))
         again = slim.analyze(model)
-        scores = weight_criteria.scores(again.coupling, again.groups, criterion)[again.group(group.name).units]
+        scores = criteria.scores(again, again.groups, criterion)[again.group(group.name).units]
         assert scores[unit] == scores.min(), group.name
 
 
 def test_scores_do_not_change_with_the_order_of_units():
     model = built(LAYERS, w1=W1, w2=W2)
     turned = built(LAYERS, w1=np.array(W1)[:, ::-1], w2=np.array(W2)[::-1])
-    for criterion in weight_criteria.CRITERIA:
+    for criterion in BY_WEIGHTS:
         if criterion != "random":
             assert np.allclose(scores_of(turned, criterion), scores_of(model, criterion)[::-1], rtol=EXACT)
 
 
 def test_an_unknown_criterion_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match="l1, l2"):
-        weight_criteria.scores(analysed("chain").coupling, (), "hope")
+        criteria.scores(analysed("chain"), (), "hope")
 
 
 def test_the_command_line_offers_every_criterion(capsys):

@@ -6,8 +6,8 @@ import pytest
 
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.select import criteria
 from onnxslim_learn.select.calibration import Evidence
-from onnxslim_learn.train import gradient_criteria
 from onnxslim_learn.workflow import slim
 from tests import laws
 
@@ -52,7 +52,7 @@ def test_scores_are_those_of_finite_differences(net, criterion, of):
     model, weights, x, labels = net
     analysis = slim.analyze(model)
     evidence = Evidence(analysis.coupling, open_source({"x": x, "labels": labels}, analysis.graph))
-    found = gradient_criteria.scores(analysis, analysis.groups, criterion, evidence)
+    found = criteria.scores(analysis, analysis.groups, criterion, evidence)
     group = analysis.group("w1:0")
     for unit in range(group.width):
         up, down = (losses(model, weights, x, labels, unit, 1 + s) for s in (STEP, -STEP))
@@ -66,7 +66,7 @@ def test_the_units_with_the_lowest_scores_go(net):
     evidence = Evidence(analysis.coupling, open_source({"x": x, "labels": labels}, analysis.graph), seconds=0)
     plan = slim.plan(analysis, {"macs": 0.65}, criterion="fisher", evidence=evidence)
     group = analysis.group("w1:0")
-    found = gradient_criteria.scores(analysis, analysis.groups, "fisher", evidence)[group.units]
+    found = criteria.scores(analysis, analysis.groups, "fisher", evidence)[group.units]
     assert plan.groups["w1:0"] == sorted(np.argsort(-found)[: len(plan.groups["w1:0"])].tolist())
 
 

@@ -1,0 +1,132 @@
+"""What decides which units go: criteria by name, what they are given, and what they may answer.
+
+A criterion is a function of an analysis, the groups to rank, and samples or ``None``
+(:class:`~onnxslim_learn.select.calibration.Evidence`). It answers with one score per column, of which the lowest of a
+group go first, or with a :class:`Ranking` where units are merged. Rows (heads, groups of a convolution) may be left
+NaN: they get the sum of their cells' scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxslim_learn.array_types import Array
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.registry import CRITERIA
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.array_types import Labels
+    from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.coupling.solver import Coupling
+    from onnxslim_learn.registry import CriterionRow
+    from onnxslim_learn.select.calibration import Evidence
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """In which order units go, and what becomes of them.
+
+    Attributes:
+        scores: One per column; the lowest of a group go first.
+        heirs: Group -> for each of its units the one that it is merged into when it goes, itself for the last; or
+            ``None`` where units are dropped.
+        refused: Group -> why its units cannot stand for each other; they are dropped.
+    """
+
+    scores: Array
+    heirs: Mapping[str, Labels] | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+def usual(evidence: Evidence | None) -> str:
+    """The criterion that is used where none is named."""
+    return next(row.name for row in CRITERIA.values() if row.usual and row.samples == (evidence is not None))
+
+
+def rank(
+    analysis: Analysis,
+    groups: Sequence[Group],
+    criterion: str | Callable[..., Any],
+    evidence: Evidence | None = None,
+) -> Ranking:
+    """Rank units; with samples the answer is kept beside them, since one model is often planned for again.
+
+    Args:
+        analysis: The model.
+        groups: Its groups.
+        criterion: A name, a function, or ``module:function``: see :data:`onnxslim_learn.registry.CRITERIA`.
+        evidence: The samples.
+
+    Raises:
+        InputError: If there is no such criterion, it lacks what it needs, or its answer cannot be used.
+    """
+    row = CRITERIA.row(criterion)
+    known = {} if evidence is None else evidence.ranked
+    key = (row, *(group.name for group in groups if group.pin is None))
+    if key not in known:
+        _check_needs(row, evidence)
+        answer = CRITERIA.load(criterion)(analysis, groups, evidence)
+        ranking = answer if isinstance(answer, Ranking) else Ranking(np.asarray(answer, np.float64))
+        known[key] = _checked(row, analysis.coupling, groups, ranking)
+    return known[key]
+
+
+def scores(
+    analysis: Analysis,
+    groups: Sequence[Group],
+    criterion: str | Callable[..., Any],
+    evidence: Evidence | None = None,
+) -> Array:
+    """One score per column; see :func:`rank`."""
+    return rank(analysis, groups, criterion, evidence).scores
+
+
+def _check_needs(row: CriterionRow, evidence: Evidence | None) -> None:
+    """Refuse a criterion that lacks samples, or their labels."""
+    if evidence is None and (row.samples or row.labels):
+        what = "samples with labels" if row.labels else "samples"
+        raise InputError(f"--criterion {row.name}: needs {what}. Give --data, or another criterion.")
+    if evidence is not None and row.labels and any(labels is None for labels in evidence.labels):
+        raise InputError(
+            f"--criterion {row.name}: needs labels, and {evidence.source.name} has none. Choose another criterion."
+        )
+
+
+def _checked(row: CriterionRow, coupling: Coupling, groups: Sequence[Group], ranking: Ranking) -> Ranking:
+    """A ranking whose scores are numbers wherever units can go."""
+    found = ranking.scores
+    if found.shape != (coupling.columns,):
+        raise InputError(
+            f"--criterion {row.name}: expected one score for each of {coupling.columns} columns, but got an array of "
+            f"shape {found.shape}. Correct it."
+        )
+    silent = np.isnan(found)
+    if silent.any():
+        found = np.where(silent, rows_by_cells(coupling, np.where(silent, 0.0, found), missing=np.nan), found)
+    for group in groups:
+        if group.pin is None and np.isnan(found[group.units]).any():
+            raise InputError(f"--criterion {row.name}: units of {group.name} have no score. Correct it.")
+    return replace(ranking, scores=found)
+
+
+def rows_by_cells(coupling: Coupling, found: Array, *, missing: float | None = None) -> Array:
+    """Give a column of rows (heads, convolution groups) the sum of its cells' scores.
+
+    Args:
+        coupling: The model.
+        found: Scores of all columns.
+        missing: What columns without rows get, or ``None`` for what they have.
+    """
+    rows = coupling.is_row
+    cells = coupling.membership.T @ np.where(rows, 0.0, found[coupling.column])
+    totals, columns = np.zeros(coupling.columns), np.zeros(coupling.columns, bool)
+    np.add.at(totals, coupling.column[rows], cells[rows])
+    columns[coupling.column[rows]] = True
+    return np.where(columns, totals, found if missing is None else missing)
