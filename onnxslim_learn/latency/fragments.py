@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxslim_learn.costs.roofline import known
+from onnxslim_learn.graph.bodies import inside
 
 if TYPE_CHECKING:
     from onnxslim_learn.coupling.removal import Removal
@@ -57,17 +58,6 @@ def _read(node: ir.Node) -> Iterator[str]:
     yield from (str(value.name) for value in node.inputs if value is not None)
     for inner in inside(node):
         yield from (str(value.name) for value in inner.inputs if value is not None)
-
-
-def inside(node: ir.Node) -> Iterator[ir.Node]:
-    """All nodes of the graphs that a node holds."""
-    for attribute in node.attributes.values():
-        graphs = [attribute.value] if attribute.type == ir.AttributeType.GRAPH else []
-        graphs = list(attribute.value) if attribute.type == ir.AttributeType.GRAPHS else graphs
-        for graph in graphs:
-            for held in graph:
-                yield held
-                yield from inside(held)
 
 
 def key(fragment: Fragment, removal: Removal) -> str:

@@ -14,9 +14,11 @@ import onnx
 import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array
-from onnxslim_learn.repair.linear_forms import TABLE
+from onnxslim_learn.coupling import roles
+from onnxslim_learn.repair.linear_forms import form_of
 from onnxslim_learn.repair.linear_nodes import Linear, linears
 from onnxslim_learn.rewrite import edit
+from onnxslim_learn.rewrite.unfuse import give_back, unfuse
 from onnxslim_learn.runtime.executor import Runner
 from onnxslim_learn.runtime.timing import open_session
 
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 
 SAME = 1e-6  # of the largest magnitude: what counts as uniform along an axis
-BIAS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}  # operator -> input that may hold a bias
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,15 @@ class Constant:
 
 def takers(coupling: Coupling) -> set[int]:
     """Nodes, by index, that multiply an input by weights and can take constants over."""
-    found = set()
-    for index, node in enumerate(coupling.graph.nodes):
-        weight = node.inputs[1] if len(node.inputs) > 1 else None
-        if (node.domain, node.op_type) in TABLE and weight is not None and weight.is_initializer():
-            found.add(index)
-    return found
+    return {index for index, node in enumerate(coupling.graph.nodes) if _takes(node)}
+
+
+def _takes(node: ir.Node) -> bool:
+    factors = roles.factors(node)
+    if not isinstance(factors, roles.Convolution | roles.Product) or factors.quantized:
+        return False
+    weight = node.inputs[factors.weight]
+    return weight is not None and weight.is_initializer() and not isinstance(form_of(node), str)
 
 
 def constants(
@@ -85,7 +89,8 @@ def constants(
         data = runner.get(names[id(meeting)])[0]
         node = nodes[meeting.contraction.node]
         constant = _constant(coupling, node, meeting.only(data, where))
-        if any(constant.total.shape[a] > 1 for a in _open_axes(coupling, node, constant)):
+        inside = roles.of(node).parts is not None and not constant.uniform  # no map can be added in front of the rest
+        if inside or any(constant.total.shape[a] > 1 for a in _open_axes(coupling, node, constant)):
             varying = where & ~meeting.even(data)
             refused.append(replace(meeting, constant=meeting.constant & ~(varying if varying.any() else where)))
         found.append(constant)
@@ -99,16 +104,17 @@ def _open_axes(coupling: Coupling, node: ir.Node, constant: Constant) -> list[in
 
 def _constant(coupling: Coupling, node: ir.Node, part: Array) -> Constant:
     full = _alone(coupling, node, part)
-    made = TABLE[node.domain, node.op_type](node)
-    assert made is not None
-    channel = made.channel % full.ndim
+    form = form_of(node)
+    assert not isinstance(form, str)
+    channel = form.channel % full.ndim
     total = full
     for axis in range(full.ndim):
         first = total.take([0], axis=axis)
         if axis != channel and np.abs(total - first).max() <= SAME * max(np.abs(full).max(), 1e-30):
             total = first
-    make = KERNELS.get(node.op_type)
-    kernel = make(node, part) if make and total.size > total.shape[channel] else None
+    factors = roles.convolution(node)
+    plain = factors is not None and not factors.transposed
+    kernel = _kernel(node, part) if plain and total.size > total.shape[channel] else None
     return Constant(str(node.name), total, channel, kernel)
 
 
@@ -124,18 +130,18 @@ def _kernel(node: ir.Node, part: Array) -> tuple[Array, tuple[int, ...]] | None:
     return kernel.reshape(len(weight), 1, *weight.shape[2:]).astype(weight.dtype), (1, 1, *part.shape[2:])
 
 
-KERNELS = {"Conv": _kernel}
-
-
 def _alone(coupling: Coupling, node: ir.Node, data: Array) -> Array:
-    """What a node makes of an input without its bias."""
-    proto = ir.to_proto(node)
+    """What a node makes of an input without its bias, and without what is fused behind it."""
+    make = roles.of(node).parts
+    layer = node if make is None else next(p for p in make(node, 1) or [node] if roles.multiplies(p))
+    proto = ir.to_proto(layer)
     weight = node.inputs[1].const_value  # type: ignore[union-attr]
     assert weight is not None
     del proto.input[:]
     proto.input.extend(["data", "weight"])
     kind = onnx.helper.np_dtype_to_tensor_dtype(data.dtype)
     fixed = onnx.numpy_helper.from_array(np.ascontiguousarray(weight.numpy()), "weight")
+    proto.output[:] = ["alone"]
     graph = onnx.helper.make_graph(
         [proto],
         "alone",
@@ -156,12 +162,14 @@ def absorb(removal: Removal, model: ir.Model, found: Sequence[Constant]) -> tupl
         Names of the nodes whose bias took one, and of those that got a map added.
     """
     nodes = {str(node.name): node for node in model.graph}
-    shifted: dict[str, Linear] = {str(one.node.name): one for one in linears(model)}
+    apart = unfuse(model)
+    shifted: dict[str, Linear] = {str(one.node.name): one for one in linears(apart)}
     biased, mapped = [], []
     for constant in found:
         node = nodes[constant.node]
         total = _cut(removal, node, constant)
         if constant.uniform and _shift(model, node, shifted.get(constant.node), total.reshape(-1)):
+            give_back(apart, model)
             biased.append(constant.node)
             continue
         kernel = None if constant.kernel is None else _cut(removal, node, constant, constant.kernel[0])
@@ -182,7 +190,7 @@ def _shift(model: ir.Model, node: ir.Node, linear: Linear | None, vector: Array)
     if linear is not None and linear.bias is not None:
         linear.shift(vector)
         return True
-    slot = BIAS.get(node.op_type)
+    slot = getattr(roles.factors(node), "bias", None)
     if slot is None or (len(node.inputs) > slot and node.inputs[slot] is not None and linear is None):
         return False
     old = 0.0 if linear is None or linear.constant is None else linear.constant

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.relations import over
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.data.random_inputs import random_inputs
-from onnxslim_learn.repair.linear_forms import TABLE
 from onnxslim_learn.runtime.executor import Runner
 from onnxslim_learn.select.weight_slices import slices
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 MAGNITUDES = (1.0, 1.0, 0.1, 10.0, 100.0)  # of floating inputs: one run each
 UNEVEN = "its rows must keep equally many, or nothing would be left of it"
-GAINS = {"Mul"}  # operators that a constant input silences
 
 
 @dataclass(frozen=True)
@@ -160,8 +159,11 @@ def suspects(coupling: Coupling) -> Array:
     """Which columns have a slice of weights, or a gain, that is all zero."""
     nodes = coupling.graph.nodes
     gains = {str(v.name) for a in coupling.records.affines if (v := nodes[a.node].inputs[a.scale]) is not None}
-    gains |= {str(v.name) for node in nodes if node.op_type in GAINS for v in node.inputs if v is not None}
-    gains |= {str(v.name) for node in nodes if (node.domain, node.op_type) in TABLE for v in node.inputs[1:2] if v}
+    gains |= {str(v.name) for n in nodes if roles.of(n).arithmetic == "multiply" for v in n.inputs if v is not None}
+    for node in nodes:
+        norm = roles.normalisation(node)
+        slots = [slot for slot in (getattr(roles.factors(node), "weight", None), norm and norm.scale) if slot]
+        gains |= {str(v.name) for slot in slots if slot < len(node.inputs) and (v := node.inputs[slot]) is not None}
     found = np.zeros(coupling.columns, bool)
     for part in slices(coupling):
         if part.array.shape[1] > 1 or part.name in gains:

@@ -1,4 +1,4 @@
-"""Operators whose weights a regression can refit, each as a matrix product of unfolded inputs: one table.
+"""Nodes whose weights a regression can refit, each family as a matrix product of unfolded inputs.
 
 ``output[..., o] = unfold(data)[..., d] · matrix (d, o) + bias``, in ``g`` independent groups.
 """
@@ -13,6 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling import roles
+from onnxslim_learn.coupling.operators.facts import attribute
 
 Picks = tuple[Array, ...]  # one index array per axis of the output but the channels
 
@@ -36,9 +38,26 @@ class Form:
     unfold: Callable[[Array, Picks], Array]
 
 
-def _conv(node: ir.Node) -> Form:
+def form_of(node: ir.Node) -> Form | str:
+    """A node with a constant weight in matrix form, or why it has none, in words."""
+    factors, norm = roles.factors(node), roles.normalisation(node)
+    if norm is not None and norm.stored:
+        return _batch_norm(node, norm)
+    if isinstance(factors, roles.Convolution) and not factors.quantized:
+        if factors.moved:
+            return "it reads from computed places"
+        return _transposed(node, factors) if factors.transposed else _conv(node, factors)
+    if isinstance(factors, roles.Product) and not factors.quantized:
+        return _product(node, factors)
+    if isinstance(factors, roles.Equation):
+        return "it is written as an equation"
+    recurrent = isinstance(factors, roles.Recurrent)
+    return "it is recurrent, so not linear in its weights" if recurrent else "it does more than multiply by its weight"
+
+
+def _conv(node: ir.Node, factors: roles.Convolution) -> Form:
     groups = _int(node, "group", 1)
-    weight = _shape(node.inputs[1])
+    weight = _shape(node.inputs[factors.weight])
     kernel = weight[2:]
     strides, dilations = _ints(node, "strides", kernel), _ints(node, "dilations", kernel)
 
@@ -55,17 +74,15 @@ def _conv(node: ir.Node) -> Form:
     return Form(1, groups, matrix, tensor, unfold)
 
 
-def _transposed(node: ir.Node) -> Form | None:
+def _transposed(node: ir.Node, factors: roles.Convolution) -> Form | str:
     """A transposed convolution is a convolution over data with zeros put between, by the flipped kernel."""
-    if node.attributes.get("auto_pad", None) is not None and node.attributes["auto_pad"].value != "NOTSET":
-        return None
+    if attribute(node, "auto_pad", "NOTSET") != "NOTSET" or "output_shape" in node.attributes:
+        return "it is padded to a given size"
     groups = _int(node, "group", 1)
-    weight = _shape(node.inputs[1])
+    weight = _shape(node.inputs[factors.weight])
     kernel = weight[2:]
     rank = len(kernel)
     strides, dilations = _ints(node, "strides", kernel), _ints(node, "dilations", kernel)
-    if "output_shape" in node.attributes:
-        return None
     pads = [int(p) for p in node.attributes["pads"].value] if "pads" in node.attributes else [0] * 2 * rank
     extra = (
         [int(p) for p in node.attributes["output_padding"].value] if "output_padding" in node.attributes else [0] * rank
@@ -96,31 +113,52 @@ def _transposed(node: ir.Node) -> Form | None:
     return Form(1, groups, matrix, tensor, unfold)
 
 
-def _matmul(node: ir.Node) -> Form | None:
-    if len(_shape(node.inputs[1])) != 2:
-        return None
-    return Form(-1, 1, lambda w: w[None], lambda m: m[0], lambda data, picks: data[picks].astype(np.float32)[None])
-
-
-def _gemm(node: ir.Node) -> Form | None:
-    if _int(node, "transA", 0) or any(_float(node, name) != 1.0 for name in ("alpha", "beta")):
-        return None
-    if not _int(node, "transB", 0):
-        return _matmul(node)
-    return Form(-1, 1, lambda w: w.T[None], lambda m: m[0].T, lambda data, picks: data[picks].astype(np.float32)[None])
-
-
-def _batch_norm(node: ir.Node) -> Form | None:
-    if _int(node, "training_mode", 0) or any(v is None or v.const_value is None for v in node.inputs[1:5]):
-        return None
+def _product(node: ir.Node, factors: roles.Product) -> Form | str:
+    """Data, transposed or not, times a matrix, transposed or not, times a number."""
+    if len(_shape(node.inputs[factors.weight])) != 2:
+        return "its weight is a stack of matrices"
+    if any(_int(node, f"transBatch{side}", 0) for side in "AB"):
+        return "it moves axes of its factors"
+    turned, across, scale = _int(node, "transB", 0), _int(node, "transA", 0), _float(node, "alpha")
+    if not scale:
+        return "it multiplies by zero"
 
     def unfold(data: Array, picks: Picks) -> Array:
-        mean, variance = (array_of(v).reshape(-1) for v in node.inputs[3:5])  # type: ignore[arg-type]
-        rows = np.moveaxis(data, 1, -1)[picks].astype(np.float32)
-        normal = (rows - mean) / np.sqrt(variance + _epsilon(node))
+        return rows(data.swapaxes(-1, -2) if across else data, picks)[None]
+
+    def matrix(tensor: Array) -> Array:
+        return (tensor.T if turned else tensor)[None] * np.float32(scale)
+
+    def tensor(found: Array) -> Array:
+        plain: Array = found[0] / np.float32(scale)
+        return plain.T if turned else plain
+
+    return Form(-1, 1, matrix, tensor, unfold)
+
+
+def rows(array: Array, picks: Picks) -> Array:
+    """Rows of a tensor whose channels are its last axis, by one index array per other axis, or one over all of them."""
+    if len(picks) != array.ndim - 1:
+        array = array.reshape(-1, array.shape[-1])
+    found: Array = array[picks].astype(np.float32)
+    return found
+
+
+def _batch_norm(node: ir.Node, norm: roles.Normalisation) -> Form | str:
+    if _int(node, "training_mode", 0):
+        return "it normalises by the data at hand"
+    stored = [node.inputs[slot] for slot in (norm.mean, norm.variance) if slot is not None]
+    if any(v is None or v.const_value is None for v in (*stored, *node.inputs[1:3])):
+        return "what it normalises by is computed"
+
+    def unfold(data: Array, picks: Picks) -> Array:
+        mean, variance = (array_of(v).reshape(-1) for v in stored)  # type: ignore[arg-type]
+        found = np.moveaxis(data, 1, -1)[picks].astype(np.float32)
+        normal = (found - mean) / np.sqrt(variance + _epsilon(node))
         return normal.T[:, :, None].astype(np.float32)
 
-    return Form(1, _shape(node.inputs[1])[0], lambda w: w.reshape(-1, 1, 1), lambda m: m.reshape(-1), unfold)
+    width = _shape(node.inputs[norm.scale or 1])[0]
+    return Form(1, width, lambda w: w.reshape(-1, 1, 1), lambda m: m.reshape(-1), unfold)
 
 
 @dataclass(frozen=True)
@@ -132,29 +170,22 @@ class Normalisation:
     bias: ir.Value
 
 
-def _normal(node: ir.Node) -> Normalisation | None:
-    bias = node.inputs[2]
-    if bias is None or _batch_norm(node) is None:
+def normalised(node: ir.Node) -> Normalisation | None:
+    """A node as a normalisation by constants, if it is one: the layer before can be refitted with it."""
+    norm = roles.normalisation(node)
+    if norm is None or not norm.stored or isinstance(_batch_norm(node, norm), str):
         return None
-    scale, mean, variance = (array_of(node.inputs[k]).reshape(-1) for k in (1, 3, 4))  # type: ignore[arg-type]
-    gain = scale / np.sqrt(variance + _epsilon(node))
-    return Normalisation(gain, -gain * mean, bias)
+    scale, bias, mean, variance = (
+        node.inputs[slot] for slot in (norm.scale, norm.shift, norm.mean, norm.variance) if slot is not None
+    )
+    if scale is None or bias is None or mean is None or variance is None:
+        return None
+    gain = array_of(scale).reshape(-1) / np.sqrt(array_of(variance).reshape(-1) + _epsilon(node))
+    return Normalisation(gain, -gain * array_of(mean).reshape(-1), bias)
 
 
 def _epsilon(node: ir.Node) -> float:
     return float(node.attributes["epsilon"].value) if "epsilon" in node.attributes else 1e-5
-
-
-TABLE: dict[tuple[str, str], Callable[[ir.Node], Form | None]] = {
-    ("", "Conv"): _conv,
-    ("", "ConvTranspose"): _transposed,
-    ("", "MatMul"): _matmul,
-    ("", "Gemm"): _gemm,
-    ("", "BatchNormalization"): _batch_norm,
-}
-
-# Those that only multiply and add, so that the layer before can be refitted with them.
-NORMALISATIONS: dict[str, Callable[[ir.Node], Normalisation | None]] = {"BatchNormalization": _normal}
 
 
 def _windows(
@@ -174,8 +205,8 @@ def _windows(
         slice(None),
         *(p * s for p, s in zip(picks[1:], strides, strict=True)),
     )
-    rows: Array = view[thinned][where].astype(np.float32)
-    result: Array = rows.reshape(len(rows), groups, -1).transpose(1, 0, 2)
+    read: Array = view[thinned][where].astype(np.float32)
+    result: Array = read.reshape(len(read), groups, -1).transpose(1, 0, 2)
     return result
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling import roles
+from onnxslim_learn.coupling.operators.facts import attribute
+from onnxslim_learn.graph.bodies import inside
 from onnxslim_learn.repair.least_squares import LINEAR, Saturation, Weights
-from onnxslim_learn.repair.linear_forms import NORMALISATIONS, TABLE, Form, Picks, array_of
+from onnxslim_learn.repair.linear_forms import Form, Picks, array_of, form_of, normalised, rows
 
 SILENT = 1e-12  # a gain not above cannot be divided by: weights before it stay
 
@@ -22,23 +24,23 @@ class Place:
 
     Attributes:
         value: The initializer.
-        sign: -1 if it is subtracted.
+        factor: What the node multiplies it by.
         rest: The constant part of the shift that lies elsewhere.
     """
 
     value: ir.Value
-    sign: int = 1
+    factor: float = 1.0
     rest: Array | float = 0.0
 
     def read(self) -> Array:
         """The whole shift."""
-        found: Array = self.sign * array_of(self.value).reshape(-1) + self.rest
+        found: Array = self.factor * array_of(self.value).reshape(-1) + self.rest
         return found
 
     def write(self, shift: Array) -> None:
         """Set the whole shift; what is as it was read stays to the last bit."""
         old = array_of(self.value).reshape(-1)
-        _set(self.value, np.where(shift == self.read(), old, self.sign * (shift - self.rest)))
+        _set(self.value, np.where(shift == self.read(), old, (shift - self.rest) / self.factor))
 
 
 @dataclass(frozen=True)
@@ -104,50 +106,97 @@ class Linear:
 
     def outputs(self, array: Array, picks: Picks) -> Array:
         """Positions of a tensor of the output's shape as rows ``(g, m, o)``."""
-        return self.split(np.moveaxis(array, self.form.channel, -1)[picks].astype(np.float32))
+        return self.split(rows(np.moveaxis(array, self.form.channel, -1), picks))
 
-    def split(self, rows: Array) -> Array:
+    def split(self, flat: Array) -> Array:
         """Rows ``(m, channels)`` as ``(g, m, o)``."""
-        return rows.reshape(len(rows), self.form.groups, -1).transpose(1, 0, 2)
+        return flat.reshape(len(flat), self.form.groups, -1).transpose(1, 0, 2)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node with a weight, and how it can be refitted, or why it cannot."""
+
+    node: ir.Node
+    linear: Linear | str
 
 
 def linears(model: ir.Model) -> list[Linear]:
     """The nodes of a model that can be refitted, in order."""
+    return [layer.linear for layer in layers(model) if isinstance(layer.linear, Linear)]
+
+
+def layers(model: ir.Model) -> list[Layer]:
+    """The nodes of a model with weights, in order: layers, and normalisations by constants that can be refitted."""
     order = {node: number for number, node in enumerate(model.graph)}
+    constants = _constants(model.graph)
     found = []
     for node in order:
-        made = TABLE.get((node.domain, node.op_type))
-        linear = _linear(node, made, order) if made else None
-        if linear is not None:
-            found.append(linear)
+        for inner in inside(node):
+            if roles.factors(inner) and any(v is not None and _weighs(v, constants) for v in inner.inputs[1:3]):
+                found.append(Layer(inner, f"it lies inside the body of {node.name}"))
+        factors, norm = roles.factors(node), roles.normalisation(node)
+        slot = getattr(factors, "weight", 1)
+        if factors is not None and any(v in constants for v in _factors(node, factors)):
+            found.append(Layer(node, _linear(node, slot, order)))
+        elif norm is not None and norm.stored and isinstance(linear := _linear(node, norm.scale or 1, order), Linear):
+            found.append(Layer(node, linear))
     return found
 
 
-def _linear(node: ir.Node, make: Callable[[ir.Node], Form | None], order: dict[ir.Node, int]) -> Linear | None:
-    weight = node.inputs[1]
-    if weight is None or not _own(weight) or node.inputs[0] is None or node.inputs[0].is_initializer():
-        return None
-    form = make(node)
-    if form is None:
-        return None
+def _constants(graph: ir.Graph) -> set[ir.Value]:
+    """Initializers, and what is computed from them alone."""
+    found = set(graph.initializers.values())
+    for node in graph:
+        if node.inputs and all(value is None or value in found for value in node.inputs):
+            found |= set(node.outputs)
+    return found
+
+
+def _factors(node: ir.Node, factors: roles.Factors) -> list[ir.Value]:
+    """Inputs of a node that are multiplied by others."""
+    if isinstance(factors, roles.Equation):
+        return [v for v in node.inputs if v is not None]
+    slots = (factors.left, factors.weight) if isinstance(factors, roles.Product) else (getattr(factors, "weight", 1),)
+    return [v for slot in slots if slot < len(node.inputs) and (v := node.inputs[slot]) is not None]
+
+
+def _weighs(value: ir.Value, constants: set[ir.Value]) -> bool:
+    """Whether what a node in a body reads is a weight, of the body or from outside."""
+    return value.is_initializer() or value in constants or value.const_value is not None
+
+
+def _linear(node: ir.Node, slot: int, order: dict[ir.Node, int]) -> Linear | str:
+    weight, data = node.inputs[slot], node.inputs[0]
+    reason = _unfit(weight) if weight is not None else "it has no weight"
+    if data is None or data.is_initializer():
+        reason = reason or "what it multiplies is constant"
+    if reason or weight is None:
+        return reason
+    form = form_of(node)
+    if isinstance(form, str):
+        return form
     width = form.groups * form.matrix(array_of(weight)).shape[2]
-    third = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = getattr(roles.factors(node), "bias", 2)
+    third = node.inputs[bias] if bias is not None and len(node.inputs) > bias else None
+    factor = float(attribute(node, "beta", 1.0)) if isinstance(roles.factors(node), roles.Product) else 1.0
     output, place, constant, gain = node.outputs[0], None, None, None
     normed = _normed(output, width)
     if third is not None:
-        if third.const_value is None or third.const_value.size not in (1, width):
-            return None
-        place = Place(third) if third.const_value.size == width else None
-        constant = array_of(third).reshape(-1)
+        if third.const_value is None:
+            return "its bias is computed"
+        if third.const_value.size not in (1, width):
+            return "its bias differs between rows"
+        place = Place(third, factor) if third.const_value.size == width and factor else None
+        constant = factor * array_of(third).reshape(-1)
     else:
         output, place = _shift_after(output, width, form.channel)
     if normed is not None:
         output, gain, carrier, offset = normed
         place = Place(carrier, 1, offset + gain * (0.0 if constant is None else constant))
-    if place is not None and not _own(place.value):  # shared with another node
+    if place is not None and _unfit(place.value):  # shared with another node
         constant, place = place.read(), None
-    target, other = _sum(output, node, order)
-    activation = _activation(target)
+    target, other = _sum(output, node, (form.channel, width), order)
     return Linear(
         node,
         weight,
@@ -158,23 +207,24 @@ def _linear(node: ir.Node, make: Callable[[ir.Node], Form | None], order: dict[i
         str(output.name),
         str(target.name),
         None if other is None else str(other.name),
-        activation,
+        _activation(_seen(target, form.channel, width)),
     )
 
 
 # --- what follows a node ----------------------------------------------------------------------------------------------
 
 
-def _own(value: ir.Value | None) -> bool:
-    """Whether a value is a floating initializer of one use."""
-    return (
-        value is not None
-        and value.const_value is not None
-        and value.is_initializer()
-        and len(value.uses()) == 1
-        and not value.is_graph_output()
-        and value.const_value.dtype.is_floating_point()
-    )
+def _unfit(value: ir.Value) -> str:
+    """Why an initializer cannot be changed for one node alone, or an empty string."""
+    if value.const_value is None or not value.is_initializer():
+        producer = value.producer()
+        quantized = producer is not None and roles.has(producer, roles.Trait.DEQUANTIZES)
+        return "its weight is quantized" if quantized else "its weight is computed"
+    if not value.const_value.dtype.is_floating_point():
+        return "its weight is quantized"
+    if value.is_graph_output():
+        return "its weight is an output of the model"
+    return "" if len(value.uses()) == 1 else "its weight is used in several places"
 
 
 def _only_user(value: ir.Value) -> ir.Node | None:
@@ -185,7 +235,7 @@ def _only_user(value: ir.Value) -> ir.Node | None:
 def _shift_after(output: ir.Value, width: int, channel: int) -> tuple[ir.Value, Place | None]:
     """An addition right after a node that can carry its bias."""
     user = _only_user(output)
-    if user is not None and user.op_type in SUMS:
+    if user is not None and _adds(user):
         other = user.inputs[0] if user.inputs[1] is output else user.inputs[1]
         if other is not None and other.const_value is not None and _is_vector(other, width, channel):
             return user.outputs[0], Place(other)
@@ -195,7 +245,7 @@ def _shift_after(output: ir.Value, width: int, channel: int) -> tuple[ir.Value, 
 def _normed(output: ir.Value, width: int) -> tuple[ir.Value, Array, ir.Value, Array] | None:
     """A normalisation by constants right after a node: its output, factors, bias, and what else it adds."""
     user = _only_user(output)
-    found = None if user is None or user.op_type not in NORMALISATIONS else NORMALISATIONS[user.op_type](user)
+    found = None if user is None or user.inputs[0] is not output else normalised(user)
     if user is None or found is None:
         return None
     return (user.outputs[0], found.gain, found.bias, found.rest) if len(found.gain) == width else None
@@ -212,37 +262,47 @@ def _is_vector(value: ir.Value, width: int, channel: int) -> bool:
     return tensor.size == width and after == 1 and (trailing == 0) == last
 
 
-def _sum(output: ir.Value, node: ir.Node, order: dict[ir.Node, int]) -> tuple[ir.Value, ir.Value | None]:
-    """The residual sum an output goes into, if the other summand is there before the node runs."""
+def _seen(output: ir.Value, channel: int, width: int) -> ir.Value:
+    """A value after what only shows it in another shape with the same channels at the end."""
     user = _only_user(output)
-    if user is None or user.op_type not in SUMS:
+    while channel == -1 and user is not None and roles.has(user, roles.Trait.VIEW):
+        shape = user.inputs[1].const_value if len(user.inputs) > 1 and user.inputs[1] is not None else None
+        sizes = [] if shape is None else shape.numpy().reshape(-1).tolist()
+        if not roles.of(user).sizes or not sizes or sizes[-1] != width:
+            break
+        output = user.outputs[0]
+        user = _only_user(output)
+    return output
+
+
+def _sum(
+    output: ir.Value, node: ir.Node, channels: tuple[int, int], order: dict[ir.Node, int]
+) -> tuple[ir.Value, ir.Value | None]:
+    """The residual sum an output goes into, if the other summand is there before the node runs."""
+    seen = _seen(output, *channels)
+    user = _only_user(seen)
+    if user is None or not _adds(user):
         return output, None
-    other = user.inputs[0] if user.inputs[1] is output else user.inputs[1]
-    if other is None or other is output or other.is_initializer():
+    other = user.inputs[0] if user.inputs[1] is seen else user.inputs[1]
+    if other is None or other is seen or other.is_initializer():
         return output, None
     maker = other.producer()
     late = maker is not None and order[maker] >= order[node]
-    shapes = [None if v.shape is None else len(v.shape) for v in (output, other)]
-    if late or shapes[0] != shapes[1]:
+    ranks = [None if v.shape is None else len(v.shape) for v in (seen, other)]
+    if late or ranks[0] != ranks[1]:
         return output, None
     return user.outputs[0], other
 
 
+def _adds(node: ir.Node) -> bool:
+    """Whether a node adds two values."""
+    return roles.of(node).arithmetic == "add" and len(node.inputs) == 2
+
+
 def _activation(value: ir.Value) -> Saturation:
     user = _only_user(value)
-    return LINEAR if user is None or user.op_type not in SATURATING else SATURATING[user.op_type](user)
-
-
-def _clip(node: ir.Node) -> Saturation:
-    """Clip between constants."""
-    tensors = [None if v is None else v.const_value for v in node.inputs[1:3]]
-    bounds = [float(t.numpy().reshape(-1)[0]) for t in tensors if t is not None]
-    return Saturation(*bounds) if len(bounds) == 2 else LINEAR
-
-
-# What may follow a linear node: operators that add, and that saturate.
-SUMS = {"Add"}
-SATURATING: dict[str, Callable[[ir.Node], Saturation]] = {"Relu": lambda node: Saturation(0.0), "Clip": _clip}
+    bounds = None if user is None else roles.bounds(user)
+    return LINEAR if bounds is None else Saturation(*bounds)
 
 
 def _set(value: ir.Value, array: Array) -> None:

@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling import roles
+from onnxslim_learn.coupling.relations import Value
 from onnxslim_learn.data.source import regroup
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.metrics import Deviation, accuracy, deviation, total
 from onnxslim_learn.quality.channels import channels
 from onnxslim_learn.repair.least_squares import FULL, Effort, Fitted, Rows, Setting, Weights, fit
-from onnxslim_learn.repair.linear_nodes import Linear, linears
+from onnxslim_learn.repair.linear_nodes import Layer, Linear, layers
 from onnxslim_learn.repair.targets import HELD_BACK, Stream, Targets
 from onnxslim_learn.rewrite.mask import kept_parts
 from onnxslim_learn.rewrite.merge import stands_for
+from onnxslim_learn.rewrite.unfuse import give_back, unfuse
 from onnxslim_learn.runtime.executor import Runner, outputs
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from onnxslim_learn.data.source import Source
 
 
+UNCHANGED = "its output is unchanged but for what was cut"  # the commonest reason why a layer is not refitted
+
 LARGEST_BATCH = 32
 ROWS = 16384  # rows of a regression, or so many times its unknowns
 ROWS_PER_UNKNOWN = 4
@@ -43,12 +48,27 @@ LARGEST = 100_000_000  # numbers in the inputs of one regression
 
 
 @dataclass(frozen=True)
+class PassedOver:
+    """A layer that was not refitted.
+
+    Attributes:
+        name: Name of its node.
+        op_type: Its operator.
+        reason: Why, in words.
+    """
+
+    name: str
+    op_type: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Repaired:
     """What repair did.
 
     Attributes:
         nodes: Node name -> what was chosen for it and how well it fits.
-        left: Node name -> why it keeps its plain weights though its inputs changed.
+        passed_over: The layers that were not refitted, in the order of the model.
         weights: Names of the initializers that changed.
         samples: Samples used, those held back included.
         before: Deviation of the outputs from the original's on held-back samples without repair.
@@ -59,7 +79,7 @@ class Repaired:
     """
 
     nodes: dict[str, Fitted]
-    left: dict[str, str]
+    passed_over: tuple[PassedOver, ...]
     weights: tuple[str, ...]
     samples: int
     before: dict[str, Deviation]
@@ -91,10 +111,12 @@ def repair(
     """
     targets = Stream(removal.coupling.graph.model, feeds, seed)
     plain = {name: value.const_value for name, value in model.graph.initializers.items()}
-    unrepaired = Runner(model, [feeds[k] for k in targets.held], ())
+    apart = unfuse(model)
+    unrepaired = Runner(apart, [feeds[k] for k in targets.held], ())
     unrepaired.finish()
-    walk = Walk(removal, model, targets, effort)
+    walk = Walk(removal, apart, targets, effort)
     walk.go(progress)
+    give_back(apart, model)
     wanted, before, after = targets.outputs(), outputs(unrepaired, range(len(targets.held))), walk.outputs()
     lie = channels(removal.coupling)
     deviations = deviation(wanted, before, lie), deviation(wanted, after, lie)
@@ -107,7 +129,8 @@ def repair(
             model.graph.initializers[name].const_value = plain[name]
     weights = tuple(changed) if kept else ()
     told = (right[0], right[1], right[2]) if None not in right else None
-    return Repaired(walk.nodes, walk.left, weights, targets.samples, *deviations, kept, told)  # type: ignore[arg-type]
+    passed = tuple(walk.passed_over())
+    return Repaired(walk.nodes, passed, weights, targets.samples, *deviations, kept, told)  # type: ignore[arg-type]
 
 
 def small_batches(source: Source, samples: int | None) -> list[Batch]:
@@ -123,7 +146,7 @@ class Walk:
 
     Attributes:
         nodes: What was chosen for every node so far.
-        left: Why others keep their weights.
+        reasons: Why others keep their weights, by node.
     """
 
     def __init__(
@@ -138,7 +161,7 @@ class Walk:
 
         Args:
             removal: What was cut.
-            model: The slimmed model.
+            model: The slimmed model, without fused nodes.
             targets: What the original does, on which batches.
             effort: How hard to try.
             runner: The slimmed model on those batches, if it has run up to some node before.
@@ -146,12 +169,13 @@ class Walk:
         self.removal, self.model, self.targets, self.effort = removal, model, targets, effort
         self.slimmed = runner or Runner(model, targets.feeds, ())
         self.nodes: dict[str, Fitted] = {}
-        self.left: dict[str, str] = {}
+        self.layers = layers(model)
+        self.reasons: dict[ir.Node, str] = {}
 
     def go(self, progress: Callable[[float], None] = lambda share: None) -> None:
         """Refit one node after the other, all whose output changed, and run to the end."""
-        moved, values = changed(self.removal, self.model), self.removal.coupling.values
-        todo = [one for one in linears(self.model) if one.output in moved and one.target in values]
+        moved = changed(self.removal, self.model)
+        todo = [linear for layer in self.layers if (linear := self._open(layer, moved)) is not None]
         self.targets.expect([one.target for one in todo])
         for number, linear in enumerate(todo):
             progress(number / len(todo))
@@ -159,16 +183,43 @@ class Walk:
             try:
                 self._refit(linear)
             except (PlanError, np.linalg.LinAlgError) as error:
-                self.left[str(linear.node.name)] = str(error)
+                self.reasons[linear.node] = str(error)
         self.slimmed.finish()
+
+    def passed_over(self) -> list[PassedOver]:
+        """The layers that keep their weights, and why."""
+        left = [layer.node for layer in self.layers if layer.node in self.reasons and roles.factors(layer.node)]
+        return [PassedOver(str(node.name), node.op_type, self.reasons[node]) for node in left]
+
+    def _open(self, layer: Layer, moved: set[str]) -> Linear | None:
+        """How to refit a layer; where it is not, the reason is noted."""
+        if layer.node.graph is self.model.graph and not any(str(v.name) in moved for v in layer.node.outputs):
+            self.reasons[layer.node] = UNCHANGED
+        elif isinstance(layer.linear, str):
+            self.reasons[layer.node] = layer.linear
+        elif self._channels(layer.linear) is None:
+            self.reasons[layer.node] = "nothing in the original corresponds to its output"
+        else:
+            return layer.linear
+        return None
+
+    def _channels(self, linear: Linear) -> tuple[Value, int] | None:
+        """A layout along one axis of which the channels of a node's target lie."""
+        values = self.removal.coupling.values
+        if linear.target in values:
+            return values[linear.target], linear.form.channel % len(values[linear.target].axes)
+        factors, weight = roles.factors(linear.node), values.get(str(linear.weight.name))
+        sides = None if factors is None or weight is None else factors.sides(linear.node, 1, len(weight.axes))
+        return None if sides is None or weight is None or len(sides[1]) != 1 else (weight, sides[1][0])
 
     def outputs(self) -> dict[str, Array]:
         """The outputs on the batches that are judged, by name."""
         return outputs(self.slimmed, self.targets.judged)
 
     def _refit(self, linear: Linear) -> None:
-        layout = self.removal.coupling.values[linear.target]
-        stands = stands_for(self.removal, layout, linear.form.channel % len(layout.axes))
+        channels = self._channels(linear)
+        assert channels is not None
+        stands = stands_for(self.removal, *channels)
         plain = linear.read()
         rows, held = observed(linear, plain, self.targets, self.slimmed, stands)
         setting = Setting(self.targets.samples, linear.bias is not None, linear.activation, self.effort)

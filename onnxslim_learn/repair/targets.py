@@ -12,6 +12,7 @@ from onnxslim_learn.array_types import Array, Feeds
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.repair.linear_forms import Picks
 from onnxslim_learn.repair.linear_nodes import Linear, linears
+from onnxslim_learn.rewrite.unfuse import unfuse
 from onnxslim_learn.runtime.executor import Runner, outputs
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Stream:
         self.fitted, self.held = divide(len(feeds))
         self.judged = self.held
         self.samples = sum(len(next(iter(feed.values()))) for feed in feeds)
-        self._runner = Runner(original, feeds, ())
+        self._runner = Runner(unfuse(original), feeds, ())
         self._last = ""
 
     def expect(self, names: Sequence[str]) -> None:
@@ -105,6 +106,7 @@ class Record:
         self.judged = list(range(len(feeds))) if whole else self.held
         self.samples = sum(len(next(iter(feed.values()))) for feed in feeds)
         self._rows: dict[str, list[tuple[Picks, Array]]] = {}
+        original = unfuse(original)
         found = linears(original)
         runner = Runner(original, feeds, {one.target for one in found})
         for one in found:
@@ -132,6 +134,8 @@ class Record:
 
 def pick(target: Array, linear: Linear, seed: tuple[int, int], count: int) -> tuple[Picks, Array]:
     """Random places of a target, always the same ones for one seed and node."""
+    if linear.form.channel == -1 and target.ndim > 1:
+        target = target.reshape(-1, target.shape[-1])
     channel = linear.form.channel % target.ndim
     places = [n for axis, n in enumerate(target.shape) if axis != channel]
     if not places:

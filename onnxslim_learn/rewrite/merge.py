@@ -21,6 +21,7 @@ import onnx_ir as ir
 import scipy.sparse as sp
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.relations import Digit, Value, lacked
 
 if TYPE_CHECKING:
@@ -88,7 +89,9 @@ def _scale_after(node: ir.Node) -> str | None:
     """The initializer that scales a node's output after its stored mean was subtracted, if one does."""
     uses = list(node.outputs[0].uses())
     user = uses[0].node if len(uses) == 1 else None
-    scale = user.inputs[1] if user is not None and user.op_type == "BatchNormalization" else None
+    norm = None if user is None else roles.normalisation(user)
+    stored = user is not None and norm is not None and norm.stored and norm.scale is not None
+    scale = user.inputs[norm.scale] if stored else None  # type: ignore[union-attr,index]
     return str(scale.name) if scale is not None and scale.is_initializer() else None
 
 
@@ -269,7 +272,7 @@ def refusal(coupling: Coupling, group: Group) -> str:
         value, axes = coupling.values[name], coupling.summed.get(name, set())
         if not _occurs(coupling, value, axes, inside):
             continue
-        if len({(use.node.op_type, use.idx) for use in initializer.uses()}) > 1:
+        if len({(roles.of(use.node), use.idx) for use in initializer.uses()}) > 1:
             return f"{name} is summed over and used in other ways"
         grouped = coupling.records.summed.get(name, set())
         if group.rows and any(digit.deps for axis in grouped for digit in value.axes[axis]):

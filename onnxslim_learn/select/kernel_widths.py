@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.select.budget import span
 
 if TYPE_CHECKING:
@@ -24,18 +25,20 @@ if TYPE_CHECKING:
     from onnxslim_learn.select.budget import Choice, Search
 
 
-# Operator -> the one whose kernels it shares.
-ALIKE = {"FusedConv": "Conv", "ConvTranspose": "Conv", "Gemm": "MatMul", "FusedMatMul": "MatMul", "FusedGemm": "MatMul"}
+CONVOLUTION, DEPTHWISE, PRODUCT = "Conv", "depthwise", "MatMul"  # entries of a table of steps
 
 
 def kind(coupling: Coupling, node: ir.Node) -> str:
-    """The entry of a table of steps that a node falls under."""
-    found = ALIKE.get(node.op_type, node.op_type)
-    if found != "Conv" or len(node.inputs) < 2 or node.inputs[1] is None:
-        return found
-    weight = coupling.graph.shapes.nominal.shape.get(str(node.inputs[1].name), ())
+    """The entry of a table of steps that a node falls under, or an empty string."""
+    factors = roles.factors(node)
+    if isinstance(factors, roles.Product) and not factors.quantized:
+        return PRODUCT
+    if not isinstance(factors, roles.Convolution) or factors.quantized or factors.moved:
+        return ""
+    value = node.inputs[factors.weight] if len(node.inputs) > factors.weight else None
+    weight = () if value is None else coupling.graph.shapes.nominal.shape.get(str(value.name), ())
     groups = node.attributes.get_int("group", 1)
-    return "depthwise" if groups > 1 and len(weight) > 1 and weight[1] == 1 else "Conv"
+    return DEPTHWISE if groups > 1 and len(weight) > 1 and weight[1] == 1 else CONVOLUTION
 
 
 def on_steps(search: Search, table: Mapping[str, int], *, below: bool) -> Search:

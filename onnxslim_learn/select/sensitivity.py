@@ -22,6 +22,7 @@ from onnxslim_learn.repair.least_squares import QUICK
 from onnxslim_learn.repair.sequential import Walk
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite.slim import slim
+from onnxslim_learn.rewrite.unfuse import unfuse
 from onnxslim_learn.runtime.executor import Runner, common
 from onnxslim_learn.runtime.parallel import spread
 
@@ -98,7 +99,8 @@ def measure(
     begun = {(name, kept) for name, own in found.items() for kept in own}
 
     def jobs() -> Iterator[tuple[tuple[str, int, float], Callable[[], float]]]:
-        trunk = Runner(model, record.feeds, (), threads=1)
+        whole = unfuse(model)
+        trunk = Runner(whole, record.feeds, (), threads=1)
         for done, share, choice in rounds:
             kept = min(choice.kept, key=lambda k: abs(k - share * choice.group.width))
             point = choice.group.name, kept
@@ -108,10 +110,10 @@ def measure(
                 return
             begun.add(point)
             cut = removal(choice, kept)
-            slimmed = slim(cut)
-            alike = common(model, slimmed)
+            slimmed = unfuse(slim(cut))
+            alike = common(whole, slimmed)
             if alike < trunk.position:
-                trunk = Runner(model, record.feeds, (), threads=1)
+                trunk = Runner(whole, record.feeds, (), threads=1)
             trunk.run_to(alike)
             yield (*point, done), partial(loss, cut, slimmed, record, trunk.branch(slimmed))
 
@@ -130,10 +132,11 @@ def loss(cut: Removal, slimmed: ir.Model, record: Record, runner: Runner | None 
 
     Args:
         cut: What is cut.
-        slimmed: The model without it; its weights are repaired in place.
+        slimmed: The model without it and without fused nodes; its weights are repaired in place.
         record: What the original does.
         runner: The slimmed model, if it has run up to what is cut; else one of one thread.
     """
+    slimmed = unfuse(slimmed)
     walk = Walk(cut, slimmed, record, QUICK, runner or Runner(slimmed, record.feeds, (), threads=1))
     walk.go()
     return metrics.loss(record.outputs(), walk.outputs(), channels(cut.coupling))

@@ -18,6 +18,7 @@ from onnxslim_learn.registry import METHODS
 from onnxslim_learn.repair import least_squares as fitting
 from onnxslim_learn.repair.linear_nodes import Linear, linears
 from onnxslim_learn.repair.sequential import observed
+from onnxslim_learn.rewrite.unfuse import give_back, unfuse
 from onnxslim_learn.runtime.executor import Runner, outputs
 from onnxslim_learn.sparse import patterns
 from onnxslim_learn.sparse.solvers import Cut, Moments, on_support
@@ -75,9 +76,9 @@ class OneShot:
 
     def __init__(self, model: ir.Model, layers: Sequence[Layer], targets: Targets, recipe: Recipe) -> None:
         """Stop before the first node; ``targets`` say what the original does, on which batches."""
-        self.model, self.targets, self.recipe = model, targets, recipe
+        self._fused, self.model, self.targets, self.recipe = model, unfuse(model), targets, recipe
         self.layers = {layer.name: layer for layer in layers}
-        self.runner = Runner(model, targets.feeds, ())
+        self.runner = Runner(self.model, targets.feeds, ())
         self.done: dict[str, Pruned] = {}
 
     def go(self, progress: Callable[[float], None] = lambda share: None) -> None:
@@ -93,6 +94,7 @@ class OneShot:
             progress(number / len(todo))
             self.runner.run_to(self.runner.place[str(linear.node.outputs[0].name)])
             self._node(linear)
+        give_back(self.model, self._fused)
         self.runner.finish()
 
     def outputs(self) -> dict[str, Array]:

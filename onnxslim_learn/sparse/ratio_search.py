@@ -19,6 +19,7 @@ from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.repair.linear_nodes import Linear, linears
 from onnxslim_learn.repair.sequential import observed
+from onnxslim_learn.rewrite.unfuse import unfuse
 from onnxslim_learn.runtime.executor import Runner, outputs
 from onnxslim_learn.sparse import layer_ratios as ratios
 from onnxslim_learn.sparse.one_shot import Circumstances, OneShot, prune
@@ -108,6 +109,7 @@ def measure(
     """Loss of every layer at some densities, all others dense; a round over all layers for each density."""
     start, found = perf_counter(), {layer.name: {1.0: 0.0} for layer in layers}
     own = {layer.name: layer for layer in layers}
+    model = unfuse(model)
     todo = [one for one in linears(model) if str(one.weight.name) in own]
     targets.expect([one.target for one in todo])
     for number, relative in enumerate(DENSITIES):

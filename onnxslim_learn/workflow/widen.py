@@ -16,8 +16,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.rewrite import edit
+from onnxslim_learn.rewrite.merge import floating
 from onnxslim_learn.rewrite.slim import reunite
 
 if TYPE_CHECKING:
@@ -33,10 +35,6 @@ if TYPE_CHECKING:
 WIDEST = 64.0  # times as wide as it was
 BISECTIONS = 40
 UNEVEN = 0.1  # how far a share may lie from an even one, relative to it
-SHARING = frozenset(["Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul"])
-"""Operators whose weight can be shared out among copies of what it is multiplied with."""
-
-RECURRENT = frozenset(["LSTM", "GRU", "RNN"])
 
 
 @dataclass(frozen=True)
@@ -118,12 +116,12 @@ def _obstacle(analysis: Analysis, group: Group) -> str:
             touched = any(growth.size(value, axis) != value.shape[axis] for axis in contraction.axes)
         except NotImplementedError:
             return "its units lie in rows"
-        weights = [str(v.name) for v in node.inputs[:2] if v is not None and v.is_initializer()]
-        if touched and (node.op_type not in SHARING or not any(_grows(growth, axes, name) for name in weights)):
+        weights = [str(v.name) for v in node.inputs[:2] if v is not None and v.is_initializer() and floating(v)]
+        if touched and not (roles.multiplies(node) and any(_grows(growth, axes, name) for name in weights)):
             return f"{coupling.where(contraction.node)} sums over it without a weight"
     for name, initializer in coupling.graph.initializers.items():
-        users = {use.node.op_type for use in initializer.uses()}
-        if name in coupling.values and users & RECURRENT and _touched(growth, coupling.values[name]):
+        recurrent = any(isinstance(roles.factors(use.node), roles.Recurrent) for use in initializer.uses())
+        if name in coupling.values and recurrent and _touched(growth, coupling.values[name]):
             return f"{name} is recurrent"
     try:
         for patch in coupling.records.patches:

@@ -5,8 +5,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnxslim_learn.coupling import roles
+from onnxslim_learn.coupling.operators.table import CONTRIB, TABLE
 from onnxslim_learn.repair.least_squares import Weights
-from onnxslim_learn.repair.linear_forms import TABLE
 from onnxslim_learn.repair.linear_nodes import linears
 from onnxslim_learn.runtime.timing import open_session
 from onnxslim_learn.workflow import slim
@@ -33,7 +34,12 @@ CASES = {
     "transposed cropped": ("ConvTranspose", {"pads": [2, 2, 2, 2], "strides": [2, 2]}, (1, 2, 5, 6), (2, 3, 2, 2), 3),
     "gemm": ("Gemm", {}, (5, 4), (4, 3), 3),
     "gemm transposed": ("Gemm", {"transB": 1}, (5, 4), (3, 4), 3),
+    "gemm scaled": ("Gemm", {"transB": 1, "alpha": 0.5, "beta": 2.0}, (5, 4), (3, 4), 3),
+    "gemm of columns": ("Gemm", {"transA": 1}, (4, 5), (4, 3), 3),
     "matmul": ("MatMul", {}, (2, 3, 5, 4), (4, 6), None),
+    "fused matmul": ("com.microsoft.FusedMatMul", {"alpha": 0.25, "transB": 1}, (2, 3, 5, 4), (6, 4), None),
+    "fused matmul of columns": ("com.microsoft.FusedMatMul", {"transA": 1}, (2, 4, 5), (4, 6), None),
+    "transpose matmul": ("com.microsoft.TransposeMatMul", {"transB": 1, "alpha": 2.0}, (2, 5, 4), (6, 4), None),
     "batch norm": ("BatchNormalization", {"epsilon": 1e-3}, (2, 4, 5, 3), (4,), 4),
 }  # fmt: skip
 
@@ -47,11 +53,13 @@ def build(case):
         arrays["b"] = rng.standard_normal(width)
     if operator == "BatchNormalization":
         arrays |= {"m": rng.standard_normal(width), "v": rng.uniform(0.5, 2, width)}
-    node = onnx.helper.make_node(operator, ["x", *arrays], ["y"], **attributes)
+    domain, _, name = operator.rpartition(".")
+    node = onnx.helper.make_node(name, ["x", *arrays], ["y"], domain=domain, **attributes)
     x, y = (onnx.helper.make_tensor_value_info(n, 1, s) for n, s in (("x", data), ("y", [None] * len(data))))
     tensors = [onnx.numpy_helper.from_array(a.astype(np.float32), n) for n, a in arrays.items()]
     graph = onnx.helper.make_graph([node], "g", [x], [y], tensors)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    opsets = [onnx.helper.make_opsetid(*one) for one in (("", 17), ("com.microsoft", 1))]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
     return model, rng.standard_normal(data).astype(np.float32)
 
 
@@ -61,8 +69,17 @@ def run(model, x):
     return y
 
 
-def test_every_entry_has_a_case():
-    assert {("", operator) for operator, *_ in CASES.values()} == set(TABLE)
+def refittable(row):
+    """Tell whether nodes of an operator have a matrix form by themselves."""
+    if row.norm is not None and row.norm.stored:
+        return True
+    plain = isinstance(row.factors, roles.Convolution | roles.Product) and not row.factors.quantized
+    return plain and row.parts is None and not getattr(row.factors, "moved", False)
+
+
+def test_every_operator_with_a_matrix_form_has_a_case():
+    rows = {**TABLE, **{f"com.microsoft.{name}": row for name, row in CONTRIB.items()}}
+    assert {operator for operator, *_ in CASES.values()} == {name for name, row in rows.items() if refittable(row)}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -201,6 +201,7 @@ class Operator:
             function.
         arithmetic: Which of the four operations it is, on its inputs entry by entry.
         order: Which axis of the input every axis of the output is, from a node and a rank, where it at most permutes.
+        sizes: Inputs that say how large a result is: its rule sees to it that they follow a cut, or pins.
         parts: What a node that does several things is made of, as nodes of the table that do one each, from the node
             and the version of the default operator set; ``None`` for a form that cannot be taken apart.
         traits: What else it is.
@@ -213,6 +214,7 @@ class Operator:
     bounds: Callable[[ir.Node], Bounds] | None = None
     arithmetic: Literal["", "add", "subtract", "multiply", "divide"] = ""
     order: Callable[[ir.Node, int], list[int]] | None = None
+    sizes: tuple[int, ...] = ()
     parts: Parts | None = None
     traits: Trait = NOTHING
 

@@ -1,12 +1,14 @@
-"""Operators that bundle many steps: fused, embedded and quantized layers."""
+"""Operators that bundle many steps: fused, embedded and quantized layers, and what fused ones are made of."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
 
 from onnxslim_learn.coupling import layout
 from onnxslim_learn.coupling.context import aligned
-from onnxslim_learn.coupling.operators.facts import Normalisation, Operator, Trait
+from onnxslim_learn.coupling.operators.facts import Normalisation, Operator, Parts, Trait, attribute
 from onnxslim_learn.coupling.relations import Value
 
 if TYPE_CHECKING:
@@ -54,7 +56,8 @@ def skip_norm(parameters: Sequence[int]) -> Operator:
         site.yields(*(result if shape == site.out_shape(0) else site.ledger.free(shape) for shape in shapes))
 
     shift = 3 if len(parameters) > 2 else None
-    return Operator(rule, norm=Normalisation(2, shift, features=True), weights=tuple(parameters))
+    norm = Normalisation(2, shift, features=True)
+    return Operator(rule, norm=norm, weights=tuple(parameters), parts=_sum_and_norm(parameters[-1], shift))
 
 
 def embed_norm(site: Site) -> None:
@@ -95,3 +98,117 @@ def block_quantized(site: Site) -> None:
     site.patch(lambda cut: {"N": cut.size(out, 0)})
     *sizes, inner = site.nominal(0)
     site.work(joined.space, {**dict(zip(lead, sizes, strict=True)), "z": units}, inner)
+
+
+# --- what fused nodes are made of -------------------------------------------------------------------------------------
+
+MICROSOFT = "com.microsoft"
+
+
+def _part(
+    node: ir.Node, name: str, inputs: list[ir.Value | None], settings: dict[str, Any] | None = None, domain: str = ""
+) -> ir.Node:
+    """A node that does one step of another."""
+    return ir.node(name, inputs, settings, domain=domain)
+
+
+def _given(node: ir.Node, slot: int) -> ir.Value | None:
+    return node.inputs[slot] if slot < len(node.inputs) else None
+
+
+ACTIVATIONS: dict[str, tuple[str, ...]] = {
+    "Relu": (),
+    "Tanh": (),
+    "Sigmoid": (),
+    "LeakyRelu": ("alpha",),
+    "HardSigmoid": ("alpha", "beta"),
+    "Clip": ("min", "max"),
+}
+"""What onnxruntime puts inside a layer -> its parameters in the order of ``activation_params``."""
+
+
+def activated(operator: str, skip: int | None = None) -> Parts:
+    """A layer of the default domain, what is added to it, and an activation.
+
+    Args:
+        operator: The layer.
+        skip: Input that is added, if there is one.
+    """
+
+    def parts(node: ir.Node, version: int) -> list[ir.Node] | None:
+        names = ("activation", "activation_params", "activation_alpha", "activation_beta", "activation_gamma")
+        inner = [a for a in node.attributes.values() if a.name not in names]
+        layer = ir.Node("", operator, node.inputs[: 3 if skip is None else skip], inner)
+        found, added = [layer], None if skip is None else _given(node, skip)
+        if added is not None:
+            found.append(_part(node, "Add", [layer.outputs[0], added]))
+        kind = str(attribute(node, "activation", ""))
+        if kind and kind not in ACTIVATIONS:
+            return None
+        if kind:
+            found.append(_activation(node, kind, found[-1].outputs[0], version))
+        return found
+
+    return parts
+
+
+def _activation(node: ir.Node, kind: str, value: ir.Value, version: int) -> ir.Node:
+    """The activation that a fused node names, with its parameters."""
+    listed = [float(x) for x in attribute(node, "activation_params", ())]
+    given = dict(zip(ACTIVATIONS[kind], listed, strict=False))
+    named = {k: node.attributes.get(f"activation_{k}") for k in ("alpha", "beta")}
+    given |= {k: float(a.value) for k, a in named.items() if a is not None}
+    if kind == "Clip" and version >= 11:
+        bounds = [ir.Value(name=f"{node.name}.{k}", const_value=ir.tensor(given[k], ir.DataType.FLOAT)) for k in given]
+        return _part(node, kind, [value, *bounds])
+    return _part(node, kind, [value], given)
+
+
+def _sum_and_norm(bias: int, shift: int | None) -> Parts:
+    """Input plus bias plus skip, and a normalisation of the sum over the last axis; the fourth output is the sum."""
+
+    def parts(node: ir.Node, version: int) -> list[ir.Node] | None:
+        first, second, extra = node.inputs[0], node.inputs[1], _given(node, bias)
+        found = []
+        if extra is not None:  # it was the bias of the layer that makes one of both
+            behind = second is not None and second.producer() is not None and len(second.uses()) == 1
+            swap = behind and first is not None and len(first.uses()) > 1
+            found.append(_part(node, "Add", [second if swap else first, extra]))
+            first, second = (first, found[0].outputs[0]) if swap else (found[0].outputs[0], second)
+        found.append(_part(node, "Add", [first, second]))
+        name = "SimplifiedLayerNormalization" if shift is None else "LayerNormalization"
+        affine = [_given(node, 2)] if shift is None else [_given(node, 2), _given(node, shift)]
+        settings = {"axis": -1, "epsilon": float(attribute(node, "epsilon", 1e-5))}
+        found.append(_part(node, name, [found[-1].outputs[0], *affine], settings))
+        return found
+
+    return parts
+
+
+def shifted(operator: str) -> Parts:
+    """A bias, if there is one, and a function of com.microsoft."""
+
+    def parts(node: ir.Node, version: int) -> list[ir.Node] | None:
+        bias = _given(node, 1)
+        if bias is None:
+            return None
+        sum_ = _part(node, "Add", [node.inputs[0], bias])
+        return [sum_, _part(node, operator, [sum_.outputs[0]], domain=MICROSOFT)]
+
+    return parts
+
+
+def projected(node: ir.Node, version: int) -> list[ir.Node] | None:
+    """com.microsoft.Attention: a projection, its bias, and attention of the three parts of what it makes."""
+    data, weight, bias, mask = (_given(node, slot) for slot in range(4))
+    heads = {"num_heads": int(attribute(node, "num_heads", 1))}
+    heads |= {name: node.attributes[name].value for name in ("scale", "unidirectional") if name in node.attributes}
+    known = {"num_heads", "scale", "unidirectional"}
+    if set(node.attributes) - known or any(_given(node, slot) is not None for slot in (4, 5, 6)) or mask is not None:
+        return None
+    product = _part(node, "MatMul", [data, weight])
+    found = [product] if bias is None else [product, _part(node, "Add", [product.outputs[0], bias])]
+    split = ir.node("Split", [found[-1].outputs[0]], {"axis": -1}, num_outputs=3)
+    if version >= 18:
+        split.attributes["num_outputs"] = ir.AttrInt64("num_outputs", 3)
+    return [*found, split, _part(node, "MultiHeadAttention", list(split.outputs), heads, MICROSOFT)]

@@ -19,6 +19,7 @@ from onnxslim_learn.coupling.operators.facts import (
     NOTHING,
     Normalisation,
     Operator,
+    Product,
     Projection,
     Trait,
     above_zero,
@@ -94,7 +95,7 @@ STEPPED = """
 FRESH = """
     AffineGrid BlackmanWindow EyeLike HammingWindow HannWindow MaxUnpool MelWeightMatrix Multinomial NonMaxSuppression
     NonZero
-    RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range
+    RandomNormal RandomNormalLike RandomUniform RandomUniformLike
 """
 
 _POINTWISE = Operator(f.elementwise)
@@ -133,10 +134,10 @@ TABLE: dict[str, Operator] = {
     "LRN": f.norm(lambda site, rank: [1]),
     **_each("Softmax LogSoftmax Hardmax", f.norm(_softmax)),
     **_each("CumSum CumProd", f.mixing(_cumsum)),
-    "CenterCropPad": f.mixing(_listed),
+    "CenterCropPad": f.mixing(_listed).having(sizes=(1,)),
     "DFT": f.mixing(_transformed),
     "Det": f.mixing(_matrix, vanish=True),
-    "TopK": f.mixing(_axis()),
+    "TopK": f.mixing(_axis()).having(sizes=(1,)),
     **_each("ArgMax ArgMin", f.mixing(_axis(0), vanish=True)),
     "Trilu": f.mixing(_matrix),
     "ReverseSequence": f.mixing(lambda site, rank: [site.attr("batch_axis", 1), site.attr("time_axis", 0)]),
@@ -167,27 +168,29 @@ TABLE: dict[str, Operator] = {
     **_each("ReduceMax ReduceMin ReduceProd ReduceLogSum ReduceLogSumExp", c.reduce(exact=False)),
     **_each("MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool", f.spatial()),
     **_each("RoiAlign MaxRoiPool GridSample", f.spatial(keep=(1,))),
-    **_each("Resize Upsample", m.resize),
-    "Reshape": _VIEW.having(rule=m.reshape),
+    "Resize": Operator(m.resize, sizes=(3,)),
+    "Upsample": Operator(m.resize),
+    "Reshape": _VIEW.having(rule=m.reshape, sizes=(1,)),
     **_each("Flatten Squeeze Unsqueeze", _VIEW),
     "Transpose": Operator(m.transpose, order=permuted, traits=Trait.MOVES | Trait.SMOOTH),
     "DepthToSpace": m.blocks(to_space=True),
     "SpaceToDepth": m.blocks(to_space=False),
-    "Expand": Operator(m.expand, traits=Trait.MOVES | Trait.SMOOTH),
-    "ConstantOfShape": Operator(m.fill),
-    "Tile": Operator(m.tile, traits=Trait.MOVES | Trait.SMOOTH),
+    "Expand": Operator(m.expand, sizes=(1,), traits=Trait.MOVES | Trait.SMOOTH),
+    "ConstantOfShape": Operator(m.fill, sizes=(0,)),
+    "Tile": Operator(m.tile, sizes=(1,), traits=Trait.MOVES | Trait.SMOOTH),
     "Concat": Operator(m.concat, traits=Trait.JOINS | Trait.SMOOTH),
-    "Split": Operator(m.split_parts, traits=Trait.MOVES | Trait.SMOOTH),
-    "Slice": Operator(m.slice_axes, traits=Trait.MOVES | Trait.SMOOTH | Trait.PICKS),
+    "Split": Operator(m.split_parts, sizes=(1,), traits=Trait.MOVES | Trait.SMOOTH),
+    "Slice": Operator(m.slice_axes, sizes=(1, 2, 3, 4), traits=Trait.MOVES | Trait.SMOOTH | Trait.PICKS),
     "Gather": Operator(a.gather, traits=Trait.PICKS),
     "GatherND": Operator(a.gather_nd, traits=Trait.PICKS | Trait.WHOLE),
     "GatherElements": Operator(a.elements, traits=Trait.PICKS | Trait.WHOLE),
     "ScatterND": Operator(a.scatter_nd, traits=Trait.WHOLE),
     "TensorScatter": Operator(a.tensor_scatter, traits=Trait.WHOLE),
     **_each("ScatterElements Scatter", a.elements, Trait.WHOLE),
-    "Pad": Operator(m.pad),
+    "Pad": Operator(m.pad, sizes=(1,)),
     **_each("Shape Size", f.shape_of, Trait.MEASURES),
     **_each(FRESH, f.fresh_output),
+    "Range": Operator(f.fresh_output, sizes=(0, 1, 2)),
 }
 
 # Operators that onnxruntime writes into optimised models (domain com.microsoft).
@@ -195,12 +198,14 @@ _BIASED = _POINTWISE.having(weights=(1,))
 
 CONTRIB: dict[str, Operator] = {
     **_each("QLinearAdd QLinearLeakyRelu QLinearMul QLinearSigmoid QuickGelu Gelu", _POINTWISE),
-    **_each("BiasAdd BiasGelu BiasSplitGelu FastGelu", _BIASED),
+    **_each("BiasAdd BiasSplitGelu", _BIASED),
+    "BiasGelu": _BIASED.having(parts=x.shifted("Gelu")),
+    "FastGelu": _BIASED.having(parts=x.shifted("FastGelu")),
     "BiasDropout": _BIASED.having(Trait.DROPS),
-    "FusedConv": c.fused(c.convolution(), skip=3),
-    "FusedGemm": c.gemm(),
+    "FusedConv": c.fused(c.convolution(), skip=3).having(parts=x.activated("Conv", skip=3)),
+    "FusedGemm": c.gemm().having(parts=x.activated("Gemm")),
     **_each("FusedMatMul TransposeMatMul", c.matmul()),
-    "MatMulNBits": Operator(x.block_quantized),
+    "MatMulNBits": Operator(x.block_quantized, factors=Product(quantized=True)),
     "QGemm": c.gemm(right=3, bias=6, columns=(4, 5), zero=2),
     "MatMulIntegerToFloat": c.matmul(columns=(3, 5, 6), zero=4),
     "QLinearGlobalAveragePool": f.spatial(),
@@ -209,7 +214,7 @@ CONTRIB: dict[str, Operator] = {
     "SkipLayerNormalization": x.skip_norm((2, 3, 4)),
     "SkipSimplifiedLayerNormalization": x.skip_norm((2, 3)),
     "EmbedLayerNormalization": Operator(x.embed_norm, norm=Normalisation(5, 6, features=True), weights=(2, 3, 4, 5, 6)),
-    "Attention": Operator(s.packed_attention, factors=Projection(), weights=(1, 2)),
+    "Attention": Operator(s.packed_attention, factors=Projection(), weights=(1, 2), parts=x.projected),
     "MultiHeadAttention": s.attention(
         slots={"query": 0, "key": 1, "value": 2, "bias": 3, "past_key": 6, "past_value": 7},
         heads=("num_heads", "num_heads"),

@@ -6,14 +6,16 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from onnxslim_learn.repair.sequential import UNCHANGED
 from onnxslim_learn.report.blocks import Block, Lines, Table, Text
 from onnxslim_learn.report.format import held_back, percent, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from onnxslim_learn.repair.sequential import Repaired
 
+NAMED = 3  # layers passed over for one reason that are told by name
 SIDES = ("original", "cut", "repaired")
 HEADS = ("output against the original's", "cosine", "relative L2", "KL", "same class")
 
@@ -30,7 +32,8 @@ def as_data(found: Repaired | None, data: str) -> dict[str, Any] | None:
         "before": {name: asdict(d) for name, d in found.before.items()},
         "after": {name: asdict(d) for name, d in found.after.items()},
         "nodes": {name: {"method": f.method, "before": f.before, "after": f.after} for name, f in found.nodes.items()},
-        "left": found.left,
+        "left": {one.name: one.reason for one in found.passed_over if one.reason != UNCHANGED},
+        "passed_over": [asdict(one) for one in found.passed_over],
     }
 
 
@@ -67,8 +70,16 @@ def _said(repair: Mapping[str, Any]) -> list[str]:
         lines.append(f"Right on held-back samples with labels: {told}.")
     if plain:
         lines.append(f"{plural(plain, 'layer')} kept the plain weights: nothing did better on held-back samples.")
-    lines += [f"{name} kept its weights: {why}." for name, why in repair["left"].items()]
-    return lines
+    return [*lines, *_passed_over(repair["passed_over"])]
+
+
+def _passed_over(layers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for every reason why layers were not refitted, with the first few of them."""
+    reasons: dict[str, list[str]] = {}
+    for layer in layers:
+        reasons.setdefault(layer["reason"], []).append(layer["name"])
+    some = {why: ", ".join([*names[:NAMED], *["..."] * (len(names) > NAMED)]) for why, names in reasons.items()}
+    return [f"{plural(len(n), 'layer')} not refitted: {why} ({some[why]})." for why, n in reasons.items()]
 
 
 def curves(choice: Mapping[str, Any], widths: Mapping[str, int]) -> list[Block]:

@@ -1,0 +1,62 @@
+"""Take fused nodes apart: a layer with an activation, a sum or a normalisation inside becomes nodes that do one each.
+
+What repair compares then lies between nodes, as in the file before a runtime fused it. The weights are the same ones,
+by name: what is fitted on the nodes taken apart goes back into the fused ones.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from onnxslim_learn.coupling import roles
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SUM = 3  # output of a normalisation that adds before: the sum
+
+
+def unfuse(model: ir.Model) -> ir.Model:
+    """The model with its fused nodes taken apart; the model itself where none is fused."""
+    if not any(roles.of(node).parts for node in model.graph):
+        return model
+    twin = model.clone()
+    version = twin.opset_imports.get("", 1)
+    for node in list(twin.graph):
+        make = roles.of(node).parts
+        parts = make(node, version) if make and not any(v.name for v in node.outputs[1:SUM]) else None
+        if parts is not None:
+            _replace(twin.graph, node, parts)
+    return twin
+
+
+def give_back(unfused: ir.Model, model: ir.Model) -> None:
+    """Put the weights of what :func:`unfuse` made of a model into the model."""
+    for name, value in model.graph.initializers.items():
+        value.const_value = unfused.graph.initializers[name].const_value
+
+
+def _replace(graph: ir.Graph, node: ir.Node, parts: Sequence[ir.Node]) -> None:
+    """Put parts in the place of a node; the first that multiplies has its name."""
+    layer = next((part for part in parts if roles.multiplies(part)), parts[0])
+    for number, part in enumerate(parts):
+        part.name = node.name if part is layer else f"{node.name}.{number}"
+        for place, output in enumerate(part.outputs):
+            output.name = f"{node.name}.{number}.{place}"
+        for value in part.inputs:
+            if value is not None and value.const_value is not None and value.name not in graph.initializers:
+                graph.register_initializer(value)
+    graph.insert_before(node, list(parts))
+    stand = {0: parts[-1].outputs[0]}
+    if len(node.outputs) > SUM and node.outputs[SUM].name:
+        stand[SUM] = parts[-2].outputs[0]
+    for slot, value in stand.items():
+        old = node.outputs[slot]
+        value.type, value.shape = old.type, old.shape
+        name = str(old.name)
+        ir.convenience.replace_all_uses_with(old, value)
+        graph.outputs[:] = [value if v is old else v for v in graph.outputs]
+        old.name, value.name = f"{name}.fused", name
+    graph.remove(node, safe=True)
