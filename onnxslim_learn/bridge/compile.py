@@ -13,10 +13,11 @@ import onnx_ir as ir
 from torch import fx, nn
 
 from onnxslim_learn.bridge import initializers
-from onnxslim_learn.bridge import shape_numbers as numbers
 from onnxslim_learn.bridge.call_signature import Signature, signature
-from onnxslim_learn.bridge.ops import STRAIGHT, function_for
+from onnxslim_learn.bridge.ops import function_for, straight
+from onnxslim_learn.bridge.ops import shape_numbers as numbers
 from onnxslim_learn.bridge.ops.kinds import BITS, CONTEXT, DTYPES, EXACT, HALF, plain, wrapped
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     import torch
 
 STANDARD = ("", "ai.onnx")
-OVERFLOWING = frozenset(("Add", "Sub", "Mul", "Neg", "Pow", "Sum", "BitShift", "BitwiseNot"))
-"""Operators whose result may leave the range of a carried integer."""
-
 IGNORED = frozenset(("consumed_inputs",))
 """Attributes that change nothing here."""
 
@@ -50,17 +48,6 @@ class Settings:
     dropout: bool | float | None = None
     freeze: Sequence[str] = ()
     master: bool = True
-
-
-TRAINING: dict[str, Callable[[Settings], bool]] = {
-    "BatchNormalization": lambda settings: settings.norms == "batch",
-    "BiasDropout": lambda settings: settings.dropout not in (None, False),
-    "Dropout": lambda settings: settings.dropout not in (None, False),
-}
-"""Operators that may do something else while a module trains -> whether they shall."""
-
-STATISTICS = {"BatchNormalization": (3, 4)}
-"""Operator -> inputs that hold running statistics."""
 
 
 @dataclass
@@ -225,8 +212,7 @@ class Build:
     def _node(self, index: int, node: ir.Node) -> None:
         if self._numeric(node):
             return
-        readers = {use.node.op_type for output in node.outputs for use in output.uses()}
-        function = function_for(node.domain, node.op_type, readers)
+        function = function_for(node)
         if function is None:
             raise InputError(
                 f"node {node.name} ({node.op_type}): torch has no function for this operator. "
@@ -241,7 +227,7 @@ class Build:
         """Let the gradient pass where two nodes in a row only round."""
         source = node.inputs[0] if node.inputs else None
         before = None if source is None else source.producer()
-        function = None if before is None else STRAIGHT.get((before.op_type, node.op_type))
+        function = None if before is None else straight(before, node)
         if function is None or before is None or before.inputs[0] is None or node.inputs[1] is None:
             return
         name = str(node.outputs[0].name)
@@ -260,7 +246,7 @@ class Build:
             if not output.name:
                 continue
             found = self.code.call_function(operator.getitem, (call, number)) if several else call
-            if self.kind(output) in BITS and node.op_type in OVERFLOWING:
+            if self.kind(output) in BITS and roles.has(node, roles.Trait.WRAPS):
                 found = self.code.call_function(wrapped, (found, self.kind(output)))
             self.values[str(output.name)] = found
         return call
@@ -336,10 +322,12 @@ class Build:
 
     def _training(self, node: ir.Node) -> Any:
         """Whether a node does something else while the module trains: the module's flag, or ``False``."""
-        if not TRAINING[node.op_type](self.settings):
+        norm = roles.normalisation(node)
+        statistics = () if norm is None else (norm.mean, norm.variance)
+        if self.settings.norms != "batch" if norm is not None else self.settings.dropout in (None, False):
             return False
-        for slot in STATISTICS.get(node.op_type, ()):
-            value = node.inputs[slot]
+        for slot in statistics:
+            value = None if slot is None else node.inputs[slot]
             if value is not None and value.is_initializer():
                 self.running.add(self.tied.get(str(value.name), str(value.name)))
         return self.code.create_node("get_attr", "training")
@@ -351,10 +339,8 @@ class Build:
         rank = self._rank(node)
         if rank is None:
             return False
-        if node.op_type in numbers.SOURCES:
-            function, read = numbers.SOURCES[node.op_type], self.tensor
-        else:
-            function, read = numbers.TABLE[node.op_type], self._plain
+        function = numbers.function_for(node)
+        read = self.tensor if numbers.is_source(node) else self._plain
         args = [None if value is None else read(value) for value in node.inputs]
         self.numbers[str(node.outputs[0].name)] = rank
         keywords = {name: self._attribute(node, a) for name, a in node.attributes.items()}
@@ -363,9 +349,9 @@ class Build:
 
     def _rank(self, node: ir.Node) -> int | None:
         """Rank of a node's result as numbers, or ``None`` if an input is no number or constant vector."""
-        if node.op_type in numbers.SOURCES:
-            return 1 if node.op_type == "Shape" else 0
-        if node.op_type not in numbers.TABLE or not any(v is not None and v.name in self.numbers for v in node.inputs):
+        if numbers.is_source(node):
+            return numbers.rank(node, [])
+        if not numbers.is_known(node) or not any(v is not None and v.name in self.numbers for v in node.inputs):
             return None
         ranks = []
         for value in (v for v in node.inputs if v is not None):

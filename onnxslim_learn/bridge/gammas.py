@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.bridge import initializers
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.carriers import carriers
 from onnxslim_learn.coupling.layout import over
 
@@ -122,9 +123,6 @@ def scaled(weight: Tensor, gamma: Tensor, index: Tensor) -> Tensor:
 
 # --- which weights make which units -----------------------------------------------------------------------------------
 
-PRODUCERS = frozenset(["Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul"])
-"""Operators whose factors make units."""
-
 
 def _normalising(coupling: Coupling, tied: Mapping[str, str], trained: Container[str]) -> list[Where]:
     """Scales of normalisations."""
@@ -146,7 +144,7 @@ def _producers(coupling: Coupling, trained: Container[str], *, normalised: bool 
     names = dict.fromkeys(
         str(value.name)
         for node in nodes
-        if node.op_type in PRODUCERS and node.outputs[0] not in followed
+        if roles.multiplies(node) and node.outputs[0] not in followed
         for value in node.inputs[:2]
         if value is not None and value.is_initializer()
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling import roles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -45,40 +46,7 @@ def _joined(array: Array) -> bool:
     return _term(array) and len(np.unique(array.reshape(-1)[:4096])) > 2
 
 
-Role: TypeAlias = "Callable[[Array], bool]"
-
-
-def _slots(role: Role, *slots: int) -> dict[int, Role]:
-    return dict.fromkeys(slots, role)
-
-
-def _several(names: str, slots: dict[int, Role]) -> dict[str, dict[int, Role]]:
-    return dict.fromkeys(names.split(), slots)
-
-
-ROLES: dict[str, dict[int, Role]] = {
-    **_several("MatMul Gemm FusedMatMul TransposeMatMul FusedGemm", _slots(_weight, 0, 1, 2)),
-    **_several("Conv ConvTranspose CausalConvWithState", _slots(_weight, 1, 2)),
-    **_several("BatchNormalization InstanceNormalization GroupNormalization", _slots(_weight, 1, 2)),
-    **_several("LayerNormalization RMSNormalization SimplifiedLayerNormalization", _slots(_weight, 1, 2)),
-    **_several("RNN GRU LSTM", _slots(_weight, 1, 2, 3, 7)),
-    **_several("BiasGelu FastGelu BiasAdd BiasDropout BiasSplitGelu PRelu", _slots(_weight, 1)),
-    **_several("Mul Div", _slots(_scale, 0, 1)),
-    **_several("Add Sub", _slots(_term, 0, 1)),
-    "Attention": _slots(_weight, 1, 2),
-    "Concat": _slots(_joined, *range(16)),
-    "DeformConv": _slots(_weight, 1, 3),
-    "Einsum": _slots(_weight, *range(8)),
-    "EmbedLayerNormalization": _slots(_weight, 2, 3, 4, 5, 6),
-    "FusedConv": _slots(_weight, 1, 2),
-    "Gather": _slots(_term, 0),
-    "MultiHeadAttention": _slots(_weight, 3),
-    "QuantizeLinear": _slots(_weight, 0),
-    "SkipLayerNormalization": _slots(_weight, 2, 3, 4),
-    "SkipSimplifiedLayerNormalization": _slots(_weight, 2, 3),
-    "Sum": _slots(_term, *range(8)),
-}
-"""Operator -> input -> what an initializer there must be to train."""
+Test: TypeAlias = "Callable[[Array], bool]"
 
 FLOATS = (1, 10, 11, 16)
 """Element types that train."""
@@ -97,66 +65,40 @@ def _is_weight(value: ir.Value, constants: Container[ir.Value]) -> bool:
     tensor = value.const_value
     if tensor is None or int(tensor.dtype) not in FLOATS or tensor.size <= 1:
         return False
-    roles = _roles(value, constants, set())
-    if _weight in roles:
+    found = _tests(value, constants, set())
+    if _weight in found:
         return True
-    if not roles:
+    if not found:
         return False
     array = np.asarray(tensor.numpy(), np.float32)
-    return any(role(array) for role in roles)
+    return any(test(array) for test in found)
 
 
-def _roles(value: ir.Value, constants: Container[ir.Value], seen: set[ir.Value]) -> list[Callable[[Array], bool]]:
-    """What reads a value as a weight, through nodes that read constants alone."""
+def _tests(value: ir.Value, constants: Container[ir.Value], seen: set[ir.Value]) -> list[Test]:
+    """What a value must be to train, by what reads it as a weight, through nodes that read constants alone."""
     if value in seen:
         return []
     seen.add(value)
     found = []
     for node, slot in value.uses():
         others = [v for k, v in enumerate(node.inputs) if v is not None and k != slot]
-        if node.op_type in ARITHMETIC and all(v in constants for v in others):
+        test = _test(roles.of(node), slot)
+        computed = roles.has(node, roles.Trait.SMOOTH) and all(v in constants for v in others)
+        if computed or (test is None and slot == 0 and roles.has(node, roles.Trait.MOVES)):
             for output in node.outputs:
-                found += _roles(output, constants, seen)
-        elif slot in ROLES.get(node.op_type, {}):
-            found.append(ROLES[node.op_type][slot])
-        elif node.op_type in MOVES and slot == 0:
-            for output in node.outputs:
-                found += _roles(output, constants, seen)
+                found += _tests(output, constants, seen)
+        elif test is not None:
+            found.append(test)
     return found
 
 
-MOVES = frozenset(
-    ("Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze")
-)
-"""Operators whose first input is still a weight after them, whatever the sizes come from."""
-
-
-ARITHMETIC = MOVES | frozenset(
-    [
-        "Abs",
-        "Add",
-        "BatchNormalization",
-        "Clip",
-        "Concat",
-        "Div",
-        "Exp",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "Mul",
-        "Neg",
-        "Pow",
-        "Reciprocal",
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceMean",
-        "ReduceSum",
-        "ReduceSumSquare",
-        "Sigmoid",
-        "Softmax",
-        "Softplus",
-        "Sqrt",
-        "Sub",
-        "Tanh",
-    ]
-)
-"""Operators through which a weight is computed from initializers (weight norm, weight standardisation)."""
+def _test(row: roles.Operator, slot: int) -> Test | None:
+    """What an initializer must be to train where an operator reads it; ``None`` where it is no weight."""
+    if slot in row.weights:
+        return _weight
+    if row.arithmetic:
+        return _scale if row.arithmetic in ("multiply", "divide") else _term
+    if roles.Trait.JOINS in row.traits:
+        return _joined
+    looked_up = roles.Trait.PICKS in row.traits and roles.Trait.MOVES not in row.traits
+    return _term if looked_up and slot == 0 else None

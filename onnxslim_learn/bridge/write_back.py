@@ -97,7 +97,7 @@ def _own(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
     for tensor in graph.initializer:
         yield tensor.name, tensor
     for node in graph.node:
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+        if not node.input:  # a constant: nothing else without inputs has a value
             yield from ((node.output[0], a.t) for a in node.attribute if a.name == "value")
 
 

@@ -8,12 +8,13 @@ and a table that is looked up as well is no weight alone; both stay dense.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.groups import expression
 from onnxslim_learn.errors import InputError
 
@@ -87,23 +88,21 @@ def maskable(model: ir.Model) -> list[Layer]:
         if tensor is None or not tensor.dtype.is_floating_point() or len(tensor.shape) < 2:
             continue
         shape = tuple(int(n) for n in tensor.shape)  # type: ignore[arg-type]
-        roles = _roles(value, tuple(range(len(shape))))
-        factors = [role for role in roles if role is not None]
-        if not roles or len(factors) < len(roles):
+        readers = _roles(value, tuple(range(len(shape))))
+        factors = [role for role in readers if role is not None]
+        if not readers or len(factors) < len(readers):
             continue
         factors.sort(key=lambda role: order.get(role[2], len(order)))
         inputs, outputs, first = factors[0]
         if math.prod(shape[a] for a in inputs) > 1:
             names = tuple(str(node.name) for _, _, node in factors)
             alike = all(role[:2] == (inputs, outputs) for role in factors)
-            layer = Layer(str(value.name), shape, inputs, outputs, names, _blocks(first), alike)
+            kind = roles.factors(first)
+            layer = Layer(
+                str(value.name), shape, inputs, outputs, names, 1 if kind is None else kind.blocks(first), alike
+            )
             found.append((order.get(first, len(order)), layer))
     return [layer for _, layer in sorted(found, key=lambda pair: pair[0])]
-
-
-def _blocks(node: ir.Node) -> int:
-    """Into how many parts the input channels that a node's weight lists are divided."""
-    return int(_attribute(node, DIVIDED[node.op_type], 1)) if node.op_type in DIVIDED else 1
 
 
 def _unprotected(listed: list[Layer], protect: Sequence[str]) -> list[Layer]:
@@ -127,84 +126,11 @@ def _roles(value: ir.Value, axes: Axes) -> list[tuple[Axes, Axes, ir.Node] | Non
         return [None]
     found: list[tuple[Axes, Axes, ir.Node] | None] = []
     for node, slot in value.uses():
-        operator = node.op_type
-        if operator in MOVES and slot == 0:
-            found += _roles(node.outputs[0], MOVES[operator](node, axes))
-        elif slot in FACTORS.get((node.domain, operator), {}):
-            role = FACTORS[node.domain, operator][slot](node, len(axes))
-            inputs, outputs = (tuple(axes[a] for a in part) for part in role or ((), ()))
-            found.append((inputs, outputs, node) if role else None)
+        row = roles.of(node)
+        if row.order is not None and slot == 0:
+            found += _roles(node.outputs[0], tuple(axes[a] for a in row.order(node, len(axes))))
         else:
-            found.append(None)
+            sides = None if row.factors is None else row.factors.sides(node, slot, len(axes))
+            inputs, outputs = (tuple(axes[a] for a in part) for part in sides or ((), ()))
+            found.append((inputs, outputs, node) if sides else None)
     return found
-
-
-# --- the tables -------------------------------------------------------------------------------------------------------
-
-CONTRIB = "com.microsoft"
-
-Role = tuple[Sequence[int], Sequence[int]]  # axes of input channels and of output channels
-
-
-def _fixed(inputs: int, outputs: int) -> Callable[[ir.Node, int], Role]:
-    return lambda node, rank: ([inputs], [outputs])
-
-
-def _attribute(node: ir.Node, name: str, default: Any) -> Any:
-    return node.attributes[name].value if name in node.attributes else default
-
-
-def _gates(node: ir.Node, rank: int) -> Role:
-    """Weights of a recurrent layer: (directions, gates, inputs)."""
-    return [2], [0, 1]
-
-
-def _right(node: ir.Node, rank: int) -> Role:
-    """The second factor of a product of matrices: (..., inputs, outputs), or transposed."""
-    last = [rank - 2, rank - 1]
-    if _attribute(node, "transB", 0):
-        last.reverse()
-    return [last[0]], [*range(rank - 2), last[1]]
-
-
-def _left(node: ir.Node, rank: int) -> Role:
-    """The first factor: (..., outputs, inputs), or transposed."""
-    last = [rank - 2, rank - 1]
-    if _attribute(node, "transA", 0):
-        last.reverse()
-    return [last[1]], [*range(rank - 2), last[0]]
-
-
-def _einsum(slot: int) -> Callable[[ir.Node, int], Role | None]:
-    def read(node: ir.Node, rank: int) -> Role | None:
-        left, arrow, right = _attribute(node, "equation", "").replace(" ", "").partition("->")
-        right = right if arrow else "".join(c for c in left if left.count(c) == 1)
-        letters = left.split(",")[slot] if slot <= left.count(",") else ""
-        if "." in left or len(letters) != rank:
-            return None
-        inputs = [a for a, letter in enumerate(letters) if letter not in right]
-        return (inputs, [a for a in range(rank) if a not in inputs]) if inputs else None
-
-    return read
-
-
-FACTORS: dict[tuple[str, str], dict[int, Callable[[ir.Node, int], Role | None]]] = {
-    **{("", name): {1: _fixed(1, 0)} for name in ("Conv", "DeformConv")},
-    ("", "ConvTranspose"): {1: _fixed(0, 1)},
-    **{("", name): {0: _left, 1: _right} for name in ("MatMul", "Gemm")},
-    ("", "Einsum"): {slot: _einsum(slot) for slot in range(4)},
-    **{("", name): {1: _gates, 2: _gates} for name in ("RNN", "GRU", "LSTM")},
-    (CONTRIB, "FusedConv"): {1: _fixed(1, 0)},
-    **{(CONTRIB, name): {0: _left, 1: _right} for name in ("FusedMatMul", "TransposeMatMul", "FusedGemm")},
-    (CONTRIB, "Attention"): {1: _fixed(0, 1)},
-}
-"""Domain and operator -> input -> which axes of a weight there are input channels, and which output channels."""
-
-DIVIDED = {"ConvTranspose": "group"}
-"""Operator whose weight lists the input channels of all groups -> the attribute that says how many groups there are."""
-
-MOVES: dict[str, Callable[[ir.Node, Axes], Axes]] = {
-    **dict.fromkeys(["Identity", "Cast"], lambda node, axes: axes),
-    "Transpose": lambda node, axes: tuple(axes[a] for a in _attribute(node, "perm", range(len(axes))[::-1])),
-}
-"""Operators that leave zeros where they were -> the axes after them."""

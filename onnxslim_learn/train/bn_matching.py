@@ -16,6 +16,7 @@ from onnx_ir.passes import common as passes
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.bridge.module import bridge
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.data.class_balance import confident
 from onnxslim_learn.data.input_range import Range
@@ -60,9 +61,10 @@ def normalisations(graph: Graph) -> list[Norm]:
     """The batch normalisations of a graph that keep statistics, but for those of graph inputs."""
     found = []
     for node in graph.nodes:
-        if node.op_type != "BatchNormalization":
+        norm = roles.normalisation(node)
+        if norm is None or norm.mean is None or norm.variance is None:
             continue
-        value, *stored = (node.inputs[k] for k in (0, 3, 4))
+        value, *stored = (node.inputs[k] for k in (0, norm.mean, norm.variance))
         constants = [v.const_value for v in stored if v is not None and v.const_value is not None]
         if value is not None and value.producer() is not None and len(constants) == 2:
             mean, variance = (torch.from_numpy(np.array(c.numpy(), np.float32)) for c in constants)

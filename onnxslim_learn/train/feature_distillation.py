@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.groups import expression
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.errors import InputError
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 
 FLOATS = frozenset((ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE))
-SUMS = frozenset(("Add", "Sum"))
 
 
 def find(analysis: Analysis, patterns: Sequence[str] = ()) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ def _sums(analysis: Analysis, inside: Sequence[str]) -> tuple[str, ...]:
     for node in analysis.graph.nodes:
         name, read = str(node.outputs[0].name), [value for value in node.inputs if value is not None]
         own = all(not v.is_initializer() and shape.get(str(v.name)) == shape.get(name) for v in read)
-        if node.op_type in SUMS and own and name in inside:
+        if roles.of(node).arithmetic == "add" and own and name in inside:
             found.append(name)
     return tuple(found)
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from onnxslim_learn.coupling import roles
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -77,5 +79,5 @@ class Recipe:
 
 def sensible(graph: Graph) -> tuple[Literal["sgd", "adam"], float]:
     """Optimizer and rate for a trained graph of which nothing else is known: Adam, gently for transformers."""
-    delicate = any("LayerNorm" in node.op_type or "RMSNorm" in node.op_type for node in graph.nodes)
+    delicate = any((norm := roles.normalisation(node)) is not None and norm.features for node in graph.nodes)
     return "adam", RATES["adam"] * (DELICATE if delicate else 1.0)

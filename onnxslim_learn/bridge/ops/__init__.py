@@ -25,7 +25,9 @@ from onnxslim_learn.bridge.ops import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
+
+    import onnx_ir as ir
 
 TABLE: dict[str, Callable[..., Any]] = {
     **attention.TABLE,
@@ -55,10 +57,13 @@ DOMAINS: dict[str, dict[str, Callable[..., Any]]] = {
 }
 
 
-STRAIGHT = quantize.STRAIGHT
+def function_for(node: ir.Node) -> Callable[..., Any] | None:
+    """The torch function of a node, given what reads its result, or ``None`` where its operator has none."""
+    readers = {use.node.op_type for output in node.outputs for use in output.uses()}
+    special = (norm.FOLLOWED.get((node.op_type, reader)) for reader in readers)
+    return next(filter(None, special), None) or DOMAINS.get(node.domain, {}).get(node.op_type)
 
 
-def function_for(domain: str, op_type: str, readers: Iterable[str] = ()) -> Callable[..., Any] | None:
-    """The torch function of an operator whose result some operators read, or ``None`` for one that has none."""
-    special = (norm.FOLLOWED.get((op_type, reader)) for reader in readers)
-    return next(filter(None, special), None) or DOMAINS.get(domain, {}).get(op_type)
+def straight(before: ir.Node, node: ir.Node) -> Callable[..., Any] | None:
+    """The function of two nodes in a row through which the gradient passes as if they did nothing, if there is one."""
+    return quantize.STRAIGHT.get((before.op_type, node.op_type))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.carriers import carriers
 from onnxslim_learn.coupling.groups import protected
 from onnxslim_learn.coupling.removal import Removal
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.costs.polynomial import Priced
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.plans.plan import Plan
-
-
-CONVOLUTIONS = frozenset(["Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger"])
 
 
 @dataclass(frozen=True)
@@ -205,7 +203,7 @@ class Structure:
         return {
             str(node.name): removal.size(coupling.values[str(node.outputs[0].name)], 1)
             for node in coupling.graph.nodes
-            if node.op_type in CONVOLUTIONS
+            if roles.convolution(node)
         }
 
     def alive_json(self, removal: Removal) -> str:
@@ -260,7 +258,8 @@ def _depthwise(analysis: Analysis, cost: Any) -> Priced:
         raise InputError("--count-depthwise-twice: is for macs, params, bytes and channels. Leave it out.")
     found: set[str] = set()
     for node in analysis.graph.nodes:
-        value = node.inputs[1] if node.op_type in CONVOLUTIONS else None
+        factors = roles.convolution(node)
+        value = None if factors is None else node.inputs[factors.weight]
         groups = node.attributes.get_int("group", 1)
         if value is not None and value.shape is not None and groups > 1 and value.shape[0] == groups:
             found |= {str(node.name), str(value.name)}

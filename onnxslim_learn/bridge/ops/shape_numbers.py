@@ -133,6 +133,21 @@ SOURCES: dict[str, Callable[..., Numbers]] = {"Shape": shape, "Size": size}
 """Operators that numbers come from."""
 
 
+def is_source(node: ir.Node) -> bool:
+    """Whether numbers come from a node."""
+    return node.op_type in SOURCES
+
+
+def is_known(node: ir.Node) -> bool:
+    """Whether a node makes numbers of numbers."""
+    return node.op_type in TABLE
+
+
+def function_for(node: ir.Node) -> Callable[..., Numbers]:
+    """The function of a node that makes numbers."""
+    return SOURCES.get(node.op_type) or TABLE[node.op_type]
+
+
 def rank(node: ir.Node, ranks: Sequence[int]) -> int | None:
     """Rank of what an operator of the table makes of numbers of given ranks, or ``None`` where it makes no numbers."""
     known = RANKS.get(node.op_type, _pair)
@@ -152,6 +167,8 @@ RANKS: dict[str, Callable[[ir.Node, Sequence[int]], int | None]] = {
     "Concat": lambda node, ranks: 1 if ranks[0] == 1 else None,
     "Gather": lambda node, ranks: ranks[1] if ranks[0] == 1 else None,
     "Identity": lambda node, ranks: ranks[0],
+    "Shape": lambda node, ranks: 1,
+    "Size": lambda node, ranks: 0,
     "ReduceProd": lambda node, ranks: ranks[0] if node.attributes.get_int("keepdims", 1) else 0,
     "Slice": lambda node, ranks: 1 if ranks[0] == 1 else None,
     "Squeeze": lambda node, ranks: 0 if ranks[0] == 1 else None,
