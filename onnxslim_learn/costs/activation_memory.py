@@ -14,7 +14,8 @@ import scipy.sparse as sp
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.costs.polynomial import Cost, polynomial
-from onnxslim_learn.costs.roofline import VIEWS, known, volume
+from onnxslim_learn.costs.roofline import IDLE, known, volume
+from onnxslim_learn.coupling import roles
 
 if TYPE_CHECKING:
     from onnxslim_learn.coupling.solver import Coupling
@@ -80,6 +81,6 @@ def _owners(coupling: Coupling) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in coupling.graph.nodes:
         source = node.inputs[0] if node.inputs else None
-        if node.op_type in VIEWS and source is not None and not source.is_initializer():
+        if roles.has(node, IDLE) and source is not None and not source.is_initializer():
             found |= {str(v.name): found.get(str(source.name), str(source.name)) for v in node.outputs if v.name}
     return found

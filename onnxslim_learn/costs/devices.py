@@ -12,6 +12,8 @@ from typing import Any
 from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.registry import DEVICES
 
+CONVOLUTION, DEPTHWISE, PRODUCT = "Conv", "depthwise", "MatMul"  # kinds of kernels whose steps a device states
+
 
 @dataclass(frozen=True)
 class Device:

@@ -18,16 +18,16 @@ import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.costs.polynomial import Cost, Priced, macs, polynomial
+from onnxslim_learn.coupling import roles
+from onnxslim_learn.coupling.roles import Trait
 
 if TYPE_CHECKING:
     from onnxslim_learn.costs.devices import Device
     from onnxslim_learn.coupling.relations import Digit
     from onnxslim_learn.coupling.solver import Coupling
 
-# Operators whose output is their input under another shape: nothing is moved.
-VIEWS = frozenset(["Dropout", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze"])
-# Operators that read no more of their first input than they write.
-PICKING = frozenset(["Gather", "GatherElements", "GatherND", "Slice"])
+IDLE = Trait.VIEW | Trait.MEASURES
+"""Nodes whose output is their input under another shape, or its sizes: nothing is moved."""
 
 
 class Timed(Priced, Protocol):
@@ -128,11 +128,11 @@ def volume(coupling: Coupling, name: str) -> tuple[int, Sequence[Digit]]:
 def _moved(coupling: Coupling) -> Iterable[tuple[str, int, Sequence[Digit]]]:
     """Bytes that every node reads and writes."""
     for node in coupling.graph.nodes:
-        if node.op_type in VIEWS:
+        if roles.has(node, IDLE):
             continue
         outputs = [value for value in node.outputs if value.name]
         read: list[Any] = [value for value in node.inputs if value is not None and value.name]
-        if node.op_type in PICKING:
+        if roles.has(node, Trait.PICKS):
             read[:1] = outputs
         for value in (*read, *outputs):
             if known(coupling, str(value.name)):

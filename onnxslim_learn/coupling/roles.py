@@ -32,6 +32,8 @@ __all__ = [
     "Projection",
     "Recurrent",
     "Trait",
+    "alike",
+    "arranges",
     "bounds",
     "convolution",
     "factors",
@@ -83,6 +85,18 @@ def multiplies(node: Named) -> bool:
 def normalisation(node: Named) -> Normalisation | None:
     """How a node normalises, if it does."""
     return of(node).norm
+
+
+def arranges(op_type: str) -> bool:
+    """Whether an operator in a profile only brings entries into another order or shape."""
+    return Trait.ARRANGES in table.named(op_type).traits
+
+
+def alike(node: Named, op_type: str) -> bool:
+    """Whether an operator in a profile does what a node does, and maybe more."""
+    other = table.named(op_type)
+    same = other.factors is not None and other.factors == of(node).factors
+    return same or node.op_type == op_type
 
 
 def bounds(node: ir.Node) -> Bounds | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling import roles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,14 +65,13 @@ class _Line:
     shift: Array
 
 
-# Operator -> the line after it, from the line before it and its constant. Normalising an input is a chain of these.
+# Operation -> the line after it, from the line before it and its constant. Normalising an input is a chain of these.
 LINES: dict[str, Callable[[_Line, Array], _Line]] = {
-    "Add": lambda line, k: _Line(line.slope, line.shift + k),
-    "Sub": lambda line, k: _Line(line.slope, line.shift - k),
-    "Mul": lambda line, k: _Line(line.slope * k, line.shift * k),
-    "Div": lambda line, k: _Line(line.slope / k, line.shift / k),
+    "add": lambda line, k: _Line(line.slope, line.shift + k),
+    "subtract": lambda line, k: _Line(line.slope, line.shift - k),
+    "multiply": lambda line, k: _Line(line.slope * k, line.shift * k),
+    "divide": lambda line, k: _Line(line.slope / k, line.shift / k),
 }
-MOVES = frozenset(("Identity", "Cast", "Transpose", "Reshape", "Expand", "Unsqueeze"))
 
 
 def implied(graph: Graph, name: str) -> Range | None:
@@ -88,12 +88,13 @@ def implied(graph: Graph, name: str) -> Range | None:
     line = _Line(np.ones(1), np.zeros(1))
     moved = False
     while (node := _only_use(value)) is not None:
-        if node.op_type in FIRST:
-            return FIRST[node.op_type](node, line)
-        constant = _constant(node, value) if node.op_type in LINES else None
-        if constant is not None and (constant.all() or node.op_type in ("Add", "Sub")):
-            line, moved = LINES[node.op_type](line, constant), True
-        elif node.op_type not in MOVES:
+        tells, operation = _first(node), roles.of(node).arithmetic
+        if tells is not None:
+            return tells(node, line)
+        constant = _constant(node, value, operation) if operation else None
+        if constant is not None and (constant.all() or operation in ("add", "subtract")):
+            line, moved = LINES[operation](line, constant), True
+        elif not roles.has(node, roles.Trait.MOVES):
             break
         value = node.outputs[0]
     return _usual(-line.shift / line.slope, 1 / np.abs(line.slope), "its first layers") if moved else None
@@ -101,13 +102,16 @@ def implied(graph: Graph, name: str) -> Range | None:
 
 def _only_use(value: ir.Value) -> ir.Node | None:
     """The only node that reads a value's numbers, not its shape alone."""
-    users = {use.node for use in value.uses() if use.node.op_type != "Shape"}
+    users = {use.node for use in value.uses() if not roles.has(use.node, roles.Trait.MEASURES)}
     return next(iter(users)) if len(users) == 1 else None
 
 
-def _constant(node: ir.Node, value: ir.Value) -> Array | None:
+def _constant(node: ir.Node, value: ir.Value, operation: str) -> Array | None:
     """The other operand, if the line stays one: one number, or one for each channel."""
-    other = node.inputs[1] if node.inputs[0] is value else None if node.op_type in ("Sub", "Div") else node.inputs[0]
+    if len(node.inputs) != 2:
+        return None
+    ordered = operation in ("subtract", "divide")
+    other = node.inputs[1] if node.inputs[0] is value else None if ordered else node.inputs[0]
     return None if other is None else _numbers(other)
 
 
@@ -135,15 +139,18 @@ def _back(line: _Line, low: Array, high: Array, why: str) -> Range:
 
 
 def _normalised(node: ir.Node, line: _Line) -> Range | None:
-    mean, variance = _numbers(node.inputs[3]), _numbers(node.inputs[4])
+    norm = roles.normalisation(node)
+    if norm is None or norm.mean is None or norm.variance is None:
+        return None
+    mean, variance = _numbers(node.inputs[norm.mean]), _numbers(node.inputs[norm.variance])
     if mean is None or variance is None:
         return None
     return _usual((mean - line.shift) / line.slope, np.sqrt(variance) / np.abs(line.slope), "its batch normalisation")
 
 
 def _clipped(node: ir.Node, line: _Line) -> Range | None:
-    low, high = (_numbers(node.inputs[k]) if len(node.inputs) > k else None for k in (1, 2))
-    return None if low is None or high is None else _back(line, low, high, "its clipping")
+    low, high = roles.bounds(node) or (-np.inf, np.inf)
+    return _back(line, np.array([low]), np.array([high]), "its clipping")
 
 
 def _quantized(node: ir.Node, line: _Line) -> Range | None:
@@ -160,7 +167,11 @@ def _looked_up(node: ir.Node, line: _Line) -> Range | None:
     """Whole numbers that are compared with all candidates: one-hot vectors, spelled out."""
     for operand in node.inputs:
         source = operand
-        while source is not None and (producer := source.producer()) is not None and producer.op_type in MOVES:
+        while (
+            source is not None
+            and (producer := source.producer()) is not None
+            and roles.has(producer, roles.Trait.MOVES)
+        ):
             source = producer.inputs[0]
         numbers = _numbers(source)
         if numbers is not None and np.array_equal(numbers, np.arange(numbers.size)):
@@ -168,10 +179,13 @@ def _looked_up(node: ir.Node, line: _Line) -> Range | None:
     return None
 
 
-# Operator -> what it says about the range before it.
-FIRST: dict[str, Callable[[ir.Node, _Line], Range | None]] = {
-    "BatchNormalization": _normalised,
-    "Clip": _clipped,
-    "QuantizeLinear": _quantized,
-    "Equal": _looked_up,
-}
+def _first(node: ir.Node) -> Callable[[ir.Node, _Line], Range | None] | None:
+    """How a node tells the range before it, if its operator can."""
+    norm, bounds = roles.normalisation(node), roles.bounds(node)
+    if norm is not None and norm.stored:
+        return _normalised
+    if bounds is not None and np.isfinite(bounds).all():
+        return _clipped
+    if roles.has(node, roles.Trait.QUANTIZES):
+        return _quantized
+    return _looked_up if roles.has(node, roles.Trait.EQUATES) else None

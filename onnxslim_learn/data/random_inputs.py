@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.graph import constant_folding
 from onnxslim_learn.runtime import timing
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 
 PATCH = 16  # pixels
-MOVING = frozenset(["Cast", "Expand", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"])
 BINARY = 2  # integers that index nothing: token types, masks
 
 
@@ -123,6 +123,6 @@ def _sources(coupling: Coupling, name: str) -> list[tuple[str, bool]]:
             if current.is_graph_input():
                 found.append((str(current.name), moved))
             continue
-        here = moved and node.op_type in MOVING
+        here = moved and roles.has(node, roles.Trait.MOVES)
         stack += [(v, here) for v in node.inputs if v is not None and not v.is_initializer()]
     return found

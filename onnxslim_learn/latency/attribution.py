@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
+from onnxslim_learn.coupling import roles
+
 if TYPE_CHECKING:
     from onnx import NodeProto
 
@@ -14,8 +16,6 @@ _Nodes: TypeAlias = Mapping[str, "NodeProto"]
 
 LAYOUT, OTHER = "layout", "(other)"
 
-# Operators onnxruntime inserts only to rearrange or move data.
-_MOVES = re.compile(r"Reorder(In|Out)put|Memcpy(To|From)Host|Transpose|Reshape|Squeeze|Unsqueeze")
 # What it adds to the name of a node it rewrites, as in "fused fc" or "mm/MatmulTransposeFusion//MatMulScaleFusion/".
 _REWRITTEN = re.compile(r"^fused |(/\w+Fusion/?)+$|_new_reshape$|_token_\d+$")
 # Blocked nodes and casts are named after the tensor they compute; BatchNormalization, Mul and Add leave a mark more.
@@ -27,7 +27,7 @@ def attribute(keys: Iterable[Key], nodes: Sequence[NodeProto], dumped: Sequence[
     names = {node.name: node for node in nodes}
     makers = {tensor: node for node in nodes for tensor in node.output if tensor}
     results = _by_result(dumped, names, makers)
-    rows = {key: (LAYOUT if _MOVES.fullmatch(key[1]) else OTHER, key[1]) for key in keys}
+    rows = {key: (LAYOUT if roles.arranges(key[1]) else OTHER, key[1]) for key in keys}
     named = {key: _by_name(key[0], names) for key in rows}
     found = {key: node or _by_tensor(key[0], makers) or results.get(key) for key, node in named.items()}
     owned = {node.name for node in found.values() if node}
@@ -54,7 +54,7 @@ def _by_result(dumped: Sequence[NodeProto], names: _Nodes, makers: _Nodes) -> di
     leads, found = dict(makers), {}
     for node in reversed(dumped):
         maker = next((leads[tensor] for tensor in node.output if tensor in leads), None)
-        if maker and not _MOVES.fullmatch(node.op_type):
+        if maker and not roles.arranges(node.op_type):
             found[node.name, node.op_type] = maker
         if maker and not _by_name(node.name, names):
             leads.update((tensor, maker) for tensor in node.input if tensor and tensor not in leads)
@@ -65,7 +65,7 @@ def _core(node: NodeProto, op_type: str, makers: _Nodes, owned: set[str]) -> Nod
     """Walk back from the result of a fused node, over absorbed nodes, to the operator it is built around."""
     seen, queue = set(owned), [node]
     for current in queue:
-        if current.op_type == op_type.removeprefix("Fused"):
+        if roles.alike(current, op_type):
             return current
         for maker in filter(None, map(makers.get, current.input)):
             if maker.name not in seen:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from onnxslim_learn.array_types import Feeds
-from onnxslim_learn.costs.devices import Device
+from onnxslim_learn.costs.devices import CONVOLUTION, DEPTHWISE, PRODUCT, Device
 from onnxslim_learn.runtime import timing as measure
 from onnxslim_learn.runtime.session import CPU
 
@@ -26,16 +27,30 @@ WIDE = 64  # channels that probes of steps are narrowed from, to a half
 ROW = 4  # nodes of a probe
 STEPS = (32, 16, 8, 4, 2)  # that are tried, coarsest first
 FREE = 1 / 3  # of what channels cost where time is in proportion to them: less, and rounding up is free
-PROBES = {
-    "Conv": "Conv <pads = [1, 1, 1, 1]>",
-    "depthwise": "Conv <pads = [1, 1, 1, 1], group = {n}>",
-    "MatMul": "MatMul",
-}
-SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-    "Conv": ((1, -1, 28, 28), (-1, -1, 3, 3)),
-    "depthwise": ((1, -1, 56, 56), (-1, 1, 3, 3)),
-    "MatMul": ((256, -1), (-1, -1)),
-}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A node whose time tells a step.
+
+    Attributes:
+        kind: The entry of the table of steps.
+        node: The node in ONNX's text format, with ``{n}`` for its channels.
+        data: Shape of its input, -1 for channels.
+        weight: Shape of its weight, likewise.
+    """
+
+    kind: str
+    node: str
+    data: tuple[int, ...]
+    weight: tuple[int, ...]
+
+
+PROBES = (
+    Probe(CONVOLUTION, "Conv <pads = [1, 1, 1, 1]>", (1, -1, 28, 28), (-1, -1, 3, 3)),
+    Probe(DEPTHWISE, "Conv <pads = [1, 1, 1, 1], group = {n}>", (1, -1, 56, 56), (-1, 1, 3, 3)),
+    Probe(PRODUCT, "MatMul", (256, -1), (-1, -1)),
+)
 
 
 def calibrate(
@@ -68,7 +83,7 @@ def calibrate(
     work = ((2 * SIDE**3, matmul), (2 * 9 * CHANNELS**2 * IMAGE**2, conv))
     peak = max(flops / max(us - one, 1e-3) for flops, us in work) / 1e3
     bandwidth = 2 * 4 * FLOATS / max(moving - one, 1e-3) / 1e3
-    steps = {operator: _step(operator, timed, one) for operator in PROBES}
+    steps = {probe.kind: _step(probe, timed, one) for probe in PROBES}
     about: dict[str, str | int] = {"provider": provider, "threads": threads, "onnxruntime": ort.__version__}
     peak, bandwidth, node_us, run_us = (float(f"{number:.4g}") for number in (peak, bandwidth, node_us, run_us))
     return Device(name, peak, bandwidth, node_us, run_us, steps, about)
@@ -87,13 +102,13 @@ def timing(*, threads: int, provider: str, seconds: float) -> Timer:
     return timer
 
 
-def _step(operator: str, timed: Timer, idle: float) -> int:
+def _step(probe: Probe, timed: Timer, idle: float) -> int:
     """The coarsest step at which rounding widths up, by half a step and more, takes little time.
 
     Compared is with the fastest width that is no less: odd widths, which kernels without steps are for, say nothing.
     """
     widths = range(WIDE // 2 + 1, WIDE + 1)
-    taken = timed([_probe(operator, width) for width in widths])
+    taken = timed([_probed(probe, width) for width in widths])
     idle = min(idle, 0.8 * min(taken))  # what a run takes without any work
     least = np.minimum.accumulate([us - idle for us in reversed(taken)])[::-1]
     times = dict(zip(widths, least.tolist(), strict=True))
@@ -105,11 +120,11 @@ def _step(operator: str, timed: Timer, idle: float) -> int:
     return 1
 
 
-def _probe(operator: str, width: int) -> ModelProto:
+def _probed(probe: Probe, width: int) -> ModelProto:
     """A model of some nodes in a row with so many channels: in a net, layouts change at the ends of a row only."""
-    x, w = (tuple(width if size < 0 else size for size in shape) for shape in SHAPES[operator])
+    x, w = (tuple(width if size < 0 else size for size in shape) for shape in (probe.data, probe.weight))
     names = ["x", *(f"v{k}" for k in range(1, ROW)), "y"]
-    node = PROBES[operator].format(n=width)
+    node = probe.node.format(n=width)
     return _net(x, x, " ".join(f"{b} = {node} ({a}, w)" for a, b in itertools.pairwise(names)), w)
 
 

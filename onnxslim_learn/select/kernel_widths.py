@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.costs.devices import CONVOLUTION, DEPTHWISE, PRODUCT
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.select.budget import span
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.select.budget import Choice, Search
-
-
-CONVOLUTION, DEPTHWISE, PRODUCT = "Conv", "depthwise", "MatMul"  # entries of a table of steps
 
 
 def kind(coupling: Coupling, node: ir.Node) -> str:

@@ -182,6 +182,7 @@ class Trait(enum.Flag):
     DROPS = enum.auto()  # it drops entries while a model trains
     QUANTIZES = enum.auto()  # it rounds to a grid: inputs 1 and 2 are the scale and what stands for zero
     DEQUANTIZES = enum.auto()  # the inverse
+    ARRANGES = enum.auto()  # it only brings entries into another order or shape: runtimes insert such nodes
     EQUATES = enum.auto()  # it tells which entries are equal
 
 

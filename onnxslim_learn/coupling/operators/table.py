@@ -101,7 +101,7 @@ FRESH = """
 _POINTWISE = Operator(f.elementwise)
 _SAME = _POINTWISE.having(Trait.MOVES | Trait.SMOOTH, order=as_it_was)
 _BATCH = Normalisation(1, 2, mean=3, variance=4)
-_VIEW = Operator(m.regrouped, traits=Trait.MOVES | Trait.SMOOTH | Trait.VIEW)
+_VIEW = Operator(m.regrouped, traits=Trait.MOVES | Trait.SMOOTH | Trait.VIEW | Trait.ARRANGES)
 _SUM = _POINTWISE.having(Trait.SMOOTH | Trait.WRAPS, arithmetic="add")
 
 TABLE: dict[str, Operator] = {
@@ -172,7 +172,7 @@ TABLE: dict[str, Operator] = {
     "Upsample": Operator(m.resize),
     "Reshape": _VIEW.having(rule=m.reshape, sizes=(1,)),
     **_each("Flatten Squeeze Unsqueeze", _VIEW),
-    "Transpose": Operator(m.transpose, order=permuted, traits=Trait.MOVES | Trait.SMOOTH),
+    "Transpose": Operator(m.transpose, order=permuted, traits=Trait.MOVES | Trait.SMOOTH | Trait.ARRANGES),
     "DepthToSpace": m.blocks(to_space=True),
     "SpaceToDepth": m.blocks(to_space=False),
     "Expand": Operator(m.expand, sizes=(1,), traits=Trait.MOVES | Trait.SMOOTH),
@@ -227,6 +227,9 @@ CONTRIB: dict[str, Operator] = {
     "RotaryEmbedding": s.rotary(positions=1, cosine=2),
 }
 
+INSERTED = _each("ReorderInput ReorderOutput MemcpyToHost MemcpyFromHost", f.opaque, Trait.ARRANGES)
+"""Operators that onnxruntime inserts while it loads a file: they are seen in its profiles alone."""
+
 DOMAINS: dict[str, dict[str, Operator]] = {"": TABLE, "ai.onnx": TABLE, "com.microsoft": CONTRIB}
 
 OPAQUE = Operator(f.opaque)
@@ -236,3 +239,9 @@ OPAQUE = Operator(f.opaque)
 def row(domain: str, op_type: str) -> Operator:
     """What is declared of an operator; :data:`OPAQUE` for one that is not."""
     return DOMAINS.get(domain, {}).get(op_type, OPAQUE)
+
+
+def named(op_type: str) -> Operator:
+    """What is declared of an operator of which a profile of onnxruntime tells the name alone."""
+    tables = (INSERTED, TABLE, CONTRIB)
+    return next((table[op_type] for table in tables if op_type in table), OPAQUE)
