@@ -13,6 +13,7 @@ from onnxslim_learn.costs import polynomial
 from onnxslim_learn.costs.activation_memory import Peak, peak
 from onnxslim_learn.costs.roofline import Timed, roofline
 from onnxslim_learn.coupling import groups as grouping
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.branches import foresee
 from onnxslim_learn.coupling.groups import Group
 from onnxslim_learn.coupling.removal import Removal
@@ -113,7 +114,7 @@ def analyze(
     Raises:
         InputError: If the model cannot be used.
     """
-    graph = load(model, inputs)
+    graph = load(model, inputs, whole=roles.reads_whole)
     coupling = couple(graph, sensitive=allow_sensitive)
     groups = grouping.decidable(coupling, grouping.find(coupling))
     latency = None if device is None else roofline(coupling, device)

@@ -147,6 +147,7 @@ class Site:
         values: Layouts by value name; an initializer is absent until something labels it.
         records: Where contractions, work and patches go.
         sensitive: Whether axes that are normalised over may be cut (not exact).
+        sizes_of: Which inputs of a node say how large its result is.
     """
 
     node: ir.Node
@@ -157,6 +158,7 @@ class Site:
     values: dict[str, Value]
     records: Records
     sensitive: bool
+    sizes_of: Callable[[ir.Node], tuple[int, ...]] = lambda node: ()
 
     # --- asking -----------------------------------------------------------------------------------------------
 

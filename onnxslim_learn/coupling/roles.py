@@ -41,6 +41,8 @@ __all__ = [
     "multiplies",
     "normalisation",
     "of",
+    "reads_whole",
+    "sizes",
 ]
 
 
@@ -85,6 +87,16 @@ def multiplies(node: Named) -> bool:
 def normalisation(node: Named) -> Normalisation | None:
     """How a node normalises, if it does."""
     return of(node).norm
+
+
+def sizes(node: Named) -> tuple[int, ...]:
+    """Which inputs of a node say how large its result is."""
+    return of(node).sizes
+
+
+def reads_whole(node: Named) -> bool:
+    """Whether a node reads whole axes or places: what it makes of a part is no part of what it makes."""
+    return has(node, Trait.WHOLE)
 
 
 def arranges(op_type: str) -> bool:

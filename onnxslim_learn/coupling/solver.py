@@ -220,7 +220,7 @@ def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
     for index, node in enumerate(graph.nodes):
         ledger.node = index
         version = graph.model.opset_imports.get(node.domain, 1)
-        site = Site(node, index, version, ledger, graph.shapes, values, records, sensitive)
+        site = Site(node, index, version, ledger, graph.shapes, values, records, sensitive, roles.sizes)
         if graph.shapes.is_arithmetic(node):
             site.yields(*site.free_outputs(0))
         else:

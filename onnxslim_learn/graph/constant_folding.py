@@ -13,11 +13,12 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from onnxslim_learn.graph import shape_arithmetic
+from onnxslim_learn.graph import schemas, shape_arithmetic
+from onnxslim_learn.graph.bodies import bodies
 from onnxslim_learn.runtime.session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from onnxslim_learn.graph.shape_info import Shapes
 
@@ -38,11 +39,9 @@ def settle(module: ir.Model, shapes: Shapes) -> None:
             if static is not None:
                 _replace(graph, value, static)
     for node in graph:
-        if node.op_type in shape_arithmetic.TARGETS and node.domain in ("", "ai.onnx") and len(node.inputs) > 1:
-            target = node.inputs[1]
-            if target is None or target.is_initializer():
-                continue
-            constant = shape_arithmetic.TARGETS[node.op_type](node, shapes)
+        target = node.inputs[1] if len(node.inputs) > 1 else None
+        if target is not None and not target.is_initializer():
+            constant = shape_arithmetic.constant_target(node, shapes)
             if constant is not None:
                 name = f"{node.name}.target"
                 fresh = _constant(graph, name, np.array(constant, np.int64))
@@ -63,32 +62,30 @@ def drop_unused(module: ir.Model) -> None:
             del graph.initializers[name]
 
 
-WHOLE = """
-    BatchNormalization GatherElements GatherND GroupNormalization InstanceNormalization LayerNormalization LogSoftmax
-    LpNormalization MeanVarianceNormalization RMSNormalization ReduceMax ReduceMean ReduceMin ScatterElements ScatterND
-    Softmax
-""".split()  # noqa: SIM905
-"""Operators that read whole axes or places: after them a cut parameter is not the cut of the whole one."""
-
 IR_VERSION = 8  # any that every onnxruntime reads
 GROWTH = 2  # no parameter is computed ahead that would take this many times the place
 
 
-def settle_parameters(module: ir.Model) -> None:
-    """Compute ahead what normalises parameters, or writes to places of them: then cutting them is exact."""
+def settle_parameters(module: ir.Model, whole: Callable[[ir.Node], bool]) -> None:
+    """Compute ahead what normalises parameters, or writes to places of them: then cutting them is exact.
+
+    Args:
+        module: The model.
+        whole: Whether a node reads whole axes or places: what it makes of a cut parameter is no cut of what it makes.
+    """
     graph = module.graph
     sources = {value: {value} for value in graph.initializers.values() if not value.is_graph_input()}
-    whole: set[ir.Value] = set()
+    settled: set[ir.Value] = set()
     pure = []
     for node in graph:
         given = [value for value in node.inputs if value is not None]
         if given and all(value in sources for value in given) and not node.domain and not _is_random(node):
             pure.append(node)
             sources |= {value: set().union(*(sources[v] for v in given)) for value in node.outputs}
-            if node.op_type in WHOLE or not whole.isdisjoint(given):
-                whole.update(node.outputs)
+            if whole(node) or not settled.isdisjoint(given):
+                settled.update(node.outputs)
     inside = set(pure)
-    ends = [v for v in whole if not v.is_graph_output() and any(use.node not in inside for use in v.uses())]
+    ends = [v for v in settled if not v.is_graph_output() and any(use.node not in inside for use in v.uses())]
     arrays = _computed(pure, ends)
     for value in ends:
         size = sum(source.const_value.size for source in sources[value] if source.const_value is not None)
@@ -112,9 +109,8 @@ def _computed(pure: list[ir.Node], ends: list[ir.Value]) -> dict[str, np.ndarray
 
 
 def _is_random(node: ir.Node) -> bool:
-    return node.op_type.startswith(("Random", "Bernoulli", "Multinomial", "Dropout")) or any(
-        attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()
-    )
+    """Whether a node may draw numbers, by itself or in what it holds."""
+    return schemas.has_attribute(node, "seed") or any(bodies(node))
 
 
 def compute(node: ir.Node, known: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:

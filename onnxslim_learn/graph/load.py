@@ -24,7 +24,7 @@ from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.graph import constant_folding, input_sizes, shape_info, shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -69,12 +69,18 @@ class Graph:
         return hashlib.sha256(self.data).hexdigest()
 
 
-def load(model: str | Path | onnx.ModelProto, inputs: Mapping[str, Sequence[int]] | None = None) -> Graph:
+def load(
+    model: str | Path | onnx.ModelProto,
+    inputs: Mapping[str, Sequence[int]] | None = None,
+    *,
+    whole: Callable[[ir.Node], bool] = lambda node: False,
+) -> Graph:
     """Read a model and bring it into normal form.
 
     Args:
         model: Path of an ``.onnx`` file, or a model in memory.
         inputs: Graph input name -> shape to use for costs and latency where the file leaves dimensions open.
+        whole: Which nodes read whole axes or places; where they read parameters alone, they are computed ahead.
 
     Raises:
         InputError: If the file is missing or no valid model, or an input's name or shape does not fit.
@@ -103,7 +109,7 @@ def load(model: str | Path | onnx.ModelProto, inputs: Mapping[str, Sequence[int]
     except InputError as error:
         raise InputError(f"{source or 'model'}: {error}") from error
     constant_folding.settle(module, resolved)
-    constant_folding.settle_parameters(module)
+    constant_folding.settle_parameters(module, whole)
     constant_folding.drop_unused(module)
     assumed = [str(v.name) for v in module.graph.inputs if input_sizes.open_axes(v) and v.name not in (inputs or {})]
     return Graph(module, source, data, resolved, clones, bool(external), tuple(assumed))

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnxslim_learn.array_types import Array
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from onnxslim_learn.graph.shape_info import Sample, Shapes
 
@@ -216,15 +216,11 @@ def _store(sample: Sample, node: ir.Node, arrays: list[Array], *, derived: bool)
     return True
 
 
-SIZES = {
-    **{"Reshape": (1,), "Expand": (1,), "ConstantOfShape": (0,), "Resize": (3,), "Split": (1,), "Tile": (1,)},
-    **{"Pad": (1,), "Slice": (1, 2, 3, 4), "Range": (0, 1, 2), "TopK": (1,), "OneHot": (1,), "CenterCropPad": (1,)},
-}
-"""Inputs that say how large a result is: their rules see to it that they follow a cut, or pin."""
+def escapes(node: ir.Node, axis: int, sample: Sample, sizes_of: Callable[[ir.Node], Container[int]]) -> bool:
+    """Whether the size of an input's axis gets from a Shape or Size into numbers, beyond sizes of other tensors.
 
-
-def escapes(node: ir.Node, axis: int, sample: Sample) -> bool:
-    """Whether the size of an input's axis gets from a Shape or Size into numbers, beyond sizes of other tensors."""
+    ``sizes_of`` tells which inputs of a node say how large its result is.
+    """
     name = str(node.inputs[0].name)  # type: ignore[union-attr]
     sizes = list(sample.shape[name])
     sizes[axis] *= 2
@@ -239,7 +235,7 @@ def escapes(node: ir.Node, axis: int, sample: Sample) -> bool:
                 continue
             if output.is_graph_output():
                 return True
-            changed += [user for user, slot in output.uses() if slot not in SIZES.get(user.op_type, ())]
+            changed += [user for user, slot in output.uses() if slot not in sizes_of(user)]
     return False
 
 
@@ -284,3 +280,9 @@ TARGETS: dict[str, Callable[[ir.Node, Shapes], list[int] | None]] = {
     "Reshape": _reshape_target,
     "Expand": _expand_target,
 }
+
+
+def constant_target(node: ir.Node, shapes: Shapes) -> list[int] | None:
+    """A constant that means the same at every size as the shape that a node computes with, if there is one."""
+    known = TARGETS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    return None if known is None else known(node, shapes)

@@ -18,17 +18,13 @@ import onnx_ir as ir
 
 from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.graph import input_sizes as sizes
-from onnxslim_learn.graph import shape_arithmetic
+from onnxslim_learn.graph import schemas, shape_arithmetic
 from onnxslim_learn.graph.shape_info import Sample, Shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
-
-
-# Operators that slide a window: where none fits, the sizes are wrong. Elsewhere an empty tensor may be meant.
-WINDOWS = frozenset({"Conv", "ConvInteger", "QLinearConv", "DeformConv", "MaxPool", "AveragePool", "LpPool"})
 
 
 class UndeclaredError(InputError):
@@ -103,7 +99,7 @@ def complete(module: ir.Model, sample: Sample) -> Sample:
 
 
 def _known(node: ir.Node) -> bool:
-    return onnx.defs.has(node.op_type, node.domain) or node.domain == "com.microsoft"
+    return schemas.latest(node) is not None or node.domain == "com.microsoft"
 
 
 def _take_declared(module: ir.Model, sample: Sample, missing: set[str]) -> bool:
@@ -169,8 +165,8 @@ def step(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
     for name in outputs:
         _note(name, inferred.get(name), sample)
     if (
-        node.op_type in WINDOWS
-        and outputs
+        outputs
+        and schemas.has_attribute(node, "kernel_shape")  # no window fits; elsewhere an empty tensor may be meant
         and 0 in sample.shape.get(outputs[0], ())
         and not _empty_inputs(node, sample)
     ):
@@ -199,8 +195,7 @@ def _note(name: str, found: onnx.TypeProto | None, sample: Sample) -> None:
 
 def _infer(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, onnx.TypeProto]:
     """Shape inference of a single node by the onnx package, with the small values it needs."""
-    version = module.opset_imports.get(node.domain, 1)
-    schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+    schema = schemas.at(node, module.opset_imports.get(node.domain, 1))
     types, data = {}, {}
     for value in node.inputs:
         if value is None or not value.name:

@@ -159,7 +159,7 @@ def shape_of(site: Site) -> None:
     """Shape and Size read no elements: nothing is tied but an axis whose size is computed with or put out."""
     value = site.value(0)
     labelled = [a for a, axis in enumerate(value.axes) if any(d.labels is not None for d in axis)]
-    told = [a for a in labelled if shape_arithmetic.escapes(site.node, a, site.shapes.analysis)]
+    told = [a for a in labelled if shape_arithmetic.escapes(site.node, a, site.shapes.analysis, site.sizes_of)]
     site.pin(value, told, "has its size computed with")
     site.yields(*site.free_outputs(0))
 
