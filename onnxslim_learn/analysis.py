@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,7 +19,8 @@ from onnxslim_learn.coupling.branches import foresee
 from onnxslim_learn.coupling.groups import Group
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.coupling.solver import Coupling, couple
-from onnxslim_learn.errors import PlanError
+from onnxslim_learn.errors import InputError, MisfitError, PlanError
+from onnxslim_learn.graph import size_search
 from onnxslim_learn.graph.load import Graph, load
 from onnxslim_learn.registry import COSTS
 from onnxslim_learn.rewrite.slim import slim
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     import onnx
 
     from onnxslim_learn.costs.devices import Device
+
+
+SETTLED = 3  # dimensions that weights fix, though the file leaves them open, of one model
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,26 @@ def analyze(
     Raises:
         InputError: If the model cannot be used.
     """
-    graph = load(model, inputs, whole=roles.reads_whole)
-    coupling = couple(graph, sensitive=allow_sensitive)
+    graph, coupling = _coupled(model, inputs or {}, {}, sensitive=allow_sensitive)
     groups = grouping.decidable(coupling, grouping.find(coupling))
     latency = None if device is None else roofline(coupling, device)
     return Analysis(graph, coupling, tuple(groups), allow_sensitive, latency)
+
+
+def _coupled(
+    model: str | Path | onnx.ModelProto,
+    inputs: Mapping[str, Sequence[int]],
+    settled: Mapping[str, int],
+    *,
+    sensitive: bool,
+) -> tuple[Graph, Coupling]:
+    """A model and its coupling, with the sizes of open dimensions at which its weights fit."""
+    graph = load(model, inputs, settled, whole=roles.reads_whole)
+    try:
+        return graph, couple(graph, sensitive=sensitive)
+    except MisfitError as error:
+        changes = size_search.alternatives(graph.model, graph.shapes, error, {**inputs, **settled})
+        for change in changes if len(settled) < SETTLED else ():
+            with suppress(InputError):
+                return _coupled(model, inputs, {**settled, **change}, sensitive=sensitive)
+        raise

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _NOISE = re.compile(
     r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from \S+ failed: ?|\[\w+Error\] ?|^/\S+:\d+ [^()]*\([^()]*\) ?"
@@ -49,6 +49,18 @@ class SlimError(Exception):
 
 class InputError(SlimError):
     """Raised for a file, option or array that cannot be used as given (exit code 2)."""
+
+
+class MisfitError(InputError):
+    """Raised where sizes do not fit each other; other sizes of open dimensions may.
+
+    Attributes:
+        pairs: Sizes that are here, with what they would have to be; the likeliest first.
+    """
+
+    def __init__(self, message: str, pairs: Sequence[tuple[int, int]] = ()) -> None:
+        super().__init__(message)
+        self.pairs = tuple(dict.fromkeys((have, want) for have, want in pairs if have != want and min(have, want) > 0))
 
 
 class PlanError(SlimError):

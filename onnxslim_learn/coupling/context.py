@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import alignment, layout
 from onnxslim_learn.coupling.relations import Axis, Digit, Ledger, Value, parts
+from onnxslim_learn.errors import MisfitError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -288,8 +289,29 @@ class Site:
         value = self.freed(value, alone, f"is an axis that {self.node.op_type} works along", shape)
         return alignment.Operand(tuple(letters), shape, value.axes)
 
+    def fits(self, slot: int, axis: int, size: int) -> None:
+        """See that an input has the size along an axis that another one asks for.
+
+        Raises:
+            MisfitError: If it has not: the file leaves open what a weight fixes.
+        """
+        here, nominal = self.shape(slot)[axis], self.nominal(slot)[axis]
+        if here != size:
+            where = f"node {self.node.name} ({self.node.op_type}): its input {self.name(slot)}"
+            what = f"must have {size} along axis {axis}, not {here if nominal == size else nominal}"
+            raise MisfitError(f"{where} {what}. Give the input shapes with --input NAME:1x3x224x224.", [(here, size)])
+
     def join(self, *operands: tuple[int, alignment.Operand], reason: str = "") -> alignment.Joined:
-        """Join inputs, and remember the layouts that initializers adopted."""
+        """Join inputs, and remember the layouts that initializers adopted.
+
+        Raises:
+            MisfitError: If a letter has two sizes, neither of them one.
+        """
+        known: dict[str, int] = {}
+        for slot, operand in operands:
+            for axis, (letter, size) in enumerate(zip(operand.letters, operand.shape, strict=True)):
+                if letter and size > 1 and known.setdefault(letter, size) != size:
+                    self.fits(slot, axis, known[letter])
         joined = alignment.join(
             self.ledger, [op for _, op in operands], reason or f"is tied to a free axis by {self.node.op_type}"
         )

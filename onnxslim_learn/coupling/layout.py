@@ -26,6 +26,7 @@ from onnxslim_learn.coupling.relations import (
     over,
     row_atoms,
 )
+from onnxslim_learn.errors import MisfitError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -211,7 +212,13 @@ def regroup(ledger: Ledger, value: Value, shape: Sequence[int]) -> Value:
 
     A digit is split only where a target boundary falls inside it; where boundaries do not nest, the run of digits
     between two common boundaries is fused and split again.
+
+    Raises:
+        MisfitError: If the sizes have another product.
     """
+    if math.prod(value.shape) != math.prod(shape):
+        before, after = ("x".join(map(str, sizes)) for sizes in (value.shape, shape))
+        raise MisfitError(f"{before} cannot be seen as {after}.", [(math.prod(value.shape), math.prod(shape))])
     value = Value((tuple(d for axis in value.axes for d in axis),))
     done: list[int] = []  # digits per target axis
     for size in shape:

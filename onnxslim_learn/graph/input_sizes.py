@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxslim_learn.errors import InputError
@@ -13,24 +15,38 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 
-# Sizes tried for open dimensions, in order, until one gives consistent shapes: (nominal, analysis, third).
+# Sizes tried for open dimensions, small ones first, until one gives consistent shapes: (nominal, analysis, third).
 Triple = tuple[int, int, int]
 BATCH: Triple = (1, 2, 3)
 SIZES: tuple[dict[str, Triple], ...] = (
-    {"height": (224, 128, 192), "width": (224, 128, 192), "length": (128, 16, 24)},
-    {"height": (640, 320, 960), "width": (640, 320, 960), "length": (16, 64, 96)},
-    {"height": (48, 96, 144), "width": (320, 160, 240), "length": (512, 256, 128)},
-    {"height": (32, 64, 96), "width": (32, 64, 96), "length": (1024, 2048, 4096)},
-    {"height": (32, 64, 96), "width": (320, 160, 240), "length": (16000, 24000, 32000)},
-    {"height": (299, 331, 363), "width": (299, 331, 363), "length": (3000, 1500, 2000)},
+    {"batch": BATCH, "height": (224, 128, 192), "width": (224, 128, 192), "length": (128, 16, 24)},
+    {"batch": BATCH, "height": (32, 64, 96), "width": (32, 64, 96), "length": (16, 64, 96)},
+    {"batch": BATCH, "height": (48, 96, 144), "width": (320, 160, 240), "length": (512, 256, 128)},
+    {"batch": BATCH, "height": (32, 64, 96), "width": (320, 160, 240), "length": (1024, 1280, 1536)},
+    {"batch": BATCH, "height": (299, 331, 363), "width": (299, 331, 363), "length": (3000, 1500, 2000)},
+    {"batch": (64, 32, 48), "height": (224, 128, 192), "width": (224, 128, 192), "length": (128, 64, 96)},
+    {"batch": BATCH, "height": (640, 320, 960), "width": (640, 320, 960), "length": (16000, 19200, 22400)},
 )
-# Kinds that are open in the file but turn out to be fixed, in the order tried.
-FROZEN: tuple[frozenset[str], ...] = (
-    frozenset(),
-    frozenset({"height"}),
-    frozenset({"height", "width", "length"}),
-    frozenset({"batch", "height", "width", "length"}),
-)
+HINTS = {
+    "batch": ("batch",),
+    "length": ("seq", "len", "time", "frame", "token"),
+    "height": ("height",),
+    "width": ("width",),
+}
+"""What the name of an open dimension says about its kind."""
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """An open dimension of a file: one size, wherever it stands.
+
+    Attributes:
+        kind: ``batch``, ``height``, ``width`` or ``length``: which sizes are tried.
+        given: The size that the user gives it.
+    """
+
+    kind: str
+    given: int | None = None
 
 
 def open_axes(value: ir.Value) -> list[int]:
@@ -51,39 +67,77 @@ def fixed(value: ir.Value, sizes: Mapping[int, int]) -> Shape:
     return tuple(sizes[a] if a in sizes else int(d) for a, d in enumerate(value.shape))  # type: ignore[arg-type]
 
 
-def assign(
-    module: ir.Model, overrides: Mapping[str, Sequence[int]], sizes: Mapping[str, Triple], frozen: frozenset[str]
-) -> list[dict[str, Shape]]:
-    """Three assignments of the open dimensions; dimensions with one name get one size, frozen kinds do not vary."""
-    chosen: dict[str, Triple] = {}
+def symbols(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -> dict[str, Symbol]:
+    """The open dimensions of a model by name (see :func:`dim_key`), with the sizes that are given for inputs.
+
+    Raises:
+        InputError: If one is given two sizes.
+    """
+    places: dict[str, list[tuple[ir.Value, int]]] = {}
     for value in module.graph.inputs:
         for axis in open_axes(value):
-            kind = _kind(value, axis)
-            triple = BATCH if kind == "batch" else sizes[kind]
-            key = dim_key(value, axis)
-            if value.name in overrides:
-                triple = _around(overrides[str(value.name)][axis], triple)
-            elif key in chosen:
-                continue
-            chosen[key] = (triple[0],) * 3 if kind in frozen else triple
-    return [
-        {str(v.name): fixed(v, {a: chosen[dim_key(v, a)][k] for a in open_axes(v)}) for v in module.graph.inputs}
-        for k in range(3)
-    ]
+            places.setdefault(dim_key(value, axis), []).append((value, axis))
+    named: dict[str, Symbol] = {}
+    for key, where in places.items():
+        given = {str(v.name): overrides[str(v.name)][axis] for v, axis in where if v.name in overrides}
+        if len(set(given.values())) > 1:
+            told = ", ".join(f"{size} by {name}" for name, size in given.items())
+            raise InputError(f"--input: dimension {key} has one size, but is given {told}. Give one.")
+        named[key] = Symbol(_kind(key, where), next(iter(given.values()), None))
+    return named
 
 
-def _kind(value: ir.Value, axis: int) -> str:
-    """What an open axis most likely is, by its place."""
-    assert value.shape is not None
-    if axis == 0:
+def shapes_at(module: ir.Model, sizes: Mapping[str, int]) -> dict[str, Shape]:
+    """The shapes of all graph inputs with the open dimensions of these sizes."""
+    return {str(v.name): fixed(v, {a: sizes[dim_key(v, a)] for a in open_axes(v)}) for v in module.graph.inputs}
+
+
+def _kind(key: str, places: Sequence[tuple[ir.Value, int]]) -> str:
+    """What an open dimension most likely is, by its name, or else by its place in every input that has it."""
+    for kind, words in HINTS.items():
+        if "." not in key and any(word in key.lower() for word in words):
+            return kind
+    if any(axis == 0 for _, axis in places):
         return "batch"
+    value, axis = places[0]
+    assert value.shape is not None
     return "length" if len(value.shape) < 4 else ("height", "width")[axis == len(value.shape) - 1]
 
 
-def _around(nominal: int, triple: Triple) -> Triple:
-    """A triple that starts with a given size and differs from it afterwards."""
-    left = [size for size in dict.fromkeys((*triple[1:], 2 * nominal, 3 * nominal)) if size != nominal]
-    return nominal, left[0], left[1]
+def variations(size: int, triple: Triple) -> list[tuple[int, int]]:
+    """Pairs of other sizes that an open dimension of a size may have."""
+    others = [other for other in dict.fromkeys((*triple[1:], 2 * size, 3 * size)) if other != size]
+    return [(others[0], others[1]), (2 * size, 3 * size)]
+
+
+def remedies(
+    sizes: Mapping[str, int], kinds: Mapping[str, str], pairs: Sequence[tuple[int, int]]
+) -> list[dict[str, int]]:
+    """Other sizes of open dimensions at which sizes that do not fit might.
+
+    Args:
+        sizes: The sizes of the open dimensions that may change.
+        kinds: What they are.
+        pairs: What does not fit, and what would (:class:`onnxslim_learn.errors.MisfitError`).
+
+    Returns:
+        Changes to try, the likeliest first: of a dimension in proportion, or of height and width together, whose
+        product counts (beside a few tokens that are always there).
+    """
+    direct = [{key: want} for have, want in pairs for key, size in sizes.items() if size == have]
+    scaled = [
+        {key: size * want // have} for have, want in pairs for key, size in sizes.items() if size * want % have == 0
+    ]
+    image = [key for key in sizes if kinds[key] in ("height", "width")]
+    both = [
+        {key: round(sizes[key] * ratio) for key in image}
+        for have, want in pairs
+        for extra in (0, 1, 2, 5)
+        if image and min(have, want) > extra
+        if all((sizes[key] * (ratio := math.sqrt((want - extra) / (have - extra)))).is_integer() for key in image)
+    ]
+    listed = [change for change in (*direct, *both, *scaled) if all(size > 0 for size in change.values())]
+    return [change for k, change in enumerate(listed) if change not in listed[:k]]
 
 
 def dim_key(value: ir.Value, axis: int) -> str:

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from onnxslim_learn.errors import InputError, reason
-from onnxslim_learn.graph import constant_folding, input_sizes, shape_info, shapes
+from onnxslim_learn.graph import constant_folding, input_sizes, shape_info, size_search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -72,6 +72,7 @@ class Graph:
 def load(
     model: str | Path | onnx.ModelProto,
     inputs: Mapping[str, Sequence[int]] | None = None,
+    settled: Mapping[str, int] | None = None,
     *,
     whole: Callable[[ir.Node], bool] = lambda node: False,
 ) -> Graph:
@@ -80,6 +81,7 @@ def load(
     Args:
         model: Path of an ``.onnx`` file, or a model in memory.
         inputs: Graph input name -> shape to use for costs and latency where the file leaves dimensions open.
+        settled: Open dimension -> the only size that it can have, though the file does not say so.
         whole: Which nodes read whole axes or places; where they read parameters alone, they are computed ahead.
 
     Raises:
@@ -102,10 +104,10 @@ def load(
     clones = _unshare(module)
     try:
         _check_defined(module)
-        resolved = shapes.resolve(module, inputs or {})
+        resolved = size_search.resolve(module, inputs or {}, settled)
         while constant_folding.inline_branches(module, resolved):
             passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(module)
-            resolved = shapes.resolve(module, inputs or {})
+            resolved = size_search.resolve(module, inputs or {}, settled)
     except InputError as error:
         raise InputError(f"{source or 'model'}: {error}") from error
     constant_folding.settle(module, resolved)

@@ -14,9 +14,10 @@ import onnx
 import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.errors import MisfitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
     from onnxslim_learn.graph.shape_info import Sample, Shapes
 
@@ -104,10 +105,23 @@ def _reduce(fold: Callable[..., Any]) -> Callable[..., Array]:
     return run
 
 
+def _bounded(shape: Iterable[int]) -> list[int]:
+    """A shape that is small enough to be computed with."""
+    sizes = [int(size) for size in shape]
+    if not is_small(sizes):
+        raise ValueError(shape)
+    return sizes
+
+
+def _range(start: Array, end: Array, step: Array) -> Array:
+    _bounded([max(math.ceil((end - start) / step), 0)])
+    return np.arange(start.item(), end.item(), step.item(), dtype=start.dtype)
+
+
 def _fill(node: ir.Node, shape: Array) -> Array:
     given = node.attributes.get("value")
     fill = given.as_tensor().numpy().reshape(-1)[0] if given is not None else np.float32(0)
-    return np.full([int(s) for s in shape], fill)
+    return np.full(_bounded(shape), fill)
 
 
 def _plain(function: Callable[..., Any]) -> Callable[..., Array]:
@@ -140,7 +154,7 @@ EVALUATE: dict[str, Callable[..., Array]] = {
     "Or": _plain(np.logical_or),
     "Not": _plain(np.logical_not),
     "Where": _plain(np.where),
-    "Range": _plain(lambda a, b, c: np.arange(a, b, c, dtype=a.dtype)),
+    "Range": _plain(_range),
     "NonZero": _plain(lambda x: np.stack(np.nonzero(x)).astype(np.int64)),
     "Concat": lambda node, *args: np.concatenate(args, node.attributes["axis"].as_int()),
     "Gather": lambda node, x, i: np.take(x, i, node.attributes.get_int("axis", 0)),
@@ -149,8 +163,8 @@ EVALUATE: dict[str, Callable[..., Array]] = {
     "Reshape": _reshape,
     "Slice": _slice,
     "Transpose": lambda node, x: np.transpose(x, node.attributes.get_ints("perm", None)),
-    "Expand": _plain(lambda x, s: np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(int(v) for v in s)))),
-    "Tile": _plain(np.tile),
+    "Expand": _plain(lambda x, s: np.broadcast_to(x, _bounded(np.broadcast_shapes(x.shape, tuple(int(v) for v in s))))),
+    "Tile": _plain(lambda x, times: np.tile(x, _bounded(times)) if _bounded([x.size, *times]) else x),
     "ConstantOfShape": _fill,
     "ReduceProd": _reduce(np.prod),
     "ReduceSum": _reduce(np.sum),
@@ -214,6 +228,41 @@ def _store(sample: Sample, node: ir.Node, arrays: list[Array], *, derived: bool)
         if derived:
             sample.derived.add(name)
     return True
+
+
+def check_view(node: ir.Node, sample: Sample) -> None:
+    """See that the target of a Reshape has as many elements as its input, which shape inference need not.
+
+    Raises:
+        MisfitError: If it has not: the file bakes the sizes of other inputs in.
+    """
+    if TARGETS.get(node.op_type) is not _reshape_target or node.domain not in ("", "ai.onnx") or len(node.inputs) != 2:
+        return
+    names = [str(value.name) for value in node.inputs if value is not None]
+    before, target = sample.shape.get(names[0]), sample.value.get(names[1])
+    if before is None or target is None or 0 in before:
+        return
+    copied = not node.attributes.get_int("allowzero", 0)
+    wanted = [before[a] if n == 0 and copied and a < len(before) else int(n) for a, n in enumerate(target)]
+    here, there = math.prod(before), math.prod(n for n in wanted if n >= 0)
+    if there and (here % there == 0 if -1 in wanted else here == there):
+        return
+    pairs = [*zip(before, wanted, strict=False), *zip(before[::-1], wanted[::-1], strict=False), (here, there)]
+    baked, given = ("x".join(map(str, shape)) or "one number" for shape in (wanted, before))
+    why = f"it makes {baked} of {given} at input sizes {sample.sizes}: other sizes of its inputs are baked in."
+    raise MisfitError(f"node {node.name} (Reshape): {why}", pairs)
+
+
+def unlike(node: ir.Node, sample: Sample) -> list[tuple[int, int]]:
+    """Sizes of a node's inputs that may have to be alike but are not: of axes that face each other in some operator."""
+    shapes = [sample.shape.get(str(value.name), ()) for value in node.inputs if value is not None]
+    pairs: list[tuple[int, int]] = []
+    for k, one in enumerate(shapes):
+        for other in shapes[k + 1 :]:
+            facing = [*zip(one[::-1], other[::-1], strict=False)]
+            facing += [(one[-1], size) for size in (*other[-2:-1], *other[:1]) if one]
+            pairs += [pair for x, y in facing if x != y and min(x, y) > 1 for pair in ((x, y), (y, x))]
+    return pairs
 
 
 def escapes(node: ir.Node, axis: int, sample: Sample, sizes_of: Callable[[ir.Node], Container[int]]) -> bool:

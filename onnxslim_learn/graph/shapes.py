@@ -16,65 +16,18 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxslim_learn.errors import InputError, reason
-from onnxslim_learn.graph import input_sizes as sizes
+from onnxslim_learn.errors import InputError, MisfitError, reason
 from onnxslim_learn.graph import schemas, shape_arithmetic
-from onnxslim_learn.graph.shape_info import Sample, Shapes
+from onnxslim_learn.graph.shape_info import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
 
 
 class UndeclaredError(InputError):
     """Raised for an operator nobody knows whose outputs the file does not declare: other sizes would not help."""
-
-
-def resolve(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -> Shapes:
-    """Find sizes for the open dimensions at which all shapes are consistent, and evaluate them.
-
-    Raises:
-        InputError: If an override does not fit an input, or no sizes tried give consistent shapes.
-    """
-    _check_overrides(module, overrides)
-    if not any(sizes.open_axes(value) for value in module.graph.inputs):
-        try:
-            sample = complete(module, Sample({str(v.name): sizes.fixed(v, {}) for v in module.graph.inputs}))
-        except UndeclaredError:
-            raise
-        except InputError as error:
-            raise InputError(f"{error} Export the model again.") from error
-        return Shapes(sample, sample, sample)
-    failure: Exception | None = None
-    for frozen in sizes.FROZEN:
-        for tried in sizes.SIZES:
-            try:
-                assigned = sizes.assign(module, overrides, tried, frozen)
-                return Shapes(*(complete(module, Sample(inputs)) for inputs in assigned))
-            except UndeclaredError:
-                raise
-            except InputError as error:
-                failure = failure or error
-    what = "other sizes" if overrides else "the input shapes"
-    raise InputError(f"{failure} Give {what} with --input NAME:1x3x224x224.")
-
-
-def _check_overrides(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -> None:
-    inputs = {str(value.name): value for value in module.graph.inputs}
-    for name, shape in overrides.items():
-        if name not in inputs:
-            raise InputError(f"--input {name}: the model has no such input. Its inputs are {', '.join(inputs)}.")
-        declared = inputs[name].shape
-        if declared is None:
-            continue
-        fits = len(declared) == len(shape) and all(
-            not isinstance(d, int) or d < 1 or d == s for d, s in zip(declared, shape, strict=True)
-        )
-        if not fits or any(s < 1 for s in shape):
-            raise InputError(
-                f"--input {name}: the model declares {declared}, but {'x'.join(map(str, shape))} was given."
-            )
 
 
 def complete(module: ir.Model, sample: Sample) -> Sample:
@@ -155,11 +108,13 @@ def step(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
         sample.loose.update(outputs)
     if all(name in sample.shape and name in sample.dtype for name in outputs):
         return []
+    shape_arithmetic.check_view(node, sample)
     try:
         inferred = _infer(node, module, sample)
     except onnx.shape_inference.InferenceError as error:
         where = f"node {node.name} ({node.op_type})"
-        raise InputError(f"{where}: shapes do not fit at {sample.sizes}: {reason(error)}.") from error
+        pairs = shape_arithmetic.unlike(node, sample)
+        raise MisfitError(f"{where}: shapes do not fit at {sample.sizes}: {reason(error)}.", pairs) from error
     except (onnx.defs.SchemaError, onnx.checker.ValidationError, RuntimeError, ValueError, TypeError, KeyError):
         inferred = {}
     for name in outputs:

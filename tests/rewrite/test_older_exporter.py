@@ -127,7 +127,7 @@ def test_computed_sizes_follow_a_cut(idiom, axes):
 
 
 class Attention(nn.Module):
-    """Attention with its heads folded into the batch, between two layers; maybe along axis 0."""
+    """Attention with its heads folded into the batch, between two layers. The length is baked in: 7, or 2 if first."""
 
     def __init__(self, *, batch_first: bool, weights: bool):
         super().__init__()
@@ -139,14 +139,14 @@ class Attention(nn.Module):
         return self.o(y + self.m(y, y, y, need_weights=self.weights)[0])
 
 
-@pytest.mark.parametrize("batch_first", [True], ids=["batch first"])
+@pytest.mark.parametrize("batch_first", [True, False], ids=["batch first", "length first"])
 @pytest.mark.parametrize("weights", [True, False], ids=["weights", "fused"])
-@pytest.mark.parametrize("axes", [(0,)], ids=["first"])
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)], ids=["first", "second", "both"])
 def test_heads_in_an_open_batch_are_cut_whole(axes, weights, batch_first):
     torch.manual_seed(0)
     net = Attention(batch_first=batch_first, weights=weights)
     model = exported(net, (torch.randn(2, 7, 6),), {"x": {axis: f"d{axis}" for axis in axes}})
     rng = np.random.default_rng(0)
-    sizes = [(n if 0 in axes else 2, length if 1 in axes else 7, 6) for n, length in ((1, 9), (5, 3))]
+    sizes = [(n if 0 in axes else 2, 7, 6) if batch_first else (2, n if 1 in axes else 7, 6) for n in (1, 5)]
     analysis = check(model, [{"x": rng.standard_normal(size).astype(np.float32)} for size in sizes])
     assert any(group.rows and group.width == 4 for group in laws.free(analysis))

@@ -138,7 +138,8 @@ def convolution(
         x, w = site.shape(data), site.shape(weight)
         groups = int(site.attr("group", 1))
         space, own = [None] * (len(x) - 2), (1,) * (len(w) - 1)
-        inner, outer = x[1] // groups, w[1] if transposed else w[0] // groups
+        inner, outer = w[0] // groups if transposed else w[1], w[1] if transposed else w[0] // groups
+        site.fits(data, 1, groups * inner)
         view = (groups, inner, outer, *w[2:]) if transposed else (groups, outer, *w[1:])
         letters = "gio" if transposed else "goi"
         vectors = [(s, _per_filter(site, s, groups, outer)) for s in (bias, *more) if site.name(s)]

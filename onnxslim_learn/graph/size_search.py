@@ -1,0 +1,173 @@
+"""Find sizes for the dimensions that a file leaves open, at which all its shapes are consistent.
+
+Sizes that are given come first, then a few usual ones, small before large. Where a file bakes a length in (a Reshape to
+the traced one, a table of positions), what does not fit tells the size that would, and the dimension stays at it. A
+dimension is open if other sizes fit, too.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from onnxslim_learn.errors import InputError, MisfitError
+from onnxslim_learn.graph import input_sizes
+from onnxslim_learn.graph.shape_info import Sample, Shapes
+from onnxslim_learn.graph.shapes import UndeclaredError, complete
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from onnxslim_learn.graph.input_sizes import Symbol, Triple
+
+WALKS = 48  # how often the shapes of one model are evaluated at most
+REMEDIES = 6  # changes tried where sizes do not fit
+
+
+def resolve(
+    module: ir.Model, overrides: Mapping[str, Sequence[int]], settled: Mapping[str, int] | None = None
+) -> Shapes:
+    """Find sizes for the open dimensions at which all shapes are consistent, and evaluate them.
+
+    Args:
+        module: The model.
+        overrides: Graph input -> the shape given for it.
+        settled: Open dimension -> the only size that it can have.
+
+    Raises:
+        InputError: If an override does not fit an input, or no sizes tried give consistent shapes.
+    """
+    _check_overrides(module, overrides)
+    symbols = input_sizes.symbols(module, overrides)
+    search = _Search(module, symbols)
+    if not symbols:
+        try:
+            sample = search.sample({})
+        except UndeclaredError:
+            raise
+        except InputError as error:
+            raise InputError(f"{error} Export the model again.") from error
+        return Shapes(sample, sample, sample)
+    failure: InputError | None = None
+    known: list[dict[str, int]] = []
+    for tried in input_sizes.SIZES:
+        sizes = {key: symbol.given or tried[symbol.kind][0] for key, symbol in symbols.items()} | dict(settled or {})
+        if sizes in known:
+            continue
+        known.append(sizes)
+        try:
+            nominal, sizes, fixed = search.nominal(sizes, frozenset(settled or {}))
+        except UndeclaredError:
+            raise
+        except InputError as error:
+            failure = failure or error
+        else:
+            triples = {key: tried[symbol.kind] for key, symbol in symbols.items() if key not in fixed}
+            return search.varied(nominal, sizes, triples)
+    what = "other sizes" if overrides else "the input shapes"
+    raise InputError(f"{failure} Give {what} with --input NAME:1x3x224x224.")
+
+
+def alternatives(
+    module: ir.Model, shapes: Shapes, error: MisfitError, fixed: Mapping[str, object]
+) -> list[dict[str, int]]:
+    """Sizes of open dimensions that might make fit what an operator's rule found not to, at the analysis sizes.
+
+    Args:
+        module: The model.
+        shapes: Its shapes.
+        error: What does not fit.
+        fixed: Open dimensions, and graph inputs, whose sizes are settled.
+    """
+    symbols, sizes = input_sizes.symbols(module, {}), {}
+    for value in module.graph.inputs:
+        for axis in input_sizes.open_axes(value):
+            key = input_sizes.dim_key(value, axis)
+            if value.name not in fixed and key not in fixed:
+                sizes[key] = shapes.analysis.inputs[str(value.name)][axis]
+    return input_sizes.remedies(sizes, {k: s.kind for k, s in symbols.items()}, error.pairs)[:REMEDIES]
+
+
+@dataclass
+class _Search:
+    """Evaluations of a model's shapes, a bounded number of them."""
+
+    module: ir.Model
+    symbols: Mapping[str, Symbol]
+    left: int = field(default=WALKS)
+
+    def sample(self, sizes: Mapping[str, int]) -> Sample:
+        """All shapes at some sizes of the open dimensions."""
+        if self.left <= 0:
+            raise InputError(f"no sizes of its open dimensions ({', '.join(self.symbols)}) were found that fit.")
+        self.left -= 1
+        return complete(self.module, Sample(input_sizes.shapes_at(self.module, sizes)))
+
+    def nominal(self, sizes: dict[str, int], fixed: frozenset[str]) -> tuple[Sample, dict[str, int], frozenset[str]]:
+        """All shapes at sizes that fit: those asked for, or what the file bakes in instead of them.
+
+        Returns:
+            The sample, its sizes, and the dimensions that can have no other.
+        """
+        try:
+            return self.sample(sizes), sizes, fixed
+        except MisfitError as error:
+            open_sizes = {k: n for k, n in sizes.items() if k not in fixed and self.symbols[k].given is None}
+            kinds = {key: symbol.kind for key, symbol in self.symbols.items()}
+            for change in input_sizes.remedies(open_sizes, kinds, error.pairs)[:REMEDIES]:
+                with suppress(InputError):
+                    return self.nominal({**sizes, **change}, fixed | change.keys())
+            raise
+
+    def varied(self, nominal: Sample, sizes: dict[str, int], triples: Mapping[str, Triple]) -> Shapes:
+        """The nominal sample, and two at other sizes of every dimension that has others."""
+        pairs = {key: input_sizes.variations(sizes[key], triple) for key, triple in triples.items()}
+        for chosen in self._choices(sizes, pairs):
+            if not chosen:
+                break
+            with suppress(InputError):
+                others = [{**sizes, **{key: pair[k] for key, pair in chosen.items()}} for k in (0, 1)]
+                return Shapes(nominal, *(self.sample(one) for one in others))
+        return Shapes(nominal, nominal, nominal)
+
+    def _choices(
+        self, sizes: dict[str, int], pairs: Mapping[str, Sequence[tuple[int, int]]]
+    ) -> Iterator[dict[str, tuple[int, int]]]:
+        """Other sizes to try: of all dimensions, of those that have others while the rest stays, of batches alone."""
+        yield from ({key: listed[k] for key, listed in pairs.items()} for k in (0, 1))
+        yield self._alone(sizes, pairs, "")
+        yield self._alone(sizes, pairs, "batch")
+
+    def _alone(
+        self, sizes: dict[str, int], pairs: Mapping[str, Sequence[tuple[int, int]]], kind: str
+    ) -> dict[str, tuple[int, int]]:
+        """Dimensions that have other sizes while the rest stays: such sizes of them. Of one kind, if one is named."""
+        able = {}
+        for key in (key for key in pairs if kind in ("", self.symbols[key].kind)):
+            for pair in pairs[key]:
+                with suppress(InputError):
+                    for size in pair:
+                        self.sample({**sizes, key: size})
+                    able[key] = pair
+                    break
+        return able
+
+
+def _check_overrides(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -> None:
+    inputs = {str(value.name): value for value in module.graph.inputs}
+    for name, shape in overrides.items():
+        if name not in inputs:
+            raise InputError(f"--input {name}: the model has no such input. Its inputs are {', '.join(inputs)}.")
+        declared = inputs[name].shape
+        if declared is None:
+            continue
+        fits = len(declared) == len(shape) and all(
+            not isinstance(d, int) or d < 1 or d == s for d, s in zip(declared, shape, strict=True)
+        )
+        if not fits or any(s < 1 for s in shape):
+            raise InputError(
+                f"--input {name}: the model declares {declared}, but {'x'.join(map(str, shape))} was given."
+            )

@@ -1,0 +1,95 @@
+"""Sizes of open dimensions: those that are given, those that the file bakes in, those that weights fix."""
+
+import pytest
+
+from nets.notation import Net
+from onnxslim_learn import analysis
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph import input_sizes
+from onnxslim_learn.workflow import slim
+
+BAKED = "(float[n, s, 6] x) => (float[n, s, 3] y) { a = MatMul(x, w1) b = Reshape(a, [-1, 9, 8]) y = MatMul(b, w2) }"
+TABLE = "(float[n, s, 6] x) => (float[n, s, 3] y) { a = MatMul(x, w1) b = Add(a, p) y = MatMul(b, w2) }"
+IMAGE = """(float[n, 3, h, w] x) => (float[n, t, 2] y) {
+    a = Conv<strides=[4, 4]>(x, w1)
+    b = Reshape(a, [0, 8, -1])
+    c = Transpose<perm=[0, 2, 1]>(b)
+    d = Add(c, p)
+    y = MatMul(d, w2)
+}"""
+STATE = """(float[1, batch, 8] state, float[batch, s, 6] x) => (float[batch, s, 3] y) {
+    a = MatMul(x, w1)
+    z = Squeeze(state, [0])
+    b = Unsqueeze(z, [1])
+    c = Add(a, b)
+    y = MatMul(c, w2)
+}"""
+CHANNELS = "(float[b, c, t] x) => (float[b, 4, u] y) { a = Conv(x, w1) r = Relu(a) y = Conv(r, w2) }"
+
+
+def sampled(text, weights, inputs=None):
+    shapes = analysis.analyze(Net(text, weights).build(), inputs=inputs).graph.shapes
+    return [sample.inputs for sample in shapes.samples]
+
+
+@pytest.mark.parametrize(("text", "weights"), [(BAKED, "w1 6x8, w2 8x3"), (TABLE, "w1 6x8, w2 8x3, p 1x9x8")])
+def test_a_length_that_the_file_bakes_in_is_the_one_to_use(text, weights):
+    assert sampled(text, weights) == [{"x": (n, 9, 6)} for n in input_sizes.BATCH]
+
+
+def test_height_and_width_follow_from_a_table_of_positions():
+    sizes = sampled(IMAGE, "w1 8x3x4x4, p 1x9x8, w2 8x2")
+    assert sizes == [{"x": (n, 3, 12, 12)} for n in input_sizes.BATCH]
+
+
+def test_sizes_that_are_given_come_first_and_stay():
+    assert sampled(TABLE, "w1 6x8, w2 8x3, p 1x1x8", {"x": (4, 5, 6)})[0] == {"x": (4, 5, 6)}
+    told = "node b .Reshape.: it makes -1x9x8 of 1x5x8 at input sizes x 1x5x6: other sizes of its inputs are baked in"
+    with pytest.raises(InputError, match=told):
+        sampled(BAKED, "w1 6x8, w2 8x3", {"x": (1, 5, 6)})
+
+
+def test_one_name_is_one_size_wherever_it_stands():
+    for sizes in sampled(STATE, "w1 6x8, w2 8x3"):
+        assert sizes["state"][1] == sizes["x"][0] <= max(input_sizes.BATCH)
+    with pytest.raises(InputError, match="dimension batch has one size, but is given 2 by state, 3 by x"):
+        sampled(STATE, "w1 6x8, w2 8x3", {"state": (1, 2, 8), "x": (3, 5, 6)})
+
+
+def test_a_weight_fixes_the_channels_of_an_input():
+    weights = "w1 16x1x5, w2 4x16x5"
+    assert all(sizes["x"][1] == 1 for sizes in sampled(CHANNELS, weights))
+    found = slim.analyze(Net(CHANNELS, weights).build())
+    steps = found.graph.shapes.nominal.inputs["x"][2]
+    assert found.price(found.whole)["macs"] == 16 * 5 * (steps - 4) + 4 * 16 * 5 * (steps - 8)
+    with pytest.raises(InputError, match="its input x must have 1 along axis 1, not 2"):
+        sampled(CHANNELS, weights, {"x": (1, 2, 64)})
+
+
+def test_what_a_file_asks_to_be_computed_is_bounded():
+    """A vector of sizes may ask for any number of elements: such values are data, and are not computed."""
+    text = """(float[n, 6] x) => (float[n, 3] y) {
+        a = MatMul(x, w1)
+        z = ConstantOfShape([40000, 40000])
+        s = Shape(z)
+        r = Range({0}, {1000000000000}, {1})
+        t = Tile([1, 2], [1000000000000])
+        e = Expand([1], [1000000, 1000000])
+        y = MatMul(a, w2)
+    }"""
+    assert slim.analyze(Net(text, "w1 6x8, w2 8x3").build()).groups
+
+
+def test_variations_differ_from_the_size_and_from_each_other():
+    for size in (1, 2, 3, 16, 128, 24):
+        for pair in input_sizes.variations(size, (128, 16, 24)):
+            assert len({size, *pair}) == 3
+
+
+def test_remedies_are_positive_and_whole():
+    kinds = {"h": "height", "w": "width", "n": "batch"}
+    sizes = {"h": 224, "w": 224, "n": 1}
+    found = input_sizes.remedies(sizes, kinds, [(197, 577), (3, 7)])
+    assert {"h": 384, "w": 384} in found
+    assert all(isinstance(size, int) and size > 0 for change in found for size in change.values())
+    assert len(found) == len({tuple(sorted(change.items())) for change in found})
