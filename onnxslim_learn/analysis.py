@@ -15,12 +15,14 @@ from onnxslim_learn.costs.activation_memory import Peak, peak
 from onnxslim_learn.costs.roofline import Timed, roofline
 from onnxslim_learn.coupling import groups as grouping
 from onnxslim_learn.coupling import roles
+from onnxslim_learn.coupling import selection
 from onnxslim_learn.coupling.branches import foresee
 from onnxslim_learn.coupling.groups import Group
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.coupling.solver import Coupling, couple
 from onnxslim_learn.errors import InputError, MisfitError, PlanError
 from onnxslim_learn.graph import size_search
+from onnxslim_learn.coupling.titles import Title, titles
 from onnxslim_learn.graph.load import Graph, load
 from onnxslim_learn.registry import COSTS
 from onnxslim_learn.rewrite.slim import slim
@@ -75,6 +77,23 @@ class Analysis:
     def whole(self) -> Removal:
         """The removal of nothing."""
         return Removal(self.coupling, np.zeros(self.coupling.size, bool))
+
+    @cached_property
+    def titles(self) -> dict[str, Title]:
+        """What every group is called beside its name: role and place in words."""
+        return titles(self.coupling, self.groups)
+
+    def free_groups(self, protect: Sequence[str] = (), only: Sequence[str] = ()) -> list[Group]:
+        """The groups, pinned where they are protected or not among those that are meant.
+
+        Args:
+            protect: Regular expressions; groups of which they find anything stay whole.
+            only: Regular expressions; all groups but those that they name stay whole.
+
+        Raises:
+            InputError: If a pattern is invalid or finds nothing.
+        """
+        return selection.protected(selection.only(self.groups, self.titles, only), self.titles, protect)
 
     @property
     def opaque(self) -> dict[str, int]:

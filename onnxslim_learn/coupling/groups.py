@@ -218,24 +218,6 @@ def expression(option: str, text: str) -> re.Pattern[str]:
         raise InputError(f"{option} {text}: not a regular expression ({error}).") from error
 
 
-def protected(groups: Sequence[Group], patterns: Sequence[str]) -> list[Group]:
-    """Pin the groups that a regular expression finds in their name or members.
-
-    Raises:
-        InputError: If a pattern is invalid or finds nothing.
-    """
-    result = list(groups)
-    for pattern in patterns:
-        compiled = expression("--protect", pattern)
-        hits = [k for k, g in enumerate(result) if any(compiled.search(text) for text in (g.name, *g.members))]
-        if not hits:
-            raise InputError(f"--protect {pattern}: no group matches. Run analyze to see their names.")
-        for k in hits:
-            pin = Pin(-2, np.zeros(0, np.int64), f"is protected by {pattern}", weak=False)
-            result[k] = replace(result[k], pin=result[k].pin or pin)
-    return result
-
-
 def decidable(coupling: Coupling, groups: Sequence[Group]) -> list[Group]:
     """The groups with the reason filled in for those that cannot lose any unit alone."""
     result = []

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxslim_learn.coupling.groups import protected
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.lossless_cuts import dead_units
 from onnxslim_learn.lossless_cuts.bias_absorption import Constant, absorb, constants, takers
@@ -64,7 +63,7 @@ def find(
     """
     if analysis.sensitive:
         raise InputError("--lossless: cutting normalised axes changes outputs. Leave --allow-sensitive out.")
-    groups = protected(analysis.groups, protect)
+    groups = analysis.free_groups(protect)
     feeds = dead_units.runs(analysis.coupling)
     met = _meetings(analysis, feeds, progress)
     first: Removal | None = None

@@ -14,7 +14,8 @@ normalisations are not folded, but 79 to 78 on a MobileNet.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +27,7 @@ from onnxslim_learn.errors import TargetError
 from onnxslim_learn.rewrite.merge import inherited
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from onnxslim_learn.array_types import Labels
     from onnxslim_learn.costs.polynomial import Priced
@@ -70,11 +71,13 @@ class Freedom:
         multiple: Kept positions on a group's parameter axis are a multiple of this, where it is long enough.
         cells: Whether to cut inside rows that could go as a whole, too.
         empty: Whether whole branches may go.
+        least: Group -> share of its units that it keeps at least.
     """
 
     multiple: int = 1
     cells: bool = False
     empty: bool = False
+    least: Mapping[str, float] = field(default_factory=dict)
 
 
 def choices(coupling: Coupling, groups: Sequence[Group], scores: Array, freedom: Freedom) -> list[Choice]:
@@ -101,6 +104,7 @@ def choices(coupling: Coupling, groups: Sequence[Group], scores: Array, freedom:
             kept = [k for k in range(step, group.width, step) if k * each % freedom.multiple == 0]
         if freedom.empty and _can_vanish(coupling, group):
             kept = [0, *kept]
+        kept = [k for k in kept if k >= freedom.least.get(group.name, 0.0) * group.width - 1e-9]
         found.append(Choice(group, order, (*kept, group.width)))
     return found
 

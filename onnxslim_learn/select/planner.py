@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.coupling.groups import protected
+from onnxslim_learn.coupling import selection
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.plans.realize import describe
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from onnxslim_learn.select.criteria import Ranking
 
 
-def plan(
+def plan(  # noqa: PLR0913  everything a user may say about a plan
     analysis: Analysis,
     target: Mapping[str, float],
     *,
     criterion: str | Callable[..., Any] | None = None,
     multiple: int = 1,
     protect: Sequence[str] = (),
+    only: Sequence[str] = (),
+    keep: Mapping[str, float] | None = None,
     allow_empty: bool = False,
     evidence: Evidence | None = None,
     progress: Callable[[float], None] = lambda share: None,
@@ -45,7 +47,9 @@ def plan(
         criterion: What scores the units of a group: see :func:`onnxslim_learn.select.criteria.rank`; by default ``obs``
             where there are samples, else ``energy``.
         multiple: Widths are multiples of this where the group is wide enough.
-        protect: Regular expressions; groups they find stay whole.
+        protect: Regular expressions; groups of which they find anything (role, module, nodes, tensors) stay whole.
+        only: Regular expressions; all groups but those that they name, or that lie in modules they find, stay whole.
+        keep: Regular expression -> share of its units that a group at least keeps of which it finds anything.
         allow_empty: Whether a whole branch may go; otherwise one unit of every group stays.
         evidence: Samples to score units on and to measure what each group's width is worth.
         progress: Called with the share done.
@@ -57,13 +61,16 @@ def plan(
     if multiple < 1:
         raise InputError(f"--multiple {multiple}: expected a positive number. Use 1 for any width.")
     asked = budget.Search(analysis.coupling, (), bounds(analysis, target), dict(target), allow_empty)
-    groups = protected(analysis.groups, protect)
+    groups = analysis.free_groups(protect, only)
+    freedom = budget.Freedom(multiple, empty=allow_empty, least=selection.shares(groups, analysis.titles, keep or {}))
     criterion = criterion or criteria.usual(evidence)
     ranking = criteria.rank(analysis, groups, criterion, evidence)
-    task = _decidable(analysis, groups, ranking, asked, multiple)
+    task = _decidable(analysis, groups, ranking, asked, freedom)
     found = choose(task, evidence, progress)
     made = {"criterion": CRITERIA.row(criterion).name, "target": dict(target), "multiple": multiple}
     made |= {"protect": list(protect), "allow_empty": allow_empty}
+    made |= {"only": list(only)} if only else {}
+    made |= {"keep": dict(keep)} if keep else {}
     made |= {"allocation": found.allocation, "trials": found.trials}
     if ranking.heirs is not None:
         decided = {choice.group.name for choice in task.choices}
@@ -75,14 +82,13 @@ def plan(
 
 
 def _decidable(
-    analysis: Analysis, groups: Sequence[Group], ranking: Ranking, asked: budget.Search, multiple: int
+    analysis: Analysis, groups: Sequence[Group], ranking: Ranking, asked: budget.Search, freedom: budget.Freedom
 ) -> budget.Search:
     """A search with what can be decided; rows are cut into only where the bounds cannot be met otherwise."""
     coupling = analysis.coupling
     timed = analysis.latency if "latency" in asked.bounds else None
     for cells in (False, True):
-        freedom = budget.Freedom(multiple, cells, asked.empty)
-        choices = budget.choices(coupling, groups, ranking.scores, freedom)
+        choices = budget.choices(coupling, groups, ranking.scores, replace(freedom, cells=cells))
         cut = [choice.group for choice in choices]
         heirs = None if ranking.heirs is None else merge.by_class(coupling, cut, ranking.heirs)
         task = replace(asked, choices=choices, heirs=heirs)

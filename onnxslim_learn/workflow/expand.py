@@ -13,7 +13,6 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxslim_learn.analysis import Analysis, analyze
-from onnxslim_learn.coupling.groups import protected
 from onnxslim_learn.errors import TargetError, VerifyError
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.verify import Verification, verify
@@ -97,7 +96,7 @@ def expand(analysis: Analysis, asked: Widening, output: Path) -> Widened:
         TargetError: If the budget leaves no room.
         VerifyError: If the result would not compute what the model does; nothing is written.
     """
-    groups = widening.growable(analysis, protected(analysis.groups, asked.protect))
+    groups = widening.growable(analysis, analysis.free_groups(asked.protect))
     measured = "latency" in asked.target and asked.watch is not None
     factor, growth, latency = (_timed if measured else _counted)(analysis, asked, groups)
     model = widening.expand(growth, seed=asked.seed, fresh=asked.fresh)

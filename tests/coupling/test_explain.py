@@ -8,7 +8,6 @@ import pytest
 
 from nets.zoo import NETS
 from onnxslim_learn.coupling import explain
-from onnxslim_learn.coupling.groups import protected
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph import dataflow
 from onnxslim_learn.workflow import slim
@@ -246,7 +245,7 @@ def test_the_way_to_the_pin_is_told(net, question, tensors, op_type):
 
 def test_protection_is_told_as_the_reason():
     analysis = analysed("chain")
-    (group, _) = protected(analysis.groups, ["w1"])
+    (group, _) = analysis.free_groups(["w1"])
     (step,) = explain.why_pinned(analysis.coupling, group)
     assert "is protected by w1" in step.target
 

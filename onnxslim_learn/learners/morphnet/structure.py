@@ -17,7 +17,6 @@ import numpy as np
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.carriers import carriers
-from onnxslim_learn.coupling.groups import protected
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.errors import InputError, PlanError
 from onnxslim_learn.plans.realize import describe
@@ -240,7 +239,7 @@ def structure(
     if cost not in priced:
         raise InputError(f"--cost {cost}: expected {', '.join(priced)}. Use one of them.")
     freedom = freedom or Freedom()
-    groups = protected(analysis.groups, protect)
+    groups = analysis.free_groups(protect)
     choices = budget.choices(analysis.coupling, groups, np.zeros(analysis.coupling.columns), freedom)
     search = Search(analysis.coupling, choices, bounds, wishes, freedom.empty)
     if analysis.latency is not None and "latency" in {cost, *bounds}:

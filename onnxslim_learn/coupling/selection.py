@@ -1,0 +1,74 @@
+"""Which groups a user means: by role, by module, or by any name that occurs in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from onnxslim_learn.coupling.groups import Group, expression
+from onnxslim_learn.coupling.relations import Pin
+from onnxslim_learn.coupling.titles import ROLES, Title
+from onnxslim_learn.errors import InputError
+
+
+def protected(groups: Sequence[Group], titles: Mapping[str, Title], patterns: Iterable[str]) -> list[Group]:
+    """Pin the groups of which a pattern finds the name, the role, or anything that they contain.
+
+    Raises:
+        InputError: If a pattern is invalid or finds nothing.
+    """
+    result = list(groups)
+    for text in patterns:
+        pattern = _matched("--protect", text, groups, lambda group, p: titles[group.name].contains(p))
+        hold = [titles[group.name].contains(pattern) for group in result]
+        result = [_pinned(g, f"is protected by {text}") if held else g for g, held in zip(result, hold, strict=True)]
+    return result
+
+
+def only(groups: Sequence[Group], titles: Mapping[str, Title], patterns: Sequence[str]) -> list[Group]:
+    """Pin all groups but those that a pattern names: by name, role, title or module, or that lie in modules it finds.
+
+    Raises:
+        InputError: If a pattern is invalid or finds nothing.
+    """
+    if not patterns:
+        return list(groups)
+    compiled = [_matched("--only", text, groups, lambda group, p: titles[group.name].lies_in(p)) for text in patterns]
+    meant = [any(titles[group.name].lies_in(p) for p in compiled) for group in groups]
+    reason = f"is not among --only {' '.join(patterns)}"
+    return [g if chosen else _pinned(g, reason) for g, chosen in zip(groups, meant, strict=True)]
+
+
+def shares(groups: Sequence[Group], titles: Mapping[str, Title], keep: Mapping[str, float]) -> dict[str, float]:
+    """The least share of its units that every group keeps which a pattern finds; the largest where several do.
+
+    Raises:
+        InputError: If a pattern is invalid or finds nothing, or a share is not between 0 and 1.
+    """
+    least: dict[str, float] = {}
+    for text, share in keep.items():
+        if not 0 <= share <= 1:
+            raise InputError(f"--keep {text}={share:g}: expected a share from 0 to 1. For example {text}=0.7.")
+        pattern = _matched("--keep", text, groups, lambda group, p: titles[group.name].contains(p))
+        for group in groups:
+            if titles[group.name].contains(pattern):
+                least[group.name] = max(least.get(group.name, 0.0), share)
+    return least
+
+
+def _matched(
+    option: str, text: str, groups: Sequence[Group], finds: Callable[[Group, re.Pattern[str]], bool]
+) -> re.Pattern[str]:
+    """A pattern that finds at least one group."""
+    pattern = expression(option, text)
+    if not any(finds(group, pattern) for group in groups):
+        known = ", ".join(ROLES)
+        raise InputError(f"{option} {text}: no group matches. Run analyze to see their names; roles are {known}.")
+    return pattern
+
+
+def _pinned(group: Group, reason: str) -> Group:
+    return replace(group, pin=group.pin or Pin(-2, np.zeros(0, np.int64), reason, weak=False))

@@ -1,0 +1,365 @@
+"""What a group is in its network, and where: in the words of the module that was exported.
+
+A group has a stable name, its first parameter axis. A title tells people: "layer 3, attention: 12 heads of 64". Its
+place comes from module paths, which exporters leave in node metadata, in node names or in names of weights; its role
+from what the operators around it do with its units.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxslim_learn.coupling import roles
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from onnxslim_learn.array_types import Labels
+    from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.coupling.relations import Value
+    from onnxslim_learn.coupling.solver import Coupling
+
+Path = tuple[str, ...]
+
+ROLES = {
+    "heads": "attention heads",
+    "queries-keys": "what every head compares queries and keys by",
+    "values": "what every head puts out",
+    "hidden": "hidden units between two layers",
+    "channels": "channels between convolutions",
+    "residual": "channels of a residual stream, which many layers read and add to",
+    "recurrent": "units of a recurrent cell",
+    "convolution-groups": "groups of a convolution",
+    "inputs": "what the model takes in",
+    "outputs": "what the model puts out",
+    "other": "anything else",
+}
+"""Role -> what it means; options choose groups by it."""
+
+TEXTS = {
+    "heads": "{n} heads",
+    "queries-keys": "{n} entries of queries and keys",
+    "values": "{n} entries of values",
+    "hidden": "{n} hidden units",
+    "channels": "{n} channels",
+    "residual": "{n} channels of the residual stream",
+    "recurrent": "{n} recurrent units",
+    "convolution-groups": "{n} groups of channels",
+    "inputs": "{n} inputs",
+    "outputs": "{n} outputs",
+    "other": "{n} units",
+}
+
+# Words of module paths -> what people say; a path's other words stand as they are.
+CONTAINERS = {
+    "block": "block",
+    "layers": "layer",
+    "layer": "layer",
+    "h": "layer",
+    "blocks": "block",
+    "stages": "stage",
+    "resblocks": "block",
+}
+PARTS = {
+    **dict.fromkeys(("attn", "self_attn", "attention", "self_attention", "self", "mha", "attention.self"), "attention"),
+    **dict.fromkeys(("mlp", "ffn", "feed_forward", "feedforward", "intermediate"), "MLP"),
+    **dict.fromkeys(("cross_attn", "encoder_attn", "crossattention"), "cross-attention"),
+}
+SIDES = ("encoder", "decoder")
+STAGE = re.compile(r"(layer|stage|block)s?_?(\d+)")
+SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+@dataclass(frozen=True)
+class Title:
+    """What a group is called beside its stable name.
+
+    Attributes:
+        role: A key of :data:`ROLES`.
+        path: The module it belongs to, dotted as exporters write it; empty where the file says nothing.
+        text: Place and role in words.
+        names: What it is called itself: name, role, text and path.
+        modules: Paths of the layers that write or read its units.
+        contents: The parameter axes, nodes, tensors and modules that carry its units, rows and cells alike.
+    """
+
+    role: str
+    path: str
+    text: str
+    names: tuple[str, ...]
+    modules: tuple[str, ...]
+    contents: tuple[str, ...]
+
+    def contains(self, pattern: re.Pattern[str]) -> bool:
+        """Whether a pattern finds the group or anything in it."""
+        return any(pattern.search(name) for name in (*self.names, *self.contents))
+
+    def lies_in(self, pattern: re.Pattern[str]) -> bool:
+        """Whether a pattern finds the group, or every module that writes or reads its units."""
+        return any(map(pattern.search, self.names)) or bool(self.modules and all(map(pattern.search, self.modules)))
+
+
+def titles(coupling: Coupling, groups: Sequence[Group]) -> dict[str, Title]:
+    """The title of every group, by its name."""
+    carried = _Carried(coupling, groups)
+    return {group.name: carried.title(number, group) for number, group in enumerate(groups)}
+
+
+def module_path(node: ir.Node, initializers: Iterable[str] = ()) -> Path:
+    """The module a node was exported from, outermost first; empty where nothing tells."""
+    scopes = node.metadata_props.get(SCOPES)
+    if scopes:
+        listed = ast.literal_eval(scopes) if scopes.startswith("[") else []
+        return tuple(str(listed[-2]).split(".")) if len(listed) > 1 and listed[-2] else ()
+    name = str(node.name or "")
+    if name.count("/") > 1:
+        return _unrepeated(name.strip("/").split("/")[:-1])
+    weights = [w for w in sorted(initializers) if "." in w and "::" not in w]
+    return tuple(weights[0].rsplit(".", 1)[0].split(".")) if weights else ()
+
+
+def _unrepeated(parts: Sequence[str]) -> Path:
+    """A path of the older exporter, which writes ``layer1/layer1.0/conv1`` for ``layer1.0.conv1``."""
+    words: list[str] = []
+    for part in parts:
+        inner = part.split(".")
+        again = max((k for k in range(1, len(inner)) if words[-k:] == inner[:k]), default=0)
+        words += inner[again:]
+    return tuple(words)
+
+
+def shared_path(paths: Sequence[Path]) -> Path:
+    """The innermost module that all of some paths lie in, else the one that most of them lie in."""
+    known = [path for path in paths if path]
+    if len(set(known)) == 1:
+        return known[0]
+    for needed in (len(paths), len(paths) // 2 + 1):
+        prefixes = Counter(path[:length] for path in known for length in range(1, len(path) + 1))
+        around = [prefix for prefix, times in prefixes.items() if times >= needed and _tells(prefix)]
+        if around:
+            longest = max(around, key=len)
+            return longest[:-1] if longest[-1] in CONTAINERS else longest
+    return ()
+
+
+def _tells(path: Path) -> bool:
+    """Whether a path says more than what all modules of a net lie in."""
+    return any(token.isdecimal() or STAGE.fullmatch(token) or token in SIDES for token in path)
+
+
+def place(path: Path) -> str:
+    """A module path in words: ``encoder.layer.3.attention.self`` is *encoder layer 3, attention*."""
+    said: list[str] = []
+    side, word, numbered = "", "", False
+    for token in path:
+        stage = STAGE.fullmatch(token)
+        if token.isdecimal():
+            said.append(f"{CONTAINERS.get(word, word) or 'block'} {token}")
+            word, numbered = "", True
+        elif stage:
+            said.append(f"{'stage' if stage[1] == 'layer' else stage[1]} {stage[2]}")
+            word, numbered = "", True
+        else:
+            side = token if token in SIDES and not numbered else side
+            rest = [] if not word or word in SIDES or not numbered else [PARTS.get(word, word)]
+            said += [w for w in rest if w not in said]
+            word = token
+    last = PARTS.get(word, word)
+    said += [last] if last and (numbered or not said) and last not in said else []
+    text = ", ".join(said)
+    return f"{side} {text}" if side and text != side and numbered else text
+
+
+class _Carried:
+    """Which groups every value carries, and what nodes do with them."""
+
+    def __init__(self, coupling: Coupling, groups: Sequence[Group]) -> None:
+        self.coupling, self.graph = coupling, coupling.graph
+        of_column = np.full(coupling.columns, -1)
+        for number, group in enumerate(groups):
+            of_column[group.units] = number
+        self.of_class = of_column[coupling.column]
+        self.rows_of_class = coupling.membership.tocsr()
+        self.count = len(groups)
+        self.by_value = {name: self._numbers(value) for name, value in coupling.values.items()}
+        self.constant = self._constants()
+        self.role: dict[int, Counter[str]] = {}
+        self.writers: dict[int, list[int]] = {}
+        self.readers: dict[int, list[int]] = {}
+        self.nodes: dict[int, list[int]] = {}
+        self._look()
+
+    def _numbers(self, value: Value) -> frozenset[int]:
+        labels = [d.labels.reshape(-1) for d in value.digits.values() if d.labels is not None]
+        if not labels:
+            return frozenset()
+        atoms = np.concatenate(labels)
+        classes = np.unique(self.coupling.strong[atoms[atoms > 0]])
+        return self._groups(classes)
+
+    def _groups(self, classes: Labels) -> frozenset[int]:
+        """Groups of some classes, and of the rows that these are cells of."""
+        rows = self.rows_of_class[classes].indices if self.rows_of_class.shape[1] else classes[:0]
+        numbers = np.unique(np.concatenate([self.of_class[classes], self.of_class[rows]]))
+        return frozenset(numbers[numbers >= 0].tolist())
+
+    def _constants(self) -> set[str]:
+        """Initializers, and what is computed from them alone."""
+        known = set(self.graph.initializers)
+        for node in self.graph.nodes:
+            inputs = [str(v.name) for v in node.inputs if v is not None]
+            if inputs and all(name in known for name in inputs):
+                known |= {str(v.name) for v in node.outputs if v.name}
+        return known
+
+    def _inputs(self, index: int) -> list[str]:
+        return [str(v.name) for v in self.graph.nodes[index].inputs if v is not None]
+
+    def _outputs(self, index: int) -> list[str]:
+        return [str(v.name) for v in self.graph.nodes[index].outputs if v.name]
+
+    def carried(self, names: Iterable[str]) -> frozenset[int]:
+        """Groups that values carry."""
+        return frozenset().union(*(self.by_value.get(name, frozenset()) for name in names))
+
+    def _vote(self, numbers: Iterable[int], role: str) -> None:
+        for number in numbers:
+            self.role.setdefault(number, Counter())[role] += 1
+
+    def _look(self) -> None:
+        contractions: dict[int, list[frozenset[int]]] = {}
+        inner: dict[int, bool] = {}
+        for record in self.coupling.records.contractions:
+            summed = [d.labels.reshape(-1) for a in record.axes for d in record.value.axes[a] if d.labels is not None]
+            atoms = np.concatenate(summed) if summed else np.zeros(0, np.int64)
+            numbers = self._groups(np.unique(self.coupling.strong[atoms[atoms > 0]]))
+            contractions.setdefault(record.node, []).append(numbers)
+            inner[record.node] = inner.get(record.node, False) or record.inner
+            if record.inner:
+                self._vote(numbers, "recurrent")
+        for index, node in enumerate(self.graph.nodes):
+            reads, writes = self.carried(self._inputs(index)), self.carried(self._outputs(index))
+            for number in reads | writes:
+                self.nodes.setdefault(number, []).append(index)
+            if index in contractions:
+                self._contracts(index, frozenset().union(*contractions[index]), writes)
+            elif roles.multiplies(node) and not self.constant.intersection(self._inputs(index)):
+                self._vote(writes, "values")
+            elif roles.of(node).arithmetic == "add":
+                self._adds(index)
+
+    def _contracts(self, index: int, summed: frozenset[int], writes: frozenset[int]) -> None:
+        """A node that sums over channels: with a weight, or one activation against another (attention)."""
+        names = self._inputs(index)
+        weighted = any(
+            name in self.constant and len(self.graph.shapes.nominal.shape.get(name, ())) > 1 for name in names
+        )
+        if not weighted and len(names) > 1:
+            self._vote(summed, "queries-keys")
+            self._vote(writes - summed, "values")
+            return
+        convolves = roles.convolution(self.graph.nodes[index]) is not None
+        for number in summed:
+            self.readers.setdefault(number, []).append(index)
+        weights = self.carried(name for name in names if name in self.constant)
+        for number in (writes & weights) - summed:
+            self.writers.setdefault(number, []).append(index)
+        self._vote(summed | (writes & weights), "channels" if convolves else "hidden")
+
+    def _adds(self, index: int) -> None:
+        """A sum of activations: what both carry is a residual stream."""
+        names = [name for name in self._inputs(index) if name not in self.constant]
+        if len(names) > 1:
+            both = self.by_value.get(names[0], frozenset()) & self.by_value.get(names[1], frozenset())
+            self._vote((n for n in both), "residual")
+
+    def title(self, number: int, group: Group) -> Title:
+        """The title of a group by its number."""
+        role = self._role(number, group)
+        writers, readers = self.writers.get(number, []), self.readers.get(number, [])
+        if role == "residual" or not readers:
+            path = shared_path([self._path(i) for i in writers or self.nodes.get(number, [])])
+        elif role == "heads":
+            path = shared_path([self._path(i) for i in writers])
+        else:
+            path = self._between(writers, readers)
+        carriers = writers or readers or self.nodes.get(number, [])
+        said = place(path) or self._stretch(carriers)
+        if not said and role != "residual" and carriers:
+            said = str(self.graph.nodes[carriers[0]].name)
+        what = TEXTS[role].format(n=group.width)
+        if role == "heads" and (size := self._size(number, group)):
+            what += f" of {size}"
+        text = f"{said}: {what}" if said else what
+        names = tuple(filter(None, (group.name, role, text, ".".join(path))))
+        layers = sorted({".".join(self._path(i)) for i in (*writers, *readers)} - {""})
+        return Title(role, ".".join(path), text, names, tuple(layers), self._contents(number, group))
+
+    def _stretch(self, nodes: Sequence[int]) -> str:
+        """From which to which of the numbered modules right inside the module that all of some nodes are in."""
+        paths = [path for path in map(self._path, nodes) if path]
+        depth = 0
+        while paths and all(len(path) > depth and path[depth] == paths[0][depth] for path in paths):
+            depth += 1
+        numbers = {int(path[depth]) for path in paths if len(path) > depth and path[depth].isdecimal()}
+        if not depth or len(numbers) < 2 or not all(len(path) > depth and path[depth].isdecimal() for path in paths):
+            return ""
+        word = paths[0][depth - 1]
+        before = place(paths[0][: depth - 1]) if depth > 1 and paths[0][depth - 2].isdecimal() else ""
+        return f"{before + ', ' if before else ''}{CONTAINERS.get(word, word)} {min(numbers)} to {max(numbers)}"
+
+    def _between(self, writers: Sequence[int], readers: Sequence[int]) -> Path:
+        """The module around layers that write and layers that read, or the one that writes if that is a whole net."""
+        paths = [self._path(i) for i in (*writers, *readers)]
+        around = tuple(tokens[0] for tokens in zip(*paths, strict=False) if len(set(tokens)) == 1) if paths else ()
+        around = paths[0][: len(around)] if paths and all(p[: len(around)] == around for p in paths) else ()
+        numbered = any(token.isdecimal() or STAGE.fullmatch(token) for token in around)
+        return around if numbered or not writers else shared_path([self._path(i) for i in writers])
+
+    def _role(self, number: int, group: Group) -> str:
+        votes = self.role.get(number, Counter())
+        if group.pin is not None and group.pin.node == -1:
+            return "outputs"
+        if group.rows:
+            attends = votes["queries-keys"] + votes["values"]
+            return "heads" if attends else "convolution-groups" if votes["channels"] else "other"
+        for role in ("recurrent", "queries-keys", "values"):
+            if votes[role]:
+                return role
+        if votes["residual"] and len(self.writers.get(number, ())) > 1 and self.readers.get(number):
+            return "residual"
+        return "channels" if votes["channels"] else "hidden" if votes["hidden"] else "other"
+
+    def _size(self, number: int, group: Group) -> int:
+        """How many numbers a row of a group has where it has fewest, 0 where that is not known."""
+        rows = np.zeros(self.coupling.columns, bool)
+        rows[group.units] = True
+        is_row = rows[self.coupling.column]
+        sizes = [
+            digit.size
+            for index in self.nodes.get(number, ())
+            for name in self._outputs(index)
+            for digit in self.coupling.values[name].digits.values()
+            for key in digit.deps
+            if (labels := self.coupling.values[name].digits[key].labels) is not None
+            and is_row[self.coupling.strong[labels[labels > 0]]].any()
+        ]
+        return min(sizes, default=0)
+
+    def _path(self, index: int) -> Path:
+        return module_path(self.graph.nodes[index], [n for n in self._inputs(index) if n in self.graph.initializers])
+
+    def _contents(self, number: int, group: Group) -> tuple[str, ...]:
+        nodes = self.nodes.get(number, [])
+        paths = {".".join(self._path(i)) for i in nodes} - {""}
+        tensors = {
+            n for i in nodes for n in (*self._inputs(i), *self._outputs(i)) if number in self.by_value.get(n, ())
+        }
+        return (*group.members, *sorted(paths | tensors | {str(self.graph.nodes[i].name) for i in nodes}))
