@@ -14,15 +14,14 @@ from onnxslim_learn.costs import polynomial
 from onnxslim_learn.costs.activation_memory import Peak, peak
 from onnxslim_learn.costs.roofline import Timed, roofline
 from onnxslim_learn.coupling import groups as grouping
-from onnxslim_learn.coupling import roles
-from onnxslim_learn.coupling import selection
+from onnxslim_learn.coupling import roles, selection
 from onnxslim_learn.coupling.branches import foresee
 from onnxslim_learn.coupling.groups import Group
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.coupling.solver import Coupling, couple
+from onnxslim_learn.coupling.titles import Title, titles
 from onnxslim_learn.errors import InputError, MisfitError, PlanError
 from onnxslim_learn.graph import size_search
-from onnxslim_learn.coupling.titles import Title, titles
 from onnxslim_learn.graph.load import Graph, load
 from onnxslim_learn.registry import COSTS
 from onnxslim_learn.rewrite.slim import slim

@@ -60,7 +60,7 @@ def test_every_target_is_met_by_a_valid_plan(name, data):
     wanted = draw_targets(data.draw, analysis)
     plan = slim.plan(analysis, wanted, criterion=data.draw(st.sampled_from(list(BY_WEIGHTS))))
     price = analysis.price(slim.realize(analysis, plan))
-    assert all(price[cost] <= bound for cost, bound in wanted.items())
+    assert all(price[cost] <= bound * (1 + 1e-9) for cost, bound in wanted.items())  # as the search compares
     assert plan.provenance["after"] == price
 
 
