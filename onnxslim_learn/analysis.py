@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -102,7 +102,7 @@ class Analysis:
     def price(self, cut: Removal) -> dict[str, int]:
         """Costs as integers: ``macs``, ``params``, ``bytes`` of the weights."""
         if foresee(cut).dead:  # what is left of a dead branch are constants: count the result
-            slimmed = analyze(ir.to_proto(slim(cut)), inputs=self.graph.shapes.nominal.inputs)
+            slimmed = analyze(ir.to_proto(slim(cut)), inputs=self.graph.shapes.nominal.inputs, values=self.graph.values)
             return slimmed.price(slimmed.whole)
         alive = (~cut.gone).astype(float)
         return {name: round(value.value(alive)) for name, value in self.costs.items()}
@@ -123,6 +123,7 @@ def analyze(
     model: str | Path | onnx.ModelProto,
     *,
     inputs: Mapping[str, Sequence[int]] | None = None,
+    values: Mapping[str, Any] | None = None,
     allow_sensitive: bool = False,
     device: Device | None = None,
 ) -> Analysis:
@@ -131,13 +132,15 @@ def analyze(
     Args:
         model: Path of an ``.onnx`` file, or a model in memory.
         inputs: Graph input -> shape at which costs and latency are counted, where the file leaves dimensions open.
+        values: Graph input -> its value (``{"sr": 16000}``), where it chooses a branch or a size.
         allow_sensitive: Also allow cutting axes that are normalised over; results are then not exact.
         device: A machine to estimate latency for (:mod:`onnxslim_learn.costs.devices`).
 
     Raises:
         InputError: If the model cannot be used.
     """
-    graph, coupling = _coupled(model, inputs or {}, {}, sensitive=allow_sensitive)
+    known = {"inputs": inputs or {}, "values": values or {}}
+    graph, coupling = _coupled(model, known, {}, sensitive=allow_sensitive)
     groups = grouping.decidable(coupling, grouping.find(coupling))
     latency = None if device is None else roofline(coupling, device)
     return Analysis(graph, coupling, tuple(groups), allow_sensitive, latency)
@@ -145,18 +148,18 @@ def analyze(
 
 def _coupled(
     model: str | Path | onnx.ModelProto,
-    inputs: Mapping[str, Sequence[int]],
+    known: Mapping[str, Any],
     settled: Mapping[str, int],
     *,
     sensitive: bool,
 ) -> tuple[Graph, Coupling]:
     """A model and its coupling, with the sizes of open dimensions at which its weights fit."""
-    graph = load(model, inputs, settled, whole=roles.reads_whole)
+    graph = load(model, settled=settled, whole=roles.reads_whole, stacks=roles.stacks, **known)
     try:
         return graph, couple(graph, sensitive=sensitive)
     except MisfitError as error:
-        changes = size_search.alternatives(graph.model, graph.shapes, error, {**inputs, **settled})
+        changes = size_search.alternatives(graph.model, graph.shapes, error, {**known["inputs"], **settled})
         for change in changes if len(settled) < SETTLED else ():
             with suppress(InputError):
-                return _coupled(model, inputs, {**settled, **change}, sensitive=sensitive)
+                return _coupled(model, known, {**settled, **change}, sensitive=sensitive)
         raise

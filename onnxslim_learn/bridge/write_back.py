@@ -112,9 +112,12 @@ def _inner(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
 def give_way(proto: onnx.ModelProto, name: str) -> onnx.TensorProto:
     """Put an empty initializer in the place of a node of the main graph, and drop what only that node needed."""
     nodes = readers(proto)
-    doomed = [nodes[name]]
+    doomed, gone = [nodes[name]], set[str]()
     while doomed:
         node = doomed.pop()
+        if not gone.isdisjoint(node.output):
+            continue  # another output of it was doomed, too
+        gone.update(node.output)
         proto.graph.node.remove(node)
         read = _read(proto)
         doomed += [nodes[x] for x in dict.fromkeys(node.input) if x in nodes and not read & set(nodes[x].output)]

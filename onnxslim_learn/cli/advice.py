@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from onnxslim_learn.errors import TargetError
+from onnxslim_learn.report import records
+from onnxslim_learn.report.sections import slim as slim_pages
 from onnxslim_learn.workflow import slim
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ RELAXED: dict[str, tuple[str, Any]] = {
 NORMALISED = "is normalised over"  # begins the reason of axes that --allow-sensitive frees
 SENSITIVE = "with --allow-sensitive (not exact)"
 ANY = "l2"  # criterion: how narrow a model gets does not depend on it, and this one needs no samples
+MUCH = 0.1  # of a model is worth a sentence
 NOTHING = 1e-9  # a target that nothing reaches: the refusal says the best there is
 
 
@@ -36,8 +39,19 @@ def advise(analysis: Analysis, settings: Mapping[str, Any], missed: TargetError)
         missed: What it raised.
 
     Returns:
-        The sentence with a space before it, empty if no option helps.
+        The sentence with a space before it, and one about work that no plan reaches; empty if nothing helps.
     """
+    return _options(analysis, settings, missed) + "".join(f" {slim_pages.inside(row)}" for row in _heavy(analysis))
+
+
+def _heavy(analysis: Analysis) -> list[dict[str, Any]]:
+    """Nodes whose bodies hold much of the model."""
+    held = records.bodies(analysis) if analysis.coupling.records.inside else []
+    return [row for row in held if max(row["macs_share"], row["params_share"]) > MUCH]
+
+
+def _options(analysis: Analysis, settings: Mapping[str, Any], missed: TargetError) -> str:
+    """Which options would make a missed target reachable, in a sentence."""
     given = {option: {name: free} for option, (name, free) in RELAXED.items() if settings[name] != free}
     freed = analysis
     measured = "latency" in missed.missed  # known for this analysis alone
@@ -58,8 +72,9 @@ def advise(analysis: Analysis, settings: Mapping[str, Any], missed: TargetError)
 
 def _sensitive(analysis: Analysis) -> Analysis:
     """The same model with its normalised axes free."""
-    model, shapes = analysis.graph.source, analysis.graph.shapes.nominal.inputs
-    return slim.analyze(model or onnx.load_model_from_string(analysis.graph.data), inputs=shapes, allow_sensitive=True)
+    graph = analysis.graph
+    model = graph.source or onnx.load_model_from_string(graph.data)
+    return slim.analyze(model, inputs=graph.shapes.nominal.inputs, values=graph.values, allow_sensitive=True)
 
 
 def _reached(analysis: Analysis, settings: Mapping[str, Any], missed: TargetError) -> bool:

@@ -122,6 +122,14 @@ def _inputs(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="shape of an input whose dimensions the file leaves open, for costs and latency (repeatable)",
     )
+    parser.add_argument(
+        "--value",
+        metavar="NAME=16000",
+        action="append",
+        default=[],
+        help="value of an input that chooses a branch of the model: that branch is analysed, cut and checked"
+        " (repeatable; numbers with commas for an input of several)",
+    )
 
 
 def _report(parser: argparse.ArgumentParser) -> None:

@@ -58,7 +58,8 @@ def analyze(options: argparse.Namespace) -> None:
     with shell.progress() as stage:
         stage("analyzing")
         shapes, device = values.shapes(options.input), shell.device(options)
-        found = api.analyze(options.model, inputs=shapes, allow_sensitive=options.allow_sensitive, device=device)
+        told, sensitive = values.given(options.value), options.allow_sensitive
+        found = api.analyze(options.model, inputs=shapes, values=told, allow_sensitive=sensitive, device=device)
         result = records.overview(found)
         if options.why:
             answers = [explain.why(found.coupling, found.groups, text) for text in options.why]
@@ -84,7 +85,8 @@ def slim(options: argparse.Namespace) -> None:
     with shell.progress() as stage:
         stage("analyzing")
         sensitive, device = options.allow_sensitive, shell.device(options)
-        found = api.analyze(options.model, inputs=shapes, allow_sensitive=sensitive, device=device)
+        told = values.given(options.value)
+        found = api.analyze(options.model, inputs=shapes, values=told, allow_sensitive=sensitive, device=device)
         watch = None
         if "latency" in target and device is None:
             found, watch = shell.watch(options, found, stage)
@@ -148,7 +150,7 @@ def sparsify(options: argparse.Namespace) -> None:
     asked.target()
     with shell.progress() as stage:
         stage("analyzing")
-        found = api.analyze(options.model, inputs=values.shapes(options.input))
+        found = api.analyze(options.model, inputs=values.shapes(options.input), values=values.given(options.value))
         source = samples(options, found, stage)
         assert source is not None
         made = work.sparsify(found, asked, Evidence(found.coupling, source), stage=stage)
@@ -186,8 +188,9 @@ def expand(options: argparse.Namespace) -> None:
         if measured:
             stage("measuring this machine")
             device = latency_target.this_machine(options.threads, options.provider)
-        found = api.analyze(options.model, inputs=shapes, device=device)
-        like = api.analyze(options.like, inputs=shapes, device=device) if options.like else None
+        told = values.given(options.value)
+        found = api.analyze(options.model, inputs=shapes, values=told, device=device)
+        like = api.analyze(options.like, inputs=shapes, values=told, device=device) if options.like else None
         setting = Setting(options.threads, options.provider)
         watch = latency_target.stopwatch(found, setting, seconds=options.seconds) if measured else None
         stage("widening and verifying")
@@ -221,7 +224,8 @@ def _analyzed_for(options: argparse.Namespace, model: str, chosen: Plan) -> Anal
     from onnxslim_learn.workflow import slim as api
 
     sensitive = bool(chosen.provenance.get("allow_sensitive", False))
-    return api.analyze(model, inputs=values.shapes(options.input), allow_sensitive=sensitive)
+    shapes, told = values.shapes(options.input), values.given(options.value)
+    return api.analyze(model, inputs=shapes, values=told, allow_sensitive=sensitive)
 
 
 def samples(options: argparse.Namespace, found: Analysis, stage: Any) -> Source | None:
@@ -340,6 +344,7 @@ def profile(options: argparse.Namespace) -> int:
             [Path(model) for model in options.models],
             asked,
             values.shapes(options.input),
+            values=values.given(options.value),
             seconds=options.seconds,
             per_node=options.per_node,
             stage=stage,

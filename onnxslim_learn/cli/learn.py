@@ -90,7 +90,8 @@ def _analyzed(options: argparse.Namespace, world: World, stage: Stage) -> Analys
     """The model; where latency counts, with what widths are worth on the device that was given, or on this machine."""
     shapes, sensitive = values.shapes(options.input), options.allow_sensitive
     given = shell.device(options)
-    found = slim.analyze(options.model, inputs=shapes, allow_sensitive=sensitive, device=given)
+    told = values.given(options.value)
+    found = slim.analyze(options.model, inputs=shapes, values=told, allow_sensitive=sensitive, device=given)
     counts = options.cost == "latency" or any(text.startswith("latency=") for text in options.target)
     if not counts or given is not None:
         return found
@@ -182,7 +183,7 @@ def tutor(options: argparse.Namespace, found: Analysis) -> Analysis | None:
         return None
     if losses.compares_features(options.loss):
         raise InputError("--teacher: what is inside another model is not compared. Use --loss distill.")
-    other = slim.analyze(options.teacher, inputs=values.shapes(options.input))
+    other = slim.analyze(options.teacher, inputs=values.shapes(options.input), values=values.given(options.value))
     for side in ("inputs", "outputs"):
         ours, theirs = ([str(value.name) for value in getattr(x.graph.model.graph, side)] for x in (found, other))
         if sorted(ours) != sorted(theirs):

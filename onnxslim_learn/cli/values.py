@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TIMES = {"us": 1.0, "ms": 1e3, "s": 1e6}  # microseconds
+SWITCHES = {"true": 1.0, "false": 0.0}
 UNITS = {"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 
 
@@ -73,6 +74,27 @@ def _number(text: str, number: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"--target {text}: expected a positive number. For example macs=0.5 or params=2M.")
     return value
+
+
+def given(texts: Sequence[str]) -> dict[str, list[float] | float]:
+    """Read ``NAME=16000`` texts; several numbers have commas between them.
+
+    Raises:
+        InputError: If one cannot be read.
+    """
+    found: dict[str, list[float] | float] = {}
+    for text in texts:
+        name, _, listed = text.rpartition("=")
+        try:
+            numbers = [
+                SWITCHES[p] if (p := part.strip().lower()) in SWITCHES else float(p) for part in listed.split(",")
+            ]
+        except ValueError:
+            numbers = []
+        if not name or not numbers or not all(map(math.isfinite, numbers)):
+            raise InputError(f"--value {text}: expected NAME=NUMBER. For example sr=16000.")
+        found[name] = numbers if len(numbers) > 1 else numbers[0]
+    return found
 
 
 def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import onnx_ir as ir
 import scipy.sparse as sp
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling.context import Term
+from onnxslim_learn.graph import bodies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from onnxslim_learn.array_types import Labels
     from onnxslim_learn.coupling.relations import Digit
     from onnxslim_learn.coupling.solver import Coupling
+
+SETTINGS = (ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING)  # types of sizes, indices and switches
 
 
 class Priced(Protocol):
@@ -178,7 +182,8 @@ def weight_bytes(coupling: Coupling) -> Cost:
 
 
 def _sizes(coupling: Coupling, *, bits: bool) -> Iterable[tuple[str, int, Sequence[Digit]]]:
-    for name, value in parameters(coupling).items():
+    inside = [held for node in coupling.graph.nodes for held in bodies.parameters(node)]
+    for name, value in (*parameters(coupling).items(), *((n, v) for n, v in inside if is_parameter(v))):
         layout = coupling.values.get(name)
         digits = list(layout.digits.values()) if layout else []
         labelled = int(np.prod([d.size for d in digits if d.labels is not None], dtype=np.int64))
@@ -194,16 +199,12 @@ def _sizes(coupling: Coupling, *, bits: bool) -> Iterable[tuple[str, int, Sequen
 
 def parameters(coupling: Coupling) -> Mapping[str, Any]:
     """The initializers that count as parameters, once each; copies that every plan cuts alike count once."""
-    import onnx_ir as ir
-
-    skip = {ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING}
     clones, found, seen = coupling.graph.clones, {}, set()
     origins = set(clones.values())
     for name, value in coupling.graph.initializers.items():
-        if value.const_value is None or value.const_value.dtype in skip:
+        if not is_parameter(value):
             continue
-        if not len(value.const_value.shape):
-            continue  # a setting: an epsilon, a factor
+        assert value.const_value is not None
         if value.const_value.dtype == ir.DataType.INT32 and name not in coupling.values:
             continue  # a setting, not a quantized bias
         origin = clones.get(name, name)
@@ -214,3 +215,9 @@ def parameters(coupling: Coupling) -> Mapping[str, Any]:
             seen.add(mark)
         found[name] = value
     return found
+
+
+def is_parameter(value: ir.Value) -> bool:
+    """Whether an initializer is one: no size or index, and no single setting such as an epsilon."""
+    tensor = value.const_value
+    return tensor is not None and tensor.dtype not in SETTINGS and len(tensor.shape) > 0

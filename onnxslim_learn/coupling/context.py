@@ -69,6 +69,11 @@ class Term:
     coefficient: int
     digits: tuple[Digit, ...]
 
+    @property
+    def whole(self) -> int:
+        """Work where nothing is cut."""
+        return self.coefficient * math.prod(d.size for d in self.digits if d.labels is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class Patch:
@@ -96,6 +101,23 @@ class Affine:
     shift: int
 
 
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What the bodies of a node do, all of which is pinned.
+
+    Attributes:
+        node: Index of the node.
+        macs: Their multiply-accumulates: of an If those of the branch with most, or of the one that is chosen.
+        counted: Whether all shapes inside are known; what is not is not counted.
+        rounds: How often a body runs; counted once where that is ``None``: only the run decides.
+    """
+
+    node: int
+    macs: int
+    counted: bool
+    rounds: int | None
+
+
 @dataclass
 class Records:
     """What all rules of a model stated, beside the relations of the ledger.
@@ -111,6 +133,7 @@ class Records:
         joins: Indices of nodes that put parts end to end.
         indices: Name of a value used as index -> size of the axis it points into.
         opaque: Operator without a rule -> number of nodes.
+        inside: Nodes that hold graphs of their own.
     """
 
     contractions: list[Contraction] = field(default_factory=list)
@@ -123,6 +146,7 @@ class Records:
     joins: set[int] = field(default_factory=set)
     indices: dict[str, int] = field(default_factory=dict)
     opaque: dict[str, int] = field(default_factory=dict)
+    inside: list[Inside] = field(default_factory=list)
 
 
 WHERE = 9  # the operator set that brought Where, which masks and size vectors that are computed need
@@ -374,6 +398,10 @@ class Site:
             labelled = math.prod(d.size for d in axis if d.labels is not None)
             coefficient *= sizes.get(letter, 1) // labelled
         self.records.terms.append(Term(self.index, coefficient, tuple(d for axis in space.values() for d in axis)))
+
+    def fixed_work(self, macs: int) -> None:
+        """State multiply-accumulates that no plan changes."""
+        self.records.terms.append(Term(self.index, macs, ()))
 
     def patch(self, make: Callable[[Cut], Mapping[Slot, Any]]) -> None:
         """State how the node changes with a plan."""

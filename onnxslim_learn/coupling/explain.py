@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 import numpy as np
 
-from onnxslim_learn.coupling.operators.elementwise import captured
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph.bodies import captured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -215,7 +215,7 @@ def _holder(coupling: Coupling, index: int) -> tuple[str, str, set[str]]:
 def _touched(node: ir.Node) -> list[str]:
     """Tensors that a node reads or makes, those that its bodies capture included."""
     named = [str(v.name) for v in (*node.inputs, *node.outputs) if v is not None and v.name]
-    return named + [name for attribute in node.attributes.values() for name in captured(attribute)]
+    return named + captured(node)
 
 
 def _carries(coupling: Coupling, axis: Axis, classes: Any) -> bool:

@@ -99,6 +99,11 @@ def reads_whole(node: Named) -> bool:
     return has(node, Trait.WHOLE)
 
 
+def stacks(node: Named) -> bool:
+    """Whether a node wants parts (gates, directions) stacked on the axes of its parameters."""
+    return isinstance(of(node).factors, Recurrent)
+
+
 def arranges(op_type: str) -> bool:
     """Whether an operator in a profile only brings entries into another order or shape."""
     return Trait.ARRANGES in table.named(op_type).traits

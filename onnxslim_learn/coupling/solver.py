@@ -18,13 +18,13 @@ from scipy.sparse.csgraph import connected_components
 
 from onnxslim_learn.array_types import Labels, Mask
 from onnxslim_learn.coupling import roles
-from onnxslim_learn.coupling.context import Records, Site
+from onnxslim_learn.coupling.context import Inside, Records, Site
 from onnxslim_learn.coupling.relations import Grid, Ledger, Relation, Value
+from onnxslim_learn.graph import bodies, standalone
+from onnxslim_learn.graph.load import Graph
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from onnxslim_learn.graph.load import Graph
 
 logger = logging.getLogger(__name__)
 
@@ -226,6 +226,8 @@ def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
         else:
             roles.of(node).rule(site)
             site.hold_open_axes()
+        if bodies.bodies(node):
+            _count_inside(site)
     ledger.node = -1
     for value in graph.model.graph.outputs:
         name = str(value.name)
@@ -234,6 +236,24 @@ def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
     strong = _components(ledger.count, ledger.strong)
     column = _components(int(strong.max()) + 1, ledger.weak, strong)
     return Coupling(graph, values, ledger, records, strong, column)
+
+
+def _count_inside(site: Site) -> None:
+    """State the work of a node's bodies, each counted as a model of its own at the nominal sizes."""
+    nominal = site.shapes.nominal
+    works, counted, rounds = [0], True, bodies.rounds(site.node, nominal)
+    for body in bodies.chosen(site.node, nominal.value):
+        apart = standalone.alone(body, site.node, nominal)
+        if apart is None:
+            counted = False
+            continue
+        records = couple(Graph(apart[0], None, b"", apart[1], {}, external=False)).records
+        works.append(sum(term.whole for term in records.terms))
+        counted &= all(inner.counted for inner in records.inside)
+    macs = max(works) * (1 if rounds is None else rounds)
+    site.records.inside.append(Inside(site.index, macs, counted, rounds))
+    if macs:
+        site.fixed_work(macs)
 
 
 def _components(count: int, relations: Sequence[Relation], through: Labels | None = None) -> Labels:

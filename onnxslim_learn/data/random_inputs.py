@@ -14,7 +14,7 @@ from onnxslim_learn.graph import constant_folding
 from onnxslim_learn.runtime import timing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.graph.shape_info import Sample
@@ -30,7 +30,8 @@ def random_inputs(coupling: Coupling, sample: Sample, seed: int = 0) -> dict[str
     Floats have unit variance; integers that a lookup uses stay inside its table, others are 0 or 1.
     """
     limits = index_limits(coupling)
-    feeds = _draw(sample, limits, seed)
+    told = coupling.graph.values
+    feeds = _draw(sample, limits, told, seed)
     indices = _computed(coupling)
     places = _reader(coupling, list(indices)) if indices else None
     while places:
@@ -41,17 +42,19 @@ def random_inputs(coupling: Coupling, sample: Sample, seed: int = 0) -> dict[str
         if not wide:
             break
         limits |= {source: limits.get(source, BINARY) // 2 for source in wide}
-        feeds = _draw(sample, limits, seed)
+        feeds = _draw(sample, limits, told, seed)
     return feeds
 
 
-def _draw(sample: Sample, limits: dict[str, int], seed: int) -> dict[str, Array]:
-    """Inputs with integers below their limits."""
+def _draw(sample: Sample, limits: dict[str, int], told: Mapping[str, Array], seed: int) -> dict[str, Array]:
+    """Inputs with integers below their limits; those that have a value have that."""
     rng = np.random.default_rng(seed)
     feeds = {}
     for name, shape in sample.inputs.items():
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(sample.dtype[name]))
-        if dtype.kind in "iu":
+        if name in told:
+            feeds[name] = np.broadcast_to(told[name], shape).copy()
+        elif dtype.kind in "iu":
             feeds[name] = rng.integers(0, limits.get(name, BINARY), shape).astype(dtype)
         elif dtype.kind == "b":
             feeds[name] = rng.integers(0, 2, shape).astype(dtype)

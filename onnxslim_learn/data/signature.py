@@ -79,7 +79,7 @@ def declared(graph: Graph) -> Declared:
     for value in values:
         name = str(value.name)
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(graph.shapes.nominal.dtype[name]))
-        found[name] = Input(name, dtype, dims[name], _batch_axis(dims[name], key, size))
+        found[name] = Input(name, dtype, dims[name], _batch_axis(name, dims[name], key, size))
     assert size is None or isinstance(size, int)
     return Declared(found, size)
 
@@ -100,10 +100,12 @@ def _batch_key(dims: Mapping[str, tuple[int | str, ...]]) -> str | None:
     return next(iter((*called, *first)), None)
 
 
-def _batch_axis(dims: tuple[int | str, ...], key: str | None, size: int | str | None) -> int | None:
+def _batch_axis(name: str, dims: tuple[int | str, ...], key: str | None, size: int | str | None) -> int | None:
     wanted = size if key is None else key
     if key is not None and key in dims:
         return dims.index(key)
+    if key is not None and len(dims) == 3 and [d for d in dims if isinstance(d, str)] == [f"{name}.1"]:
+        return 1  # a state without names: layers x batch x units
     if dims and (dims[0] == wanted or (key is not None and isinstance(dims[0], str))):
         return 0
     return None

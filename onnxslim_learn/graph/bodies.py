@@ -1,4 +1,4 @@
-"""The bodies of control flow: graphs that nodes hold as attributes."""
+"""Graphs inside nodes (If, Loop, Scan): which there are, how often they run, what they hold and read."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from onnxslim_learn.graph.shape_info import Sample
 
 
-def bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    """The graphs that a node holds itself."""
+def bodies(node: ir.Node) -> list[ir.Graph]:
+    """The graphs in the attributes of a node."""
+    held: list[ir.Graph] = []
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.value
+            held.append(attribute.as_graph())
         elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.value
+            held += attribute.as_graphs()
+    return held
 
 
 def inside(node: ir.Node) -> Iterator[ir.Node]:
@@ -25,3 +29,39 @@ def inside(node: ir.Node) -> Iterator[ir.Node]:
         for held in graph:
             yield held
             yield from inside(held)
+
+
+def captured(node: ir.Node) -> list[str]:
+    """Names of all values that the bodies of a node read, those from outside among them."""
+    return [str(value.name) for held in inside(node) for value in held.inputs if value is not None and value.name]
+
+
+def parameters(node: ir.Node) -> Iterator[tuple[str, ir.Value]]:
+    """Initializers inside the bodies of a node, at any depth, by name."""
+    for body in bodies(node):
+        yield from body.initializers.items()
+        for inner in body:
+            yield from parameters(inner)
+
+
+def rounds(node: ir.Node, sample: Sample) -> int | None:
+    """How often a body runs, or ``None`` where only the run decides."""
+    if node.op_type == "Loop":
+        count = node.inputs[0]
+        known = None if count is None else sample.value.get(str(count.name))
+        return None if known is None else int(known.reshape(-1)[0])
+    if node.op_type == "Scan":
+        scanned, first = node.attributes.get_int("num_scan_inputs", 1), node.inputs[-1]
+        axis = (node.attributes.get_ints("scan_input_axes", None) or [0] * (scanned or 1))[-1]
+        shape = () if first is None else sample.shape.get(str(first.name), ())
+        return shape[axis] if shape else None
+    return 1 if node.op_type == "If" else None
+
+
+def chosen(node: ir.Node, known: Mapping[str, object]) -> list[ir.Graph]:
+    """The bodies that may run: of an If whose condition is known, the branch it chooses."""
+    condition = node.inputs[0] if len(node.inputs) else None
+    if node.op_type != "If" or condition is None or str(condition.name) not in known:
+        return bodies(node)
+    flag = known[str(condition.name)]
+    return [node.attributes["then_branch" if bool(flag) else "else_branch"].as_graph()]

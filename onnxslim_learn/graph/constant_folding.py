@@ -63,15 +63,18 @@ def drop_unused(module: ir.Model) -> None:
 
 
 IR_VERSION = 8  # any that every onnxruntime reads
-GROWTH = 2  # no parameter is computed ahead that would take this many times the place
+GROWTH = 2  # no parameter is computed ahead that would take more than this many times the place
 
 
-def settle_parameters(module: ir.Model, whole: Callable[[ir.Node], bool]) -> None:
-    """Compute ahead what normalises parameters, or writes to places of them: then cutting them is exact.
+def settle_parameters(module: ir.Model, whole: Callable[[ir.Node], bool], stacks: Callable[[ir.Node], bool]) -> None:
+    """Compute ahead what normalises parameters or writes to places of them, and what is stacked.
+
+    Then cutting them is exact, and what exporters put together from slices of a cell's parameters is one parameter.
 
     Args:
         module: The model.
         whole: Whether a node reads whole axes or places: what it makes of a cut parameter is no cut of what it makes.
+        stacks: Whether a node wants parts stacked on the axes of its parameters.
     """
     graph = module.graph
     sources = {value: {value} for value in graph.initializers.values() if not value.is_graph_input()}
@@ -85,12 +88,16 @@ def settle_parameters(module: ir.Model, whole: Callable[[ir.Node], bool]) -> Non
             if whole(node) or not settled.isdisjoint(given):
                 settled.update(node.outputs)
     inside = set(pure)
+    computed = {value for node in pure for value in node.outputs}
+    for node in graph:
+        if stacks(node):
+            settled.update(value for value in node.inputs[1:] if value in computed)
     ends = [v for v in settled if not v.is_graph_output() and any(use.node not in inside for use in v.uses())]
     arrays = _computed(pure, ends)
     for value in ends:
-        size = sum(source.const_value.size for source in sources[value] if source.const_value is not None)
+        size = sum(source.const_value.nbytes for source in sources[value] if source.const_value is not None)
         array = arrays.get(str(value.name))
-        if array is not None and array.size <= GROWTH * size:
+        if array is not None and array.nbytes <= GROWTH * size:
             _replace(graph, value, array)
 
 
@@ -145,67 +152,6 @@ def _by_runtime(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
 
 def _by_reference(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
     return list(ReferenceEvaluator(model).run(None, dict(feeds)))
-
-
-def inline_branches(module: ir.Model, shapes: Shapes) -> bool:
-    """Put the branch that a constant condition chooses in place of its If; says whether there was one."""
-    graph = module.graph
-    found = False
-    for node in list(graph):
-        condition = None if not node.inputs or node.inputs[0] is None else str(node.inputs[0].name)
-        if not {"then_branch", "else_branch"} <= set(node.attributes) or condition is None:
-            continue
-        static = shapes.static(condition)
-        if static is None or static.size != 1:
-            continue
-        chosen: ir.Graph = node.attributes["then_branch" if static.reshape(())[()] else "else_branch"].as_graph()
-        _splice(graph, node, chosen)
-        found = True
-    return found
-
-
-def _splice(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
-    """Move the nodes and initializers of a branch in front of its If, and its results in place of the If's."""
-    taken = {str(v.name) for other in graph for v in other.outputs} | set(graph.initializers)
-    taken |= {str(v.name) for v in graph.inputs}
-    for value in list(branch.initializers.values()):
-        tensor = value.const_value
-        free = _free_name(str(value.name), taken)
-        fresh = ir.Value(name=free, shape=value.shape, type=value.type, const_value=tensor)
-        graph.register_initializer(fresh)
-        ir.convenience.replace_all_uses_with(value, fresh)
-    results = list(branch.outputs)
-    inner = list(branch)
-    branch.outputs.clear()
-    branch.remove(inner)
-    for moved in inner:
-        moved.name = _free_name(f"{node.name}.{moved.name}", taken)
-        for output in moved.outputs:
-            if output.name:
-                output.name = _free_name(str(output.name), taken)
-    graph.insert_before(node, inner)
-    for old, new in zip(list(node.outputs), results, strict=True):
-        if old.is_graph_output():
-            identity = ir.Node("", "Identity", [new], name=_free_name(f"{node.name}.result", taken))
-            name, old.name = old.name, _free_name(f"{old.name}~if", taken)
-            identity.outputs[0].name, identity.outputs[0].type, identity.outputs[0].shape = name, old.type, old.shape
-            graph.insert_before(node, identity)
-            new = identity.outputs[0]  # noqa: PLW2901
-            for place, output in enumerate(list(graph.outputs)):
-                if output is old:
-                    graph.outputs[place] = new
-        ir.convenience.replace_all_uses_with(old, new)
-    graph.remove(node, safe=True)
-
-
-def _free_name(wish: str, taken: set[str]) -> str:
-    """A name that is not taken yet; takes it."""
-    name, number = wish, 0
-    while name in taken:
-        number += 1
-        name = f"{wish}_{number}"
-    taken.add(name)
-    return name
 
 
 def _constant(graph: ir.Graph, name: str, array: np.ndarray[Any, Any]) -> ir.Value:

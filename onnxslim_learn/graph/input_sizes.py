@@ -78,12 +78,13 @@ def symbols(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -> dict[st
         for axis in open_axes(value):
             places.setdefault(dim_key(value, axis), []).append((value, axis))
     named: dict[str, Symbol] = {}
+    batched = any(axis == 0 for where in places.values() for _, axis in where)
     for key, where in places.items():
         given = {str(v.name): overrides[str(v.name)][axis] for v, axis in where if v.name in overrides}
         if len(set(given.values())) > 1:
             told = ", ".join(f"{size} by {name}" for name, size in given.items())
             raise InputError(f"--input: dimension {key} has one size, but is given {told}. Give one.")
-        named[key] = Symbol(_kind(key, where), next(iter(given.values()), None))
+        named[key] = Symbol(_kind(key, where, batched), next(iter(given.values()), None))
     return named
 
 
@@ -92,8 +93,11 @@ def shapes_at(module: ir.Model, sizes: Mapping[str, int]) -> dict[str, Shape]:
     return {str(v.name): fixed(v, {a: sizes[dim_key(v, a)] for a in open_axes(v)}) for v in module.graph.inputs}
 
 
-def _kind(key: str, places: Sequence[tuple[ir.Value, int]]) -> str:
-    """What an open dimension most likely is, by its name, or else by its place in every input that has it."""
+def _kind(key: str, places: Sequence[tuple[ir.Value, int]], batched: bool) -> str:
+    """What an open dimension most likely is, by its name, or else by its place in every input that has it.
+
+    ``batched`` says whether the first axis of some input is open.
+    """
     for kind, words in HINTS.items():
         if "." not in key and any(word in key.lower() for word in words):
             return kind
@@ -101,6 +105,8 @@ def _kind(key: str, places: Sequence[tuple[ir.Value, int]]) -> str:
         return "batch"
     value, axis = places[0]
     assert value.shape is not None
+    if batched and "." in key and len(value.shape) == 3 and open_axes(value) == [1]:
+        return "batch"  # a state: layers x batch x units
     return "length" if len(value.shape) < 4 else ("height", "width")[axis == len(value.shape) - 1]
 
 

@@ -12,8 +12,9 @@ import itertools
 import logging
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -21,10 +22,14 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from onnxslim_learn.errors import InputError, reason
-from onnxslim_learn.graph import constant_folding, input_sizes, shape_info, size_search
+from onnxslim_learn.graph import constant_folding, inlining, input_sizes, shape_info, size_search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from onnxslim_learn.array_types import Array
+
+    Resolve = Callable[[Mapping[str, Array]], shape_info.Shapes]  # shapes at values that are told for inputs
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +47,8 @@ class Graph:
         shapes: Shapes and small integer values at several input sizes.
         clones: Name of an un-shared initializer -> name of the initializer it was copied from.
         external: Whether the source keeps weights in external data files.
-        assumed: Graph inputs that the file leaves open and nobody gave a shape for.
+        assumed: Graph inputs that the file leaves open and nobody gave a shape for, or a value where one is needed.
+        values: Values of graph inputs: those that were given, and those that were assumed because they choose a branch.
     """
 
     model: ir.Model
@@ -52,6 +58,7 @@ class Graph:
     clones: dict[str, str]
     external: bool
     assumed: tuple[str, ...] = ()
+    values: dict[str, Array] = field(default_factory=dict)
 
     @property
     def nodes(self) -> list[ir.Node]:
@@ -73,8 +80,10 @@ def load(
     model: str | Path | onnx.ModelProto,
     inputs: Mapping[str, Sequence[int]] | None = None,
     settled: Mapping[str, int] | None = None,
+    values: Mapping[str, Any] | None = None,
     *,
     whole: Callable[[ir.Node], bool] = lambda node: False,
+    stacks: Callable[[ir.Node], bool] = lambda node: False,
 ) -> Graph:
     """Read a model and bring it into normal form.
 
@@ -82,10 +91,13 @@ def load(
         model: Path of an ``.onnx`` file, or a model in memory.
         inputs: Graph input name -> shape to use for costs and latency where the file leaves dimensions open.
         settled: Open dimension -> the only size that it can have, though the file does not say so.
+        values: Graph input name -> its value, one number or one for each element; of an If that it decides on, the
+            branch it chooses is analysed and cut, the other stays as it is.
         whole: Which nodes read whole axes or places; where they read parameters alone, they are computed ahead.
+        stacks: Which nodes want parts stacked in their parameters; where they are put together, it is done ahead.
 
     Raises:
-        InputError: If the file is missing or no valid model, or an input's name or shape does not fit.
+        InputError: If the file is missing or no valid model, or an input's name, shape or value does not fit.
     """
     proto, source = read(model)
     external = [t for t in proto.graph.initializer if onnx.external_data_helper.uses_external_data(t)]
@@ -104,17 +116,59 @@ def load(
     clones = _unshare(module)
     try:
         _check_defined(module)
-        resolved = size_search.resolve(module, inputs or {}, settled)
-        while constant_folding.inline_branches(module, resolved):
-            passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(module)
-            resolved = size_search.resolve(module, inputs or {}, settled)
+        resolve = partial(size_search.resolve, module, inputs or {}, settled)
+        resolved, told = _resolved(module, resolve, _told(module, values or {}))
     except InputError as error:
         raise InputError(f"{source or 'model'}: {error}") from error
     constant_folding.settle(module, resolved)
-    constant_folding.settle_parameters(module, whole)
+    constant_folding.settle_parameters(module, whole, stacks)
     constant_folding.drop_unused(module)
     assumed = [str(v.name) for v in module.graph.inputs if input_sizes.open_axes(v) and v.name not in (inputs or {})]
-    return Graph(module, source, data, resolved, clones, bool(external), tuple(assumed))
+    assumed += [name for name in told if name not in (values or {})]
+    return Graph(module, source, data, resolved, clones, bool(external), tuple(assumed), told)
+
+
+def _told(module: ir.Model, values: Mapping[str, Any]) -> dict[str, Array]:
+    """Values that were given for graph inputs, in the inputs' types."""
+    inputs = {str(value.name): value for value in module.graph.inputs}
+    told: dict[str, Array] = {}
+    for name, given in values.items():
+        if name not in inputs:
+            raise InputError(f"--value {name}: the model has no such input. Its inputs are {', '.join(inputs)}.")
+        kind, array = inputs[name].dtype, np.asarray(given)
+        dtype = np.dtype(np.float32) if kind is None else kind.numpy()
+        slack = 0.0 if dtype.kind in "iub" else 1e-3  # a fraction may be no float
+        same = array.dtype.kind in "iufb" and np.allclose(array.astype(dtype), array, rtol=slack, atol=0)
+        if dtype.kind not in "iufb" or not same:
+            raise InputError(f"--value {name}: the model takes {dtype.name}, but {given} was given.")
+        told[name] = array.astype(dtype)
+    return told
+
+
+def _resolved(
+    module: ir.Model, resolve: Resolve, told: Mapping[str, Array]
+) -> tuple[shape_info.Shapes, dict[str, Array]]:
+    """Shapes with branches put in place; and the values, with those that choose a branch where none was given."""
+    undecided = {name: tried for name, tried in inlining.deciding(module.graph).items() if name not in told and tried}
+    for chosen in itertools.product(*undecided.values()) if undecided else ():
+        try:
+            values = {**told, **_told(module, dict(zip(undecided, chosen, strict=True)))}
+            resolved = resolve(values)
+        except InputError as error:
+            logger.debug("%s: %s", chosen, error)
+            continue
+        return _inlined(module, partial(resolve, values), resolved), values
+    return _inlined(module, partial(resolve, told), resolve(told)), dict(told)
+
+
+def _inlined(
+    module: ir.Model, resolve: Callable[[], shape_info.Shapes], resolved: shape_info.Shapes
+) -> shape_info.Shapes:
+    """Shapes after branches that are known were put into the main graph."""
+    while inlining.inline_branches(module, resolved):
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(module)
+        resolved = resolve()
+    return resolved
 
 
 def check_file(path: Path, what: str) -> None:

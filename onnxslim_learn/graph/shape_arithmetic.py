@@ -197,6 +197,9 @@ def evaluate(node: ir.Node, sample: Sample) -> bool:
     largest = LARGEST if derived or all(array is None or array.dtype.kind in "iub" for array in arrays) else 1
     if results is None or any(result.size > largest for result in results):
         return False
+    if not sample.told.isdisjoint(names):
+        sample.told.update(str(output.name) for output in node.outputs)
+        sample.loose.update(str(o.name) for o, array in zip(node.outputs, results, strict=True) if array.size > 1)
     return _store(sample, node, results, derived=derived)
 
 

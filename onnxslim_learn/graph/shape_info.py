@@ -24,6 +24,7 @@ class Sample:
         value: Value name -> its value, for small integer tensors and what descends from ``Shape``.
         derived: Names of values that descend from a ``Shape`` or ``Size`` operator.
         loose: Names of values whose shape depends on data, and of what is computed from them.
+        told: Graph inputs for which a value was given, and what is computed from them: known here, but not constant.
     """
 
     inputs: dict[str, Shape]
@@ -32,6 +33,7 @@ class Sample:
     value: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     derived: set[str] = field(default_factory=set)
     loose: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)
 
     @property
     def sizes(self) -> str:
@@ -58,7 +60,9 @@ class Shapes:
         return self.nominal is not self.analysis
 
     def known(self, name: str) -> tuple[np.ndarray[Any, Any], ...] | None:
-        """Values of a small integer tensor in every sample, or ``None`` where one does not know it."""
+        """Values of a small integer tensor in every sample, or ``None`` where one does not, or only was told."""
+        if name in self.nominal.told:
+            return None
         found = tuple(sample.value.get(name) for sample in self.samples)
         return None if any(value is None for value in found) else found  # type: ignore[return-value]
 

@@ -17,11 +17,11 @@ import onnx
 import onnx_ir as ir
 
 from onnxslim_learn.errors import InputError, MisfitError, reason
-from onnxslim_learn.graph import schemas, shape_arithmetic
+from onnxslim_learn.graph import inlining, schemas, shape_arithmetic
 from onnxslim_learn.graph.shape_info import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +37,15 @@ def complete(module: ir.Model, sample: Sample) -> Sample:
         InputError: If the shapes at these sizes are inconsistent or cannot be found.
     """
     missing = walk(module, sample)
-    if missing and _take_declared(module, sample, set(missing)):
+    if missing and _take_declared(module, sample, set(missing), lambda node: not _known(node)):
         missing = walk(module, sample)
     if missing:
         logger.debug("shapes of %d values come from a run", len(missing))
-        _run_for_shapes(module, sample, missing)
+        try:
+            _run_for_shapes(module, sample, missing)
+        except InputError:  # onnxruntime here may lack what its other builds have
+            if not _take_declared(module, sample, set(missing), lambda node: node.domain not in ("", "ai.onnx")):
+                raise
         missing = walk(module, sample)
     if missing:
         raise InputError(f"value {missing[0]}: its shape cannot be found at input sizes {sample.sizes}.")
@@ -55,11 +59,11 @@ def _known(node: ir.Node) -> bool:
     return schemas.latest(node) is not None or node.domain == "com.microsoft"
 
 
-def _take_declared(module: ir.Model, sample: Sample, missing: set[str]) -> bool:
-    """Believe the shapes that the file declares for outputs of operators nobody knows; says whether there were any."""
+def _take_declared(module: ir.Model, sample: Sample, missing: set[str], doubtful: Callable[[ir.Node], bool]) -> bool:
+    """Believe the shapes that the file declares for outputs of such nodes; says whether there were any."""
     found = False
     for node in module.graph:
-        if _known(node):
+        if not doubtful(node):
             continue
         for value in node.outputs:
             dims = () if value.shape is None else tuple(value.shape)
@@ -104,8 +108,10 @@ def step(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
     if shape_arithmetic.evaluate(node, sample):
         return []
     outputs = [str(value.name) for value in node.outputs if value.name]
-    if any(value is not None and value.name in sample.loose for value in node.inputs):
+    fed = any(value is not None and value.name in sample.loose for value in node.inputs)
+    if fed or inlining.CHOSEN in node.metadata_props:
         sample.loose.update(outputs)
+    _take_passed(node, sample)
     if all(name in sample.shape and name in sample.dtype for name in outputs):
         return []
     shape_arithmetic.check_view(node, sample)
@@ -130,6 +136,13 @@ def step(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
     if inferred:  # the operator is known and its inputs are: what is missing depends on data
         sample.loose.update(missing)
     return missing
+
+
+def _take_passed(node: ir.Node, sample: Sample) -> None:
+    """Results of an If of which a branch is in the main graph have the shapes that it has there."""
+    for name, source in inlining.passed(node).items():
+        if source in sample.shape:
+            sample.shape[name], sample.dtype[name] = sample.shape[source], sample.dtype[source]
 
 
 def _empty_inputs(node: ir.Node, sample: Sample) -> bool:
@@ -188,7 +201,7 @@ def _run_for_shapes(module: ir.Model, sample: Sample, missing: Sequence[str]) ->
         try:
             session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             feeds = {
-                name: np.ones(shape, onnx.helper.tensor_dtype_to_np_dtype(sample.dtype[name]))
+                name: sample.value.get(name, np.ones(shape, onnx.helper.tensor_dtype_to_np_dtype(sample.dtype[name])))
                 for name, shape in sample.inputs.items()
             }
             results = session.run(list(missing), feeds)

@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from onnxslim_learn.errors import InputError, MisfitError
 from onnxslim_learn.graph import input_sizes
 from onnxslim_learn.graph.shape_info import Sample, Shapes
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from onnxslim_learn.array_types import Array
     from onnxslim_learn.graph.input_sizes import Symbol, Triple
 
 WALKS = 48  # how often the shapes of one model are evaluated at most
@@ -28,7 +31,10 @@ REMEDIES = 6  # changes tried where sizes do not fit
 
 
 def resolve(
-    module: ir.Model, overrides: Mapping[str, Sequence[int]], settled: Mapping[str, int] | None = None
+    module: ir.Model,
+    overrides: Mapping[str, Sequence[int]],
+    settled: Mapping[str, int] | None = None,
+    values: Mapping[str, Array] | None = None,
 ) -> Shapes:
     """Find sizes for the open dimensions at which all shapes are consistent, and evaluate them.
 
@@ -36,13 +42,14 @@ def resolve(
         module: The model.
         overrides: Graph input -> the shape given for it.
         settled: Open dimension -> the only size that it can have.
+        values: Graph input -> its value, where one is given.
 
     Raises:
         InputError: If an override does not fit an input, or no sizes tried give consistent shapes.
     """
     _check_overrides(module, overrides)
     symbols = input_sizes.symbols(module, overrides)
-    search = _Search(module, symbols)
+    search = _Search(module, symbols, values or {})
     if not symbols:
         try:
             sample = search.sample({})
@@ -97,6 +104,7 @@ class _Search:
 
     module: ir.Model
     symbols: Mapping[str, Symbol]
+    values: Mapping[str, Array]
     left: int = field(default=WALKS)
 
     def sample(self, sizes: Mapping[str, int]) -> Sample:
@@ -104,7 +112,9 @@ class _Search:
         if self.left <= 0:
             raise InputError(f"no sizes of its open dimensions ({', '.join(self.symbols)}) were found that fit.")
         self.left -= 1
-        return complete(self.module, Sample(input_sizes.shapes_at(self.module, sizes)))
+        inputs = input_sizes.shapes_at(self.module, sizes)
+        told = {name: np.broadcast_to(value, inputs[name]) for name, value in self.values.items()}
+        return complete(self.module, Sample(inputs, value=dict(told), told=set(told)))
 
     def nominal(self, sizes: dict[str, int], fixed: frozenset[str]) -> tuple[Sample, dict[str, int], frozenset[str]]:
         """All shapes at sizes that fit: those asked for, or what the file bakes in instead of them.

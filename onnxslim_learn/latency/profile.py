@@ -67,6 +67,7 @@ def profile(
     asked: Sequence[Setting],
     shapes: Shapes,
     *,
+    values: Mapping[str, Any] | None = None,
     seconds: float = 2.0,
     per_node: bool = False,
     stage: Callable[[str], Callable[[float], None]] = lambda name: lambda share: None,
@@ -77,6 +78,7 @@ def profile(
         models: Their files; the first is what the others are compared with.
         asked: The settings.
         shapes: Graph input -> shape, for every model that has the input.
+        values: Graph input -> value, likewise.
         seconds: Time for the rounds of one setting.
         per_node: Whether to time every node, too.
         stage: Called with the name of each stage; returns what to call with the share done.
@@ -85,7 +87,8 @@ def profile(
         InputError: If a model, a shape or a setting cannot be used.
     """
     stage("reading")
-    found = [analyze(model, inputs=own) for model, own in zip(models, _shared(models, shapes), strict=True)]
+    known = zip(models, _shared(models, shapes, "--input"), _shared(models, values or {}, "--value"), strict=True)
+    found = [analyze(model, inputs=own, values=told) for model, own, told in known]
     results = []
     for number, setting in enumerate(asked, 1):
         turn = stage("timing" if len(asked) == 1 else f"timing {number} of {len(asked)}")
@@ -105,13 +108,13 @@ def profile(
     return {"models": [str(model) for model in models], "settings": results}
 
 
-def _shared(models: Sequence[Path], shapes: Shapes) -> list[dict[str, Sequence[int]]]:
-    """The shapes that belong to each model."""
+def _shared(models: Sequence[Path], shapes: Mapping[str, Any], option: str) -> list[dict[str, Any]]:
+    """The shapes, or values, that belong to each model."""
     names = [{value.name for value in read(model)[0].graph.input} for model in models]
     for name in shapes:
         if not any(name in own for own in names):
             known = ", ".join(sorted(set().union(*names)))
-            raise InputError(f"--input {name}: no model has such an input. The inputs are {known}.")
+            raise InputError(f"{option} {name}: no model has such an input. The inputs are {known}.")
     return [{name: shape for name, shape in shapes.items() if name in own} for own in names]
 
 

@@ -87,8 +87,9 @@ def _cut(job: Job[Widths], module: fx.GraphModule, plan: Plan) -> None:
     job.stage("cutting")
     job.folder.mkdir(parents=True, exist_ok=True)
     export.export(module.to("cpu"), job.analysis.graph, job.folder / "learned.onnx")
-    shapes = job.analysis.graph.shapes.nominal.inputs
-    learned = api.analyze(job.folder / "learned.onnx", inputs=shapes, allow_sensitive=job.analysis.sensitive)
+    shapes, values = job.analysis.graph.shapes.nominal.inputs, job.analysis.graph.values
+    sensitive = job.analysis.sensitive
+    learned = api.analyze(job.folder / "learned.onnx", inputs=shapes, values=values, allow_sensitive=sensitive)
     far = {}
     for name, analysis in (("learned", learned), ("original", job.analysis)):
         slimmed = api.slim(analysis, plan)

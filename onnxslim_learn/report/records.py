@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.costs import polynomial
 from onnxslim_learn.coupling.removal import Removal
+from onnxslim_learn.graph import inlining
+from onnxslim_learn.graph.bodies import captured, parameters
 from onnxslim_learn.report.sections import repair
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime.timing import compare
@@ -15,6 +18,8 @@ from onnxslim_learn.runtime.timing import compare
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    import onnx_ir as ir
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.costs.polynomial import Cost
@@ -111,14 +116,52 @@ def overview(analysis: Analysis) -> dict[str, Any]:
         "model": str(source) if source else "",
         "inputs": {name: list(shape) for name, shape in analysis.graph.shapes.nominal.inputs.items()},
         "inputs_assumed": list(analysis.graph.assumed),
+        "values": {name: value.tolist() for name, value in analysis.graph.values.items()},
         "nodes": len(analysis.graph.nodes),
         "costs": {**total, "file_bytes": save.size_on_disk(source) if source else len(analysis.graph.data)},
         "groups": [r.to_dict(total) for r in found if r.prunable],
         "pinned": [r.to_dict(total) for r in found if not r.prunable],
         "unknown_operators": analysis.opaque,
+        "bodies": bodies(analysis),
         "device": None if timed is None else asdict(timed.device),
         "estimated": None if timed is None else estimated(analysis, timed),
     }
+
+
+def bodies(analysis: Analysis) -> list[dict[str, Any]]:
+    """Nodes that hold graphs with work or weights in them, which no plan cuts."""
+    total, nodes, told = totals(analysis), analysis.graph.nodes, []
+    for inside in analysis.coupling.records.inside:
+        node = nodes[inside.node]
+        elements = sum(int(np.prod(v.const_value.shape)) for v in _weights(analysis, node))
+        if inside.macs or elements:
+            told.append(
+                {
+                    "name": str(node.name),
+                    "op_type": node.op_type,
+                    "macs": inside.macs,
+                    "macs_share": inside.macs / max(total["macs"], 1),
+                    "params": elements,
+                    "params_share": elements / max(total["params"], 1),
+                    "counted": inside.counted,
+                    "rounds": inside.rounds,
+                    "decided_by": inlining.decided_by(node),
+                    "chosen": inlining.CHOSEN in node.metadata_props,
+                }
+            )
+    return told
+
+
+def _weights(analysis: Analysis, node: ir.Node) -> list[Any]:
+    """Parameters that bodies hold, and those outside that only they read."""
+    held = [value for _, value in parameters(node)]
+    outside = (analysis.graph.initializers.get(name) for name in dict.fromkeys(captured(node)))
+    held += [
+        value
+        for value in outside
+        if value is not None and all(use.node.graph is not node.graph for use in value.uses())
+    ]
+    return [value for value in held if polynomial.is_parameter(value)]
 
 
 CHOICE = ("criterion", "allocation", "trials", "sensitivity_seconds", "curves")  # of a plan's provenance
@@ -205,6 +248,7 @@ def outcome(
         "layers": layers(slimmed.removal, analysis.costs["macs"]),
         "pinned": [row(analysis, g).to_dict(total) for g in analysis.groups if g.pin is not None],
         "unknown_operators": analysis.opaque,
+        "bodies": bodies(analysis),
     }
 
 

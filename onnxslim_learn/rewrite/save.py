@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxslim_learn.errors import InputError, VerifyError, reason
+from onnxslim_learn.graph import inlining
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ LARGEST_FILE = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2
 def staged(model: ir.Model, name: str, folder: Path, *, external: bool) -> Path:
     """Write a model under its final file name into a temporary folder; weights go to ``<name>.data`` if external."""
     path = folder / name
+    inlining.put_back(model.graph)
     for value in model.graph.initializers.values():
         value.shape = value.type = None  # else the format repeats both beside the tensor
     weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)

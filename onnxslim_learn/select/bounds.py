@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxslim_learn.errors import InputError
+from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.rewrite import save
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def bounds(analysis: Analysis, target: Mapping[str, float]) -> dict[str, tuple[P
                 f"--target {name}={wish}: expected a positive number. At most 1 is a fraction, more is absolute."
             )
         total: float = before[name] if name in before else known[name].value(np.ones(analysis.coupling.size))
+        if not total:
+            raise TargetError(f"{name}={wish:g} cannot be reached: the model has no {name} that are counted.")
         overhead = 0.0
         if name == "bytes" and analysis.graph.source is not None:
             total = save.size_on_disk(analysis.graph.source)

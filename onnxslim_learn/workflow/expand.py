@@ -100,7 +100,7 @@ def expand(analysis: Analysis, asked: Widening, output: Path) -> Widened:
     measured = "latency" in asked.target and asked.watch is not None
     factor, growth, latency = (_timed if measured else _counted)(analysis, asked, groups)
     model = widening.expand(growth, seed=asked.seed, fresh=asked.fresh)
-    after = analyze(ir.to_proto(model), inputs=analysis.graph.shapes.nominal.inputs)
+    after = analyze(ir.to_proto(model), inputs=analysis.graph.shapes.nominal.inputs, values=analysis.graph.values)
     found = _write(analysis, model, output, check=not asked.fresh)
     before, widths = analysis.price(analysis.whole), _widths(growth, groups)
     return Widened(factor, before, after.price(after.whole), widths, found, latency)

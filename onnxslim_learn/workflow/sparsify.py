@@ -172,7 +172,8 @@ class Sparsified:
         """A twin of a file without dead units, checked against it; and group -> units before and after."""
         from onnxslim_learn.workflow import slim as api
 
-        slimmed = api.slim_lossless(api.analyze(plain, inputs=self.analysis.graph.shapes.nominal.inputs))
+        graph = self.analysis.graph
+        slimmed = api.slim_lossless(api.analyze(plain, inputs=graph.shapes.nominal.inputs, values=graph.values))
         if not slimmed.removal.gone.any():
             return plain, {}
         folder.mkdir()

@@ -33,6 +33,14 @@ def cast(x: Tensor, *, to: int, saturate: int = 1, round_mode: str = "up") -> Te
     return x.to(kind)
 
 
+def square_root(x: Tensor) -> Tensor:
+    """Sqrt; its slope at zero, where a unit that is closed puts it, is one instead of infinite."""
+    if not x.is_floating_point():
+        return torch.sqrt(x)
+    zero = x == 0
+    return torch.where(zero, x, torch.sqrt(torch.where(zero, torch.ones_like(x), x)))
+
+
 def _float8(x: Tensor, kind: torch.dtype, saturate: int) -> Tensor:
     """The nearest of an eight-bit type; what is too large is its largest, or else infinite or no number."""
     largest = torch.finfo(kind).max
@@ -297,7 +305,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     "Sinh": torch.sinh,
     "Softplus": F.softplus,
     "Softsign": F.softsign,
-    "Sqrt": torch.sqrt,
+    "Sqrt": square_root,
     "Sub": operator.sub,
     "Sum": total,
     "SwiGLU": swiglu,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.coupling import alignment, layout
@@ -16,36 +16,42 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.context import Cut, Site
 
 
-Notation = Callable[["Site"], "tuple[dict[int, str], str] | None"]
+Notation = Callable[["Site"], "tuple[dict[int, str], str]"]
 
 
 def einsum(notation: Notation, *, zero: int | None = None) -> Operator:
     """Sum of products: letters by input, letters of the output; what the output lacks is contracted.
 
     Args:
-        notation: Letters from the node; ``None`` for a form that has no rule.
+        notation: Letters from the node; one that repeats in an operand has no rule.
         zero: Input with the value that stands for zero in the first factor (quantized).
     """
 
     def rule(site: Site) -> None:
-        found = notation(site)
-        if found is None:
-            return opaque(site)
-        inputs, output = found
+        inputs, output = notation(site)
+        sizes = _sizes(site, inputs)
+        if any(len(set(letters.replace(UNIT, ""))) < len(letters.replace(UNIT, "")) for letters in inputs.values()):
+            opaque(site)  # a diagonal
+            return site.fixed_work(math.prod(sizes.values()))
         joined = site.join(*((slot, site.operand(slot, letters)) for slot, letters in inputs.items()))
         site.yields(joined.output(site.ledger, output))
         factors = [slot for slot in inputs if any(c not in output and c != UNIT for c in inputs[slot])]
         for slot in factors[: 1 if zero is not None else None]:
             summed = [a for a, letter in enumerate(inputs[slot]) if letter not in output]
             site.contract(slot, summed, zero, None if zero is not None else (2 if 2 in inputs else -1, -1))
-        sizes: dict[str, int] = {}
-        for slot, letters in inputs.items():
-            for letter, size in zip(letters, site.nominal(slot), strict=True):
-                sizes[letter] = max(size, sizes.get(letter, 1))
         site.work(joined.space, sizes)
         return None
 
     return Operator(rule, factors=Equation(), weights=tuple(range(8)))
+
+
+def _sizes(site: Site, inputs: Mapping[int, str]) -> dict[str, int]:
+    """Nominal size of every letter."""
+    sizes: dict[str, int] = {}
+    for slot, letters in inputs.items():
+        for letter, size in zip(letters, site.nominal(slot), strict=True):
+            sizes[letter] = max(size, sizes.get(letter, 1))
+    return sizes
 
 
 UNIT = "."  # the letter of axes that have one element
@@ -96,8 +102,8 @@ def gemm(*, right: int = 1, bias: int = 2, columns: Sequence[int] = (), zero: in
     return einsum(notation, zero=zero).having(factors=product, weights=() if product.quantized else (0, right, bias))
 
 
-def equation(site: Site) -> tuple[dict[int, str], str] | None:
-    """Letters of Einsum's equation, with an ellipsis written out; ``None`` if a letter repeats in one operand."""
+def equation(site: Site) -> tuple[dict[int, str], str]:
+    """Letters of Einsum's equation, with an ellipsis written out."""
     left, arrow, right = site.attr("equation").replace(" ", "").partition("->")
     inputs = left.split(",")
     free = [c for c in "ZYXWVUTSRQPONMLKJIHGFEDCBA" if c not in left]
@@ -109,8 +115,6 @@ def equation(site: Site) -> tuple[dict[int, str], str] | None:
     if not arrow:
         joined = "".join(inputs)
         right = batch + "".join(sorted(c for c in set(joined) if joined.count(c) == 1 and c not in batch))
-    if any(len(set(text)) < len(text) for text in inputs):
-        return None
     return dict(enumerate(inputs)), right.replace("...", batch)
 
 

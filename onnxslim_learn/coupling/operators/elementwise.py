@@ -15,6 +15,8 @@ from onnxslim_learn.coupling import layout
 from onnxslim_learn.coupling.context import Affine, Axes, aligned
 from onnxslim_learn.coupling.operators.facts import Normalisation, Operator, Trait
 from onnxslim_learn.graph import shape_arithmetic
+from onnxslim_learn.graph.bodies import captured
+from onnxslim_learn.graph.inlining import CHOSEN
 
 if TYPE_CHECKING:
     from onnxslim_learn.coupling.context import Cut, Site
@@ -173,11 +175,10 @@ def fresh_output(site: Site) -> None:
 
 def opaque(site: Site) -> None:
     """An operator without a rule pins all it touches, captured values of its bodies included."""
-    site.records.opaque[site.node.op_type] = site.records.opaque.get(site.node.op_type, 0) + 1
+    if CHOSEN not in site.node.metadata_props:  # an If of which the branch that runs is cut
+        site.records.opaque[site.node.op_type] = site.records.opaque.get(site.node.op_type, 0) + 1
     touched = [str(v.name) for v in site.node.inputs if v is not None and v.name]
-    for attribute in site.node.attributes.values():
-        touched += captured(attribute)
-    for name in touched:
+    for name in (*touched, *captured(site.node)):
         if name in site.values:
             value = site.values[name]
             site.pin(value, range(len(value.axes)), f"feeds {site.node.op_type}, which has no rule")
@@ -186,18 +187,3 @@ def opaque(site: Site) -> None:
     for output in site.node.outputs:
         if output.name:
             site.values[str(output.name)] = site.ledger.free(site.shapes.analysis.shape[str(output.name)])
-
-
-def captured(attribute: Any) -> list[str]:
-    """Names of outer values that the bodies in an attribute read."""
-    import onnx_ir as ir
-
-    if attribute.type == ir.AttributeType.GRAPH:
-        bodies = [attribute.value]
-    elif attribute.type == ir.AttributeType.GRAPHS:
-        bodies = list(attribute.value)
-    else:
-        return []
-    return [
-        str(v.name) for body in bodies for node in body.all_nodes() for v in node.inputs if v is not None and v.name
-    ]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.coupling import alignment, layout
-from onnxslim_learn.coupling.operators import elementwise
+from onnxslim_learn.coupling.operators import counted, elementwise
 from onnxslim_learn.coupling.operators.facts import Operator, Recurrent
 from onnxslim_learn.coupling.relations import Axis, Value
 
@@ -41,9 +41,7 @@ def recurrent(gates: int, states: int) -> Operator:
         site.pin(site.value(0), lengths, f"is a step of {site.node.op_type}")
         joined = site.join(*sorted(operands, key=lambda one: one[0]))
         site.pin(Value((joined.space["d"],)), [0], f"is a direction of {site.node.op_type}")
-        same = [d.labels for d in (*joined.space["h"], *joined.space["k"]) if d.labels is not None]
-        for one in same[1:]:
-            site.ledger.tie(same[0], one)
+        _same_units(site, joined)
         final = joined.output(site.ledger, start)
         site.yields(joined.output(site.ledger, order), *([final] * states))
         units = joined.output(site.ledger, "dh")
@@ -56,6 +54,17 @@ def recurrent(gates: int, states: int) -> Operator:
             site.work({c: joined.space[c] for c in letters}, sizes, gates)
 
     return Operator(rule, factors=Recurrent(), weights=(1, 2, 3, 7))
+
+
+def _same_units(site: Site, joined: alignment.Joined) -> None:
+    """Units as outputs and as inputs of the next step are the same: where one cannot go, neither can."""
+    sides = [digit for letter in "hk" for digit in joined.space[letter]]
+    labelled = [digit for digit in sides if digit.labels is not None]
+    if len(labelled) == len(sides) == 2:
+        site.ledger.tie(labelled[0].labels, labelled[1].labels)  # type: ignore[arg-type]
+    else:
+        for digit in labelled:
+            site.ledger.pin(digit, f"is tied to a free axis by {site.node.op_type}", joined.seen("hk").digits)
 
 
 def _parameters(site: Site, gates: int) -> list[tuple[int, alignment.Operand]]:
@@ -105,7 +114,7 @@ def attention(
         query, key, value = (slots[role] for role in ("query", "key", "value"))
         four = len(site.shape(query)) == 4
         if site.name(value) is None or site.name(key) is None or (four and not transposed):
-            return elementwise.opaque(site)
+            return counted.count(site, counted.compared)
         count = site.shape(query)[1] if four else int(site.attr(heads[0]))
         groups = site.shape(key)[1] if len(site.shape(key)) == 4 else int(site.attr(heads[1], count))
         operands = {
@@ -117,7 +126,7 @@ def attention(
         bias = slots.get("bias", -1)
         if bias >= 0 and site.name(bias):
             if sizes["h"] != sizes["v"]:
-                return elementwise.opaque(site)
+                return counted.count(site, counted.compared)
             operands[bias] = site.operand(bias, [None, "g", "h"], (3, groups, sizes["h"]), (3,))
         operands |= _past(site, slots)
         joined = site.join(*operands.items())
@@ -257,7 +266,7 @@ def packed_attention(site: Site) -> None:
     """com.microsoft.Attention: input ``b s c``, weight ``c (p g h)`` with query, key and value stacked, their bias."""
     groups = int(site.attr("num_heads"))
     if site.attr("qkv_hidden_sizes") or site.name(4) or site.attr("do_rotary", 0):
-        return elementwise.opaque(site)
+        return counted.count(site, counted.projected)
     size = site.shape(1)[1] // (3 * groups)
     ledger, labels = site.ledger, site.ledger.fresh(groups * size)
     weight = site.operand(1, ["c", "p", "f"], (site.shape(1)[0], 3, groups * size), (1, 2))

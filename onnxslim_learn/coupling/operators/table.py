@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxslim_learn.coupling.operators import contractions as c
+from onnxslim_learn.coupling.operators import counted as w
 from onnxslim_learn.coupling.operators import elementwise as f
 from onnxslim_learn.coupling.operators import fused as x
 from onnxslim_learn.coupling.operators import indexing as a
@@ -207,6 +208,7 @@ CONTRIB: dict[str, Operator] = {
     **_each("FusedMatMul TransposeMatMul", c.matmul()),
     "MatMulNBits": Operator(x.block_quantized, factors=Product(quantized=True)),
     "QGemm": c.gemm(right=3, bias=6, columns=(4, 5), zero=2),
+    "DynamicQuantizeMatMul": c.matmul(columns=(2, 3, 4)).having(factors=Product(quantized=True), weights=()),
     "MatMulIntegerToFloat": c.matmul(columns=(3, 5, 6), zero=4),
     "QLinearGlobalAveragePool": f.spatial(),
     "QuantizeLinear": f.per_channel(axis=None).having(Trait.QUANTIZES, weights=(0,)),
@@ -227,10 +229,30 @@ CONTRIB: dict[str, Operator] = {
     "RotaryEmbedding": s.rotary(positions=1, cosine=2),
 }
 
+# Cut by no rule, but counted.
+CONTRIB |= {
+    **_each("DynamicQuantizeLSTM AttnLSTM", w.counted(w.each_row(1, 2))),
+    **_each("NhwcConv NhwcFusedConv", w.counted(w.filters(1))),
+    "QLinearConv": w.counted(w.filters(3)),
+    "ConvTransposeWithDynamicPads": w.counted(w.filters(1, data=0)),
+    **_each("FusedMatMulActivation GemmFastGelu GemmFloat8 MatMulInteger16 SparseToDenseMatMul", w.counted(w.product)),
+    "QOrderedMatMul": w.counted(w.each_row(2)),
+    "MatMulBnb4": w.counted(w.stated),
+    "MatMulFpQ4": w.counted(w.listed),
+    **_each("QAttention PackedAttention DecoderMaskedSelfAttention", w.counted(w.projected)),
+    "LongformerAttention": w.counted(w.windowed),
+    "DecoderAttention": w.counted(w.cross),
+    "MoE": w.counted(w.experts(2, 4, 6)),
+    "QMoE": w.counted(w.experts(2, 5, 8)),
+    **_each("DecoderMaskedMultiHeadAttention PackedMultiHeadAttention SparseAttention", w.counted(w.compared)),
+}
+LAYOUTS = {"Conv": w.counted(w.filters(1))}  # of layouts that onnxruntime chooses for itself
+
 INSERTED = _each("ReorderInput ReorderOutput MemcpyToHost MemcpyFromHost", f.opaque, Trait.ARRANGES)
 """Operators that onnxruntime inserts while it loads a file: they are seen in its profiles alone."""
 
 DOMAINS: dict[str, dict[str, Operator]] = {"": TABLE, "ai.onnx": TABLE, "com.microsoft": CONTRIB}
+DOMAINS |= dict.fromkeys(["com.microsoft.nchwc", "com.ms.internal.nhwc"], LAYOUTS)
 
 OPAQUE = Operator(f.opaque)
 """An operator that is not declared."""

@@ -42,6 +42,7 @@ def _next(job: Job[Widths], cycle: int, target: dict[str, float]) -> Job[Widths]
     thin = job.output.with_name(f"{job.output.stem}.thin{cycle}{job.output.suffix}")
     wide = job.output.with_name(f"{job.output.stem}.wide{cycle}{job.output.suffix}")
     shapes, known = job.analysis.graph.shapes.nominal.inputs, job.analysis.latency
+    values = job.analysis.graph.values
     device = None if known is None else known.device
 
     def widen() -> None:
@@ -52,10 +53,11 @@ def _next(job: Job[Widths], cycle: int, target: dict[str, float]) -> Job[Widths]
             job.wanted.protect,
             seed=job.school.training.seed + cycle,
         )
-        expand.expand(slim.analyze(thin, inputs=shapes, device=device), asked, wide)
+        expand.expand(slim.analyze(thin, inputs=shapes, values=values, device=device), asked, wide)
 
     job.school.world.led(widen)
-    found = slim.analyze(wide, inputs=shapes, allow_sensitive=job.analysis.sensitive, device=device)
+    sensitive = job.analysis.sensitive
+    found = slim.analyze(wide, inputs=shapes, values=values, allow_sensitive=sensitive, device=device)
     training = replace(job.school.training, folder=job.folder / f"cycle_{cycle + 1}")
     school = replace(job.school, training=training)
     return replace(job, analysis=found, school=school, wanted=replace(job.wanted, target=target))

@@ -52,9 +52,14 @@ def analysis(data: Mapping[str, Any], *, settable: bool = True) -> list[Block]:
 def _summary(data: Mapping[str, Any], settable: bool) -> Text:
     costs = data["costs"]
     sizes = shapes(data["inputs"])
-    if data["inputs_assumed"]:
+    told, assumed = data["values"], data["inputs_assumed"]
+    if opened := [name for name in assumed if name not in told]:
         how = "; set it with --input" if settable else ""
-        sizes += f" (assumed: the file leaves {', '.join(data['inputs_assumed'])} open{how})"
+        sizes += f" (assumed: the file leaves {', '.join(opened)} open{how})"
+    if told:
+        how = "; set it with --value" if settable else ""
+        guessed = f" (assumed: it chooses a branch{how})" if any(name in told for name in assumed) else ""
+        sizes += "; " + ", ".join(f"{name} = {value}" for name, value in told.items()) + guessed
     first = f"{data['model']}: {plural(data['nodes'], 'node')}" + (f"; {sizes}" if sizes else "")
     counted = f"{count(costs['macs'])} MACs, {count(costs['params'])} parameters, {size(costs['file_bytes'])} on disk"
     counted += f", {size(costs['peak_activation_bytes'])} of activations at the peak"
@@ -102,7 +107,25 @@ def _pinned(data: Mapping[str, Any]) -> list[Block]:
     if data["unknown_operators"]:
         named = ", ".join(f"{name} ({number})" for name, number in data["unknown_operators"].items())
         notes.append(f"Operators without a rule, which pin what they touch: {named}.")
+    notes += [inside(row) for row in data["bodies"]]
     return [*blocks, Text("\n".join(notes))] if notes else blocks
+
+
+def inside(row: Mapping[str, Any]) -> str:
+    """What the bodies of a node hold, why that stays, and what would free it."""
+    if row["chosen"]:
+        where = f"the branch of node {row['name']} ({row['op_type']}) that does not run with these values"
+        return f"{share(row['params_share'])} of the parameters are in {where}: it stays as it is."
+    costs = f"{share(row['macs_share'])} of the MACs and {share(row['params_share'])} of the parameters"
+    said = f"{costs} are inside node {row['name']} ({row['op_type']}), whose bodies are not cut"
+    if not row["counted"]:
+        said += "; work there whose sizes only a run decides is not counted"
+    if row["rounds"] is None:
+        said += "; counted for one round, since only a run decides how many there are"
+    if row["decided_by"]:
+        names = " ".join(f"--value {name}=NUMBER" for name in row["decided_by"])
+        said += f"; {', '.join(row['decided_by'])} decides which branch runs: {names} cuts that one"
+    return f"{said}."
 
 
 def _because(row: Mapping[str, Any]) -> str:

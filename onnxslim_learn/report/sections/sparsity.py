@@ -37,7 +37,11 @@ def outcome(
     assert analysis.graph.source is not None
     both: list[Any] = [None, None] if timings is None else timings.latencies()
     rows = [_row(found, layer) for layer in found.layers]
-    written = analyze(output, inputs=analysis.graph.shapes.nominal.inputs) if stored.cut else analysis
+    written = (
+        analyze(output, inputs=analysis.graph.shapes.nominal.inputs, values=analysis.graph.values)
+        if stored.cut
+        else analysis
+    )
     model = written.graph.model if stored.cut else found.model
     before = side(analysis, analysis.whole, analysis.graph.source, both[0]) | _nonzero(analysis, analysis.graph.model)
     after = side(written, written.whole, output, both[1]) | _nonzero(written, model)
