@@ -1,0 +1,206 @@
+"""What a detector finds, matched with what the original finds: layouts that are known, suppression, average precision.
+
+The original's detections are taken for truth: no labels are needed, and a detector that finds nothing any more scores
+zero however near its pixels are. Layouts are told by shapes and numbers:
+
+* YOLOv8 to v12: ``(samples, 4 + classes, places)``, boxes as centre and size, more channels may follow;
+* YOLOv5 to v7: ``(samples, places, 5 + classes)``, the fifth tells whether there is anything;
+* YOLOv10 and others without duplicates: ``(samples, places, 6)``, corners, score, class;
+* SSD: boxes ``(samples, places, 4)`` and scores ``(samples, places, classes)``; DETR: likewise, with logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim_learn.array_types import Array
+from onnxslim_learn.metrics import ONE, log_probabilities
+
+SURE = 0.25  # score from which a detection of the original counts as truth
+FLOOR = 0.05  # below, detections only lengthen lists
+OVERLAP = 0.5  # intersection over union of what is one object
+MOST = 300  # detections of one sample
+NOTHING = 0.5  # mean probability from which the first or last class says that there is nothing
+CORNERED = 0.9  # share of boxes whose third and fourth numbers are the larger ones, from which these are corners
+
+Boxes = tuple[Array, Array]  # corners ``(places, 4)``, scores ``(places, classes)``
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a model detects against the original.
+
+    Attributes:
+        layout: The family whose layout the outputs have.
+        original: Detections of the original over 0.25.
+        found: Those of them that the model finds over 0.25, too, in the same class and place.
+        precision: Mean average precision over classes, the original's detections being the truth; ``None`` where it
+            finds nothing on the samples.
+    """
+
+    layout: str
+    original: int
+    found: int
+    precision: float | None
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A known layout, and how one sample's boxes and scores are read."""
+
+    name: str
+    read: Callable[[Mapping[str, Array], int], Boxes]
+
+
+def detections(wanted: Mapping[str, Array], found: Mapping[str, Array]) -> Detections | None:
+    """Match what a model detects with what the original does; ``None`` where no layout is known.
+
+    Args:
+        wanted: The original's outputs ``(samples, ...)`` by name.
+        found: The model's.
+    """
+    layout = _layout(wanted)
+    if layout is None or any(name not in found or found[name].shape != a.shape for name, a in wanted.items()):
+        return None
+    count = len(next(iter(wanted.values())))
+    truth, guessed = ([_kept(*layout.read(side, k)) for k in range(count)] for side in (wanted, found))
+    classes = sorted({int(c) for _, s, own in truth for c in own[s > SURE]})
+    scored = [_average_precision(truth, guessed, c) for c in classes]
+    total, hits = sum(n for _, n, _ in scored), sum(n for _, _, n in scored)
+    return Detections(layout.name, total, hits, float(np.mean([p for p, *_ in scored])) if scored else None)
+
+
+# --- layouts ----------------------------------------------------------------------------------------------------------
+
+
+def _layout(outputs: Mapping[str, Array]) -> _Layout | None:
+    arrays = {name: a for name, a in outputs.items() if a.ndim == 3 and a.size and a.dtype.kind == "f"}
+    for name, a in arrays.items():
+        found = _single(name, a)
+        if found is not None:
+            return found
+    for boxes, b in arrays.items():
+        for scores, s in arrays.items():
+            if boxes != scores and b.shape[2] == 4 and s.shape[:2] == b.shape[:2] and s.shape[2] > 1:
+                return _pair(boxes, b, scores, s)
+    return None
+
+
+def _single(name: str, a: Array) -> _Layout | None:
+    """A layout that is one output."""
+    rows, columns = a.shape[1:]
+    if 5 <= rows < columns and _shares(a[:, 4]):
+        end = next((k for k in range(4, rows) if not _shares(a[:, k])), rows)
+        return _Layout("YOLOv8", lambda side, k: (_corners(side[name][k, :4].T), side[name][k, 4:end].T))
+    if rows <= columns or columns < 6 or not _shares(a[..., 4]):
+        return None
+    if columns == 6 and (a[..., 5] == np.rint(a[..., 5])).all():
+        return _Layout("YOLOv10", lambda side, k: _listed(side[name][k]))
+    if not _shares(a[..., 5:]):
+        return None
+    return _Layout(
+        "YOLOv5", lambda side, k: (_corners(side[name][k, :, :4]), side[name][k, :, 4:5] * side[name][k, :, 5:])
+    )
+
+
+def _pair(boxes: str, b: Array, scores: str, s: Array) -> _Layout:
+    """Boxes and scores apart; scores may be logits, and a class may say that there is nothing."""
+    cornered = float((b[..., 2:] >= b[..., :2]).all(axis=-1).mean()) > CORNERED and not _shares(s - 2)
+    summed = _shares(s) and np.abs(s.sum(axis=-1) - 1).max() < ONE
+    likely = s if summed else np.exp(log_probabilities(s.astype(np.float64)))
+    share = likely.mean(axis=(0, 1))
+    empty = {0: 0, 1: len(share) - 1}[int(share[-1] > share[0])]
+    softmax = not _shares(s) and share[empty] > NOTHING
+
+    def read(side: Mapping[str, Array], k: int) -> Boxes:
+        raw = side[scores][k].astype(np.float64)
+        if softmax:
+            raw = np.exp(log_probabilities(raw))
+        elif not _shares(s):
+            raw = 1 / (1 + np.exp(-np.clip(raw, -50, 50)))
+        if summed or softmax:
+            raw = raw.copy()
+            raw[:, empty] = 0
+        own = side[boxes][k]
+        return (own if cornered else _corners(own)), raw
+
+    return _Layout("SSD" if _shares(s) else "DETR", read)
+
+
+def _shares(a: Array) -> bool:
+    """Whether all numbers lie between 0 and 1."""
+    return bool(a.min() >= -ONE and a.max() <= 1 + ONE)
+
+
+def _corners(boxes: Array) -> Array:
+    """Centre and size as corners."""
+    centre, half = boxes[:, :2], boxes[:, 2:4] / 2
+    found: Array = np.concatenate((centre - half, centre + half), axis=1)
+    return found
+
+
+def _gated(rows: Array) -> Boxes:
+    """Rows of centre, size, whether there is anything, and classes."""
+    return _corners(rows[:, :4]), rows[:, 4:5] * rows[:, 5:]
+
+
+def _listed(rows: Array) -> Boxes:
+    """Rows of corners, score, class."""
+    classes = np.maximum(np.rint(rows[:, 5]), 0).astype(int)
+    scores = np.zeros((len(rows), int(classes.max()) + 1))
+    scores[np.arange(len(rows)), classes] = rows[:, 4]
+    return rows[:, :4], scores
+
+
+# --- matching ---------------------------------------------------------------------------------------------------------
+
+Kept = tuple[Array, Array, Array]  # boxes, scores, classes of one sample, best first
+
+
+def _kept(boxes: Array, scores: Array) -> Kept:
+    """The best detections that do not overlap others of their class."""
+    places, classes = np.nonzero(scores > FLOOR)
+    best = np.argsort(-scores[places, classes], kind="stable")[: 4 * MOST]
+    places, classes = places[best], classes[best]
+    chosen: list[int] = []
+    overlap = _overlaps(boxes[places], boxes[places])
+    for k in range(len(places)):
+        alike = [j for j in chosen if classes[j] == classes[k]]
+        if not alike or overlap[k, alike].max() <= OVERLAP:
+            chosen.append(k)
+    chosen = chosen[:MOST]
+    return boxes[places[chosen]], scores[places[chosen], classes[chosen]], classes[chosen]
+
+
+def _overlaps(a: Array, b: Array) -> Array:
+    """Intersection over union of all pairs of boxes."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.maximum(high - low, 0).prod(axis=2)
+    sizes = [np.maximum(x[:, 2:] - x[:, :2], 0).prod(axis=1) for x in (a, b)]
+    found: Array = shared / np.maximum(sizes[0][:, None] + sizes[1][None] - shared, 1e-12)
+    return found
+
+
+def _average_precision(truth: list[Kept], guessed: list[Kept], which: int) -> tuple[float, int, int]:
+    """Average precision of one class, the number of true detections, and how many of them are found over the score."""
+    known = [boxes[(classes == which) & (scores > SURE)] for boxes, scores, classes in truth]
+    total, hits, marks = sum(map(len, known)), 0, list[tuple[float, bool]]()
+    for own, (boxes, scores, classes) in zip(known, guessed, strict=True):
+        free = np.ones(len(own), bool)
+        for box, score in zip(boxes[classes == which], scores[classes == which], strict=True):
+            overlap = np.where(free, _overlaps(box[None], own)[0], 0.0) if len(own) else np.zeros(1)
+            hit = bool(overlap.max() > OVERLAP)
+            if hit:
+                free[int(overlap.argmax())] = False
+                hits += bool(score > SURE)
+            marks.append((float(score), hit))
+    marks.sort(key=lambda mark: -mark[0])
+    right = np.cumsum([hit for _, hit in marks])
+    precision = right / np.arange(1, len(marks) + 1)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    steps = np.array([hit for _, hit in marks], bool)
+    return float(best[steps].sum() / total) if len(marks) else 0.0, total, hits
