@@ -463,3 +463,17 @@ LOSSES = Registry(
         LossRow("mse", f"{_LOSSES}:squared_error", "squared error to labels", labels=True),
     ],
 )
+
+
+# --- how good it is ---------------------------------------------------------------------------------------------------
+
+_METRICS = "onnxslim_learn.quality.metric"
+METRICS = Registry(
+    "--metric",
+    "metrics",
+    Row,
+    [
+        Row("accuracy", f"{_METRICS}:accuracy", "share of samples whose label has the largest output"),
+        Row("top5", f"{_METRICS}:top5", "share of samples whose label is among the five largest outputs"),
+    ],
+)

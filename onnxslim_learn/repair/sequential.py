@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.data.batch import Batch
     from onnxslim_learn.data.source import Source
+    from onnxslim_learn.quality.metric import Metric
 
 
 UNCHANGED = "its output is unchanged but for what was cut"  # the commonest reason why a layer is not refitted
@@ -94,6 +95,7 @@ def repair(
     feeds: Sequence[Mapping[str, Array]],
     *,
     labels: Sequence[Array | None] = (),
+    metric: Metric | None = None,
     effort: Effort = FULL,
     seed: int = 0,
     progress: Callable[[float], None] = lambda share: None,
@@ -105,6 +107,7 @@ def repair(
         model: The slimmed model (:func:`onnxslim_learn.rewrite.slim.slim`).
         feeds: Input batches; every fourth is held back (with fewer than four batches, the last).
         labels: What the outputs should be, for every batch; only told, not fitted to.
+        metric: What decides whether the repair stands, before distances to the original's outputs do.
         effort: How hard to try, and how far weights may go.
         seed: Which positions of large activations are used.
         progress: Called with the share done.
@@ -120,8 +123,9 @@ def repair(
     wanted, before, after = targets.outputs(), outputs(unrepaired, range(len(targets.held))), walk.outputs()
     lie = channels(removal.coupling)
     deviations = deviation(wanted, before, lie), deviation(wanted, after, lie)
-    kept = total(deviations[1]) <= total(deviations[0])
     known = [labels[k] for k in targets.held] if labels else []
+    lost = [_lost(*side, metric, known) for side in zip((before, after), deviations, strict=True)]
+    kept = lost[1] <= lost[0]
     right = [accuracy(side, known) for side in (wanted, before, after)]
     changed = [name for name, value in model.graph.initializers.items() if value.const_value is not plain[name]]
     if not kept:
@@ -131,6 +135,16 @@ def repair(
     told = (right[0], right[1], right[2]) if None not in right else None
     passed = tuple(walk.passed_over())
     return Repaired(walk.nodes, passed, weights, targets.samples, *deviations, kept, told)  # type: ignore[arg-type]
+
+
+def _lost(
+    outputs: Mapping[str, Array],
+    deviations: Mapping[str, Deviation],
+    metric: Metric | None,
+    labels: Sequence[Array | None],
+) -> tuple[float, float]:
+    """What decides about a repair: the metric, if there is one, then the distance to the original's outputs."""
+    return 0.0 if metric is None else metric.lost(outputs, labels), total(deviations)
 
 
 def small_batches(source: Source, samples: int | None) -> list[Batch]:

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn import metrics
 from onnxslim_learn.array_types import Progress
+from onnxslim_learn.quality.channels import channels
 from onnxslim_learn.repair.least_squares import ENOUGH
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.runtime import cache
 from onnxslim_learn.runtime.parallel import WORKERS, spread
 from onnxslim_learn.select import search, sensitivity
-from onnxslim_learn.select.sensitivity import Curves, loss
+from onnxslim_learn.select.sensitivity import Curves
 
 if TYPE_CHECKING:
     from onnxslim_learn.coupling.removal import Removal
@@ -50,7 +52,7 @@ class Chosen:
     Attributes:
         removal: What goes.
         allocation: How it was found: ``uniform`` or one of :data:`WAYS`.
-        trials: Every allocation tried and its loss after a quick repair.
+        trials: Every allocation tried and its loss after a quick repair: that of the metric, if there is one.
     """
 
     removal: Removal
@@ -79,9 +81,9 @@ def choose(task: Search, evidence: Evidence | None, progress: Progress = lambda 
     record = Record(task.coupling.graph.model, evidence.feeds, _places(evidence), whole=True)
     found = {"uniform": uniform}
     found |= {name: search.search(_weighed(task, evidence, uniform, way)) for name, way in WAYS.items()}
-    trials = dict(spread((name, partial(_trial, cut, record)) for name, cut in found.items()))
+    trials = dict(spread((name, partial(_trial, cut, record, evidence)) for name, cut in found.items()))
     best = min(trials, key=lambda name: trials[name])
-    return Chosen(found[best], best, trials)
+    return Chosen(found[best], best, {name: lost[0] for name, lost in trials.items()})
 
 
 def _widths(task: Search, cut: Removal) -> list[int]:
@@ -99,9 +101,13 @@ def _weighed(task: Search, evidence: Evidence, uniform: Removal, way: tuple[floa
     return replace(bounded, choices=[replace(c, curve=x) for c, x in zip(bounded.choices, curves, strict=True)])
 
 
-def _trial(cut: Removal, record: Record) -> float:
-    """The loss on held-back samples after a quick repair of everything."""
-    return loss(cut, slim(cut), record)
+def _trial(cut: Removal, record: Record, evidence: Evidence) -> tuple[float, ...]:
+    """What is lost after a quick repair of everything: by the metric, if there is one, then by divergence."""
+    outputs = sensitivity.repaired(cut, slim(cut), record)
+    lost = metrics.loss(record.outputs(), outputs, channels(cut.coupling))
+    if evidence.metric is None:
+        return (lost,)
+    return evidence.metric.lost(outputs, [evidence.labels[k] for k in record.judged]), lost
 
 
 def _affordable(task: Search, evidence: Evidence, uniform: Removal) -> int:
@@ -110,7 +116,7 @@ def _affordable(task: Search, evidence: Evidence, uniform: Removal) -> int:
     some = evidence.feeds[: max(2, -(-ENOUGH // batch))]
     record = Record(task.coupling.graph.model, some, _places(evidence))
     start = perf_counter()
-    _trial(uniform, record)
+    _trial(uniform, record, evidence)
     each = ALONE * (perf_counter() - start) / len(some)
     round_ = each * sensitivity.LEAST * max(len(task.choices), 1) / max(CROWD * WORKERS, 1)
     count = min(every, -(-MOST // batch), int(evidence.seconds * CURVES / max(round_, 1e-9)))

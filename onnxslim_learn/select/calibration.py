@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from onnxslim_learn.quality.judgement import Samples
 from onnxslim_learn.repair.least_squares import FULL, Effort
 from onnxslim_learn.repair.sequential import small_batches
+from onnxslim_learn.repair.targets import divide
 from onnxslim_learn.select import activation_statistics
 from onnxslim_learn.select.sensitivity import Curves
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.data.batch import Batch
     from onnxslim_learn.data.source import Source
+    from onnxslim_learn.quality.metric import Metric
     from onnxslim_learn.select.criteria import Ranking
 
 
@@ -33,6 +36,7 @@ class Evidence:
         seconds: Time for measuring what each group's width is worth; 0 to narrow all groups alike.
         curves: What was measured.
         ranked: Rankings, by criterion and names of the groups that can be cut.
+        metric: What decides between ways to share out a cut, and about a repair; divergence where there is none.
     """
 
     coupling: Coupling
@@ -41,6 +45,7 @@ class Evidence:
     seconds: float = 60.0
     curves: Curves = field(default_factory=Curves)
     ranked: dict[tuple[Any, ...], Ranking] = field(default_factory=dict)
+    metric: Metric | None = None
 
     @property
     def effort(self) -> Effort:
@@ -60,6 +65,13 @@ class Evidence:
     def labels(self) -> list[Any]:
         """The labels of every batch, or ``None``."""
         return [batch.labels for batch in self._batches]
+
+    @property
+    def held(self) -> Samples:
+        """The samples that repair does not fit on; of a single batch, that one."""
+        chosen = divide(len(self.feeds))[1]
+        labels = [self.labels[k] for k in chosen]
+        return Samples(self.source.name, [self.feeds[k] for k in chosen], labels, self.source.synthetic)
 
     @cached_property
     def pairs(self) -> list[activation_statistics.Inputs]:

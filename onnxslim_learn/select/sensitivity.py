@@ -136,7 +136,12 @@ def loss(cut: Removal, slimmed: ir.Model, record: Record, runner: Runner | None 
         record: What the original does.
         runner: The slimmed model, if it has run up to what is cut; else one of one thread.
     """
+    return metrics.loss(record.outputs(), repaired(cut, slimmed, record, runner), channels(cut.coupling))
+
+
+def repaired(cut: Removal, slimmed: ir.Model, record: Record, runner: Runner | None = None) -> dict[str, Array]:
+    """The outputs by name, on the batches that are judged, when what is cut is cut and all is repaired; see above."""
     slimmed = unfuse(slimmed)
     walk = Walk(cut, slimmed, record, QUICK, runner or Runner(slimmed, record.feeds, (), threads=1))
     walk.go()
-    return metrics.loss(record.outputs(), walk.outputs(), channels(cut.coupling))
+    return walk.outputs()

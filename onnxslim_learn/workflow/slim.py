@@ -144,6 +144,9 @@ def slim_to(
     stage("cutting and verifying")
     found = slimmed.save(path, real=real)
     assert found is not None
+    if evidence is not None:
+        stage("judging")
+        slimmed.judge(evidence, path)
     return slimmed, found
 
 

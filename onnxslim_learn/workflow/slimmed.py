@@ -12,6 +12,8 @@ from onnxslim_learn.analysis import Analysis
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.errors import VerifyError
 from onnxslim_learn.lossless_cuts import find
+from onnxslim_learn.quality.channels import channels
+from onnxslim_learn.quality.judgement import Judgement, judge
 from onnxslim_learn.repair import sequential
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite import verify as checking
@@ -38,6 +40,7 @@ class Slimmed:
         model: The slimmed model; weights are sliced when it is saved.
         repaired: What repair did, if it was asked for.
         folded: What a lossless cut did with constants, if it is one; it is checked against the original itself.
+        judgement: How good what was written is, if there were samples to tell.
     """
 
     analysis: Analysis
@@ -46,6 +49,7 @@ class Slimmed:
     model: ir.Model = field(repr=False)
     repaired: sequential.Repaired | None = None
     folded: find.Folded | None = None
+    judgement: Judgement | None = None
     _better: ir.Model | None = field(repr=False, default=None)
 
     def repair(
@@ -71,6 +75,7 @@ class Slimmed:
             better,
             evidence.feeds,
             labels=evidence.labels,
+            metric=evidence.metric,
             effort=evidence.effort,
             seed=seed,
             progress=progress,
@@ -117,6 +122,17 @@ class Slimmed:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return found
+
+    def judge(self, evidence: Evidence, path: str | Path) -> Judgement:
+        """Compare what was written with the original on samples that repair did not fit on.
+
+        Raises:
+            InputError: If the metric of the evidence fails.
+        """
+        graph = self.analysis.graph
+        lie = channels(self.analysis.coupling)
+        self.judgement = judge(graph.source or graph.data, Path(path), evidence.held, lie, evidence.metric)
+        return self.judgement
 
     def file_bytes(self) -> int:
         """Size of the model on disk."""

@@ -1,0 +1,146 @@
+"""How good a written model is against the original, on samples that were held back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxslim_learn.array_types import Array, Feeds
+from onnxslim_learn.metrics import Block, Channels, Deviation, deviation, worst
+from onnxslim_learn.quality.detections import Detections, detections
+from onnxslim_learn.runtime.timing import open_session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from onnxslim_learn.quality.metric import Metric
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What models are judged on.
+
+    Attributes:
+        name: Where they come from.
+        feeds: Inputs by name, in batches.
+        labels: What outputs should be, for every batch, or ``None``.
+        made_up: Whether they are made up, so that what is measured on them says little about real ones.
+    """
+
+    name: str
+    feeds: Sequence[Feeds]
+    labels: Sequence[Array | None] = ()
+    made_up: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a metric says.
+
+    Attributes:
+        name: The metric.
+        before, after: Its value for the original and for the model.
+        higher_is_better: Whether higher is better.
+        ratio: What is left of it: 1 where nothing is lost.
+    """
+
+    name: str
+    before: float
+    after: float
+    higher_is_better: bool
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How good a model is.
+
+    Attributes:
+        data: Where the samples come from.
+        samples: How many there are.
+        made_up: Whether they are made up: then nothing here is a verdict.
+        outputs: Every output against the original's.
+        detections: What it detects against what the original does, if it is a detector of a known family.
+        metric: What the metric that was asked for says.
+    """
+
+    data: str
+    samples: int
+    made_up: bool
+    outputs: dict[str, Deviation]
+    detections: Detections | None = None
+    metric: Measured | None = None
+
+    @property
+    def worst(self) -> tuple[str, Block] | None:
+        """The output and the block of which least is explained."""
+        return worst(self.outputs)
+
+    @property
+    def destroyed(self) -> bool:
+        """Whether a block is destroyed, as far as real samples tell."""
+        return not self.made_up and any(d.destroyed for d in self.outputs.values())
+
+    @property
+    def quality(self) -> float | None:
+        """The share of the metric that is left, or else the least share of variance explained."""
+        if self.metric is not None:
+            return self.metric.ratio
+        return None if self.worst is None else self.worst[1].explained
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        found = {"data": self.data, "samples": self.samples, "inputs": "made-up" if self.made_up else "given"}
+        told = {name: None if one is None else asdict(one) for name, one in self._parts().items()}
+        block = None if self.worst is None else {"output": self.worst[0], **asdict(self.worst[1])}
+        outputs = {name: asdict(d) for name, d in self.outputs.items()}
+        return {**found, "worst": block, "destroyed": self.destroyed, "outputs": outputs, **told}
+
+    def _parts(self) -> dict[str, Detections | Measured | None]:
+        return {"detections": self.detections, "metric": self.metric}
+
+
+def judge(
+    original: Path | bytes,
+    model: Path | bytes,
+    samples: Samples,
+    channels: Mapping[str, Channels],
+    metric: Metric | None = None,
+) -> Judgement:
+    """Run both models in onnxruntime and compare what they put out.
+
+    Args:
+        original: The one to compare with, as a file or serialized.
+        model: The one that is judged, likewise.
+        samples: What to judge on.
+        channels: Where the channels of outputs lie.
+        metric: What else to measure.
+
+    Raises:
+        InputError: If the metric fails.
+    """
+    wanted, found = sides = [_outputs(side, samples.feeds) for side in (original, model)]
+    apart = deviation(wanted, found, channels)
+    measured = None
+    if metric is not None:
+        before, after = (metric(side, samples.labels) for side in sides)
+        measured = Measured(metric.name, before, after, metric.higher, metric.ratio(before, after))
+    count = sum(len(next(iter(feed.values()))) for feed in samples.feeds)
+    return Judgement(samples.name, count, samples.made_up, apart, detections(wanted, found), measured)
+
+
+def _outputs(model: Path | bytes, feeds: Sequence[Feeds]) -> dict[str, Array]:
+    """Outputs by name over all samples; those whose shape differs between samples are left out."""
+    session = open_session(model, threads=os.cpu_count() or 1)
+    names = [one.name for one in session.get_outputs()]
+    runs = [session.run(None, dict(feed)) for feed in feeds]
+    found = {}
+    for name, *arrays in zip(names, *runs, strict=True):
+        kept = [np.atleast_1d(np.asarray(array)) for array in arrays]
+        if len({array.shape[1:] for array in kept}) == 1 and kept[0].dtype.kind == "f":
+            found[name] = np.concatenate(kept)
+    return found
