@@ -77,6 +77,7 @@ class Repaired:
         accuracy: Share of held-back samples of which the original, the cut and the repaired model find the label, if
             there are labels that are classes.
         kept: Whether the repair stands; if not, it was worse than none.
+        made_up: Whether the samples are made up.
     """
 
     nodes: dict[str, Fitted]
@@ -87,6 +88,7 @@ class Repaired:
     after: dict[str, Deviation]
     kept: bool
     accuracy: tuple[float, float, float] | None = None
+    made_up: bool = False
 
 
 def repair(

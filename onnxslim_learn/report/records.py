@@ -236,6 +236,7 @@ def outcome(
         "latency_target": slimmed.plan.provenance.get("latency"),
         "verify": verification.to_dict(),
         "repair": repair.as_data(slimmed.repaired, slimmed.plan.provenance.get("repair", {}).get("data", "")),
+        "quality": None if slimmed.judgement is None else slimmed.judgement.to_dict(),
         "lossless": None if slimmed.folded is None else slimmed.folded.to_dict(),
         "merged": _merged(slimmed),
         "training": slimmed.plan.provenance.get("training"),

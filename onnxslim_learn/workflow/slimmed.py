@@ -70,16 +70,9 @@ class Slimmed:
             InputError: If the samples do not fit the model.
         """
         better = rewrite(self.removal)
-        self.repaired = sequential.repair(
-            self.removal,
-            better,
-            evidence.feeds,
-            labels=evidence.labels,
-            metric=evidence.metric,
-            effort=evidence.effort,
-            seed=seed,
-            progress=progress,
-        )
+        known: dict[str, Any] = {"labels": evidence.labels, "metric": evidence.metric, "effort": evidence.effort}
+        found = sequential.repair(self.removal, better, evidence.feeds, **known, seed=seed, progress=progress)
+        self.repaired = replace(found, made_up=evidence.source.synthetic)
         self._better = better
         made = {"data": evidence.source.name, "samples": self.repaired.samples, "weights": list(self.repaired.weights)}
         self.plan = replace(self.plan, provenance={**self.plan.provenance, "repair": made})

@@ -166,6 +166,7 @@ NAMED = {
     "inputs",
     "unknown_operators",
     "why",
+    "quality.outputs",
     "repair.before",
     "repair.after",
     "repair.nodes",
@@ -182,7 +183,7 @@ def fields(told, inside=""):
     if not isinstance(told, dict):
         return set()
     named = {key for key in told if {key, f"{inside}.{key}"} & NAMED}
-    deeper = [fields(list(v.values()) if key in named else v, key) for key, v in told.items()]
+    deeper = [fields(list(v.values()) if key in named and isinstance(v, dict) else v, key) for key, v in told.items()]
     return set(told).union(*deeper)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NAMED = 3  # layers passed over for one reason that are told by name
 SIDES = ("original", "cut", "repaired")
-HEADS = ("output against the original's", "cosine", "relative L2", "KL", "same class")
+HEADS = ("output against the original's", "worst block", "cosine", "relative L2", "KL", "same class")
 
 
 def as_data(found: Repaired | None, data: str) -> dict[str, Any] | None:
@@ -26,6 +26,7 @@ def as_data(found: Repaired | None, data: str) -> dict[str, Any] | None:
         return None
     return {
         "data": data,
+        "inputs": "made-up" if found.made_up else "given",
         "samples": found.samples,
         "kept": found.kept,
         "accuracy": None if found.accuracy is None else dict(zip(SIDES, found.accuracy, strict=True)),
@@ -47,7 +48,8 @@ def blocks(repair: Mapping[str, Any] | None) -> list[Block]:
         for label, side in (("cut", "before"), ("repaired", "after"))
         for d in [repair[side][name]]
     ]
-    title = f"Outputs on {held_back(repair['samples'], repair['data'])}"
+    little = ", which says little about yours" if repair["inputs"] == "made-up" else ""
+    title = f"Outputs on {held_back(repair['samples'], repair['data'])}{little}"
     table = Table(title, HEADS, tuple(rows)) if rows else None
     return [*([table] if table else []), Text("\n".join(_said(repair)))]
 
@@ -55,7 +57,7 @@ def blocks(repair: Mapping[str, Any] | None) -> list[Block]:
 def cells(d: Mapping[str, Any]) -> tuple[str, ...]:
     """A deviation as the cells under all heads but the first."""
     classes = ("-", "-") if d["kl"] is None else (f"{d['kl']:.4f}", percent(d["agreement"]))
-    return (f"{d['cosine']:.4f}", f"{d['relative']:.3f}", *classes)
+    return (percent(max(d["worst"], 0.0)), f"{d['cosine']:.4f}", f"{d['relative']:.3f}", *classes)
 
 
 def _said(repair: Mapping[str, Any]) -> list[str]:

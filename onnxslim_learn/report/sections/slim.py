@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
 from onnxslim_learn.report.format import count, ms, percent, plural, provider, shapes, share, size, times
-from onnxslim_learn.report.sections import latency, repair, training
+from onnxslim_learn.report.sections import latency, quality, repair, training
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -175,6 +175,7 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
         rows.append(("latency", ms(before["latency_ms"]), ms(after["latency_ms"]), ratio))
     table = Table("", ("", "before", "after", "ratio"), tuple(rows))
     return [
+        *quality.blocks(data["quality"]),
         table,
         Text(
             "\n".join(

@@ -1,0 +1,101 @@
+"""How good a result is: the verdict, first of all, and the figures behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.metrics import DESTROYED
+from onnxslim_learn.report.blocks import Block, Text
+from onnxslim_learn.report.format import percent, plural, share
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+GOOD = 0.9  # of its variance: where every block keeps as much, the result is near the original
+ENOUGH = 30  # real samples that a verdict, and a repair that can be trusted, take
+ASK = f"Give {ENOUGH} or more real ones with --data for a verdict and a better result."
+LITTLE = "On made-up inputs (says little about yours):"
+
+
+def blocks(quality: Mapping[str, Any] | None) -> list[Block]:
+    """The verdict and its figures."""
+    if quality is None:
+        return []
+    told = [line for line in (*_outputs(quality), *_detections(quality), *_metric(quality)) if line]
+    return [Text("\n".join([verdict(quality), *(f"  {line}" for line in told)]))]
+
+
+def verdict(quality: Mapping[str, Any]) -> str:
+    """What there is to say of a result in a sentence or two."""
+    if quality["inputs"] == "made-up":
+        return f"Quality on real inputs: unknown, since inputs were made up. {ASK}\n{LITTLE}"
+    where = f"on {plural(quality['samples'], 'sample')} held back of {quality['data']}"
+    worst = quality["worst"]
+    if worst is None:
+        return f"Quality: no output could be compared {where}."
+    named = worst["output"] + ("" if worst["channels"] == "all" else f"[{worst['channels']}]")
+    kept = share(max(worst["explained"], 0.0))
+    if quality["destroyed"]:
+        return f"Quality: DESTROYED. {destroyed(quality)} {where[:1].upper()}{where[1:]}."
+    word = "good" if worst["explained"] >= GOOD else "lower"
+    return f"Quality: {word}. At least {kept} of the variance of every output is kept (least: {named}), {where}."
+
+
+def destroyed(quality: Mapping[str, Any]) -> str:
+    """Which outputs are of no use any more."""
+    gone = [
+        f"{name}" + ("" if block["channels"] == "all" else f"[{block['channels']}]")
+        for name, output in quality["outputs"].items()
+        for block in output["blocks"]
+        if block["explained"] < DESTROYED
+    ]
+    kept = share(max(quality["worst"]["explained"], 0.0))
+    advice = "Cut less, give more samples, or train the result (learn)"
+    return f"Of {', '.join(gone)}, less than half of the original's variance is left ({kept} at worst). {advice}."
+
+
+def _outputs(quality: Mapping[str, Any]) -> list[str]:
+    return [f"{name}: {', '.join(figures(output))}" for name, output in quality["outputs"].items()]
+
+
+def figures(output: Mapping[str, Any]) -> list[str]:
+    """What tells of an output, by what it is."""
+    said, more = [], output["figures"]
+    if output["agreement"] is not None:
+        unit = "token" if "perplexity" in more else "labels" if output["kind"] == "labels" else "class"
+        said += [f"same {unit} {share(output['agreement'])}", f"divergence {output['kl']:.4f}"]
+    if "top5" in more:
+        said.append(f"in the first five {share(more['top5'])}")
+    if "perplexity" in more:
+        said.append(f"perplexity {more['perplexity']:.3g} (the original's own: {more['original_perplexity']:.3g})")
+    if output["kind"] == "embeddings":
+        said.append(f"cosine of rows {output['cosine']:.4f}")
+    if "retrieval" in more:
+        said.append(f"same nearest neighbour {share(more['retrieval'])}")
+    if output["kind"] == "number":
+        said.append(f"correlation {output['cosine']:.4f}")
+    if "error" in more:
+        said.append(f"error {more['error']:.3f} deviations")
+    parts = [f"[{b['channels']}] {percent(max(b['explained'], 0.0))}" for b in output["blocks"]]
+    kept = parts if len(parts) > 1 else [percent(max(output["worst"], 0.0))]
+    return [*said, f"variance kept {', '.join(kept)}"]
+
+
+def _detections(quality: Mapping[str, Any]) -> list[str]:
+    found = quality["detections"]
+    if found is None:
+        return []
+    if found["precision"] is None:
+        return [f"detections ({found['layout']}): the original finds nothing on these inputs"]
+    return [
+        f"detections ({found['layout']}): {found['found']} of the original's {found['original']} are found;"
+        f" mean average precision against them {found['precision']:.3f}"
+    ]
+
+
+def _metric(quality: Mapping[str, Any]) -> list[str]:
+    found = quality["metric"]
+    if found is None:
+        return []
+    direction = "" if found["higher_is_better"] else " (lower is better)"
+    return [f"{found['name']}: {found['before']:.4g} before, {found['after']:.4g} after{direction}"]
