@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxslim_learn.costs import polynomial
 from onnxslim_learn.costs.activation_memory import Peak, peak
 from onnxslim_learn.costs.roofline import Timed, roofline
 from onnxslim_learn.coupling import groups as grouping
@@ -27,12 +26,14 @@ from onnxslim_learn.registry import COSTS
 from onnxslim_learn.rewrite.slim import slim
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import onnx
 
     from onnxslim_learn.costs.devices import Device
+    from onnxslim_learn.costs.polynomial import Cost, Priced
+    from onnxslim_learn.registry import CostRow
 
 
 SETTLED = 3  # dimensions that weights fix, though the file leaves them open, of one model
@@ -48,6 +49,7 @@ class Analysis:
         groups: All groups, those that cannot go with the reason.
         sensitive: Whether normalised axes may be cut.
         latency: Time of a run in microseconds, where there is a device: see :mod:`onnxslim_learn.costs.roofline`.
+        asked: The costs that were asked for, by name, which are told from then on: see :meth:`priced`.
     """
 
     graph: Graph
@@ -55,22 +57,53 @@ class Analysis:
     groups: tuple[Group, ...]
     sensitive: bool
     latency: Timed | None = None
+    asked: dict[str, tuple[CostRow, Priced]] = field(default_factory=dict, repr=False, compare=False)
 
-    @cached_property
-    def costs(self) -> dict[str, polynomial.Cost]:
-        """The costs ``macs``, ``params`` and ``bytes`` (of the weights)."""
-        return {row.name: row.load()(self.coupling) for row in COSTS.values() if row.counted}
+    def priced(self, value: str | Callable[..., Any], parameter: str = "") -> tuple[CostRow, Priced]:
+        """A cost of the whole model, and how it is told: see :data:`onnxslim_learn.registry.COSTS`.
+
+        Args:
+            value: A name, a function of a coupling, or ``module:function``.
+            parameter: What it was given for.
+
+        Raises:
+            InputError: If there is no such cost, or it needs a device and none was given.
+        """
+        known = self.asked.get(value) if isinstance(value, str) else None
+        row = known[0] if known else COSTS.row(value, parameter)
+        if row.device:
+            if self.latency is None:
+                asked = f"{parameter or COSTS.parameter} {row.name}"
+                raise InputError(f"{asked}: needs a device. Give one to analyze, or measure this machine (calibrate).")
+            return row, self.latency
+        if row.name not in self.asked:
+            self.asked[row.name] = row, COSTS.load(value, parameter)(self.coupling)
+        return self.asked[row.name]
+
+    def cost(self, value: str | Callable[..., Any], parameter: str = "") -> Priced:
+        """A cost of the whole model; see :meth:`priced`."""
+        return self.priced(value, parameter)[1]
+
+    def asked_like(self, other: Analysis) -> Analysis:
+        """The same analysis, of which the costs are told that another tells."""
+        self.asked.update((row.name, (row, row.load()(self.coupling))) for row in other.counted)
+        return self
+
+    @property
+    def counted(self) -> list[CostRow]:
+        """The costs that are told: those that always are, then users' own that were asked for."""
+        always = [row for row in COSTS.values() if row.counted]
+        return always + [row for row, _ in self.asked.values() if row.counted and row not in always]
+
+    @property
+    def costs(self) -> dict[str, Cost]:
+        """The costs that are told, by name; ``macs``, ``params`` and ``bytes`` (of the weights) among them."""
+        return {row.name: cast("Cost", self.cost(row.name)) for row in self.counted}
 
     @cached_property
     def memory(self) -> Peak:
         """Peak memory of activations, bytes."""
         return peak(self.coupling)
-
-    @property
-    def bounded(self) -> dict[str, polynomial.Priced]:
-        """Everything a target may bound: the costs, ``memory``, and ``latency`` where it is known."""
-        found: dict[str, polynomial.Priced] = {**self.costs, "memory": self.memory}
-        return found if self.latency is None else {**found, "latency": self.latency}
 
     @cached_property
     def whole(self) -> Removal:
@@ -100,12 +133,13 @@ class Analysis:
         return dict(self.coupling.records.opaque)
 
     def price(self, cut: Removal) -> dict[str, int]:
-        """Costs as integers: ``macs``, ``params``, ``bytes`` of the weights."""
+        """What is told of costs, by name; what is counted one by one is whole."""
         if foresee(cut).dead:  # what is left of a dead branch are constants: count the result
             slimmed = analyze(ir.to_proto(slim(cut)), inputs=self.graph.shapes.nominal.inputs, values=self.graph.values)
-            return slimmed.price(slimmed.whole)
+            return slimmed.asked_like(self).price(slimmed.whole)
         alive = (~cut.gone).astype(float)
-        return {name: round(value.value(alive)) for name, value in self.costs.items()}
+        found = {row.name: self.cost(row.name).value(alive) for row in self.counted}
+        return {row.name: round(found[row.name]) if row.whole else found[row.name] for row in self.counted}  # type: ignore[misc]
 
     def group(self, name: str) -> Group:
         """A group by name.

@@ -210,20 +210,20 @@ class CostRow(Row):
     Attributes:
         title: How reports call it; by default its name.
         unit: What it is counted in: ``bytes``, ``us`` (microseconds), any other word, or nothing.
-        counted: Whether it is told of every model, exactly, as a whole number.
+        counted: Whether it is told of every model; one of a user's own, where it was asked for.
         bounded: Whether a target may bound it.
         charged: Whether a learner may charge units for it.
+        file: Whether a bound holds for the whole file, with what is in it beside what is counted.
         device: Whether ``where`` takes a device, too, which must be given or measured.
-        key: What it is called in reports as data; by default its name.
     """
 
     title: str = ""
     unit: str = ""
-    counted: bool = False
+    counted: bool = True
     bounded: bool = True
     charged: bool = True
+    file: bool = False
     device: bool = False
-    key: str = ""
 
     @property
     def heading(self) -> str:
@@ -231,10 +231,16 @@ class CostRow(Row):
         return self.title or self.name
 
     @property
-    def field(self) -> str:
-        """What it is called in reports as data."""
-        return self.key or self.name
+    def whole(self) -> bool:
+        """Whether it is counted one by one."""
+        return self.unit in ("", BYTES)
 
+
+BYTES, MICROSECONDS = "bytes", "us"
+"""Units that reports and targets know to read and to write; others are put behind numbers as they are."""
+
+MACS, PARAMS, FILE, LATENCY = "macs", "params", "bytes", "latency"
+"""The costs that the package itself refers to."""
 
 _COSTS = "onnxslim_learn.costs"
 COSTS = Registry(
@@ -242,34 +248,39 @@ COSTS = Registry(
     "costs",
     CostRow,
     [
-        CostRow("macs", f"{_COSTS}.polynomial:macs", "multiply-accumulates", title="MACs", counted=True),
-        CostRow("params", f"{_COSTS}.polynomial:params", "elements of all weights", title="parameters", counted=True),
+        CostRow(MACS, f"{_COSTS}.polynomial:macs", "multiply-accumulates", title="MACs"),
+        CostRow(PARAMS, f"{_COSTS}.polynomial:params", "elements of all weights", title="parameters"),
         CostRow(
-            "bytes",
+            FILE,
             f"{_COSTS}.polynomial:weight_bytes",
             "size of the file",
-            title="bytes on disk",
-            unit="bytes",
-            counted=True,
-            key="weight_bytes",
+            title="bytes of weights",
+            unit=BYTES,
+            file=True,
         ),
+        CostRow("memory", f"{_COSTS}.activation_memory:peak", "peak of activations, bytes", unit=BYTES, counted=False),
         CostRow(
-            "memory",
-            f"{_COSTS}.activation_memory:peak",
-            "peak of activations",
-            unit="bytes",
-            key="peak_activation_bytes",
-        ),
-        CostRow(
-            "latency",
+            LATENCY,
             f"{_COSTS}.roofline:roofline",
-            "time of a run, measured here or estimated for --device",
-            unit="us",
+            "time of a run, measured here or estimated for a device",
+            unit=MICROSECONDS,
+            counted=False,
             device=True,
-            key="latency_ms",
         ),
-        CostRow("channels", f"{_COSTS}.channels:channels", "output channels of layers with MACs", bounded=False),
-        CostRow("elements", f"{_COSTS}.channels:elements", "elements of all that operators put out", bounded=False),
+        CostRow(
+            "channels",
+            f"{_COSTS}.channels:channels",
+            "output channels of layers with MACs",
+            counted=False,
+            bounded=False,
+        ),
+        CostRow(
+            "elements",
+            f"{_COSTS}.channels:elements",
+            "elements of all that operators put out",
+            counted=False,
+            bounded=False,
+        ),
     ],
 )
 

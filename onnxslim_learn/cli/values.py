@@ -6,10 +6,13 @@ import math
 from typing import TYPE_CHECKING
 
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.registry import COSTS
+from onnxslim_learn.registry import COSTS, MICROSECONDS
+from onnxslim_learn.runtime.functions import is_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from onnxslim_learn.registry import CostRow
 
 TIMES = {"us": 1.0, "ms": 1e3, "s": 1e6}  # microseconds
 SWITCHES = {"true": 1.0, "false": 0.0}
@@ -41,15 +44,27 @@ def targets(texts: Sequence[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     for text in texts:
         name, equals, number = text.partition("=")
-        if not equals or name not in COSTS or not COSTS[name].bounded:
+        row = _cost(text, name) if equals else None
+        if row is None or not row.bounded:
             listed = ", ".join(f"{row.name}=" for row in COSTS.values() if row.bounded)
             raise InputError(f"--target {text}: expected one of {listed} and a number. For example macs=0.5.")
         if "," in number:
             raise InputError(f"--target {text}: expected one number here.")
         if name in found:
             raise InputError(f"--target {text}: {name} is bounded twice. Give one bound for each cost.")
-        found[name] = _time(text, number) if COSTS[name].unit == "us" else _number(text, number)
+        found[name] = _time(text, number) if row.unit == MICROSECONDS else _number(text, number)
     return found
+
+
+def _cost(text: str, name: str) -> CostRow:
+    """The cost that a target names."""
+    try:
+        return COSTS.row(name, "--target")
+    except InputError as error:
+        if is_name(name):
+            raise
+        said = str(error).partition(": ")[2]
+        raise InputError(f"--target {text}: {said} For example macs=0.5.") from error
 
 
 def _time(text: str, number: str) -> float:

@@ -45,7 +45,7 @@ class Cost:
     can be negative (``rows⁻¹``).
 
     Attributes:
-        name: ``macs``, ``params`` or ``bytes``.
+        name: What it is called.
         counts: Sparse matrix, widths × classes: how often a class occurs.
         fixed: Positions per width that can never go.
         coefficients: One per term.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.registry import BYTES, FILE, MICROSECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +24,25 @@ def size(number: float) -> str:
         if number >= scale:
             return f"{number / scale:.2f} {unit}"
     return f"{number:.0f} B"
+
+
+def amount(number: float, unit: str) -> str:
+    """So much of a cost, in what it is counted in."""
+    if unit == BYTES:
+        return size(number)
+    if unit == MICROSECONDS:
+        return ms(number / 1e3)
+    return f"{count(number) if number >= 1e3 else f'{number:.4g}'} {unit}".strip()
+
+
+def before_and_after(data: Mapping[str, Any], size_of: str) -> list[tuple[str, str, str, str]]:
+    """What is told of costs before and after, and their ratios; the bytes counted are ``size_of`` what."""
+    rows, before, after = [], data["before"], data["after"]
+    for one in (*data["counted"], {"name": FILE, "title": size_of, "unit": BYTES}):
+        old, new = before[one["name"]], after[one["name"]]
+        ratio = f"{new / old:.3f}" if old else "-"
+        rows.append((one["title"], amount(old, one["unit"]), amount(new, one["unit"]), ratio))
+    return rows
 
 
 def percent(part: float) -> str:

@@ -11,12 +11,13 @@ from onnxslim_learn.costs import polynomial
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.graph import inlining
 from onnxslim_learn.graph.bodies import captured, parameters
+from onnxslim_learn.registry import FILE, MACS
 from onnxslim_learn.report.sections import repair
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime.timing import compare
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     import onnx_ir as ir
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.costs.polynomial import Cost
     from onnxslim_learn.costs.roofline import Timed
     from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.registry import CostRow
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.runtime.timing import Latency, Timings
     from onnxslim_learn.workflow.expand import Widened
@@ -43,8 +45,7 @@ class Row:
         prunable: Whether it can lose units.
         where: Node that pins it.
         reason: Why it cannot go.
-        macs: MACs that would go with all its units: what it carries, or what unlocking it would save at most.
-        params: Parameters likewise.
+        saved: Cost -> what would go with all its units: what it carries, or what unlocking it would save at most.
         latency: Estimated milliseconds likewise, where there is a device.
     """
 
@@ -55,8 +56,7 @@ class Row:
     prunable: bool
     where: str
     reason: str
-    macs: int
-    params: int
+    saved: Mapping[str, float]
     latency: float | None = None
 
     def to_dict(self, total: Mapping[str, float]) -> dict[str, Any]:
@@ -67,11 +67,9 @@ class Row:
             "rows": self.rows,
             "members": list(self.members),
             "prunable": self.prunable,
-            "macs": self.macs,
-            "macs_share": self.macs / max(total["macs"], 1),
-            "params": self.params,
-            "params_share": self.params / max(total["params"], 1),
         }
+        for cost, saved in self.saved.items():
+            found |= {cost: saved, f"{cost}_share": saved / max(total[cost], 1)}
         if self.latency is not None:
             found |= {"latency_ms": self.latency, "latency_share": self.latency / total["latency_ms"]}
         return found if self.prunable else {**found, "where": self.where, "reason": self.reason}
@@ -89,7 +87,8 @@ def row(analysis: Analysis, group: Group) -> Row:
     columns[group.units] = True
     alive = (~Removal(coupling, coupling.close(columns)).gone).astype(float)
     everything = np.ones(coupling.size)
-    saved = {n: round(c.value(everything) - c.value(alive)) for n, c in analysis.costs.items()}
+    told = {row.name: (row, analysis.cost(row.name)) for row in analysis.counted if not row.file}
+    saved = {name: cost.value(everything) - cost.value(alive) for name, (_, cost) in told.items()}
     pin, timed = group.pin, analysis.latency
     ms = None if timed is None else (timed.value(everything) - timed.value(alive)) / 1e3
     return Row(
@@ -100,8 +99,7 @@ def row(analysis: Analysis, group: Group) -> Row:
         pin is None,
         "" if pin is None or pin.node < 0 else coupling.where(pin.node),
         "" if pin is None else pin.reason + (f" (axis {pin.axis})" if pin.axis else ""),
-        saved["macs"],
-        saved["params"],
+        {name: round(value) if told[name][0].whole else value for name, value in saved.items()},
         ms,
     )
 
@@ -121,6 +119,7 @@ def overview(analysis: Analysis) -> dict[str, Any]:
         "costs": {**total, "file_bytes": save.size_on_disk(source) if source else len(analysis.graph.data)},
         "groups": [r.to_dict(total) for r in found if r.prunable],
         "pinned": [r.to_dict(total) for r in found if not r.prunable],
+        "counted": counted(analysis.counted),
         "unknown_operators": analysis.opaque,
         "bodies": bodies(analysis),
         "device": None if timed is None else asdict(timed.device),
@@ -188,12 +187,16 @@ def side(analysis: Analysis, cut: Removal, path: Path, latency: Latency | None) 
     """Costs of one model: as counted, on disk, as timed."""
     price = analysis.price(cut)
     return {
-        "macs": price["macs"],
-        "params": price["params"],
-        "bytes": save.size_on_disk(path),
-        "weight_bytes": price["bytes"],
+        **price,
+        FILE: save.size_on_disk(path),
+        "weight_bytes": price[FILE],
         "latency_ms": None if latency is None else latency.median_ms,
     }
+
+
+def counted(rows: Iterable[CostRow]) -> list[dict[str, str]]:
+    """How the costs of models are called and what they are counted in, for tables."""
+    return [{"name": row.name, "title": row.heading, "unit": row.unit} for row in rows if not row.file]
 
 
 def layers(cut: Removal, macs: Cost) -> list[dict[str, Any]]:
@@ -230,6 +233,7 @@ def outcome(
         "output": str(output),
         "inputs": {name: list(shape) for name, shape in analysis.graph.shapes.nominal.inputs.items()},
         "multiple": slimmed.plan.provenance.get("multiple", 1),
+        "counted": counted(analysis.counted),
         "before": side(analysis, analysis.whole, analysis.graph.source, times[0]),
         "after": side(analysis, slimmed.removal, output, times[1]),
         "latency": None if timings is None else latency(timings, timed),
@@ -246,7 +250,7 @@ def outcome(
             for g in analysis.groups
             if g.pin is None
         ],
-        "layers": layers(slimmed.removal, analysis.costs["macs"]),
+        "layers": layers(slimmed.removal, analysis.costs[MACS]),
         "pinned": [row(analysis, g).to_dict(total) for g in analysis.groups if g.pin is not None],
         "unknown_operators": analysis.opaque,
         "bodies": bodies(analysis),
@@ -269,6 +273,7 @@ def widened(model: str, output: str, made: Widened) -> dict[str, Any]:
         "model": model,
         "output": output,
         "factor": made.factor,
+        "counted": counted(made.costs),
         "before": made.before,
         "after": made.after,
         "latency": None if made.latency is None else asdict(made.latency),

@@ -2,39 +2,58 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from onnxslim_learn.errors import InputError, TargetError
+from onnxslim_learn.registry import COSTS
 from onnxslim_learn.rewrite import save
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.costs.polynomial import Priced
 
+Target: TypeAlias = "Mapping[str | Callable[..., Any], float] | Mapping[str, float]"
+"""Cost -> bound: a name of :data:`onnxslim_learn.registry.COSTS`, a function, or ``module:function``."""
 
-def bounds(analysis: Analysis, target: Mapping[str, float]) -> dict[str, tuple[Priced, float]]:
-    """Absolute bounds of cost targets; the bound on file bytes leaves room for everything but weights."""
-    before = analysis.price(analysis.whole)
-    known, found = analysis.bounded, {}
-    for name, wish in target.items():
-        if name not in known:
-            also = "" if name != "latency" else " Latency needs a device: give one to analyze."
-            raise InputError(f"--target {name}: expected {', '.join(known)}. Use one of them.{also}")
+TARGET = "--target"
+
+
+def bounds(analysis: Analysis, target: Target) -> dict[str, tuple[Priced, float]]:
+    """Absolute bounds of cost targets by name; one on the file leaves room for everything but weights.
+
+    Raises:
+        InputError: If there is no such cost, it cannot be bounded, or a bound is none.
+    """
+    found = {}
+    for value, wish in target.items():
+        row, cost = analysis.priced(value, TARGET)
+        if not row.bounded:
+            raise InputError(f"{TARGET} {row.name}: only learners charge for it. Bound {', '.join(boundable())}.")
         if not wish > 0 or not np.isfinite(wish):
             raise InputError(
-                f"--target {name}={wish}: expected a positive number. At most 1 is a fraction, more is absolute."
+                f"{TARGET} {row.name}={wish}: expected a positive number. At most 1 is a fraction, more is absolute."
             )
-        total: float = before[name] if name in before else known[name].value(np.ones(analysis.coupling.size))
+        total, overhead = cost.value(np.ones(analysis.coupling.size)), 0.0
+        total = float(round(total)) if row.whole and row.counted else total
         if not total:
-            raise TargetError(f"{name}={wish:g} cannot be reached: the model has no {name} that are counted.")
-        overhead = 0.0
-        if name == "bytes" and analysis.graph.source is not None:
-            total = save.size_on_disk(analysis.graph.source)
-            overhead = max(total - before[name], 0)
+            raise TargetError(f"{row.name}={wish:g} cannot be reached: the model has no {row.name} that are counted.")
+        if row.file and analysis.graph.source is not None:
+            size = save.size_on_disk(analysis.graph.source)
+            total, overhead = size, max(size - total, 0)
         bound = wish * total if wish <= 1 else wish
-        found[name] = (known[name], bound - overhead)
+        found[row.name] = (cost, bound - overhead)
     return found
+
+
+def named(analysis: Analysis, target: Target) -> dict[str, float]:
+    """The same bounds as they were asked for, by the names of their costs."""
+    return {analysis.priced(value, TARGET)[0].name: wish for value, wish in target.items()}
+
+
+def boundable() -> list[str]:
+    """The costs that a target may bound."""
+    return [row.name for row in COSTS.values() if row.bounded]

@@ -24,6 +24,7 @@ from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling.branches import foresee
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.errors import TargetError
+from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.rewrite.merge import inherited
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ class Search:
             best, total = cost.value(alive), cost.value(everything)
             if best > bound:
                 wish = self.wishes.get(name, bound)
-                timed = name == "latency"
+                timed = name == LATENCY
                 read = " (above 1, so absolute)" if 1 < wish < SMALL and not timed else ""
                 wished, least = (f"{wish / 1e3:.4g}ms", f"{best / 1e3:.4g}ms") if timed else (f"{wish:g}", round(best))
                 wished = f"{wish:g}" if wish <= 1 else wished

@@ -9,24 +9,25 @@ from onnxslim_learn.coupling import selection
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.plans.realize import describe
-from onnxslim_learn.registry import CRITERIA
+from onnxslim_learn.registry import CRITERIA, LATENCY
 from onnxslim_learn.rewrite import merge
 from onnxslim_learn.select import budget, criteria, kernel_widths
 from onnxslim_learn.select.allocation import choose
-from onnxslim_learn.select.bounds import bounds
+from onnxslim_learn.select.bounds import bounds, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.select.bounds import Target
     from onnxslim_learn.select.calibration import Evidence
     from onnxslim_learn.select.criteria import Ranking
 
 
 def plan(  # noqa: PLR0913  everything a user may say about a plan
     analysis: Analysis,
-    target: Mapping[str, float],
+    target: Target,
     *,
     criterion: str | Callable[..., Any] | None = None,
     multiple: int = 1,
@@ -41,9 +42,9 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
 
     Args:
         analysis: The model.
-        target: ``macs``, ``params``, ``bytes``, ``memory`` or, where the analysis has it, ``latency`` -> bound; at most
-            1 is a fraction of the original, more is absolute. ``bytes`` is the size of the file, ``memory`` the peak of
-            activations in bytes, ``latency`` in microseconds.
+        target: Cost -> bound; at most 1 is a fraction of the original, more is absolute. A cost is ``macs``,
+            ``params``, ``bytes`` (the size of the file), ``memory`` (the peak of activations, bytes), where the
+            analysis has it ``latency`` (microseconds), a function of a coupling, or ``module:function``.
         criterion: What scores the units of a group: see :func:`onnxslim_learn.select.criteria.rank`; by default ``obs``
             where there are samples, else ``energy``.
         multiple: Widths are multiples of this where the group is wide enough.
@@ -60,14 +61,15 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
     """
     if multiple < 1:
         raise InputError(f"--multiple {multiple}: expected a positive number. Use 1 for any width.")
-    asked = budget.Search(analysis.coupling, (), bounds(analysis, target), dict(target), allow_empty)
+    limits, target = bounds(analysis, target), named(analysis, target)
+    asked = budget.Search(analysis.coupling, (), limits, target, allow_empty)
     groups = analysis.free_groups(protect, only)
     freedom = budget.Freedom(multiple, empty=allow_empty, least=selection.shares(groups, analysis.titles, keep or {}))
     criterion = criterion or criteria.usual(evidence)
     ranking = criteria.rank(analysis, groups, criterion, evidence)
     task = _decidable(analysis, groups, ranking, asked, freedom)
     found = choose(task, evidence, progress)
-    made = {"criterion": CRITERIA.row(criterion).name, "target": dict(target), "multiple": multiple}
+    made = {"criterion": CRITERIA.row(criterion).name, "target": target, "multiple": multiple}
     made |= {"protect": list(protect), "allow_empty": allow_empty}
     made |= {"only": list(only)} if only else {}
     made |= {"keep": dict(keep)} if keep else {}
@@ -86,7 +88,7 @@ def _decidable(
 ) -> budget.Search:
     """A search with what can be decided; rows are cut into only where the bounds cannot be met otherwise."""
     coupling = analysis.coupling
-    timed = analysis.latency if "latency" in asked.bounds else None
+    timed = analysis.latency if LATENCY in asked.bounds else None
     for cells in (False, True):
         choices = budget.choices(coupling, groups, ranking.scores, replace(freedom, cells=cells))
         cut = [choice.group for choice in choices]

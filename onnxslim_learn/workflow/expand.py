@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,15 +14,18 @@ import onnx_ir as ir
 
 from onnxslim_learn.analysis import Analysis, analyze
 from onnxslim_learn.errors import TargetError, VerifyError
+from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.verify import Verification, verify
-from onnxslim_learn.select.bounds import bounds
+from onnxslim_learn.select.bounds import bounds, named
 from onnxslim_learn.workflow import widen as widening
 from onnxslim_learn.workflow.latency_target import AIM, LEAST, MOST, ROUNDS
 
 if TYPE_CHECKING:
     from onnxslim_learn.costs.polynomial import Priced
     from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.registry import CostRow
+    from onnxslim_learn.select.bounds import Target
     from onnxslim_learn.workflow.latency_target import Stopwatch
     from onnxslim_learn.workflow.widen import Growth
 
@@ -58,7 +61,7 @@ class Widening:
         watch: Times files beside the model on this machine; ``None`` where the latency of the analysis is what counts.
     """
 
-    target: Mapping[str, float]
+    target: Target
     like: Analysis | None = None
     multiple: int = 1
     protect: Sequence[str] = ()
@@ -78,6 +81,7 @@ class Widened:
         widths: Group -> width before and after.
         verification: Comparison with the original; ``None`` where weights were drawn anew.
         latency: Where it was bounded.
+        costs: How costs are told.
     """
 
     factor: float
@@ -86,6 +90,7 @@ class Widened:
     widths: dict[str, tuple[int, int]]
     verification: Verification | None
     latency: Times | None = None
+    costs: tuple[CostRow, ...] = ()
 
 
 def expand(analysis: Analysis, asked: Widening, output: Path) -> Widened:
@@ -96,22 +101,25 @@ def expand(analysis: Analysis, asked: Widening, output: Path) -> Widened:
         TargetError: If the budget leaves no room.
         VerifyError: If the result would not compute what the model does; nothing is written.
     """
+    asked = replace(asked, target=named(analysis, asked.target))
     groups = widening.growable(analysis, analysis.free_groups(asked.protect))
-    measured = "latency" in asked.target and asked.watch is not None
+    measured = LATENCY in asked.target and asked.watch is not None
     factor, growth, latency = (_timed if measured else _counted)(analysis, asked, groups)
     model = widening.expand(growth, seed=asked.seed, fresh=asked.fresh)
     after = analyze(ir.to_proto(model), inputs=analysis.graph.shapes.nominal.inputs, values=analysis.graph.values)
+    after.asked_like(analysis)
     found = _write(analysis, model, output, check=not asked.fresh)
     before, widths = analysis.price(analysis.whole), _widths(growth, groups)
-    return Widened(factor, before, after.price(after.whole), widths, found, latency)
+    return Widened(factor, before, after.price(after.whole), widths, found, latency, tuple(analysis.counted))
 
 
 def _limits(analysis: Analysis, asked: Widening) -> dict[str, tuple[Priced, float]]:
     """Costs and their bounds; fractions are of another model where there is one."""
     found = bounds(analysis, asked.target)
     if asked.like is not None:
-        known, whole = asked.like.bounded, np.ones(asked.like.coupling.size)
-        parts = {name: wish * known[name].value(whole) for name, wish in asked.target.items() if wish <= 1}
+        whole, like = np.ones(asked.like.coupling.size), asked.like.asked_like(analysis)
+        wishes = named(analysis, asked.target)
+        parts = {name: wish * like.cost(name).value(whole) for name, wish in wishes.items() if wish <= 1}
         found |= {name: (found[name][0], bound) for name, bound in parts.items()}
     return found
 
@@ -120,7 +128,7 @@ def _counted(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Si
     """As wide as costs allow."""
     limits = _limits(analysis, asked)
     factor, growth = widening.largest(analysis, groups, limits, multiple=asked.multiple)
-    cost = limits["latency"][0] if "latency" in limits else None
+    cost = limits[LATENCY][0] if LATENCY in limits else None
     if cost is None:
         return factor, growth, None
     before, after = (cost.value(copies) for copies in (np.ones(len(growth.copies)), growth.copies.astype(float)))
@@ -130,7 +138,7 @@ def _counted(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Si
 def _timed(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Sized:
     """As wide as measured latency allows: sized by what is predicted, timed, sized again by what that corrects."""
     assert asked.watch is not None
-    limits, name, total = _limits(analysis, asked), "latency", asked.watch.total
+    limits, name, total = _limits(analysis, asked), LATENCY, asked.watch.total
     cost, wish = limits[name][0], asked.target[name]
     if wish <= 1:
         like = None if asked.like is None else asked.like.graph.source

@@ -16,6 +16,7 @@ from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.errors import TargetError
 from onnxslim_learn.latency import calibrate
 from onnxslim_learn.latency.fragment_times import Measurements, measurements, write
+from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.runtime import cache, timing
 from onnxslim_learn.runtime.session import CPU
 
@@ -170,11 +171,11 @@ def meet(
     Raises:
         TargetError: If the bound cannot be reached; says the least that was measured.
     """
-    wish = target["latency"] * (watch.total if target["latency"] <= 1 else 1.0)
+    wish = target[LATENCY] * (watch.total if target[LATENCY] <= 1 else 1.0)
     tried: list[tuple[Slimmed, Round]] = []
 
     def fresh(bound: float) -> Slimmed | None:
-        slimmed = make(analysis, {**target, "latency": min(bound / watch.total, 1.0)})
+        slimmed = make(analysis, {**target, LATENCY: min(bound / watch.total, 1.0)})
         seen = any((slimmed.removal.gone == other.removal.gone).all() for other, _ in tried)
         return None if seen else slimmed
 
@@ -183,7 +184,7 @@ def meet(
             slimmed = fresh(AIM * wish) or fresh(_between(analysis, tried, wish))
         except TargetError as error:
             known = analysis.latency
-            if "latency" in error.missed and watch.measured.points and known is not None and not known.below:
+            if LATENCY in error.missed and watch.measured.points and known is not None and not known.below:
                 analysis = narrowed(analysis, watch)
                 analysis = _corrected(analysis, watch, *tried[-1]) if tried else analysis
                 continue
@@ -217,9 +218,9 @@ def _between(analysis: Analysis, tried: list[tuple[Slimmed, Round]], wish: float
 
 def _unreachable(error: TargetError, wish: float, total: float) -> TargetError:
     """The same error in terms of the bound that was asked for."""
-    if set(error.missed) != {"latency"}:
+    if set(error.missed) != {LATENCY}:
         return error
-    least, _ = error.missed["latency"]
+    least, _ = error.missed[LATENCY]
     return TargetError(
         f"--target latency={wish / 1e3:.4g}ms cannot be reached, at the narrowest widths the model is predicted to take"
         f" {least / 1e3:.4g} ms ({least / total:.3f} of the original). Raise it, or see analyze for what is pinned.",
@@ -269,6 +270,6 @@ def _best(tried: list[tuple[Slimmed, Round]], wish: float, target: Mapping[str, 
     told: dict[str, Any] = {"target_ms": wish / 1e3, "threads": about["threads"], "provider": about["provider"]}
     told["processor_time"] = timing.steady_clock(int(about["threads"]), str(about["provider"])) is not perf_counter
     told |= {**asdict(found), "rounds": [asdict(one) for _, one in tried]}
-    made = {**slimmed.plan.provenance, "target": dict(target), "latency": told}
+    made = {**slimmed.plan.provenance, "target": dict(target), LATENCY: told}
     slimmed.plan = replace(slimmed.plan, provenance=made)
     return slimmed

@@ -15,9 +15,11 @@ from onnxslim_learn.errors import TargetError
 from onnxslim_learn.graph.load import check_file
 from onnxslim_learn.lossless_cuts import find
 from onnxslim_learn.plans.realize import describe, realize
+from onnxslim_learn.registry import FILE, LATENCY
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite import verify as checking
 from onnxslim_learn.rewrite.slim import slim as rewrite
+from onnxslim_learn.select.bounds import bounds, named
 from onnxslim_learn.select.planner import plan
 from onnxslim_learn.workflow import latency_target
 from onnxslim_learn.workflow.slimmed import Slimmed
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.lossless_cuts.bias_absorption import Constant
     from onnxslim_learn.plans.plan import Plan
+    from onnxslim_learn.select.bounds import Target
     from onnxslim_learn.select.calibration import Evidence
 
 __all__ = [
@@ -105,7 +108,7 @@ def verify(
 
 def slim_to(
     analysis: Analysis,
-    target: Mapping[str, float],
+    target: Target,
     path: str | Path,
     *,
     stage: Callable[[str], Callable[[float], None]] = lambda name: lambda share: None,
@@ -132,12 +135,14 @@ def slim_to(
     Raises:
         InputError, TargetError, PlanError, VerifyError: See :func:`plan` and :meth:`Slimmed.save`; nothing is written.
     """
+    bounds(analysis, target)  # refuses what is no bound
+    target = named(analysis, target)
     limit = _file_limit(analysis, target)
 
     def make(found: Analysis, bounds: Mapping[str, float]) -> Slimmed:
         return _fitting(found, bounds, limit, stage, evidence=evidence, **settings)
 
-    timed = watch is not None and "latency" in target
+    timed = watch is not None and LATENCY in target
     slimmed = latency_target.meet(analysis, target, watch, make) if timed and watch else make(analysis, target)
     if repair and evidence is not None and slimmed.removal.gone.any():
         slimmed.repair(evidence, progress=stage("repairing"))
@@ -168,15 +173,15 @@ def _fitting(
             return slimmed
         slack = 2 * slack + excess
         assert limit is not None
-        tight["bytes"] = max(limit - slack, 2.0)
-    raise TargetError(f"--target bytes={target['bytes']:g}: cannot be reached by the whole file. Raise it.")
+        tight[FILE] = max(limit - slack, 2.0)
+    raise TargetError(f"--target {FILE}={target[FILE]:g}: cannot be reached by the whole file. Raise it.")
 
 
 def _file_limit(analysis: Analysis, target: Mapping[str, float]) -> float | None:
     """Largest file allowed, in bytes."""
-    if "bytes" not in target or analysis.graph.source is None:
+    if FILE not in target or analysis.graph.source is None:
         return None
-    wish = target["bytes"]
+    wish = target[FILE]
     return wish * save.size_on_disk(analysis.graph.source) if wish <= 1 else wish
 
 

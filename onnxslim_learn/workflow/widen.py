@@ -18,6 +18,7 @@ import onnx_ir as ir
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.errors import InputError, TargetError
+from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.rewrite import edit
 from onnxslim_learn.rewrite.merge import floating
 from onnxslim_learn.rewrite.slim import reunite
@@ -192,7 +193,7 @@ def largest(
 
 def _said(name: str, here: float, bound: float) -> str:
     """What a cost is, and what it may be; a latency is in microseconds."""
-    if name == "latency":
+    if name == LATENCY:
         return f"latency is {here / 1e3:.4g} ms of {bound / 1e3:.4g} ms"
     return f"{name} is {here:.0f} of {bound:.0f}"
 

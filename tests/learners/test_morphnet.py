@@ -73,7 +73,7 @@ def golden(how="max"):
     with torch.no_grad():
         for name, values in GAMMAS.items():
             initializers.parameters(module)[name].copy_(torch.tensor(values))
-    space = structure(found, "macs", {}, {}, priced=found.costs)
+    space = structure(found, "macs", {}, {})
     return found, space, strengths.read(module, found, space.groups, "gamma", how=how)
 
 
@@ -156,7 +156,7 @@ def test_parts_that_overlap_are_cut_where_any_ends():
 def test_the_term_is_the_gradient_of_the_cost(name, cost):
     """Against the cost of a structure in which a unit's classes are half there."""
     analysis = analysed(name)
-    space = structure(analysis, cost, {}, {}, priced=analysis.costs)
+    space = structure(analysis, cost, {}, {})
     removal = analysis.whole
     slopes = space.slopes(removal)
     for unit in range(0, len(slopes), max(len(slopes) // 5, 1)):
@@ -169,8 +169,8 @@ def test_the_term_is_the_gradient_of_the_cost(name, cost):
 
 def test_depthwise_counts_twice_where_asked():
     analysis = analysed("depthwise")
-    plain = structure(analysis, "macs", {}, {}, priced=analysis.costs)
-    twice = structure(analysis, "macs", {}, {}, priced=analysis.costs, double=True)
+    plain = structure(analysis, "macs", {}, {})
+    twice = structure(analysis, "macs", {}, {}, double=True)
     more = (twice.slopes(analysis.whole) - plain.slopes(analysis.whole)) * plain.total
     assert more.max() > 0
     depthwise = [n for n in analysis.graph.nodes if n.attributes.get_int("group", 1) > 1]
@@ -191,7 +191,7 @@ def lasso(weight, axis, l1):
 def test_group_lasso_is_means_over_a_filter(l1):
     found = analyze(ALIGNED.build())
     module = bridge(found)
-    space = structure(found, "macs", {}, {}, priced=found.costs)
+    space = structure(found, "macs", {}, {})
     read = strengths.read(module, found, space.groups, "group-lasso", l1=l1)
     values = dict(zip([g.name for g in space.groups], np.split(read().detach().numpy(), space.ends[1:-1]), strict=True))
     w = {name: p.detach().numpy() for name, p in initializers.parameters(module).items()}
@@ -233,7 +233,7 @@ def test_lowering_is_the_proximal_operator(how):
 def test_taking_off_the_distance_leaves_exactly_nothing(kind, how):
     analysis = analysed("residual")
     module = bridge(analysis)
-    space = structure(analysis, "macs", {}, {}, priced=analysis.costs)
+    space = structure(analysis, "macs", {}, {})
     read = strengths.read(module, analysis, space.groups, kind, how=how)
     before, distances = read().detach().clone(), read.distances().detach().clone()
     chosen = torch.arange(len(distances)) % 2 == 0
@@ -247,7 +247,7 @@ def test_gates_learn_what_their_expectation_says():
     """A gate's mean is sigmoid(logit); its gradient on average that of the mean."""
     analysis = analysed("residual")
     module = bridge(analysis)
-    space = structure(analysis, "macs", {}, {}, priced=analysis.costs)
+    space = structure(analysis, "macs", {}, {})
     learnt = Gates(module, analysis, space.groups, tau=0.1)
     with torch.no_grad():
         learnt.logits.copy_(torch.linspace(-1.5, 1.5, learnt.count))
@@ -280,7 +280,7 @@ def test_groups_are_tied_by_force():
 def test_tied_units_live_and_die_together():
     analysis = analysed("dense")
     module = bridge(analysis)
-    space = structure(analysis, "macs", {}, {}, priced=analysis.costs)
+    space = structure(analysis, "macs", {}, {})
     same = space.groups[:2]
     found = ties(space.groups, bonds(space.groups, [f"^({same[0].name}|{same[1].name})$"]))
     read = strengths.read(module, analysis, space.groups, "gamma", ties=found)
@@ -297,7 +297,7 @@ def test_a_decided_structure_fills_its_bounds():
     analysis = analysed("residual")
     macs = analysis.costs["macs"]
     bound = 0.5 * macs.value(np.ones(analysis.coupling.size))
-    space = structure(analysis, "macs", {"macs": (macs, bound)}, {"macs": 0.5}, priced=analysis.costs)
+    space = structure(analysis, "macs", {"macs": (macs, bound)}, {"macs": 0.5})
     ratios = np.random.default_rng(0).uniform(0, 1, int(space.ends[-1]))
     removal = space.decided(ratios)
     assert macs.value((~removal.gone).astype(float)) <= bound
@@ -318,7 +318,7 @@ def test_no_group_falls_far_below_narrowing_all_alike(share):
     analysis = analysed("residual")
     macs = analysis.costs["macs"]
     bound = 0.5 * macs.value(np.ones(analysis.coupling.size))
-    space = structure(analysis, "macs", {"macs": (macs, bound)}, {"macs": 0.5}, priced=analysis.costs)
+    space = structure(analysis, "macs", {"macs": (macs, bound)}, {"macs": 0.5})
     alike, found = solve(space.search), space.above(share)
     ratios = np.random.default_rng(0).uniform(0, 1, int(space.ends[-1]))
     plan = found.plan(found.decided(ratios), {})
@@ -330,7 +330,7 @@ def test_units_of_groups_that_are_as_narrow_as_may_be_are_left_alone():
     analysis = analysed("residual")
     macs = analysis.costs["macs"]
     bound = 0.5 * macs.value(np.ones(analysis.coupling.size))
-    space = structure(analysis, "macs", {"macs": (macs, bound)}, {"macs": 0.5}, priced=analysis.costs).above(0.75)
+    space = structure(analysis, "macs", {"macs": (macs, bound)}, {"macs": 0.5}).above(0.75)
     dead = np.zeros(int(space.ends[-1]), bool)
     assert space.open(dead).all()
     for k, (start, choice) in enumerate(zip(space.ends, space.search.choices, strict=False)):
@@ -344,7 +344,7 @@ def test_what_is_given_back_goes_to_the_narrowest_where_all_are_dead():
     analysis = analysed("residual")
     macs = analysis.costs["macs"]
     bound = 0.5 * macs.value(np.ones(analysis.coupling.size))
-    space = structure(analysis, "macs", {"macs": (macs, bound)}, {"macs": 0.5}, priced=analysis.costs)
+    space = structure(analysis, "macs", {"macs": (macs, bound)}, {"macs": 0.5})
     plan = space.plan(space.decided(np.full(int(space.ends[-1]), -1.0)), {})
     shares = [len(plan.groups.get(g.name, range(g.width))) / g.width for g in space.groups]
     one = max(1 / group.width for group in space.groups)
@@ -355,7 +355,7 @@ def test_tied_groups_keep_the_same_units_within_bounds():
     analysis = analysed("dense")
     macs = analysis.costs["macs"]
     bound = 0.5 * macs.value(np.ones(analysis.coupling.size))
-    space = structure(analysis, "macs", {"macs": (macs, bound)}, {"macs": 0.5}, priced=analysis.costs)
+    space = structure(analysis, "macs", {"macs": (macs, bound)}, {"macs": 0.5})
     same = space.groups[:2]
     tied = bonds(space.groups, [f"^({same[0].name}|{same[1].name})$"])
     ratios = np.random.default_rng(0).uniform(0, 1, int(space.ends[-1]))[ties(space.groups, tied).numpy()]

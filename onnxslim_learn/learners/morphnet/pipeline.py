@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.costs.channels import channels, elements
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.finetune import fit
 from onnxslim_learn.learners.morphnet import strengths
@@ -14,7 +13,8 @@ from onnxslim_learn.learners.morphnet.logistic_gates import Gates
 from onnxslim_learn.learners.morphnet.settings import LEAST, Widths
 from onnxslim_learn.learners.morphnet.structure import Structure, structure
 from onnxslim_learn.plans.plan import Plan
-from onnxslim_learn.select.bounds import bounds
+from onnxslim_learn.registry import LATENCY, MACS
+from onnxslim_learn.select.bounds import bounds, named
 from onnxslim_learn.train import feature_distillation
 from onnxslim_learn.train.unit_sensitivity import worth
 
@@ -44,6 +44,7 @@ def shrink(job: Job[Widths]) -> tuple[Slimmed, Verification] | None:
 
 def learn(analysis: Analysis, wanted: Widths, school: School) -> tuple[fx.GraphModule, Plan, dict[str, Any]]:
     """Learn a structure: the trained net, all of it, and the plan of what stays."""
+    wanted = replace(wanted, target=named(analysis, wanted.target))
     module, recipe = school.module(analysis), school.recipe(analysis.graph, "steps")
     space = _space(analysis, wanted)
     tied = ties(space.groups, space.bonds)
@@ -83,23 +84,15 @@ def _made(wanted: Widths, school: School) -> dict[str, Any]:
 
 def _space(analysis: Analysis, wanted: Widths) -> Structure:
     """What can be learnt of a model."""
-    priced: dict[str, Any] = {
-        **analysis.bounded,
-        "channels": channels(analysis.coupling),
-        "elements": elements(analysis.coupling),
-    }
     if wanted.strength is None and not wanted.target:
         raise InputError("learn: neither --target nor --strength is given. For example --target macs=0.5.")
-    if wanted.cost == "latency" and analysis.latency is None:
-        raise InputError("--cost latency: needs a device. Give one with --device, or measure this machine (calibrate).")
     space = structure(
         analysis,
-        wanted.cost or next(iter(wanted.target), "macs"),
+        wanted.cost or next(iter(wanted.target), MACS),
         bounds(analysis, wanted.target),
         wanted.target,
         freedom=wanted.freedom,
         protect=wanted.protect,
-        priced=priced,
         double=wanted.double,
     )
     space = replace(space, bonds=bonds(space.groups, wanted.force_group))
@@ -110,7 +103,7 @@ def _space(analysis: Analysis, wanted: Widths) -> Structure:
         raise InputError(f"--target {asked}: the model meets it as it is. Ask for less.")
     least = wanted.least
     if least is None:
-        least = 0.0 if wanted.freedom.empty or "latency" in wanted.target else LEAST
+        least = 0.0 if wanted.freedom.empty or LATENCY in wanted.target else LEAST
     return space.above(least)
 
 

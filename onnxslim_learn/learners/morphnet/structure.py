@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from onnxslim_learn.coupling.carriers import carriers
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.errors import InputError, PlanError
 from onnxslim_learn.plans.realize import describe
+from onnxslim_learn.registry import COSTS, LATENCY
 from onnxslim_learn.select import budget, kernel_widths
 from onnxslim_learn.select.budget import Freedom, Search
 from onnxslim_learn.select.search import solve
@@ -212,49 +213,48 @@ class Structure:
 
 def structure(
     analysis: Analysis,
-    cost: str,
+    cost: str | Callable[..., Any],
     bounds: Mapping[str, tuple[Any, float]],
     wishes: Mapping[str, float],
     *,
     freedom: Freedom | None = None,
     protect: Sequence[str] = (),
-    priced: Mapping[str, Any],
     double: bool = False,
 ) -> Structure:
     """What can be learnt about a model.
 
     Args:
         analysis: The model.
-        cost: Name of the cost that units are charged for.
+        cost: What units are charged for: see :meth:`onnxslim_learn.analysis.Analysis.cost`.
         bounds: Cost name -> the cost and its largest value.
         wishes: The bounds as they were asked for.
         freedom: How far widths may go.
         protect: Regular expressions; groups they find stay whole.
-        priced: Costs by name.
         double: Whether to count depthwise convolutions as MorphNet does.
 
     Raises:
         InputError: If there is nothing to decide, or a name or pattern finds nothing.
     """
-    if cost not in priced:
-        raise InputError(f"--cost {cost}: expected {', '.join(priced)}. Use one of them.")
+    if not COSTS.row(cost).charged:
+        raise InputError(f"--cost {cost}: units cannot be charged for it. Choose another cost.")
+    price = analysis.cost(cost)
     freedom = freedom or Freedom()
     groups = analysis.free_groups(protect)
     choices = budget.choices(analysis.coupling, groups, np.zeros(analysis.coupling.columns), freedom)
     search = Search(analysis.coupling, choices, bounds, wishes, freedom.empty)
-    if analysis.latency is not None and "latency" in {cost, *bounds}:
+    if analysis.latency is not None and LATENCY in {cost, *bounds}:
         search = kernel_widths.on_steps(search, analysis.latency.device.steps, below=True)
         search = replace(search, choices=[choice for choice in search.choices if len(choice.kept) > 1])
     if not search.choices:
         raise InputError("model: nothing can be cut, so there is no structure to learn. See analyze for why.")
-    twice = _depthwise(analysis, priced[cost]) if double else None
-    return Structure(analysis, search, priced[cost], twice)
+    twice = _depthwise(analysis, price) if double else None
+    return Structure(analysis, search, price, twice)
 
 
 def _depthwise(analysis: Analysis, cost: Any) -> Priced:
     """The part of a cost that depthwise convolutions have."""
     if not hasattr(cost, "coefficients"):
-        raise InputError("--count-depthwise-twice: is for macs, params, bytes and channels. Leave it out.")
+        raise InputError("--count-depthwise-twice: is for costs that are sums over nodes. Leave it out.")
     found: set[str] = set()
     for node in analysis.graph.nodes:
         factors = roles.convolution(node)

@@ -6,7 +6,19 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
-from onnxslim_learn.report.format import count, ms, percent, plural, provider, shapes, share, size, times
+from onnxslim_learn.report.format import (
+    amount,
+    before_and_after,
+    count,
+    ms,
+    percent,
+    plural,
+    provider,
+    shapes,
+    share,
+    size,
+    times,
+)
 from onnxslim_learn.report.sections import latency, quality, repair, training
 
 if TYPE_CHECKING:
@@ -42,7 +54,7 @@ def analysis(data: Mapping[str, Any], *, settable: bool = True) -> list[Block]:
     if "why" in data:
         return [_summary(data, settable), *why(data["why"])]
     blocks: list[Block] = [_summary(data, settable)]
-    blocks += [_free(data["groups"])] if data["groups"] else [Text("Nothing can be cut.")]
+    blocks += [_free(data["groups"], data["counted"])] if data["groups"] else [Text("Nothing can be cut.")]
     blocks += [*_pinned(data), *latency.estimated(data), *_legend(data)]
     rows = [(0, row) for row in data["groups"]] + [(1, row) for row in _working(data)]
     bars = tuple(Bar(row["name"], row["macs_share"], share(row["macs_share"]), kind) for kind, row in rows)
@@ -61,8 +73,10 @@ def _summary(data: Mapping[str, Any], settable: bool) -> Text:
         guessed = f" (assumed: it chooses a branch{how})" if any(name in told for name in assumed) else ""
         sizes += "; " + ", ".join(f"{name} = {value}" for name, value in told.items()) + guessed
     first = f"{data['model']}: {plural(data['nodes'], 'node')}" + (f"; {sizes}" if sizes else "")
-    counted = f"{count(costs['macs'])} MACs, {count(costs['params'])} parameters, {size(costs['file_bytes'])} on disk"
-    counted += f", {size(costs['peak_activation_bytes'])} of activations at the peak"
+    counted = ", ".join(f"{amount(costs[one['name']], one['unit'])} {one['title']}" for one in data["counted"])
+    counted += (
+        f", {size(costs['file_bytes'])} on disk, {size(costs['peak_activation_bytes'])} of activations at the peak"
+    )
     if data["device"]:
         counted += f"\nabout {ms(costs['latency_ms'])} on {latency.machine(data['device'])}"
     return Text(f"{first}\n{counted}\n")
@@ -72,10 +86,10 @@ def _units(row: Mapping[str, Any]) -> str:
     return plural(row["width"], "row") if row["rows"] else str(row["width"])
 
 
-def _free(rows: Sequence[Mapping[str, Any]]) -> Table:
+def _free(rows: Sequence[Mapping[str, Any]], counted: Sequence[Mapping[str, str]]) -> Table:
     """The groups that can be cut."""
-    heads = {"MACs": "macs_share", "parameters": "params_share", "latency": "latency_share"}
-    heads = {head: key for head, key in heads.items() if key in rows[0]}
+    heads = {one["title"]: f"{one['name']}_share" for one in counted}
+    heads |= {"latency": "latency_share"} if "latency_share" in rows[0] else {}
     cells = [(r["name"], _ties(r), _units(r), *(share(r[key]) for key in heads.values())) for r in rows]
     return Table("Groups that can be cut", ("group", "ties", "units", *heads), tuple(cells), (0, 1))
 
@@ -165,11 +179,7 @@ def why(answers: Mapping[str, Sequence[Mapping[str, str]]]) -> list[Block]:
 def outcome(data: Mapping[str, Any]) -> list[Block]:
     """Before and after side by side, what the check found, and every layer's width."""
     before, after, timed = data["before"], data["after"], data["latency"]
-    lines = [("MACs", "macs", count), ("parameters", "params", count), ("bytes on disk", "bytes", size)]
-    rows = [
-        (name, text(before[key]), text(after[key]), f"{after[key] / before[key]:.3f}" if before[key] else "-")
-        for name, key, text in lines
-    ]
+    rows = before_and_after(data, "bytes on disk")
     if timed:
         ratio = times(timed["ratio"], timed["low"], timed["high"])
         rows.append(("latency", ms(before["latency_ms"]), ms(after["latency_ms"]), ratio))

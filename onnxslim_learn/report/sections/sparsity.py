@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.registry import MACS, PARAMS
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
 from onnxslim_learn.report.format import count, held_back, ms, plural, shapes, share, size, times
 from onnxslim_learn.report.format import provider as runtime
@@ -99,7 +100,7 @@ def _channels(layer: Layer) -> dict[str, tuple[int, ...]]:
 
 def _nonzero(analysis: Analysis, model: ir.Model) -> dict[str, int]:
     """Parameters that are not zero, and multiply-accumulates by weights that are not, of a model like the analysed."""
-    owners, whole = set(analysis.costs["params"].owners), np.ones(analysis.coupling.size)
+    owners, whole = set(analysis.costs[PARAMS].owners), np.ones(analysis.coupling.size)
     zeros = sum(int((_values(model, name) == 0).sum()) for name in owners & set(model.graph.initializers))
     kept: dict[str, list[int]] = {}
     for layer in maskable(analysis.graph.model):
@@ -107,10 +108,10 @@ def _nonzero(analysis: Analysis, model: ir.Model) -> dict[str, int]:
             own = kept.setdefault(node, [0, 0])
             own[0] += int(np.count_nonzero(_values(model, layer.name)))
             own[1] += layer.size
-    macs = analysis.costs["macs"].by_node(whole)
+    macs = analysis.costs[MACS].by_node(whole)
     shares = {node: own[0] / own[1] for node, own in kept.items()}
     return {
-        "nonzero_params": analysis.price(analysis.whole)["params"] - zeros,
+        "nonzero_params": analysis.price(analysis.whole)[PARAMS] - zeros,
         "nonzero_macs": round(sum(work * shares.get(node, 1) for node, work in macs.items())),
     }
 

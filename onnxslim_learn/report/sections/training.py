@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.report.blocks import Block, Point, Scatter, Table, Text
-from onnxslim_learn.report.format import count, ms, plural, share, size
+from onnxslim_learn.report.format import before_and_after, count, ms, plural, share
 from onnxslim_learn.report.sections import repair
 
 if TYPE_CHECKING:
@@ -69,12 +69,7 @@ def taken_back(stage: Mapping[str, Any]) -> list[str]:
 
 def widened(data: Mapping[str, Any]) -> list[Block]:
     """What the command expand did."""
-    lines = [("MACs", "macs", count), ("parameters", "params", count), ("bytes of weights", "bytes", size)]
-    before, after = data["before"], data["after"]
-    rows = [
-        (name, text(before[key]), text(after[key]), f"{after[key] / before[key]:.3f}" if before[key] else "-")
-        for name, key, text in lines
-    ]
+    rows = before_and_after(data, "bytes of weights")
     if data["latency"] is not None:
         old, new = data["latency"]["before_us"], data["latency"]["after_us"]
         how = "measured" if data["latency"]["measured"] else "estimated"
