@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from nets import exports
 from onnxslim_learn.bridge.module import bridge
-from onnxslim_learn.graph.load import load
+from onnxslim_learn.coupling.normal_form import load
 
 WARM_UP = 3
 ALLOWED = 1.1

@@ -13,15 +13,16 @@ import onnx_ir as ir
 from onnxslim_learn.costs.activation_memory import Peak, peak
 from onnxslim_learn.costs.roofline import Timed, roofline
 from onnxslim_learn.coupling import groups as grouping
-from onnxslim_learn.coupling import roles, selection
+from onnxslim_learn.coupling import selection
 from onnxslim_learn.coupling.branches import foresee
 from onnxslim_learn.coupling.groups import Group
+from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.coupling.solver import Coupling, couple
 from onnxslim_learn.coupling.titles import Title, titles
 from onnxslim_learn.errors import InputError, MisfitError, PlanError
 from onnxslim_learn.graph import size_search
-from onnxslim_learn.graph.load import Graph, load
+from onnxslim_learn.graph.load import Graph
 from onnxslim_learn.registry import COSTS
 from onnxslim_learn.rewrite.slim import slim
 
@@ -188,7 +189,7 @@ def _coupled(
     sensitive: bool,
 ) -> tuple[Graph, Coupling]:
     """A model and its coupling, with the sizes of open dimensions at which its weights fit."""
-    graph = load(model, settled=settled, whole=roles.reads_whole, stacks=roles.stacks, **known)
+    graph = load(model, settled=settled, **known)
     try:
         return graph, couple(graph, sensitive=sensitive)
     except MisfitError as error:

@@ -23,10 +23,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx import numpy_helper
 
+from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.coupling.solver import Coupling, couple
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph.load import load
 from onnxslim_learn.rewrite.mask import OPEN, mask, mask_array
 from onnxslim_learn.rewrite.slim import cut, slim
 

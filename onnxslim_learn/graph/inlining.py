@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxslim_learn.graph.bodies import inside, parameters
+from onnxslim_learn.graph.bodies import inside, is_choice, parameters
 
 if TYPE_CHECKING:
     from onnxslim_learn.graph.shape_info import Shapes
@@ -146,7 +146,7 @@ def deciding(graph: ir.Graph) -> dict[str, list[Any]]:
     values: dict[str, list[Any]] = {}
     for node in graph:
         condition = node.inputs[0] if len(node.inputs) else None
-        if node.op_type != "If" or condition is None or not _weighs(node):
+        if not is_choice(node) or condition is None or not _weighs(node):
             continue
         inputs, compared = _asked(condition)
         value = next(iter(inputs)) if len(inputs) == 1 else None
@@ -158,7 +158,7 @@ def deciding(graph: ir.Graph) -> dict[str, list[Any]]:
 
 def decided_by(node: ir.Node) -> list[str]:
     """The single numbers among the graph inputs that alone decide which branch of an If runs; else none."""
-    condition = node.inputs[0] if node.op_type == "If" else None
+    condition = node.inputs[0] if is_choice(node) else None
     inputs = set() if condition is None else _asked(condition)[0]
     return [] if None in inputs else sorted(str(value.name) for value in inputs if value is not None)
 

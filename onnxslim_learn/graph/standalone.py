@@ -9,7 +9,7 @@ from onnx_ir.passes import common as passes
 
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph import inlining, input_sizes, shapes
-from onnxslim_learn.graph.bodies import bodies
+from onnxslim_learn.graph.bodies import bodies, is_loop
 from onnxslim_learn.graph.shape_info import Sample, Shapes
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _held(body: ir.Graph) -> set[ir.Value]:
 def _fed(node: ir.Node, sample: Sample) -> Iterator[tuple[tuple[int, ...], int]]:
     """Shape and element type of what a body gets at its inputs, in order."""
     states = list(node.inputs)
-    if node.op_type == "Loop":
+    if is_loop(node):
         yield from (((), int(ir.DataType.INT64)), ((), int(ir.DataType.BOOL)))
         states = states[2:]
     scanned = node.attributes.get_int("num_scan_inputs", 0) or 0

@@ -142,7 +142,7 @@ def chain(length: int) -> ModelProto:
     """So many nodes one after the other, each of a single number."""
     names = ["x", *(f"v{k}" for k in range(1, length)), "y"]
     # two operators in turns: onnxruntime would drop a pair of equal ones
-    nodes = [f"{b} = {('Sin', 'Cos')[k % 2]}({a})" for k, (a, b) in enumerate(itertools.pairwise(names))]
+    nodes = [f"{b} = {'Cos' if k % 2 else 'Sin'}({a})" for k, (a, b) in enumerate(itertools.pairwise(names))]
     return _net((1,), (1,), " ".join(nodes))
 
 

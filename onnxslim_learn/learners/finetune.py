@@ -12,8 +12,8 @@ import torch
 
 from onnxslim_learn.bridge import export
 from onnxslim_learn.bridge.initializers import parameters
+from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.errors import VerifyError
-from onnxslim_learn.graph.load import load
 from onnxslim_learn.learners.morphnet.settings import Widths
 from onnxslim_learn.learners.weight_sparse import learner as weight_sparse
 from onnxslim_learn.plans.plan import Plan

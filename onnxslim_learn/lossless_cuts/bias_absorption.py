@@ -210,7 +210,7 @@ def _source(
         ones = edit.constant(graph, f"{node.name}.ones", np.ones(constant.kernel[1], kernel.dtype))
         weight = edit.constant(graph, f"{node.name}.constant", kernel)
         attributes = [a for a in node.attributes.values() if a.name != "group"]
-        border = ir.Node("", node.op_type, [ones, weight], attributes, name=f"{node.name}.border")
+        border = ir.Node("", "Conv", [ones, weight], attributes, name=f"{node.name}.border")
         border.outputs[0].name = f"{node.name}.border"
         graph.insert_before(before, border)
         return border.outputs[0]

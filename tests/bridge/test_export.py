@@ -11,8 +11,8 @@ from nets.zoo import NETS, feeds
 from onnxslim_learn.bridge.export import export, updated
 from onnxslim_learn.bridge.initializers import parameters
 from onnxslim_learn.bridge.module import bridge
+from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph.load import load
 from tests.bridge.test_module import NORMED, TIED, assert_alike, call
 from tests.laws import run
 

@@ -15,8 +15,8 @@ from nets.pretrained import MODELS, fetch
 from nets.zoo import NETS
 from onnxslim_learn.bridge.initializers import look_up, parameters, paths, place
 from onnxslim_learn.bridge.module import bridge
+from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph.load import load
 from onnxslim_learn.workflow import slim
 from tests.laws import analysed, analysis_inputs, input_sets, normal, run
 

@@ -11,8 +11,8 @@ from nets.operators import EXAMPLES, UNRUNNABLE, VARIANTS
 from nets.zoo import NETS
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.bridge.ops import DOMAINS
+from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.coupling.operators.table import CONTRIB, TABLE
-from onnxslim_learn.graph.load import load
 from onnxslim_learn.workflow import slim
 from tests.bridge.test_module import assert_alike, call
 from tests.laws import analysed, input_sets, normal, run

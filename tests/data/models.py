@@ -4,7 +4,8 @@ import functools
 
 import onnx
 
-from onnxslim_learn.graph.load import Graph, load
+from onnxslim_learn.coupling.normal_form import load
+from onnxslim_learn.graph.load import Graph
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>'
 

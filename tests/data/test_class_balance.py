@@ -4,12 +4,12 @@ import numpy as np
 import onnxruntime as ort
 
 from onnxslim_learn import demo
+from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.coupling.solver import couple
 from onnxslim_learn.data import class_balance as module
 from onnxslim_learn.data.class_balance import confident, surest
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.data.synthetic import synthetic
-from onnxslim_learn.graph.load import load
 from tests.data.models import graph
 
 

@@ -7,10 +7,10 @@ import onnx_ir as ir
 import pytest
 from PIL import Image
 
+from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph.load import load
 from tests.data.models import graph
 
 COUNT = 11

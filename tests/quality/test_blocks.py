@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 import pytest
 
+from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.coupling.solver import couple
-from onnxslim_learn.graph.load import load
 from onnxslim_learn.metrics import Channels, by_scale, deviation, worst
 from onnxslim_learn.quality.channels import channels
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from nets.notation import Net
+from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.coupling.solver import couple
 from onnxslim_learn.data.class_balance import confident
 from onnxslim_learn.data.options import Options
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph.load import load
 from onnxslim_learn.train.bn_matching import matched, normalisations
 from tests.data.models import graph
 

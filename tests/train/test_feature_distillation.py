@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from onnxslim_learn.bridge import gates
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.coupling import groups as grouping
+from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph.load import load
 from onnxslim_learn.train import feature_distillation, losses
 from onnxslim_learn.train.samples import Portion
 from onnxslim_learn.workflow import slim

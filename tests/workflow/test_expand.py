@@ -7,8 +7,8 @@ import pytest
 
 from nets.zoo import NETS
 from onnxslim_learn.costs import devices
+from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.errors import InputError, TargetError
-from onnxslim_learn.graph.load import load
 from onnxslim_learn.runtime.timing import Ratio
 from onnxslim_learn.workflow import slim
 from onnxslim_learn.workflow import widen as widening

@@ -178,7 +178,7 @@ def _sum_and_norm(bias: int, shift: int | None) -> Parts:
         found.append(_part(node, "Add", [first, second]))
         name = "SimplifiedLayerNormalization" if shift is None else "LayerNormalization"
         affine = [_given(node, 2)] if shift is None else [_given(node, 2), _given(node, shift)]
-        settings = {"axis": -1, "epsilon": float(attribute(node, "epsilon", 1e-5))}
+        settings = {"axis": -1, "epsilon": float(attribute(node, "epsilon", 1e-12))}
         found.append(_part(node, name, [found[-1].outputs[0], *affine], settings))
         return found
 

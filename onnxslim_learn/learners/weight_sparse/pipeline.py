@@ -13,8 +13,8 @@ import torch
 
 from onnxslim_learn.bridge import export
 from onnxslim_learn.bridge.initializers import parameters, to_torch
+from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph.load import load
 from onnxslim_learn.learners.finetune import redraw
 from onnxslim_learn.learners.weight_sparse.learner import Fixed, Settings, WeightSparse
 from onnxslim_learn.metrics import Deviation

@@ -1,0 +1,146 @@
+"""A file that onnxruntime has fused is handled as the file it was made from: the same groups, laws and repair."""
+
+import functools
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nets.forms import ATTENTION, FUSED, NORMS
+from nets.fused import LEVELS, fused
+from nets.operators import EXAMPLES
+from nets.zoo import NETS
+from onnxslim_learn.coupling import roles
+from onnxslim_learn.data.random_inputs import random_inputs
+from onnxslim_learn.plans.plan import Plan
+from onnxslim_learn.plans.realize import realize
+from onnxslim_learn.repair.sequential import repair
+from onnxslim_learn.rewrite.slim import slim
+from onnxslim_learn.rewrite.unfuse import unfuse
+from onnxslim_learn.workflow import slim as api
+from tests import laws
+from tests.laws import PLANS, draw_removal
+
+ALIKE = 1e-3  # share by which the deviation after repair may differ: sums of floats in another order choose ridges
+SHARE = 0.6  # of the multiply-accumulates
+
+FUSIBLE = [
+    *("chain", "flatten_gemm", "residual", "dense", "global_pool", "prelu", "activations", "depthwise", "grouped"),
+    *("unet", "squeeze_excite", "squeeze_excite_gemm", "conv_transpose", "c2f", "layer_norm", "swiglu"),
+    *("attention", "attention_gemm", "packed_split", "relative_bias", "class_token"),
+]
+FEW = {"residual", "depthwise", "squeeze_excite_gemm", "attention", "class_token"}
+CASES = [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in FUSIBLE]
+
+
+def exported(name):
+    """Export a net of torch: residual blocks of attention and perceptrons, or of convolutions."""
+    torch = pytest.importorskip("torch")
+    from tests import torch_blocks
+
+    torch.manual_seed(0)
+    return torch_blocks.exported(name)
+
+
+@functools.cache
+def source(name):
+    return NETS[name].build() if name in NETS else exported(name)
+
+
+@functools.cache
+def analysed(name, level):
+    """Return the analysis of a net as it is, or fused."""
+    return api.analyze(source(name) if level == "plain" else fused(source(name), level))
+
+
+def free(analysis):
+    return [group for group in analysis.groups if group.pin is None]
+
+
+@functools.cache
+def kept(name):
+    """Return what a plan for the plain net keeps of every group that can be cut, by the order of the groups."""
+    analysis = analysed(name, "plain")
+    plan = api.plan(analysis, {"macs": SHARE}, criterion="l1")
+    return [plan.groups.get(group.name) for group in free(analysis)]
+
+
+@functools.cache
+def repaired(name, level):
+    """Return what repair did to a net cut by the plan of the plain one."""
+    analysis = analysed(name, level)
+    pairs = [(g, k) for g, k in zip(free(analysis), kept(name), strict=True) if k is not None]
+    cut = realize(analysis, Plan({g.name: k for g, k in pairs}, {g.name: g.width for g, _ in pairs}))
+    sample = analysis.graph.shapes.analysis
+    return repair(cut, slim(cut), [random_inputs(analysis.coupling, sample, seed) for seed in range(8)])
+
+
+def refitted(name, level):
+    """Count the layers that repair tried, without normalisations: fusing puts these into the layers before."""
+    norms = {str(n.name) for n in analysed(name, level).graph.nodes if roles.normalisation(n)}
+    return len(repaired(name, level).nodes.keys() - norms)
+
+
+def relative(deviations):
+    return float(np.mean([one.relative for one in deviations.values()]))
+
+
+NAMES = [*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in ("transformer", "inverted_residual"))]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fused_net_is_repaired_as_the_plain_one(name, level):
+    assert [g.width for g in free(analysed(name, level))] == [g.width for g in free(analysed(name, "plain"))]
+    plain, found = repaired(name, "plain"), repaired(name, level)
+    assert refitted(name, level) == refitted(name, "plain") > 0
+    assert relative(found.before) == pytest.approx(relative(plain.before), rel=ALIKE)
+    assert relative(found.after) == pytest.approx(relative(plain.after), rel=ALIKE)
+
+
+def test_the_nets_hold_what_onnxruntime_fuses():
+    names = [name for name in FUSIBLE if name in FEW]
+    held = {(n.domain, n.op_type) for name in names for n in analysed(name, "extended").graph.nodes}
+    assert {("com.microsoft", op) for op in ("FusedConv", "FusedMatMul", "FusedGemm")} <= held
+
+
+@pytest.mark.parametrize("name", CASES)
+@PLANS
+@given(st.data())
+def test_slim_is_mask_for_fused_nets(name, data):
+    removal = draw_removal(data.draw, analysed(name, "extended"))
+    small, reference = ir.to_proto(slim(removal)), laws.masked(removal)
+    for feed in laws.input_sets(small):
+        found, wanted = laws.run(small, feed), laws.run(reference, feed)
+        for output in wanted:
+            laws.assert_close(found[output], wanted[output], output)
+
+
+# --- taken apart ------------------------------------------------------------------------------------------------------
+
+BUNDLES = {
+    **{name: net for nets in (FUSED, NORMS, ATTENTION) for name, net in nets.items()},
+    **{name: net for name, net in EXAMPLES.items() if name.startswith("com.microsoft.")},
+}
+APART = [name for name, net in BUNDLES.items() if any(roles.of(n).parts for n in net.build().graph.node)]
+
+
+def test_operators_that_can_be_taken_apart_are_covered():
+    from onnxslim_learn.coupling.operators.table import CONTRIB
+
+    held = {n.op_type for name in APART for n in BUNDLES[name].build().graph.node}
+    assert {name for name, row in CONTRIB.items() if row.parts} <= held
+
+
+@pytest.mark.parametrize("name", APART)
+def test_a_node_taken_apart_computes_the_same(name):
+    analysis = api.analyze(BUNDLES[name].build())
+    model = analysis.graph.model
+    whole, apart = ir.to_proto(model), ir.to_proto(unfuse(model))
+    feed = laws.analysis_inputs(analysis)
+    wanted, found = laws.run(whole, feed), laws.run(apart, feed)
+    assert list(found) == list(wanted)
+    for output in wanted:
+        laws.assert_close(found[output], wanted[output], output)
