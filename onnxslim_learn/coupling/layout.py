@@ -216,7 +216,7 @@ def regroup(ledger: Ledger, value: Value, shape: Sequence[int]) -> Value:
     Raises:
         MisfitError: If the sizes have another product.
     """
-    if math.prod(value.shape) != math.prod(shape):
+    if 0 not in shape and math.prod(value.shape) != math.prod(shape):
         before, after = ("x".join(map(str, sizes)) for sizes in (value.shape, shape))
         raise MisfitError(f"{before} cannot be seen as {after}.", [(math.prod(value.shape), math.prod(shape))])
     value = Value((tuple(d for axis in value.axes for d in axis),))

@@ -182,7 +182,7 @@ def evaluate(node: ir.Node, sample: Sample) -> bool:
         shape = sample.shape.get(str(names[0]))
         return (
             shape is not None
-            and names[0] not in sample.loose
+            and (sample.traced or names[0] not in sample.loose)
             and _store(sample, node, [_shape(node, shape)], derived=True)
         )
     if any(name is not None and name not in sample.value for name in names):
@@ -230,6 +230,8 @@ def _store(sample: Sample, node: ir.Node, arrays: list[Array], *, derived: bool)
         sample.dtype[name] = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
         if derived:
             sample.derived.add(name)
+        if any(value is not None and value.name in sample.loose for value in node.inputs):
+            sample.loose.add(name)
     return True
 
 
@@ -337,4 +339,5 @@ TARGETS: dict[str, Callable[[ir.Node, Shapes], list[int] | None]] = {
 def constant_target(node: ir.Node, shapes: Shapes) -> list[int] | None:
     """A constant that means the same at every size as the shape that a node computes with, if there is one."""
     known = TARGETS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-    return None if known is None else known(node, shapes)
+    of_data = any(value is not None and value.name in shapes.nominal.loose for value in node.inputs[1:])
+    return None if known is None or of_data else known(node, shapes)

@@ -25,6 +25,8 @@ class Sample:
         derived: Names of values that descend from a ``Shape`` or ``Size`` operator.
         loose: Names of values whose shape depends on data, and of what is computed from them.
         told: Graph inputs for which a value was given, and what is computed from them: known here, but not constant.
+        constant: Names of initializers and of what is computed from them alone.
+        traced: Whether shapes that depend on data may be computed with: another sample tells what varies.
     """
 
     inputs: dict[str, Shape]
@@ -34,6 +36,8 @@ class Sample:
     derived: set[str] = field(default_factory=set)
     loose: set[str] = field(default_factory=set)
     told: set[str] = field(default_factory=set)
+    constant: set[str] = field(default_factory=set)
+    traced: bool = False
 
     @property
     def sizes(self) -> str:
@@ -43,16 +47,22 @@ class Sample:
 
 @dataclass(frozen=True)
 class Shapes:
-    """Samples of a model at its nominal, analysis and third input sizes (one object thrice if nothing is open)."""
+    """Samples of a model at its nominal, analysis and third input sizes (one object thrice if nothing is open).
+
+    ``other_data`` is one at the analysis sizes, with other sizes of all that depends on data; ``None`` where nothing
+    does, or where such sizes could not be told.
+    """
 
     nominal: Sample
     analysis: Sample
     third: Sample
+    other_data: Sample | None = None
 
     @property
     def samples(self) -> tuple[Sample, ...]:
         """The distinct samples, nominal first."""
-        return (self.nominal,) if self.nominal is self.analysis else (self.nominal, self.analysis, self.third)
+        at_sizes = (self.nominal,) if self.nominal is self.analysis else (self.nominal, self.analysis, self.third)
+        return at_sizes if self.other_data is None else (*at_sizes, self.other_data)
 
     @property
     def dynamic(self) -> bool:
@@ -67,8 +77,8 @@ class Shapes:
         return None if any(value is None for value in found) else found  # type: ignore[return-value]
 
     def static(self, name: str) -> np.ndarray[Any, Any] | None:
-        """Value of a small tensor that is the same at every size, else ``None``."""
-        found = self.known(name)
+        """Value of a small tensor that is the same at every size, else ``None``; what depends on data is never."""
+        found = None if name in self.nominal.loose else self.known(name)
         if found is None or any(v.shape != found[0].shape or not np.array_equal(v, found[0]) for v in found[1:]):
             return None
         return found[0]
@@ -88,4 +98,5 @@ class Shapes:
 
     def is_open(self, name: str, axis: int) -> bool:
         """Whether the size of an axis depends on the input sizes, or on data."""
-        return name in self.nominal.loose or len({sample.shape[name][axis] for sample in self.samples}) > 1
+        untold = name in self.nominal.loose and self.other_data is None
+        return untold or len({sample.shape[name][axis] for sample in self.samples}) > 1

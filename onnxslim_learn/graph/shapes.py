@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from onnxslim_learn.errors import InputError, MisfitError, reason
 from onnxslim_learn.graph import inlining, schemas, shape_arithmetic
-from onnxslim_learn.graph.shape_info import Sample
+from onnxslim_learn.graph.shape_info import Sample, Shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,12 +79,20 @@ def _take_declared(module: ir.Model, sample: Sample, missing: set[str], doubtful
     return found
 
 
+Dims = tuple[int | None, ...]  # a shape as far as it is known
+
+
 def walk(module: ir.Model, sample: Sample) -> list[str]:
     """Evaluate shapes and small integer values node by node; returns the names whose shape stays unknown.
 
     Raises:
         InputError: If an operator's input shapes do not fit each other.
     """
+    return [name for node in _begun(module, sample) for name in step(node, module, sample)]
+
+
+def _begun(module: ir.Model, sample: Sample) -> ir.Graph:
+    """Note the shapes of inputs and initializers, and small values; returns the nodes that follow."""
     for value in module.graph.inputs:
         sample.shape[str(value.name)] = sample.inputs[str(value.name)]
         sample.dtype[str(value.name)] = int(value.dtype or onnx.TensorProto.UNDEFINED)
@@ -92,6 +100,7 @@ def walk(module: ir.Model, sample: Sample) -> list[str]:
         tensor = value.const_value
         if tensor is None:
             raise InputError(f"initializer {name}: it has no value.")
+        sample.constant.add(name)
         sample.shape[name] = tuple(int(d) for d in tensor.shape)  # type: ignore[arg-type]
         sample.dtype[name] = int(tensor.dtype)
         if (
@@ -100,20 +109,22 @@ def walk(module: ir.Model, sample: Sample) -> list[str]:
             and tensor.dtype in shape_arithmetic.DTYPES
         ):
             sample.value[name] = np.array(tensor.numpy())  # a copy: mapped files may be closed
-    return [name for node in module.graph for name in step(node, module, sample)]
+    return module.graph
 
 
-def step(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
-    """Evaluate one node in a sample; returns its outputs whose shape stays unknown."""
-    if shape_arithmetic.evaluate(node, sample):
-        return []
+def step(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, Dims | None]:
+    """Evaluate one node in a sample; returns its outputs whose shape stays unknown, with what is known of it."""
     outputs = [str(value.name) for value in node.outputs if value.name]
-    fed = any(value is not None and value.name in sample.loose for value in node.inputs)
-    if fed or inlining.CHOSEN in node.metadata_props:
+    given = [str(value.name) for value in node.inputs if value is not None and value.name]
+    if given and all(name in sample.constant for name in given):
+        sample.constant.update(outputs)
+    if shape_arithmetic.evaluate(node, sample):
+        return {}
+    if any(name in sample.loose for name in given) or inlining.CHOSEN in node.metadata_props:
         sample.loose.update(outputs)
     _take_passed(node, sample)
     if all(name in sample.shape and name in sample.dtype for name in outputs):
-        return []
+        return {}
     shape_arithmetic.check_view(node, sample)
     try:
         inferred = _infer(node, module, sample)
@@ -123,8 +134,7 @@ def step(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
         raise MisfitError(f"{where}: shapes do not fit at {sample.sizes}: {reason(error)}.", pairs) from error
     except (onnx.defs.SchemaError, onnx.checker.ValidationError, RuntimeError, ValueError, TypeError, KeyError):
         inferred = {}
-    for name in outputs:
-        _note(name, inferred.get(name), sample)
+    dims = {name: _note(name, inferred.get(name), sample) for name in outputs}
     if (
         outputs
         and schemas.has_attribute(node, "kernel_shape")  # no window fits; elsewhere an empty tensor may be meant
@@ -132,9 +142,9 @@ def step(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
         and not _empty_inputs(node, sample)
     ):
         raise InputError(f"node {node.name} ({node.op_type}): its output would be empty at input sizes {sample.sizes}.")
-    missing = [name for name in outputs if name not in sample.shape]
-    if inferred:  # the operator is known and its inputs are: what is missing depends on data
-        sample.loose.update(missing)
+    missing = {name: known for name, known in dims.items() if name not in sample.shape}
+    if inferred and (len(given) < 2 or any(name not in sample.constant for name in given[1:])):
+        sample.loose.update(missing)  # the operator is known and its inputs are: what is missing depends on data
     return missing
 
 
@@ -145,20 +155,68 @@ def _take_passed(node: ir.Node, sample: Sample) -> None:
             sample.shape[name], sample.dtype[name] = sample.shape[source], sample.dtype[source]
 
 
+def with_other_data(module: ir.Model, shapes: Shapes) -> Shapes:
+    """Samples with one more, in which what depends on data has other sizes: that tells which of its axes are fixed.
+
+    What was empty, by the inputs that the model was run on, is not. Where such sizes do not fit each other, what
+    depends on data stays open along all its axes.
+    """
+    chosen = shapes.analysis.told or any(inlining.CHOSEN in node.metadata_props for node in module.graph)
+    if not shapes.analysis.loose or chosen:  # by values of inputs: what others would choose is not known
+        return shapes
+    try:
+        again = {id(sample): _refilled(module, sample, lambda size: size or 2) for sample in shapes.samples}
+        other = _refilled(module, again[id(shapes.analysis)], _unlike)
+    except InputError as error:
+        logger.debug("what depends on data is open along all axes: %s", error)
+        return shapes
+    nominal, analysis, third = (again[id(sample)] for sample in (shapes.nominal, shapes.analysis, shapes.third))
+    return Shapes(nominal, analysis, third, other)
+
+
+def _unlike(size: int) -> int:
+    """Another size that is fit for what a size is fit for: smaller, but neither nothing nor one, which broadcasts."""
+    return size // 2 if size > 3 else size + 1
+
+
+def _refilled(module: ir.Model, reference: Sample, fill: Callable[[int], int]) -> Sample:
+    """A sample at the same input sizes, with other sizes in place of those that data decides, and what follows.
+
+    Raises:
+        InputError: If they do not fit each other, or an operator does not tell how its shape follows.
+    """
+    sample = Sample(dict(reference.inputs), traced=True)
+    for node in _begun(module, sample):
+        for name, known in step(node, module, sample).items():
+            before, sample.dtype[name] = reference.shape[name], reference.dtype[name]
+            if name in reference.loose:
+                told = known if known is not None and len(known) == len(before) else (None,) * len(before)
+                sample.shape[name] = tuple(fill(n) if k is None else k for k, n in zip(told, before, strict=True))
+                continue
+            inputs = [str(value.name) for value in node.inputs if value is not None and value.name]
+            if any(reference.shape[read] != sample.shape[read] for read in inputs):
+                raise InputError(f"node {node.name} ({node.op_type}): no rule tells how its shape depends on data.")
+            sample.shape[name] = before
+    return sample
+
+
 def _empty_inputs(node: ir.Node, sample: Sample) -> bool:
     return any(0 in sample.shape.get(str(value.name), ()) for value in node.inputs if value is not None)
 
 
-def _note(name: str, found: onnx.TypeProto | None, sample: Sample) -> None:
+def _note(name: str, found: onnx.TypeProto | None, sample: Sample) -> Dims | None:
     if found is None or not found.HasField("tensor_type"):
-        return
+        return None
     sample.dtype.setdefault(name, found.tensor_type.elem_type)
-    if found.tensor_type.HasField("shape"):
-        dims = found.tensor_type.shape.dim
-        if any(dim.HasField("dim_value") and dim.dim_value < 0 for dim in dims):
-            raise InputError(f"value {name}: its shape would be negative at input sizes {sample.sizes}.")
-        if all(dim.HasField("dim_value") for dim in dims):
-            sample.shape.setdefault(name, tuple(dim.dim_value for dim in dims))
+    if not found.tensor_type.HasField("shape"):
+        return None
+    dims = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in found.tensor_type.shape.dim)
+    known = tuple(size for size in dims if size is not None)
+    if any(size < 0 for size in known):
+        raise InputError(f"value {name}: its shape would be negative at input sizes {sample.sizes}.")
+    if len(known) == len(dims):
+        sample.shape.setdefault(name, known)
+    return dims
 
 
 def _infer(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, onnx.TypeProto]:

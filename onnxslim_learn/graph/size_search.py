@@ -16,7 +16,7 @@ import numpy as np
 from onnxslim_learn.errors import InputError, MisfitError
 from onnxslim_learn.graph import input_sizes
 from onnxslim_learn.graph.shape_info import Sample, Shapes
-from onnxslim_learn.graph.shapes import UndeclaredError, complete
+from onnxslim_learn.graph.shapes import UndeclaredError, complete, with_other_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +57,7 @@ def resolve(
             raise
         except InputError as error:
             raise InputError(f"{error} Export the model again.") from error
-        return Shapes(sample, sample, sample)
+        return with_other_data(module, Shapes(sample, sample, sample))
     failure: InputError | None = None
     known: list[dict[str, int]] = []
     for tried in input_sizes.SIZES:
@@ -73,7 +73,7 @@ def resolve(
             failure = failure or error
         else:
             triples = {key: tried[symbol.kind] for key, symbol in symbols.items() if key not in fixed}
-            return search.varied(nominal, sizes, triples)
+            return with_other_data(module, search.varied(nominal, sizes, triples))
     what = "other sizes" if overrides else "the input shapes"
     raise InputError(f"{failure} Give {what} with --input NAME:1x3x224x224.")
 

@@ -150,3 +150,37 @@ def test_heads_in_an_open_batch_are_cut_whole(axes, weights, batch_first):
     sizes = [(n if 0 in axes else 2, 7, 6) if batch_first else (2, n if 1 in axes else 7, 6) for n in (1, 5)]
     analysis = check(model, [{"x": rng.standard_normal(size).astype(np.float32)} for size in sizes])
     assert any(group.rows and group.width == 4 for group in laws.free(analysis))
+
+
+class Experts(nn.Module):
+    """A mixture of experts: how many tokens each of them gets depends on data."""
+
+    def __init__(self, *, added: bool):
+        super().__init__()
+        self.i, self.gate, self.h, self.o = nn.Linear(6, 16), nn.Linear(16, 3), nn.Linear(16, 16), nn.Linear(16, 5)
+        self.e = nn.ModuleList(nn.Sequential(nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 16)) for _ in range(3))
+        self.added = added
+
+    def forward(self, x):
+        tokens = torch.relu(self.i(x)).reshape(-1, 16)
+        weights, chosen = torch.topk(self.gate(tokens).softmax(-1), 2)
+        result, where = torch.zeros_like(tokens), F.one_hot(chosen, 3).permute(2, 1, 0)
+        for k, expert in enumerate(self.e):
+            slot, token = torch.where(where[k] > 0)
+            out = expert(tokens[token]) * weights[token, slot, None]
+            if self.added:
+                result = result.index_add(0, token, out)
+            else:
+                result[token] = result[token] + out
+        return self.o(torch.relu(self.h(result.view(x.shape[0], x.shape[1], 16))))
+
+
+@pytest.mark.parametrize("added", [True, False], ids=["added", "put"])
+@pytest.mark.parametrize("axes", [(), (0,), (0, 1)], ids=["static", "batch", "both"])
+def test_experts_and_what_follows_them_are_cut(axes, added):
+    torch.manual_seed(0)
+    model = exported(Experts(added=added), (torch.randn(2, 7, 6),), {"x": {axis: f"d{axis}" for axis in axes}})
+    rng = np.random.default_rng(0)
+    sizes = [(n if 0 in axes else 2, length if 1 in axes else 7, 6) for n, length in ((1, 4), (5, 9))]
+    analysis = check(model, [{"x": rng.standard_normal(size).astype(np.float32)} for size in sizes])
+    assert [group.width for group in laws.free(analysis)] == [16, 12, 16, 12, 12, 16]
