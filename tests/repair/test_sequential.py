@@ -73,6 +73,66 @@ def test_held_back_samples_never_get_worse(name, data):
         same = np.array_equal(onnx.numpy_helper.to_array(tensor), onnx.numpy_helper.to_array(old), equal_nan=False)
         assert same or tensor.name in found.weights, tensor.name
     assert not tensors
+    assert weighted(analysis, model) <= found.nodes.keys() | {one.name for one in found.passed_over}
+    assert all(one.reason for one in found.passed_over)
+
+
+def weighted(analysis, model):
+    """Return the names of the nodes that multiply by a weight and are left after a cut."""
+    work = {str(analysis.graph.nodes[term.node].name) for term in analysis.coupling.records.terms}
+    left = (n for n in model.graph if n.name in work)
+    tables = ((n, [v for v in n.inputs[1:3] if v is not None and v.is_initializer()]) for n in left)
+    return {str(n.name) for n, given in tables if any(len(v.const_value.shape) > 1 for v in given)}
+
+
+REASONS = {
+    "before": "its output is unchanged but for what was cut",
+    "computed": "its weight is computed",
+    "quantized": "its weight is quantized",
+    "one": "its weight is used in several places",
+    "two": "its weight is used in several places",
+    "equation": "it is written as an equation",
+    "cell": "it is recurrent, so not linear in its weights",
+    "inside": "it lies inside the body of choice",
+}
+
+
+def test_every_layer_passed_over_is_told_with_why():
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    n (float[batch,6] x) => (float[batch,4] y, float[batch,4] z) {
+        [before] h = MatMul(x, w1)
+        [refitted] a = MatMul(h, w2)
+        [sine] s = Sin(w3)
+        [computed] b = MatMul(a, s)
+        [bytes] q = DequantizeLinear(w4, scale)
+        [quantized] d = MatMul(b, q)
+        [one] e = MatMul(d, w5)
+        [two] f = MatMul(e, w5)
+        [equation] g = Einsum<equation="bi,io->bo">(f, w6)
+        [steps] t = Unsqueeze(g, axis)
+        [cell] r, last = RNN<hidden_size=4>(t, w7, r7)
+        [total] total = ReduceSum<keepdims=0>(g)
+        [positive] c = Greater(total, zero)
+        [choice] y = If (c) <
+            then_branch = yes () => (float[batch,4] v) { [inside] v = MatMul(g, w8) },
+            else_branch = no () => (float[batch,4] u) { u = Identity(g) }>
+        [squeeze] z = Squeeze(last, axis)
+    }"""
+    shapes = {"w1": (6, 8), "w2": (8, 4), "w3": (4, 4), "w5": (4, 4), "w6": (4, 4), "w7": (1, 4, 4), "r7": (1, 4, 4)}
+    rng, model = np.random.default_rng(0), onnx.parser.parse_model(text)
+    arrays = {n: rng.standard_normal(s).astype(np.float32) for n, s in (shapes | {"w8": (4, 4)}).items()}
+    arrays |= {
+        "w4": rng.integers(-9, 9, (4, 4)).astype(np.int8),
+        "scale": np.float32(0.1),
+        "axis": np.zeros(1, np.int64),
+        "zero": np.float32(0),
+    }
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(a), n) for n, a in arrays.items())
+    analysis = api.analyze(model)
+    cut = api.realize(analysis, Plan({"w1:1": [0, 1, 2, 3]}, {"w1:1": 8}))
+    found = repair(cut, slim(cut), batches(analysis, 16))
+    assert set(found.nodes) == {"refitted"}
+    assert {one.name: one.reason for one in found.passed_over} == REASONS
 
 
 @pytest.mark.parametrize("name", ["residual", "depthwise", "squeeze_excite", "attention", "conv_transpose", "grouped"])

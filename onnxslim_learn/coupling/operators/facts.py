@@ -38,7 +38,7 @@ class Convolution:
         weight: Input with the weight.
         bias: Input that holds a bias, or may.
         transposed: Whether the weight is ``(i, o, *kernel)``.
-        moved: Whether the places it reads are computed.
+        moved: Whether the places it reads are computed, or come from a state.
         quantized: Whether the factors are integers.
     """
 

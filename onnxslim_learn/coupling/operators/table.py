@@ -18,6 +18,7 @@ from onnxslim_learn.coupling.operators import movement as m
 from onnxslim_learn.coupling.operators import sequences as s
 from onnxslim_learn.coupling.operators.facts import (
     NOTHING,
+    Convolution,
     Normalisation,
     Operator,
     Product,
@@ -148,7 +149,7 @@ TABLE: dict[str, Operator] = {
     "Conv": c.convolution(),
     "ConvTranspose": c.convolution(transposed=True),
     "DeformConv": c.deformed(),
-    "CausalConvWithState": Operator(s.causal_convolution, weights=(1, 2)),
+    "CausalConvWithState": Operator(s.causal_convolution, factors=Convolution(moved=True), weights=(1, 2)),
     "Col2Im": Operator(m.columns),
     "ConvInteger": c.convolution(bias=3, zero=2),
     "MatMulInteger": c.matmul(columns=(3,), zero=2),
