@@ -1,8 +1,15 @@
 """onnxslim-learn: find what an ONNX model can lose, and write the smaller, verified model.
 
+Every command is a function, with its options as keywords:
+
 >>> import onnxslim_learn as osl
+>>> slim = osl.slim("model.onnx", macs=0.5, data="photos/")
+>>> slim.save("slim.onnx")
+
+or in steps:
+
 >>> found = osl.analyze("model.onnx")
->>> plan = osl.plan(found, {"macs": 0.5})
+>>> plan = osl.plan(found, macs=0.5)
 >>> osl.slim(found, plan).save("slim.onnx")
 """
 
@@ -10,28 +17,57 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxslim_learn.analysis import Analysis, analyze
-    from onnxslim_learn.errors import InputError, PlanError, SlimError, TargetError, VerifyError
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.bridge.public import from_torch, to_torch
+    from onnxslim_learn.commands.analyze import analyze
+    from onnxslim_learn.commands.data import load_data
+    from onnxslim_learn.commands.expand import expand
+    from onnxslim_learn.commands.learn import learn
+    from onnxslim_learn.commands.slim import apply, lossless, plan, slim
+    from onnxslim_learn.commands.sparsify import sparsify
+    from onnxslim_learn.commands.timing import calibrate, profile
+    from onnxslim_learn.commands.verify import verify
+    from onnxslim_learn.errors import InputError, PlanError, SlimError, TargetError, TrainError, VerifyError
     from onnxslim_learn.plans.plan import Plan
-    from onnxslim_learn.runtime.timing import measure as profile
-    from onnxslim_learn.select.planner import plan
-    from onnxslim_learn.workflow.slim import example_inputs, slim, slim_to, verify, why
+    from onnxslim_learn.runtime.timing import measure
+    from onnxslim_learn.workflow.slim import example_inputs, slim_to, why
     from onnxslim_learn.workflow.slimmed import Slimmed
 
 _WHERE = {
-    # the work flow
-    **dict.fromkeys(
-        ["Analysis", "Slimmed", "analyze", "example_inputs", "plan", "slim", "slim_to", "verify", "why"],
-        "workflow.slim",
-    ),
-    # data
+    # commands
+    "analyze": "commands.analyze",
+    "apply": "commands.slim",
+    "calibrate": "commands.timing",
+    "expand": "commands.expand",
+    "learn": "commands.learn",
+    "lossless": "commands.slim",
+    "plan": "commands.slim",
+    "profile": "commands.timing",
+    "slim": "commands.slim",
+    "sparsify": "commands.sparsify",
+    "verify": "commands.verify",
+    # what they take and give
+    "Analysis": "analysis",
     "Plan": "plans.plan",
-    # latency
-    "profile": "runtime.timing",
+    "Slimmed": "workflow.slimmed",
+    "load_data": "commands.data",
+    "from_torch": "bridge.public",
+    "to_torch": "bridge.public",
+    # single steps
+    "example_inputs": "workflow.slim",
+    "measure": "runtime.timing",
+    "slim_to": "workflow.slim",
+    "why": "workflow.slim",
     # errors
-    **dict.fromkeys(["InputError", "PlanError", "SlimError", "TargetError", "VerifyError"], "errors"),
+    "InputError": "errors",
+    "PlanError": "errors",
+    "SlimError": "errors",
+    "TargetError": "errors",
+    "TrainError": "errors",
+    "VerifyError": "errors",
 }
 
+__version__: str
 __all__ = [
     "Analysis",
     "InputError",
@@ -40,13 +76,24 @@ __all__ = [
     "SlimError",
     "Slimmed",
     "TargetError",
+    "TrainError",
     "VerifyError",
     "analyze",
+    "apply",
+    "calibrate",
     "example_inputs",
+    "expand",
+    "from_torch",
+    "learn",
+    "load_data",
+    "lossless",
+    "measure",
     "plan",
     "profile",
     "slim",
     "slim_to",
+    "sparsify",
+    "to_torch",
     "verify",
     "why",
 ]
@@ -54,7 +101,15 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use, so that importing the package costs nothing."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("onnxslim-learn")
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{_WHERE[name]}")
-    return getattr(module, "measure" if name == "profile" else name)
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, and the modules that are imported already."""
+    return sorted({*globals(), *__all__, "__version__"})

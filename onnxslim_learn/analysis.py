@@ -60,6 +60,14 @@ class Analysis:
     latency: Timed | None = None
     asked: dict[str, tuple[CostRow, Priced]] = field(default_factory=dict, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        free = sum(group.pin is None for group in self.groups)
+        price = ", ".join(f"{name} {number}" for name, number in self.price(self.whole).items())
+        where = self.graph.source or "in memory"
+        return (
+            f"<Analysis of {where}: {len(self.graph.nodes)} nodes, {free} of {len(self.groups)} groups free; {price}>"
+        )
+
     def priced(self, value: str | Callable[..., Any], parameter: str = "") -> tuple[CostRow, Priced]:
         """A cost of the whole model, and how it is told: see :data:`onnxslim_learn.registry.COSTS`.
 

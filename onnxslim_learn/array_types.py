@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from types import MappingProxyType
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -22,14 +23,41 @@ Feeds: TypeAlias = Mapping[str, Array]
 Progress: TypeAlias = Callable[[float], None]
 """Called with the share of a stage that is done, from 0 to 1."""
 
-Stage: TypeAlias = Callable[[str], Progress]
+
+class Done(Protocol):
+    """Called with the share of a stage that is done, from 0 to 1, and with numbers that go with it."""
+
+    def __call__(self, share: float, numbers: Mapping[str, float] = ..., /) -> None:
+        """Take note."""
+
+
+Stage: TypeAlias = Callable[[str], Done]
 """Called with the name of a stage when it begins; returns what to call with the share of it that is done."""
 
+Watcher: TypeAlias = Callable[[str, float, Mapping[str, float]], None]
+"""The one protocol of progress, which users give: the name of a stage, the share of it that is done, and numbers.
 
-def silent(share: float) -> None:
+A stage begins with a share of 0. Numbers are those of a step of training (``loss``, ``cost``, ...), else none.
+"""
+
+
+def staged(watcher: Watcher | None) -> Stage:
+    """Tell a watcher of stages; nobody is told without one."""
+
+    def stage(name: str) -> Done:
+        def done(share: float, numbers: Mapping[str, float] = MappingProxyType({})) -> None:
+            if watcher is not None:
+                watcher(name, share, numbers)
+
+        done(0.0)
+        return done
+
+    return stage
+
+
+unannounced: Stage = staged(None)
+"""Say nothing of stages."""
+
+
+def silent(share: float, numbers: Mapping[str, float] = MappingProxyType({})) -> None:
     """Say nothing of the share that is done."""
-
-
-def unannounced(name: str) -> Progress:
-    """Say nothing of a stage."""
-    return silent

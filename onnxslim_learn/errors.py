@@ -1,6 +1,7 @@
 """Every exception this package raises on purpose, under one base.
 
-A message reads *where: what holds, but what was found. What to do.*
+A message reads *where: what holds, but what was found. What to do.* Parameters in it stand in ⟨brackets⟩: shown in
+Python they are keywords, the command line makes flags of them (:meth:`SlimError.told`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _NOISE = re.compile(
     r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from \S+ failed: ?|\[\w+Error\] ?|^/\S+:\d+ [^()]*\([^()]*\) ?"
@@ -41,10 +42,36 @@ def reason(error: BaseException) -> str:
     return re.sub(r"[.!?]\s+(?=\S)", "; ", " ".join(text.split()))[:300].rstrip(".")
 
 
+_PARAMETER = re.compile("⟨([^⟩]*)⟩")
+
+
 class SlimError(Exception):
     """Base of all errors a caller may want to catch; the command line turns it into one sentence."""
 
     exit_code = 2
+
+    @property
+    def message(self) -> str:
+        """What holds, with parameters in ⟨brackets⟩."""
+        return str(self.args[0]) if self.args else ""
+
+    @property
+    def parameter(self) -> str:
+        """The keyword at fault, or an empty text where none is."""
+        first = _PARAMETER.match(self.message)
+        return _keyword(first.group(1)) if first else ""
+
+    def told(self, parameter: Callable[[str], str]) -> str:
+        """The message with parameters as they are called where it is shown."""
+        return _PARAMETER.sub(lambda mark: parameter(mark.group(1)), self.message)
+
+    def __str__(self) -> str:
+        return self.told(_keyword)
+
+
+def _keyword(parameter: str) -> str:
+    """A parameter in Python; the bound of a cost (``target.macs``) is a keyword of its own."""
+    return parameter.rpartition(".")[2]
 
 
 class InputError(SlimError):

@@ -47,13 +47,18 @@ class Row:
 
     def load(self) -> Any:
         """Import what the row points to."""
-        if not isinstance(self.where, str):
-            return self.where
-        module, _, path = self.where.partition(":")
-        found: Any = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
-        return found
+        return imported(self.where)
+
+
+def imported(where: Any) -> Any:
+    """What ``module:attribute`` of this package names; anything else is the thing itself."""
+    if not isinstance(where, str):
+        return where
+    module, _, path = where.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
 
 
 R = TypeVar("R", bound=Row)
@@ -244,7 +249,7 @@ MACS, PARAMS, FILE, LATENCY = "macs", "params", "bytes", "latency"
 
 _COSTS = "onnxslim_learn.costs"
 COSTS = Registry(
-    "--cost",
+    "⟨cost⟩",
     "costs",
     CostRow,
     [
@@ -303,7 +308,7 @@ class DeviceRow(Row):
 
 _DEVICE = f"{_COSTS}.devices:Device"
 DEVICES = Registry(  # published peaks and bandwidths; those of MorphNet's latency regularizer
-    "--device",
+    "⟨device⟩",
     "devices",
     DeviceRow,
     [
@@ -339,7 +344,7 @@ class CriterionRow(Row):
 _WEIGHTS, _ACTIVATIONS = "onnxslim_learn.select.weight_criteria", "onnxslim_learn.select.activation_criteria"
 _GRADIENTS = "onnxslim_learn.train.gradient_criteria"
 CRITERIA = Registry(
-    "--criterion",
+    "⟨criterion⟩",
     "criteria",
     CriterionRow,
     [
@@ -381,7 +386,7 @@ class MethodRow(Row):
 
 _SOLVERS = "onnxslim_learn.sparse.solvers"
 METHODS = Registry(
-    "--method",
+    "⟨method⟩",
     "methods",
     MethodRow,
     [
@@ -404,16 +409,16 @@ class LearnerRow(Row):
 
     Attributes:
         settings: Where the dataclass of its settings is, whose fields are its options.
-        report: Where the function is that tells the outcome as blocks.
+        report: Where the function is that makes a result of what the learner returns.
     """
 
-    settings: str | type = ""
-    report: str | Callable[..., Any] = ""
+    settings: str | type = "onnxslim_learn.learners.settings:FinetuneSettings"
+    report: str | Callable[..., Any] = "onnxslim_learn.commands.learn:cut"
 
 
-_LEARNERS, _SECTIONS = "onnxslim_learn.learners", "onnxslim_learn.report.sections"
+_LEARNERS = "onnxslim_learn.learners"
 LEARNERS = Registry(
-    "--learner",
+    "⟨learner⟩",
     "learners",
     LearnerRow,
     [
@@ -422,24 +427,22 @@ LEARNERS = Registry(
             f"{_LEARNERS}.morphnet.pipeline:run",
             "widths",
             "train",
-            settings=f"{_LEARNERS}.morphnet.settings:Widths",
-            report=f"{_SECTIONS}.slim:outcome",
+            settings=f"{_LEARNERS}.morphnet.settings:MorphNetSettings",
         ),
         LearnerRow(
             "weight-sparse",
             f"{_LEARNERS}.weight_sparse.pipeline:run",
             "zeros",
             "train",
-            settings=f"{_LEARNERS}.weight_sparse.settings:Settings",
-            report=f"{_SECTIONS}.sparsity:blocks",
+            settings=f"{_LEARNERS}.weight_sparse.settings:WeightSparseSettings",
+            report="onnxslim_learn.commands.learn:zeroed",
         ),
         LearnerRow(
             "finetune",
             f"{_LEARNERS}.finetune:run",
             "only weights, after slim or expand",
             "train",
-            settings=f"{_LEARNERS}.morphnet.settings:Widths",
-            report=f"{_SECTIONS}.slim:outcome",
+            settings=f"{_LEARNERS}.settings:FinetuneSettings",
         ),
     ],
 )
@@ -462,7 +465,7 @@ class LossRow(Row):
 
 _LOSSES = "onnxslim_learn.train.losses"
 LOSSES = Registry(
-    "--loss",
+    "⟨loss⟩",
     "losses",
     LossRow,
     [
@@ -480,7 +483,7 @@ LOSSES = Registry(
 
 _METRICS = "onnxslim_learn.quality.metric"
 METRICS = Registry(
-    "--metric",
+    "⟨metric⟩",
     "metrics",
     Row,
     [

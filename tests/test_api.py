@@ -12,6 +12,7 @@ import pytest
 
 import onnxslim_learn as osl
 from nets.zoo import NETS
+from onnxslim_learn.workflow import slim
 from tests import laws
 
 HEAVY = ("torch", "onnx", "onnx_ir", "onnxruntime", "scipy", "networkx", "rich")
@@ -86,9 +87,9 @@ def test_nothing_heavy_is_imported_before_it_is_needed(model, code, unwanted):
 def test_the_work_flow_from_a_file_to_a_verified_smaller_file(model, tmp_path):
     found = osl.analyze(model)
     plan = osl.plan(found, {"macs": 0.5})
-    slimmed, result = osl.slim(found, plan), tmp_path / "slim.onnx"
-    checked = slimmed.save(result)
-    assert checked.passed and osl.verify(found, result, plan).passed
+    slimmed, result = osl.slim(found, plan, latency=False), tmp_path / "slim.onnx"
+    slimmed.save(result)
+    assert slimmed.verification.passed and osl.verify(found, result, slimmed.plan).passed
     before, after = plan.provenance["before"], plan.provenance["after"]
     again = osl.analyze(result)
     assert again.price(again.whole) == after
@@ -115,27 +116,27 @@ def test_a_plan_survives_its_file(model, tmp_path):
     path.write_text(plan.to_json())
     assert osl.Plan.load(path) == plan
     for name, read in (("one", plan), ("two", osl.Plan.load(path))):
-        osl.slim(found, read).save(tmp_path / name, check=False)
+        osl.slim(found, read, latency=False).save(tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_an_empty_plan_copies_the_file(model, tmp_path):
-    osl.slim(osl.analyze(model), osl.Plan({}, {})).save(tmp_path / "copy.onnx")
+    osl.slim(osl.analyze(model), osl.Plan({}, {}), latency=False).save(tmp_path / "copy.onnx")
     assert (tmp_path / "copy.onnx").read_bytes() == model.read_bytes()
 
 
 def test_verification_fails_for_another_model(model, tmp_path):
     found = osl.analyze(model)
     narrow, wide = (osl.plan(found, {"macs": share}) for share in (0.3, 0.7))
-    osl.slim(found, wide).save(tmp_path / "wide.onnx")
+    osl.slim(found, wide, latency=False).save(tmp_path / "wide.onnx")
     assert not osl.verify(found, tmp_path / "wide.onnx", narrow).passed
 
 
 def test_nothing_is_written_when_verification_fails(model, tmp_path):
     found = osl.analyze(model)
     narrow, wide = (osl.plan(found, {"macs": share}) for share in (0.3, 0.7))
-    other = osl.slim(found, wide)
-    mixed = osl.Slimmed(found, narrow, osl.slim(found, narrow).removal, other.model)
+    other = slim.slim(found, wide)
+    mixed = osl.Slimmed(found, narrow, slim.slim(found, narrow).removal, other.model)
     with pytest.raises(osl.VerifyError, match="Nothing was written"):
         mixed.save(tmp_path / "slim.onnx")
     assert [path.name for path in tmp_path.iterdir()] == [model.name]
@@ -164,7 +165,7 @@ def _saved(model: onnx.ModelProto, folder: Path) -> Path:
 
 def test_profile_times_models_side_by_side(model):
     feeds = osl.example_inputs(model)
-    timings = osl.profile([model, model], [feeds, feeds], seconds=0.01)
+    timings = osl.measure([model, model], [feeds, feeds], seconds=0.01)
     assert timings.ms.shape[1] == 2
     assert all(one.low_ms <= one.median_ms <= one.high_ms for one in timings.latencies())
 

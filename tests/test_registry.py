@@ -96,7 +96,7 @@ def test_what_is_misspelt_is_told_with_what_there_is():
     with pytest.raises(InputError) as refused:
         CRITERIA.load("enrgy")
     said = str(refused.value)
-    assert said.startswith("--criterion enrgy: ")
+    assert said.startswith("criterion enrgy: ")
     assert [name for name in CRITERIA if name not in said] == []
     assert said.endswith("Did you mean energy?")
     with pytest.raises(InputError, match=r"--other thing: .*module:function"):
@@ -111,7 +111,7 @@ def test_what_an_installed_package_brings_is_found_and_named(installed):
     assert CRITERIA.load("plain") is halves
     assert CRITERIA.load("whole") is halves
     assert CRITERIA["whole"].samples
-    with pytest.raises(InputError, match=r"--criterion broken: elsewhere:broken raised ValueError \(no luck\)"):
+    with pytest.raises(InputError, match=r"criterion broken: elsewhere:broken raised ValueError \(no luck\)"):
         CRITERIA.load("broken")
     with pytest.raises(InputError, match="Did you mean whole"):
         CRITERIA.load("whol")
@@ -121,7 +121,7 @@ def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(registry.EXTRAS, "train", ("no_such_module",))
     with (
         CRITERIA.having("halves", halves, extra="train"),
-        pytest.raises(InputError, match=r"--criterion halves: needs no_such_module. Install onnxslim-learn\[train\]"),
+        pytest.raises(InputError, match=r"criterion halves: needs no_such_module. Install onnxslim-learn\[train\]"),
     ):
         CRITERIA.load("halves")
 

@@ -26,7 +26,7 @@ import onnxruntime as ort
 
 from benchmarks.latency import nets
 from onnxslim_learn.data.open import open_source
-from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import TargetError
@@ -97,7 +97,7 @@ class Bench:
 
     name: str
     analysis: slim.Analysis
-    watch: latency_target.Watch
+    watch: latency_target.LatencyMeter
     evidence: Evidence
     options: argparse.Namespace
     folder: Path
@@ -117,7 +117,7 @@ def bench(name: str, options: argparse.Namespace, folder: Path) -> Bench:
         measure_seconds=options.measure_seconds,
         stage=lambda stage: lambda share: None,
     )
-    asked = Options(samples=options.samples)
+    asked = DataSettings(samples=options.samples)
     real = options.data is not None and name not in nets.NETS
     samples = open_source(options.data, analysis.graph, asked) if real else synthetic(analysis.coupling, asked)
     return Bench(name, analysis, watch, Evidence(analysis.coupling, samples, seconds=0), options, folder)

@@ -30,16 +30,15 @@ import torch
 from benchmarks.quality import fashion
 from benchmarks.quality.train import CACHE
 from onnxslim_learn.data.open import open_source
-from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.data.source import Source
 from onnxslim_learn.latency.profile import Setting
 from onnxslim_learn.learners.finetune import finetune, fit
 from onnxslim_learn.learners.morphnet.pipeline import shrink
-from onnxslim_learn.learners.morphnet.settings import Widths
+from onnxslim_learn.learners.morphnet.settings import MorphNetSettings
 from onnxslim_learn.runtime import timing
 from onnxslim_learn.runtime.session import CPU
-from onnxslim_learn.select.budget import Freedom
 from onnxslim_learn.select.calibration import Evidence
 from onnxslim_learn.train.distributed import World
 from onnxslim_learn.train.trainer import Job, Training, school
@@ -92,9 +91,9 @@ class Bench:
         arrays: dict[str, Any] = {str(self.found.graph.model.graph.inputs[0].name): fashion.pixels(images)}
         if "cross-entropy" in self.options.loss:
             arrays["labels"] = labels
-        return open_source(arrays, self.found.graph, Options(samples=self.options.samples, batch_size=64))
+        return open_source(arrays, self.found.graph, DataSettings(samples=self.options.samples, batch_size=64))
 
-    def job(self, found: slim.Analysis, target: dict[str, float], output: Path, folder: str) -> Job[Widths]:
+    def job(self, found: slim.Analysis, target: dict[str, float], output: Path, folder: str) -> Job[MorphNetSettings]:
         """What to train, towards what the original puts out."""
         options = self.options
         training = Training(
@@ -106,12 +105,12 @@ class Bench:
             folder=Path(folder),
             every=10**9,
         )
-        taught = school(found, self.source, training, World(), teacher=self.found, stage=told, watch=told)
-        wanted = Widths(target, freedom=Freedom(options.multiple))
+        taught = school(found, self.source, training, World(), teacher=self.found, stage=told)
+        wanted = MorphNetSettings(target, multiple=options.multiple)
         return Job(found, self.source, wanted, taught, output, told)
 
 
-def longer(job: Job[Widths]) -> Job[Widths]:
+def longer(job: Job[MorphNetSettings]) -> Job[MorphNetSettings]:
     """The same, with the steps of learning added to those of fine-tuning."""
     training = job.school.training
     steps = (training.steps or 0) + (training.finetune_steps or 0)

@@ -19,7 +19,7 @@ import onnxruntime as ort
 from benchmarks.quality import kinds
 from nets.pretrained import fetch
 from onnxslim_learn.data.open import open_source
-from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.metrics import deviation
 from onnxslim_learn.select.calibration import Evidence
 from onnxslim_learn.workflow import slim
@@ -85,7 +85,7 @@ def measure(name: str, target: float, count: int) -> list[dict[str, Any]]:
     wanted = outputs(path, judged)
     analysis = slim.analyze(path, inputs={kind.input: (1, *kind.shape)})
     source = open_source(
-        {kind.input: kind.samples(count, part=0)}, analysis.graph, Options(samples=count, batch_size=8)
+        {kind.input: kind.samples(count, part=0)}, analysis.graph, DataSettings(samples=count, batch_size=8)
     )
     found = []
     for repaired in (False, True):

@@ -26,7 +26,7 @@ from benchmarks.quality import fashion, figure, peers
 from benchmarks.quality.train import CACHE, load
 from onnxslim_learn.data.class_balance import confident
 from onnxslim_learn.data.open import open_source
-from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.source import Source
 from onnxslim_learn.select.calibration import Evidence
 from onnxslim_learn.train.bn_matching import matched
@@ -133,11 +133,11 @@ def _images(bench: Bench, analysis: api.Analysis, seed: int, count: int) -> Sour
 
 
 def _range(bench: Bench, analysis: api.Analysis, seed: int) -> Source:
-    return confident(analysis.coupling, Options(seed=seed, input_range=((0.0, 1.0),)))
+    return confident(analysis.coupling, DataSettings(seed=seed, input_range=((0.0, 1.0),)))
 
 
 def _statistics(bench: Bench, analysis: api.Analysis, seed: int) -> Source:
-    return matched(analysis.coupling, Options(seed=seed, input_range=((0.0, 1.0),)))
+    return matched(analysis.coupling, DataSettings(seed=seed, input_range=((0.0, 1.0),)))
 
 
 SOURCES: dict[str, Callable[[Bench, api.Analysis, int], Source]] = {

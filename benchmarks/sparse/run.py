@@ -31,16 +31,17 @@ from benchmarks.quality import fashion
 from benchmarks.quality.train import CACHE
 from onnxslim_learn.analysis import Analysis
 from onnxslim_learn.data.open import open_source
-from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.source import Source
 from onnxslim_learn.learners.weight_sparse import pipeline
-from onnxslim_learn.learners.weight_sparse.learner import settings
+from onnxslim_learn.learners.weight_sparse.settings import WeightSparseSettings, settings
 from onnxslim_learn.runtime.timing import open_session
 from onnxslim_learn.select.calibration import Evidence
 from onnxslim_learn.sparse.maskable import layers
 from onnxslim_learn.train.distributed import World
 from onnxslim_learn.train.trainer import Job, Training, school
 from onnxslim_learn.workflow import slim, sparsify
+from onnxslim_learn.workflow.settings import ZeroSettings
 
 SAMPLES = 512  # of the training images, unlabelled
 BATCH = 500  # test images at a time
@@ -76,7 +77,7 @@ class Bench:
         arrays = {name: fashion.pixels(self.images[0][chosen])}
         if labels:
             arrays["labels"] = self.images[1][chosen]
-        return open_source(arrays, self.found.graph, Options(samples=count, seed=seed))
+        return open_source(arrays, self.found.graph, DataSettings(samples=count, seed=seed))
 
     def accuracy(self, path: Path) -> float:
         """Share of test images whose class a file finds."""
@@ -87,7 +88,7 @@ class Bench:
         return float((found == self.test[1]).mean())
 
 
-def one_shot(bench: Bench, asked: sparsify.Asked, seed: int) -> dict[str, Any]:
+def one_shot(bench: Bench, asked: ZeroSettings, seed: int) -> dict[str, Any]:
     """A row without training."""
     start = time.perf_counter()
     made = sparsify.sparsify(bench.found, asked, Evidence(bench.found.coupling, bench.source(SAMPLES, seed)))
@@ -106,10 +107,10 @@ def one_shot(bench: Bench, asked: sparsify.Asked, seed: int) -> dict[str, Any]:
 def methods(bench: Bench) -> Iterator[dict[str, Any]]:
     """Part ``oneshot``."""
     for method in ("magnitude", "wanda", "sparsegpt", "admm"):
-        yield one_shot(bench, sparsify.Asked(0.75, method=method, protocol="uniform"), 0)
-    yield one_shot(bench, sparsify.Asked(0.75, protocol="heurist"), 0)
+        yield one_shot(bench, ZeroSettings(0.75, method=method, protocol="uniform"), 0)
+    yield one_shot(bench, ZeroSettings(0.75, protocol="heurist"), 0)
     for method in ("wanda", "sparsegpt", "admm"):
-        yield one_shot(bench, sparsify.Asked(None, "2:4", method), 0)
+        yield one_shot(bench, ZeroSettings(None, "2:4", method), 0)
 
 
 def protocols(bench: Bench) -> Iterator[dict[str, Any]]:
@@ -117,7 +118,7 @@ def protocols(bench: Bench) -> Iterator[dict[str, Any]]:
     for ratio in (0.9, 0.95):
         for seed in range(bench.options.seeds):
             for protocol in ("uniform", "heurist", "search"):
-                asked = sparsify.Asked(ratio, protocol=protocol, seconds=bench.options.search_seconds)
+                asked = ZeroSettings(ratio, protocol=protocol, search_seconds=bench.options.search_seconds)
                 yield one_shot(bench, asked, seed)
 
 
@@ -131,7 +132,7 @@ def agent(bench: Bench) -> Iterator[dict[str, Any]]:
             source, val = (
                 bench.source(n, 0, begin=begin, labels=True) for begin, n in ((0, SAMPLES), (SAMPLES, JUDGED))
             )
-            wanted = pipeline.Wanted(settings(given), one_shot=True)
+            wanted = WeightSparseSettings(settings(given), one_shot=True)
             job = _job(bench, source, wanted, Training(batch_size=32, folder=Path(folder)), val=val)
             chosen = pipeline.PROTOCOLS["optimal"](job, layers(bench.found.graph.model))
         seconds = time.perf_counter() - start
@@ -149,7 +150,7 @@ def _with(bench: Bench, shares: dict[str, float], ratio: float, seed: int) -> di
         return list(shares.values())
 
     with mock.patch.object(sparsify.ratios, "heurist", chosen):
-        row = one_shot(bench, sparsify.Asked(ratio, protocol="heurist"), seed)
+        row = one_shot(bench, ZeroSettings(ratio, protocol="heurist"), seed)
     return {**row, "protocol": "optimal", "found": "optimal"}
 
 
@@ -161,7 +162,7 @@ def trained(bench: Bench) -> Iterator[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             training = Training(steps=bench.options.steps, batch_size=64, folder=Path(folder))
             source = bench.source(min(64 * bench.options.steps * 10 // 9 + 64, 60_000), 0)
-            wanted = pipeline.Wanted(settings(given), one_shot=begun)
+            wanted = WeightSparseSettings(settings(given), one_shot=begun)
             job = _job(bench, source, wanted, training, output=Path(folder) / "out.onnx")
             assert pipeline.sparsen(job)
             seconds, accuracy = time.perf_counter() - start, bench.accuracy(Path(folder) / "out.onnx")
@@ -173,16 +174,16 @@ def trained(bench: Bench) -> Iterator[dict[str, Any]]:
 def _job(
     bench: Bench,
     source: Source,
-    wanted: pipeline.Wanted,
+    wanted: WeightSparseSettings,
     training: Training,
     *,
     output: Path = Path("unused.onnx"),
     val: Source | None = None,
-) -> Job[pipeline.Wanted]:
+) -> Job[WeightSparseSettings]:
     def stage(name: str) -> Callable[..., None]:
         return lambda *said: None
 
-    taught = school(bench.found, source, training, World(), val=val, stage=stage, watch=lambda *a: lambda *b: None)
+    taught = school(bench.found, source, training, World(), val=val, stage=stage)
     return Job(bench.found, source, wanted, taught, output, stage)
 
 

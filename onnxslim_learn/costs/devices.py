@@ -80,7 +80,7 @@ def named(text: str) -> Device:
     row, make = DEVICES.row(text), DEVICES.load(text)
     device = make(row.name, row.gflops, row.gbytes) if row.gflops else make()
     if not isinstance(device, Device):
-        raise InputError(f"--device {text}: expected a Device, but got a {type(device).__name__}. Return a Device.")
+        raise InputError(f"⟨device⟩ {text}: expected a Device, but got a {type(device).__name__}. Return a Device.")
     return device
 
 

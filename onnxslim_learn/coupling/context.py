@@ -323,7 +323,7 @@ class Site:
         if here != size:
             where = f"node {self.node.name} ({self.node.op_type}): its input {self.name(slot)}"
             what = f"must have {size} along axis {axis}, not {here if nominal == size else nominal}"
-            raise MisfitError(f"{where} {what}. Give the input shapes with --input NAME:1x3x224x224.", [(here, size)])
+            raise MisfitError(f"{where} {what}. Give the input shapes with ⟨input⟩ NAME:1x3x224x224.", [(here, size)])
 
     def join(self, *operands: tuple[int, alignment.Operand], reason: str = "") -> alignment.Joined:
         """Join inputs, and remember the layouts that initializers adopted.

@@ -107,7 +107,7 @@ def why_coupled(coupling: Coupling, first: str, second: str) -> list[Step]:
     """
     ends = [_parse(coupling, text) for text in (first, second)]
     if ends[0] == ends[1]:
-        raise InputError(f"--why '{first},{second}': names one axis twice. Give two.")
+        raise InputError(f"⟨why⟩ '{first},{second}': names one axis twice. Give two.")
     for end in ends:
         if not _classes(coupling, end).any():
             return _why_fixed(coupling, end)
@@ -142,7 +142,7 @@ def why_not(coupling: Coupling, groups: Sequence[Group], text: str) -> list[Step
         names = list(dict.fromkeys(n for g in groups for n in (g.name, *g.members)))
         near = [n for n in names if n.rpartition(":")[0] == text] or difflib.get_close_matches(text, names, 3, 0.4)
         hint = f" Did you mean {' or '.join(near)}?" if near else " Run analyze to see their names."
-        raise InputError(f"--why {text!r}: no group or axis has that name.{hint}")
+        raise InputError(f"⟨why⟩ {text!r}: no group or axis has that name.{hint}")
     columns = np.unique(coupling.column[_classes(coupling, axis)])
     if not len(columns):
         return _why_fixed(coupling, axis)
@@ -241,7 +241,7 @@ def _parse(coupling: Coupling, text: str) -> Axis:
     name = text.rpartition(":")[0]
     near = [f"{known}:0" for known in difflib.get_close_matches(name or text, coupling.values, 3, 0.4)]
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise InputError(f"--why {text!r}: no such axis.{hint} Give tensor:axis as analyze lists them.")
+    raise InputError(f"⟨why⟩ {text!r}: no such axis.{hint} Give tensor:axis as analyze lists them.")
 
 
 def _text(axis: Axis) -> str:

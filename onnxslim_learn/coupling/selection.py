@@ -22,7 +22,7 @@ def protected(groups: Sequence[Group], titles: Mapping[str, Title], patterns: It
     """
     result = list(groups)
     for text in patterns:
-        pattern = _matched("--protect", text, groups, lambda group, p: titles[group.name].contains(p))
+        pattern = _matched("⟨protect⟩", text, groups, lambda group, p: titles[group.name].contains(p))
         hold = [titles[group.name].contains(pattern) for group in result]
         result = [_pinned(g, f"is protected by {text}") if held else g for g, held in zip(result, hold, strict=True)]
     return result
@@ -36,9 +36,9 @@ def only(groups: Sequence[Group], titles: Mapping[str, Title], patterns: Sequenc
     """
     if not patterns:
         return list(groups)
-    compiled = [_matched("--only", text, groups, lambda group, p: titles[group.name].lies_in(p)) for text in patterns]
+    compiled = [_matched("⟨only⟩", text, groups, lambda group, p: titles[group.name].lies_in(p)) for text in patterns]
     meant = [any(titles[group.name].lies_in(p) for p in compiled) for group in groups]
-    reason = f"is not among --only {' '.join(patterns)}"
+    reason = f"is not among those to cut only: {' '.join(patterns)}"
     return [g if chosen else _pinned(g, reason) for g, chosen in zip(groups, meant, strict=True)]
 
 
@@ -51,8 +51,8 @@ def shares(groups: Sequence[Group], titles: Mapping[str, Title], keep: Mapping[s
     least: dict[str, float] = {}
     for text, share in keep.items():
         if not 0 <= share <= 1:
-            raise InputError(f"--keep {text}={share:g}: expected a share from 0 to 1. For example {text}=0.7.")
-        pattern = _matched("--keep", text, groups, lambda group, p: titles[group.name].contains(p))
+            raise InputError(f"⟨keep⟩ {text}={share:g}: expected a share from 0 to 1. For example {text}=0.7.")
+        pattern = _matched("⟨keep⟩", text, groups, lambda group, p: titles[group.name].contains(p))
         for group in groups:
             if titles[group.name].contains(pattern):
                 least[group.name] = max(least.get(group.name, 0.0), share)

@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.costs.polynomial import work
-from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.metrics import classifies, log_probabilities
@@ -33,7 +33,9 @@ OVER = 12  # times as many samples are tried as are wanted
 WORK = 400_000_000_000  # multiply-accumulates at most for trying them: some ten seconds on two cores
 
 
-def confident(coupling: Coupling, options: Options, progress: Callable[[float], None] = lambda share: None) -> Source:
+def confident(
+    coupling: Coupling, options: DataSettings, progress: Callable[[float], None] = lambda share: None
+) -> Source:
     """Make samples up (:func:`onnxslim_learn.data.synthetic.synthetic`) and choose among them, if the model classifies.
 
     Args:
@@ -45,14 +47,14 @@ def confident(coupling: Coupling, options: Options, progress: Callable[[float], 
     Raises:
         InputError: If the range does not fit the model's channels.
     """
-    pool = min(OVER * options.samples, WORK // max(work(coupling), 1))
+    pool = min(OVER * options.count, WORK // max(work(coupling), 1))
     plain = synthetic(coupling, options)
-    if pool <= options.samples:
+    if pool <= options.count:
         return plain
     sure = _sure(coupling, synthetic(coupling, replace(options, samples=pool)), progress)
     if sure is None:
         return plain
-    count = max(options.samples, plain.declared.batch or 1)
+    count = max(options.count, plain.declared.batch or 1)
     found = synthetic(coupling, options, surest(sure, count).tolist())
     return replace(found, name=f"{found.name}, those of {len(sure)} that the model is surest of in every class")
 
@@ -76,7 +78,7 @@ def _sure(coupling: Coupling, source: Source, progress: Callable[[float], None])
             outputs = session.run(None, batch.inputs)
         except Exception as error:
             said = f"onnxruntime cannot run it on {source.name} ({reason(error)})"
-            raise InputError(f"model: {said}. Give what it was made for with --data or --input.") from error
+            raise InputError(f"model: {said}. Give what it was made for with ⟨data⟩ or ⟨input⟩.") from error
         found = dict(zip((o.name for o in session.get_outputs()), outputs, strict=True))
         name = name or next((n for n, a in found.items() if len(a) == batch.count and classifies(a, n)), "")
         if not name:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from onnxslim_learn.data.batch import Batch
-    from onnxslim_learn.data.options import Options
+    from onnxslim_learn.data.options import DataSettings
     from onnxslim_learn.data.signature import Input
     from onnxslim_learn.graph.load import Graph
 
@@ -75,7 +75,7 @@ def find(folder: Path) -> tuple[list[Path], list[int] | None]:
     return files, [classes.index(top) for top in tops]
 
 
-def look(where: str, declared: Declared, graph: Graph, options: Options) -> Look:
+def look(where: str, declared: Declared, graph: Graph, options: DataSettings) -> Look:
     """Decide how images are prepared, from the model and what was asked for.
 
     Args:
@@ -95,17 +95,17 @@ def look(where: str, declared: Declared, graph: Graph, options: Options) -> Look
     size = options.image_size or (sizes[spatial[0]], sizes[spatial[1]])
     for axis, wanted in zip(spatial, size, strict=True):
         if isinstance(one.dims[axis], int) and one.dims[axis] != wanted:
-            raise InputError(f"--image-size {size[0]}x{size[1]}: the model takes {one.picture}. Leave the option out.")
+            raise InputError(f"⟨image_size⟩ {size[0]}x{size[1]}: the model takes {one.picture}. Leave the option out.")
     whole = one.dtype.kind in "iu"
     implied = input_range.implied(graph, one.name)
     raw = whole or (implied is not None and np.max(implied.high) > RAW)
     scale = options.scale or (1.0 if raw else PIXEL)
     mean, std = np.array(options.mean or (0.0,)), np.array(options.std or (1.0,))
-    for flag, value in (("--mean", mean), ("--std", std)):
+    for flag, value in (("⟨mean⟩", mean), ("⟨std⟩", std)):
         if len(value) not in (1, len(MODES[colour])):
             raise InputError(f"{flag}: {len(value)} numbers, but images are {colour}. Give one for each channel.")
     if whole and (scale != 1 or np.any(mean != 0) or np.any(std != 1)):
-        raise InputError(f"--scale, --mean, --std: the model takes {one.picture}, so pixels stay. Leave them out.")
+        raise InputError(f"⟨scale⟩, ⟨mean⟩, ⟨std⟩: the model takes {one.picture}, so pixels stay. Leave them out.")
     return Look(one.name, size, layout, colour, scale, mean, std, one.dtype)
 
 
@@ -117,12 +117,12 @@ def _image_input(where: str, declared: Declared) -> Input:
     return inputs[0]
 
 
-def _colour(one: Input, channels: int | str, options: Options) -> str:
+def _colour(one: Input, channels: int | str, options: DataSettings) -> str:
     colour = options.colour or CHANNELS.get(channels if isinstance(channels, int) else 3, "")
     if not colour or (isinstance(channels, int) and len(MODES[colour]) != channels):
         raise InputError(
-            f"--colour {colour or 'rgb|bgr|grey'}: input {one.name} has {channels} channels. "
-            f"Give --layout and --colour that fit, or an .npz file."
+            f"⟨colour⟩ {colour or 'rgb|bgr|grey'}: input {one.name} has {channels} channels. "
+            f"Give ⟨layout⟩ and ⟨colour⟩ that fit, or an .npz file."
         )
     return colour
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,8 @@ import numpy as np
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.data import arrays, functions, images
 from onnxslim_learn.data.batch import Batch
-from onnxslim_learn.data.options import Options
-from onnxslim_learn.data.signature import Declared, declared
+from onnxslim_learn.data.options import DataSettings
+from onnxslim_learn.data.signature import UNNAMED, Declared, declared
 from onnxslim_learn.data.source import Source, limited, regroup
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph.load import check_file
@@ -23,31 +23,33 @@ if TYPE_CHECKING:
     from onnxslim_learn.graph.load import Graph
 
 Opened = tuple[str, int | None, Callable[[], Iterator[Batch]]]  # name, number of samples, portions of any size
-Spec = str | Path | Mapping[str, Any] | Callable[..., Any]
+Spec = str | Path | Mapping[str, Any] | Array | Source | Iterable[Any] | Callable[..., Any]
 
 KINDS = "an .npz or .npy file, a folder of images, or module:function"
 
 
-def open_source(spec: Spec, graph: Graph, options: Options | None = None) -> Source:
+def open_source(spec: Spec, graph: Graph, options: DataSettings | None = None) -> Source:
     """Open samples, and check that the first of them fit the model.
 
     Args:
         spec: An ``.npz`` or ``.npy`` file, a folder of images, ``module:function``; in Python also arrays by input
-            name, or a function.
+            name, an array, batches, a function that yields batches, or what this function returned before.
         graph: The model.
         options: How they are read; of arrays and images so many are chosen by chance, a function is read up to there.
 
     Raises:
         InputError: If it is nothing of the kind, or does not fit the model.
     """
-    options, takes = options or Options(), declared(graph)
+    if isinstance(spec, Source):
+        return spec
+    options, takes = options or DataSettings(), declared(graph)
     where = str(spec) if isinstance(spec, str | Path) else "data"
     name, count, chunks = _kind(spec, where, options)(graph, takes, options)
     if count is not None and takes.batch is not None:
         count = count // takes.batch * takes.batch
 
     def stream() -> Iterator[Batch]:
-        return limited(regroup(chunks(), takes, options.batch_size), takes, options.samples)
+        return limited(regroup(chunks(), takes, options.batch_size), takes, options.count)
 
     first = next(stream(), None)
     if first is None:
@@ -57,37 +59,40 @@ def open_source(spec: Spec, graph: Graph, options: Options | None = None) -> Sou
     return Source(said, False, count, first.labels is not None, stream, takes)
 
 
-def _kind(spec: Spec, where: str, options: Options) -> Callable[[Graph, Declared, Options], Opened]:
+def _kind(spec: Spec, where: str, options: DataSettings) -> Callable[[Graph, Declared, DataSettings], Opened]:
     """What opens a specification."""
     folder = isinstance(spec, str | Path) and Path(spec).is_dir()
     if options.for_images and not folder:
-        raise InputError(f"{options.for_images[0]}: is for folders of images, but the data is {where}. Leave it out.")
+        raise InputError(f"⟨{options.for_images[0]}⟩: is for folders of images, but the data is {where}. Leave it out.")
     if folder:
         return partial(_images, Path(where))
-    if isinstance(spec, Mapping):
-        return partial(_arrays, where, spec)
+    if isinstance(spec, Mapping | np.ndarray):
+        return partial(_arrays, where, spec if isinstance(spec, Mapping) else {UNNAMED: spec})
     if callable(spec):
         return partial(_function, where, spec)
+    if not isinstance(spec, str | Path) and isinstance(spec, Iterable):
+        batches = list(spec) if isinstance(spec, Iterator) else spec  # an iterator cannot start over
+        return partial(_function, where, lambda: batches)
     if Path(where).suffix in (".npz", ".npy"):
         check_file(Path(where), "an .npz or .npy file")
         return partial(_arrays, where, arrays.read(Path(where)))
     if is_name(where):
-        return partial(_function, where, by_name(where, "--data"))
-    raise InputError(f"--data {where}: is not {KINDS}. Give one of these.")
+        return partial(_function, where, by_name(where, "⟨data⟩"))
+    raise InputError(f"⟨data⟩ {where}: is not {KINDS}. Give one of these.")
 
 
-def _order(count: int, options: Options) -> Array:
+def _order(count: int, options: DataSettings) -> Array:
     """Which of so many samples are used, and in which order: files are often sorted by class."""
-    return np.random.default_rng(options.seed).permutation(count)[: options.samples]
+    return np.random.default_rng(options.seed).permutation(count)[: options.count]
 
 
-def _arrays(where: str, given: Mapping[str, Any], graph: Graph, takes: Declared, options: Options) -> Opened:
+def _arrays(where: str, given: Mapping[str, Any], graph: Graph, takes: Declared, options: DataSettings) -> Opened:
     samples = arrays.whole(where, given, takes)
     chosen = _order(samples.count, options)
     return where, len(chosen), partial(arrays.portions, where, samples, takes, chosen, options.batch_size)
 
 
-def _images(folder: Path, graph: Graph, takes: Declared, options: Options) -> Opened:
+def _images(folder: Path, graph: Graph, takes: Declared, options: DataSettings) -> Opened:
     files, classes = images.find(folder)
     look = images.look(str(folder), takes, graph, options)
     chosen = _order(len(files), options)
@@ -96,5 +101,5 @@ def _images(folder: Path, graph: Graph, takes: Declared, options: Options) -> Op
     return f"{folder}, {look}", len(chosen), stream
 
 
-def _function(where: str, function: Callable[..., Any], graph: Graph, takes: Declared, options: Options) -> Opened:
+def _function(where: str, function: Callable[..., Any], graph: Graph, takes: Declared, options: DataSettings) -> Opened:
     return where, None, partial(functions.portions, where, function, takes, options.batch_size)

@@ -11,7 +11,7 @@ from onnxslim_learn.array_types import Array
 from onnxslim_learn.data import input_range
 from onnxslim_learn.data import noise as fields
 from onnxslim_learn.data.batch import Batch
-from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.random_inputs import index_limits, random_inputs
 from onnxslim_learn.data.signature import LAYOUTS, Declared, Input, declared, layout_of
 from onnxslim_learn.data.source import Source
@@ -32,7 +32,7 @@ RECORDING = 64  # numbers in a row from which they are a recording rather than a
 Maker = tuple[str, "Callable[[np.random.Generator], Array] | None"]
 
 
-def synthetic(coupling: Coupling, options: Options | None = None, numbers: Sequence[int] | None = None) -> Source:
+def synthetic(coupling: Coupling, options: DataSettings | None = None, numbers: Sequence[int] | None = None) -> Source:
     """Make samples up; every sample depends on the seed and its number alone, not on the size of batches.
 
     Images and recordings become smooth noise within ``options.input_range``, else within what the first layers imply,
@@ -47,11 +47,11 @@ def synthetic(coupling: Coupling, options: Options | None = None, numbers: Seque
     Raises:
         InputError: If the range does not fit the model's channels.
     """
-    options, takes = options or Options(), declared(coupling.graph)
+    options, takes = options or DataSettings(), declared(coupling.graph)
     makers = {name: _maker(one, coupling, options) for name, one in takes.inputs.items() if one.axis is not None}
     size = takes.batch or options.batch_size
-    numbers = range(max(options.samples, size)) if numbers is None else numbers
-    count = len(numbers) // size * size if takes.batch else min(len(numbers), options.samples)
+    numbers = range(max(options.count, size)) if numbers is None else numbers
+    count = len(numbers) // size * size if takes.batch else min(len(numbers), options.count)
     said = "; ".join(f"{name}: {said}" for name, (said, _) in makers.items())
 
     def stream() -> Iterator[Batch]:
@@ -82,7 +82,7 @@ def _sample(
     return {name: array if (axis := axes[name]) is None else array.take(0, axis) for name, array in rest.items()} | made
 
 
-def _maker(one: Input, coupling: Coupling, options: Options) -> Maker:
+def _maker(one: Input, coupling: Coupling, options: DataSettings) -> Maker:
     """How an input is made up, by its type, rank and use."""
     nominal = coupling.graph.shapes.nominal.inputs[one.name]
     shape = tuple(size for axis, size in enumerate(nominal) if axis != one.axis)
@@ -139,7 +139,7 @@ def _smooth(one: Input, shape: tuple[int, ...], channel: int, bounds: input_rang
     sizes = shape[:channel] + shape[channel + 1 :] if apart else shape
     if bounds is not None and bounds.low.size not in (1, number):
         raise InputError(
-            f"--input-range: {bounds.low.size} pairs, but {one.name} has {number} channels. Give one pair, or one each."
+            f"⟨input_range⟩: {bounds.low.size} pairs, but {one.name} has {number} channels. Give one pair, or one each."
         )
 
     pilot = np.stack([fields.patches(np.random.default_rng(k), number, sizes) for k in range(PILOT)], 1)
@@ -154,7 +154,7 @@ def _smooth(one: Input, shape: tuple[int, ...], channel: int, bounds: input_rang
     return f"smooth noise{_from(bounds)}", make
 
 
-def range_of(one: Input, coupling: Coupling, options: Options) -> input_range.Range | None:
+def range_of(one: Input, coupling: Coupling, options: DataSettings) -> input_range.Range | None:
     """The range that was asked for, else what the first layers imply, else, for images, a guess.
 
     First layers may tell mean and deviation within a range that was asked for.

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxslim_learn import demo
+from onnxslim_learn import demo as shipped
+from onnxslim_learn.array_types import Stage, Watcher, staged
+from onnxslim_learn.commands.results import Result, claim
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.report import records
 from onnxslim_learn.report.blocks import Block, Text
@@ -16,11 +18,11 @@ from onnxslim_learn.report.format import percent, share
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.runtime import timing
 from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.settings import takes
 from onnxslim_learn.workflow import slim
+from onnxslim_learn.workflow.settings import DemoSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 TARGET = {"macs": 0.4}
@@ -29,7 +31,21 @@ MULTIPLE = 8  # onnxruntime is slow on CPU at other widths
 BATCH = 32  # images per timed run: one alone takes too little time to compare
 
 
-def tell(output: Path | None, stage: Callable[[str], Callable[[float], None]]) -> dict[str, Any]:
+@takes(DemoSettings)
+def demo(*, progress: Watcher | None = None, settings: DemoSettings) -> Result:
+    """Tell the whole story on the net that ships with the package.
+
+    Args:
+        progress: Called with the name of a stage, the share of it that is done, and numbers.
+        settings: Its keywords, below.
+    """
+    claim(settings)
+    report = tell(Path(settings.output) if settings.output else None, staged(progress))
+    title = " ".join(filter(None, ["demo", settings.output]))
+    return Result(title, report, blocks, lambda told: told["groups"]).told(settings.report)
+
+
+def tell(output: Path | None, stage: Stage) -> dict[str, Any]:
     """Run the demo; returns what it found as plain data.
 
     Args:
@@ -38,12 +54,12 @@ def tell(output: Path | None, stage: Callable[[str], Callable[[float], None]]) -
     """
     with tempfile.TemporaryDirectory() as folder:
         path = output or Path(folder) / "digits-slim.onnx"
-        model = demo.model_path()
+        model = shipped.model_path()
         stage("analyzing")
         found = slim.analyze(model)
         overview = records.overview(found)
-        held = demo.held_out()
-        source = open_source({"image": demo.calibration()["image"]}, found.graph)
+        held = shipped.held_out()
+        source = open_source({"image": shipped.calibration()["image"]}, found.graph)
         slimmed, check = slim.slim_to(
             found,
             TARGET,

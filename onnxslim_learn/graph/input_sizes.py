@@ -83,7 +83,7 @@ def symbols(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -> dict[st
         given = {str(v.name): overrides[str(v.name)][axis] for v, axis in where if v.name in overrides}
         if len(set(given.values())) > 1:
             told = ", ".join(f"{size} by {name}" for name, size in given.items())
-            raise InputError(f"--input: dimension {key} has one size, but is given {told}. Give one.")
+            raise InputError(f"⟨input⟩: dimension {key} has one size, but is given {told}. Give one.")
         named[key] = Symbol(_kind(key, where, batched), next(iter(given.values()), None))
     return named
 

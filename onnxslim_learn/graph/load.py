@@ -119,7 +119,7 @@ def load(
         resolve = partial(size_search.resolve, module, inputs or {}, settled)
         resolved, told = _resolved(module, resolve, _told(module, values or {}))
     except InputError as error:
-        raise InputError(f"{source or 'model'}: {error}") from error
+        raise InputError(f"{source or 'model'}: {error.message}") from error
     constant_folding.settle(module, resolved)
     constant_folding.settle_parameters(module, whole, stacks)
     constant_folding.drop_unused(module)
@@ -134,13 +134,13 @@ def _told(module: ir.Model, values: Mapping[str, Any]) -> dict[str, Array]:
     told: dict[str, Array] = {}
     for name, given in values.items():
         if name not in inputs:
-            raise InputError(f"--value {name}: the model has no such input. Its inputs are {', '.join(inputs)}.")
+            raise InputError(f"⟨value⟩ {name}: the model has no such input. Its inputs are {', '.join(inputs)}.")
         kind, array = inputs[name].dtype, np.asarray(given)
         dtype = np.dtype(np.float32) if kind is None else kind.numpy()
         slack = 0.0 if dtype.kind in "iub" else 1e-3  # a fraction may be no float
         same = array.dtype.kind in "iufb" and np.allclose(array.astype(dtype), array, rtol=slack, atol=0)
         if dtype.kind not in "iufb" or not same:
-            raise InputError(f"--value {name}: the model takes {dtype.name}, but {given} was given.")
+            raise InputError(f"⟨value⟩ {name}: the model takes {dtype.name}, but {given} was given.")
         told[name] = array.astype(dtype)
     return told
 

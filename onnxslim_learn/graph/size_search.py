@@ -56,7 +56,7 @@ def resolve(
         except UndeclaredError:
             raise
         except InputError as error:
-            raise InputError(f"{error} Export the model again.") from error
+            raise InputError(f"{error.message} Export the model again.") from error
         return with_other_data(module, Shapes(sample, sample, sample))
     failure: InputError | None = None
     known: list[dict[str, int]] = []
@@ -75,7 +75,7 @@ def resolve(
             triples = {key: tried[symbol.kind] for key, symbol in symbols.items() if key not in fixed}
             return with_other_data(module, search.varied(nominal, sizes, triples))
     what = "other sizes" if overrides else "the input shapes"
-    raise InputError(f"{failure} Give {what} with --input NAME:1x3x224x224.")
+    raise InputError(f"{failure.message if failure else ''} Give {what} with ⟨input⟩ NAME:1x3x224x224.")
 
 
 def alternatives(
@@ -170,7 +170,7 @@ def _check_overrides(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -
     inputs = {str(value.name): value for value in module.graph.inputs}
     for name, shape in overrides.items():
         if name not in inputs:
-            raise InputError(f"--input {name}: the model has no such input. Its inputs are {', '.join(inputs)}.")
+            raise InputError(f"⟨input⟩ {name}: the model has no such input. Its inputs are {', '.join(inputs)}.")
         declared = inputs[name].shape
         if declared is None:
             continue
@@ -179,5 +179,5 @@ def _check_overrides(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -
         )
         if not fits or any(s < 1 for s in shape):
             raise InputError(
-                f"--input {name}: the model declares {declared}, but {'x'.join(map(str, shape))} was given."
+                f"⟨input⟩ {name}: the model declares {declared}, but {'x'.join(map(str, shape))} was given."
             )

@@ -87,7 +87,7 @@ def profile(
         InputError: If a model, a shape or a setting cannot be used.
     """
     stage("reading")
-    known = zip(models, _shared(models, shapes, "--input"), _shared(models, values or {}, "--value"), strict=True)
+    known = zip(models, _shared(models, shapes, "⟨input⟩"), _shared(models, values or {}, "⟨value⟩"), strict=True)
     found = [analyze(model, inputs=own, values=told) for model, own, told in known]
     results = []
     for number, setting in enumerate(asked, 1):
@@ -125,8 +125,8 @@ def _feeds(analysis: Analysis, batch: int | None) -> Feeds:
         open_ = {str(value.name) for value in analysis.graph.model.graph.inputs if 0 in open_axes(value)}
         if not open_:
             raise InputError(
-                f"--batch {batch}: {analysis.graph.source} takes {sample.sizes} only."
-                " Leave --batch out, or export the model with an open first axis."
+                f"⟨batch⟩ {batch}: {analysis.graph.source} takes {sample.sizes} only."
+                " Leave ⟨batch⟩ out, or export the model with an open first axis."
             )
         sized = {name: (batch, *shape[1:]) if name in open_ else shape for name, shape in sample.inputs.items()}
         sample = replace(sample, inputs=sized)

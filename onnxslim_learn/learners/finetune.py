@@ -14,7 +14,7 @@ from onnxslim_learn.bridge import export
 from onnxslim_learn.bridge.initializers import parameters
 from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.errors import VerifyError
-from onnxslim_learn.learners.morphnet.settings import Widths
+from onnxslim_learn.learners.settings import FinetuneSettings
 from onnxslim_learn.learners.weight_sparse import learner as weight_sparse
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.plans.realize import describe, realize
@@ -41,15 +41,18 @@ REPAIRED_ON = 512  # samples
 CHECKED_ON = 8
 
 
-def finetune(job: Job[Widths]) -> tuple[Slimmed, Verification] | None:
+def run(job: Job[FinetuneSettings]) -> tuple[Slimmed, Verification] | None:
+    """Train the weights alone."""
+    return finetune(job)
+
+
+def finetune(job: Job[Any]) -> tuple[Slimmed, Verification] | None:
     """Train a model at the widths it has, and with its zeros if it was made sparse; see :func:`shrink`."""
     plan = describe(job.analysis, job.analysis.whole, {})
     return fit(job, job.school.module(job.analysis), plan, {"history": []})
 
 
-def fit(
-    job: Job[Widths], module: fx.GraphModule, plan: Plan, told: dict[str, Any]
-) -> tuple[Slimmed, Verification] | None:
+def fit(job: Job[Any], module: fx.GraphModule, plan: Plan, told: dict[str, Any]) -> tuple[Slimmed, Verification] | None:
     """Cut a trained net to a plan, repair, fine-tune, verify and write it; see :func:`shrink`.
 
     Args:
@@ -76,7 +79,7 @@ def fit(
     return school.world.led(lambda: _finish(job, plan, net, stages))
 
 
-def _cut(job: Job[Widths], module: fx.GraphModule, plan: Plan) -> None:
+def _cut(job: Job[Any], module: fx.GraphModule, plan: Plan) -> None:
     """Cut and repair, with the weights as they were or as they were learnt, whichever comes nearer to the original.
 
     What an interrupted run has done already is not done again.
@@ -104,11 +107,11 @@ def _cut(job: Job[Widths], module: fx.GraphModule, plan: Plan) -> None:
     save.write_text(done, text)
 
 
-def _net(job: Job[Widths], name: str) -> fx.GraphModule:
+def _net(job: Job[Any], name: str) -> fx.GraphModule:
     return job.school.module(load(job.folder / f"{name}.slim.onnx"))
 
 
-def _finish(job: Job[Widths], plan: Plan, net: fx.GraphModule, stages: dict[str, Any]) -> tuple[Slimmed, Verification]:
+def _finish(job: Job[Any], plan: Plan, net: fx.GraphModule, stages: dict[str, Any]) -> tuple[Slimmed, Verification]:
     """Compare all but the trained weights with the masked original, and write the result."""
     job.stage("verifying")
     written, graph = job.folder / "result.onnx", load(job.folder / "slimmed.onnx")

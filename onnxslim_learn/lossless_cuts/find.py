@@ -62,7 +62,7 @@ def find(
         InputError: If normalised axes may be cut, which is never exact.
     """
     if analysis.sensitive:
-        raise InputError("--lossless: cutting normalised axes changes outputs. Leave --allow-sensitive out.")
+        raise InputError("⟨lossless⟩: cutting normalised axes changes outputs. Leave ⟨allow_sensitive⟩ out.")
     groups = analysis.free_groups(protect)
     feeds = dead_units.runs(analysis.coupling)
     met = _meetings(analysis, feeds, progress)

@@ -78,11 +78,11 @@ class Plan:
         """
         if not Path(path).is_file():
             found = "is a folder" if Path(path).is_dir() else "no such file"
-            raise PlanError(f"{path}: {found}. Give a plan that slim wrote with --plan-out.")
+            raise PlanError(f"{path}: {found}. Give a plan that slim wrote with ⟨plan_out⟩.")
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
-            raise PlanError(f"{path}: not a text file. Give a plan that slim wrote with --plan-out.") from error
+            raise PlanError(f"{path}: not a text file. Give a plan that slim wrote with ⟨plan_out⟩.") from error
         except OSError as error:
             raise PlanError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
         return cls.from_json(text, str(path))

@@ -84,7 +84,9 @@ def realize(analysis: Analysis, chosen: Plan) -> Removal:
         made = chosen.provenance
         if made.get("sha256") in (None, analysis.graph.digest):
             raise
-        raise PlanError(f"{error} The plan was made for another file ({made.get('source', 'unnamed')}).") from error
+        raise PlanError(
+            f"{error.message} The plan was made for another file ({made.get('source', 'unnamed')})."
+        ) from error
 
 
 def _realize(analysis: Analysis, chosen: Plan) -> Removal:

@@ -92,7 +92,7 @@ def _classes(name: str, predictions: Any, labels: Array | None) -> tuple[Array, 
     """The outputs ``(samples, ..., classes)`` that labels belong to, and these."""
     arrays = predictions.values() if isinstance(predictions, Mapping) else [predictions]
     if labels is None:
-        raise InputError(f"metric {name}: needs labels, but the samples have none. Give them with --data.")
+        raise InputError(f"metric {name}: needs labels, but the samples have none. Give them with ⟨data⟩.")
     fits = [a for a in arrays if a.shape[:-1] == labels.shape and labels.dtype.kind in "iu"]
     if not fits:
         raise InputError(f"metric {name}: no output has classes for labels {labels.shape}. Give module:function.")

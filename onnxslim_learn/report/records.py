@@ -183,12 +183,12 @@ def estimated(analysis: Analysis, timed: Timed) -> list[dict[str, Any]]:
     return [{"name": name, "op_type": operators.get(name, ""), "ms": us / 1e3} for name, us in found]
 
 
-def side(analysis: Analysis, cut: Removal, path: Path, latency: Latency | None) -> dict[str, Any]:
-    """Costs of one model: as counted, on disk, as timed."""
+def side(analysis: Analysis, cut: Removal, path: Path | None, latency: Latency | None) -> dict[str, Any]:
+    """Costs of one model: as counted, on disk (in memory without a path), as timed."""
     price = analysis.price(cut)
     return {
         **price,
-        FILE: save.size_on_disk(path),
+        FILE: len(analysis.graph.data) if path is None else save.size_on_disk(path),
         "weight_bytes": price[FILE],
         "latency_ms": None if latency is None else latency.median_ms,
     }
@@ -224,12 +224,11 @@ def outcome(
 ) -> dict[str, Any]:
     """A finished slimming as plain data; ``timed`` are the inputs at which it was timed, by name."""
     analysis = slimmed.analysis
-    assert analysis.graph.source is not None
     times: list[Any] = [None, None] if timings is None else timings.latencies()
     kept = slimmed.plan.groups
     total = totals(analysis)
     return {
-        "model": str(analysis.graph.source),
+        "model": str(analysis.graph.source or ""),
         "output": str(output),
         "inputs": {name: list(shape) for name, shape in analysis.graph.shapes.nominal.inputs.items()},
         "multiple": slimmed.plan.provenance.get("multiple", 1),
@@ -267,7 +266,7 @@ def _merged(slimmed: Slimmed) -> dict[str, Any] | None:
     return {"units": units, "dropped": cut}
 
 
-def widened(model: str, output: str, made: Widened) -> dict[str, Any]:
+def widened(model: str, output: str | None, made: Widened) -> dict[str, Any]:
     """A widened model as plain data."""
     return {
         "model": model,

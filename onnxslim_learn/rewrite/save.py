@@ -101,10 +101,34 @@ def publish(staged_model: Path, target: Path, source: Path | bytes) -> None:
     complaint = _complaint(staged_model)
     if complaint and not _complaint(source):
         raise VerifyError(f"{target}: onnx.checker refuses the result ({complaint}). Nothing was written.")
+    _move(staged_model, target)
+
+
+def _move(staged_model: Path, target: Path) -> None:
+    """Move a staged model, weights first, to its place."""
     data = staged_model.with_name(f"{staged_model.name}.data")
     if data.exists():
         os.replace(data, target.resolve().with_name(data.name))
     os.replace(staged_model, target.resolve())
+
+
+def copy(file: Path, target: Path) -> None:
+    """Write a model file, with its external data, under another name in one step.
+
+    Raises:
+        InputError: If the place cannot be written.
+    """
+    folder = workplace(target)
+    try:
+        if len(files(file)) > 1:
+            made = staged(ir.load(file), target.name, folder, external=True)
+        else:
+            made = folder / target.name
+            with writing(target.name, folder):
+                shutil.copyfile(file, made)
+        _move(made, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _complaint(model: Path | bytes) -> str:
@@ -174,7 +198,9 @@ def spare(source: Path, target: Path) -> None:
     """
     data = target.resolve().with_name(f"{target.name}.data")
     if data in [file.resolve() for file in files(source)[1:]]:
-        raise InputError(f"-o {target}: its weights would overwrite {data}, which {source} needs. Give another name.")
+        raise InputError(
+            f"⟨output⟩ {target}: its weights would overwrite {data}, which {source} needs. Give another name."
+        )
 
 
 def size_on_disk(path: Path) -> int:

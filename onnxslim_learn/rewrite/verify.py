@@ -245,7 +245,7 @@ def _run(session: InferenceSession, feed: Feeds, *, lift: bool | None = None) ->
     try:
         return [np.asarray(result) for result in session.run(None, {**feed, **more})]
     except Exception as error:
-        raise InputError(f"onnxruntime cannot run the model: {reason(error)}. Check --input and the data.") from error
+        raise InputError(f"onnxruntime cannot run the model: {reason(error)}. Check ⟨input⟩ and the data.") from error
 
 
 def _shaken(feed: Feeds, seed: int) -> Feeds:

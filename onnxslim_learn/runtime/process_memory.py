@@ -47,7 +47,7 @@ def peak(model: str | Path, feeds: Feeds, *, threads: int = 1, provider: str = C
         done = subprocess.run([sys.executable, "-m", __name__, str(task)], env=known, capture_output=True, check=False)
     if done.returncode:
         said = (done.stderr.decode(errors="replace").strip().splitlines() or ["no word"])[-1]
-        raise InputError(f"{model}: its memory could not be measured ({said}). Give smaller shapes with --input.")
+        raise InputError(f"{model}: its memory could not be measured ({said}). Give smaller shapes with ⟨input⟩.")
     found: int | None = json.loads(done.stdout)
     return found
 

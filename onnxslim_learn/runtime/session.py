@@ -64,7 +64,7 @@ def check_provider(provider: str) -> None:
     import onnxruntime as ort
 
     if provider not in (available := ort.get_available_providers()):
-        raise InputError(f"--provider {provider}: choose one that this onnxruntime has, {', '.join(available)}.")
+        raise InputError(f"⟨provider⟩ {provider}: choose one that this onnxruntime has, {', '.join(available)}.")
 
 
 def create(model: Model, options: SessionOptions, provider: str) -> InferenceSession:

@@ -148,7 +148,7 @@ def measure(
     for model, feed in zip(models, feeds, strict=True):
         session, load = _load(model, options, provider, seconds)
         load_ms.append(load)
-        with saying(model, "its inputs must fit the provider", "Time it without --io-binding."):
+        with saying(model, "its inputs must fit the provider", "Time it without ⟨io_binding⟩."):
             runs.append(runner(session, feed, provider=provider, bind=bind))
         warm_up(model, session, runs[-1], seconds)
     return Timings(_rounds(runs, seconds, progress or (lambda part: None), clock), tuple(load_ms), threads, provider)
@@ -199,7 +199,7 @@ def warm_up(model: Model, session: InferenceSession, run: Run, seconds: float) -
     """
     wanted = ", ".join(f"{x.name} {x.type} {x.shape}" for x in session.get_inputs())
     end = perf_counter() + seconds
-    with saying(model, f"feeds for {wanted} are needed", "Give sizes that fit with --input."):
+    with saying(model, f"feeds for {wanted} are needed", "Give sizes that fit with ⟨input⟩."):
         times = [_time(run) for _ in range(_WARM_UPS)]
         while len(times) < _MOST_WARM_UPS and perf_counter() < end:
             before, now = sorted(times[-5:-2])[1], sorted(times[-3:])[1]

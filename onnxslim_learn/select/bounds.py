@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Target: TypeAlias = "Mapping[str | Callable[..., Any], float] | Mapping[str, float]"
 """Cost -> bound: a name of :data:`onnxslim_learn.registry.COSTS`, a function, or ``module:function``."""
 
-TARGET = "--target"
+TARGET = "⟨target⟩"
 
 
 def bounds(analysis: Analysis, target: Target) -> dict[str, tuple[Priced, float]]:
@@ -35,7 +35,7 @@ def bounds(analysis: Analysis, target: Target) -> dict[str, tuple[Priced, float]
             raise InputError(f"{TARGET} {row.name}: only learners charge for it. Bound {', '.join(boundable())}.")
         if not wish > 0 or not np.isfinite(wish):
             raise InputError(
-                f"{TARGET} {row.name}={wish}: expected a positive number. At most 1 is a fraction, more is absolute."
+                f"⟨target.{row.name}⟩={wish}: expected a positive number. At most 1 is a fraction, more is absolute."
             )
         total, overhead = cost.value(np.ones(analysis.coupling.size)), 0.0
         total = float(round(total)) if row.whole and row.counted else total

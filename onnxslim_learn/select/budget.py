@@ -224,6 +224,6 @@ class Search:
                 wished, least = (f"{wish / 1e3:.4g}ms", f"{best / 1e3:.4g}ms") if timed else (f"{wish:g}", round(best))
                 wished = f"{wish:g}" if wish <= 1 else wished
                 share = f"{least} ({best / total:.4f} of the original)"
-                sentences.append(f"{name}={wished}{read} cannot be reached, the best is {share}")
+                sentences.append(f"⟨target.{name}⟩={wished}{read} cannot be reached, the best is {share}")
                 missed[name] = (best, bound)
-        return TargetError(f"--target {'; '.join(sentences)}. Raise it, or see analyze for what is pinned.", missed)
+        return TargetError(f"{'; '.join(sentences)}. Raise it, or see analyze for what is pinned.", missed)

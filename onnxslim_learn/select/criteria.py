@@ -92,10 +92,10 @@ def _check_needs(row: CriterionRow, evidence: Evidence | None) -> None:
     """Refuse a criterion that lacks samples, or their labels."""
     if evidence is None and (row.samples or row.labels):
         what = "samples with labels" if row.labels else "samples"
-        raise InputError(f"--criterion {row.name}: needs {what}. Give --data, or another criterion.")
+        raise InputError(f"⟨criterion⟩ {row.name}: needs {what}. Give ⟨data⟩, or another criterion.")
     if evidence is not None and row.labels and any(labels is None for labels in evidence.labels):
         raise InputError(
-            f"--criterion {row.name}: needs labels, and {evidence.source.name} has none. Choose another criterion."
+            f"⟨criterion⟩ {row.name}: needs labels, and {evidence.source.name} has none. Choose another criterion."
         )
 
 
@@ -104,7 +104,7 @@ def _checked(row: CriterionRow, coupling: Coupling, groups: Sequence[Group], ran
     found = ranking.scores
     if found.shape != (coupling.columns,):
         raise InputError(
-            f"--criterion {row.name}: expected one score for each of {coupling.columns} columns, but got an array of "
+            f"⟨criterion⟩ {row.name}: expected one score for each of {coupling.columns} columns, but got an array of "
             f"shape {found.shape}. Correct it."
         )
     silent = np.isnan(found)
@@ -112,7 +112,7 @@ def _checked(row: CriterionRow, coupling: Coupling, groups: Sequence[Group], ran
         found = np.where(silent, rows_by_cells(coupling, np.where(silent, 0.0, found), missing=np.nan), found)
     for group in groups:
         if group.pin is None and np.isnan(found[group.units]).any():
-            raise InputError(f"--criterion {row.name}: units of {group.name} have no score. Correct it.")
+            raise InputError(f"⟨criterion⟩ {row.name}: units of {group.name} have no score. Correct it.")
     return replace(ranking, scores=found)
 
 

@@ -60,7 +60,7 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
         TargetError: If a target cannot be met.
     """
     if multiple < 1:
-        raise InputError(f"--multiple {multiple}: expected a positive number. Use 1 for any width.")
+        raise InputError(f"⟨multiple⟩ {multiple}: expected a positive number. Use 1 for any width.")
     limits, target = bounds(analysis, target), named(analysis, target)
     asked = budget.Search(analysis.coupling, (), limits, target, allow_empty)
     groups = analysis.free_groups(protect, only)

@@ -108,15 +108,15 @@ def maskable(model: ir.Model) -> list[Layer]:
 def _unprotected(listed: list[Layer], protect: Sequence[str]) -> list[Layer]:
     kept = set()
     for text in protect:
-        pattern = expression("--protect", text)
+        pattern = expression("⟨protect⟩", text)
         hit = {layer.name for layer in listed if any(map(pattern.search, (layer.name, *layer.nodes)))}
         if not hit:
             named = ", ".join(layer.name for layer in listed[:8])
-            raise InputError(f"--protect {text}: no weight has such a name. The weights are {named}.")
+            raise InputError(f"⟨protect⟩ {text}: no weight has such a name. The weights are {named}.")
         kept |= hit
     left = [layer for layer in listed if layer.name not in kept]
     if not left:
-        raise InputError("--protect: all weights are protected. Leave some of them out.")
+        raise InputError("⟨protect⟩: all weights are protected. Leave some of them out.")
     return left
 
 

@@ -55,7 +55,7 @@ def parse(text: str) -> Pattern:
         return Pattern(text, "free" if text == FREE else text)
     found = re.fullmatch(r"([1-9]\d{0,3})([:x])([1-9]\d{0,3})", text)
     if not found or (found[2] == ":" and not int(found[1]) < int(found[3])):
-        raise InputError(f"--pattern {text}: expected {FREE}, N:M as in 2:4, RxC as in 4x1 (a block), or {UNITS}.")
+        raise InputError(f"⟨pattern⟩ {text}: expected {FREE}, N:M as in 2:4, RxC as in 4x1 (a block), or {UNITS}.")
     return Pattern(text, "n:m" if found[2] == ":" else "block", int(found[1]), int(found[3]))
 
 

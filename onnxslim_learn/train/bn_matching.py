@@ -20,7 +20,7 @@ from onnxslim_learn.coupling import roles
 from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.data.class_balance import confident
 from onnxslim_learn.data.input_range import Range
-from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.signature import LAYOUTS, layout_of
 from onnxslim_learn.data.source import Source, regroup
 from onnxslim_learn.data.synthetic import range_of
@@ -74,7 +74,7 @@ def normalisations(graph: Graph) -> list[Norm]:
 
 def matched(
     coupling: Coupling,
-    options: Options | None = None,
+    options: DataSettings | None = None,
     *,
     steps: int = STEPS,
     progress: Callable[[float], None] = lambda share: None,
@@ -90,10 +90,10 @@ def matched(
     Raises:
         InputError: If the model has no stored statistics, or an operator without a torch function.
     """
-    options, norms = options or Options(), normalisations(coupling.graph)
+    options, norms = options or DataSettings(), normalisations(coupling.graph)
     if not norms:
         raise InputError("the model keeps no batch normalisations, so inputs cannot be matched to them.")
-    asked = replace(options, batch_size=min(TOGETHER, options.samples))
+    asked = replace(options, batch_size=min(TOGETHER, options.count))
     start = confident(coupling, asked)
     task = _Task(_watching(coupling, norms), norms, _limits(coupling, start.declared, options), steps)
     made: list[Batch] = []
@@ -162,7 +162,7 @@ def _watching(coupling: Coupling, norms: Sequence[Norm]) -> fx.GraphModule:
     return bridge(model).eval().requires_grad_(False)
 
 
-def _limits(coupling: Coupling, takes: Declared, options: Options) -> dict[str, tuple[Tensor, Tensor]]:
+def _limits(coupling: Coupling, takes: Declared, options: DataSettings) -> dict[str, tuple[Tensor, Tensor]]:
     """The inputs that change: measurements, within their range."""
     found = {}
     for name, one in takes.inputs.items():

@@ -75,7 +75,7 @@ def load(folder: Path) -> Checkpoint | None:
         facts = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         return Checkpoint(load_file(folder / facts["tensors"]), facts)
     except Exception as error:
-        raise InputError(f"{folder / INDEX}: no checkpoint ({reason(error)}). Start again without --resume.") from error
+        raise InputError(f"{folder / INDEX}: no checkpoint ({reason(error)}). Start again without ⟨resume⟩.") from error
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

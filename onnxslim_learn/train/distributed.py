@@ -62,7 +62,7 @@ def join(device: str = "auto") -> World:
         InputError: If there is no such device.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--train-on cuda: torch finds no GPU. Use --train-on cpu.")
+        raise InputError("⟨train_on⟩ cuda: torch finds no GPU. Use ⟨train_on⟩ cpu.")
     cuda = device != "cpu" and torch.cuda.is_available()
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")

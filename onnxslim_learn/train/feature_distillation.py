@@ -45,10 +45,10 @@ def find(analysis: Analysis, patterns: Sequence[str] = ()) -> tuple[str, ...]:
         return _sums(analysis, inside) or _read(analysis, inside)
     found: set[str] = set()
     for pattern in patterns:
-        hits = {name for name in inside if expression("--features", pattern).search(name)}
+        hits = {name for name in inside if expression("⟨features⟩", pattern).search(name)}
         if not hits:
             some = ", ".join(inside[:3]) or "none"
-            raise InputError(f"--features {pattern}: finds no tensor of floats inside the model (it has {some}, ...).")
+            raise InputError(f"⟨features⟩ {pattern}: finds no tensor of floats inside the model (it has {some}, ...).")
         found |= hits
     return tuple(name for name in inside if name in found)
 

@@ -151,7 +151,7 @@ class _Run:
         least = parts * (task.samples.declared.batch or 1)
         if recipe.batch_size % least or (task.samples.declared.batch and recipe.batch_size != least):
             raise InputError(
-                f"--batch-size {recipe.batch_size}: expected a multiple of {parts} portions of the model's batch, "
+                f"⟨batch_size⟩ {recipe.batch_size}: expected a multiple of {parts} portions of the model's batch, "
                 f"{least}. Change it."
             )
         self.module = world.wrap(task.module.to(world.device).train())
@@ -220,7 +220,7 @@ class _Run:
             total = torch.stack(list(terms.values())).sum()
             if not bool(torch.isfinite(total)):
                 raise TrainError(
-                    f"training: the loss became {float(total.detach())} at step {step}. Use a lower --learning-rate."
+                    f"training: the loss became {float(total.detach())} at step {step}. Use a lower ⟨learning_rate⟩."
                 )
             torch.autograd.backward(total)
         return [("loss", float(total.detach())), *((name, float(value.detach())) for name, value in terms.items())]
@@ -259,11 +259,11 @@ class _Run:
         if other:
             name = other[0]
             was = f"{name} {made.get(name)}, not {asked[name]}"
-            raise InputError(f"--resume: {folder} is of a run with {was}. Give the same options.")
+            raise InputError(f"⟨resume⟩: {folder} is of a run with {was}. Give the same options.")
         try:
             self.task.module.load_state_dict(found.part("module/"))
         except RuntimeError as error:
-            raise InputError(f"--resume: {folder} is of another model. Start again without --resume.") from error
+            raise InputError(f"⟨resume⟩: {folder} is of another model. Start again without ⟨resume⟩.") from error
         checkpoints.load_optimizer(self.optimizer, found.part("optimizer/"))
         self.learner.load(found.part("learner/"))
         self.history = list(found.facts["history"])

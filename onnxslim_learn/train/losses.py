@@ -102,13 +102,13 @@ def objective(
         name, equals, number = part.strip().partition("=")
         weight = _weight(spec, number) if equals else 1.0
         if name in terms:
-            raise InputError(f"--loss {spec}: names {name} twice. Give it once, with the sum as its weight.")
+            raise InputError(f"⟨loss⟩ {spec}: names {name} twice. Give it once, with the sum as its weight.")
         if name in LABELLED and not labelled:
-            raise InputError(f"--loss {name}: needs labels, but the samples have none. Use distill, or give labels.")
+            raise InputError(f"⟨loss⟩ {name}: needs labels, but the samples have none. Use distill, or give labels.")
         if name == "distill" and not outputs:
-            raise InputError("--loss distill: the model has no output of floats. Give labels and another loss.")
+            raise InputError("⟨loss⟩ distill: the model has no output of floats. Give labels and another loss.")
         if name == FEATURES and not features:
-            raise InputError("--loss features: there is no tensor to compare inside the model. Use distill alone.")
+            raise InputError("⟨loss⟩ features: there is no tensor to compare inside the model. Use distill alone.")
         terms[name] = weight, _loss(name, outputs, temperature, features or {})
     return Objective(terms, bool({"distill", FEATURES} & set(terms)))
 
@@ -124,7 +124,7 @@ def _weight(spec: str, number: str) -> float:
     except ValueError:
         found = -1.0
     if not 0 < found < float("inf"):
-        raise InputError(f"--loss {spec}: {number!r} is no weight. For example distill=1,cross-entropy=0.5.")
+        raise InputError(f"⟨loss⟩ {spec}: {number!r} is no weight. For example distill=1,cross-entropy=0.5.")
     return found
 
 
@@ -136,9 +136,9 @@ def _loss(name: str, outputs: Mapping[str, Taught], temperature: float, features
     if name in LABELLED:
         return LABELLED[name]
     if is_name(name):
-        return _checked(name, by_name(name, "--loss"))
+        return _checked(name, by_name(name, "⟨loss⟩"))
     known = ", ".join(["distill", FEATURES, *LABELLED])
-    raise InputError(f"--loss {name}: expected {known}, or module:function. Use one of them.")
+    raise InputError(f"⟨loss⟩ {name}: expected {known}, or module:function. Use one of them.")
 
 
 def _checked(name: str, function: Callable[..., Any]) -> Loss:
@@ -149,13 +149,13 @@ def _checked(name: str, function: Callable[..., Any]) -> Loss:
             value = function(outputs, portion)
         except Exception as error:
             raise InputError(
-                f"--loss {name}: it raised {type(error).__name__} ({reason(error)}). Correct it."
+                f"⟨loss⟩ {name}: it raised {type(error).__name__} ({reason(error)}). Correct it."
             ) from error
         if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.is_floating_point():
             what = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-            raise InputError(f"--loss {name}: expected one number as a tensor, but got {what}. Correct it.")
+            raise InputError(f"⟨loss⟩ {name}: expected one number as a tensor, but got {what}. Correct it.")
         if torch.is_grad_enabled() and not value.requires_grad:
-            raise InputError(f"--loss {name}: it does not depend on the outputs. Correct it.")
+            raise InputError(f"⟨loss⟩ {name}: it does not depend on the outputs. Correct it.")
         return value.reshape(())
 
     return loss
@@ -206,11 +206,11 @@ def cross_entropy(outputs: Outputs, portion: Portion) -> Tensor:
     if found.ndim < 2 or labels.shape != (found.shape if shares else found.shape[:1] + found.shape[2:]):
         kind = "shares of classes (fractions)" if shares else "classes"
         raise InputError(
-            f"--loss cross-entropy: labels {tuple(labels.shape)}, {kind}, do not fit outputs {tuple(found.shape)}. "
+            f"⟨loss⟩ cross-entropy: labels {tuple(labels.shape)}, {kind}, do not fit outputs {tuple(found.shape)}. "
             "Give an integer class for each sample."
         )
     if not labels.is_floating_point() and not 0 <= int(labels.min()) <= int(labels.max()) < found.shape[1]:
-        raise InputError(f"--loss cross-entropy: labels must lie between 0 and {found.shape[1] - 1}. Correct them.")
+        raise InputError(f"⟨loss⟩ cross-entropy: labels must lie between 0 and {found.shape[1] - 1}. Correct them.")
     if taught(found).kind == "probabilities":
         found = found.clamp_min(SMALL).log()
     return F.cross_entropy(found, labels)
@@ -222,7 +222,7 @@ def squared_error(outputs: Outputs, portion: Portion) -> Tensor:
     assert labels is not None
     if labels.numel() != found.numel():
         raise InputError(
-            f"--loss mse: labels {tuple(labels.shape)} do not fit outputs {tuple(found.shape)}. Give them alike."
+            f"⟨loss⟩ mse: labels {tuple(labels.shape)} do not fit outputs {tuple(found.shape)}. Give them alike."
         )
     return F.mse_loss(found, labels.to(torch.float32).reshape(found.shape))
 

@@ -39,7 +39,7 @@ def begin(folder: Path, made: Mapping[str, Any], *, resume: bool) -> None:
             was, now = known.get(name), asked.get(name)
             if was != now:
                 found = f"{name} {_said(was)}, not {_said(now)}"
-                raise InputError(f"--resume: {folder} is of a run with {found}. Give the same options.")
+                raise InputError(f"⟨resume⟩: {folder} is of a run with {found}. Give the same options.")
         return
     folder.mkdir(parents=True, exist_ok=True)
     save.write_text(place, text + "\n")

@@ -128,7 +128,7 @@ def gather(source: Source, held: int | None = None, folder: Path | None = None) 
         except OSError as error:
             said = f"no room in {kept.place} for its samples ({error.strerror})"
             raise InputError(
-                f"{source.name}: {said}. Use fewer with --samples, or a --checkpoint-dir with room."
+                f"{source.name}: {said}. Use fewer with ⟨samples⟩, or a ⟨checkpoint_dir⟩ with room."
             ) from error
     merged = [_merged(like, sum(counts), kept, source.declared) for like, counts in shelves]
     count = sum(shelf.count for shelf in merged)

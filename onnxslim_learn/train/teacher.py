@@ -57,7 +57,7 @@ class Teacher:
         except (IndexError, RuntimeError) as error:
             shapes = ", ".join(f"{name} {[*value.shape]}" for name, value in inputs.items())
             raise InputError(
-                f"model: cannot be run on {shapes} ({reason(error)}). Give samples it was made for, or --input."
+                f"model: cannot be run on {shapes} ({reason(error)}). Give samples it was made for, or ⟨input⟩."
             ) from error
         return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.graph.load import Graph
     from onnxslim_learn.train.losses import Objective
     from onnxslim_learn.train.samples import Pool
-
-Watch = Callable[[str, int], Callable[[int, Mapping[str, float]], None]]
 
 JUDGED = 8  # batches
 WORSE = 1.1  # times the loss there was on held-back samples: less can be chance, as they are few
@@ -99,7 +97,8 @@ class School:
         objective: What is minimised.
         training: How.
         world: Who takes part.
-        watch: Called with a stage's name and number of steps; returns what is called after every step.
+        stage: Called with the name of each stage; returns what is called after every step with the share done and the
+            step's numbers.
         features: Tensors inside that are compared.
     """
 
@@ -109,7 +108,7 @@ class School:
     objective: Objective
     training: Training
     world: World
-    watch: Watch
+    stage: Stage
     features: tuple[str, ...] = ()
 
     def recipe(self, graph: Graph, what: Literal["steps", "finetune_steps"]) -> Recipe:
@@ -147,9 +146,12 @@ class School:
 
     def run(self, name: str, module: fx.GraphModule, recipe: Recipe, learner: Learner | None = None) -> dict[str, Any]:
         """Train a net in a stage of its own; returns what is worth reporting."""
-        keeping = Keeping(
-            self.training.folder / name, self.training.every, self.training.resume, self.watch(name, recipe.steps)
-        )
+        done = self.stage(name)
+
+        def show(step: int, numbers: Mapping[str, float]) -> None:
+            done((step + 1) / recipe.steps, numbers)
+
+        keeping = Keeping(self.training.folder / name, self.training.every, self.training.resume, show)
         task = Task(module, self.objective, self.samples, self.teacher, recipe, self.world)
         history = train(task, learner, keeping)
         return {"recipe": asdict(recipe), "history": history}
@@ -236,7 +238,6 @@ def school(
     val: Source | None = None,
     teacher: Analysis | None = None,
     stage: Stage,
-    watch: Watch,
 ) -> School:
     """Get samples, teacher and loss ready.
 
@@ -247,8 +248,7 @@ def school(
         world: Who takes part.
         val: Samples to judge by.
         teacher: What outputs are compared with, by default the original.
-        stage: Called with the name of each stage; returns what to call with the share done.
-        watch: See :class:`School`.
+        stage: See :class:`School`.
 
     Raises:
         InputError: If samples, labels and loss do not fit together.
@@ -270,7 +270,7 @@ def school(
         features=tutor.variances(samples),
     )
     training = _fixed(samples, training, world)
-    found = School(samples, held, tutor, objective, training, world, watch, inner)
+    found = School(samples, held, tutor, objective, training, world, stage, inner)
     if objective.taught:
         steps = sum(found.recipe(analysis.graph, what).steps for what in ("steps", "finetune_steps"))
         tutor.look_ahead(samples, steps * training.batch_size, stage("running the original"))
@@ -281,7 +281,7 @@ def _features(analysis: Analysis, training: Training) -> tuple[str, ...]:
     """The tensors inside that the loss compares."""
     if not losses.compares_features(training.loss):
         if training.features:
-            raise InputError("--features: names what --loss features compares. Give --loss distill=1,features=1.")
+            raise InputError("⟨features⟩: names what ⟨loss⟩ features compares. Give ⟨loss⟩ distill=1,features=1.")
         return ()
     return features.find(analysis, training.features)
 
@@ -295,7 +295,7 @@ def _fixed(samples: Pool, training: Training, world: World) -> Training:
     parts = training.accumulate * world.size
     if training.batch_size % parts:
         size = training.batch_size
-        raise InputError(f"--batch-size {size}: expected a multiple of {parts}, the number of portions. Change it.")
+        raise InputError(f"⟨batch_size⟩ {size}: expected a multiple of {parts}, the number of portions. Change it.")
     return training
 
 

@@ -54,7 +54,7 @@ class Widening:
     Attributes:
         target: Cost -> bound; at most 1 is a fraction, more is absolute. Latency is in microseconds.
         like: The model that fractions are of; ``None`` for the one that is widened.
-        multiple: Widths are multiples of this.
+        multiple: MorphNetSettings are multiples of this.
         protect: Regular expressions; groups they find keep their width.
         fresh: Whether weights that grow are drawn anew.
         seed: Determines how weights are shared out or drawn.
@@ -145,7 +145,7 @@ def _timed(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Size
         wish *= total if like is None else asked.watch.time(like)
     if wish <= total:
         here, there = (f"{us / 1e3:.4g} ms" for us in (total, wish))
-        raise TargetError(f"--target latency: leaves no room to grow (the model takes {here} of {there}). Raise it.")
+        raise TargetError(f"⟨target.latency⟩: leaves no room to grow (the model takes {here} of {there}). Raise it.")
     seen, tried = [(total, cost.value(np.ones(analysis.coupling.size)))], list[Sized]()
     for _ in range(ROUNDS):
         bound = _predicted(seen, AIM * wish)
@@ -180,7 +180,7 @@ def _widest(tried: Sequence[Sized], wish: float) -> Sized:
     if not meeting:
         least = min(one[2].after_us for one in tried if one[2] is not None)
         raise TargetError(
-            f"--target latency={wish / 1e3:.4g}ms: {len(tried)} widths were timed, and the fastest takes "
+            f"⟨target.latency⟩={wish / 1e3:.4g}ms: {len(tried)} widths were timed, and the fastest takes "
             f"{least / 1e3:.4g} ms. Raise it."
         )
     return max(meeting, key=lambda one: one[0])

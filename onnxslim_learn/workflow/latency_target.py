@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.array_types import Stage
+from onnxslim_learn.array_types import Stage, unannounced
 from onnxslim_learn.costs.devices import Device
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.errors import TargetError
@@ -54,7 +54,7 @@ class Round:
 
 
 @dataclass(frozen=True)
-class Watch:
+class LatencyMeter:
     """How a model is timed.
 
     Attributes:
@@ -67,7 +67,7 @@ class Watch:
     measured: Measurements
     total: float
     time: Callable[[Removal], Ratio]
-    stage: Stage = lambda name: lambda share: None
+    stage: Stage = unannounced
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,12 @@ def stopwatch(analysis: Analysis, setting: Setting, *, seconds: float) -> Stopwa
     """Time a model, to time others beside it.
 
     Args:
-        analysis: The model; it must have been read from a file.
+        analysis: The model.
         setting: Threads and provider.
         seconds: Time for every comparison.
     """
-    source, feeds = analysis.graph.source, random_inputs(analysis.coupling, analysis.graph.shapes.nominal)
-    assert source is not None, "a model in memory is timed by nobody"
+    source = analysis.graph.source or analysis.graph.data
+    feeds = random_inputs(analysis.coupling, analysis.graph.shapes.nominal)
     asked: dict[str, Any] = {"seconds": seconds, "clock": timing.steady_clock(**setting.runtime), **setting.runtime}
 
     def beside(path: Path) -> Ratio:
@@ -108,11 +108,11 @@ def stopwatch(analysis: Analysis, setting: Setting, *, seconds: float) -> Stopwa
 
 def prepare(
     analysis: Analysis, setting: Setting, *, seconds: float, measure_seconds: float, stage: Stage
-) -> tuple[Analysis, Watch]:
+) -> tuple[Analysis, LatencyMeter]:
     """Measure this machine and what the widths of a model are worth on it.
 
     Args:
-        analysis: The model; it must have been read from a file.
+        analysis: The model.
         setting: Threads and provider.
         seconds: Time for every comparison of whole models.
         measure_seconds: Time for measuring what widths are worth.
@@ -136,8 +136,8 @@ def prepare(
     gathered = measurements(analysis, device, feeds, setting.threads, setting.provider)
     if setting.provider == CPU:  # elsewhere, nodes are timed while they are launched, not while they work
         gathered.gather(measure_seconds, stage("measuring widths"))
-    watch = Watch(gathered, own.total, time, stage)
-    return replace(analysis, latency=gathered.model(watch.total)), watch
+    meter = LatencyMeter(gathered, own.total, time, stage)
+    return replace(analysis, latency=gathered.model(meter.total)), meter
 
 
 def this_machine(threads: int, provider: str) -> Device:
@@ -157,7 +157,7 @@ def this_machine(threads: int, provider: str) -> Device:
 def meet(
     analysis: Analysis,
     target: Mapping[str, float],
-    watch: Watch,
+    meter: LatencyMeter,
     make: Callable[[Analysis, Mapping[str, float]], Slimmed],
 ) -> Slimmed:
     """Slim until what is measured meets a bound on latency.
@@ -165,17 +165,17 @@ def meet(
     Args:
         analysis: The model with its latency.
         target: All bounds, that on latency among them.
-        watch: How to time what comes out.
+        meter: How to time what comes out.
         make: How to slim to bounds; that on latency is a fraction.
 
     Raises:
         TargetError: If the bound cannot be reached; says the least that was measured.
     """
-    wish = target[LATENCY] * (watch.total if target[LATENCY] <= 1 else 1.0)
+    wish = target[LATENCY] * (meter.total if target[LATENCY] <= 1 else 1.0)
     tried: list[tuple[Slimmed, Round]] = []
 
     def fresh(bound: float) -> Slimmed | None:
-        slimmed = make(analysis, {**target, LATENCY: min(bound / watch.total, 1.0)})
+        slimmed = make(analysis, {**target, LATENCY: min(bound / meter.total, 1.0)})
         seen = any((slimmed.removal.gone == other.removal.gone).all() for other, _ in tried)
         return None if seen else slimmed
 
@@ -184,20 +184,20 @@ def meet(
             slimmed = fresh(AIM * wish) or fresh(_between(analysis, tried, wish))
         except TargetError as error:
             known = analysis.latency
-            if LATENCY in error.missed and watch.measured.points and known is not None and not known.below:
-                analysis = narrowed(analysis, watch)
-                analysis = _corrected(analysis, watch, *tried[-1]) if tried else analysis
+            if LATENCY in error.missed and meter.measured.points and known is not None and not known.below:
+                analysis = narrowed(analysis, meter)
+                analysis = _corrected(analysis, meter, *tried[-1]) if tried else analysis
                 continue
             if not tried:
-                raise _unreachable(error, wish, watch.total) from error
+                raise _unreachable(error, wish, meter.total) from error
             break
         if slimmed is None:
             break
-        tried.append((slimmed, _timed(analysis, slimmed, watch)))
+        tried.append((slimmed, _timed(analysis, slimmed, meter)))
         if LEAST * wish <= 1e3 * tried[-1][1].measured_ms <= MOST * wish:
             break
-        analysis = _corrected(analysis, watch, *tried[-1])
-    return _best(tried, wish, target, watch)
+        analysis = _corrected(analysis, meter, *tried[-1])
+    return _best(tried, wish, target, meter)
 
 
 def _between(analysis: Analysis, tried: list[tuple[Slimmed, Round]], wish: float) -> float:
@@ -222,51 +222,51 @@ def _unreachable(error: TargetError, wish: float, total: float) -> TargetError:
         return error
     least, _ = error.missed[LATENCY]
     return TargetError(
-        f"--target latency={wish / 1e3:.4g}ms cannot be reached, at the narrowest widths the model is predicted to take"
+        f"⟨target.latency⟩={wish / 1e3:.4g}ms cannot be reached, at the narrowest widths the model is predicted to take"
         f" {least / 1e3:.4g} ms ({least / total:.3f} of the original). Raise it, or see analyze for what is pinned.",
         error.missed,
     )
 
 
-def _timed(analysis: Analysis, slimmed: Slimmed, watch: Watch) -> Round:
+def _timed(analysis: Analysis, slimmed: Slimmed, meter: LatencyMeter) -> Round:
     """What was predicted for a slimmed model, and what it takes."""
     assert analysis.latency is not None
     predicted = analysis.latency.value((~slimmed.removal.gone).astype(float))
-    watch.stage("timing")
-    ratio = watch.time(slimmed.removal)
-    return Round(predicted / 1e3, *(watch.total * part / 1e3 for part in (ratio.median, ratio.low, ratio.high)))
+    meter.stage("timing")
+    ratio = meter.time(slimmed.removal)
+    return Round(predicted / 1e3, *(meter.total * part / 1e3 for part in (ratio.median, ratio.low, ratio.high)))
 
 
-def _corrected(analysis: Analysis, watch: Watch, slimmed: Slimmed, found: Round) -> Analysis:
+def _corrected(analysis: Analysis, meter: LatencyMeter, slimmed: Slimmed, found: Round) -> Analysis:
     """The analysis with a latency that is right about a slimmed model."""
-    if watch.measured.points:
-        watch.stage("measuring widths")
-        watch.measured.add([slimmed.removal])
-    model = watch.measured.model(watch.total)
+    if meter.measured.points:
+        meter.stage("measuring widths")
+        meter.measured.add([slimmed.removal])
+    model = meter.measured.model(meter.total)
     alive = (~slimmed.removal.gone).astype(float)
     return replace(analysis, latency=model.corrected(alive, 1e3 * found.measured_ms))
 
 
-def narrowed(analysis: Analysis, watch: Watch) -> Analysis:
+def narrowed(analysis: Analysis, meter: LatencyMeter) -> Analysis:
     """The analysis with a latency that knows of widths below the steps of kernels, too."""
-    watch.stage("measuring narrow widths")
-    watch.measured.narrow()
-    return replace(analysis, latency=watch.measured.model(watch.total))
+    meter.stage("measuring narrow widths")
+    meter.measured.narrow()
+    return replace(analysis, latency=meter.measured.model(meter.total))
 
 
-def _best(tried: list[tuple[Slimmed, Round]], wish: float, target: Mapping[str, float], watch: Watch) -> Slimmed:
+def _best(tried: list[tuple[Slimmed, Round]], wish: float, target: Mapping[str, float], meter: LatencyMeter) -> Slimmed:
     """The slowest model that meets the bound, else the fastest."""
     meeting = [one for one in tried if 1e3 * one[1].measured_ms <= MOST * wish]
     slimmed, found = (
         max(meeting, key=lambda one: one[1].measured_ms) if meeting else min(tried, key=lambda one: one[1].measured_ms)
     )
     if 1e3 * found.low_ms > MISSED * wish:
-        share = 1e3 * found.measured_ms / watch.total
+        share = 1e3 * found.measured_ms / meter.total
         raise TargetError(
-            f"--target latency={wish / 1e3:.4g}ms: {len(tried)} choices of widths were timed, and the fastest takes"
+            f"⟨target.latency⟩={wish / 1e3:.4g}ms: {len(tried)} choices of widths were timed, and the fastest takes"
             f" {found.measured_ms:.4g} ms ({share:.3f} of the original). Raise it."
         )
-    about = watch.measured.about
+    about = meter.measured.about
     told: dict[str, Any] = {"target_ms": wish / 1e3, "threads": about["threads"], "provider": about["provider"]}
     told["processor_time"] = timing.steady_clock(int(about["threads"]), str(about["provider"])) is not perf_counter
     told |= {**asdict(found), "rounds": [asdict(one) for _, one in tried]}

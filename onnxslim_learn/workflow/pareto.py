@@ -49,7 +49,7 @@ def slim_each(
             slimmed, check = slim.slim_to(analysis, target, path, **settings)
         except TargetError as error:
             written = ", ".join(row["output"] for row in rows)
-            raise TargetError(f"{error} {f'Written before: {written}.' if rows else ''}".strip()) from error
+            raise TargetError(f"{error.message} {f'Written before: {written}.' if rows else ''}".strip()) from error
         if plans is not None:
             save.write_text(_named(Path(plans), name), slimmed.plan.to_json())
         rows.append({"target": dict(target), "output": str(path), **_told(slimmed, check)})

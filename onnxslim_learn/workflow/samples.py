@@ -1,27 +1,77 @@
-"""Samples to work on where the user gives none: how many, and how they are made up."""
+"""Samples to work on: those that the user gives, or made-up ones, and what they serve for."""
 
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.array_types import Progress
+from onnxslim_learn.array_types import Progress, Stage
 from onnxslim_learn.costs.polynomial import work
+from onnxslim_learn.data.class_balance import confident
+from onnxslim_learn.data.open import open_source
+from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.select.calibration import Evidence
 
 if TYPE_CHECKING:
+    from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.coupling.solver import Coupling
-    from onnxslim_learn.data.options import Options
+    from onnxslim_learn.data.options import DataSettings, SampleSettings
     from onnxslim_learn.data.source import Source
+    from onnxslim_learn.workflow.settings import RepairSettings
 
 
 WORK = 200_000_000_000  # multiply-accumulates of made-up samples: some ten seconds on two cores
 
 
-FEWEST = 32
+FEWEST, MOST = 32, 512
+VERIFIED = 8  # samples: verification runs both models without optimisations
+SENSITIVITY = 60.0  # seconds to measure what each group's width is worth, where there are real samples
 
 
-MOST = 512
+def gathered(
+    analysis: Analysis, asked: SampleSettings, stage: Stage, *, repair: RepairSettings | None = None
+) -> Source | None:
+    """Where samples come from: what was given, else made up to repair on, or in the range that was given.
+
+    Args:
+        analysis: The model.
+        asked: What was given, and how it is read.
+        stage: Called with the name of each stage.
+        repair: What samples are made up for; ``None`` where nothing is repaired.
+
+    Raises:
+        InputError: If what was given is no source of samples, or does not fit the model.
+    """
+    repairs, matching = repair is not None and not repair.no_repair, repair is not None and repair.match_statistics
+    asked.reading.check(asked.data, matching=matching)
+    if asked.data is not None:
+        return open_source(asked.data, analysis.graph, asked.reading)
+    if repairs:  # as many as take little time
+        reading = replace(asked.reading, samples=asked.reading.samples or affordable(analysis.coupling))
+        if matching:
+            return matched(analysis.coupling, reading, stage("matching statistics"))
+        return confident(analysis.coupling, reading, stage("making samples up"))
+    return synthetic(analysis.coupling, asked.reading) if asked.reading.input_range else None
+
+
+def evidence(
+    analysis: Analysis, source: Source | None, asked: SampleSettings, *, repair: bool, seconds: float | None = None
+) -> Evidence | None:
+    """Samples to choose and repair by; what a width is worth is measured on real ones, or for as long as asked."""
+    if source is None or (not repair and asked.data is None):
+        return None
+    if seconds is None:
+        seconds = 0.0 if asked.data is None else SENSITIVITY
+    return Evidence(analysis.coupling, source, seconds=seconds)
+
+
+def real_inputs(source: Source | None, asked: SampleSettings) -> list[dict[str, Any]]:
+    """Samples to verify on, beside random inputs: those of which the user said something."""
+    if source is None or (asked.data is None and not asked.reading.input_range):
+        return []
+    return [batch.inputs for batch in source.batches(VERIFIED)]
 
 
 def affordable(coupling: Coupling) -> int:
@@ -29,16 +79,16 @@ def affordable(coupling: Coupling) -> int:
     return min(max(WORK // max(work(coupling), 1), FEWEST), MOST)
 
 
-def matched(coupling: Coupling, options: Options, progress: Progress = lambda share: None) -> Source:
+def matched(coupling: Coupling, options: DataSettings, progress: Progress = lambda share: None) -> Source:
     """Made-up samples that fit the statistics stored in a model's batch normalisations.
 
     Raises:
         InputError: If the extra ``train`` is not installed, or the model keeps no statistics.
     """
     if importlib.util.find_spec("torch") is None:
-        raise InputError("--match-statistics: needs torch. Install onnxslim-learn[train].")
+        raise InputError("⟨match_statistics⟩: needs torch. Install onnxslim-learn[train].")
     from onnxslim_learn.train import bn_matching as matching
 
     if not matching.normalisations(coupling.graph):
-        raise InputError("--match-statistics: the model keeps no batch statistics (exporters fold them). Leave it out.")
+        raise InputError("⟨match_statistics⟩: the model keeps no batch statistics (exporters fold them). Leave it out.")
     return matching.matched(coupling, options, progress=progress)

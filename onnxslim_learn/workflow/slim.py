@@ -115,7 +115,7 @@ def slim_to(
     real: Sequence[Mapping[str, Any]] = (),
     evidence: Evidence | None = None,
     repair: bool = True,
-    watch: latency_target.Watch | None = None,
+    meter: latency_target.LatencyMeter | None = None,
     **settings: Any,
 ) -> tuple[Slimmed, checking.Verification]:
     """Plan, slim, repair, verify and write in one go; a bound on file bytes is met by the file itself.
@@ -128,7 +128,7 @@ def slim_to(
         real: Real inputs to verify on, beside random ones.
         evidence: Samples to choose by and to repair on.
         repair: Whether to repair, where there are samples.
-        watch: How to time what comes out, where there is a bound on latency: see
+        meter: How to time what comes out, where there is a bound on latency: see
             :func:`onnxslim_learn.workflow.latency_target.prepare`. Without it, that bound holds for the estimate.
         **settings: See :func:`plan`.
 
@@ -142,8 +142,8 @@ def slim_to(
     def make(found: Analysis, bounds: Mapping[str, float]) -> Slimmed:
         return _fitting(found, bounds, limit, stage, evidence=evidence, **settings)
 
-    timed = watch is not None and LATENCY in target
-    slimmed = latency_target.meet(analysis, target, watch, make) if timed and watch else make(analysis, target)
+    timed = meter is not None and LATENCY in target
+    slimmed = latency_target.meet(analysis, target, meter, make) if timed and meter else make(analysis, target)
     if repair and evidence is not None and slimmed.removal.gone.any():
         slimmed.repair(evidence, progress=stage("repairing"))
     stage("cutting and verifying")
@@ -174,7 +174,7 @@ def _fitting(
         slack = 2 * slack + excess
         assert limit is not None
         tight[FILE] = max(limit - slack, 2.0)
-    raise TargetError(f"--target {FILE}={target[FILE]:g}: cannot be reached by the whole file. Raise it.")
+    raise TargetError(f"⟨target.{FILE}⟩={target[FILE]:g}: cannot be reached by the whole file. Raise it.")
 
 
 def _file_limit(analysis: Analysis, target: Mapping[str, float]) -> float | None:

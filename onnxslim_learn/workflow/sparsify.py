@@ -14,7 +14,6 @@ from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import InputError, VerifyError
 from onnxslim_learn.metrics import Deviation, deviation
 from onnxslim_learn.quality.channels import channels
-from onnxslim_learn.registry import METHODS
 from onnxslim_learn.repair.least_squares import FULL
 from onnxslim_learn.repair.sequential import ROWS
 from onnxslim_learn.repair.targets import Record
@@ -37,60 +36,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.select.calibration import Evidence
     from onnxslim_learn.sparse.patterns import Pattern
-
-
-PROTOCOLS = ("uniform", "heurist", "search")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is asked for.
-
-    Attributes:
-        ratio: Share of all maskable weights that goes; ``None`` where the pattern fixes it.
-        pattern: Where zeros may be, as :func:`onnxslim_learn.sparse.patterns.parse` reads it.
-        method: What chooses zeros.
-        protocol: How shares are spread over layers; by default ``heurist``, or ``uniform`` for patterns with a fixed
-            share or whole units.
-        protect: Regular expressions of weights and nodes that stay dense.
-        seconds: Time for measuring curves where the protocol is ``search``.
-    """
-
-    ratio: float | None = None
-    pattern: str = patterns.FREE
-    method: str = "admm"
-    protocol: str | None = None
-    protect: tuple[str, ...] = ()
-    seconds: float = 120.0
-
-    def target(self) -> float:
-        """The share that goes.
-
-        Raises:
-            InputError: If none was given, or one that the pattern does not have.
-        """
-        fixed = patterns.parse(self.pattern).ratio
-        METHODS.load(self.method)
-        if self.protocol not in (None, *PROTOCOLS):
-            raise InputError(f"--protocol {self.protocol}: expected one of {', '.join(PROTOCOLS)}.")
-        if fixed is not None:
-            if self.ratio is not None and abs(self.ratio - fixed) > 1e-9:
-                raise InputError(f"--ratio {self.ratio:g}: the pattern {self.pattern} zeroes {fixed:g}. Leave it out.")
-            if self.protocol not in (None, "uniform"):
-                raise InputError(
-                    f"--protocol {self.protocol}: the pattern {self.pattern} fixes all shares. Leave it out."
-                )
-            return fixed
-        if self.ratio is None:
-            raise InputError(f"--ratio: the pattern {self.pattern} needs one. For example --ratio 0.75.")
-        if not 0 <= self.ratio <= 1:
-            raise InputError(f"--ratio {self.ratio:g}: expected a share of the weights from 0 to 1. For example 0.75.")
-        return self.ratio
-
-    def spread(self) -> str:
-        """The protocol."""
-        fixed = patterns.parse(self.pattern)
-        return self.protocol or ("uniform" if fixed.kind in ("n:m", patterns.UNITS) else "heurist")
+    from onnxslim_learn.workflow.settings import ZeroSettings
 
 
 @dataclass
@@ -112,7 +58,7 @@ class Sparsified:
     """
 
     analysis: Analysis
-    asked: Asked
+    asked: ZeroSettings
     layers: list[Layer]
     ratios: dict[str, float]
     protocol: str
@@ -180,8 +126,8 @@ class Sparsified:
         try:
             slimmed.save(folder / plain.name)
         except VerifyError as error:
-            said = str(error).partition(": ")[2]
-            raise VerifyError(f"{plain.name}: without its dead units, {said} Leave out --lossless.") from error
+            said = error.message.partition(": ")[2]
+            raise VerifyError(f"{plain.name}: without its dead units, {said} Leave out ⟨lossless⟩.") from error
         chosen = slimmed.plan
         return folder / plain.name, {name: [chosen.widths[name], len(kept)] for name, kept in chosen.groups.items()}
 
@@ -251,13 +197,13 @@ def chosen(analysis: Analysis, pattern: Pattern, protect: Sequence[str] = ()) ->
 
     kept = [layer for layer in listed if able(layer)]
     if not kept:
-        raise InputError(f"--pattern {pattern.name}: no layer has units that could be cut. Use another pattern.")
+        raise InputError(f"⟨pattern⟩ {pattern.name}: no layer has units that could be cut. Use another pattern.")
     return kept
 
 
 def sparsify(
     analysis: Analysis,
-    asked: Asked,
+    asked: ZeroSettings,
     evidence: Evidence,
     *,
     stage: Callable[[str], Callable[[float], None]] = lambda name: lambda share: None,
@@ -291,7 +237,7 @@ def sparsify(
             record,
             recipe,
             target,
-            seconds=asked.seconds,
+            seconds=asked.search_seconds,
             progress=stage("measuring"),
         )
         shares, protocol, trials = found.ratios, found.protocol, found.trials

@@ -186,7 +186,7 @@ def largest(
         whole = np.ones(analysis.coupling.size)
         said = ", ".join(_said(name, cost.value(whole), bound) for name, (cost, bound) in bounds.items())
         raise TargetError(
-            f"--target: leaves no room to grow ({said}). Raise it, or give fractions of another model with --like."
+            f"⟨target⟩: leaves no room to grow ({said}). Raise it, or give fractions of another model with ⟨like⟩."
         )
     return low, found
 

@@ -1,5 +1,6 @@
 """The commands that train, from the command line."""
 
+import importlib.util
 import json
 import shlex
 from pathlib import Path
@@ -8,8 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxslim_learn.cli import arguments, commands, learn
+from onnxslim_learn.cli import commands, parser
 from onnxslim_learn.costs.devices import load
+from onnxslim_learn.learners import table
 from onnxslim_learn.workflow import slim
 
 QUICK = "--steps 12 --finetune-steps 4 --batch-size 8 --no-latency"
@@ -99,7 +101,7 @@ def test_what_cannot_be_is_refused_in_one_sentence(refused, line):
 
 
 def test_without_torch_it_says_what_to_install(run, monkeypatch, capsys):
-    monkeypatch.setattr(learn.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     code = commands.main(shlex.split("learn residual.onnx -o x.onnx --target macs=0.5"))
     assert code == 2
     assert capsys.readouterr().err == "onnxslim-learn: learn: needs torch. Install onnxslim-learn[train].\n"
@@ -206,7 +208,8 @@ def test_lists_are_the_parts_of_an_option_that_has_several(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     known = {"--mean": [0.1, 0.2, 0.3], "--input-range": [[0, 1], [0, 2]]}
     Path("run.toml").write_text("mean = [0.1, 0.2, 0.3]\ninput-range = [[0, 1], [0, 2]]\n")
-    found = arguments.parse(["learn", "x.onnx", "-o", "y.onnx", "--config", "run.toml"])
+    asked = parser.parse(["learn", "x.onnx", "-o", "y.onnx", "--config", "run.toml"])
+    found = table.build(asked.options)[0].samples.reading
     assert [*found.mean] == known["--mean"]
     assert [[*pair] for pair in found.input_range] == known["--input-range"]
 

@@ -266,7 +266,7 @@ BAD_QUESTIONS = [
 def test_a_question_about_nothing_is_refused(question, words):
     with pytest.raises(InputError) as caught:
         slim.why(analysed("chain"), question)
-    for word in ("--why", *words):
+    for word in ("why", *words):
         assert word in str(caught.value)
 
 

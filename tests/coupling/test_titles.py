@@ -123,11 +123,11 @@ def test_groups_keep_the_share_they_are_told_to(net):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"only": ["nothing"]}, ["--only nothing", "heads"]),
-        ({"protect": ["nothing"]}, ["--protect nothing", "no group matches"]),
-        ({"keep": {"nothing": 0.5}}, ["--keep nothing"]),
-        ({"keep": {"heads": 1.5}}, ["--keep heads=1.5", "from 0 to 1"]),
-        ({"only": ["["]}, ["--only [", "regular expression"]),
+        ({"only": ["nothing"]}, ["only nothing", "heads"]),
+        ({"protect": ["nothing"]}, ["protect nothing", "no group matches"]),
+        ({"keep": {"nothing": 0.5}}, ["keep nothing"]),
+        ({"keep": {"heads": 1.5}}, ["keep heads=1.5", "from 0 to 1"]),
+        ({"only": ["["]}, ["only [", "regular expression"]),
     ],
 )
 def test_what_names_nothing_is_refused(net, settings, words):

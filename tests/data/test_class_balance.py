@@ -8,7 +8,7 @@ from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.coupling.solver import couple
 from onnxslim_learn.data import class_balance as module
 from onnxslim_learn.data.class_balance import confident, surest
-from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.synthetic import synthetic
 from tests.data.models import graph
 
@@ -25,7 +25,7 @@ def drawn(source):
 
 def test_a_trained_net_is_surer_of_what_was_chosen_and_sees_more_classes():
     coupling = couple(load(demo.model_path()), sensitive=False)
-    options = Options(samples=100, seed=3)
+    options = DataSettings(samples=100, seed=3)
     session = ort.InferenceSession(str(demo.model_path()))
     shares = []
     for source in (synthetic(coupling, options), confident(coupling, options)):
@@ -44,5 +44,5 @@ def test_what_classifies_nothing_and_what_is_too_large_gets_the_first_samples(mo
     for name, affordable in (("image", 1), ("state", 10**12)):
         monkeypatch.setattr(module, "WORK", affordable)
         coupling = couple(graph(name), sensitive=False)
-        options = Options(samples=4)
+        options = DataSettings(samples=4)
         np.testing.assert_array_equal(drawn(confident(coupling, options)), drawn(synthetic(coupling, options)))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.data.open import open_source
-from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.errors import InputError
 from tests.data.models import graph
 
@@ -25,7 +25,7 @@ def joined(source, name, limit=None, axis=0):
 
 
 def opened(spec, model, **options):
-    return open_source(spec, graph(model), Options(**options))
+    return open_source(spec, graph(model), DataSettings(**options))
 
 
 def by_label(source, name):
@@ -402,11 +402,11 @@ def test_what_is_no_source_is_refused_in_one_sentence(spec, words, tmp_path, mon
     [
         ("table", {}, "x float32 .npz"),
         ("two", {}, "a b .npz"),
-        ("image", {"image_size": (9, 9)}, "--image-size 9x9 8 x 6"),
-        ("image", {"mean": (0.1, 0.2)}, "--mean 2 rgb"),
-        ("image", {"colour": "grey"}, "--colour grey 3"),
-        ("grey", {"std": (0.1, 0.2, 0.3)}, "--std 3 grey"),
-        ("pixels", {"scale": 255.0}, "--scale uint8"),
+        ("image", {"image_size": (9, 9)}, "image_size 9x9 8 x 6"),
+        ("image", {"mean": (0.1, 0.2)}, "mean 2 rgb"),
+        ("image", {"colour": "grey"}, "colour grey 3"),
+        ("grey", {"std": (0.1, 0.2, 0.3)}, "std 3 grey"),
+        ("pixels", {"scale": 255.0}, "scale uint8"),
     ],
 )
 def test_images_that_do_not_fit_are_refused_in_one_sentence(model, options, words, photos):
@@ -428,4 +428,4 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 
 def test_options_for_images_are_refused_elsewhere():
-    assert_refused({"x": ROWS}, "table", "--mean folders", mean=(0.5,))
+    assert_refused({"x": ROWS}, "table", "mean folders", mean=(0.5,))

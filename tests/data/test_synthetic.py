@@ -6,14 +6,14 @@ import pytest
 
 from onnxslim_learn.coupling.solver import couple
 from onnxslim_learn.data import input_range, noise
-from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError
 from tests.data.models import MODELS, graph, written
 
 
 def made(model, **options):
-    return synthetic(couple(graph(model), sensitive=False), Options(**{"samples": 6, **options}))
+    return synthetic(couple(graph(model), sensitive=False), DataSettings(**{"samples": 6, **options}))
 
 
 def joined(source, name):
@@ -151,7 +151,7 @@ def test_whole_numbers_compared_with_all_candidates_are_below_their_number():
         "u = Unsqueeze(x, last) e = Equal(u, all) y = Cast<to=1>(e)",
         "net (int64[n, 7] x) => (float[n, 7, 5] y)",
     )
-    source = synthetic(couple(one_hot, sensitive=False), Options(samples=40))
+    source = synthetic(couple(one_hot, sensitive=False), DataSettings(samples=40))
     assert np.unique(joined(source, "x")).tolist() == [0, 1, 2, 3, 4]
 
 
@@ -159,7 +159,7 @@ def test_mean_and_deviation_are_those_the_first_layers_take_out():
     """The nets before these layers saw inputs of this mean and deviation."""
     weights, nodes, _ = IMPLIED["mean and deviation taken out"]
     for asked in ((), ((0.0, 1.0),)):
-        options = Options(samples=200, input_range=asked)
+        options = DataSettings(samples=200, input_range=asked)
         images = joined(synthetic(couple(head(weights, nodes), sensitive=False), options), "x")
         assert (images.min(), images.max()) == (0, 1)
         np.testing.assert_allclose(images.mean((0, 2, 3)), [0.485, 0.456, 0.406], atol=0.05)
@@ -176,5 +176,5 @@ def test_recordings_are_smooth_along_time():
     recording = written("net (float[n, time] x) => (float[n, time] y) { y = Relu(x) }")
     spectrogram = written("net (float[n, 16, time] x) => (float[n, 16, time] y) { y = Relu(x) }")
     for one in (recording, spectrogram):
-        found = joined(synthetic(couple(one, sensitive=False), Options(samples=16)), "x")
+        found = joined(synthetic(couple(one, sensitive=False), DataSettings(samples=16)), "x")
         assert np.mean(np.square(np.diff(found, axis=-1))) < 0.05 * found.var()

@@ -87,11 +87,11 @@ def test_it_is_given_samples_and_kept_beside_them():
         for share in (0.8, 0.5):
             osl.plan(analysis, {"macs": share}, criterion="counting", evidence=samples)
         assert asked == [samples]
-        with pytest.raises(InputError, match="--criterion counting: needs samples"):
+        with pytest.raises(InputError, match="criterion counting: needs samples"):
             osl.plan(analysis, {"macs": 0.5}, criterion="counting")
     with (
         CRITERIA.having("labelled", counting, labels=True),
-        pytest.raises(InputError, match=r"--criterion labelled: needs labels, and .* has none"),
+        pytest.raises(InputError, match=r"criterion labelled: needs labels, and .* has none"),
     ):
         osl.plan(analysis, {"macs": 0.5}, criterion="labelled", evidence=samples)
 

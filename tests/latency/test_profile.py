@@ -76,8 +76,8 @@ def test_shapes_go_to_the_models_that_have_the_input(models):
 @pytest.mark.parametrize(
     ("name", "setting", "shapes", "words"),
     [
-        ("residual", Setting(batch=8), {}, "--batch 8: residual.onnx x 2x3x8x8"),
-        ("residual", Setting(), {"z": (1, 2)}, "--input z: no model x"),
+        ("residual", Setting(batch=8), {}, "batch 8: residual.onnx x 2x3x8x8"),
+        ("residual", Setting(), {"z": (1, 2)}, "input z: no model x"),
     ],
 )
 def test_what_cannot_be_is_refused(models, name, setting, shapes, words):

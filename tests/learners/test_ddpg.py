@@ -9,8 +9,8 @@ import torch
 
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.weight_sparse import ddpg
-from onnxslim_learn.learners.weight_sparse.learner import settings
 from onnxslim_learn.learners.weight_sparse.rollouts import reward
+from onnxslim_learn.learners.weight_sparse.settings import settings
 from onnxslim_learn.sparse import layer_ratios
 from onnxslim_learn.sparse.maskable import Layer
 

@@ -10,10 +10,10 @@ import pytest
 from nets.notation import Net
 from onnxslim_learn.costs.devices import Device
 from onnxslim_learn.data.open import open_source
-from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.learners.morphnet.pipeline import learn, shrink
-from onnxslim_learn.learners.morphnet.settings import Widths
+from onnxslim_learn.learners.morphnet.settings import MorphNetSettings
 from onnxslim_learn.report.sections import training as trained
 from onnxslim_learn.train.distributed import World
 from onnxslim_learn.train.trainer import Job, Training, school
@@ -53,11 +53,11 @@ def prepare(tmp_path):
     found = slim.analyze(model)
     rng = np.random.default_rng(0)
     arrays = {"x": rng.normal(size=(SAMPLES, 3, 6, 6)).astype(np.float32), "labels": rng.integers(0, 5, SAMPLES)}
-    source = open_source(arrays, found.graph, Options(samples=SAMPLES, batch_size=16))
+    source = open_source(arrays, found.graph, DataSettings(samples=SAMPLES, batch_size=16))
 
-    def prepare(wanted, watch=quiet, name="run", **training):
+    def prepare(wanted, stage=quiet, name="run", **training):
         asked = {"steps": 40, "finetune_steps": 10, "batch_size": 16, "every": 6, "folder": tmp_path / name, **training}
-        taught = school(found, source, Training(**asked), World(), stage=quiet, watch=watch)
+        taught = school(found, source, Training(**asked), World(), stage=stage)
         return Job(found, source, wanted, taught, tmp_path / f"{name}.onnx", quiet)
 
     return prepare
@@ -73,7 +73,7 @@ def share(job, made, cost):
 @pytest.mark.parametrize("cost", COSTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_pair_of_strength_and_cost_meets_its_target(prepare, kind, cost):
-    job = prepare(Widths({"macs": 0.5}, cost=cost, kind=kind, tau=0.1), steps=10, finetune_steps=2)
+    job = prepare(MorphNetSettings({"macs": 0.5}, cost=cost, regularizer=kind, tau=0.1), steps=10, finetune_steps=2)
     made, check = shrink(job)
     assert check.passed
     assert 0.3 < share(job, made, "macs") <= 0.5
@@ -86,7 +86,9 @@ def test_every_pair_of_strength_and_cost_meets_its_target(prepare, kind, cost):
 @pytest.mark.parametrize("proximal", [True, False])
 def test_the_structure_is_reached_while_learning(prepare, proximal):
     """The cost if the structure were adopted falls to the target before the end, not at one stroke after it."""
-    job = prepare(Widths({"macs": 0.5}, proximal=proximal, threshold=1e-2), steps=200, optimizer="sgd", rate=1e-2)
+    job = prepare(
+        MorphNetSettings({"macs": 0.5}, proximal=proximal, threshold=1e-2), steps=200, optimizer="sgd", rate=1e-2
+    )
     told = shrink(job)[0].plan.provenance["training"]["structure"]["history"]
     costs = [one["cost"] for one in told]
     assert costs[0] == 1
@@ -98,7 +100,12 @@ def test_more_strength_leaves_less(prepare):
     found = []
     for strength in (0.1, 1.0):
         job = prepare(
-            Widths(strength=strength), name=f"run{strength}", steps=60, finetune_steps=2, optimizer="sgd", rate=0.03
+            MorphNetSettings(strength=strength),
+            name=f"run{strength}",
+            steps=60,
+            finetune_steps=2,
+            optimizer="sgd",
+            rate=0.03,
         )
         try:
             found.append(share(job, shrink(job)[0], "macs"))
@@ -111,17 +118,17 @@ def test_a_batch_that_the_file_fixes_is_made_of_portions(tmp_path):
     onnx.save(replace(NET, text=NET.text.replace("batch", "2")).build(), tmp_path / "net.onnx")
     found = slim.analyze(tmp_path / "net.onnx")
     arrays = {"x": np.random.default_rng(0).normal(size=(40, 3, 6, 6)).astype(np.float32)}
-    source = open_source(arrays, found.graph, Options(samples=40))
+    source = open_source(arrays, found.graph, DataSettings(samples=40))
     training = Training(4, 2, 16, folder=tmp_path / "run")
-    taught = school(found, source, training, World(), stage=quiet, watch=quiet)
-    made, check = shrink(Job(found, source, Widths({"macs": 0.6}), taught, tmp_path / "out.onnx", quiet))
+    taught = school(found, source, training, World(), stage=quiet)
+    made, check = shrink(Job(found, source, MorphNetSettings({"macs": 0.6}), taught, tmp_path / "out.onnx", quiet))
     recipe = made.plan.provenance["training"]["structure"]["recipe"]
     assert (recipe["batch_size"], recipe["accumulate"]) == (16, 8)
     assert check.passed
 
 
 def test_learning_stops_when_nothing_changes_any_more(prepare):
-    job = prepare(Widths(strength=1e-6), steps=400, rate=1e-7, optimizer="sgd")
+    job = prepare(MorphNetSettings(strength=1e-6), steps=400, rate=1e-7, optimizer="sgd")
     _, plan, told = learn(job.analysis, job.wanted, job.school)
     assert told["history"][-1]["step"] == 99  # two windows of fifty steps
     assert not plan.groups
@@ -131,7 +138,7 @@ def test_a_run_can_be_watched(prepare):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    job = prepare(Widths({"macs": 0.5}), steps=10)
+    job = prepare(MorphNetSettings({"macs": 0.5}), steps=10)
     learn(job.analysis, job.wanted, job.school)
     events = EventAccumulator(str(job.folder / "structure" / "events"))
     events.Reload()
@@ -141,7 +148,7 @@ def test_a_run_can_be_watched(prepare):
 
 
 def test_a_killed_run_ends_as_a_whole_one(prepare):
-    wanted = Widths({"macs": 0.6})
+    wanted = MorphNetSettings({"macs": 0.6})
     whole = prepare(wanted, name="whole")
     shrink(whole)
 
@@ -149,14 +156,14 @@ def test_a_killed_run_ends_as_a_whole_one(prepare):
         pass
 
     def killing(stage, at):
-        def watch(name, steps):
-            def show(step, numbers):
-                if (name, step) == (stage, at):
+        def begun(name):
+            def show(share, numbers):
+                if round(share * {"structure": 40, "finetune": 10}[name]) == at + 1:
                     raise Killed
 
-            return show
+            return show if name == stage else quiet(name)
 
-        return watch
+        return begun
 
     for stage, at in (("structure", 27), ("finetune", 7)):
         with pytest.raises(Killed):
@@ -167,7 +174,7 @@ def test_a_killed_run_ends_as_a_whole_one(prepare):
 
 
 def test_structures_are_kept_while_learning(prepare):
-    job = prepare(Widths({"macs": 0.5}))
+    job = prepare(MorphNetSettings({"macs": 0.5}))
     shrink(job)
     folder = job.folder / "learned_structure"
     steps = sorted(int(file.name.removeprefix("alive_")) for file in folder.glob("alive_*"))
@@ -180,7 +187,7 @@ def test_structures_are_kept_while_learning(prepare):
 
 
 def test_from_scratch_forgets_the_weights(prepare):
-    job = prepare(Widths({"macs": 0.5}, from_scratch=True), finetune_steps=0)
+    job = prepare(MorphNetSettings({"macs": 0.5}, from_scratch=True), finetune_steps=0)
     made, check = shrink(job)
     assert check.passed
     told = made.plan.provenance["training"]
@@ -188,18 +195,18 @@ def test_from_scratch_forgets_the_weights(prepare):
 
 
 def test_what_cannot_be_is_refused(prepare):
-    with pytest.raises(InputError, match="neither --target nor --strength"):
-        shrink(prepare(Widths()))
+    with pytest.raises(InputError, match="neither target nor strength"):
+        shrink(prepare(MorphNetSettings()))
     with pytest.raises(InputError, match="gates go by gradients"):
-        shrink(prepare(Widths({"macs": 0.5}, kind="gates", proximal=True)))
+        shrink(prepare(MorphNetSettings({"macs": 0.5}, regularizer="gates", proximal=True)))
     with pytest.raises(InputError, match="no group matches"):
-        shrink(prepare(Widths({"macs": 0.5}, protect=["nothing"])))
+        shrink(prepare(MorphNetSettings({"macs": 0.5}, protect=["nothing"])))
     with pytest.raises(TargetError, match="cannot be reached"):
-        shrink(prepare(replace(Widths(), target={"macs": 1e-5}), steps=2))
+        shrink(prepare(replace(MorphNetSettings(), target={"macs": 1e-5}), steps=2))
 
 
 def test_widths_for_a_latency_are_on_the_steps_of_kernels(tmp_path, prepare):
-    job = prepare(Widths({"latency": 0.7}), steps=10, finetune_steps=2)
+    job = prepare(MorphNetSettings({"latency": 0.7}), steps=10, finetune_steps=2)
     machine = Device("made up", 1, 1, node_us=0.1, run_us=0.1, steps={"Conv": 4, "depthwise": 4})
     job = replace(job, analysis=slim.analyze(tmp_path / "net.onnx", device=machine))
     made, check = shrink(job)
@@ -212,7 +219,7 @@ def test_widths_for_a_latency_are_on_the_steps_of_kernels(tmp_path, prepare):
 
 
 def test_widths_that_steps_do_not_leave_are_not_learnt(tmp_path, prepare):
-    job = prepare(Widths({"latency": 0.7}), steps=10, finetune_steps=2)
+    job = prepare(MorphNetSettings({"latency": 0.7}), steps=10, finetune_steps=2)
     machine = Device("made up", 1, 1, node_us=0.1, run_us=0.1, steps={"Conv": 64, "depthwise": 64})
     found = slim.analyze(tmp_path / "net.onnx", device=machine)
     made, _ = shrink(replace(job, analysis=found))
@@ -222,13 +229,13 @@ def test_widths_that_steps_do_not_leave_are_not_learnt(tmp_path, prepare):
 
 
 def test_fine_tuning_that_makes_it_worse_is_taken_back(prepare):
-    job = prepare(Widths({"macs": 0.6}), finetune_steps=20, finetune_rate=3.0, norms="frozen")
+    job = prepare(MorphNetSettings({"macs": 0.6}), finetune_steps=20, finetune_rate=3.0, norms="frozen")
     made, _ = shrink(job)
     training = made.plan.provenance["training"]
     held = training["finetune"]["held"]
     assert held["after"] > held["before"] and held["kept"] == "before"
     assert training["result"] == training["cut"]
     assert any("weights before it are kept" in line for line in trained._said(training))
-    better, _ = shrink(prepare(Widths({"macs": 0.6}), name="better", finetune_steps=20, finetune_rate=1e-3))
+    better, _ = shrink(prepare(MorphNetSettings({"macs": 0.6}), name="better", finetune_steps=20, finetune_rate=1e-3))
     told = better.plan.provenance["training"]["finetune"]["held"]
     assert told["after"] < 1.1 * told["before"] and told["before"] == held["before"] and told["kept"] == "after"

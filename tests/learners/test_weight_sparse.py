@@ -12,7 +12,8 @@ import torch
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.bridge import export, initializers
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.learners.weight_sparse.learner import Settings, WeightSparse, settings
+from onnxslim_learn.learners.weight_sparse.learner import WeightSparse
+from onnxslim_learn.learners.weight_sparse.settings import MethodSettings, settings
 from onnxslim_learn.sparse import patterns
 from onnxslim_learn.sparse.maskable import layers
 from onnxslim_learn.sparse.schedule import Schedule
@@ -200,7 +201,7 @@ def test_two_processes_have_the_masks_of_one(found, tmp_path):
 
 
 def test_parameters_have_their_defaults():
-    assert {one.name: one.default for one in fields(Settings)} == DEFAULTS
+    assert {one.name: one.default for one in fields(MethodSettings)} == DEFAULTS
 
 
 def test_both_spellings_are_understood():
@@ -212,11 +213,11 @@ def test_both_spellings_are_understood():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"ws_prune_ratio": 1.5}, "--ws-prune-ratio 1.5"),
-        ({"ws_prune_ratio": float("nan")}, "--ws-prune-ratio nan"),
-        ({"ws_iter_ratio_beg": 0.6}, "--ws-iter-ratio-beg"),
-        ({"ws_prune_ratio_prtl": "best"}, "--ws-prune-ratio-prtl best"),
-        ({"ws_mask_update_step": 0}, "--ws-mask-update-step 0"),
+        ({"ws_prune_ratio": 1.5}, "ws_prune_ratio 1.5"),
+        ({"ws_prune_ratio": float("nan")}, "ws_prune_ratio nan"),
+        ({"ws_iter_ratio_beg": 0.6}, "ws_iter_ratio_beg"),
+        ({"ws_prune_ratio_prtl": "best"}, "ws_prune_ratio_prtl best"),
+        ({"ws_mask_update_step": 0}, "ws_mask_update_step 0"),
         ({"ws_prune": 0.5}, "ws_prune: "),
     ],
 )

@@ -12,9 +12,9 @@ from nets.notation import Net
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.cli import commands
 from onnxslim_learn.data.open import open_source
-from onnxslim_learn.data.options import Options
-from onnxslim_learn.learners.weight_sparse.learner import settings
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.learners.weight_sparse.rollouts import Rollouts, judged, readers
+from onnxslim_learn.learners.weight_sparse.settings import settings
 from onnxslim_learn.sparse import layer_ratios, patterns, storage
 from onnxslim_learn.sparse.maskable import layers
 from onnxslim_learn.train.distributed import World
@@ -41,11 +41,9 @@ def samples(count=128):
 
 
 def taught(found, tmp_path, count=128):
-    source = open_source({"x": samples(count)}, found.graph, Options(samples=count))
+    source = open_source({"x": samples(count)}, found.graph, DataSettings(samples=count))
     training = Training(batch_size=16, folder=tmp_path)
-    return school(
-        found, source, training, World(), stage=lambda name: lambda *a: None, watch=lambda *a: lambda *b: None
-    )
+    return school(found, source, training, World(), stage=lambda name: lambda *a: None)
 
 
 @pytest.fixture
@@ -253,11 +251,9 @@ def test_regression_knows_where_samples_lie(tmp_path):
     for name in ("w1", "w2"):
         model.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=(8, 8)).astype(np.float32), name))
     found = analyze(model)
-    source = open_source({"x": rng.normal(size=(256, 8)).astype(np.float32)}, found.graph, Options(samples=256))
+    source = open_source({"x": rng.normal(size=(256, 8)).astype(np.float32)}, found.graph, DataSettings(samples=256))
     training = Training(batch_size=32, folder=tmp_path)
-    made = school(
-        found, source, training, World(), stage=lambda name: lambda *a: None, watch=lambda *a: lambda *b: None
-    )
+    made = school(found, source, training, World(), stage=lambda name: lambda *a: None)
     scores = []
     for steps in (0, 60):
         asked = settings({"ws_nb_iters_ft": 0, "ws_nb_iters_rg": steps, "ws_lrn_rate_rg": 1e-2})

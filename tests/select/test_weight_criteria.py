@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 from nets.notation import Net
 from nets.zoo import NETS
-from onnxslim_learn.cli import arguments
+from onnxslim_learn.cli import parser
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.registry import CRITERIA
 from onnxslim_learn.select import criteria, weight_criteria
@@ -198,6 +198,6 @@ def test_an_unknown_criterion_is_refused_with_the_known_ones():
 
 def test_the_command_line_offers_every_criterion(capsys):
     with pytest.raises(SystemExit):
-        arguments.parse(["slim", "--help"])
+        parser.parse(["slim", "--help"])
     told = capsys.readouterr().out
     assert [name for name in CRITERIA if name not in told] == []

@@ -8,7 +8,7 @@ from nets.notation import Net
 from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.coupling.solver import couple
 from onnxslim_learn.data.class_balance import confident
-from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.train.bn_matching import matched, normalisations
 from tests.data.models import graph
@@ -48,13 +48,13 @@ def seen(coupling, images):
 
 
 def test_statistics_come_closer(coupling):
-    options = Options(samples=16, input_range=RANGE)
+    options = DataSettings(samples=16, input_range=RANGE)
     plain, made = confident(coupling, options), matched(coupling, options)
     assert seen(coupling, joined(made)) < 0.3 * seen(coupling, joined(plain))
 
 
 def test_ranges_hold_and_other_inputs_stay(coupling):
-    options = Options(samples=12, batch_size=5, input_range=RANGE)
+    options = DataSettings(samples=12, batch_size=5, input_range=RANGE)
     plain, made = confident(coupling, options), matched(coupling, options)
     images = joined(made)
     assert (RANGE[0][0] <= images.min(), images.max() <= RANGE[0][1]) == (True, True)
@@ -67,20 +67,20 @@ def test_ranges_hold_and_other_inputs_stay(coupling):
 
 
 def test_the_same_inputs_come_every_time(coupling):
-    options = Options(samples=4)
+    options = DataSettings(samples=4)
     np.testing.assert_array_equal(
         joined(matched(coupling, options, steps=3)), joined(matched(coupling, options, steps=3))
     )
 
 
 def test_no_step_changes_nothing(coupling):
-    options = Options(samples=4, input_range=RANGE)
+    options = DataSettings(samples=4, input_range=RANGE)
     np.testing.assert_array_equal(joined(matched(coupling, options, steps=0)), joined(confident(coupling, options)))
 
 
 def test_progress_is_told(coupling):
     told = []
-    matched(coupling, Options(samples=150), steps=1, progress=told.append)
+    matched(coupling, DataSettings(samples=150), steps=1, progress=told.append)
     assert told[0] == 0
     assert told == sorted(told)
     assert len(told) == 2

@@ -76,5 +76,5 @@ def test_labels_are_asked_for(net):
     evidence = Evidence(analysis.coupling, open_source({"x": x}, analysis.graph))
     with pytest.raises(InputError, match="labels"):
         slim.plan(analysis, {"macs": 0.5}, criterion="taylor", evidence=evidence)
-    with pytest.raises(InputError, match="--data"):
+    with pytest.raises(InputError, match="Give data"):
         slim.plan(analysis, {"macs": 0.5}, criterion="taylor")

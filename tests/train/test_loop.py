@@ -10,7 +10,7 @@ from nets.notation import Net
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.data.open import open_source
-from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.errors import InputError, TrainError
 from onnxslim_learn.train import losses
 from onnxslim_learn.train import samples as pool
@@ -42,7 +42,7 @@ def task(found, *, spec="distill", norms="frozen", count=40, **settings):
     x = rng.normal(size=(count, 3, 6, 6)).astype(np.float32)
     module, teacher = bridge(found, norms=norms), Teacher(bridge(found))
     arrays = {"x": x, "labels": teacher({"x": torch.from_numpy(x)})["y"].argmax(1).numpy()}
-    samples, _ = pool.gather(open_source(arrays, found.graph, Options(samples=count)), 0)
+    samples, _ = pool.gather(open_source(arrays, found.graph, DataSettings(samples=count)), 0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -157,7 +157,7 @@ def test_what_the_teacher_knows_ahead_is_what_it_says(found):
 
 
 def test_a_loss_that_is_not_finite_is_said(found):
-    with pytest.raises(TrainError, match="Use a lower --learning-rate"):
+    with pytest.raises(TrainError, match="Use a lower learning_rate"):
         train(task(found, optimizer="sgd", rate=1e12, clip=0.0))
 
 

@@ -9,7 +9,7 @@ from onnxslim_learn.analysis import analyze
 from onnxslim_learn.bridge import gates
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.data.open import open_source
-from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.train import losses, unit_sensitivity
 from onnxslim_learn.train import samples as pool
 from tests.train.test_loop import NET
@@ -26,7 +26,7 @@ def test_worth_is_the_curvature(kind):
     found = analyze(NET.build())
     groups = [group for group in found.groups if group.pin is None]
     x = np.random.default_rng(0).normal(size=(2048, 3, 6, 6)).astype(np.float32)
-    samples, _ = pool.gather(open_source({"x": x}, found.graph, Options(samples=2048)), 0)
+    samples, _ = pool.gather(open_source({"x": x}, found.graph, DataSettings(samples=2048)), 0)
     module = bridge(found).double()
     opened = gates.attach(module, found, groups)
     with torch.no_grad():

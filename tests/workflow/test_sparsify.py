@@ -16,6 +16,7 @@ from onnxslim_learn.sparse import layer_ratios, one_shot, patterns, ratio_search
 from onnxslim_learn.sparse.maskable import layers
 from onnxslim_learn.workflow import slim as api
 from onnxslim_learn.workflow import sparsify
+from onnxslim_learn.workflow.settings import ZeroSettings
 
 SAMPLES = 64
 
@@ -40,7 +41,7 @@ def arrays(path):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_file_holds_exactly_the_zeros_asked_for(tmp_path, method):
     found = analyzed(tmp_path, "residual")
-    made = sparsify.sparsify(found, sparsify.Asked(0.6, method=method, protect=("w5",)), evidence(found))
+    made = sparsify.sparsify(found, ZeroSettings(0.6, method=method, protect=("w5",)), evidence(found))
     made.save(tmp_path / "s.onnx")
     before, after = arrays(tmp_path / "net.onnx"), arrays(tmp_path / "s.onnx")
     shares = layer_ratios.heurist([layer.size for layer in made.layers], 0.6)
@@ -54,7 +55,7 @@ def test_the_file_holds_exactly_the_zeros_asked_for(tmp_path, method):
 def test_updated_weights_keep_outputs_nearer(tmp_path):
     found = analyzed(tmp_path, "residual")
     known = evidence(found, 128)
-    off = {m: sparsify.sparsify(found, sparsify.Asked(0.6, method=m), known).deviation["y"].relative for m in METHODS}
+    off = {m: sparsify.sparsify(found, ZeroSettings(0.6, method=m), known).deviation["y"].relative for m in METHODS}
     assert max(off["admm"], off["sparsegpt"]) < 0.8 * min(off["wanda"], off["magnitude"])
 
 
@@ -62,7 +63,7 @@ def test_updated_weights_keep_outputs_nearer(tmp_path):
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
 def test_all_kinds_of_layers(tmp_path, net, pattern):
     found = analyzed(tmp_path, net)
-    asked = sparsify.Asked(None if pattern == "2:4" else 0.5, pattern)
+    asked = ZeroSettings(None if pattern == "2:4" else 0.5, pattern)
     made = sparsify.sparsify(found, asked, evidence(found))
     made.save(tmp_path / "s.onnx")
     after = arrays(tmp_path / "s.onnx")
@@ -75,7 +76,7 @@ def test_all_kinds_of_layers(tmp_path, net, pattern):
 
 def test_sparse_initializers_go_through_onnxruntime_and_back(tmp_path):
     found = analyzed(tmp_path, "residual")
-    made = sparsify.sparsify(found, sparsify.Asked(0.9), evidence(found))
+    made = sparsify.sparsify(found, ZeroSettings(0.9), evidence(found))
     dense = made.save(tmp_path / "dense.onnx")
     sparse = made.save(tmp_path / "sparse.onnx", sparse=True)
     proto = onnx.load(tmp_path / "sparse.onnx")
@@ -93,7 +94,7 @@ def test_sparse_initializers_go_through_onnxruntime_and_back(tmp_path):
 def test_ratios_at_the_ends(tmp_path):
     found = analyzed(tmp_path, "chain")
     for ratio in (0.0, 1.0):
-        made = sparsify.sparsify(found, sparsify.Asked(ratio, protocol="uniform"), evidence(found))
+        made = sparsify.sparsify(found, ZeroSettings(ratio, protocol="uniform"), evidence(found))
         made.save(tmp_path / "s.onnx")
         assert patterns.sparsity([made.array(layer) for layer in made.layers]) == ratio
 
@@ -101,12 +102,12 @@ def test_ratios_at_the_ends(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (sparsify.Asked(), "--ratio"),
-        (sparsify.Asked(1.5), "--ratio 1.5"),
-        (sparsify.Asked(0.75, "2:4"), "--ratio 0.75"),
-        (sparsify.Asked(None, "2:4", protocol="search"), "--protocol search"),
-        (sparsify.Asked(0.5, method="guess"), "--method guess"),
-        (sparsify.Asked(0.5, protocol="guess"), "--protocol guess"),
+        (ZeroSettings(), "ratio"),
+        (ZeroSettings(1.5), "ratio 1.5"),
+        (ZeroSettings(0.75, "2:4"), "ratio 0.75"),
+        (ZeroSettings(None, "2:4", protocol="search"), "protocol search"),
+        (ZeroSettings(0.5, method="guess"), "method guess"),
+        (ZeroSettings(0.5, protocol="guess"), "protocol guess"),
     ],
 )
 def test_what_does_not_fit_is_refused(asked, words):
@@ -159,7 +160,7 @@ def test_search_measures_without_changing_and_is_no_worse_than_what_it_starts_fr
 def test_dead_units_are_cut_and_nothing_changes(tmp_path):
     found = analyzed(tmp_path, "residual")
     made = sparsify.sparsify(
-        found, sparsify.Asked(0.5, "units", "magnitude", protect=("w0", "w2", "w4", "w5")), evidence(found)
+        found, ZeroSettings(0.5, "units", "magnitude", protect=("w0", "w2", "w4", "w5")), evidence(found)
     )
     made.save(tmp_path / "whole.onnx")
     stored = made.save(tmp_path / "cut.onnx", lossless=True)

@@ -284,13 +284,13 @@ def bonds(groups: Sequence[Group], patterns: Sequence[str]) -> list[list[int]]:
     """
     found: list[list[int]] = []
     for pattern in patterns:
-        compiled = expression("--force-group", pattern)
+        compiled = expression("⟨force_group⟩", pattern)
         hits = {k for k, g in enumerate(groups) if any(compiled.search(text) for text in (g.name, *g.members))}
         if len(hits) < 2:
-            raise InputError(f"--force-group {pattern}: it finds {len(hits)} groups to tie, not two. See analyze.")
+            raise InputError(f"⟨force_group⟩ {pattern}: it finds {len(hits)} groups to tie, not two. See analyze.")
         hits = hits.union(*(bond for bond in found if hits & set(bond)))
         widths = {groups[k].width for k in hits}
         if len(widths) > 1:
-            raise InputError(f"--force-group {pattern}: its groups have {sorted(widths)} units, not equally many.")
+            raise InputError(f"⟨force_group⟩ {pattern}: its groups have {sorted(widths)} units, not equally many.")
         found = [*(bond for bond in found if not hits & set(bond)), sorted(hits)]
     return found

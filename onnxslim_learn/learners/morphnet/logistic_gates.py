@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from onnxslim_learn.bridge import gates
-from onnxslim_learn.learners.morphnet.strengths import LOGIT, TAU
+from onnxslim_learn.learners.morphnet.settings import TAU
+from onnxslim_learn.learners.morphnet.strengths import LOGIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from onnxslim_learn.learners.finetune import fit
 from onnxslim_learn.learners.morphnet import strengths
 from onnxslim_learn.learners.morphnet.learner import Control, MorphNet, bonds, ties
 from onnxslim_learn.learners.morphnet.logistic_gates import Gates
-from onnxslim_learn.learners.morphnet.settings import LEAST, Widths
+from onnxslim_learn.learners.morphnet.settings import LEAST, MorphNetSettings
 from onnxslim_learn.learners.morphnet.structure import Structure, structure
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.registry import LATENCY, MACS
@@ -27,7 +27,17 @@ if TYPE_CHECKING:
     from onnxslim_learn.workflow.slimmed import Slimmed
 
 
-def shrink(job: Job[Widths]) -> tuple[Slimmed, Verification] | None:
+def run(job: Job[MorphNetSettings]) -> tuple[Slimmed, Verification] | list[dict[str, Any]] | None:
+    """Learn widths: for one target or strength, for several strengths, or in turns with widening."""
+    from onnxslim_learn.learners.morphnet import shrink_expand, strength_sweep
+
+    wanted = job.wanted
+    if wanted.sweep:
+        return strength_sweep.sweep(job, strength_sweep.strengths(wanted.sweep, wanted.strength or 1.0))
+    return shrink_expand.shrink(job, wanted.cycles)
+
+
+def shrink(job: Job[MorphNetSettings]) -> tuple[Slimmed, Verification] | None:
     """Learn a structure and write the smaller, trained model.
 
     Returns:
@@ -38,27 +48,29 @@ def shrink(job: Job[Widths]) -> tuple[Slimmed, Verification] | None:
     """
     module, plan, told = learn(job.analysis, job.wanted, job.school)
     if not plan.groups:
-        raise InputError("model: the structure learnt is the whole model. Use a higher --strength, or a --target.")
+        raise InputError("model: the structure learnt is the whole model. Use a higher ⟨strength⟩, or a ⟨target⟩.")
     return fit(job, module, plan, told)
 
 
-def learn(analysis: Analysis, wanted: Widths, school: School) -> tuple[fx.GraphModule, Plan, dict[str, Any]]:
+def learn(analysis: Analysis, wanted: MorphNetSettings, school: School) -> tuple[fx.GraphModule, Plan, dict[str, Any]]:
     """Learn a structure: the trained net, all of it, and the plan of what stays."""
     wanted = replace(wanted, target=named(analysis, wanted.target))
     module, recipe = school.module(analysis), school.recipe(analysis.graph, "steps")
     space = _space(analysis, wanted)
     tied = ties(space.groups, space.bonds)
     found: strengths.Strengths | Gates
-    if wanted.kind == "gates":
+    if wanted.regularizer == "gates":
         if wanted.exactly:
-            raise InputError("--proximal: gates go by gradients alone. Leave it out, or use --regularizer gamma.")
+            raise InputError("⟨proximal⟩: gates go by gradients alone. Leave it out, or use ⟨regularizer⟩ gamma.")
         found = Gates(module, analysis, space.groups, ties=tied, tau=wanted.tau)
     else:
-        found = strengths.read(module, analysis, space.groups, wanted.kind, how=wanted.how, l1=wanted.l1, ties=tied)
+        found = strengths.read(
+            module, analysis, space.groups, wanted.regularizer, how=wanted.combine, l1=wanted.l1_fraction, ties=tied
+        )
     control = Control(wanted.dies, wanted.strength, wanted.exactly)
     school = school.comparing(feature_distillation.untouched(analysis, space.groups, school.features))
     learner = MorphNet(space, found, control, recipe, _made(wanted, school))
-    if wanted.strength is None and wanted.calibrated and wanted.exactly:
+    if wanted.strength is None and not wanted.no_calibration and wanted.exactly:
         kinds = school.teacher.kinds(school.samples)
         learner.calibrate(worth(analysis, space.groups, school.samples, kinds, seed=school.training.seed))
     told = school.run("structure", module, recipe, learner)
@@ -70,22 +82,22 @@ def learn(analysis: Analysis, wanted: Widths, school: School) -> tuple[fx.GraphM
     return module, plan, told
 
 
-def _made(wanted: Widths, school: School) -> dict[str, Any]:
+def _made(wanted: MorphNetSettings, school: School) -> dict[str, Any]:
     """What a plan says of where it comes from."""
     return {
         "target": dict(wanted.target),
-        "multiple": wanted.freedom.multiple,
-        "allow_empty": wanted.freedom.empty,
+        "multiple": wanted.multiple,
+        "allow_empty": wanted.allow_empty,
         "protect": list(wanted.protect),
-        "regularizer": wanted.kind,
+        "regularizer": wanted.regularizer,
         "strength": wanted.strength,
     }
 
 
-def _space(analysis: Analysis, wanted: Widths) -> Structure:
+def _space(analysis: Analysis, wanted: MorphNetSettings) -> Structure:
     """What can be learnt of a model."""
     if wanted.strength is None and not wanted.target:
-        raise InputError("learn: neither --target nor --strength is given. For example --target macs=0.5.")
+        raise InputError("learn: neither ⟨target⟩ nor ⟨strength⟩ is given. For example ⟨target.macs⟩=0.5.")
     space = structure(
         analysis,
         wanted.cost or next(iter(wanted.target), MACS),
@@ -93,17 +105,17 @@ def _space(analysis: Analysis, wanted: Widths) -> Structure:
         wanted.target,
         freedom=wanted.freedom,
         protect=wanted.protect,
-        double=wanted.double,
+        double=wanted.count_depthwise_twice,
     )
     space = replace(space, bonds=bonds(space.groups, wanted.force_group))
     if not wanted.target:
         return space
     if space.search.fits(space.search.at(1.0)):
-        asked = ", ".join(f"{name}={wish:g}" for name, wish in wanted.target.items())
-        raise InputError(f"--target {asked}: the model meets it as it is. Ask for less.")
-    least = wanted.least
+        asked = ", ".join(f"⟨target.{name}⟩={wish:g}" for name, wish in wanted.target.items())
+        raise InputError(f"{asked}: the model meets it as it is. Ask for less.")
+    least = wanted.least_width
     if least is None:
-        least = 0.0 if wanted.freedom.empty or LATENCY in wanted.target else LEAST
+        least = 0.0 if wanted.allow_empty or LATENCY in wanted.target else LEAST
     return space.above(least)
 
 

@@ -2,65 +2,166 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from onnxslim_learn.learners.morphnet import strengths
-from onnxslim_learn.select.budget import Freedom
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.learners.settings import (
+    FROM_SCRATCH,
+    STRUCTURE,
+    WIDTHS,
+    FinetuneSteps,
+    LearningSteps,
+    LearnSettings,
+    compares_features,
+)
+from onnxslim_learn.registry import COSTS
+from onnxslim_learn.settings import Option, declared, number, option, part, positive, share
+from onnxslim_learn.workflow.settings import EMPTY, MULTIPLE, NO_REPAIR, PLAN_OUT, PROTECT, SENSITIVE, TARGET
+
+if TYPE_CHECKING:
+    from onnxslim_learn.select.budget import Freedom
+
+Kind = Literal["gamma", "group-lasso", "gates"]
+How = Literal["max", "l2", "probabilistic"]
 
 LEAST = 0.75  # what a unit is worth by itself says little about extremes of several groups together (cf. select.choose)
+THRESHOLDS: dict[Kind, float] = {"gamma": 1e-3, "group-lasso": 1e-2, "gates": 0.1}
+L2_THRESHOLD = 1e-2
+TAU = 1e-3
+
+
+def _widths(about: Option) -> Option:
+    """The same option where only learning of structures takes it."""
+    return replace(about, purpose=WIDTHS)
 
 
 @dataclass(frozen=True)
-class Widths:
+class MorphNetSettings:
     """What structure to learn, as asked for.
 
     Attributes:
         target: Cost -> bound; at most 1 is a fraction. Empty with a strength.
         cost: What units are charged for; by default the first of the target.
-        kind: See :mod:`onnxslim_learn.learners.morphnet.strengths`.
-        how: How members of a group are combined.
-        l1: Of group lasso.
-        threshold: Above which units are alive, or ``None`` for the kind's.
+        regularizer: See :mod:`onnxslim_learn.learners.morphnet.strengths`.
+        combine: How members of a group are combined.
+        l1_fraction: Of group lasso.
+        threshold: Above which units are alive, or ``None`` for the regularizer's.
         tau: Of gates.
         strength: Weight of the regularization term, or ``None`` to meet the target.
+        sweep: How many strengths around that are tried.
+        cycles: How often is shrunk, with widening in between.
         proximal: Whether strengths are lowered exactly to zero; ``None`` where that is possible.
-        calibrated: Whether units are charged by what they are worth, too, where strengths are lowered to meet a target.
-        double: Whether depthwise convolutions count twice.
-        least: With a target, the share of the width left by narrowing all groups alike that every group keeps;
+        least_width: With a target, the share of the width left by narrowing all groups alike that every group keeps;
             ``None`` for :data:`LEAST`, or for none where whole branches may go or widths are steps apart (latency).
+        no_calibration: Whether units are charged by costs alone, where strengths are lowered to meet a target; else by
+            what they are worth, too.
+        count_depthwise_twice: Whether depthwise convolutions count twice.
         force_group: Regular expressions; the groups that one finds are tied.
+        multiple: MorphNetSettings are multiples of this.
         protect: Regular expressions; groups they find stay whole.
-        freedom: How far widths may go.
-        from_scratch: Whether weights are drawn anew before they are trained at the widths learnt.
-        repair: Whether to refit weights before that.
+        allow_sensitive: Whether axes that are normalised over are cut, too.
+        allow_empty: Whether whole branches may go.
+        no_repair: Whether weights are not refitted before they are trained at the widths learnt.
+        from_scratch: Whether weights are drawn anew before that.
+        length: How long is learnt.
+        after: How long is trained after that.
+        plan_out: Where the plan is written.
     """
 
-    target: Mapping[str, float] = field(default_factory=dict)
-    cost: str | None = None
-    kind: strengths.Kind = "gamma"
-    how: strengths.How = "max"
-    l1: float = 0.0
-    threshold: float | None = None
-    tau: float = strengths.TAU
-    strength: float | None = None
-    proximal: bool | None = None
-    calibrated: bool = True
-    double: bool = False
-    least: float | None = None
-    force_group: Sequence[str] = ()
-    protect: Sequence[str] = ()
-    freedom: Freedom = field(default_factory=Freedom)
-    from_scratch: bool = False
-    repair: bool = True
+    TITLE: ClassVar = STRUCTURE
+
+    target: Mapping[str, float] = declared({}, _widths(replace(TARGET, help="as in slim (repeatable)")))
+    strength: float | None = option(None, "weight of the cost in the loss, for a --target", read=number, purpose=WIDTHS)
+    sweep: int | None = option(
+        None, "try N strengths on a log scale around --strength", metavar="N", read=positive, purpose=WIDTHS
+    )
+    cycles: int = option(
+        1, "shrink and widen in turns, N times shrink (default 1)", metavar="N", read=positive, purpose=WIDTHS
+    )
+    cost: str | None = option(
+        None,
+        f"what units are charged for: {', '.join(COSTS)} (default: the first target's)",
+        metavar="NAME",
+        purpose=WIDTHS,
+    )
+    regularizer: Kind = option(
+        "gamma",
+        "what tells a unit's strength (default gamma: scales of normalisations, virtual ones where none are)",
+        choices=("gamma", "group-lasso", "gates"),
+        purpose=WIDTHS,
+    )
+    combine: How = option("max", "of coupled layers", choices=("max", "l2", "probabilistic"), purpose=WIDTHS)
+    threshold: float | None = option(None, "units whose strength is above are alive", read=share, purpose=WIDTHS)
+    l1_fraction: float = option(0.0, "group-lasso: share of the L1 norm", read=share, purpose=WIDTHS)
+    tau: float = option(TAU, "gates: temperature", read=number, purpose=WIDTHS)
+    proximal: bool | None = option(
+        None,
+        "lower strengths to exact zeros (default); the opposite is by gradients, as MorphNet does",
+        opposite=True,
+        purpose=WIDTHS,
+    )
+    least_width: float | None = option(
+        None,
+        "with a target: share of the width narrowing all alike would leave that every group keeps (default 0.75)",
+        read=share,
+        purpose=WIDTHS,
+    )
+    no_calibration: bool = option(False, "with a target: by strengths and costs alone", purpose=WIDTHS)
+    count_depthwise_twice: bool = option(False, "as MorphNet does", purpose=WIDTHS)
+    force_group: tuple[str, ...] = option(
+        (), "ties the groups it matches", metavar="REGEX", repeat=True, purpose=WIDTHS
+    )
+    multiple: int = declared(1, _widths(MULTIPLE))
+    protect: tuple[str, ...] = declared((), _widths(PROTECT))
+    allow_sensitive: bool = declared(False, _widths(SENSITIVE))
+    allow_empty: bool = declared(False, _widths(EMPTY))
+    no_repair: bool = declared(False, _widths(NO_REPAIR))
+    from_scratch: bool = declared(False, FROM_SCRATCH)
+    length: LearningSteps = part(LearningSteps)
+    after: FinetuneSteps = part(FinetuneSteps)
+    plan_out: str | None = declared(None, _widths(PLAN_OUT))
+
+    def check(self, shared: LearnSettings) -> None:
+        """Refuse what cannot be asked for together.
+
+        Raises:
+            InputError: With the parameter at fault.
+        """
+        asked = [name for name in ("strength", "sweep") if getattr(self, name)]
+        if asked and self.target:
+            raise InputError(f"⟨{asked[0]}⟩: and ⟨target⟩ are two ways to say how far to go. Leave one of them out.")
+        if self.cycles > 1 and not self.target:
+            raise InputError("⟨cycles⟩: widens to the original's cost in between. Say how far to shrink with ⟨target⟩.")
+        if self.cycles > 1 and compares_features(shared.training.loss):
+            raise InputError(
+                "⟨cycles⟩: what is widened has no features in common with the original. Use ⟨loss⟩ distill."
+            )
+        if self.sweep and self.plan_out:
+            raise InputError("⟨plan_out⟩: names one plan, but ⟨sweep⟩ makes several. Leave one of them out.")
+        if (self.sweep or self.cycles > 1) and shared.result.output is None:
+            raise InputError("⟨output⟩: is needed where several models are written. Give a file name.")
+
+    @property
+    def freedom(self) -> Freedom:
+        """How far widths may go."""
+        from onnxslim_learn.select.budget import Freedom
+
+        return Freedom(self.multiple, empty=self.allow_empty)
+
+    @property
+    def repair(self) -> bool:
+        """Whether to refit weights before they are trained."""
+        return not self.no_repair
 
     @property
     def exactly(self) -> bool:
         """Whether strengths are lowered exactly to zero."""
-        return self.kind != "gates" if self.proximal is None else self.proximal
+        return self.regularizer != "gates" if self.proximal is None else self.proximal
 
     @property
     def dies(self) -> float:
         """The threshold."""
-        usual = strengths.L2_THRESHOLD if self.how == "l2" else strengths.THRESHOLDS[self.kind]
+        usual = L2_THRESHOLD if self.combine == "l2" else THRESHOLDS[self.regularizer]
         return usual if self.threshold is None else self.threshold

@@ -10,13 +10,13 @@ from onnxslim_learn.select.bounds import bounds
 from onnxslim_learn.workflow import expand, slim
 
 if TYPE_CHECKING:
-    from onnxslim_learn.learners.morphnet.settings import Widths
+    from onnxslim_learn.learners.morphnet.settings import MorphNetSettings
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.train.trainer import Job
     from onnxslim_learn.workflow.slimmed import Slimmed
 
 
-def shrink(job: Job[Widths], cycles: int) -> tuple[Slimmed, Verification] | None:
+def shrink(job: Job[MorphNetSettings], cycles: int) -> tuple[Slimmed, Verification] | None:
     """Shrink a model so many times, widening it to the cost of the original in between, and write the last.
 
     The teacher is the original all along. What comes between is written beside the result, as ``OUT.thin1.onnx`` and
@@ -37,7 +37,7 @@ def shrink(job: Job[Widths], cycles: int) -> tuple[Slimmed, Verification] | None
     return made
 
 
-def _next(job: Job[Widths], cycle: int, target: dict[str, float]) -> Job[Widths]:
+def _next(job: Job[MorphNetSettings], cycle: int, target: dict[str, float]) -> Job[MorphNetSettings]:
     """The job of a further cycle: the last result, widened."""
     thin = job.output.with_name(f"{job.output.stem}.thin{cycle}{job.output.suffix}")
     wide = job.output.with_name(f"{job.output.stem}.wide{cycle}{job.output.suffix}")
@@ -49,7 +49,7 @@ def _next(job: Job[Widths], cycle: int, target: dict[str, float]) -> Job[Widths]
         asked = expand.Widening(
             dict.fromkeys(target, 1.0),
             job.analysis,
-            job.wanted.freedom.multiple,
+            job.wanted.multiple,
             job.wanted.protect,
             seed=job.school.training.seed + cycle,
         )

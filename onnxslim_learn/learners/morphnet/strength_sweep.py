@@ -13,7 +13,7 @@ from onnxslim_learn.learners.morphnet.pipeline import learn
 from onnxslim_learn.workflow.pareto import mark
 
 if TYPE_CHECKING:
-    from onnxslim_learn.learners.morphnet.settings import Widths
+    from onnxslim_learn.learners.morphnet.settings import MorphNetSettings
     from onnxslim_learn.train.trainer import Job
 
 WIDE = 10.0  # the strengths of a sweep lie between a tenth and ten times the middle one
@@ -26,7 +26,7 @@ def strengths(count: int, middle: float = 1.0) -> list[float]:
     return [float(x) for x in middle * np.geomspace(1 / WIDE, WIDE, count)]
 
 
-def sweep(job: Job[Widths], tried: Sequence[float]) -> list[dict[str, Any]]:
+def sweep(job: Job[MorphNetSettings], tried: Sequence[float]) -> list[dict[str, Any]]:
     """Learn, cut and fine-tune at every strength; a file each, numbered like the strengths.
 
     Returns:
@@ -43,7 +43,7 @@ def sweep(job: Job[Widths], tried: Sequence[float]) -> list[dict[str, Any]]:
     return mark(rows)
 
 
-def _row(job: Job[Widths]) -> dict[str, Any]:
+def _row(job: Job[MorphNetSettings]) -> dict[str, Any]:
     """One strength."""
     whole = job.analysis.price(job.analysis.whole)
     row: dict[str, Any] = {"strength": job.wanted.strength, "output": None, "before": whole, "after": whole}

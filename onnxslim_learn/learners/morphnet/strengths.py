@@ -13,7 +13,7 @@ sums make filters of different sizes comparable. Where several weights make one 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from onnxslim_learn.bridge import gammas, initializers
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.learners.morphnet.settings import How, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,12 +31,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.coupling.groups import Group
 
-Kind = Literal["gamma", "group-lasso", "gates"]
-How = Literal["max", "l2", "probabilistic"]
-
-THRESHOLDS: dict[Kind, float] = {"gamma": 1e-3, "group-lasso": 1e-2, "gates": 0.1}
-L2_THRESHOLD = 1e-2
-TAU = 1e-3
 LOGIT = 2.5
 
 
@@ -221,7 +216,7 @@ def read(
         for name, axis, group, places in gammas.producers(module, analysis, groups):
             parts.append(Part(trained[name], axis, _units(places, start[group]), l1))
     if not parts:
-        raise InputError(f"--regularizer {kind}: no weight makes the units alone. Use --regularizer gates.")
+        raise InputError(f"⟨regularizer⟩ {kind}: no weight makes the units alone. Use ⟨regularizer⟩ gates.")
     ties = torch.arange(int(starts[-1])) if ties is None else ties
     return Strengths(tuple(parts), int(starts[-1]), how, ties)
 

@@ -236,7 +236,7 @@ def structure(
         InputError: If there is nothing to decide, or a name or pattern finds nothing.
     """
     if not COSTS.row(cost).charged:
-        raise InputError(f"--cost {cost}: units cannot be charged for it. Choose another cost.")
+        raise InputError(f"⟨cost⟩ {cost}: units cannot be charged for it. Choose another cost.")
     price = analysis.cost(cost)
     freedom = freedom or Freedom()
     groups = analysis.free_groups(protect)
@@ -254,7 +254,7 @@ def structure(
 def _depthwise(analysis: Analysis, cost: Any) -> Priced:
     """The part of a cost that depthwise convolutions have."""
     if not hasattr(cost, "coefficients"):
-        raise InputError("--count-depthwise-twice: is for costs that are sums over nodes. Leave it out.")
+        raise InputError("⟨count_depthwise_twice⟩: is for costs that are sums over nodes. Leave it out.")
     found: set[str] = set()
     for node in analysis.graph.nodes:
         factors = roles.convolution(node)

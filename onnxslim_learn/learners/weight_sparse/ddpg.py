@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from stable_baselines3.common.policies import ContinuousCritic
 
-    from onnxslim_learn.learners.weight_sparse.learner import Settings
+    from onnxslim_learn.learners.weight_sparse.settings import MethodSettings
     from onnxslim_learn.sparse.maskable import Layer
 
 Play = Callable[[dict[str, float]], float]  # shares by weight -> score
@@ -74,7 +74,7 @@ class Search:
 class Walk(gymnasium.Env[Array, Array]):
     """A walk over the layers; an episode is a roll-out."""
 
-    def __init__(self, layers: Sequence[Layer], settings: Settings, play: Play) -> None:
+    def __init__(self, layers: Sequence[Layer], settings: MethodSettings, play: Play) -> None:
         """Prepare."""
         self.layers, self.settings, self.play = layers, settings, play
         self.sizes = [layer.size for layer in layers]
@@ -199,7 +199,7 @@ class Agent(DDPG):
         return action, action
 
 
-def deviation(rollouts: int, settings: Settings) -> float:
+def deviation(rollouts: int, settings: MethodSettings) -> float:
     """Deviation of noise on [0, 1] after so many roll-outs: falls geometrically once the agent trains."""
     training = max(settings.ws_nb_rlouts - settings.ws_nb_rlouts_min, 1)
     share = min(max(rollouts - settings.ws_nb_rlouts_min, 0) / training, 1.0)
@@ -208,7 +208,7 @@ def deviation(rollouts: int, settings: Settings) -> float:
 
 def optimal(
     layers: Sequence[Layer],
-    settings: Settings,
+    settings: MethodSettings,
     play: Play,
     folder: Path,
     *,
@@ -238,7 +238,7 @@ def optimal(
     found = checkpoints.load(folder) if resume else None
     if found is not None:
         if found.facts["made"] != json.loads(json.dumps(made)):
-            raise InputError(f"--resume: {folder} is of a search with other settings. Give the same ones.")
+            raise InputError(f"⟨resume⟩: {folder} is of a search with other settings. Give the same ones.")
         walk.search = Search(**found.facts["search"])
         _take_up(agent, found)
         agent.num_timesteps = walk.search.rollouts * len(layers)
@@ -248,7 +248,7 @@ def optimal(
     return walk.search if again is None else _final(walk.search, again, settings)
 
 
-def _final(search: Search, again: Play, settings: Settings) -> Search:
+def _final(search: Search, again: Play, settings: MethodSettings) -> Search:
     """Judge the finalists again; the best of them is the result, of equal ones one known beforehand."""
     found = []
     for choice in search.finalists:

@@ -8,8 +8,7 @@ sees them, what the optimizer remembers of them is zeroed at the refresh, and we
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,111 +26,6 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.sparse.maskable import Layer
     from onnxslim_learn.sparse.patterns import Pattern
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The parameters of the method under their original names, with their defaults.
-
-    Attributes:
-        ws_prune_ratio: Share of all maskable weights that goes.
-        ws_prune_ratio_prtl: How it is spread over layers: ``uniform``, ``heurist``, ``optimal`` (by reinforcement
-            learning) or ``search`` (by measured curves, in minutes).
-        ws_nb_rlouts: Roll-outs of the agent.
-        ws_nb_rlouts_min: Roll-outs by chance before the agent trains.
-        ws_reward_type: ``single-obj``: accuracy, with the share met exactly. ``multi-obj``: accuracy times
-            ln(1 + share).
-        ws_lrn_rate_rg: Rate of the layer-wise regression in a roll-out.
-        ws_nb_iters_rg: Its steps per layer.
-        ws_lrn_rate_ft: Rate of the fine-tuning in a roll-out.
-        ws_nb_iters_ft: Its steps.
-        ws_nb_iters_feval: Batches on which a roll-out is judged.
-        ws_prune_ratio_exp: Exponent of the schedule.
-        ws_iter_ratio_beg: Share of the steps after which the share begins to rise.
-        ws_iter_ratio_end: Share of the steps at which it has risen.
-        ws_mask_update_step: Steps between two refreshes of the masks.
-        ws_save_path: Folder for checkpoints.
-        enbl_dst: Whether the original teaches, too.
-        loss_w_dst: Weight of that.
-        tempr_dst: Its temperature.
-    """
-
-    ws_prune_ratio: float = 0.75
-    ws_prune_ratio_prtl: Literal["uniform", "heurist", "optimal", "search"] = "optimal"
-    ws_nb_rlouts: int = 200
-    ws_nb_rlouts_min: int = 50
-    ws_reward_type: Literal["single-obj", "multi-obj"] = "single-obj"
-    ws_lrn_rate_rg: float = 3e-2
-    ws_nb_iters_rg: int = 20
-    ws_lrn_rate_ft: float = 3e-4
-    ws_nb_iters_ft: int = 400
-    ws_nb_iters_feval: int = 25
-    ws_prune_ratio_exp: float = 3.0
-    ws_iter_ratio_beg: float = 0.1
-    ws_iter_ratio_end: float = 0.5
-    ws_mask_update_step: int = 500
-    ws_save_path: str | None = None
-    enbl_dst: bool = False
-    loss_w_dst: float = 4.0
-    tempr_dst: float = 4.0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            InputError: With the parameter at fault.
-        """
-        for name, (low, high) in RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(f"{_flag(name)} {value}: expected a number from {low:g} to {high:g}. Change it.")
-        if self.ws_iter_ratio_beg > self.ws_iter_ratio_end:
-            raise InputError("--ws-iter-ratio-beg: expected at most --ws-iter-ratio-end. Change one of them.")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise InputError(f"{_flag(name)} {getattr(self, name)}: expected one of {', '.join(known)}.")
-
-    @property
-    def taught(self) -> dict[str, Any]:
-        """Loss and temperature as the training loop takes them when the original teaches, too (``enbl_dst``).
-
-        The method has no factor T², which the loop's distillation has.
-        """
-        share = self.loss_w_dst / self.tempr_dst**2
-        return {"loss": f"cross-entropy=1,distill={share!r}", "temperature": self.tempr_dst}
-
-
-MOST = 1e9
-RANGES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("ws_prune_ratio", "ws_iter_ratio_beg", "ws_iter_ratio_end"), (0.0, 1.0)),
-    **dict.fromkeys(("ws_nb_rlouts", "ws_nb_iters_feval", "ws_mask_update_step"), (1.0, MOST)),
-    **dict.fromkeys(("ws_nb_rlouts_min", "ws_nb_iters_rg", "ws_nb_iters_ft"), (0.0, MOST)),
-    **dict.fromkeys(
-        ("ws_lrn_rate_rg", "ws_lrn_rate_ft", "ws_prune_ratio_exp", "loss_w_dst", "tempr_dst"), (1e-9, MOST)
-    ),
-}
-CHOICES = {
-    "ws_prune_ratio_prtl": ("uniform", "heurist", "optimal", "search"),
-    "ws_reward_type": ("single-obj", "multi-obj"),
-}
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def settings(given: Mapping[str, Any]) -> Settings:
-    """Settings from names and values, underscores or hyphens.
-
-    Raises:
-        InputError: If a name is none, or a value does not fit.
-    """
-    known = {one.name for one in fields(Settings)}
-    plain = {name.replace("-", "_"): value for name, value in given.items() if value is not None}
-    for name in plain:
-        if name not in known:
-            raise InputError(f"{name}: weight sparsification has no such parameter. It has {', '.join(sorted(known))}.")
-    return Settings(**plain)
 
 
 class WeightSparse(Learner):

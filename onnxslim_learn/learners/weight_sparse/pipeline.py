@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ from onnxslim_learn.bridge.initializers import parameters, to_torch
 from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.finetune import redraw
-from onnxslim_learn.learners.weight_sparse.learner import Fixed, Settings, WeightSparse
+from onnxslim_learn.learners.weight_sparse.learner import Fixed, WeightSparse
+from onnxslim_learn.learners.weight_sparse.settings import WeightSparseSettings
 from onnxslim_learn.metrics import Deviation
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite import save
@@ -26,7 +27,8 @@ from onnxslim_learn.sparse import layer_ratios, patterns
 from onnxslim_learn.sparse.one_shot import OneShot, Pruned, Recipe
 from onnxslim_learn.sparse.ratio_search import search
 from onnxslim_learn.sparse.schedule import Schedule
-from onnxslim_learn.workflow.sparsify import Asked, Sparsified, chosen
+from onnxslim_learn.workflow.settings import ZeroSettings
+from onnxslim_learn.workflow.sparsify import Sparsified, chosen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,32 +44,12 @@ FINAL = 8  # times the held-back batches of a roll-out decide between the best o
 EPOCHS = 3  # as many times the steps that structure learning takes where nobody says
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is asked for.
-
-    Attributes:
-        settings: The parameters of the method.
-        pattern: Where zeros may be.
-        protect: Regular expressions of weights and nodes that stay dense.
-        from_scratch: Whether weights are drawn anew first.
-        one_shot: Whether to begin with what is sparsified in one go, and to keep its zeros.
-    """
-
-    settings: Settings = field(default_factory=Settings)
-    pattern: str = patterns.FREE
-    protect: tuple[str, ...] = ()
-    from_scratch: bool = False
-    one_shot: bool = False
-
-    @property
-    def target(self) -> float:
-        """The share that goes: what was asked for, or what the pattern fixes."""
-        fixed = patterns.parse(self.pattern).ratio
-        return self.settings.ws_prune_ratio if fixed is None else fixed
+def run(job: Job[WeightSparseSettings]) -> tuple[Sparsified, Stored] | None:
+    """Learn which weights are zero."""
+    return sparsen(job, sparse=job.wanted.sparse_initializers, lossless=job.wanted.lossless)
 
 
-def sparsen(job: Job[Wanted], **how: bool) -> tuple[Sparsified, Stored] | None:
+def sparsen(job: Job[WeightSparseSettings], **how: bool) -> tuple[Sparsified, Stored] | None:
     """Learn zeros, and write the sparse, trained model.
 
     Args:
@@ -82,7 +64,7 @@ def sparsen(job: Job[Wanted], **how: bool) -> tuple[Sparsified, Stored] | None:
     """
     school, wanted = job.school, job.wanted
     if wanted.one_shot and wanted.from_scratch:
-        raise InputError("--one-shot: keeps weights, but --from-scratch draws them anew. Leave one of them out.")
+        raise InputError("⟨one_shot⟩: keeps weights, but ⟨from_scratch⟩ draws them anew. Leave one of them out.")
     listed = chosen(job.analysis, patterns.parse(wanted.pattern), wanted.protect)
     found = _shares(job, listed)
     module = school.module(job.analysis, fresh=wanted.from_scratch)
@@ -91,7 +73,7 @@ def sparsen(job: Job[Wanted], **how: bool) -> tuple[Sparsified, Stored] | None:
     recipe = replace(school.recipe(job.analysis.graph, "steps"), schedule="cosine")
     if school.training.steps is None:
         recipe = replace(recipe, steps=EPOCHS * recipe.steps)
-    asked = wanted.settings
+    asked = wanted.method
     window = (asked.ws_iter_ratio_beg, asked.ws_iter_ratio_end, asked.ws_prune_ratio_exp, asked.ws_mask_update_step)
     learner = WeightSparse(
         module, listed, found["ratios"], Schedule(recipe.steps, *window), patterns.parse(wanted.pattern)
@@ -113,7 +95,7 @@ def sparsen(job: Job[Wanted], **how: bool) -> tuple[Sparsified, Stored] | None:
     return school.world.led(finish)
 
 
-def _begun(job: Job[Wanted], module: fx.GraphModule, learner: WeightSparse) -> WeightSparse:
+def _begun(job: Job[WeightSparseSettings], module: fx.GraphModule, learner: WeightSparse) -> WeightSparse:
     """Give a module the weights of :mod:`onnxslim_learn.sparse.one_shot`, and mask their zeros for good."""
     place = job.folder / "one-shot.onnx"
 
@@ -130,7 +112,7 @@ def _begun(job: Job[Wanted], module: fx.GraphModule, learner: WeightSparse) -> W
 
 
 def _sparsified(
-    job: Job[Wanted],
+    job: Job[WeightSparseSettings],
     listed: Sequence[Layer],
     shares: Mapping[str, float],
     record: Record,
@@ -151,19 +133,21 @@ def _take_weights(module: fx.GraphModule, model: ir.Model) -> None:
                 parameter.copy_(to_torch(found[name].const_value, master=True))  # type: ignore[arg-type]
 
 
-def _record(job: Job[Wanted]) -> Record:
+def _record(job: Job[WeightSparseSettings]) -> Record:
     """What the original does on some samples."""
     analysis = job.analysis
     feeds = Evidence(analysis.coupling, job.source, SEARCHED_ON).feeds
     return Record(analysis.graph.model, feeds, -(-PLACES // len(feeds)), 4 if len(feeds) >= 4 else 2)
 
 
-def _result(job: Job[Wanted], learner: WeightSparse, found: dict[str, Any], told: dict[str, Any]) -> Sparsified:
+def _result(
+    job: Job[WeightSparseSettings], learner: WeightSparse, found: dict[str, Any], told: dict[str, Any]
+) -> Sparsified:
     """What was made of the file ``trained.onnx`` in the folder."""
     listed = list(learner.layers.values())
     fixed = patterns.parse(job.wanted.pattern).ratio
     ratio = None if fixed is not None else job.wanted.target
-    asked = Asked(ratio, job.wanted.pattern, "training", found["protocol"], job.wanted.protect)
+    asked = ZeroSettings(ratio, job.wanted.pattern, "training", found["protocol"], job.wanted.protect)
     result = told["result"]
     apart = {name: Deviation(**one) for name, one in result["outputs"].items()}
     made = Sparsified(
@@ -188,7 +172,7 @@ def _result(job: Job[Wanted], learner: WeightSparse, found: dict[str, Any], told
 # --- shares per layer -------------------------------------------------------------------------------------------------
 
 
-def _shares(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
+def _shares(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
     """Shares per layer, found by the leading process and kept in the folder: ``ratios``, ``protocol``, ``trials``."""
     place = job.folder / "ratios.json"
     job.school.world.led(lambda: _choose(job, listed, place))
@@ -196,7 +180,7 @@ def _shares(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
     return found
 
 
-def _choose(job: Job[Wanted], listed: list[Layer], place: Path) -> None:
+def _choose(job: Job[WeightSparseSettings], listed: list[Layer], place: Path) -> None:
     made = {
         "source": job.analysis.graph.digest,
         "wanted": json.loads(json.dumps(asdict(job.wanted))),
@@ -206,8 +190,8 @@ def _choose(job: Job[Wanted], listed: list[Layer], place: Path) -> None:
         known = json.loads(place.read_text(encoding="utf-8"))
         if known["made"] == made:
             return
-        raise InputError(f"--resume: {place} is of a run with other settings. Give the same ones.")
-    protocol = job.wanted.settings.ws_prune_ratio_prtl
+        raise InputError(f"⟨resume⟩: {place} is of a run with other settings. Give the same ones.")
+    protocol = job.wanted.method.ws_prune_ratio_prtl
     if patterns.parse(job.wanted.pattern).ratio is not None or not 0 < job.wanted.target < 1:
         protocol = "uniform"  # nothing is left to spread
     found = PROTOCOLS[protocol](job, listed)
@@ -217,16 +201,16 @@ def _choose(job: Job[Wanted], listed: list[Layer], place: Path) -> None:
     )
 
 
-def _uniform(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
+def _uniform(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
     return {"ratios": dict.fromkeys([layer.name for layer in listed], job.wanted.target)}
 
 
-def _heurist(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
+def _heurist(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
     shares = layer_ratios.heurist([layer.size for layer in listed], job.wanted.target)
     return {"ratios": {layer.name: share for layer, share in zip(listed, shares, strict=True)}}
 
 
-def _search(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
+def _search(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
     """By curves measured on samples, without training."""
     analysis = job.analysis
     recipe = Recipe({}, patterns.parse(job.wanted.pattern))
@@ -235,7 +219,7 @@ def _search(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
     return {"ratios": found.ratios, "protocol": found.protocol, "trials": found.trials}
 
 
-def _optimal(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
+def _optimal(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
     """By reinforcement learning."""
     from onnxslim_learn.learners.weight_sparse import ddpg
     from onnxslim_learn.learners.weight_sparse.rollouts import Rollouts
@@ -243,11 +227,11 @@ def _optimal(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
     school, wanted = job.school, job.wanted
     if school.world.size > 1:
         raise InputError(
-            "--ws-prune-ratio-prtl optimal: its roll-outs run in one process. Search alone first, then go on with "
-            "--resume in several."
+            "⟨ws_prune_ratio_prtl⟩ optimal: its roll-outs run in one process. Search alone first, then go on with "
+            "⟨resume⟩ in several."
         )
     module = school.module(job.analysis).to(school.world.device)
-    rollouts = Rollouts.of(school, module, listed, wanted.settings, patterns.parse(wanted.pattern))
+    rollouts = Rollouts.of(school, module, listed, wanted.method, patterns.parse(wanted.pattern))
     if wanted.one_shot:
         record = _record(job)
         rollouts = replace(
@@ -256,7 +240,7 @@ def _optimal(job: Job[Wanted], listed: list[Layer]) -> dict[str, Any]:
     with torch.random.fork_rng():
         found = ddpg.optimal(
             listed,
-            wanted.settings,
+            wanted.method,
             rollouts.run,
             job.folder / "agent",
             again=partial(rollouts.run, times=FINAL) if rollouts.more else None,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from onnxslim_learn.learners.weight_sparse.learner import Settings
+    from onnxslim_learn.learners.weight_sparse.settings import MethodSettings
     from onnxslim_learn.sparse.maskable import Layer
     from onnxslim_learn.sparse.patterns import Pattern
     from onnxslim_learn.train.trainer import School
@@ -54,13 +54,13 @@ class Rollouts:
     module: fx.GraphModule
     dense: dict[str, Tensor]
     layers: Sequence[Layer]
-    settings: Settings
+    settings: MethodSettings
     pattern: Pattern
     begun: Callable[[Mapping[str, float]], None] | None = None
 
     @classmethod
     def of(
-        cls, school: School, module: fx.GraphModule, layers: Sequence[Layer], settings: Settings, pattern: Pattern
+        cls, school: School, module: fx.GraphModule, layers: Sequence[Layer], settings: MethodSettings, pattern: Pattern
     ) -> Rollouts:
         """Remember the weights of a module."""
         dense = {name: value.clone() for name, value in module.state_dict().items()}
@@ -183,7 +183,7 @@ class _Regression(fx.Interpreter):
         nodes: Mapping[fx.Node, str],
         wanted: Mapping[fx.Node, Any],
         learner: WeightSparse,
-        pace: tuple[Settings, int],
+        pace: tuple[MethodSettings, int],
     ) -> None:
         super().__init__(module)
         self.nodes, self.targets, self.learner = nodes, wanted, learner

@@ -35,7 +35,6 @@ def outcome(
 ) -> dict[str, Any]:
     """A finished sparsification as plain data; ``timed`` are the inputs at which it was timed, by name."""
     analysis = found.analysis
-    assert analysis.graph.source is not None
     both: list[Any] = [None, None] if timings is None else timings.latencies()
     rows = [_row(found, layer) for layer in found.layers]
     written = (
@@ -48,10 +47,10 @@ def outcome(
     after = side(written, written.whole, output, both[1]) | _nonzero(written, model)
     zeros = sum(row["zeros"] for row in rows)
     return {
-        "model": str(analysis.graph.source),
+        "model": str(analysis.graph.source or ""),
         "output": str(output),
         "inputs": {name: list(shape) for name, shape in analysis.graph.shapes.nominal.inputs.items()},
-        "asked": {**asdict(found.asked), "protocol": found.protocol, "protect": list(found.asked.protect)},
+        "asked": _asked(found),
         "trials": found.trials,
         "before": before,
         "after": after,
@@ -66,6 +65,13 @@ def outcome(
         "layers": rows,
         "dense": _dense(found),
     }
+
+
+def _asked(found: Sparsified) -> dict[str, Any]:
+    """What was asked for."""
+    asked = found.asked
+    told = {"ratio": asked.ratio, "pattern": asked.pattern, "method": asked.method, "protocol": found.protocol}
+    return {**told, "protect": list(asked.protect), "seconds": asked.search_seconds}
 
 
 def _dense(found: Sparsified) -> list[str]:

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 # Option of the command line -> the setting of ``api.plan`` that it gives, and the freest value.
 RELAXED: dict[str, tuple[str, Any]] = {
-    "without --multiple": ("multiple", 1),
-    "without --protect": ("protect", []),
-    "with --allow-empty": ("allow_empty", True),
+    "without ⟨multiple⟩": ("multiple", 1),
+    "without ⟨protect⟩": ("protect", ()),
+    "with ⟨allow_empty⟩": ("allow_empty", True),
 }
-NORMALISED = "is normalised over"  # begins the reason of axes that --allow-sensitive frees
-SENSITIVE = "with --allow-sensitive (not exact)"
+NORMALISED = "is normalised over"  # begins the reason of axes that ⟨allow_sensitive⟩ frees
+SENSITIVE = "with ⟨allow_sensitive⟩ (not exact)"
 ANY = "l2"  # criterion: how narrow a model gets does not depend on it, and this one needs no samples
 MUCH = 0.1  # of a model is worth a sentence
 NOTHING = 1e-9  # a target that nothing reaches: the refusal says the best there is

@@ -1,9 +1,9 @@
-"""What the command line says in one word: targets and shapes."""
+"""What is said in one word: bounds on costs, and shapes of inputs."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.registry import COSTS, MICROSECONDS
@@ -29,7 +29,7 @@ def each(texts: Sequence[str]) -> dict[str, dict[str, float]]:
     if not several:
         return {"": targets(texts)}
     if len(several) > 1:
-        raise InputError(f"--target {several[1]}: only one may list several numbers. Bound others by one number.")
+        raise InputError(f"{_told(several[1])}: only one may list several numbers. Bound others by one number.")
     cost, _, numbers = several[0].partition("=")
     rest = [text for text in texts if text is not several[0]]
     return {number: targets([f"{cost}={number}", *rest]) for number in numbers.split(",")}
@@ -47,11 +47,11 @@ def targets(texts: Sequence[str]) -> dict[str, float]:
         row = _cost(text, name) if equals else None
         if row is None or not row.bounded:
             listed = ", ".join(f"{row.name}=" for row in COSTS.values() if row.bounded)
-            raise InputError(f"--target {text}: expected one of {listed} and a number. For example macs=0.5.")
+            raise InputError(f"⟨target⟩ {text}: expected one of {listed} and a number. For example macs=0.5.")
         if "," in number:
-            raise InputError(f"--target {text}: expected one number here.")
+            raise InputError(f"{_told(text)}: expected one number here.")
         if name in found:
-            raise InputError(f"--target {text}: {name} is bounded twice. Give one bound for each cost.")
+            raise InputError(f"{_told(text)}: {name} is bounded twice. Give one bound for each cost.")
         found[name] = _time(text, number) if row.unit == MICROSECONDS else _number(text, number)
     return found
 
@@ -59,12 +59,26 @@ def targets(texts: Sequence[str]) -> dict[str, float]:
 def _cost(text: str, name: str) -> CostRow:
     """The cost that a target names."""
     try:
-        return COSTS.row(name, "--target")
+        return COSTS.row(name, "⟨target⟩")
     except InputError as error:
         if is_name(name):
             raise
-        said = str(error).partition(": ")[2]
-        raise InputError(f"--target {text}: {said} For example macs=0.5.") from error
+        said = error.message.partition(": ")[2]
+        raise InputError(f"⟨target⟩ {text}: {said} For example macs=0.5.") from error
+
+
+def _told(text: str) -> str:
+    """A bound in an error."""
+    name, _, number = text.partition("=")
+    return f"⟨target.{name}⟩={number}"
+
+
+def entry(cost: str, bound: Any) -> str:
+    """The text of a bound that Python gives as a number, or as several; a latency above 1 is in milliseconds."""
+    numbers = bound if isinstance(bound, list | tuple) else [bound]
+    unit = "ms" if cost in COSTS and COSTS[cost].unit == MICROSECONDS else ""
+    texts = [one if isinstance(one, str) else f"{one}{unit if one > 1 else ''}" for one in numbers]
+    return f"{cost}={','.join(texts)}"
 
 
 def _time(text: str, number: str) -> float:
@@ -72,9 +86,9 @@ def _time(text: str, number: str) -> float:
     unit = next((unit for unit in TIMES if number.endswith(unit)), "")
     value = _number(text, number.removesuffix(unit) if unit else number)
     if not unit and value > 1:
-        raise InputError(f"--target {text}: above 1 it is a time, which needs a unit. For example latency=4ms.")
+        raise InputError(f"{_told(text)}: above 1 it is a time, which needs a unit. For example latency=4ms.")
     if unit and value * TIMES[unit] <= 1:
-        raise InputError(f"--target {text}: expected more than a microsecond. For example latency=4ms.")
+        raise InputError(f"{_told(text)}: expected more than a microsecond. For example latency=4ms.")
     return value * TIMES[unit] if unit else value
 
 
@@ -83,11 +97,11 @@ def _number(text: str, number: str) -> float:
     try:
         value = float(number[: len(number) - len(unit)]) * UNITS[unit]
     except ValueError as error:
-        raise InputError(f"--target {text}: {number!r} is no number. For example macs=0.5 or params=2M.") from error
+        raise InputError(f"{_told(text)}: {number!r} is no number. For example macs=0.5 or params=2M.") from error
     if unit == "%" and value > 1:
-        raise InputError(f"--target {text}: expected at most 100 %. For example macs=50%.")
+        raise InputError(f"{_told(text)}: expected at most 100 %. For example macs=50%.")
     if not (math.isfinite(value) and value > 0):
-        raise InputError(f"--target {text}: expected a positive number. For example macs=0.5 or params=2M.")
+        raise InputError(f"{_told(text)}: expected a positive number. For example macs=0.5 or params=2M.")
     return value
 
 
@@ -107,7 +121,7 @@ def given(texts: Sequence[str]) -> dict[str, list[float] | float]:
         except ValueError:
             numbers = []
         if not name or not numbers or not all(map(math.isfinite, numbers)):
-            raise InputError(f"--value {text}: expected NAME=NUMBER. For example sr=16000.")
+            raise InputError(f"⟨value⟩ {text}: expected NAME=NUMBER. For example sr=16000.")
         found[name] = numbers if len(numbers) > 1 else numbers[0]
     return found
 
@@ -123,6 +137,17 @@ def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
         name, colon, dims = text.rpartition(":")
         sizes = dims.split("x")
         if not colon or not all(s.isascii() and s.isdecimal() and int(s) > 0 for s in sizes):
-            raise InputError(f"--input {text}: expected NAME:1x3x224x224 with positive sizes.")
+            raise InputError(f"⟨input⟩ {text}: expected NAME:1x3x224x224 with positive sizes.")
         found[name] = tuple(int(s) for s in sizes)
     return found
+
+
+def value(name: str, given: Any) -> str:
+    """The text of an input's value."""
+    numbers = given if isinstance(given, list | tuple) else [given]
+    return f"{name}={','.join(str(number) for number in numbers)}"
+
+
+def shape(name: str, sizes: Any) -> str:
+    """The text of an input's shape."""
+    return f"{name}:{sizes if isinstance(sizes, str) else 'x'.join(map(str, sizes))}"

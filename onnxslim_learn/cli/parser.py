@@ -1,0 +1,130 @@
+"""The parser of the command line, made of the options that commands declare; nothing else knows argparse.
+
+It tells flags from files; what their texts mean is read by :mod:`onnxslim_learn.settings`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn import settings
+from onnxslim_learn.cli.table import COMMANDS
+from onnxslim_learn.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from onnxslim_learn.settings import Declared
+
+PROGRAM = "onnxslim-learn"
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a command line says.
+
+    Attributes:
+        command: What to do; empty for nothing, or for the version.
+        files: What is given by its place.
+        options: What is given by flags: keyword -> text, ``True``, or a list of texts.
+        version: Whether the version is asked for.
+    """
+
+    command: str
+    files: tuple[Any, ...]
+    options: dict[str, Any]
+    version: bool = False
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises its errors instead of exiting, and takes no abbreviations."""
+
+    def __init__(self, **about: Any) -> None:
+        super().__init__(**{**about, "allow_abbrev": False})
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # as in Python 3.14: -1,1 is a value, no option
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise InputError(f"{message}. See {self.prog} --help.")
+
+
+def parse(arguments: Sequence[str] | None = None) -> Call:
+    """Read the command line.
+
+    Raises:
+        InputError: If it cannot be understood.
+    """
+    found = vars(parser().parse_args(sys.argv[1:] if arguments is None else list(arguments)))
+    name = found.pop("command", None) or ""
+    version = found.pop("version")
+    if not name:
+        return Call("", (), {}, version)
+    command = COMMANDS[name]
+    files = [found.pop(place.name) for place in command.places]
+    files = files[0] if any(place.several for place in command.places) else files
+    given = settings.with_file(command.keywords.options, found)
+    for option in command.keywords.options.values():
+        if option.option.required and option.name not in given:
+            flags = "/".join(filter(None, [option.option.short, f"--{option.name.replace('_', '-')}"]))
+            raise InputError(f"the following arguments are required: {flags}. See {PROGRAM} {name} --help.")
+    return Call(name, tuple(files), found, version)
+
+
+def flag(parameter: str) -> str:
+    """How the command line calls a parameter; the bound of a cost, ``target.macs``, is part of a flag's value."""
+    name, _, cost = parameter.partition(".")
+    known = (command.keywords.options for command in COMMANDS.values())
+    declared = next((options[name] for options in known if name in options), None)
+    shown = f"--{name.replace('_', '-')}" if declared is None else declared.flag
+    return f"{shown} {cost}" if cost else shown
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    main = _Parser(
+        prog=PROGRAM,
+        description="Find what an ONNX model can lose, say what each cut buys, and write the smaller, verified model.",
+    )
+    main.add_argument("--version", action="store_true", help="print the version and stop")
+    commands = main.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    for name, command in COMMANDS.items():
+        one = commands.add_parser(name, help=command.help, argument_default=argparse.SUPPRESS)
+        for place in command.places:
+            one.add_argument(place.name, metavar=place.metavar, help=place.help, nargs="+" if place.several else None)
+        _fill(one, command.keywords.options.values())
+    return main
+
+
+def _fill(parser: argparse.ArgumentParser, declared: Iterable[Declared]) -> None:
+    """Add options, under the headings that they ask for."""
+    groups: dict[str, argparse._ActionsContainer] = {"": parser}
+    for one in declared:
+        title, about = one.title
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title, about or None)
+        _add(groups[title], one)
+
+
+def _add(container: argparse._ActionsContainer, one: Declared) -> None:
+    """Add an option."""
+    about, name = one.option, one.name.replace("_", "-")
+    flags = [*filter(None, [about.short]), f"--{name}", *(f"--{also}" for also in about.also if also != f"{name}s")]
+    if one.switch:
+        container = container.add_mutually_exclusive_group() if about.opposite else container
+        container.add_argument(*flags, dest=one.name, action="store_true", help=about.help)
+        if about.opposite:
+            container.add_argument(f"--no-{name}", dest=one.name, action="store_false", help="the opposite")
+        return
+    more: dict[str, Any] = {"action": "append"} if about.repeat else {}
+    metavar = f"{{{','.join(about.choices)}}}" if about.choices else about.metavar
+    container.add_argument(*flags, dest=one.name, metavar=metavar, help=_help(one), **more)
+
+
+def _help(one: Declared) -> str:
+    """What an option does, and its default."""
+    said, usual = one.option.help.replace("%", "%%"), one.default
+    number = isinstance(usual, int | float) and not isinstance(usual, bool) and "default" not in said
+    return f"{said} (default {usual:g})" if number else said

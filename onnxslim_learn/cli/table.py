@@ -1,0 +1,112 @@
+"""The commands: what they are for, which files they take, and whose options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxslim_learn.learners import table
+from onnxslim_learn.settings import keywords
+from onnxslim_learn.workflow.settings import (
+    AnalyzeSettings,
+    ApplySettings,
+    CalibrateSettings,
+    DemoSettings,
+    ExpandSettings,
+    ProfileSettings,
+    SlimSettings,
+    SparsifySettings,
+    VerifySettings,
+)
+
+if TYPE_CHECKING:
+    from onnxslim_learn.settings import Keywords
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file that is given by its place.
+
+    Attributes:
+        name: What it is.
+        help: In a few words.
+        several: Whether there may be more than one.
+    """
+
+    name: str
+    help: str
+    several: bool = False
+
+    @property
+    def metavar(self) -> str:
+        """How the help shows it."""
+        return "MODEL" if self.several else self.name.upper()
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
+        act: Where the public function is.
+        help: What it does, in a few words.
+        keywords: Its options.
+        places: The files that it takes.
+    """
+
+    act: str
+    help: str
+    keywords: Keywords
+    places: tuple[Place, ...] = (Place("model", "an .onnx file"),)
+
+
+_ACTS = "onnxslim_learn.commands"
+COMMANDS = {
+    "analyze": Command(
+        f"{_ACTS}.analyze:analyze", "show what can be cut, what cannot and why", keywords(AnalyzeSettings)
+    ),
+    "slim": Command(f"{_ACTS}.slim:slim", "cut a model to a target, verify it, write it", keywords(SlimSettings)),
+    "learn": Command(
+        f"{_ACTS}.learn:learn", "learn what can go while training, cut, fine-tune, write it", table.KEYWORDS
+    ),
+    "expand": Command(
+        f"{_ACTS}.expand:expand",
+        "widen a model to a budget without changing what it computes",
+        keywords(ExpandSettings),
+    ),
+    "sparsify": Command(
+        f"{_ACTS}.sparsify:sparsify",
+        "zero weights in one go, refit the others, say what that buys",
+        keywords(SparsifySettings),
+    ),
+    "apply": Command(
+        f"{_ACTS}.slim:apply",
+        "carry out a plan that slim wrote",
+        keywords(ApplySettings),
+        (Place("model", "an .onnx file"), Place("plan", "a plan that slim wrote with --plan-out")),
+    ),
+    "verify": Command(
+        f"{_ACTS}.verify:verify",
+        "check a slimmed model against its original under a plan",
+        keywords(VerifySettings),
+        (Place("original", "the original .onnx file"), Place("slimmed", "the slimmed .onnx file")),
+    ),
+    "profile": Command(
+        f"{_ACTS}.timing:profile",
+        "time one or several models on onnxruntime",
+        keywords(ProfileSettings),
+        (Place("models", ".onnx files; several are timed in turns and compared", several=True),),
+    ),
+    "calibrate": Command(
+        f"{_ACTS}.timing:calibrate",
+        "measure this machine, to estimate and bound latency",
+        keywords(CalibrateSettings),
+        (),
+    ),
+    "demo": Command(
+        "onnxslim_learn.demo.story:demo",
+        "the whole story on a trained net that ships with the package",
+        keywords(DemoSettings),
+        (),
+    ),
+}

@@ -1,0 +1,97 @@
+"""Learn what can go while training, cut it, fine-tune, write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn import settings as declared
+from onnxslim_learn.array_types import Stage, Watcher, staged
+from onnxslim_learn.commands import models, slim, sparsify
+from onnxslim_learn.commands.results import Result, claim, place
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.learners import table
+from onnxslim_learn.learners.settings import LearnSettings, check_extra
+from onnxslim_learn.registry import LEARNERS, imported
+from onnxslim_learn.report.sections import training
+from onnxslim_learn.rewrite import save
+
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.commands.models import Model
+    from onnxslim_learn.rewrite.verify import Verification
+    from onnxslim_learn.train.distributed import World
+    from onnxslim_learn.workflow.slimmed import Slimmed
+    from onnxslim_learn.workflow.sparsify import Sparsified, Stored
+
+    Place = tuple[Path, TemporaryDirectory[str] | None]
+
+
+@declared.takes(table.KEYWORDS)
+def learn(model: Model, *, progress: Watcher | None = None, settings: tuple[LearnSettings, Any]) -> Result | None:
+    """Learn a structure, or which weights are zero, and write the trained model.
+
+    Args:
+        model: Path of an ``.onnx`` file, a model in memory, or its analysis.
+        progress: Called with the name of a stage, the share of it that is done, and numbers of steps.
+        settings: Its keywords, below; every cost is one, too: ``macs=0.5``. Others belong to single learners.
+
+    Returns:
+        The model; where several strengths are tried, what was written for each; ``None`` in a process that does not
+        lead.
+
+    Raises:
+        SlimError: In one sentence; nothing is written then.
+    """
+    shared, wanted = settings
+    check_extra("learn")
+    claim([shared, wanted], models.read(model), models.read(shared.training.teacher))
+    wanted.check(shared)
+    from onnxslim_learn.learners.run import run
+
+    stage, row = staged(progress), LEARNERS.row(shared.learner)
+
+    def analysis(world: World) -> Analysis:
+        stage("analyzing")
+        return _analysed(model, shared, wanted, world, stage)
+
+    with place(shared.result.output, "model.onnx") as (path, folder):
+        made = run(LEARNERS.load(shared.learner), analysis, (shared, wanted), path, stage)
+        if made is None:
+            return None
+        if isinstance(made, list):
+            title = f"learn {models.named(model)} {path}"
+            report = {"model": models.named(model), "strengths": made}
+            rows = Result(title, report, lambda told: training.sweep(told["strengths"]), lambda told: told["strengths"])
+            return rows.told(shared.report)
+        found: Result = imported(row.report)(made, (path, folder), (shared, wanted), stage)
+        return found
+
+
+def _analysed(model: Model, shared: LearnSettings, wanted: Any, world: World, stage: Stage) -> Analysis:
+    """The model; where latency counts, with what widths are worth on the device that was given, or on this machine."""
+    own, machine = declared.given(wanted), models.device(shared.clock.device)
+    sensitive = bool(own.get("allow_sensitive"))
+    found = models.understood(model, shared.inputs, sensitive=sensitive, machine=machine)
+    counts = own.get("cost") == "latency" or "latency" in (own.get("target") or {})
+    if not counts or machine is not None:
+        return found
+    if own.get("cycles", 1) > 1:
+        raise InputError("⟨cycles⟩: with ⟨target.latency⟩, the machine must be given. Use ⟨device⟩, see calibrate.")
+    if world.size > 1:
+        raise InputError("⟨target.latency⟩: several processes would measure differently. Give ⟨device⟩, see calibrate.")
+    return slim.measured(found, shared.runtime, shared.clock.measure_seconds, stage)[0]
+
+
+def cut(made: tuple[Slimmed, Verification], written: Place, asked: tuple[LearnSettings, Any], stage: Stage) -> Result:
+    """Report of a model that was cut and trained."""
+    if plan_out := declared.given(asked[1]).get("plan_out"):
+        save.write_text(Path(plan_out), made[0].plan.to_json())
+    return slim.finished("learn", made, written, asked[0], stage)
+
+
+def zeroed(made: tuple[Sparsified, Stored], written: Place, asked: tuple[LearnSettings, Any], stage: Stage) -> Result:
+    """Report of a model with zeros that were learnt."""
+    return sparsify.finished("learn", made, written, asked[0], stage)

@@ -1,0 +1,217 @@
+"""What commands return: a report as data, and for those that write a model the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from onnxslim_learn import settings as declared
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.report import html
+from onnxslim_learn.report.format import count, ms, share, size
+from onnxslim_learn.rewrite import save
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx
+    import pandas
+
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.plans.plan import Plan
+    from onnxslim_learn.report.blocks import Block
+    from onnxslim_learn.rewrite.verify import Verification
+    from onnxslim_learn.workflow.settings import ReportSettings
+
+Blocks: TypeAlias = Callable[[Any], Sequence["Block"]]
+Rows: TypeAlias = Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]]
+
+
+class Reported:
+    """What has a report.
+
+    Attributes:
+        title: The command and the files it was given.
+        report: What there is to report, as plain data: what ``--json`` writes.
+        blocks: Tells the report as tables and charts.
+        rows: Of the report, for :meth:`to_frame`.
+        passed: Whether what was checked holds.
+        notes: Sentences beside the report.
+    """
+
+    title: str
+    report: dict[str, Any]
+    blocks: Blocks
+    rows: Rows
+    passed: bool = True
+    notes: tuple[str, ...] = ()
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return the rows of the report as a table of pandas.
+
+        Raises:
+            InputError: If pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise InputError("to_frame: needs pandas. Install onnxslim-learn[frames].") from error
+        return pandas.DataFrame([dict(row) for row in self.rows(self.report)])
+
+    def to_html(self) -> str:
+        """Return the report as a page with charts."""
+        return html.page(self.title, self.blocks(self.report))
+
+    def to_json(self) -> str:
+        """Return the report as JSON."""
+        return json.dumps(self.report, indent=1) + "\n"
+
+    def told(self, where: ReportSettings) -> Self:
+        """The same result, its report written where that was asked for."""
+        if where.html is not None:
+            save.write_text(Path(where.html), self.to_html())
+        if where.json is not None:
+            save.write_text(Path(where.json), self.to_json())
+        return self
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result(Reported):
+    """What a command found; see :class:`Reported`."""
+
+    title: str
+    report: dict[str, Any]
+    blocks: Blocks
+    rows: Rows
+    passed: bool = True
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<{self.title}: {len(self.rows(self.report))} rows>"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ModelResult(Result):
+    """A model that a command made, verified.
+
+    Attributes:
+        file: Where it lies; in a place that goes with the result unless ``output`` was given.
+        analysis: The model it was made of.
+        plan: What was kept, where channels were cut.
+        verification: How it was checked, where it was compared with the masked original.
+    """
+
+    file: Path = field(kw_only=True)
+    analysis: Analysis = field(kw_only=True)
+    plan: Plan | None = field(default=None, kw_only=True)
+    verification: Verification | None = field(default=None, kw_only=True)
+    place: TemporaryDirectory[str] | None = field(default=None, kw_only=True)
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The model in memory."""
+        import onnx
+
+        return onnx.load(self.file)
+
+    def save(self, path: str | Path) -> ModelResult:
+        """Write the model to another place, too; it is verified already.
+
+        Raises:
+            InputError: If the place cannot be written.
+        """
+        source = self.analysis.graph.source
+        if source is not None:
+            save.spare(source, Path(path))
+        save.copy(self.file, Path(path))
+        return self
+
+    def __repr__(self) -> str:
+        return "\n".join([f"<{self.title}", *_costs(self.report), *_checks(self.report)]) + ">"
+
+
+def _costs(report: Mapping[str, Any]) -> Iterator[str]:
+    """A line for the costs before and after."""
+    before, after = report["before"], report["after"]
+    told = {
+        "macs": ("MACs", count),
+        "params": ("parameters", count),
+        "bytes": ("file", size),
+        "latency_ms": ("latency", ms),
+    }
+    sides = [
+        f"{name} {how(before[key])} -> {how(after[key])}"
+        for key, (name, how) in told.items()
+        if before.get(key) is not None and after.get(key) is not None
+    ]
+    yield "  " + ", ".join(sides)
+
+
+def _checks(report: Mapping[str, Any]) -> Iterator[str]:
+    """Lines for the verification, and for how far outputs are from the original's."""
+    check = report.get("verify")
+    if check:
+        said = "verified" if check["passed"] else "not verified"
+        yield f"  {said} on {check['runs']} inputs, largest relative difference {check['max_rel_diff'] or 0:.1e}"
+    repair = report.get("repair")
+    far = report.get("deviation") or (repair or {}).get("after" if (repair or {}).get("kept") else "before") or {}
+    if far:
+        worst = max(far, key=lambda name: far[name]["relative"])
+        yield f"  output {worst} is {share(far[worst]['relative'])} from the original's on held-back samples"
+
+
+# --- places -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def place(output: str | Path | None, name: str) -> Iterator[tuple[Path, TemporaryDirectory[str] | None]]:
+    """Where a model is written: what was asked for, or a file in a folder that lives as long as the result."""
+    if output is not None:
+        yield Path(output), None
+        return
+    folder = TemporaryDirectory(prefix=save.PREFIX)
+    try:
+        yield Path(folder.name, name), folder
+    except BaseException:
+        folder.cleanup()
+        raise
+
+
+def claim(settings: Any, *read: Any) -> None:
+    """Refuse result files that cannot be written, that are read as well, or that are named twice, before any work.
+
+    Args:
+        settings: The options of a command, or several dataclasses of them.
+        read: What the command reads; files are looked at.
+
+    Raises:
+        InputError: With the parameter at fault.
+    """
+    from onnxslim_learn.runtime import timing
+
+    several = settings if isinstance(settings, list) else [settings]
+    files = [Path(one) for one in read if isinstance(one, str | Path)]
+    taken = {file.resolve(): "is read by this command" for name in files for file in save.files(name)}
+    for values, known in ((declared.given(one), declared.options(type(one))) for one in several):
+        if isinstance(provider := values.get("provider"), str):
+            timing.check_provider(provider)
+        for name, one in known.items():
+            if one.option.writes and values[name] is not None:
+                _claim(f"⟨{name}⟩", str(values[name]), taken)
+
+
+def _claim(parameter: str, text: str, taken: dict[Path, str]) -> None:
+    path = Path(text)
+    if text in ("", "-"):
+        raise InputError(f"{parameter} {text!r}: is no file name. Give one.")
+    save.check_target(path, parameter)
+    if path.resolve() in taken:
+        raise InputError(f"{parameter} {text}: {taken[path.resolve()]}. Give another name.")
+    taken[path.resolve()] = f"is written by {parameter} as well"
+    if parameter == "⟨output⟩":
+        taken.setdefault(path.resolve().with_name(f"{path.name}.data"), f"may hold the weights of {parameter}")

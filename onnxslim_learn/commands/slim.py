@@ -1,0 +1,296 @@
+"""Cut a model: to targets, exactly, or as a plan says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.array_types import Stage, Watcher, staged
+from onnxslim_learn.commands import advice, models
+from onnxslim_learn.commands.results import ModelResult, Result, claim, place
+from onnxslim_learn.errors import InputError, TargetError
+from onnxslim_learn.latency.profile import Setting
+from onnxslim_learn.report import records
+from onnxslim_learn.report.sections import slim as pages
+from onnxslim_learn.report.sections import training
+from onnxslim_learn.rewrite import save
+from onnxslim_learn.select import planner
+from onnxslim_learn.settings import build, takes
+from onnxslim_learn.workflow import latency_target, pareto
+from onnxslim_learn.workflow import samples as sampling
+from onnxslim_learn.workflow import slim as work
+from onnxslim_learn.workflow.settings import ApplySettings, LosslessSettings, PlanSettings, SlimSettings
+from onnxslim_learn.workflow.timed import against_original
+
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.commands.models import Model
+    from onnxslim_learn.plans.plan import Plan
+    from onnxslim_learn.rewrite.verify import Verification
+    from onnxslim_learn.runtime.settings import RuntimeSettings
+    from onnxslim_learn.workflow.latency_target import LatencyMeter
+    from onnxslim_learn.workflow.slimmed import Slimmed
+
+
+@takes(SlimSettings)
+def slim(
+    model: Model, plan: Plan | str | Path | None = None, *, progress: Watcher | None = None, settings: SlimSettings
+) -> Result:
+    """Cut a model to its targets, repair it, verify it, time it.
+
+    Args:
+        model: Path of an ``.onnx`` file, a model in memory, or its analysis.
+        plan: What to keep, in place of a target: then this is :func:`apply`.
+        progress: Called with the name of a stage, the share of it that is done, and numbers.
+        settings: Its keywords, below; every cost is one, too: ``macs=0.5``. A latency above 1 is in milliseconds.
+
+    Returns:
+        The model, a :class:`~onnxslim_learn.commands.results.ModelResult`; where a cost lists several numbers, what
+        was written for each.
+
+    Raises:
+        InputError, TargetError, PlanError, VerifyError: In one sentence; nothing is written then.
+    """
+    if plan is not None:
+        return _planned(model, models.planned(plan), settings, progress)
+    target = next(iter(settings.target.values()), {})
+    if bool(target) == settings.lossless:
+        raise InputError("slim: expected ⟨target⟩, such as ⟨target.macs⟩=0.5, or ⟨lossless⟩. Give one of them.")
+    claim(settings, models.read(model))
+    stage, limits = staged(progress), settings.limits
+    stage("analyzing")
+    machine = models.device(settings.clock.device)
+    analysis = models.understood(model, settings.inputs, sensitive=limits.allow_sensitive, machine=machine)
+    if settings.lossless:
+        return _lossless(analysis, settings, stage)
+    meter = None
+    if "latency" in target and machine is None:
+        analysis, meter = measured(analysis, settings.runtime, settings.clock.measure_seconds, stage)
+    try:
+        return _met(analysis, settings, meter, stage)
+    except TargetError as error:
+        said = advice.advise(analysis, _choice(settings), error)
+        raise TargetError(f"{error.message}{said}", error.missed) from error
+
+
+def _choice(settings: SlimSettings | PlanSettings) -> dict[str, Any]:
+    """What decides which units stay."""
+    limits = settings.limits
+    return {
+        "criterion": settings.criterion,
+        "multiple": limits.multiple,
+        "protect": limits.protect,
+        "allow_empty": limits.allow_empty,
+    }
+
+
+def measured(
+    analysis: Analysis, runtime: RuntimeSettings, seconds: float, stage: Stage
+) -> tuple[Analysis, LatencyMeter]:
+    """What widths are worth on this machine, and how to time what is made of them."""
+    return latency_target.prepare(
+        analysis,
+        Setting(runtime.threads, runtime.provider),
+        seconds=runtime.seconds,
+        measure_seconds=seconds,
+        stage=stage,
+    )
+
+
+def _met(analysis: Analysis, settings: SlimSettings, meter: LatencyMeter | None, stage: Stage) -> Result:
+    """Slim to one target, or to several."""
+    source = sampling.gathered(analysis, settings.samples, stage, repair=settings.repair)
+    repair = not settings.repair.no_repair
+    asked: dict[str, Any] = {"repair": repair, "meter": meter, "stage": stage, **_choice(settings)}
+    asked["evidence"] = sampling.evidence(
+        analysis, source, settings.samples, repair=repair, seconds=settings.sensitivity_seconds
+    )
+    asked["real"] = sampling.real_inputs(source, settings.samples)
+    if len(settings.target) > 1:
+        return _several(analysis, settings, asked)
+    target = next(iter(settings.target.values()))
+    with place(settings.result.output, _file(analysis)) as (path, folder):
+        slimmed, check = work.slim_to(analysis, target, path, **asked)
+        if settings.plan_out:
+            save.write_text(Path(settings.plan_out), slimmed.plan.to_json())
+        return finished("slim", (slimmed, check), (path, folder), settings, stage)
+
+
+def _several(analysis: Analysis, settings: SlimSettings, asked: Mapping[str, Any]) -> Result:
+    """Slim to several targets, a file for each."""
+    if settings.result.output is None:
+        raise InputError("⟨output⟩: is needed where several models are written. Give a file name.")
+    rows = pareto.slim_each(analysis, settings.target, Path(settings.result.output), settings.plan_out, **asked)
+    name = models.named(analysis)
+    title = f"slim {name} {settings.result.output}"
+    report = {"model": str(analysis.graph.source or ""), "targets": rows}
+    return Result(title, report, lambda told: training.targets(told["targets"]), lambda told: told["targets"]).told(
+        settings.report
+    )
+
+
+def _file(analysis: Analysis) -> str:
+    """What a model in memory is called where it lies."""
+    return analysis.graph.source.name if analysis.graph.source is not None else "model.onnx"
+
+
+@takes(LosslessSettings)
+def lossless(model: Model, *, progress: Watcher | None = None, settings: LosslessSettings) -> ModelResult:
+    """Cut exactly what changes no output.
+
+    Args:
+        model: Path of an ``.onnx`` file, a model in memory, or its analysis.
+        progress: Called with the name of a stage, the share of it that is done, and numbers.
+        settings: Its keywords, below.
+
+    Raises:
+        InputError, VerifyError: In one sentence; nothing is written then.
+    """
+    claim(settings, models.read(model))
+    stage = staged(progress)
+    stage("analyzing")
+    return _lossless(models.understood(model, settings.inputs), settings, stage)
+
+
+def _lossless(analysis: Analysis, settings: SlimSettings | LosslessSettings, stage: Stage) -> ModelResult:
+    """Cut exactly what changes no output of an analysed model."""
+    source = sampling.gathered(analysis, settings.samples, stage)
+    slimmed = work.slim_lossless(
+        analysis,
+        protect=settings.limits.protect,
+        allow_empty=settings.limits.allow_empty,
+        progress=stage("looking for what changes nothing"),
+    )
+    stage("cutting and verifying")
+    with place(settings.result.output, _file(analysis)) as (path, folder):
+        check = slimmed.save(path, real=sampling.real_inputs(source, settings.samples))
+        assert check is not None
+        if settings.plan_out:
+            save.write_text(Path(settings.plan_out), slimmed.plan.to_json())
+        return finished("slim", (slimmed, check), (path, folder), settings, stage)
+
+
+@takes(PlanSettings)
+def plan(
+    model: Model,
+    target: Mapping[str, float] | None = None,
+    *,
+    progress: Watcher | None = None,
+    settings: PlanSettings,
+) -> Plan:
+    """Choose what to keep so that every target is met from below, as :func:`slim` does.
+
+    Args:
+        model: Path of an ``.onnx`` file, a model in memory, or its analysis.
+        target: Cost -> bound; at most 1 is a fraction, more is absolute, a latency is in milliseconds then.
+        progress: Called with the name of a stage, the share of it that is done, and numbers.
+        settings: Its keywords, below; every cost is one, too: ``macs=0.5``.
+
+    Raises:
+        InputError: If an argument does not fit.
+        TargetError: If a target cannot be met.
+    """
+    stage = staged(progress)
+    stage("analyzing")
+    wishes = {**settings.target, **(build(PlanSettings, {"target": target}).target if target else {})}
+    machine = models.device(settings.device)
+    analysis = models.understood(model, settings.inputs, sensitive=settings.limits.allow_sensitive, machine=machine)
+    source = sampling.gathered(analysis, settings.samples, stage, repair=settings.repair)
+    known = sampling.evidence(
+        analysis,
+        source,
+        settings.samples,
+        repair=not settings.repair.no_repair,
+        seconds=settings.sensitivity_seconds,
+    )
+    return planner.plan(analysis, wishes, evidence=known, progress=stage("choosing"), **_choice(settings))
+
+
+@takes(ApplySettings)
+def apply(
+    model: Model, plan: Plan | str | Path, *, progress: Watcher | None = None, settings: ApplySettings
+) -> ModelResult:
+    """Carry out a plan: cut, repair, verify, time.
+
+    Args:
+        model: Path of an ``.onnx`` file, a model in memory, or its analysis.
+        plan: What to keep, or the file that says it.
+        progress: Called with the name of a stage, the share of it that is done, and numbers.
+        settings: Its keywords, below.
+
+    Raises:
+        InputError, PlanError, VerifyError: In one sentence; nothing is written then.
+    """
+    return _applied(model, plan, settings, progress)
+
+
+def _applied(model: Model, plan: Plan | str | Path, settings: ApplySettings, progress: Watcher | None) -> ModelResult:
+    """Carry out a plan, as was asked for."""
+    claim(settings, models.read(model), plan)
+    chosen, stage = models.planned(plan), staged(progress)
+    stage("analyzing")
+    analysis = models.analysed_for(model, chosen, settings.inputs)
+    stage("cutting and verifying")
+    slimmed = work.slim(analysis, chosen)
+    source = sampling.gathered(analysis, settings.samples, stage, repair=settings.repair)
+    repair = not settings.repair.no_repair
+    known = sampling.evidence(analysis, source, settings.samples, repair=repair) if repair else None
+    if known is not None:
+        slimmed.repair(known, progress=stage("repairing"))
+    with place(settings.result.output, _file(analysis)) as (path, folder):
+        check = slimmed.save(path, real=sampling.real_inputs(source, settings.samples))
+        assert check is not None
+        return finished("apply", (slimmed, check), (path, folder), settings, stage)
+
+
+def _planned(model: Model, plan: Plan, settings: SlimSettings, progress: Watcher | None) -> ModelResult:
+    """Slim as a plan says."""
+    if settings.target or settings.lossless:
+        raise InputError("slim: a plan says how far to go, and so does ⟨target⟩ or ⟨lossless⟩. Leave one of them out.")
+    same = {"inputs", "result", "repair", "samples", "runtime", "report"}
+    asked = replace(ApplySettings(), **{name: getattr(settings, name) for name in same})
+    return _applied(model, plan, asked, progress)
+
+
+# --- the end of every cut ---------------------------------------------------------------------------------------------
+
+
+def finished(
+    command: str,
+    made: tuple[Slimmed, Verification],
+    written: tuple[Path, TemporaryDirectory[str] | None],
+    settings: Any,
+    stage: Stage,
+) -> ModelResult:
+    """Time what was written against the original, and report.
+
+    Args:
+        command: What was asked for.
+        made: What was cut, and how it was verified.
+        written: Where it lies, and the folder that holds it if it is in memory.
+        settings: The command's; their parts ``result``, ``runtime`` and ``report`` are looked at.
+        stage: Called with the name of the stage.
+    """
+    (slimmed, check), (path, folder) = made, written
+    analysis, timings, feeds = slimmed.analysis, None, dict[str, Any]()
+    if not settings.result.no_latency:
+        timings, feeds = against_original(analysis, path, settings.runtime, stage, kept=folder is None)
+    report = records.outcome(slimmed, path, check, timings, feeds)
+    report["output"] = str(path) if folder is None else None
+    notes: tuple[str, ...] = ()
+    if not slimmed.plan.groups and "training" not in slimmed.plan.provenance:
+        why = "had to be cut" if slimmed.folded is None else "can go without a change"
+        notes = (f"nothing {why}; the result is a copy.",)
+    title = " ".join([command, models.named(analysis), *([str(path)] if folder is None else [])])
+    about: dict[str, Any] = {"plan": slimmed.plan, "verification": check, "place": folder}
+    result = ModelResult(title, report, pages.outcome, _groups, notes=notes, file=path, analysis=analysis, **about)
+    return result.told(settings.report)
+
+
+def _groups(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = report["groups"]
+    return found

@@ -1,0 +1,71 @@
+"""Zero weights in one go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.array_types import Stage, Watcher, staged
+from onnxslim_learn.commands import models
+from onnxslim_learn.commands.results import ModelResult, claim, place
+from onnxslim_learn.report.sections import sparsity
+from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.settings import takes
+from onnxslim_learn.workflow import samples as sampling
+from onnxslim_learn.workflow import sparsify as work
+from onnxslim_learn.workflow.settings import RepairSettings, SparsifySettings
+from onnxslim_learn.workflow.timed import against_original
+
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
+    from onnxslim_learn.commands.models import Model
+    from onnxslim_learn.workflow.sparsify import Sparsified, Stored
+
+
+@takes(SparsifySettings)
+def sparsify(model: Model, *, progress: Watcher | None = None, settings: SparsifySettings) -> ModelResult:
+    """Zero weights in one go, refit the others where the method does, and say what that buys.
+
+    Args:
+        model: Path of an ``.onnx`` file, a model in memory, or its analysis.
+        progress: Called with the name of a stage, the share of it that is done, and numbers.
+        settings: Its keywords, below.
+
+    Raises:
+        InputError, VerifyError: In one sentence; nothing is written then.
+    """
+    claim(settings, models.read(model))
+    settings.zeros.target()
+    stage = staged(progress)
+    stage("analyzing")
+    analysis = models.understood(model, settings.inputs)
+    source = sampling.gathered(analysis, settings.samples, stage, repair=RepairSettings())
+    assert source is not None
+    made = work.sparsify(analysis, settings.zeros, Evidence(analysis.coupling, source), stage=stage)
+    stage("verifying")
+    name = analysis.graph.source.name if analysis.graph.source is not None else "model.onnx"
+    with place(settings.result.output, name) as (path, folder):
+        stored = made.save(path, sparse=settings.sparse_initializers, lossless=settings.lossless)
+        return finished("sparsify", (made, stored), (path, folder), settings, stage)
+
+
+def finished(
+    command: str,
+    made: tuple[Sparsified, Stored],
+    written: tuple[Path, TemporaryDirectory[str] | None],
+    settings: Any,
+    stage: Stage,
+) -> ModelResult:
+    """Time both models, and report what zeros buy; see :func:`onnxslim_learn.commands.slim.finished`."""
+    (sparsified, stored), (path, folder) = made, written
+    analysis, timings, feeds = sparsified.analysis, None, dict[str, Any]()
+    if not settings.result.no_latency:
+        timings, feeds = against_original(analysis, path, settings.runtime, stage, kept=folder is None)
+    report = sparsity.outcome(sparsified, path, stored, timings, feeds)
+    report["output"] = str(path) if folder is None else None
+    title = " ".join([command, models.named(analysis), *([str(path)] if folder is None else [])])
+    result = ModelResult(
+        title, report, sparsity.blocks, lambda told: told["layers"], file=path, analysis=analysis, place=folder
+    )
+    return result.told(settings.report)

@@ -1,0 +1,122 @@
+"""Time models, and measure this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.array_types import Watcher, staged
+from onnxslim_learn.commands import models
+from onnxslim_learn.commands.results import Result, claim
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.latency import calibrate as measuring
+from onnxslim_learn.latency import profile as profiling
+from onnxslim_learn.report.sections import latency
+from onnxslim_learn.report.sections import profile as pages
+from onnxslim_learn.rewrite import save
+from onnxslim_learn.runtime import session
+from onnxslim_learn.settings import takes
+from onnxslim_learn.workflow.settings import CalibrateSettings, ProfileSettings
+
+if TYPE_CHECKING:
+    from onnxslim_learn.commands.models import Model
+    from onnxslim_learn.costs.devices import Device
+
+
+@takes(ProfileSettings)
+def profile(*given: Model, progress: Watcher | None = None, settings: ProfileSettings) -> Result:
+    """Time one or several models on onnxruntime, in turns.
+
+    Args:
+        given: Paths of ``.onnx`` files; the first is what the others are compared with.
+        progress: Called with the name of a stage, the share of it that is done, and numbers.
+        settings: Its keywords, below.
+
+    Raises:
+        InputError: If a model, a shape or a setting cannot be used.
+    """
+    given = given[0] if len(given) == 1 and isinstance(given[0], list | tuple) else given
+    files = [models.read(one) for one in given]
+    if not given or None in files:
+        raise InputError("profile: models are timed from their files. Give paths of .onnx files.")
+    claim(settings, *files)
+    if settings.compare and len(given) < 2:
+        raise InputError("⟨compare⟩: compares models with the first one, but there is only one. Give two.")
+    for provider in settings.provider:
+        session.check_provider(provider)
+    asked = profiling.settings(settings.threads, settings.provider, settings.batch, bind=settings.io_binding)
+    report = profiling.profile(
+        [Path(str(file)) for file in files],
+        asked,
+        settings.inputs.input,
+        values=settings.inputs.value,
+        seconds=settings.seconds,
+        per_node=settings.per_node,
+        stage=staged(progress),
+    )
+    every = [one["faster"] for setting in report["settings"] for one in setting["comparisons"]]
+    title = " ".join(["profile", *map(str, files)])
+    result = Result(title, report, pages.profile, _timings, passed=not settings.compare or all(every))
+    return result.told(settings.report)
+
+
+def _timings(report: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """A row for every model under every setting."""
+    alike = ("threads", "provider", "batch")
+    return [
+        {**{key: setting[key] for key in alike}, **{k: v for k, v in one.items() if k != "nodes"}}
+        for setting in report["settings"]
+        for one in setting["timings"]
+    ]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CalibrateResult(Result):
+    """This machine as a few constants.
+
+    Attributes:
+        device: The machine; every ``device=`` takes it.
+    """
+
+    device: Device = field(kw_only=True)
+
+    def save(self, path: str | Path) -> CalibrateResult:
+        """Write the machine as TOML, for ``device=``.
+
+        Raises:
+            InputError: If the place cannot be written.
+        """
+        save.write_text(Path(path), self.device.to_toml())
+        return self
+
+    def __repr__(self) -> str:
+        one = self.device
+        return f"<{self.title}: {one.name}, {one.gflops:.4g} GFLOP/s, {one.gbytes:.4g} GB/s>"
+
+
+@takes(CalibrateSettings)
+def calibrate(*, progress: Watcher | None = None, settings: CalibrateSettings) -> CalibrateResult:
+    """Measure this machine, to estimate and bound latency.
+
+    Args:
+        progress: Called with the name of a stage, the share of it that is done, and numbers.
+        settings: Its keywords, below.
+
+    Raises:
+        InputError: If a keyword cannot be used.
+    """
+    claim(settings)
+    staged(progress)("measuring this machine")
+    runtime = settings.runtime
+    found = measuring.calibrate(
+        settings.name, threads=runtime.threads, provider=runtime.provider, seconds=runtime.seconds
+    )
+    blocks = partial(latency.device, output=settings.output)
+    title = " ".join(filter(None, ["calibrate", settings.output]))
+    made = CalibrateResult(title, asdict(found), blocks, lambda told: [told], device=found)
+    if settings.output is not None:
+        made.save(settings.output)
+    return made.told(settings.report)

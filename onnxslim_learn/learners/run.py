@@ -1,0 +1,172 @@
+"""From what is asked of a learner to the model it makes: samples, teacher, and a place for checkpoints."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn import settings as declared
+from onnxslim_learn.analysis import analyze
+from onnxslim_learn.data.open import open_source
+from onnxslim_learn.data.synthetic import synthetic
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.learners.settings import compares_features
+from onnxslim_learn.train import distributed
+from onnxslim_learn.train.run_manifest import begin, fingerprint
+from onnxslim_learn.train.trainer import Job, Training, school
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.array_types import Stage
+    from onnxslim_learn.data.source import Source
+    from onnxslim_learn.learners.settings import LearnSettings
+    from onnxslim_learn.train.distributed import World
+    from onnxslim_learn.train.trainer import School
+
+ALL = 1_000_000_000  # samples
+
+
+def run(
+    act: Callable[[Job[Any]], Any],
+    analysis: Callable[[World], Analysis],
+    asked: tuple[LearnSettings, Any],
+    output: Path,
+    stage: Stage,
+) -> Any:
+    """Carry out a learner in the processes that take part.
+
+    Args:
+        act: The learner.
+        analysis: Analyses the model.
+        asked: What is asked of every learner, and of this one.
+        output: Where the model is written.
+        stage: Called with the name of each stage.
+
+    Returns:
+        What the learner made; ``None`` in a process that does not lead.
+    """
+    shared, wanted = asked
+    world = distributed.join(shared.training.train_on)
+    try:
+        with _folder(shared, wanted, world) as folder:
+            found = analysis(world)
+            source, taught = _school(found, asked, folder, world, stage)
+            made = act(Job(found, source, wanted, taught, output, stage))
+            return made if world.leads else None
+    finally:
+        distributed.leave()
+
+
+@contextmanager
+def _folder(shared: LearnSettings, wanted: Any, world: World) -> Iterator[Path]:
+    """Where checkpoints go: what was asked for, or a place that does not stay."""
+    asked = shared.training.checkpoint_dir or declared.given(wanted).get("ws_save_path")
+    if asked:
+        folder = Path(asked)
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"⟨checkpoint_dir⟩ {folder}: is no folder. Give another name.")
+        yield folder
+        return
+    if shared.training.resume:
+        raise InputError("⟨resume⟩: goes on from a folder. Give it with ⟨checkpoint_dir⟩.")
+    if world.size > 1:
+        raise InputError("⟨checkpoint_dir⟩: is needed where several processes train. Give a folder that all see.")
+    with tempfile.TemporaryDirectory() as place:
+        yield Path(place)
+
+
+def _school(
+    analysis: Analysis, asked: tuple[LearnSettings, Any], folder: Path, world: World, stage: Stage
+) -> tuple[Source, School]:
+    """Samples, and what is needed to train on them."""
+    shared, wanted = asked
+    source = _samples(analysis, shared, shared.samples.data)
+    val = None if shared.training.val_data is None else _samples(analysis, shared, shared.training.val_data)
+    how = _training(shared, wanted, folder, source)
+    teacher = _teacher(analysis, shared)
+    taught = school(analysis, source, how, world, val=val, teacher=teacher, stage=stage)
+    made = {**_deciding(shared), **_deciding(wanted)}
+    made |= {"a model": analysis.graph.digest, "a teacher": teacher and teacher.graph.digest}
+    made |= {"data of": fingerprint(taught.samples)}
+    world.led(lambda: begin(how.folder, made, resume=how.resume))
+    return source, taught
+
+
+def _deciding(settings: Any) -> dict[str, Any]:
+    """The options that decide about what is learnt, as errors name them."""
+    known, values = declared.options(type(settings)), declared.given(settings)
+    return {f"⟨{name}⟩": values[name] for name, one in known.items() if one.option.decides}
+
+
+def _samples(analysis: Analysis, shared: LearnSettings, data: Any) -> Source:
+    """Samples to train on: all of them, or made-up ones."""
+    reading = shared.samples.reading
+    reading.check(data)
+    if data is None:
+        return synthetic(analysis.coupling, reading)
+    return open_source(data, analysis.graph, replace(reading, samples=reading.samples or ALL))
+
+
+def _training(shared: LearnSettings, wanted: Any, folder: Path, source: Source) -> Training:
+    """How to train; as many steps as epochs take, where those were asked for."""
+    asked, own, reading = shared.training, declared.given(wanted), shared.samples.reading
+    training = Training(
+        own.get("steps"),
+        own.get("finetune_steps"),
+        reading.batch_size,
+        asked.learning_rate,
+        own.get("finetune_rate"),
+        asked.optimizer,  # type: ignore[arg-type]
+        asked.norms,  # type: ignore[arg-type]
+        asked.loss,
+        asked.features,
+        asked.temperature,
+        asked.accumulate,
+        asked.bf16,
+        asked.clip,
+        reading.seed,
+        folder,
+        asked.checkpoint_every,
+        asked.resume,
+    )
+    epoch = max((source.count or 0) * 9 // 10 // training.batch_size, 1)
+    times = {"steps": own.get("epochs"), "finetune_steps": own.get("finetune_epochs")}
+    steps = {name: max(round(number * epoch), 1) for name, number in times.items() if number is not None}
+    return replace(training, **steps, **getattr(wanted, "training", {}))
+
+
+def _teacher(analysis: Analysis, shared: LearnSettings) -> Analysis | None:
+    """The model whose outputs are wanted, where it is another one.
+
+    Raises:
+        InputError: If it does not take or give the same.
+    """
+    given = shared.training.teacher
+    if given is None:
+        return None
+    if compares_features(shared.training.loss):
+        raise InputError("⟨teacher⟩: what is inside another model is not compared. Use ⟨loss⟩ distill.")
+    other = (
+        given if hasattr(given, "coupling") else analyze(given, inputs=shared.inputs.input, values=shared.inputs.value)
+    )
+    for side in ("inputs", "outputs"):
+        ours, theirs = ([str(value.name) for value in getattr(x.graph.model.graph, side)] for x in (analysis, other))
+        if sorted(ours) != sorted(theirs):
+            raise InputError(
+                f"⟨teacher⟩ {given}: its {side} are {', '.join(theirs)}, and the model's {', '.join(ours)}. "
+                "Give a model of which this one was made."
+            )
+    for name in (str(value.name) for value in analysis.graph.model.graph.outputs):
+        own, its = (x.graph.shapes.nominal.shape.get(name, ())[1:] for x in (analysis, other))
+        if own != its:
+            raise InputError(
+                f"⟨teacher⟩ {given}: a sample's output {name} has shape {[*its]}, and the model's "
+                f"{[*own]}. Give a model of which this one was made."
+            )
+    return other

@@ -1,0 +1,188 @@
+"""What can be asked of every learner: which samples teach, for how long, and how steps are taken."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from onnxslim_learn.data.options import DataSettings, SampleSettings
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.registry import LEARNERS
+from onnxslim_learn.runtime.settings import RuntimeSettings
+from onnxslim_learn.settings import Option, bound, declared, number, option, part, positive, whole
+from onnxslim_learn.workflow.settings import (
+    CONFIG,
+    PLAN_OUT,
+    ClockSettings,
+    InputSettings,
+    ReportSettings,
+    ResultSettings,
+)
+
+EXTRA = {"torch": "train", "safetensors": "train"}
+AGENT = {"gymnasium": "rl", "stable_baselines3": "rl"}
+STRUCTURE = ("structure", "what is learnt; see --learner")
+TRAINING = ("training", "")
+WIDTHS = "structure learning"  # purpose
+AFTER = "training after structure learning"  # purpose
+FROM_SCRATCH = Option("draw weights anew before fine-tuning")
+
+
+def check_extra(what: str, modules: Mapping[str, str] = EXTRA) -> None:
+    """Refuse to go on without what an extra brings.
+
+    Args:
+        what: What needs it.
+        modules: Module -> extra.
+
+    Raises:
+        InputError: If it is not installed.
+    """
+    for module, extra in modules.items():
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f"{what}: needs {module}. Install onnxslim-learn[{extra}].")
+
+
+def compares_features(loss: Any) -> bool:
+    """Whether a loss compares tensors inside with the teacher's."""
+    return isinstance(loss, str) and any(part.partition("=")[0] == "features" for part in loss.split(","))
+
+
+@dataclass(frozen=True)
+class LearningSteps:
+    """How long is learnt.
+
+    Attributes:
+        steps: Of learning; ``None`` for two epochs.
+        epochs: The same in epochs.
+    """
+
+    TITLE: ClassVar = TRAINING
+
+    steps: int | None = option(
+        None, "steps of learning (default: two epochs)", metavar="N", read=positive, purpose=WIDTHS
+    )
+    epochs: float | None = option(None, "the same in epochs", read=number, purpose=WIDTHS)
+
+
+@dataclass(frozen=True)
+class FinetuneSteps:
+    """How long, and how fast, what was learnt is trained.
+
+    Attributes:
+        finetune_steps: ``None`` for four epochs, 0 for none.
+        finetune_epochs: The same in epochs.
+        finetune_rate: The highest learning rate; ``None`` for that of learning.
+    """
+
+    TITLE: ClassVar = TRAINING
+
+    finetune_steps: int | None = option(
+        None, "steps after that (default: four epochs)", metavar="N", read=whole, purpose=AFTER
+    )
+    finetune_epochs: float | None = option(None, "the same in epochs", read=number, purpose=AFTER)
+    finetune_rate: float | None = option(None, "of fine-tuning (default: the same)", read=number, purpose=AFTER)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How is trained, whatever is learnt.
+
+    Attributes:
+        teacher: The model whose outputs are wanted; ``None`` for the one that is trained.
+        val_data: Samples to judge by; ``None`` for a tenth of the others.
+        learning_rate: The highest; ``None`` for what suits the model.
+        optimizer: ``sgd``, ``adam``, or ``None`` for what suits the model.
+        norms: Whether batch normalisation uses the statistics of batches; ``auto`` where weights are drawn anew.
+        loss: See :func:`onnxslim_learn.train.losses.objective`.
+        features: Regular expressions of the tensors that the loss ``features`` compares.
+        temperature: Of distillation.
+        accumulate: Portions of a batch.
+        clip: Largest norm of gradients; 0 for any.
+        bf16: Whether to compute in bfloat16 where that is safe.
+        train_on: ``cpu``, ``cuda``, or ``auto``.
+        checkpoint_dir: Where checkpoints go.
+        checkpoint_every: Steps between two checkpoints.
+        resume: Whether to go on from there.
+        config: A file of options.
+    """
+
+    TITLE: ClassVar = TRAINING
+
+    teacher: Any = option(
+        None, "model whose outputs are wanted (default: the one given)", metavar="MODEL", decides=False
+    )
+    val_data: Any = option(None, "samples to judge by (default: a tenth of --data)", metavar="SRC", decides=False)
+    learning_rate: float | None = option(None, "the highest (default: by the model)", read=number, also=("lr",))
+    optimizer: str | None = option(None, "(default: by the model)", choices=("sgd", "adam"))
+    norms: str = option("auto", "batch normalisation", choices=("auto", "frozen", "batch"))
+    loss: Any = option(
+        "distill",
+        "distill (default), features (tensors inside), cross-entropy, mse, "
+        "module:function, or several with weights: distill=1,cross-entropy=0.5",
+        metavar="LOSS",
+    )
+    features: tuple[str, ...] = option(
+        (),
+        "tensors that --loss features compares (default: the sums of residual branches, else what layers read)",
+        metavar="REGEX",
+        repeat=True,
+    )
+    temperature: float = option(4.0, "of distillation", metavar="T", read=number)
+    accumulate: int = option(1, "portions of a batch", metavar="N", read=positive)
+    clip: float = option(5.0, "largest norm of gradients; 0 for any", read=bound)
+    bf16: bool = option(False, "compute in bfloat16 where that is safe")
+    train_on: str = option("auto", "default: a GPU, if any", choices=("auto", "cpu", "cuda"), decides=False)
+    checkpoint_dir: str | None = option(
+        None, "keep checkpoints, summaries and structures here", metavar="DIR", decides=False
+    )
+    checkpoint_every: int = option(500, "steps", metavar="N", read=positive, decides=False)
+    resume: bool = option(False, "go on from --checkpoint-dir", decides=False)
+    config: str | None = declared(None, CONFIG)
+
+
+@dataclass(frozen=True)
+class LearnSettings:
+    """What can be asked of ``learn`` whatever the learner; its own settings come on top.
+
+    Attributes:
+        learner: What is learnt.
+    """
+
+    TITLE: ClassVar = STRUCTURE
+
+    result: ResultSettings = part(ResultSettings)
+    learner: str = option(
+        "morphnet",
+        ", ".join(f"{row.name}: {row.help}" for row in LEARNERS.values()) + " (default morphnet)",
+        metavar="NAME",
+    )
+    clock: ClockSettings = part(ClockSettings)
+    training: TrainingSettings = part(TrainingSettings)
+    inputs: InputSettings = part(InputSettings)
+    samples: SampleSettings = part(SampleSettings, reading=DataSettings(batch_size=64))
+    runtime: RuntimeSettings = part(RuntimeSettings)
+    report: ReportSettings = part(ReportSettings)
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """What can be asked of fine-tuning.
+
+    Attributes:
+        length: How long.
+        from_scratch: Whether weights are drawn anew first.
+        plan_out: Where the plan, which keeps all, is written.
+    """
+
+    TITLE: ClassVar = TRAINING
+
+    length: FinetuneSteps = part(FinetuneSteps)
+    from_scratch: bool = declared(False, FROM_SCRATCH)
+    plan_out: str | None = declared(None, replace(PLAN_OUT, purpose=WIDTHS))
+    repair: ClassVar = False  # nothing is cut
+
+    def check(self, shared: LearnSettings) -> None:
+        """Refuse what cannot be asked for together: nothing."""

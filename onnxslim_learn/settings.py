@@ -1,0 +1,488 @@
+"""How options are declared: once, as fields of frozen dataclasses.
+
+A field says in its metadata what it means and how its text is read. The parser of the command line, files of options,
+keywords in Python, refusals and help all read the fields. A keyword is read from the text that it would have on the
+command line, so that both are refused alike; what has no text (arrays, functions, models) is taken as it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import math
+import os
+import tomllib
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import numpy as np
+
+from onnxslim_learn.errors import InputError, reason
+
+S = TypeVar("S")
+Reader = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Option:
+    """What an option means, and how it is given.
+
+    Attributes:
+        help: What it does, in a few words.
+        metavar: What its value looks like.
+        read: Makes the value of its text; raises ``ValueError`` that says what was expected.
+        choices: All values there are.
+        short: A flag of one letter.
+        also: Other names.
+        required: Whether the command line needs it.
+        repeat: Whether it may be given several times.
+        gather: Makes one value of those; by default a tuple.
+        between: What stands between the parts of one value, as in ``0.1,0.2``.
+        entry: The text for a key and its value where a mapping is given, as in ``x:1x3``.
+        keys: Keys that are keywords of their own in Python.
+        opposite: Whether ``--no-NAME`` says the opposite.
+        writes: Whether it names a file that is written.
+        decides: Whether it decides about what comes out.
+        purpose: What it is for, where only some take it.
+        span: The least and the largest number.
+    """
+
+    help: str
+    metavar: str = "X"
+    read: Reader = str
+    choices: tuple[str, ...] = ()
+    short: str = ""
+    also: tuple[str, ...] = ()
+    required: bool = False
+    repeat: bool = False
+    gather: Callable[[tuple[Any, ...]], Any] = tuple
+    between: str = ""
+    entry: Callable[[str, Any], str] | None = None
+    keys: Container[str] = ()
+    opposite: bool = False
+    writes: bool = False
+    decides: bool = True
+    purpose: str = ""
+    span: tuple[float, float] = (-math.inf, math.inf)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """An option of a command.
+
+    Attributes:
+        name: Its keyword; its flag has hyphens.
+        option: What it means.
+        default: Its value where it is not given.
+        switch: Whether it is given or not, without a value.
+        title: Of the part of the help that lists it, with what is said there; empty for none of its own.
+    """
+
+    name: str
+    option: Option
+    default: Any
+    switch: bool
+    title: tuple[str, str] = ("", "")
+
+    @property
+    def flag(self) -> str:
+        """The flag that is named in messages."""
+        return self.option.short or f"--{self.name.replace('_', '-')}"
+
+
+# --- declaring --------------------------------------------------------------------------------------------------------
+
+
+def option(default: Any, help: str, **about: Any) -> Any:  # noqa: A002
+    """A field that is an option; ``about`` are further attributes of :class:`Option`."""
+    return declared(default, Option(help, **about))
+
+
+def declared(default: Any, about: Option) -> Any:
+    """A field that is an option of which several dataclasses have one."""
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata={"option": about})
+    return field(default=default, metadata={"option": about})
+
+
+def part(kind: Callable[..., S], **defaults: Any) -> S:
+    """A field that holds options which several commands share, given like all others; some with other defaults."""
+    found: S = field(default_factory=functools.partial(kind, **defaults))
+    return found
+
+
+def options(kind: Any) -> dict[str, Declared]:
+    """All options of a dataclass and of its parts, by name, in the order of their declaration.
+
+    A dataclass whose options have a part of the help of their own names it in ``TITLE``, with what is said there.
+    """
+    return dict(_options(kind))
+
+
+@functools.cache
+def _options(kind: Any) -> dict[str, Declared]:
+    return dict(_walk(kind, kind()))
+
+
+def _walk(kind: type, usual: Any) -> Iterator[tuple[str, Declared]]:
+    """Every option of a dataclass by its name; ``usual`` has the defaults."""
+    hints, title = get_type_hints(kind), getattr(kind, "TITLE", ("", ""))
+    for one in fields(kind):
+        value = getattr(usual, one.name)
+        if is_dataclass(value) and "option" not in one.metadata:
+            yield from _walk(type(value), value)
+        elif "option" in one.metadata:
+            switch = "bool" in str(hints[one.name])
+            yield one.name, Declared(one.name, one.metadata["option"], value, switch, title)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def build(kind: type[S], given: Mapping[str, Any]) -> S:
+    """Make a dataclass of options from keywords; those that are not given, or are ``None``, have their defaults.
+
+    Raises:
+        InputError: If one is no option, or its value cannot be used; names it.
+    """
+    return assembled(kind(), values(options(kind), given))
+
+
+def values(known: Mapping[str, Declared], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Read keywords: the values of the options that are given.
+
+    Raises:
+        InputError: If one is no option, or its value cannot be used; names it.
+    """
+    asked: dict[str, Any] = {}
+    for keyword, found in with_file(known, given).items():
+        name, value = _named(known, keyword, found)
+        if value is not None:
+            entries = known[name].option.keys and _entries(known[name].option, value)
+            asked[name] = [*asked.get(name, ()), *entries] if entries else value
+    return {name: read(known[name], value) for name, value in asked.items()}
+
+
+def assembled(usual: S, values: Mapping[str, Any]) -> S:
+    """A dataclass and its parts with other values, by name."""
+    changed = {}
+    for one in fields(usual):  # type: ignore[arg-type]
+        value = getattr(usual, one.name)
+        if is_dataclass(value) and "option" not in one.metadata:
+            changed[one.name] = assembled(value, values)
+        elif one.name in values:
+            changed[one.name] = values[one.name]
+    return replace(usual, **changed)  # type: ignore[type-var]
+
+
+def _named(known: Mapping[str, Declared], keyword: str, value: Any) -> tuple[str, Any]:
+    """The option that a keyword is for, and its value there: ``repair=False`` is ``no_repair=True``.
+
+    Raises:
+        InputError: If there is none.
+    """
+    keyword = keyword.replace("-", "_")
+    if keyword in known:
+        return keyword, value
+    for name, one in known.items():
+        if keyword in one.option.also:
+            return name, value
+        if keyword in one.option.keys and not isinstance(value, bool):
+            return name, {keyword: value}
+        if (
+            isinstance(value, bool)
+            and one.switch
+            and (f"no_{keyword}" == name or (f"no_{name}" == keyword and one.option.opposite))
+        ):
+            return name, not value
+    near = difflib.get_close_matches(keyword, known, 1)
+    raise InputError(f"⟨{keyword}⟩: is no option here. {f'Did you mean ⟨{near[0]}⟩?' if near else 'Leave it out.'}")
+
+
+def read(one: Declared, value: Any) -> Any:
+    """The value of an option from what was given for it: text, or what has text in Python and in files of options.
+
+    Raises:
+        InputError: If it cannot be used; names it.
+    """
+    try:
+        return _read(one, value)
+    except ValueError as error:
+        where = f"⟨{one.name}⟩" if " but got " in str(error) else f"⟨{one.name}⟩ {value}"
+        raise InputError(f"{where}: {error}. Change it.") from error
+
+
+def _read(one: Declared, value: Any) -> Any:
+    about = one.option
+    if one.switch:
+        if not isinstance(value, bool):
+            raise ValueError("expected true or false")
+        return value
+    if not about.repeat:
+        return _one(about, value)
+    return about.gather(tuple(_one(about, each) for each in _entries(about, value)))
+
+
+def _entries(about: Option, value: Any) -> list[Any]:
+    """The single values of an option that may be given several times."""
+    if isinstance(value, Mapping) and about.entry:
+        return [about.entry(str(key), each) for key, each in value.items()]
+    if not isinstance(value, list | tuple):
+        return [value]
+    parts = about.between and not about.entry and not any(isinstance(each, str | list | tuple) for each in value)
+    return [value] if parts else list(value)
+
+
+def _one(about: Option, value: Any) -> Any:
+    """One value of an option."""
+    text = _text(about, value)
+    if not isinstance(text, str):
+        return text
+    if about.choices and text not in about.choices:
+        raise ValueError(f"expected one of {', '.join(about.choices)}")
+    return about.read(text)
+
+
+def _text(about: Option, value: Any) -> Any:
+    """What would stand for a value on the command line; the value itself where nothing would."""
+    if isinstance(value, list | tuple) and about.between:
+        return about.between.join(str(each) for each in value)
+    if isinstance(value, str | int | float | Path | np.number):
+        if isinstance(value, bool):
+            raise ValueError("expected a number or a text")
+        return str(value)
+    if about.read is not str and isinstance(value, list | tuple):
+        raise ValueError("expected one value, not a list")
+    return value
+
+
+def with_file(known: Mapping[str, Declared], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with those of ``config``, a TOML file, for what is not given; the names there may have hyphens.
+
+    Raises:
+        InputError: If the file cannot be read, or an entry is no option or does not fit it.
+    """
+    config = given.get("config")
+    rest = {name: value for name, value in given.items() if name != "config"}
+    if config is None or "config" not in known:
+        return dict(given)
+    try:
+        entries = tomllib.loads(Path(config).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        said = getattr(error, "strerror", None) or reason(error)
+        raise InputError(f"⟨config⟩ {config}: cannot be read ({said}). Give a TOML file.") from error
+    found = {}
+    for key, value in entries.items():
+        try:
+            name, entry = _named(known, key, value)
+        except InputError as error:
+            raise InputError(f"⟨config⟩ {config}: {key} is no option that can be set there. See its help.") from error
+        try:
+            _read(known[name], entry)
+        except ValueError as error:
+            raise InputError(f"⟨config⟩ {config}: {key} = {value!r}: {error}.") from error
+        found[name] = entry
+    return {**found, **rest}
+
+
+def given(settings: Any) -> dict[str, Any]:
+    """The values of all options of a dataclass and of its parts, by name."""
+    found: dict[str, Any] = {}
+    for one in fields(settings):
+        value = getattr(settings, one.name)
+        found |= given(value) if is_dataclass(value) and "option" not in one.metadata else {one.name: value}
+    return found
+
+
+# --- public functions -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Keywords:
+    """The options of a public function.
+
+    Attributes:
+        options: By name.
+        build: Makes of keywords what the function takes.
+    """
+
+    options: Mapping[str, Declared]
+    build: Callable[[Mapping[str, Any]], Any]
+
+
+def keywords(kind: type) -> Keywords:
+    """The fields of a dataclass as keywords."""
+    return Keywords(options(kind), functools.partial(build, kind))
+
+
+def takes(taken: type | Keywords) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a function that takes options as its last argument their names as keywords instead.
+
+    Its signature and its documentation list them. Keywords of the function itself stay.
+    """
+    own = taken if isinstance(taken, Keywords) else keywords(taken)
+
+    def decorate(act: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(act)
+        *places, last = signature.parameters.values()
+        ours = {one.name for one in places}
+
+        @functools.wraps(act)
+        def public(*given: Any, **more: Any) -> Any:
+            mine = {name: more.pop(name) for name in ours & set(more)}
+            return act(*given, **mine, **{last.name: own.build(more)})
+
+        listed = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=one.default)
+            for name, one in own.options.items()
+            if name not in ours
+        ]
+        public.__signature__ = signature.replace(parameters=[*places, *listed])  # type: ignore[attr-defined]
+        public.__doc__ = _documented(act.__doc__ or "", own.options)
+        public.options = own.options  # type: ignore[attr-defined]
+        return public
+
+    return decorate
+
+
+def _documented(text: str, options: Mapping[str, Declared]) -> str:
+    """A docstring with a line for every option."""
+    lines = [f"        {name}: {one.option.help}." for name, one in options.items()]
+    return "\n".join([text.rstrip(), "", "    Keywords:", *lines, ""])
+
+
+# --- readers ----------------------------------------------------------------------------------------------------------
+
+
+def whole(text: str) -> int:
+    """Read a whole number."""
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"expected a whole number, but got {text!r}")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """Read a whole number above zero."""
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise ValueError(f"expected a positive whole number, but got {text!r}")
+    return int(text)
+
+
+def threads(text: str) -> int:
+    """Read a number of threads that this machine may run."""
+    most = 4 * (os.cpu_count() or 1)
+    if positive(text) > most:
+        raise ValueError(f"expected at most {most} on this machine, but got {text}")
+    return int(text)
+
+
+def any_whole(text: str) -> int:
+    """Read a whole number, which may be negative."""
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ValueError(f"expected a whole number, but got {text!r}") from error
+
+
+def any_number(text: str) -> float:
+    """Read a number."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"expected a number, but got {text!r}") from error
+
+
+def number(text: str) -> float:
+    """Read a number above zero."""
+    if not (0 < _float(text) < math.inf):
+        raise ValueError(f"expected a positive number, but got {text!r}")
+    return float(text)
+
+
+def bound(text: str) -> float:
+    """Read a number above zero, or zero for none."""
+    return 0.0 if text in ("0", "0.0") else number(text)
+
+
+def share(text: str) -> float:
+    """Read a number between 0 and 1."""
+    if not 0 <= _float(text) <= 1:
+        raise ValueError(f"expected a number between 0 and 1, but got {text!r}")
+    return float(text)
+
+
+def seconds(text: str) -> float:
+    """Read seconds above zero."""
+    if not 0 < _float(text) <= 3600:
+        raise ValueError(f"expected seconds above 0 and up to 3600, but got {text!r}")
+    return float(text)
+
+
+def some_seconds(text: str) -> float:
+    """Read seconds, from zero."""
+    if not 0 <= _float(text) <= 3600:
+        raise ValueError(f"expected seconds from 0 and up to 3600, but got {text!r}")
+    return float(text)
+
+
+def _float(text: str) -> float:
+    """A number; one that is none compares false with all."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Read numbers with commas between them."""
+    found = tuple(_float(one) for one in text.split(","))
+    if not all(map(math.isfinite, found)):
+        raise ValueError(f"expected numbers as in 0.485,0.456,0.406, but got {text!r}")
+    return found
+
+
+def pair(text: str) -> tuple[float, ...]:
+    """Read a smaller and a larger number."""
+    found = numbers(text)
+    if len(found) != 2 or not found[0] < found[1]:
+        raise ValueError(f"expected a smaller and a larger number as in 0,1, but got {text!r}")
+    return found
+
+
+def size(text: str) -> tuple[int, ...]:
+    """Read a height and a width, or one number for both."""
+    found = tuple(positive(one) for one in text.split("x"))
+    if len(found) > 2:
+        raise ValueError(f"expected HxW or one number, but got {text!r}")
+    return found * 2 if len(found) == 1 else found
+
+
+def listed(one: Reader) -> Reader:
+    """A reader of values with commas between them."""
+
+    def each(text: str) -> tuple[Any, ...]:
+        return tuple(one(part) for part in text.split(","))
+
+    return each
+
+
+def provider(text: str) -> str:
+    """Read an execution provider, in short or in full."""
+    return f"{text.upper()}ExecutionProvider" if text.lower() in ("cpu", "cuda") else text
+
+
+def pattern(text: str) -> str:
+    """Read a regular expression."""
+    if not text:
+        raise ValueError("expected a regular expression, but got an empty one, which would match all")
+    return text
+
+
+def printable(text: str) -> str:
+    """Read a name."""
+    if not text or not text.isprintable():
+        raise ValueError(f"expected a name, but got {text!r}")
+    return text

@@ -1,0 +1,517 @@
+"""What can be asked of the commands: every field is a flag of the command line and a keyword in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from onnxslim_learn.costs import targets
+from onnxslim_learn.data.options import SampleSettings
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.registry import COSTS, CRITERIA, DEVICES, METHODS
+from onnxslim_learn.runtime.settings import SECONDS, RuntimeSettings
+from onnxslim_learn.settings import (
+    Option,
+    any_number,
+    declared,
+    listed,
+    number,
+    option,
+    part,
+    pattern,
+    positive,
+    printable,
+    provider,
+    seconds,
+    some_seconds,
+    threads,
+    whole,
+)
+
+PROTOCOLS = ("uniform", "heurist", "search")
+# --- options that several commands have -------------------------------------------------------------------------------
+
+TARGET = Option(
+    "macs=, params=, bytes=, memory= (of activations); at most 1 is a fraction, more is absolute: macs=300M;"
+    " latency=0.6 or latency=4ms (repeatable)",
+    metavar="COST=NUMBER",
+    repeat=True,
+    gather=targets.targets,
+    entry=targets.entry,
+    keys=COSTS,
+)
+DEVICE = Option(
+    "estimate latency for a machine: a file that calibrate wrote, or one of " + ", ".join(DEVICES),
+    metavar="FILE|NAME",
+)
+INPUT = Option(
+    "shape of an input whose dimensions the file leaves open, for costs and latency (repeatable)",
+    metavar="NAME:1x3x224x224",
+    repeat=True,
+    gather=targets.shapes,
+    entry=targets.shape,
+    also=("inputs",),
+)
+VALUE = Option(
+    "value of an input that chooses a branch of the model: that branch is analysed, cut and checked"
+    " (repeatable; numbers with commas for an input of several)",
+    metavar="NAME=16000",
+    repeat=True,
+    gather=targets.given,
+    entry=targets.value,
+    also=("values",),
+)
+MULTIPLE = Option("keep widths a multiple of N", metavar="N", read=positive)
+PROTECT = Option("groups whose name or members match stay whole", metavar="REGEX", read=pattern, repeat=True)
+SENSITIVE = Option("also cut normalised axes (not exact)")
+EMPTY = Option("whole branches may go; else one unit always stays")
+NO_REPAIR = Option("leave the weights that stay as they are")
+CRITERION = Option(
+    f"what scores units: {', '.join(CRITERIA)} (default obs; energy with --no-repair and no --data)", metavar="NAME"
+)
+SENSITIVITY = Option(
+    "time to measure what each group's width is worth (default 60 with --data; else 0: not measured)",
+    metavar="S",
+    read=some_seconds,
+)
+PLAN_OUT = Option("write the plan as JSON", metavar="FILE", writes=True, decides=False)
+CONFIG = Option("options in a TOML file; those given here win", metavar="FILE", decides=False)
+PATTERN = Option(
+    "where zeros may be: unstructured (default), N:M as in 2:4, RxC blocks as in 4x1, or units", metavar="NAME"
+)
+LOSSLESS_TOO = Option("also cut units that change no output any more")
+SPARSE_INITIALIZERS = Option("write weights as sparse initializers where that is smaller")
+
+
+def output(what: str, *, required: bool = True) -> Any:
+    """The file of a result; in Python it stays in memory without one."""
+    return option(
+        None, what, metavar="FILE" if not required else "OUT", short="-o", required=required, writes=True, decides=False
+    )
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """Where a report is written.
+
+    Attributes:
+        html: A page with charts.
+        json: The report as data; the command line takes ``-`` for standard output.
+    """
+
+    html: str | None = option(
+        None, "write the result as a page with charts", metavar="FILE", writes=True, decides=False
+    )
+    json: str | None = option(
+        None,
+        "write the result as JSON to a file, or - for standard output",
+        metavar="FILE|-",
+        writes=True,
+        decides=False,
+    )
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """At which sizes a model is looked at.
+
+    Attributes:
+        input: Graph input -> shape.
+        value: Graph input -> its value, where it chooses a branch or a size.
+    """
+
+    input: Mapping[str, tuple[int, ...]] = declared({}, INPUT)
+    value: Mapping[str, Any] = declared({}, VALUE)
+
+
+@dataclass(frozen=True)
+class ResultSettings:
+    """What becomes of a result.
+
+    Attributes:
+        output: Where it is written; ``None`` keeps it in memory.
+        no_latency: Whether models are not timed.
+    """
+
+    output: str | None = output("where to write the slimmed model")
+    no_latency: bool = option(False, "do not time the models", decides=False)
+
+
+@dataclass(frozen=True)
+class RepairSettings:
+    """What becomes of the weights that stay.
+
+    Attributes:
+        no_repair: Whether they stay as they are.
+        match_statistics: Whether made-up samples are fitted to the statistics of batch normalisations.
+    """
+
+    no_repair: bool = declared(False, NO_REPAIR)
+    match_statistics: bool = option(
+        False,
+        "without --data: fit made-up inputs to the statistics of batch normalisations (needs the extra train)",
+    )
+
+
+@dataclass(frozen=True)
+class LimitSettings:
+    """What may be cut, and how far.
+
+    Attributes:
+        multiple: MorphNetSettings are multiples of this.
+        protect: Regular expressions; groups they find stay whole.
+        allow_sensitive: Whether axes that are normalised over are cut, too.
+        allow_empty: Whether whole branches may go.
+    """
+
+    multiple: int = declared(1, MULTIPLE)
+    protect: tuple[str, ...] = declared((), PROTECT)
+    allow_sensitive: bool = declared(False, SENSITIVE)
+    allow_empty: bool = declared(False, EMPTY)
+
+
+@dataclass(frozen=True)
+class ClockSettings:
+    """What latency is counted by.
+
+    Attributes:
+        measure_seconds: Time to measure what widths are worth on this machine.
+        device: A machine to estimate for instead.
+    """
+
+    measure_seconds: float = option(
+        30.0,
+        "with --target latency: time to measure what widths are worth on this machine",
+        metavar="S",
+        read=seconds,
+        decides=False,
+    )
+    device: Any = declared(None, DEVICE)
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AnalyzeSettings:
+    """What can be asked of ``analyze``.
+
+    Attributes:
+        why: Groups or axes to explain, or pairs of axes with a comma between them.
+        allow_sensitive: Whether normalised axes count as cuttable.
+        device: A machine to estimate latency for.
+    """
+
+    inputs: InputSettings = part(InputSettings)
+    why: tuple[str, ...] = option(
+        (),
+        "only explain by a path why a group or axis (name:axis) cannot go, or why two are coupled (repeatable)",
+        metavar="GROUP|AXIS,AXIS",
+        repeat=True,
+    )
+    allow_sensitive: bool = option(False, "treat normalised axes as cuttable (not exact)")
+    device: Any = declared(None, DEVICE)
+    report: ReportSettings = part(ReportSettings)
+
+
+@dataclass(frozen=True)
+class SlimSettings:
+    """What can be asked of ``slim``.
+
+    Attributes:
+        target: Name -> cost -> bound; one, with an empty name, unless a cost lists several numbers.
+        lossless: Whether exactly what changes no output is cut.
+        criterion: What scores units.
+        plan_out: Where the plan is written.
+        sensitivity_seconds: Time to measure what each group's width is worth.
+    """
+
+    result: ResultSettings = part(ResultSettings)
+    target: Mapping[str, Mapping[str, float]] = declared({}, replace(TARGET, gather=targets.each))
+    lossless: bool = option(False, "no target: cut exactly what changes no output")
+    criterion: str | None = declared(None, CRITERION)
+    limits: LimitSettings = part(LimitSettings)
+    plan_out: str | None = declared(None, PLAN_OUT)
+    sensitivity_seconds: float | None = declared(None, SENSITIVITY)
+    clock: ClockSettings = part(ClockSettings)
+    repair: RepairSettings = part(RepairSettings)
+    inputs: InputSettings = part(InputSettings)
+    samples: SampleSettings = part(SampleSettings)
+    runtime: RuntimeSettings = part(RuntimeSettings)
+    report: ReportSettings = part(ReportSettings)
+
+
+@dataclass(frozen=True)
+class LosslessLimits:
+    """What may be cut where nothing must change.
+
+    Attributes:
+        protect: Regular expressions; groups they find stay whole.
+        allow_empty: Whether whole branches may go.
+    """
+
+    protect: tuple[str, ...] = declared((), PROTECT)
+    allow_empty: bool = declared(False, EMPTY)
+
+
+@dataclass(frozen=True)
+class LosslessSettings:
+    """What can be asked of ``slim --lossless``.
+
+    Attributes:
+        plan_out: Where the plan is written.
+    """
+
+    result: ResultSettings = part(ResultSettings)
+    limits: LosslessLimits = part(LosslessLimits)
+    plan_out: str | None = declared(None, PLAN_OUT)
+    inputs: InputSettings = part(InputSettings)
+    samples: SampleSettings = part(SampleSettings)
+    runtime: RuntimeSettings = part(RuntimeSettings)
+    report: ReportSettings = part(ReportSettings)
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """What can be asked where only is chosen what to keep.
+
+    Attributes:
+        target: Cost -> bound.
+        criterion: What scores units.
+        device: A machine to estimate latency for.
+        sensitivity_seconds: Time to measure what each group's width is worth.
+    """
+
+    target: Mapping[str, float] = declared({}, TARGET)
+    criterion: str | None = declared(None, CRITERION)
+    limits: LimitSettings = part(LimitSettings)
+    sensitivity_seconds: float | None = declared(None, SENSITIVITY)
+    device: Any = declared(None, DEVICE)
+    repair: RepairSettings = part(RepairSettings)
+    inputs: InputSettings = part(InputSettings)
+    samples: SampleSettings = part(SampleSettings)
+
+
+@dataclass(frozen=True)
+class ZeroSettings:
+    """Which weights are zeroed in one go.
+
+    Attributes:
+        ratio: Share of all maskable weights that goes; ``None`` where the pattern fixes it.
+        pattern: Where zeros may be, as :func:`onnxslim_learn.sparse.patterns.parse` reads it.
+        method: What chooses zeros.
+        protocol: How shares are spread over layers; by default ``heurist``, or ``uniform`` for patterns with a fixed
+            share or whole units.
+        protect: Regular expressions of weights and nodes that stay dense.
+        search_seconds: Time for measuring curves where the protocol is ``search``.
+    """
+
+    ratio: float | None = option(None, "share of the weights that goes, from 0 to 1", read=any_number)
+    pattern: str = declared("unstructured", PATTERN)
+    method: str = option(
+        "admm",
+        "admm (default) and sparsegpt also refit the weights that stay; wanda looks at inputs, magnitude does not",
+        metavar="NAME",
+    )
+    protocol: str | None = option(
+        None,
+        "how the ratio is spread over layers: uniform, heurist (large ones lose more; default), search (measured)",
+        metavar="NAME",
+    )
+    protect: tuple[str, ...] = option(
+        (), "weights whose name, or whose node's, matches stay dense", metavar="REGEX", repeat=True
+    )
+    search_seconds: float = option(120.0, "time for --protocol search", metavar="S", read=number)
+
+    def target(self) -> float:
+        """The share that goes.
+
+        Raises:
+            InputError: If none was given, or one that the pattern does not have.
+        """
+        from onnxslim_learn.sparse import patterns
+
+        fixed = patterns.parse(self.pattern).ratio
+        METHODS.load(self.method)
+        if self.protocol not in (None, *PROTOCOLS):
+            raise InputError(f"⟨protocol⟩ {self.protocol}: expected one of {', '.join(PROTOCOLS)}.")
+        if fixed is not None:
+            if self.ratio is not None and abs(self.ratio - fixed) > 1e-9:
+                raise InputError(f"⟨ratio⟩ {self.ratio:g}: the pattern {self.pattern} zeroes {fixed:g}. Leave it out.")
+            if self.protocol not in (None, "uniform"):
+                raise InputError(
+                    f"⟨protocol⟩ {self.protocol}: the pattern {self.pattern} fixes all shares. Leave it out."
+                )
+            return fixed
+        if self.ratio is None:
+            raise InputError(f"⟨ratio⟩: the pattern {self.pattern} needs one. For example 0.75.")
+        if not 0 <= self.ratio <= 1:
+            raise InputError(f"⟨ratio⟩ {self.ratio:g}: expected a share of the weights from 0 to 1. For example 0.75.")
+        return self.ratio
+
+    def spread(self) -> str:
+        """The protocol."""
+        from onnxslim_learn.sparse import patterns
+
+        fixed = patterns.parse(self.pattern)
+        return self.protocol or ("uniform" if fixed.kind in ("n:m", patterns.UNITS) else "heurist")
+
+
+@dataclass(frozen=True)
+class SparsifySettings:
+    """What can be asked of ``sparsify``.
+
+    Attributes:
+        zeros: Which weights are zeroed.
+        lossless: Whether units that change no output any more are cut.
+        sparse_initializers: Whether sparse initializers are written where they are smaller.
+    """
+
+    result: ResultSettings = part(ResultSettings)
+    zeros: ZeroSettings = part(ZeroSettings)
+    lossless: bool = declared(False, LOSSLESS_TOO)
+    sparse_initializers: bool = declared(False, SPARSE_INITIALIZERS)
+    inputs: InputSettings = part(InputSettings)
+    samples: SampleSettings = part(SampleSettings)
+    runtime: RuntimeSettings = part(RuntimeSettings)
+    report: ReportSettings = part(ReportSettings)
+
+
+@dataclass(frozen=True)
+class ExpandSettings:
+    """What can be asked of ``expand``.
+
+    Attributes:
+        output: Where the wider model is written.
+        target: Cost -> bound.
+        like: The model that fractions are of.
+        multiple: MorphNetSettings are multiples of this.
+        protect: Regular expressions; groups they find keep their width.
+        fresh: Whether weights that grow are drawn anew.
+        seed: Determines how weights are shared out.
+        config: A file of options.
+        device: A machine to estimate latency for.
+    """
+
+    output: str | None = output("where to write the wider model")
+    target: Mapping[str, float] = declared(
+        {},
+        replace(
+            TARGET,
+            help="budget: macs=, params=, bytes=, memory=; at most 1 is a fraction of --like, more is absolute;"
+            " latency=4ms on this machine, or on that of --device (repeatable)",
+            required=True,
+        ),
+    )
+    like: Any = option(None, "the model that fractions are of: the original, before slim", metavar="MODEL")
+    multiple: int = declared(1, replace(MULTIPLE, help="widths are multiples of N"))
+    protect: tuple[str, ...] = option((), "groups that keep their width", metavar="REGEX", repeat=True)
+    fresh: bool = option(False, "draw the weights that grow anew, to train from scratch")
+    seed: int = option(0, "of how weights are shared out (default 0)", metavar="N", read=whole)
+    config: str | None = declared(None, CONFIG)
+    inputs: InputSettings = part(InputSettings)
+    device: Any = declared(None, DEVICE)
+    runtime: RuntimeSettings = part(RuntimeSettings)
+    report: ReportSettings = part(ReportSettings)
+
+
+@dataclass(frozen=True)
+class ApplySettings:
+    """What can be asked of ``apply``."""
+
+    result: ResultSettings = part(ResultSettings)
+    repair: RepairSettings = part(RepairSettings)
+    inputs: InputSettings = part(InputSettings)
+    samples: SampleSettings = part(SampleSettings)
+    runtime: RuntimeSettings = part(RuntimeSettings)
+    report: ReportSettings = part(ReportSettings)
+
+
+@dataclass(frozen=True)
+class VerifySettings:
+    """What can be asked of ``verify``.
+
+    Attributes:
+        plan: The plan of which the slimmed model was made.
+    """
+
+    plan: Any = option(None, "the plan that made it", metavar="PLAN", required=True)
+    inputs: InputSettings = part(InputSettings)
+    samples: SampleSettings = part(SampleSettings)
+    report: ReportSettings = part(ReportSettings)
+
+
+SEVERAL = "N[,N...]"
+
+
+@dataclass(frozen=True)
+class ProfileSettings:
+    """What can be asked of ``profile``.
+
+    Attributes:
+        threads: Numbers of threads, each of which is timed.
+        provider: Execution providers, likewise.
+        batch: Sizes of the first axis where the file leaves it open, likewise.
+        io_binding: Whether inputs and outputs stay on the device.
+        per_node: Whether every node is timed, too.
+        compare: Whether all models have to be faster than the first.
+        seconds: Time for the rounds of one setting.
+    """
+
+    inputs: InputSettings = part(InputSettings)
+    threads: tuple[int, ...] = option((1,), "threads (default 1)", metavar=SEVERAL, read=listed(threads), between=",")
+    provider: tuple[str, ...] = option(
+        ("CPUExecutionProvider",),
+        "cpu (default), cuda, or full names",
+        metavar="P[,P...]",
+        read=listed(provider),
+        between=",",
+    )
+    batch: tuple[int, ...] = option(
+        (),
+        "samples per run, where the file leaves the first axis of inputs open",
+        metavar=SEVERAL,
+        read=listed(positive),
+        between=",",
+    )
+    io_binding: bool = option(False, "keep inputs and outputs on the device")
+    per_node: bool = option(False, "also show the time of every node")
+    compare: bool = option(False, "exit with 1 unless all are faster than the first")
+    seconds: float = declared(2.0, SECONDS)
+    report: ReportSettings = part(ReportSettings)
+
+
+@dataclass(frozen=True)
+class CalibrateSettings:
+    """What can be asked of ``calibrate``.
+
+    Attributes:
+        output: Where the device is written.
+        name: What it is called.
+    """
+
+    output: str | None = output("write the device as TOML, for --device", required=False)
+    name: str = option("this machine", "what to call it", metavar="NAME", read=printable)
+    runtime: RuntimeSettings = part(RuntimeSettings, seconds=10.0)
+    report: ReportSettings = part(ReportSettings)
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What can be asked of ``demo``.
+
+    Attributes:
+        output: Where the slimmed net is kept.
+    """
+
+    output: str | None = output("keep the slimmed demo model here", required=False)
+    report: ReportSettings = part(ReportSettings)
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """What can be asked where samples are opened."""
+
+    inputs: InputSettings = part(InputSettings)
+    samples: SampleSettings = part(SampleSettings)
