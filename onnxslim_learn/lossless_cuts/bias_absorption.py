@@ -18,7 +18,7 @@ from onnxslim_learn.coupling import roles
 from onnxslim_learn.repair.linear_forms import form_of
 from onnxslim_learn.repair.linear_nodes import Linear, linears
 from onnxslim_learn.rewrite import edit
-from onnxslim_learn.rewrite.unfuse import give_back, unfuse
+from onnxslim_learn.rewrite.unfuse import give_back, take_apart, unfuse
 from onnxslim_learn.runtime.executor import Runner
 from onnxslim_learn.runtime.timing import open_session
 
@@ -89,8 +89,7 @@ def constants(
         data = runner.get(names[id(meeting)])[0]
         node = nodes[meeting.contraction.node]
         constant = _constant(coupling, node, meeting.only(data, where))
-        inside = roles.of(node).parts is not None and not constant.uniform  # no map can be added in front of the rest
-        if inside or any(constant.total.shape[a] > 1 for a in _open_axes(coupling, node, constant)):
+        if any(constant.total.shape[a] > 1 for a in _open_axes(coupling, node, constant)):
             varying = where & ~meeting.even(data)
             refused.append(replace(meeting, constant=meeting.constant & ~(varying if varying.any() else where)))
         found.append(constant)
@@ -173,6 +172,7 @@ def absorb(removal: Removal, model: ir.Model, found: Sequence[Constant]) -> tupl
             biased.append(constant.node)
             continue
         kernel = None if constant.kernel is None else _cut(removal, node, constant, constant.kernel[0])
+        node = take_apart(model, node)  # a map is added in front of what is fused behind the layer
         _add(model.graph, node, _source(model.graph, node, constant, total, kernel))
         mapped.append(constant.node)
     return biased, mapped

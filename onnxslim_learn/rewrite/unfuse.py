@@ -23,23 +23,28 @@ def unfuse(model: ir.Model) -> ir.Model:
     if not any(roles.of(node).parts for node in model.graph):
         return model
     twin = model.clone()
-    version = twin.opset_imports.get("", 1)
     for node in list(twin.graph):
-        make = roles.of(node).parts
-        parts = make(node, version) if make and not any(v.name for v in node.outputs[1:SUM]) else None
-        if parts is not None:
-            _replace(twin.graph, node, parts)
+        take_apart(twin, node)
     return twin
+
+
+def take_apart(model: ir.Model, node: ir.Node) -> ir.Node:
+    """Put what a fused node is made of in its place; returns the layer among it, or the node if it stays."""
+    make = roles.of(node).parts
+    version = model.opset_imports.get("", 1)
+    parts = make(node, version) if make and not any(v.name for v in node.outputs[1:SUM]) else None
+    return node if parts is None else _replace(model.graph, node, parts)
 
 
 def give_back(unfused: ir.Model, model: ir.Model) -> None:
     """Put the weights of what :func:`unfuse` made of a model into the model."""
-    for name, value in model.graph.initializers.items():
-        value.const_value = unfused.graph.initializers[name].const_value
+    for name, value in unfused.graph.initializers.items():
+        if name in model.graph.initializers:
+            model.graph.initializers[name].const_value = value.const_value
 
 
-def _replace(graph: ir.Graph, node: ir.Node, parts: Sequence[ir.Node]) -> None:
-    """Put parts in the place of a node; the first that multiplies has its name."""
+def _replace(graph: ir.Graph, node: ir.Node, parts: Sequence[ir.Node]) -> ir.Node:
+    """Put parts in the place of a node; the first that multiplies has its name and is returned."""
     layer = next((part for part in parts if roles.multiplies(part)), parts[0])
     for number, part in enumerate(parts):
         part.name = node.name if part is layer else f"{node.name}.{number}"
@@ -60,3 +65,4 @@ def _replace(graph: ir.Graph, node: ir.Node, parts: Sequence[ir.Node]) -> None:
         graph.outputs[:] = [value if v is old else v for v in graph.outputs]
         old.name, value.name = f"{name}.fused", name
     graph.remove(node, safe=True)
+    return layer
