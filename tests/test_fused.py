@@ -12,6 +12,7 @@ from nets.forms import ATTENTION, FUSED, NORMS
 from nets.fused import LEVELS, fused
 from nets.operators import EXAMPLES
 from nets.zoo import NETS
+from onnxslim_learn.costs import polynomial
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.plans.plan import Plan
@@ -19,7 +20,10 @@ from onnxslim_learn.plans.realize import realize
 from onnxslim_learn.repair.sequential import repair
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.rewrite.unfuse import unfuse
+from onnxslim_learn.select import kernel_widths
+from onnxslim_learn.sparse.maskable import maskable
 from onnxslim_learn.workflow import slim as api
+from onnxslim_learn.workflow.widen import growable
 from tests import laws
 from tests.laws import PLANS, draw_removal
 
@@ -98,6 +102,21 @@ def test_a_fused_net_is_repaired_as_the_plain_one(name, level):
     assert refitted(name, level) == refitted(name, "plain") > 0
     assert relative(found.before) == pytest.approx(relative(plain.before), rel=ALIKE)
     assert relative(found.after) == pytest.approx(relative(plain.after), rel=ALIKE)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", NAMES)
+def test_nodes_of_a_fused_net_are_what_they_were(name, level):
+    """What is masked and in how many parts, what can grow, kinds of kernels and work are those of the plain net."""
+
+    def told(analysis):
+        coupling, graph = analysis.coupling, analysis.graph
+        masked = sorted((layer.size, layer.blocks) for layer in maskable(graph.model))
+        wide = sorted(group.width for group in growable(analysis, analysis.groups))
+        kinds = sorted(kernel_widths.kind(coupling, graph.nodes[term.node]) for term in coupling.records.terms)
+        return masked, wide, kinds, polynomial.macs(coupling).value(np.ones(coupling.size))
+
+    assert told(analysed(name, level)) == told(analysed(name, "plain"))
 
 
 def test_the_nets_hold_what_onnxruntime_fuses():
