@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from nets.forms import ATTENTION, FUSED, NORMS
 from nets.fused import LEVELS, fused
+from nets.notation import Net
 from nets.operators import EXAMPLES
 from nets.zoo import NETS
 from onnxslim_learn.costs import polynomial
@@ -151,6 +152,24 @@ def test_operators_that_can_be_taken_apart_are_covered():
 
     held = {n.op_type for name in APART for n in BUNDLES[name].build().graph.node}
     assert {name for name, row in CONTRIB.items() if row.parts} <= held
+
+
+def test_a_node_that_makes_an_output_is_taken_apart():
+    net = Net(
+        """(float[2,4,6] x) => (float[2,4,8] y, float[2,4,8] s) {
+            a = MatMul(x, w1)
+            b = MatMul(x, w2)
+            y, , , s = com.microsoft.SkipLayerNormalization(a, b, gain, shift)
+        }""",
+        "w1 w2 6x8, gain shift 8",
+        domains=', "com.microsoft" : 1',
+    )
+    model = api.analyze(net.build()).graph.model
+    feed = {"x": np.random.default_rng(0).standard_normal((2, 4, 6)).astype(np.float32)}
+    wanted, found = laws.run(ir.to_proto(model), feed), laws.run(ir.to_proto(unfuse(model)), feed)
+    assert list(found) == list(wanted) == ["y", "s"]
+    for output in wanted:
+        laws.assert_close(found[output], wanted[output], output)
 
 
 @pytest.mark.parametrize("name", APART)

@@ -61,7 +61,8 @@ def _replace(graph: ir.Graph, node: ir.Node, parts: Sequence[ir.Node]) -> ir.Nod
         old = node.outputs[slot]
         value.type, value.shape = old.type, old.shape
         name = str(old.name)
-        ir.convenience.replace_all_uses_with(old, value)
+        for user, index in list(old.uses()):
+            user.replace_input_with(index, value)
         graph.outputs[:] = [value if v is old else v for v in graph.outputs]
         old.name, value.name = f"{name}.fused", name
     graph.remove(node, safe=True)
