@@ -198,17 +198,21 @@ def shifted(operator: str) -> Parts:
     return parts
 
 
+PAST, BIAS, LENGTH = 4, 5, 6  # inputs of com.microsoft.Attention
+
+
 def projected(node: ir.Node, version: int) -> list[ir.Node] | None:
     """com.microsoft.Attention: a projection, its bias, and attention of the three parts of what it makes."""
     data, weight, bias, mask = (_given(node, slot) for slot in range(4))
     heads = {"num_heads": int(attribute(node, "num_heads", 1))}
     heads |= {name: node.attributes[name].value for name in ("scale", "unidirectional") if name in node.attributes}
     known = {"num_heads", "scale", "unidirectional"}
-    if set(node.attributes) - known or any(_given(node, slot) is not None for slot in (4, 5, 6)) or mask is not None:
+    if set(node.attributes) - known or any(_given(node, slot) is not None for slot in (PAST, LENGTH)):
         return None
     product = _part(node, "MatMul", [data, weight])
     found = [product] if bias is None else [product, _part(node, "Add", [product.outputs[0], bias])]
     split = ir.node("Split", [found[-1].outputs[0]], {"axis": -1}, num_outputs=3)
     if version >= 18:
         split.attributes["num_outputs"] = ir.AttrInt64("num_outputs", 3)
-    return [*found, split, _part(node, "MultiHeadAttention", list(split.outputs), heads, MICROSOFT)]
+    inputs = [*split.outputs, None, mask, _given(node, BIAS)]
+    return [*found, split, _part(node, "MultiHeadAttention", inputs, heads, MICROSOFT)]
