@@ -1,8 +1,9 @@
 """Smooth random fields: noise whose neighbours are alike, as in images and recordings.
 
-What repairs a network best, of what was tried on a residual net: textures of few waves inside of patches with clear
+What repairs a residual net of clothes best, of what was tried: textures of few waves inside of patches with clear
 borders on plain ground. White noise leaves most units of a trained net silent, and one plain smooth field excites them
-all in the same way.
+all in the same way. Half of the samples are such patches. The others are of other kinds, and faded: what is fitted on
+one kind only does not hold on others.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ PATCHES = 0.4  # periods across a field of the borders between patches and groun
 SHARPNESS = 20.0  # of borders
 CONTRAST = (0.3, 1.0)  # deviations of a texture from the level of its patch, 1 over the ground
 TINT = 0.2  # deviation of a channel's level
+PLAIN = 0.5  # share of samples that are patches as they are; the rest is mirrored, written or textured all over
+FADED = 0.2  # least contrast of those
+STROKES = 12  # at most in a sample
+DOTS = 12  # points along a stroke
 RECORDED = 16  # a texture along one axis has at most a period in so many numbers
 
 
@@ -57,6 +62,56 @@ def _stretched(coarse: Array, axis: int, size: int) -> Array:
     share = (places - below).reshape([-1 if k == axis else 1 for k in range(coarse.ndim)])
     found: Array = coarse.take(below, axis) * (1 - share) + coarse.take(below + 1, axis) * share
     return found
+
+
+def scene(rng: np.random.Generator, channels: int, sizes: Sequence[int]) -> Array:
+    """One of several kinds of pictures or recordings, mostly between 0 and 1, ``channels x *sizes``.
+
+    At half of the MACs, a net that reads how pages are turned kept 74 % on patches alone and 99 % on all kinds, of
+    100 %; convolutions on digits 87 % and 98 %.
+    """
+    if rng.random() < PLAIN:
+        return patches(rng, channels, sizes)
+    kind = KINDS[rng.integers(len(KINDS))]
+    level, contrast = rng.uniform(0, 1), rng.uniform(FADED, 1)
+    faded: Array = level + contrast * (kind(rng, channels, sizes) - level)
+    return faded
+
+
+def _mirrored(rng: np.random.Generator, channels: int, sizes: Sequence[int]) -> Array:
+    """Dark patches on light ground."""
+    found: Array = 1 - patches(rng, channels, sizes)
+    return found
+
+
+def _written(rng: np.random.Generator, channels: int, sizes: Sequence[int]) -> Array:
+    """A few thin curves on plain ground, of one tint: writing, drawings, spikes."""
+    coarse = [min(n, COARSE) for n in sizes]
+    places = np.stack(np.meshgrid(*map(np.arange, coarse), indexing="ij"), -1).reshape(-1, len(sizes))
+    along = np.linspace(0, 1, DOTS)[:, None]
+    ink = np.zeros(len(places))
+    for _ in range(int(rng.integers(1, STROKES + 1))):
+        length = rng.uniform(0.1, 0.7) * min(coarse)
+        start = rng.uniform(0, 1, len(sizes)) * coarse
+        ends = start + length * np.cumsum(rng.normal(0, 0.5, (2, len(sizes))), axis=0)
+        curve = (1 - along) ** 2 * start + 2 * along * (1 - along) * ends[0] + along**2 * ends[1]
+        distance = np.sqrt(((places[:, None] - curve) ** 2).sum(axis=2).min(axis=1))
+        ink = np.maximum(ink, np.clip(rng.uniform(0.5, 0.8 + min(coarse) / 16) + 0.5 - distance, 0, 1))
+    drawn = ink.reshape(coarse)
+    for axis, size in enumerate(sizes):
+        drawn = _stretched(drawn, axis, size)
+    drawn = drawn if rng.random() < 0.5 else 1 - drawn
+    return np.broadcast_to(drawn, (channels, *sizes))
+
+
+def _textured(rng: np.random.Generator, channels: int, sizes: Sequence[int]) -> Array:
+    """A texture all over, of its own in every channel."""
+    cutoff = np.exp(rng.uniform(*np.log(CUTOFFS)))
+    found: Array = 0.5 + 0.25 * np.stack([field(rng, sizes, cutoff) for _ in range(channels)])
+    return found
+
+
+KINDS = (_mirrored, _written, _textured)
 
 
 def patches(rng: np.random.Generator, channels: int, sizes: Sequence[int]) -> Array:

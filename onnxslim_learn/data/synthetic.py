@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.solver import Coupling
 
 
-PILOT, POINTS = 32, 20000  # samples, and numbers of each channel, that tell how noise fills its range
+PILOT, POINTS = 64, 20000  # samples, and numbers of each channel, that tell how noise fills its range
 ROUNDS = 100
 RECORDING = 64  # numbers in a row from which they are a recording rather than a table's columns
 
@@ -142,12 +142,12 @@ def _smooth(one: Input, shape: tuple[int, ...], channel: int, bounds: input_rang
             f"⟨input_range⟩: {bounds.low.size} pairs, but {one.name} has {number} channels. Give one pair, or one each."
         )
 
-    pilot = np.stack([fields.patches(np.random.default_rng(k), number, sizes) for k in range(PILOT)], 1)
+    pilot = np.stack([fields.scene(np.random.default_rng(k), number, sizes) for k in range(PILOT)], 1)
     fitted = _fitted(pilot.reshape(number, -1)[:, :: max(1, pilot[0].size // POINTS)], bounds)
     slope, shift, low, high = (x.reshape(number, *(1 for _ in sizes)) for x in fitted)
 
     def make(rng: np.random.Generator) -> Array:
-        noise = np.clip(slope * fields.patches(rng, number, sizes) + shift, low, high)
+        noise = np.clip(slope * fields.scene(rng, number, sizes) + shift, low, high)
         noise = np.rint(noise) if one.dtype.kind in "iu" else noise
         return np.moveaxis(noise, 0, channel) if apart else noise[0]
 
