@@ -99,6 +99,11 @@ def reads_whole(node: Named) -> bool:
     return has(node, Trait.WHOLE)
 
 
+def copies(node: Named) -> bool:
+    """Whether a node puts out its input as it is."""
+    return of(node).order is not None and has(node, Trait.VIEW)
+
+
 def stacks(node: Named) -> bool:
     """Whether a node wants parts (gates, directions) stacked on the axes of its parameters."""
     return isinstance(of(node).factors, Recurrent)

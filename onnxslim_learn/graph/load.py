@@ -84,6 +84,7 @@ def load(
     *,
     whole: Callable[[ir.Node], bool] = lambda node: False,
     stacks: Callable[[ir.Node], bool] = lambda node: False,
+    copies: Callable[[ir.Node], bool] = lambda node: False,
 ) -> Graph:
     """Read a model and bring it into normal form.
 
@@ -95,6 +96,7 @@ def load(
             branch it chooses is analysed and cut, the other stays as it is.
         whole: Which nodes read whole axes or places; where they read parameters alone, they are computed ahead.
         stacks: Which nodes want parts stacked in their parameters; where they are put together, it is done ahead.
+        copies: Which nodes put out what they take in; small parameters behind them are parameters of their own.
 
     Raises:
         InputError: If the file is missing or no valid model, or an input's name, shape or value does not fit.
@@ -113,7 +115,7 @@ def load(
         raise InputError(
             f"{source or 'model'}: not a valid ONNX graph ({reason(error)}). Run onnx.checker on it."
         ) from error
-    clones = _unshare(module)
+    clones = _unshare(module, _read_directly(module, copies))
     try:
         _check_defined(module)
         resolve = partial(size_search.resolve, module, inputs or {}, settled)
@@ -276,10 +278,33 @@ def _clean(module: ir.Model) -> None:
         value.name = ""  # an output nobody asked for
 
 
-def _unshare(module: ir.Model) -> dict[str, str]:
-    """Give every use of a small initializer its own copy; returns copy -> original."""
+def _read_directly(module: ir.Model, copies: Callable[[ir.Node], bool]) -> dict[str, str]:
+    """Put small initializers in place of nodes that copy them, as exporters merge equal ones; copy -> original."""
     graph = module.graph
     clones: dict[str, str] = {}
+    for node in list(graph):
+        value = node.inputs[0] if copies(node) else None
+        tensor = None if value is None or value.is_graph_input() else value.const_value
+        output = node.outputs[0]
+        if value is None or tensor is None or len(tensor.shape) > SHARED_RANK or output.is_graph_output():
+            continue
+        if any(use.node.graph is not graph for use in output.uses()):
+            continue  # a body captures it by name
+        name, original = str(output.name), str(value.name)
+        output.name = f"{name}.copied"
+        own = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
+        copy = ir.Value(name=name, shape=value.shape, type=value.type, const_value=own)
+        graph.register_initializer(copy)
+        for use in list(output.uses()):
+            use.node.replace_input_with(use.idx, copy)
+        graph.remove(node, safe=True)
+        clones[name] = clones.get(original, original)
+    return clones
+
+
+def _unshare(module: ir.Model, clones: dict[str, str]) -> dict[str, str]:
+    """Give every use of a small initializer its own copy; adds to copy -> original."""
+    graph = module.graph
     outputs = set(graph.outputs)
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
@@ -292,5 +317,5 @@ def _unshare(module: ir.Model) -> dict[str, str]:
             copy = ir.Value(name=free, shape=value.shape, type=value.type, const_value=own)
             graph.register_initializer(copy)
             node.replace_input_with(index, copy)
-            clones[free] = name
+            clones[free] = clones.get(name, name)
     return clones
