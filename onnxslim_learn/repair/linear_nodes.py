@@ -167,48 +167,71 @@ def _weighs(value: ir.Value, constants: set[ir.Value]) -> bool:
 
 
 def _linear(node: ir.Node, slot: int, order: dict[ir.Node, int]) -> Linear | str:
-    weight, data = node.inputs[slot], node.inputs[0]
-    reason = _unfit(weight) if weight is not None else "it has no weight"
-    if data is None or data.is_initializer():
-        reason = reason or "what it multiplies is constant"
-    if reason or weight is None:
-        return reason
-    form = form_of(node)
-    if isinstance(form, str):
-        return form
+    """How to refit a node, or why it cannot be refitted."""
+    weight, form = node.inputs[slot], _refusal(node, slot) or form_of(node)
+    if isinstance(form, str) or weight is None:
+        return str(form)
     width = form.groups * form.matrix(array_of(weight)).shape[2]
-    bias = getattr(roles.factors(node), "bias", 2)
-    third = node.inputs[bias] if bias is not None and len(node.inputs) > bias else None
-    factor = float(attribute(node, "beta", 1.0)) if isinstance(roles.factors(node), roles.Product) else 1.0
-    output, place, constant, gain = node.outputs[0], None, None, None
+    shift = _shift(node, width, form.channel)
+    if isinstance(shift, str):
+        return shift
+    target, other = _sum(shift.output, node, (form.channel, width), order)
+    return Linear(
+        node,
+        weight,
+        form,
+        shift.place,
+        shift.constant,
+        shift.gain,
+        str(shift.output.name),
+        str(target.name),
+        None if other is None else str(other.name),
+        _activation(_seen(target, form.channel, width)),
+    )
+
+
+def _refusal(node: ir.Node, slot: int) -> str:
+    """Why the weight of a node cannot be fitted, or an empty string."""
+    weight, data = node.inputs[slot], node.inputs[0]
+    if weight is None or data is None:
+        return "it has no weight"
+    if data.is_initializer():
+        return "what it multiplies is constant" if weight.is_initializer() else "its weight is the first factor"
+    return _unfit(weight)
+
+
+@dataclass(frozen=True)
+class _Shift:
+    """The bias of a node: the output behind it, and the fields of :class:`Linear`."""
+
+    output: ir.Value
+    place: Place | None
+    constant: Array | None
+    gain: Array | None
+
+
+def _shift(node: ir.Node, width: int, channel: int) -> _Shift | str:
+    """Where the bias of a node is, or why there is none that is the same for all rows."""
+    factors, output, place, constant, gain = roles.factors(node), node.outputs[0], None, None, None
+    slot = getattr(factors, "bias", 2)
+    bias = node.inputs[slot] if slot is not None and len(node.inputs) > slot else None
+    factor = float(attribute(node, "beta", 1.0)) if isinstance(factors, roles.Product) else 1.0
     normed = _normed(output, width)
-    if third is not None:
-        if third.const_value is None:
-            return "its bias is computed"
-        if third.const_value.size not in (1, width):
-            return "its bias differs between rows"
-        place = Place(third, factor) if third.const_value.size == width and factor else None
-        constant = factor * array_of(third).reshape(-1)
+    if bias is None:
+        output, place = _shift_after(output, width, channel)
+    elif bias.const_value is None:
+        return "its bias is computed"
+    elif bias.const_value.size not in (1, width):
+        return "its bias differs between rows"
     else:
-        output, place = _shift_after(output, width, form.channel)
+        place = Place(bias, factor) if bias.const_value.size == width and factor else None
+        constant = factor * array_of(bias).reshape(-1)
     if normed is not None:
         output, gain, carrier, offset = normed
         place = Place(carrier, 1, offset + gain * (0.0 if constant is None else constant))
     if place is not None and _unfit(place.value):  # shared with another node
         constant, place = place.read(), None
-    target, other = _sum(output, node, (form.channel, width), order)
-    return Linear(
-        node,
-        weight,
-        form,
-        place,
-        constant,
-        gain,
-        str(output.name),
-        str(target.name),
-        None if other is None else str(other.name),
-        _activation(_seen(target, form.channel, width)),
-    )
+    return _Shift(output, place, constant, gain)
 
 
 # --- what follows a node ----------------------------------------------------------------------------------------------

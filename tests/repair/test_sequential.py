@@ -91,6 +91,7 @@ REASONS = {
     "quantized": "its weight is quantized",
     "one": "its weight is used in several places",
     "two": "its weight is used in several places",
+    "turned": "its weight is the first factor",
     "equation": "it is written as an equation",
     "cell": "it is recurrent, so not linear in its weights",
     "inside": "it lies inside the body of choice",
@@ -108,7 +109,10 @@ def test_every_layer_passed_over_is_told_with_why():
         [quantized] d = MatMul(b, q)
         [one] e = MatMul(d, w5)
         [two] f = MatMul(e, w5)
-        [equation] g = Einsum<equation="bi,io->bo">(f, w6)
+        [flip] p = Transpose(f)
+        [turned] o = MatMul(w9, p)
+        [back] k = Transpose(o)
+        [equation] g = Einsum<equation="bi,io->bo">(k, w6)
         [steps] t = Unsqueeze(g, axis)
         [cell] r, last = RNN<hidden_size=4>(t, w7, r7)
         [total] total = ReduceSum<keepdims=0>(g)
@@ -120,7 +124,7 @@ def test_every_layer_passed_over_is_told_with_why():
     }"""
     shapes = {"w1": (6, 8), "w2": (8, 4), "w3": (4, 4), "w5": (4, 4), "w6": (4, 4), "w7": (1, 4, 4), "r7": (1, 4, 4)}
     rng, model = np.random.default_rng(0), onnx.parser.parse_model(text)
-    arrays = {n: rng.standard_normal(s).astype(np.float32) for n, s in (shapes | {"w8": (4, 4)}).items()}
+    arrays = {n: rng.standard_normal(s).astype(np.float32) for n, s in (shapes | {"w8": (4, 4), "w9": (4, 4)}).items()}
     arrays |= {
         "w4": rng.integers(-9, 9, (4, 4)).astype(np.int8),
         "scale": np.float32(0.1),
