@@ -27,7 +27,7 @@ from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.coupling.solver import Coupling, couple
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.rewrite.mask import OPEN, mask, mask_array
+from onnxslim_learn.rewrite.mask import OPEN, kept_parts, mask
 from onnxslim_learn.rewrite.slim import cut, slim
 
 Array = np.ndarray[Any, Any]
@@ -213,8 +213,8 @@ def held(found: Coupling, gone: Array) -> bool:
 def stays(removal: Removal, name: str) -> Array:
     """Return which elements of a value a removal keeps, in its shape."""
     layout = removal.coupling.values[name]
-    keep = mask_array(layout, tuple(range(len(layout.axes))), removal)
-    return np.broadcast_to(keep, layout.shape)
+    keep, spoken = kept_parts(layout, range(len(layout.axes)), removal)
+    return np.broadcast_to(spoken.laid(keep), layout.shape)
 
 
 # --- the laws ---------------------------------------------------------------------------------------------------------

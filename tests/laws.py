@@ -183,3 +183,24 @@ def assert_close(found: np.ndarray, wanted: np.ndarray, what: object) -> None:
     scale = max(float(np.abs(wanted).max(initial=0)), 1e-3)
     gap = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max(initial=0))
     assert gap <= RELATIVE[wanted.dtype.name] * scale, (what, gap, scale)
+
+
+def assert_cut_is_masked(model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> slim.Analysis:
+    """Assert slim = mask for a cut of every free group, at the sizes of the analysis and on the given inputs."""
+    analysis = slim.analyze(model)
+    rng, chosen = np.random.default_rng(0), np.zeros(0, np.int64)
+    for group in free(analysis):
+        wider = np.concatenate([chosen, units(group, max(1, group.levels // 2), rng)])
+        chosen = wider if valid(close(analysis, wider)) else chosen
+    assert len(chosen), [(group.name, group.pin and group.pin.reason) for group in analysis.groups]
+    removal = close(analysis, chosen)
+    small, reference, lifted = written(analysis, removal), masked(removal), masked(removal, lift=True)
+    sizes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    assert any(list(tensor.dims) != sizes.get(tensor.name, list(tensor.dims)) for tensor in small.graph.initializer)
+    for feed in (analysis_inputs(analysis), *feeds):
+        wanted, source = run(reference, feed), run(model, feed)
+        for name, found in run(small, feed).items():
+            assert_close(found, wanted[name], name)
+        for name, found in run(lifted, feed).items():
+            assert_close(found, source[name], f"{name} without masks")
+    return analysis

@@ -211,6 +211,11 @@ class Site:
         sample = self.shapes.nominal if nominal else self.shapes.analysis
         return sample.shape[str(self.node.outputs[slot].name)]
 
+    def varying(self, slot: int) -> frozenset[int]:
+        """Axes of an input whose size is open."""
+        name, rank = str(self.name(slot)), len(self.shape(slot))
+        return frozenset(axis for axis in range(rank) if self.shapes.is_open(name, axis))
+
     def static(self, slot: int) -> Array | None:
         """Value of an input that is a small constant, else ``None``."""
         name = self.name(slot)

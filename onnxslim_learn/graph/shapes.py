@@ -189,14 +189,17 @@ def _refilled(module: ir.Model, reference: Sample, fill: Callable[[int], int]) -
     for node in _begun(module, sample):
         for name, known in step(node, module, sample).items():
             before, sample.dtype[name] = reference.shape[name], reference.dtype[name]
-            if name in reference.loose:
+            inputs = [str(value.name) for value in node.inputs if value is not None and value.name]
+            stating = [read for read in inputs if tuple(reference.value.get(read, np.zeros(())).flat) == before]
+            if stating and before and stating[0] in sample.value:
+                sample.shape[name] = tuple(int(n) for n in sample.value[stating[0]])
+            elif name in reference.loose:
                 told = known if known is not None and len(known) == len(before) else (None,) * len(before)
                 sample.shape[name] = tuple(fill(n) if k is None else k for k, n in zip(told, before, strict=True))
-                continue
-            inputs = [str(value.name) for value in node.inputs if value is not None and value.name]
-            if any(reference.shape[read] != sample.shape[read] for read in inputs):
+            elif any(reference.shape[read] != sample.shape[read] for read in inputs):
                 raise InputError(f"node {node.name} ({node.op_type}): no rule tells how its shape depends on data.")
-            sample.shape[name] = before
+            else:
+                sample.shape[name] = before
     return sample
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxslim_learn.coupling.context import WHERE
-from onnxslim_learn.coupling.relations import parts
+from onnxslim_learn.coupling.relations import over, parts
 from onnxslim_learn.rewrite import edit
 from onnxslim_learn.rewrite.merge import merged
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from onnxslim_learn.array_types import Array
-    from onnxslim_learn.coupling.relations import Parts, Value
+    from onnxslim_learn.coupling.relations import Digit, Parts, Value
     from onnxslim_learn.coupling.removal import Removal
 
 OPEN = "onnxslim_learn.open"  # the extra input that lifts all masks
@@ -97,11 +97,23 @@ def kept_parts(value: Value, axes: Iterable[int], removal: Removal, varying: Ite
         varying: Axes whose size is open.
     """
     digits = [d for axis in axes for d in value.axes[axis] if d.labels is not None]
-    lost = [d for d in digits if not removal.kept(d).all()]
+    kept = {digit.key: _kept(value, digit, {d.key for d in digits}, removal) for digit in digits}
+    lost = [digit for digit in digits if not kept[digit.key].all()]
     spoken = parts(value, {key for d in lost for key in (d.key, *d.deps)}, varying)
     if spoken.undecided:
         spoken = parts(value, {key for d in digits for key in (d.key, *d.deps)}, varying)
     keep = np.ones([1] * len(spoken.parts), bool)
     for digit in lost:
-        keep = keep & spoken.over(removal.kept(digit), [*digit.deps, digit.key])
+        keep = keep & spoken.over(kept[digit.key], [*digit.deps, digit.key])
     return keep, spoken
+
+
+def _kept(value: Value, digit: Digit, summed: set[int], removal: Removal) -> Array:
+    """Which labels of a digit stay; in rows that go as a whole, and are not summed over, nothing need be masked."""
+    known, kept = value.digits, removal.kept(digit)
+    sizes = {key: d.size for key, d in known.items()}
+    for row in (known[key] for key in digit.deps if key not in summed and known[key].labels is not None):
+        if set(row.deps) <= set(digit.deps):
+            gone = ~removal.kept(row)
+            kept = kept | over(gone, [*row.deps, row.key], [*digit.deps, digit.key], {**sizes, digit.key: 1})
+    return kept

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from onnxslim_learn.workflow import slim
 from tests import laws
 
 OPEN = {"static": (), "batch": (0,), "all": (0, 2, 3)}
@@ -25,6 +24,17 @@ SIZES = {"static": [(2, 16, 16)], "batch": [(1, 16, 16), (5, 16, 16)], "all": [(
 def summed_gate(z: torch.Tensor) -> torch.Tensor:
     """Gate a tensor by its sum over axis 1."""
     return z * torch.sigmoid(z.sum(1, keepdim=True))
+
+
+def normalised_response(y: torch.Tensor) -> torch.Tensor:
+    """Divide the norms of channels by their mean."""
+    norms = y.norm(dim=(2, 3), keepdim=True)
+    return norms / (norms.mean(1, keepdim=True) + 1e-6)
+
+
+def unpooled(pooled: torch.Tensor, places: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Put values back where a pooling found them."""
+    return torch.zeros_like(y).flatten(2).scatter(2, places.flatten(2), pooled.flatten(2)).view_as(y)
 
 
 IDIOMS = {
@@ -60,6 +70,10 @@ IDIOMS = {
     "chunk": lambda s, x, y: torch.cat(y.chunk(2, 1)[::-1], 1),
     "split by half its channels": lambda s, x, y: torch.cat(torch.split(y, y.size(1) // 2, 1), 1),
     "mean over places by size": lambda s, x, y: y * (y.sum((2, 3)) / (y.size(2) * y.size(3)))[:, :, None, None],
+    "response normalised by its mean over channels": lambda s, x, y: y + y * normalised_response(y),
+    "mean over channels": lambda s, x, y: y * torch.sigmoid(y.mean(1, keepdim=True)),
+    "joined with a map": lambda s, x, y: s.joined(torch.cat([y, x[:, :1, ::2, ::2], x[:, :2, ::2, ::2]], 1)),
+    "pooled, and put back by hand": lambda s, x, y: unpooled(*F.max_pool2d(y, 2, return_indices=True), y),
     "products of channels": lambda s, x, y: torch.bmm(
         y.flatten(2).bmm(y.flatten(2).transpose(1, 2)) / y.size(2), y.flatten(2)
     ).view(y.shape),
@@ -72,7 +86,7 @@ class Between(nn.Module):
     def __init__(self, idiom):
         super().__init__()
         self.a, self.b, self.idiom = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 4, 1), idiom
-        self.v = nn.Parameter(torch.randn(16))
+        self.v, self.joined = nn.Parameter(torch.randn(16)), nn.Conv2d(19, 16, 1)
 
     def forward(self, x):
         return self.b(self.idiom(self, x, torch.relu(self.a(x))))
@@ -90,32 +104,6 @@ def exported(net: nn.Module, inputs: tuple[torch.Tensor, ...], axes: dict[str, d
     return onnx.load_from_string(buffer.getvalue())
 
 
-def check(model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], *, cut: bool = True) -> slim.Analysis:
-    """Assert slim = mask for a cut of every free group, at the sizes of the analysis and on the given inputs."""
-    analysis = slim.analyze(model)
-    free = laws.free(analysis)
-    assert bool(free) == cut, [(g.name, g.pin) for g in analysis.groups]
-    rng = np.random.default_rng(0)
-    chosen = np.zeros(0, np.int64)
-    for group in free:
-        wider = np.concatenate([chosen, laws.units(group, max(1, group.levels // 2), rng)])
-        chosen = wider if laws.valid(laws.close(analysis, wider)) else chosen
-    if not cut:
-        return analysis
-    removal = laws.close(analysis, chosen)
-    assert removal.gone.any()
-    written, masked, lifted = laws.written(analysis, removal), laws.masked(removal), laws.masked(removal, lift=True)
-    sizes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
-    assert any(list(tensor.dims) != sizes.get(tensor.name, list(tensor.dims)) for tensor in written.graph.initializer)
-    for feed in (laws.analysis_inputs(analysis), *feeds):
-        wanted, source = laws.run(masked, feed), laws.run(model, feed)
-        for name, found in laws.run(written, feed).items():
-            laws.assert_close(found, wanted[name], name)
-        for name, found in laws.run(lifted, feed).items():
-            laws.assert_close(found, source[name], f"{name} without masks")
-    return analysis
-
-
 @pytest.mark.parametrize("axes", OPEN)
 @pytest.mark.parametrize("idiom", IDIOMS)
 def test_computed_sizes_follow_a_cut(idiom, axes):
@@ -123,7 +111,8 @@ def test_computed_sizes_follow_a_cut(idiom, axes):
     opened = {"x": {axis: f"d{axis}" for axis in OPEN[axes]}}
     model = exported(Between(IDIOMS[idiom]), (torch.randn(2, 3, 16, 16),), opened)
     rng = np.random.default_rng(0)
-    check(model, [{"x": rng.standard_normal((n, 3, h, w)).astype(np.float32)} for n, h, w in SIZES[axes]])
+    feeds = [{"x": rng.standard_normal((n, 3, h, w)).astype(np.float32)} for n, h, w in SIZES[axes]]
+    laws.assert_cut_is_masked(model, feeds)
 
 
 class Attention(nn.Module):
@@ -148,7 +137,7 @@ def test_heads_in_an_open_batch_are_cut_whole(axes, weights, batch_first):
     model = exported(net, (torch.randn(2, 7, 6),), {"x": {axis: f"d{axis}" for axis in axes}})
     rng = np.random.default_rng(0)
     sizes = [(n if 0 in axes else 2, 7, 6) if batch_first else (2, n if 1 in axes else 7, 6) for n in (1, 5)]
-    analysis = check(model, [{"x": rng.standard_normal(size).astype(np.float32)} for size in sizes])
+    analysis = laws.assert_cut_is_masked(model, [{"x": rng.standard_normal(size).astype(np.float32)} for size in sizes])
     assert any(group.rows and group.width == 4 for group in laws.free(analysis))
 
 
@@ -182,5 +171,5 @@ def test_experts_and_what_follows_them_are_cut(axes, added):
     model = exported(Experts(added=added), (torch.randn(2, 7, 6),), {"x": {axis: f"d{axis}" for axis in axes}})
     rng = np.random.default_rng(0)
     sizes = [(n if 0 in axes else 2, length if 1 in axes else 7, 6) for n, length in ((1, 4), (5, 9))]
-    analysis = check(model, [{"x": rng.standard_normal(size).astype(np.float32)} for size in sizes])
+    analysis = laws.assert_cut_is_masked(model, [{"x": rng.standard_normal(size).astype(np.float32)} for size in sizes])
     assert [group.width for group in laws.free(analysis)] == [16, 12, 16, 12, 12, 16]

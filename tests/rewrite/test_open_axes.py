@@ -6,6 +6,7 @@ import pytest
 
 from nets.notation import Net
 from onnxslim_learn.workflow import slim
+from tests import laws
 
 FAR = 1000000000  # what exporters write for "up to the end"
 BATCHES = (1, 2, 3, 7)  # the analysis sees 1, 2 and 3
@@ -28,6 +29,122 @@ NETS = {
         "w1 8x3x3x3, w2 5x8x1x1",
     ),
 }
+
+
+SEGNET = """(float[n, 3, h, w] x) => (float[n, 2, h2, w2] y) {
+    a = Conv<pads=[1,1,1,1]>(x, w1)
+    b, i = MaxPool<kernel_shape=[2,2], strides=[2,2]>(a)
+    c = Conv<pads=[1,1,1,1]>(b, w2)
+    d, k = MaxPool<kernel_shape=[2,2], strides=[2,2]>(c)
+    e = Relu(d)
+    OUTER
+    s = Conv<pads=[1,1,1,1]>(f, w3)
+    g = MaxUnpool<kernel_shape=[2,2], strides=[2,2]>(s, i)
+    y = Conv<pads=[1,1,1,1]>(g, w4)
+}"""
+SEGNET_WEIGHTS = "w1 8x3x3x3, w2 12x8x3x3, w3 8x12x3x3, w4 2x8x3x3"
+IMAGES = [(n, 3, h, w) for n, h, w in ((1, 16, 16), (4, 24, 8))]
+TOKENS = [(1, 9, 6), (4, 3, 6)]
+
+CUT = {
+    "positions of poolings, put back to": (
+        SEGNET.replace("OUTER", "f = MaxUnpool<kernel_shape=[2,2], strides=[2,2]>(e, k)"),
+        SEGNET_WEIGHTS,
+        IMAGES,
+        [8, 12],
+    ),
+    "positions of poolings, put back to a computed size": (
+        SEGNET.replace("OUTER", "t = Shape(c) f = MaxUnpool<kernel_shape=[2,2], strides=[2,2]>(e, k, t)"),
+        SEGNET_WEIGHTS,
+        IMAGES,
+        [8, 12],
+    ),
+    "a part that is an input": (
+        """(float[n, s, 6] x, float[n, s, 3] z) => (float[n, s, 2] y) {
+            a = MatMul(x, w1) b = Concat<axis=-1>(a, z) c = Relu(b) d = MatMul(c, w2) y = MatMul(d, w3)
+        }""",
+        "w1 6x8, w2 11x10, w3 10x2",
+        TOKENS,
+        [8, 10],
+    ),
+    "products of pairs of features beside features": (
+        """(float[n, s, 6] x) => (float[n, 2] y) {
+            f = ReduceMean<axes=[1], keepdims=0>(x)
+            a = MatMul(f, w1)
+            r = Reshape(a, [0, 4, 8])
+            t = Transpose<perm=[0, 2, 1]>(r)
+            p = MatMul(r, t)
+            q = Reshape(p, [0, 16])
+            i = Gather<axis=1>(q, [1, 2, 3, 6, 7, 11])
+            h = MatMul(f, w2)
+            c = Concat<axis=1>(h, i)
+            y = MatMul(c, w3)
+        }""",
+        "w1 6x32, w2 6x10, w3 16x2",
+        TOKENS,
+        None,
+    ),
+    "heads in a computed batch": (
+        """(float[n, s, 6] x) => (float[n, s, 2] y) {
+            a = MatMul(x, w1) q = MatMul(a, wq) k = MatMul(a, wk) v = MatMul(a, wv)
+            m = Shape(x) n = Gather(m, [0]) s = Gather(m, [1]) nh = Mul(n, [4])
+            four = Concat<axis=0>(n, s, [4], [4])
+            three = Concat<axis=0>(nh, s, [4])
+            rows = Concat<axis=0>(nh, [-1], s)
+            q4 = Reshape(q, four) q5 = Transpose<perm=[0, 2, 1, 3]>(q4) q6 = Reshape(q5, three)
+            k4 = Reshape(k, four) k5 = Transpose<perm=[0, 2, 3, 1]>(k4) k6 = Reshape(k5, rows)
+            v4 = Reshape(v, four) v5 = Transpose<perm=[0, 2, 1, 3]>(v4) v6 = Reshape(v5, three)
+            e = MatMul(q6, k6)
+            f = Softmax(e)
+            g = MatMul(f, v6)
+            back = Concat<axis=0>(n, [4], s, [4])
+            g4 = Reshape(g, back)
+            g5 = Transpose<perm=[0, 2, 1, 3]>(g4)
+            flat = Concat<axis=0>(n, s, [16])
+            g6 = Reshape(g5, flat)
+            y = MatMul(g6, wo)
+        }""",
+        "w1 6x16, wq wk wv 16x16, wo 16x2",
+        TOKENS,
+        [16, 16, 16, 4],
+    ),
+    "heads, places and a batch in one axis": (
+        """(float[n, s, 6] x) => (float[n, s, 2] y) {
+            a = MatMul(x, w1) b = Reshape(a, [0, 0, 4, 4]) c = Transpose<perm=[0, 2, 1, 3]>(b) d = Reshape(c, [-1, 4])
+            e = MatMul(d, w2) f = Relu(e)
+            m = Shape(x) n = Gather(m, [0]) s = Gather(m, [1])
+            back = Concat<axis=0>(n, [4], s, [4])
+            g = Reshape(f, back) h = Transpose<perm=[0, 2, 1, 3]>(g) i = Reshape(h, [0, 0, 16]) y = MatMul(i, w3)
+        }""",
+        "w1 6x16, w2 4x4, w3 16x2",
+        TOKENS,
+        None,
+    ),
+    "weights of experts in chunks of a computed size": (
+        """(float[n, s, 6] x) => (float[n, s, 2] y) {
+            z = Shape(w) e = Gather(z, {0}) one = Div(e, {2}) ends = Unsqueeze(one, [0]) far = Mul(ends, [2])
+            w1 = Slice(w, [0], ends, [0]) w2 = Slice(w, ends, far, [0])
+            a = MatMul(x, w1) b = MatMul(x, w2) c = Relu(a) d = Mul(c, b) y = MatMul(d, v)
+        }""",
+        "w 12x8, v 8x2",
+        TOKENS,
+        [8],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_what_shares_axes_with_open_ones_is_cut(name):
+    text, weights, sizes, widths = CUT[name]
+    rng = np.random.default_rng(0)
+    model = Net(text, weights).build()
+    feeds = []
+    for size in sizes:
+        shapes = {info.name: (*size[:-1], info.type.tensor_type.shape.dim[-1].dim_value) for info in model.graph.input}
+        shapes["x"] = size
+        feeds.append({name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()})
+    analysis = laws.assert_cut_is_masked(model, feeds)
+    assert widths is None or [group.width for group in laws.free(analysis)] == widths
 
 
 @pytest.mark.parametrize("name", NETS)

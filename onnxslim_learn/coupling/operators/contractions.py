@@ -13,6 +13,8 @@ from onnxslim_learn.coupling.operators.facts import Convolution, Equation, Opera
 from onnxslim_learn.coupling.relations import Value
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from onnxslim_learn.coupling.context import Cut, Site
 
 
@@ -207,12 +209,25 @@ def fused(plain: Operator, skip: int) -> Operator:
     return plain.having(rule=both)
 
 
+def _normalises(mean: ir.Value) -> bool:
+    """Whether a mean is subtracted, or a root is taken of it, maybe after single numbers were added: a layer's norm."""
+    for node, slot in mean.uses():
+        if node.op_type in ("Sub", "Neg", "Sqrt", "Pow"):
+            return True
+        beside = [value.const_value for k, value in enumerate(node.inputs) if k != slot and value is not None]
+        single = all(tensor is not None and tensor.size == 1 for tensor in beside)
+        if single and len(node.outputs) == 1 and _normalises(node.outputs[0]):
+            return True
+    return False
+
+
 def reduce(*, exact: bool, mean: bool = False) -> Operator:
     """Reduce axes.
 
     Args:
         exact: Whether zeros add nothing (sums); the others are delicate over labelled axes.
-        mean: Whether a factor C'/C, where C' of C positions stay, makes it exact.
+        mean: Whether a factor C'/C, where C' of C positions stay, makes it exact. One that is subtracted, or that a
+            root is taken of, normalises all the same.
     """
 
     def rule(site: Site) -> None:
@@ -225,11 +240,12 @@ def reduce(*, exact: bool, mean: bool = False) -> Operator:
             axes = [] if site.attr("noop_with_empty_axes", 0) else list(range(rank))
         chosen = [a % rank for a in axes]
         value = site.value(0)
-        if not exact:
+        delicate = not exact and not (mean and not _normalises(site.node.outputs[0]))
+        if delicate:
             site.delicate(value, chosen, f"is reduced by {site.node.op_type}")
-        if exact or (mean and site.sensitive):
+        if not delicate or (mean and site.sensitive):
             site.contract(0, chosen)
-        if mean and site.sensitive:
+        if mean and (site.sensitive or not delicate):
 
             def rescale(cut: Cut) -> dict[int | str, Any]:
                 share = math.prod(cut.size(value, a) for a in chosen) / math.prod(value.shape[a] for a in chosen)

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 from onnxslim_learn.coupling import layout
 from onnxslim_learn.coupling.context import Affine, Axes, aligned
 from onnxslim_learn.coupling.operators.facts import Normalisation, Operator, Trait
+from onnxslim_learn.coupling.relations import Value
 from onnxslim_learn.graph import shape_arithmetic
 from onnxslim_learn.graph.bodies import captured
 from onnxslim_learn.graph.inlining import CHOSEN
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from onnxslim_learn.coupling.context import Cut, Site
 
 # --- elementwise and per channel --------------------------------------------------------------------------------------
@@ -136,6 +139,50 @@ def mixing(axes: Axes, *, vanish: bool = False) -> Operator:
 # --- space ------------------------------------------------------------------------------------------------------------
 
 
+FLAT = "has flat positions put out"
+
+
+def _only_unpools(positions: ir.Value) -> bool:
+    """Whether positions that count all channels say where to put values back, or what is left of them counts none.
+
+    Exporters subtract the position of the first entry from them, which another pooling of the same input finds.
+    """
+
+    def told(node: ir.Node, slot: int) -> bool:
+        if node.op_type == "MaxUnpool":
+            return slot == 1
+        if node.op_type == "Slice":
+            return slot == 0 and _only_unpools(node.outputs[0])
+        other = node.inputs[1 - slot] if node.op_type == "Sub" else None
+        return other is not None and _pooled(other) is not None and _pooled(other) is _pooled(positions)
+
+    return not positions.is_graph_output() and all(told(use.node, use.idx) for use in positions.uses())
+
+
+def _pooled(positions: ir.Value) -> ir.Value | None:
+    """The input of the pooling that positions, or a slice of them, come from."""
+    node = positions.producer()
+    if node is None or node.op_type not in ("MaxPool", "Slice"):
+        return None
+    return node.inputs[0] if node.op_type == "MaxPool" else _pooled(node.inputs[0])  # type: ignore[arg-type]
+
+
+def unpool(site: Site) -> None:
+    """MaxUnpool: values go back to where a pooling found them; its channels and theirs are cut together."""
+    producer = site.node.inputs[1].producer()  # type: ignore[union-attr]
+    letters = ["n", "c", *([None] * (len(site.shape(0)) - 2))]
+    for slot in (0, 1) if producer is None or producer.op_type != "MaxPool" else ():
+        site.pin(site.value(slot), [0, 1], FLAT)
+    if site.name(2):
+        site.leave(2)
+    joined = site.join(*((slot, site.operand(slot, letters)) for slot in (0, 1)))
+    passed = joined.output(site.ledger, "nc")
+    result = Value((*passed.axes, *site.ledger.free(site.out_shape()[2:]).axes))
+    site.yields(result)
+    if site.name(2):
+        site.patch(lambda cut: {2: site.resized(cut, result, {a: a for a in range(len(result.axes))})})
+
+
 def spatial(keep: Sequence[int] = (0, 1)) -> Operator:
     """Work along all axes but some: these pass, the others are free."""
 
@@ -143,8 +190,8 @@ def spatial(keep: Sequence[int] = (0, 1)) -> Operator:
         for slot in site.given()[1:]:
             site.leave(slot)
         value, results = site.value(0), site.free_outputs(0)
-        if any(output.uses() or output.is_graph_output() for output in site.node.outputs[1:]):
-            site.pin(value, keep, "has flat positions put out")  # the indices of MaxPool count all channels
+        if not all(_only_unpools(output) for output in site.node.outputs[1:]):
+            site.pin(value, keep, FLAT)  # the indices of MaxPool count all channels
         for k, free in enumerate(results):
             axes = [a for a in range(len(value.axes)) if a not in keep]
             if site.node.outputs[k].name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,7 +144,9 @@ def concat(site: Site) -> None:
     axis = int(site.attr("axis")) % rank
     slots = site.given()
     values = [_part(site, layout.fuse(site.ledger, site.value(slot), axis), axis) for slot in slots]
-    free = any(value.axes[axis][0].labels is None for value in values)
+    opened = [v.axes[axis][0].labels is None and axis in site.varying(s) for v, s in zip(values, slots, strict=True)]
+    values = [_held(value, axis) for value in values]
+    free = any(opened) or not any(value.axes[axis][0].labels.any() for value in values)  # type: ignore[union-attr]
     if free:
         why = f"is joined with a free part by {site.node.op_type}"
         values = [site.freed(v, [axis], why, site.shape(slot)) for v, slot in zip(values, slots, strict=True)]
@@ -171,6 +174,13 @@ def _part(site: Site, value: Value, axis: int) -> Value:
         return layout.forget(site.ledger, value, {key})
     single = Digit(next(site.ledger.keys), 1, np.full(1, PINNED))
     return Value((*value.axes[:axis], (single,), *value.axes[axis + 1 :]))
+
+
+def _held(value: Value, axis: int) -> Value:
+    """A part without labels of a known size stays as a whole, beside others that are cut."""
+    digit = value.axes[axis][0]
+    held = replace(digit, labels=np.full(digit.size, PINNED)) if digit.labels is None else digit
+    return Value((*value.axes[:axis], (held,), *value.axes[axis + 1 :]))
 
 
 def _put_together(site: Site, value: Value, parts: Sequence[Digit], axis: int) -> Value:

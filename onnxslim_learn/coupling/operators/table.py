@@ -95,7 +95,7 @@ STEPPED = """
 """
 
 FRESH = """
-    AffineGrid BlackmanWindow EyeLike HammingWindow HannWindow MaxUnpool MelWeightMatrix Multinomial NonMaxSuppression
+    AffineGrid BlackmanWindow EyeLike HammingWindow HannWindow MelWeightMatrix Multinomial NonMaxSuppression
     NonZero
     RandomNormal RandomNormalLike RandomUniform RandomUniformLike
 """
@@ -169,6 +169,7 @@ TABLE: dict[str, Operator] = {
     **_each("ReduceSum ReduceL1 ReduceL2 ReduceSumSquare", c.reduce(exact=True)),
     **_each("ReduceMax ReduceMin ReduceProd ReduceLogSum ReduceLogSumExp", c.reduce(exact=False)),
     **_each("MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool", f.spatial()),
+    "MaxUnpool": Operator(f.unpool, sizes=(2,)),
     **_each("RoiAlign MaxRoiPool GridSample", f.spatial(keep=(1,))),
     "Resize": Operator(m.resize, sizes=(3,)),
     "Upsample": Operator(m.resize),
