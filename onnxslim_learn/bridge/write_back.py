@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from onnxslim_learn.runtime.node import bodies
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -103,10 +105,9 @@ def _own(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
 
 def _inner(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
     for node in graph.node:
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs) if attribute.name != "value" else ():
-                yield from _own(body)
-                yield from _inner(body)
+        for body in bodies(node):
+            yield from _own(body)
+            yield from _inner(body)
 
 
 def give_way(proto: onnx.ModelProto, name: str) -> onnx.TensorProto:
@@ -133,6 +134,5 @@ def _read(proto: onnx.ModelProto) -> set[str]:
     while graphs:
         for node in graphs.pop().node:
             found |= set(node.input)
-            for attribute in node.attribute:
-                graphs += [attribute.g, *attribute.graphs] if attribute.HasField("g") or attribute.graphs else []
+            graphs += bodies(node)
     return found

@@ -11,7 +11,7 @@ import networkx as nx
 import numpy as np
 
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph.bodies import captured
+from onnxslim_learn.runtime.node import reads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -214,8 +214,7 @@ def _holder(coupling: Coupling, index: int) -> tuple[str, str, set[str]]:
 
 def _touched(node: ir.Node) -> list[str]:
     """Tensors that a node reads or makes, those that its bodies capture included."""
-    named = [str(v.name) for v in (*node.inputs, *node.outputs) if v is not None and v.name]
-    return named + captured(node)
+    return [*reads(node), *(str(v.name) for v in node.outputs if v.name)]
 
 
 def _carries(coupling: Coupling, axis: Axis, classes: Any) -> bool:

@@ -1,26 +1,17 @@
-"""Graphs inside nodes (If, Loop, Scan): which there are, how often they run, what they hold and read."""
+"""Graphs inside nodes (If, Loop, Scan): how often they run, which of them, and what they hold."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
+from onnxslim_learn.runtime.node import bodies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import onnx_ir as ir
+
     from onnxslim_learn.graph.shape_info import Sample
-
-
-def bodies(node: ir.Node) -> list[ir.Graph]:
-    """The graphs in the attributes of a node."""
-    held: list[ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            held.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            held += attribute.as_graphs()
-    return held
 
 
 def is_choice(node: ir.Node) -> bool:
@@ -36,19 +27,6 @@ def is_scan(node: ir.Node) -> bool:
 def is_loop(node: ir.Node) -> bool:
     """Whether a node runs its body again and again (Loop)."""
     return "body" in node.attributes and not is_scan(node)
-
-
-def inside(node: ir.Node) -> Iterator[ir.Node]:
-    """All nodes of the graphs that a node holds, and of those inside them."""
-    for graph in bodies(node):
-        for held in graph:
-            yield held
-            yield from inside(held)
-
-
-def captured(node: ir.Node) -> list[str]:
-    """Names of all values that the bodies of a node read, those from outside among them."""
-    return [str(value.name) for held in inside(node) for value in held.inputs if value is not None and value.name]
 
 
 def parameters(node: ir.Node) -> Iterator[tuple[str, ir.Value]]:

@@ -5,20 +5,17 @@ So does what normalises parameters, say: the cut of a standardised weight is not
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 from onnxslim_learn.graph import schemas, shape_arithmetic
-from onnxslim_learn.graph.bodies import bodies
-from onnxslim_learn.runtime.session import open_session
+from onnxslim_learn.runtime.node import bodies, compute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from onnxslim_learn.graph.shape_info import Shapes
 
@@ -62,7 +59,6 @@ def drop_unused(module: ir.Model) -> None:
             del graph.initializers[name]
 
 
-IR_VERSION = 8  # any that every onnxruntime reads
 GROWTH = 2  # no parameter is computed ahead that would take more than this many times the place
 
 
@@ -117,41 +113,7 @@ def _computed(pure: list[ir.Node], ends: list[ir.Value]) -> dict[str, np.ndarray
 
 def _is_random(node: ir.Node) -> bool:
     """Whether a node may draw numbers, by itself or in what it holds."""
-    return schemas.has_attribute(node, "seed") or any(bodies(node))
-
-
-def compute(node: ir.Node, known: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
-    """Outputs by name of a node whose inputs are known or constant; none if nothing here can run it.
-
-    By onnxruntime, else (some types) by the onnx reference, which fails at some sizes.
-    """
-    feeds = {}
-    for value in node.inputs:
-        if value is not None:
-            found = known.get(str(value.name))
-            if found is None:
-                assert value.const_value is not None
-                found = value.const_value.numpy()
-            feeds[str(value.name)] = found
-    assert node.graph is not None
-    names = [str(value.name) for value in node.outputs if value.name]
-    kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in feeds.items()}
-    given = [onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()]
-    body = onnx.helper.make_graph([ir.to_proto(node)], "node", given, [onnx.ValueInfoProto(name=n) for n in names])
-    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in node.graph.opset_imports.items()]
-    model = onnx.helper.make_model(body, opset_imports=opsets, ir_version=IR_VERSION)
-    for run in (_by_runtime, _by_reference):
-        with contextlib.suppress(Exception):  # of onnxruntime's and onnx's, which have no base in common
-            return dict(zip(names, run(model, feeds), strict=True))
-    return {}
-
-
-def _by_runtime(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
-    return [np.asarray(array) for array in open_session(model.SerializeToString(), optimize=False).run(None, feeds)]
-
-
-def _by_reference(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
-    return list(ReferenceEvaluator(model).run(None, dict(feeds)))
+    return schemas.has_attribute(node, "seed") or bool(bodies(node))
 
 
 def _constant(graph: ir.Graph, name: str, array: np.ndarray[Any, Any]) -> ir.Value:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxslim_learn.graph.bodies import inside, is_choice, parameters
+from onnxslim_learn.graph.bodies import is_choice, parameters
+from onnxslim_learn.runtime.node import inside
 
 if TYPE_CHECKING:
     from onnxslim_learn.graph.shape_info import Shapes

@@ -9,8 +9,9 @@ from onnx_ir.passes import common as passes
 
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph import inlining, input_sizes, shapes
-from onnxslim_learn.graph.bodies import bodies, is_loop
+from onnxslim_learn.graph.bodies import is_loop
 from onnxslim_learn.graph.shape_info import Sample, Shapes
+from onnxslim_learn.runtime.node import captured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ def alone(body: ir.Graph, node: ir.Node, sample: Sample) -> tuple[ir.Model, Shap
         sample: What is known outside.
     """
     proto = ir.to_proto(body)
-    outside = [name for name in dict.fromkeys(_free(body)) if name in sample.shape and sample.dtype.get(name)]
+    outside = [name for name in captured(body) if name in sample.shape and sample.dtype.get(name)]
     given = dict(zip([str(v.name) for v in body.inputs], _fed(node, sample), strict=False))
     del proto.input[:]
     for name, (shape, kind) in {**given, **{n: (sample.shape[n], sample.dtype[n]) for n in outside}}.items():
@@ -52,24 +53,6 @@ def _resolved(model: ir.Model, sample: Sample) -> tuple[ir.Model, Shapes] | None
         found = Shapes(trial, trial, trial)
         if not inlining.inline_branches(model, found):
             return None if missing else (model, found)
-
-
-def _free(body: ir.Graph) -> Iterator[str]:
-    """Names of values that a body reads and does not hold."""
-    held = _held(body)
-    for node in body.all_nodes():
-        for value in node.inputs:
-            if value is not None and value.name and value not in held:
-                yield str(value.name)
-
-
-def _held(body: ir.Graph) -> set[ir.Value]:
-    held = {*body.inputs, *body.initializers.values()}
-    for node in body:
-        held.update(node.outputs)
-        for inner in bodies(node):
-            held |= _held(inner)
-    return held
 
 
 def _fed(node: ir.Node, sample: Sample) -> Iterator[tuple[tuple[int, ...], int]]:

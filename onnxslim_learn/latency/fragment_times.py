@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from onnxslim_learn.costs.roofline import Roofline, roofline
-from onnxslim_learn.graph.bodies import inside
 from onnxslim_learn.latency import calibrate, node_times
 from onnxslim_learn.latency.fitted import Fitted, fitted
 from onnxslim_learn.latency.fragments import Fragment, fragments, key
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.runtime import cache
+from onnxslim_learn.runtime.node import inside
 from onnxslim_learn.select import budget, kernel_widths
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxslim_learn.costs.roofline import known
-from onnxslim_learn.graph.bodies import inside
+from onnxslim_learn.runtime.node import inside, reads
 
 if TYPE_CHECKING:
     from onnxslim_learn.coupling.removal import Removal
@@ -46,18 +46,11 @@ def fragments(coupling: Coupling) -> list[Fragment]:
             parts.append([])
             place = len(parts) - 1
         else:
-            place = max((at[name] for name in _read(node) if name in at), default=0)
+            place = max((at[name] for name in reads(node) if name in at), default=0)
         parts[place].append(index)
         at |= {str(value.name): place for value in node.outputs}
     nodes = coupling.graph.nodes
     return [Fragment(str(nodes[part[0]].name), tuple(part)) for part in parts]
-
-
-def _read(node: ir.Node) -> Iterator[str]:
-    """Values that a node reads, in the graphs inside it as well."""
-    yield from (str(value.name) for value in node.inputs if value is not None)
-    for inner in inside(node):
-        yield from (str(value.name) for value in inner.inputs if value is not None)
 
 
 def key(fragment: Fragment, removal: Removal) -> str:

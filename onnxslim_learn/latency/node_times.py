@@ -20,6 +20,7 @@ import numpy.typing as npt
 from onnxslim_learn.array_types import Feeds
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.latency.attribution import Key, attribute
+from onnxslim_learn.runtime.node import inside
 from onnxslim_learn.runtime.session import CPU, Model, create, runner, saying, session_options
 from onnxslim_learn.runtime.timing import warm_up
 
@@ -124,9 +125,7 @@ def _read(model: Model) -> ModelProto:
 def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
     for node in graph.node:
         yield node
-        for held in node.attribute:
-            for inner in (held.g, *held.graphs):
-                yield from _nodes(inner)
+        yield from inside(node)
 
 
 def _named(model: Model, proto: ModelProto) -> tuple[Model, bool]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array
@@ -20,7 +19,7 @@ from onnxslim_learn.repair.linear_nodes import Linear, linears
 from onnxslim_learn.rewrite import edit
 from onnxslim_learn.rewrite.unfuse import give_back, take_apart, unfuse
 from onnxslim_learn.runtime.executor import Runner
-from onnxslim_learn.runtime.timing import open_session
+from onnxslim_learn.runtime.node import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -133,25 +132,11 @@ def _alone(coupling: Coupling, node: ir.Node, data: Array) -> Array:
     """What a node makes of an input without its bias, and without what is fused behind it."""
     make = roles.of(node).parts
     layer = node if make is None else next(p for p in make(node, 1) or [node] if roles.multiplies(p))
-    proto = ir.to_proto(layer)
     weight = node.inputs[1].const_value  # type: ignore[union-attr]
     assert weight is not None
-    del proto.input[:]
-    proto.input.extend(["data", "weight"])
-    kind = onnx.helper.np_dtype_to_tensor_dtype(data.dtype)
-    fixed = onnx.numpy_helper.from_array(np.ascontiguousarray(weight.numpy()), "weight")
-    proto.output[:] = ["alone"]
-    graph = onnx.helper.make_graph(
-        [proto],
-        "alone",
-        [onnx.helper.make_tensor_value_info("data", kind, None)],
-        [onnx.ValueInfoProto(name=proto.output[0])],
-        [fixed],
-    )
-    opsets = [onnx.helper.make_opsetid(d, v) for d, v in coupling.graph.model.opset_imports.items()]
-    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=coupling.graph.model.ir_version)
-    (result,) = open_session(model.SerializeToString(), optimize=False).run(None, {"data": data})
-    return np.asarray(result)
+    proto = ir.to_proto(layer)
+    proto.input[:], proto.output[:] = ["data", "weight"], ["alone"]
+    return run(proto, {"data": data, "weight": weight.numpy()}, coupling.graph.model.opset_imports)["alone"]
 
 
 def absorb(removal: Removal, model: ir.Model, found: Sequence[Constant]) -> tuple[list[str], list[str]]:

@@ -11,9 +11,9 @@ import onnx_ir as ir
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.operators.facts import attribute
-from onnxslim_learn.graph.bodies import inside
 from onnxslim_learn.repair.least_squares import LINEAR, Saturation, Weights
 from onnxslim_learn.repair.linear_forms import Form, Picks, array_of, form_of, normalised, rows
+from onnxslim_learn.runtime.node import inside
 
 SILENT = 1e-12  # a gain not above cannot be divided by: weights before it stay
 

@@ -10,10 +10,11 @@ import numpy as np
 from onnxslim_learn.costs import polynomial
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.graph import inlining
-from onnxslim_learn.graph.bodies import captured, parameters
+from onnxslim_learn.graph.bodies import parameters
 from onnxslim_learn.registry import FILE, MACS
 from onnxslim_learn.report.sections import repair
 from onnxslim_learn.rewrite import save
+from onnxslim_learn.runtime.node import bodies, captured
 from onnxslim_learn.runtime.timing import compare
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def bodies(analysis: Analysis) -> list[dict[str, Any]]:
 def _weights(analysis: Analysis, node: ir.Node) -> list[Any]:
     """Parameters that bodies hold, and those outside that only they read."""
     held = [value for _, value in parameters(node)]
-    outside = (analysis.graph.initializers.get(name) for name in dict.fromkeys(captured(node)))
+    outside = (analysis.graph.initializers.get(name) for body in bodies(node) for name in captured(body))
     held += [
         value
         for value in outside

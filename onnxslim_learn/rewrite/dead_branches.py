@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import PlanError
-from onnxslim_learn.graph import constant_folding
 from onnxslim_learn.rewrite import edit
+from onnxslim_learn.runtime.node import compute
 
 if TYPE_CHECKING:
     from onnxslim_learn.coupling.branches import Fate
@@ -44,12 +44,12 @@ def vanish(graph: ir.Graph, nodes: list[ir.Node], removal: Removal, fate: Fate) 
 
 
 def _constant(node: ir.Node, constants: dict[str, Array]) -> dict[str, Array]:
-    made = constant_folding.compute(node, constants)
-    if not made:
+    outputs = compute(node, constants)
+    if not outputs:
         raise PlanError(
             f"{node.name} ({node.op_type}) cannot be computed ahead where a branch goes. Protect the branch."
         )
-    return made
+    return outputs
 
 
 def _bias(node: ir.Node, record: Contraction, removal: Removal) -> Array:

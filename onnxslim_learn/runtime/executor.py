@@ -12,7 +12,8 @@ import onnx
 import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array
-from onnxslim_learn.runtime.timing import open_session
+from onnxslim_learn.runtime.node import model_of, reads
+from onnxslim_learn.runtime.session import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -51,7 +52,7 @@ class Runner:
         self.place = {str(v.name): number for number, node in enumerate(self.nodes) for v in node.outputs if v.name}
         self.outputs = {str(v.name) for v in model.graph.outputs}
         self.kept = set(keep) | self.outputs
-        self._reads = [_read(node) for node in self.nodes]
+        self._reads = [set(reads(node)) for node in self.nodes]
         self._last = {name: number for number, names in enumerate(self._reads) for name in names}
 
     def get(self, name: str) -> list[Array]:
@@ -127,12 +128,9 @@ class Runner:
         """A stretch of nodes as a serialized model of its own."""
         graph = self.model.graph
         initializers = [_tensor(name, graph.initializers[name]) for name in sorted(read) if name in graph.initializers]
-        inputs = [_typed(name, self._held[name][0]) for name in sorted(read) if name in self._held]
-        outputs = [onnx.ValueInfoProto(name=name) for name in wanted]
+        inputs = {name: self._held[name][0] for name in sorted(read) if name in self._held}
         protos = [ir.to_proto(node) for node in nodes]
-        part = onnx.helper.make_graph(protos, "part", inputs, outputs, initializers)
-        opsets = [onnx.helper.make_opsetid(d, v) for d, v in self.model.opset_imports.items()]
-        model = onnx.helper.make_model(part, opset_imports=opsets, ir_version=self.model.ir_version)
+        model = model_of(protos, inputs, wanted, self.model.opset_imports, initializers)
         return bytes(model.SerializeToString())
 
 
@@ -140,7 +138,7 @@ def common(one: ir.Model, other: ir.Model) -> int:
     """How many nodes two models have alike from the beginning, weights included."""
     weights = one.graph.initializers, other.graph.initializers
     for place, (a, b) in enumerate(zip(one.graph, other.graph, strict=False)):
-        read = sorted(_read(a))
+        read = sorted(reads(a))
         held = [[side[name].const_value if name in side else None for name in read] for side in weights]
         if any(x is not y for x, y in zip(*held, strict=True)) or ir.to_proto(a) != ir.to_proto(b):
             return place
@@ -157,27 +155,6 @@ def outputs(runner: Runner, batches: Sequence[int]) -> dict[str, Array]:
     return found
 
 
-def _read(node: ir.Node) -> set[str]:
-    """Names of the values that a node or a graph inside it reads."""
-    found = {str(v.name) for v in node.inputs if v is not None and v.name}
-    for attribute in node.attributes.values():
-        bodies = (
-            [attribute.value]
-            if attribute.type == ir.AttributeType.GRAPH
-            else list(attribute.value)
-            if attribute.type == ir.AttributeType.GRAPHS
-            else []
-        )
-        for body in bodies:
-            own = {str(v.name) for v in body.inputs} | set(body.initializers)
-            inside: set[str] = {str(v.name) for v in body.outputs}
-            for inner in body:
-                inside |= _read(inner)
-                own |= {str(v.name) for v in inner.outputs}
-            found |= inside - own
-    return found
-
-
 def _tensor(name: str, value: ir.Value) -> onnx.TensorProto:
     tensor = value.const_value
     assert tensor is not None
@@ -185,11 +162,6 @@ def _tensor(name: str, value: ir.Value) -> onnx.TensorProto:
     if tensor.dtype == ir.DataType.STRING:
         return onnx.helper.make_tensor(name, kind, dims, tensor.numpy().reshape(-1).tolist())
     return onnx.TensorProto(name=name, data_type=kind, dims=dims, raw_data=tensor.tobytes())
-
-
-def _typed(name: str, array: Array) -> onnx.ValueInfoProto:
-    kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-    return onnx.helper.make_tensor_value_info(name, kind, None)
 
 
 def _on_disk(array: Array) -> Array:

@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.runtime.node import compute
 from onnxslim_learn.select.criteria import rows_by_cells
 from onnxslim_learn.select.weight_slices import _Sums, slices
 
@@ -153,7 +152,9 @@ def _through(value: ir.Value, mean: Array, deviation: Array) -> Array:
     weights = weights / weights.sum()
     x = (mean[:, None] + deviation[:, None] * points).astype(np.float32)
     for node in reversed(_unary_chain(value)):
-        x = _evaluate(node, x)
+        y = _elementwise(node, x)
+        assert y is not None  # it kept the shape of others
+        x = y
     first = (x * weights).sum(axis=1)
     result: Array = np.maximum(((x - first[:, None]) ** 2 * weights).sum(axis=1), 0)
     return result
@@ -176,29 +177,15 @@ def _unary_chain(value: ir.Value) -> list[ir.Node]:
 
 
 def _keeps_shape(node: ir.Node) -> bool:
-    try:
-        out = _evaluate(node, np.zeros((2, 3), np.float32))
-    except Exception:
-        return False
-    return bool(out.shape == (2, 3))
+    out = _elementwise(node, np.zeros((2, 3), np.float32))
+    return out is not None and out.shape == (2, 3)
 
 
-def _evaluate(node: ir.Node, x: Array) -> Array:
-    feeds: dict[str, Array] = {}
-    for value in node.inputs:
-        if value is not None and value.is_initializer() and value.const_value is not None:
-            feeds[str(value.name)] = np.asarray(value.const_value.numpy()).reshape(())
-        elif value is not None:
-            feeds[str(value.name)] = x
-    proto = ir.to_proto(node)
-    types = [
-        onnx.helper.make_tensor_value_info(k, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), None)
-        for k, v in feeds.items()
-    ]
-    outputs = [onnx.ValueInfoProto(name=proto.output[0])]
-    graph = onnx.helper.make_graph([proto], "node", types, outputs)
-    assert node.graph is not None
-    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in node.graph.opset_imports.items()]
-    model = onnx.helper.make_model(graph, opset_imports=opsets)
-    results: list[Array] = ReferenceEvaluator(model).run(None, feeds)  # type: ignore[assignment]
-    return results[0]
+def _elementwise(node: ir.Node, x: Array) -> Array | None:
+    """What a node makes of ``x``, its constants taken as scalars; ``None`` if nothing here can run it."""
+    inputs = {
+        str(value.name): x if value.const_value is None else value.const_value.numpy().reshape(())
+        for value in node.inputs
+        if value is not None
+    }
+    return compute(node, inputs).get(str(node.outputs[0].name))

@@ -16,8 +16,8 @@ from onnxslim_learn.coupling.context import Affine, Axes, aligned
 from onnxslim_learn.coupling.operators.facts import Normalisation, Operator, Trait
 from onnxslim_learn.coupling.relations import Value
 from onnxslim_learn.graph import shape_arithmetic
-from onnxslim_learn.graph.bodies import captured
 from onnxslim_learn.graph.inlining import CHOSEN
+from onnxslim_learn.runtime.node import reads
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -224,8 +224,7 @@ def opaque(site: Site) -> None:
     """An operator without a rule pins all it touches, captured values of its bodies included."""
     if CHOSEN not in site.node.metadata_props:  # an If of which the branch that runs is cut
         site.records.opaque[site.node.op_type] = site.records.opaque.get(site.node.op_type, 0) + 1
-    touched = [str(v.name) for v in site.node.inputs if v is not None and v.name]
-    for name in (*touched, *captured(site.node)):
+    for name in reads(site.node):
         if name in site.values:
             value = site.values[name]
             site.pin(value, range(len(value.axes)), f"feeds {site.node.op_type}, which has no rule")
