@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from onnxslim_learn.bridge import gammas, gates, initializers
 from onnxslim_learn.bridge.write_back import give_way, homes, reader, readers
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.rewrite import save
+from onnxslim_learn.runtime import atomic
 from onnxslim_learn.sparse import metadata
 
 if TYPE_CHECKING:
@@ -134,13 +134,10 @@ def export(module: fx.GraphModule, graph: Graph, path: str | Path) -> None:
     if graph.source is not None:
         save.spare(graph.source, target)
     proto = updated(module, graph)
-    folder = save.workplace(target)
-    try:
+    with atomic.workplace(target) as folder:
         staged = folder / target.name
         _stage(proto, onnx.ModelProto.FromString(graph.data), staged)
         save.publish(staged, target, graph.source or graph.data)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _stage(proto: onnx.ModelProto, source: onnx.ModelProto, path: Path) -> None:

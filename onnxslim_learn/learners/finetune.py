@@ -20,6 +20,7 @@ from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.plans.realize import describe, realize
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.slim import slim
+from onnxslim_learn.runtime import atomic
 from onnxslim_learn.select.calibration import Evidence
 from onnxslim_learn.sparse import metadata
 from onnxslim_learn.sparse.maskable import maskable
@@ -103,8 +104,8 @@ def _cut(job: Job[Any], module: fx.GraphModule, plan: Plan) -> None:
         far[name] = job.school.distance(_net(job, name))
     nearest = min(far, key=lambda name: far[name])
     export.export(_net(job, nearest), load(job.folder / f"{nearest}.slim.onnx"), job.folder / "slimmed.onnx")
-    save.write_text(job.folder / "start.json", json.dumps({"distances": far, "weights": nearest}) + "\n")
-    save.write_text(done, text)
+    atomic.write_text(job.folder / "start.json", json.dumps({"distances": far, "weights": nearest}) + "\n")
+    atomic.write_text(done, text)
 
 
 def _net(job: Job[Any], name: str) -> fx.GraphModule:

@@ -14,7 +14,7 @@ from onnxslim_learn.graph.bodies import parameters
 from onnxslim_learn.registry import FILE, MACS
 from onnxslim_learn.report.sections import repair
 from onnxslim_learn.rewrite import save
-from onnxslim_learn.runtime.node import bodies, captured
+from onnxslim_learn.runtime import node as running
 from onnxslim_learn.runtime.timing import compare
 
 if TYPE_CHECKING:
@@ -155,7 +155,9 @@ def bodies(analysis: Analysis) -> list[dict[str, Any]]:
 def _weights(analysis: Analysis, node: ir.Node) -> list[Any]:
     """Parameters that bodies hold, and those outside that only they read."""
     held = [value for _, value in parameters(node)]
-    outside = (analysis.graph.initializers.get(name) for body in bodies(node) for name in captured(body))
+    outside = (
+        analysis.graph.initializers.get(name) for body in running.bodies(node) for name in running.captured(body)
+    )
     held += [
         value
         for value in outside

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +12,24 @@ import onnx_ir as ir
 
 from onnxslim_learn.errors import InputError, VerifyError, reason
 from onnxslim_learn.graph import inlining
+from onnxslim_learn.runtime.atomic import check_target, replace, write_text, writing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-PREFIX = ".onnxslim-"  # of temporary folders
+__all__ = [
+    "check_target",
+    "files",
+    "origin",
+    "publish",
+    "size_on_disk",
+    "spare",
+    "staged",
+    "tensors",
+    "with_initializers",
+    "write_text",
+]
+
 LARGEST_FILE = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2 GiB
 
 
@@ -39,57 +50,6 @@ def staged(model: ir.Model, name: str, folder: Path, *, external: bool) -> Path:
     return path
 
 
-@contextmanager
-def writing(name: str, folder: Path) -> Iterator[None]:
-    """Say what could not be written, and where, when the system refuses (a full disk, above all).
-
-    Raises:
-        InputError: If it does.
-    """
-    try:
-        yield
-    except OSError as error:
-        place = folder.parent if folder.name.startswith(PREFIX) else folder
-        room = "Free space there, or set TMPDIR" if place == Path(tempfile.gettempdir()) else "Free space there"
-        raise InputError(
-            f"{name}: cannot be written to {place} ({error.strerror or reason(error)}). {room} or choose another place."
-        ) from error
-
-
-def check_target(target: Path, what: str = "output") -> None:
-    """Refuse a place that no file can be written to.
-
-    Raises:
-        InputError: If the folder does not exist or is not writable, or something else than a file is there.
-    """
-    try:
-        if target.is_dir():
-            raise InputError(f"{what} {target}: is a folder. Give a file name for the result.")
-        if target.exists() and not target.is_file():
-            raise InputError(f"{what} {target}: is no regular file. Give another name.")
-        if not target.parent.is_dir():
-            raise InputError(f"{what} {target}: {target.parent} is no folder. Make it first.")
-    except OSError as error:
-        raise InputError(
-            f"{what} {str(target)[:80]}: cannot be a file name ({error.strerror}). Give another."
-        ) from error
-    if not os.access(target.parent, os.W_OK):
-        raise InputError(f"{what} {target}: {target.parent} cannot be written. Choose another folder.")
-
-
-def workplace(target: Path) -> Path:
-    """A temporary folder beside the target, so that renaming stays on one file system.
-
-    Raises:
-        InputError: If the target cannot be written.
-    """
-    check_target(target)
-    try:
-        return Path(tempfile.mkdtemp(prefix=PREFIX, dir=target.resolve().parent))
-    except OSError as error:
-        raise InputError(f"{target.parent}: cannot be written ({error.strerror}). Choose another folder.") from error
-
-
 def publish(staged_model: Path, target: Path, source: Path | bytes) -> None:
     """Check a staged model and move it, weights first, to its place.
 
@@ -108,8 +68,8 @@ def _move(staged_model: Path, target: Path) -> None:
     """Move a staged model, weights first, to its place."""
     data = staged_model.with_name(f"{staged_model.name}.data")
     if data.exists():
-        os.replace(data, target.resolve().with_name(data.name))
-    os.replace(staged_model, target.resolve())
+        replace(data, target.resolve().with_name(data.name))
+    replace(staged_model, target)
 
 
 def copy(file: Path, target: Path) -> None:
@@ -172,22 +132,6 @@ def with_initializers(path: Path, names: Collection[str], model: ir.Model) -> It
         mine.const_value = tensors[1]
     with tempfile.TemporaryDirectory() as folder:
         yield staged(found, path.name, Path(folder), external=False)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step.
-
-    Raises:
-        InputError: If it cannot be written.
-    """
-    folder = workplace(path)
-    try:
-        draft = folder / path.name
-        with writing(path.name, folder):
-            draft.write_text(text, encoding="utf-8")
-            os.replace(draft, path.resolve())
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def spare(source: Path, target: Path) -> None:

@@ -17,7 +17,7 @@ from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.mask import OPEN, mask
 from onnxslim_learn.rewrite.merge import merged
-from onnxslim_learn.runtime import timing
+from onnxslim_learn.runtime import atomic, timing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -156,7 +156,7 @@ def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] 
     shapes = coupling.graph.shapes
     samples = [shapes.analysis] * seeds + [shapes.nominal] * shapes.dynamic
     feeds = [random_inputs.random_inputs(coupling, sample, seed) for seed, sample in enumerate(samples)]
-    with tempfile.TemporaryDirectory(prefix=save.PREFIX) as folder:
+    with tempfile.TemporaryDirectory(prefix=atomic.PREFIX) as folder:
         models = _open(removal, slimmed, Path(folder))
         checks = [models.compare(feed) for feed in (*feeds, *(dict(feed) for feed in real))]
         for seed in range(len(samples), len(samples) + MORE):

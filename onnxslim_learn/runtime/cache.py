@@ -1,4 +1,4 @@
-"""Measured times on disk: found again by what was timed and what it was timed on, and never half written."""
+"""Measured times on disk: found again by what was timed and on what, written whole, and under a lock."""
 
 from __future__ import annotations
 
@@ -7,26 +7,23 @@ import hashlib
 import json
 import os
 import platform
-import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import filelock
+import platformdirs
+
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.runtime import atomic
+
 PLACE = "ONNXSLIM_LEARN_CACHE"  # environment variable with the folder to use
+PATIENCE = 10.0  # seconds to wait for another run that writes
 
 
 def folder() -> Path:
     """The folder of this user that measured times are kept in."""
-    if given := os.environ.get(PLACE):
-        return Path(given)
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / "onnxslim-learn"
+    given = os.environ.get(PLACE)
+    return Path(given) if given else platformdirs.user_cache_path("onnxslim-learn", appauthor=False)
 
 
 def runtime(threads: int, provider: str) -> dict[str, str | int]:
@@ -65,16 +62,13 @@ def read(kind: str, about: Mapping[str, str | int]) -> dict[str, float]:
 
 
 def add(kind: str, about: Mapping[str, str | int], measured: Mapping[str, float]) -> None:
-    """Add to what was measured; a folder that cannot be written is left alone, since all can be measured again."""
+    """Add to what was measured; runs that measure at the same time lose nothing of each other's.
+
+    A folder that cannot be written, or that another run holds too long, is left alone: all can be measured again.
+    """
     target = path(kind, about)
-    text = json.dumps({"about": dict(about), "measured": {**read(kind, about), **measured}}, indent=1)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, InputError):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(draft, target)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+        with filelock.FileLock(target.with_suffix(".lock"), timeout=PATIENCE):
+            merged = {"about": dict(about), "measured": {**read(kind, about), **measured}}
+            atomic.write_text(target, json.dumps(merged, indent=1), durable=False)

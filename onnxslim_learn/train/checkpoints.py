@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from onnxslim_learn.errors import InputError, reason
-from onnxslim_learn.rewrite.save import write_text
+from onnxslim_learn.runtime import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,14 +47,15 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     name = f"step_{checkpoint.facts['step']:08d}.safetensors"
-    draft = folder / f".{name}.part"
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in checkpoint.tensors.items()}
     try:
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in checkpoint.tensors.items()}, draft)
-        os.replace(draft, folder / name)
-    except Exception as error:
-        draft.unlink(missing_ok=True)
+        with atomic.replacing(folder / name) as draft:
+            save_file(tensors, draft)
+    except InputError:
+        raise
+    except Exception as error:  # safetensors' own, which is no OSError
         raise InputError(f"{folder}: a checkpoint cannot be written ({reason(error)}). Free space there.") from error
-    write_text(folder / INDEX, json.dumps({**checkpoint.facts, "tensors": name}, indent=1) + "\n")
+    atomic.write_text(folder / INDEX, json.dumps({**checkpoint.facts, "tensors": name}, indent=1) + "\n")
     for old in folder.glob("step_*.safetensors"):
         if old.name != name:
             old.unlink()

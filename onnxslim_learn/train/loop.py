@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import InputError, TrainError
-from onnxslim_learn.rewrite.save import write_text
+from onnxslim_learn.runtime import atomic
 from onnxslim_learn.train import checkpoints
 from onnxslim_learn.train import samples as pool
 from onnxslim_learn.train.checkpoints import Checkpoint
@@ -241,7 +241,7 @@ class _Run:
         for name, text in self.learner.structure(done).items():
             place = folder.parent / name  # beside the stages, as MorphNet has it
             place.parent.mkdir(parents=True, exist_ok=True)
-            write_text(place, text)
+            atomic.write_text(place, text)
         tensors = {f"module/{k}": v for k, v in self.task.module.state_dict().items()}
         tensors |= {f"optimizer/{k}": v for k, v in checkpoints.optimizer_state(self.optimizer).items()}
         tensors |= {f"learner/{k}": v for k, v in self.learner.state().items()}

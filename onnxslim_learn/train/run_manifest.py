@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.rewrite import save
+from onnxslim_learn.runtime import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ def begin(folder: Path, made: Mapping[str, Any], *, resume: bool) -> None:
                 raise InputError(f"⟨resume⟩: {folder} is of a run with {found}. Give the same options.")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    save.write_text(place, text + "\n")
+    atomic.write_text(place, text + "\n")
 
 
 def _said(value: Any) -> str:

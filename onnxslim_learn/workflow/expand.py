@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from onnxslim_learn.errors import TargetError, VerifyError
 from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.verify import Verification, verify
+from onnxslim_learn.runtime import atomic
 from onnxslim_learn.select.bounds import bounds, named
 from onnxslim_learn.workflow import widen as widening
 from onnxslim_learn.workflow.latency_target import AIM, LEAST, MOST, ROUNDS
@@ -196,13 +196,10 @@ def _write(analysis: Analysis, model: ir.Model, output: Path, *, check: bool) ->
     source: Any = analysis.graph.source or analysis.graph.data
     if isinstance(source, Path):
         save.spare(source, output)
-    folder = save.workplace(output)
-    try:
+    with atomic.workplace(output) as folder:
         staged = save.staged(model, output.name, folder, external=analysis.graph.external)
         found = verify(analysis.whole, staged) if check else None
         if found is not None and not found.passed:
             raise VerifyError(f"{output}: {found.complaint}. Nothing was written.")
         save.publish(staged, output, source)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return found

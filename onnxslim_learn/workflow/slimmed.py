@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from onnxslim_learn.repair import sequential
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite import verify as checking
 from onnxslim_learn.rewrite.slim import slim as rewrite
+from onnxslim_learn.runtime import atomic
 from onnxslim_learn.sparse import metadata
 
 if TYPE_CHECKING:
@@ -101,8 +101,7 @@ class Slimmed:
         target = Path(path)
         if self.analysis.graph.source is not None:
             save.spare(self.analysis.graph.source, target)
-        folder = save.workplace(target)
-        try:
+        with atomic.workplace(target) as folder:
             staged = self._stage(target.name, folder)
             reference = self.removal if self.folded is None else self.analysis.whole
             found = checking.verify(reference, staged, real) if check else None
@@ -112,8 +111,6 @@ class Slimmed:
                 metadata.correct(self.analysis.graph.model, self._better)
                 staged = save.staged(self._better, target.name, folder, external=self.analysis.graph.external)
             save.publish(staged, target, self.analysis.graph.source or self.analysis.graph.data)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         return found
 
     def judge(self, evidence: Evidence, path: str | Path) -> Judgement:
@@ -138,6 +135,6 @@ class Slimmed:
             metadata.correct(self.analysis.graph.model, self.model)
             return save.staged(self.model, name, folder, external=self.analysis.graph.external)
         staged = folder / name
-        with save.writing(name, folder):
+        with atomic.writing(name, folder):
             staged.write_bytes(self.analysis.graph.data if source is None else source.read_bytes())
         return staged

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from onnxslim_learn.repair.sequential import ROWS
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.slim import slim
+from onnxslim_learn.runtime import atomic
 from onnxslim_learn.runtime.timing import open_session
 from onnxslim_learn.select.calibration import CAREFUL
 from onnxslim_learn.sparse import layer_ratios as ratios
@@ -90,8 +90,7 @@ class Sparsified:
         target, graph = Path(path), self.analysis.graph
         if graph.source is not None:
             save.spare(graph.source, target)
-        folder = save.workplace(target)
-        try:
+        with atomic.workplace(target) as folder:
             self.model.metadata_props[KEY] = self.asked.pattern
             plain = save.staged(self.model, target.name, folder, external=graph.external)
             self._check(plain, target)
@@ -103,8 +102,6 @@ class Sparsified:
             if sparse and not same:
                 raise VerifyError(f"{target}: onnxruntime does not read its sparse initializers. Leave them dense.")
             save.publish(thin if sparse else plain, target, graph.source or graph.data)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         return stored
 
     def _check(self, plain: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from onnxslim_learn.errors import InputError, VerifyError
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.rewrite import save
+from onnxslim_learn.runtime import atomic
 from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import ALL
@@ -192,9 +193,9 @@ def test_a_file_can_be_slimmed_in_place(source, external, tmp_path, beside):
 
 
 def test_text_is_written_in_one_step_or_not_at_all(tmp_path):
-    save.write_text(tmp_path / "plan.json", "first")
-    save.write_text(tmp_path / "plan.json", "second")
+    atomic.write_text(tmp_path / "plan.json", "first")
+    atomic.write_text(tmp_path / "plan.json", "second")
     assert files(tmp_path) == {"plan.json": b"second"}
     with pytest.raises(InputError):
-        save.write_text(tmp_path / "no" / "plan.json", "third")
+        atomic.write_text(tmp_path / "no" / "plan.json", "third")
     assert files(tmp_path) == {"plan.json": b"second"}

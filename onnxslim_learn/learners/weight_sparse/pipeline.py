@@ -22,6 +22,7 @@ from onnxslim_learn.metrics import Deviation
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.slim import slim
+from onnxslim_learn.runtime import atomic
 from onnxslim_learn.select.calibration import Evidence
 from onnxslim_learn.sparse import layer_ratios, patterns
 from onnxslim_learn.sparse.one_shot import OneShot, Pruned, Recipe
@@ -196,7 +197,7 @@ def _choose(job: Job[WeightSparseSettings], listed: list[Layer], place: Path) ->
         protocol = "uniform"  # nothing is left to spread
     found = PROTOCOLS[protocol](job, listed)
     job.folder.mkdir(parents=True, exist_ok=True)
-    save.write_text(
+    atomic.write_text(
         place, json.dumps({"protocol": protocol, "trials": {}, "search": None, **found, "made": made}) + "\n"
     )
 
