@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ VOCABULARY = 1000  # classes of a token, where no name tells
 TOP = 5
 LOGITS = ("logit", "score", "class", "label", "prob")
 EMBEDDINGS = ("embed", "feature", "hidden", "pool", "vector")
+PLACES = ("box", "coord", "landmark", "keypoint", "offset")
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ class Channels:
     """Along which axis the channels of an output lie, and where one meaning ends and the next begins.
 
     Attributes:
-        axis: The axis.
+        axis: The axis; ``None`` where the graph does not tell.
         cuts: Positions between blocks; where there is none, channels of one scale are a block.
+        hint: What the last operator puts out, as a word of :func:`kind`; empty where that says nothing.
     """
 
-    axis: int
+    axis: int | None
     cuts: tuple[int, ...] = ()
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,28 +143,50 @@ def accuracy(outputs: Mapping[str, Array], labels: Sequence[Array | None]) -> fl
 # --- kinds of outputs -------------------------------------------------------------------------------------------------
 
 
-def kind(output: Array, name: str = "") -> str:
-    """Tell what an output is from the original's numbers ``(samples, ...)``, and from its name where they do not.
+def kind(output: Array, name: str = "", hint: str = "") -> str:
+    """Tell what an output is from the original's numbers ``(samples, ...)``; metrics, losses and samples go by it.
 
-    ``probabilities`` or ``logits`` of classes ``(samples, classes)`` or of tokens ``(samples, tokens, classes)``;
-    ``labels``, probabilities that each stand alone; ``embeddings``, rows of one length or a wide table without peaks;
-    ``number``, one for each sample; else ``numbers``.
+    - ``probabilities``: of classes ``(samples, classes)`` or tokens ``(samples, tokens, classes)``; they sum to one.
+    - ``logits``: the same as logarithms, up to a constant. A table is that if it is narrower than 32, or has peaks.
+    - ``labels``: ``(samples, labels)``, probabilities that each stand alone.
+    - ``embeddings``: ``(samples, features)``; rows of one length, or a wide table without peaks.
+    - ``number``: one for each sample.
+    - ``numbers``: anything else, such as boxes, images, hidden states, and whatever is no floating-point number.
+
+    Args:
+        output: The numbers, of as many samples as there are.
+        name: Of the output; it decides where numbers may be one thing or the other.
+        hint: What the last operator puts out, as one of these words; it counts where numbers do not contradict.
     """
-    if output.dtype.kind != "f" or not output.size:
-        return "numbers"
-    if output.size == len(output):
+    if output.dtype.kind == "f" and output.ndim and output.size == len(output) > 0:
         return "number"
-    if output.ndim not in (2, 3) or output.shape[-1] < 2:
+    if output.dtype.kind != "f" or output.ndim not in (2, 3) or output.shape[-1] < 2 or not output.size:
         return "numbers"
-    if (output >= 0).all() and np.abs(output.sum(axis=-1) - 1).max() < ONE:
+    if distributed(output):
         return "probabilities"
-    return (_table if output.ndim == 2 else _tokens)(output, name.lower())
+    if distributed(np.exp(np.minimum(output, 1.0))):  # of a LogSoftmax
+        return "logits"
+    hint = "" if hint == "labels" and not _shares(output) else hint
+    if output.ndim == 2:
+        return hint if hint in ("labels", "embeddings", "logits") else _table(output, name.lower())
+    return hint if hint == "logits" else _tokens(output, name.lower())
+
+
+def distributed(x: Any, axis: int = -1) -> bool:
+    """Tell whether an array, or a tensor of torch, holds probabilities that sum to one along an axis."""
+    return bool((x >= 0).all()) and float(abs(x.sum(axis) - 1).max()) < ONE
+
+
+def _shares(x: Array) -> bool:
+    return bool((x >= 0).all() and (x <= 1).all())
 
 
 def _table(rows: Array, name: str) -> str:
     lengths = np.linalg.norm(rows, axis=1)
     if len(rows) > 1 and lengths.std() < ONE * lengths.mean():
         return "embeddings"
+    if any(word in name for word in PLACES):
+        return "numbers"
     if any(word in name for word in EMBEDDINGS):
         return "embeddings"
     if (rows >= 0).all():
@@ -170,10 +196,11 @@ def _table(rows: Array, name: str) -> str:
 
 
 def _tokens(rows: Array, name: str) -> str:
-    named = any(word in name for word in LOGITS) and not any(word in name for word in EMBEDDINGS)
-    return (
-        "logits" if named or (rows.shape[2] >= VOCABULARY and _peaked(rows.reshape(-1, rows.shape[2]))) else "numbers"
-    )
+    if any(word in name for word in (*EMBEDDINGS, *PLACES)):
+        return "numbers"
+    named = any(word in name for word in LOGITS)
+    peaked = rows.shape[2] >= VOCABULARY and _peaked(rows.reshape(-1, rows.shape[2]))
+    return "logits" if named or peaked else "numbers"
 
 
 def _peaked(rows: Array) -> bool:
@@ -184,14 +211,14 @@ def _peaked(rows: Array) -> bool:
     return float(lead.mean()) > PEAK
 
 
-def classifies(output: Array, name: str = "") -> bool:
-    """Whether an output reads as that of a classifier: classes of whole samples."""
-    return output.ndim == 2 and kind(output, name) in ("logits", "probabilities")
+def classifies(output: Array, name: str = "", hint: str = "") -> bool:
+    """Whether an output reads as that of a classifier: classes of whole samples (see :func:`kind`)."""
+    return output.ndim == 2 and kind(output, name, hint) in ("logits", "probabilities")
 
 
 def log_probabilities(x: Array) -> Array:
     """Logarithms of what are probabilities, or logits, of ``(..., classes)``."""
-    if (x >= 0).all() and np.abs(x.sum(axis=-1) - 1).max() < ONE:
+    if distributed(x):
         return np.log(np.maximum(x, 1e-30))
     shifted = x - x.max(axis=-1, keepdims=True)
     result: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
@@ -201,7 +228,7 @@ def log_probabilities(x: Array) -> Array:
 def _one(name: str, wanted: Array, found: Array, channels: Channels | None) -> Deviation:
     a, b = (np.nan_to_num(x) for x in (wanted, found))
     flat = [x.reshape(len(x), -1) for x in (a, b)]
-    what = kind(a, name)
+    what = kind(a, name, channels.hint if channels else "")
     shared = what == "logits"
     parts = blocks(_free(a) if shared else a, _free(b) if shared else b, channels)
     cosine, relative = float(_cosines(*flat).mean()), _norm(a - b) / (_norm(a) or 1.0)
@@ -286,7 +313,7 @@ def blocks(wanted: Array, found: Array, channels: Channels | None = None) -> tup
     """Judge every block of an output ``(samples, ...)`` by itself."""
     if wanted.ndim < 2:
         return (_judged("all", wanted, found),)
-    axis = _axis(wanted) if channels is None else channels.axis
+    axis = _axis(wanted) if channels is None or channels.axis is None else channels.axis
     width = wanted.shape[axis]
     if channels is not None and channels.cuts:
         ends = (0, *channels.cuts, width)

@@ -16,6 +16,7 @@ from torch import fx, nn
 from onnxslim_learn.bridge import initializers, trainable
 from onnxslim_learn.bridge.compile import Build, Settings
 from onnxslim_learn.bridge.write_back import Homes, survey
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ def bridge(
     ``tensors.parameters(module)`` maps the names of initializers to parameters (which initializers train is said in
     :mod:`onnxslim_learn.bridge.trainable`); ``module.meta`` holds ``initializers`` (name -> attribute path, same name
     wherever torch allows it), ``written`` (those that an export writes), ``inputs`` (name of a graph input -> name of
-    the argument), ``outputs`` and ``features`` (names) and ``tied`` (un-shared copy -> initializer). An initializer
-    that several nodes read is one parameter: tied weights stay tied (but see :mod:`onnxslim_learn.bridge.write_back`).
+    the argument), ``outputs`` and ``features`` (names), ``hints`` (what outputs are, as far as operators tell) and
+    ``tied`` (un-shared copy -> initializer). An initializer that several nodes read is one parameter: tied weights stay
+    tied (but see :mod:`onnxslim_learn.bridge.write_back`).
 
     Args:
         source: A graph, an analysis, or a model in normal form.
@@ -80,6 +82,7 @@ def _finished(build: Build, outputs: list[str], features: list[str]) -> fx.Graph
     module.meta["written"] = sorted((build.trains | build.running) & build.fetched)
     module.meta["inputs"] = build.inputs
     module.meta["outputs"] = outputs
+    module.meta["hints"] = {str(value.name): roles.puts_out(value) for value in build.model.graph.outputs}
     module.meta["features"] = features
     return module
 

@@ -41,6 +41,7 @@ __all__ = [
     "multiplies",
     "normalisation",
     "of",
+    "puts_out",
     "reads_whole",
     "sizes",
 ]
@@ -119,6 +120,12 @@ def alike(node: Named, op_type: str) -> bool:
     other = table.named(op_type)
     same = other.factors is not None and other.factors == of(node).factors
     return same or node.op_type == op_type
+
+
+def puts_out(value: ir.Value) -> str:
+    """What an output is, as far as the operator that makes it tells: a word of :func:`onnxslim_learn.metrics.kind`."""
+    node = value.producer()
+    return "" if node is None else of(node).puts_out
 
 
 def bounds(node: ir.Node) -> Bounds | None:

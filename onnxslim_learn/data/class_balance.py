@@ -16,6 +16,7 @@ import numpy as np
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.costs.polynomial import work
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError, reason
@@ -72,6 +73,7 @@ def _sure(coupling: Coupling, source: Source, progress: Callable[[float], None])
     """Log-probabilities ``(samples, classes)`` of a source by the first output that classifies, if one does."""
     graph = coupling.graph
     session = open_session(graph.source or graph.data, threads=os.cpu_count() or 1)
+    hints = {str(value.name): roles.puts_out(value) for value in graph.model.graph.outputs}
     name, rows, done = "", [], 0
     for batch in source.batches():
         try:
@@ -80,7 +82,7 @@ def _sure(coupling: Coupling, source: Source, progress: Callable[[float], None])
             said = f"onnxruntime cannot run it on {source.name} ({reason(error)})"
             raise InputError(f"model: {said}. Give what it was made for with ⟨data⟩ or ⟨input⟩.") from error
         found = dict(zip((o.name for o in session.get_outputs()), outputs, strict=True))
-        name = name or next((n for n, a in found.items() if len(a) == batch.count and classifies(a, n)), "")
+        name = name or next((n for n, a in found.items() if len(a) == batch.count and classifies(a, n, hints[n])), "")
         if not name:
             return None
         rows.append(log_probabilities(found[name].astype(np.float64)))

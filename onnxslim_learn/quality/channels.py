@@ -24,14 +24,13 @@ MANY = 32  # blocks of one output: more are no meanings but repetitions
 
 
 def channels(coupling: Coupling) -> dict[str, Channels]:
-    """The channel axis of every output that has one, and the cuts that concatenations along it make."""
+    """The channel axis of every output, the cuts that concatenations along it make, and what the last operator says."""
     found = {}
     for value in coupling.graph.model.graph.outputs:
         name = str(value.name)
         axis = _axis(coupling, name)
-        if axis is not None:
-            cuts = _Walk(coupling).cuts(value, axis, DEPTH)
-            found[name] = Channels(axis, tuple(sorted(cuts)) if len(cuts) < MANY else ())
+        cuts = set() if axis is None else _Walk(coupling).cuts(value, axis, DEPTH)
+        found[name] = Channels(axis, tuple(sorted(cuts)) if len(cuts) < MANY else (), roles.puts_out(value))
     return found
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from onnxslim_learn import metrics
 from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.runtime.functions import by_name, is_name
 
@@ -28,7 +29,7 @@ Loss: TypeAlias = "Callable[[Outputs, Portion], Tensor]"
 
 TEMPERATURE = 4.0
 FEATURES = "features"
-ONE = 1e-3  # probabilities sum to one this exactly
+DISTRIBUTIONS = ("logits", "probabilities", "labels")
 SMALL = 1e-12
 
 
@@ -54,7 +55,8 @@ class Taught:
     """What an output is, as the teacher's numbers tell.
 
     Attributes:
-        kind: ``logits`` or ``probabilities`` (both ``(samples, classes)``), or ``numbers``.
+        kind: ``logits`` or ``probabilities`` ``(..., classes)``, ``labels`` ``(..., labels)`` that each stand alone, or
+            ``numbers``.
         variance: Of all its numbers.
     """
 
@@ -62,18 +64,13 @@ class Taught:
     variance: float
 
 
-def taught(target: Tensor) -> Taught:
-    """Tell what an output is from what the teacher puts out; rows of one length are embeddings, no logits."""
+def taught(target: Tensor, name: str = "", hint: str = "") -> Taught:
+    """Tell what an output is from what the teacher puts out (see :func:`onnxslim_learn.metrics.kind`)."""
     target = target.detach().to(torch.float32)
     spread = float(target.var(correction=0))
     variance = max(spread if spread > SMALL else float(target.square().mean()), SMALL)  # one number has no variance
-    if target.ndim != 2 or target.shape[1] < 2:
-        return Taught("numbers", variance)
-    if bool((target >= 0).all()) and float((target.sum(1) - 1).abs().max()) < ONE:
-        return Taught("probabilities", variance)
-    lengths = target.norm(dim=1)
-    alike = len(target) > 1 and float(lengths.std()) < ONE * float(lengths.mean())
-    return Taught("numbers" if alike else "logits", variance)
+    kind = metrics.kind(target.cpu().numpy(), name, hint)
+    return Taught(kind if kind in DISTRIBUTIONS else "numbers", variance)
 
 
 def objective(
@@ -170,20 +167,25 @@ def distillation(
     """Mean over outputs of the distance to the teacher's.
 
     Logits: KL divergence at a temperature T, times T² so that gradients keep their size. Probabilities: KL divergence.
-    Other numbers: squared error over the teacher's variance. Integers do not count.
+    Labels that stand alone: the sum of their KL divergences. Other numbers: squared error over the teacher's variance.
+    Integers do not count.
     """
     return torch.stack([_distance(outputs[n], portion.targets[n], one, temperature) for n, one in known.items()]).mean()
 
 
-def _distance(found: Tensor, target: Tensor, one: Taught, temperature: float) -> Tensor:
-    found, target = found.to(torch.float32), target.to(torch.float32)
+def _distance(output: Tensor, target: Tensor, one: Taught, temperature: float) -> Tensor:
+    output, target = output.to(torch.float32), target.to(torch.float32)
+    if one.kind == "numbers":
+        return F.mse_loss(output, target) / one.variance
+    output, target = (x.reshape(-1, x.shape[-1]) for x in (output, target))
     if one.kind == "logits":
         wanted = F.log_softmax(target / temperature, 1)
-        own = F.log_softmax(found / temperature, 1)
-        return F.kl_div(own, wanted, reduction="batchmean", log_target=True) * temperature**2
-    if one.kind == "probabilities":
-        return F.kl_div(found.clamp_min(SMALL).log(), target, reduction="batchmean")
-    return F.mse_loss(found, target) / one.variance
+        got = F.log_softmax(output / temperature, 1)
+        return F.kl_div(got, wanted, reduction="batchmean", log_target=True) * temperature**2
+    if one.kind == "labels":
+        entropy = F.binary_cross_entropy(target, target, reduction="sum")
+        return (F.binary_cross_entropy(output.clamp(0, 1), target, reduction="sum") - entropy) / len(target)
+    return F.kl_div(output.clamp_min(SMALL).log(), target, reduction="batchmean")
 
 
 def inner(outputs: Outputs, portion: Portion, *, known: Mapping[str, float]) -> Tensor:
@@ -211,7 +213,7 @@ def cross_entropy(outputs: Outputs, portion: Portion) -> Tensor:
         )
     if not labels.is_floating_point() and not 0 <= int(labels.min()) <= int(labels.max()) < found.shape[1]:
         raise InputError(f"⟨loss⟩ cross-entropy: labels must lie between 0 and {found.shape[1] - 1}. Correct them.")
-    if taught(found).kind == "probabilities":
+    if metrics.distributed(found.detach(), 1):
         found = found.clamp_min(SMALL).log()
     return F.cross_entropy(found, labels)
 

@@ -79,8 +79,9 @@ class Teacher:
 
     def kinds(self, samples: Pool) -> dict[str, Taught]:
         """What the float outputs are, by the first samples."""
-        found = self._first(samples)
-        return {name: taught(found[name]) for name in self.module.meta["outputs"] if found[name].is_floating_point()}
+        first, meta = self._first(samples), self.module.meta
+        floats = [name for name in meta["outputs"] if first[name].is_floating_point()]
+        return {name: taught(first[name], name, meta["hints"].get(name, "")) for name in floats}
 
     def variances(self, samples: Pool) -> dict[str, float]:
         """Variance of every inner tensor, by the first samples."""

@@ -67,6 +67,10 @@ def _score(output: Tensor, one: Taught, generator: torch.Generator) -> Tensor:
         signs = torch.randint(0, 2, output.shape, generator=generator) * 2 - 1
         size = output[0].numel() if output.ndim else 1
         return torch.sum(output * signs) / math.sqrt(size * one.variance)
+    output = output.reshape(-1, output.shape[-1])
+    if one.kind == "labels":
+        chance = output.clamp(1e-7, 1 - 1e-7)
+        return torch.where(torch.bernoulli(chance.detach(), generator=generator) > 0, chance, 1 - chance).log().sum()
     logs = F.log_softmax(output, 1) if one.kind == "logits" else output.clamp_min(1e-12).log()
     drawn = torch.multinomial(logs.detach().exp(), 1, generator=generator)
     score: Tensor = logs.gather(1, drawn).sum()

@@ -1,8 +1,11 @@
 """What an output is decides by which figures it is judged."""
 
 import numpy as np
+import onnx
 import pytest
 
+from onnxslim_learn.analysis import analyze
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.metrics import deviation, kind
 
 SAMPLES = 24
@@ -40,6 +43,13 @@ KINDS = {
     "tokens with probabilities": (softmax(logits(SAMPLES, 7, 9)), "", "probabilities"),
     "hidden states": (RNG.normal(0, 1, (SAMPLES, 7, 64)), "last_hidden_state", "numbers"),
     "an image": (RNG.normal(0, 1, (SAMPLES, 3, 8, 8)), "", "numbers"),
+    "logarithms of probabilities": (np.log(softmax(VECTORS)), "", "logits"),
+    "a sequence of states": (RNG.normal(0, 1, (SAMPLES, 7, 9)), "", "numbers"),
+    "boxes": (RNG.uniform(0, 640, (SAMPLES, 100, 4)), "boxes", "numbers"),
+    "one box": (RNG.normal(0, 1, (SAMPLES, 4)), "pred_boxes", "numbers"),
+    "scores of boxes": (RNG.normal(0, 1, (SAMPLES, 100, 4)), "scores", "logits"),
+    "one number without an axis": (RNG.normal(0, 1, SAMPLES), "", "number"),
+    "a row of one length": (VECTORS[:2, :4] / np.linalg.norm(VECTORS[:2, :4], axis=1, keepdims=True), "", "embeddings"),
     "whole numbers": (np.ones((SAMPLES, 4), np.int64), "", "numbers"),
 }
 
@@ -48,6 +58,34 @@ KINDS = {
 def test_kinds(name):
     output, called, wanted = KINDS[name]
     assert kind(output, called) == wanted
+
+
+ALONE = VECTORS[:1, :4]
+HINTS = {
+    "one row, of length one as the operator says": (ALONE / np.linalg.norm(ALONE), "embeddings", "embeddings"),
+    "shares, as a sigmoid leaves them": (RNG.uniform(0, 1, (SAMPLES, 64)), "labels", "labels"),
+    "no shares, whatever the operator": (VECTORS[:, :9], "labels", "logits"),
+    "a softmax over another axis": (softmax(logits(SAMPLES, 9).T).T, "probabilities", "labels"),
+    "a wide table that an operator makes logits": (VECTORS, "logits", "logits"),
+    "tokens": (RNG.normal(0, 1, (SAMPLES, 7, 9)), "logits", "logits"),
+}
+
+
+@pytest.mark.parametrize("name", HINTS)
+def test_the_last_operator_decides_where_numbers_leave_it_open(name):
+    output, hint, wanted = HINTS[name]
+    assert kind(output, "", hint) == wanted
+
+
+@pytest.mark.parametrize(
+    ("operator", "hint"),
+    [("Softmax", "probabilities"), ("LogSoftmax", "logits"), ("Sigmoid", "labels"), ("Relu", "")],
+)
+def test_the_operator_table_tells_what_operators_put_out(operator, hint):
+    model = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["": 21]> net (float[N,4] x) => (float[N,4] y) {{ y = {operator}(x) }}'
+    )
+    assert roles.puts_out(analyze(model).graph.model.graph.outputs[0]) == hint
 
 
 def compared(wanted, found, name="y"):

@@ -185,10 +185,37 @@ def test_distillation_is_the_divergence(found):
         (torch.nn.functional.normalize(torch.randn(9, 4)), "numbers"),
         (torch.randn(9, 1), "numbers"),
         (torch.randn(9, 4, 2), "numbers"),
+        (torch.rand(9, 4), "labels"),
+        (torch.softmax(torch.randn(9, 4, 2), 2), "probabilities"),
+        (torch.randn(9, 4).log_softmax(1), "logits"),
     ],
 )
 def test_outputs_are_told_apart(target, kind):
     assert losses.taught(target).kind == kind
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities", "labels"])
+def test_tokens_are_compared_one_by_one_and_what_is_the_same_is_at_no_distance(kind):
+    """The distance of a sequence is that of its tokens as samples."""
+    make = {"logits": lambda x: x, "probabilities": lambda x: x.softmax(-1), "labels": torch.sigmoid}[kind]
+    target, other = make(torch.randn(5, 3, 4)), make(torch.randn(5, 3, 4))
+    known = {"y": losses.Taught(kind, 1.0)}
+
+    def distance(output, target):
+        return losses.distillation({"y": output}, pool.Portion({}, None, {"y": target}), known=known)
+
+    torch.testing.assert_close(distance(other, target), distance(other.reshape(15, 4), target.reshape(15, 4)))
+    assert float(distance(target, target)) == pytest.approx(0, abs=1e-5)
+    assert float(distance(other, target)) > 0.01
+
+
+def test_labels_that_stand_alone_are_at_the_sum_of_their_divergences():
+    p, q = torch.rand(6, 3).double(), torch.rand(6, 3).double()
+    wanted = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(1).mean()
+    portion, known = pool.Portion({}, None, {"y": p}), {"y": losses.Taught("labels", 1.0)}
+    torch.testing.assert_close(
+        losses.distillation({"y": q}, portion, known=known).double(), wanted, rtol=1e-4, atol=1e-5
+    )
 
 
 def double(outputs, portion):

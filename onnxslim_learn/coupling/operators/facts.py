@@ -205,6 +205,7 @@ class Operator:
         sizes: Inputs that say how large a result is: its rule sees to it that they follow a cut, or pins.
         parts: What a node that does several things is made of, as nodes of the table that do one each, from the node
             and the version of the default operator set; ``None`` for a form that cannot be taken apart.
+        puts_out: What an output of the model is that it makes, as a word of :func:`onnxslim_learn.metrics.kind`.
         traits: What else it is.
     """
 
@@ -217,6 +218,7 @@ class Operator:
     order: Callable[[ir.Node, int], list[int]] | None = None
     sizes: tuple[int, ...] = ()
     parts: Parts | None = None
+    puts_out: str = ""
     traits: Trait = NOTHING
 
     def having(self, traits: Trait = NOTHING, **facts: Any) -> Operator:

@@ -85,8 +85,8 @@ def _each(names: str, rule: Rule | Operator, traits: Trait = NOTHING) -> dict[st
 
 
 SMOOTH = """
-    Abs Acos Acosh Asin Asinh Atan Atanh Celu Cos Cosh Elu Erf Exp Gelu HardSigmoid HardSwish LeakyRelu Log Max Mean Min
-    Mish Reciprocal Selu Shrink Sigmoid Sin Sinh Softplus Softsign Sqrt SwiGLU Swish Tan Tanh ThresholdedRelu
+    Abs Acos Acosh Asin Asinh Atan Atanh Celu Cos Cosh Elu Erf Exp Gelu HardSwish LeakyRelu Log Max Mean Min
+    Mish Reciprocal Selu Shrink Sin Sinh Softplus Softsign Sqrt SwiGLU Swish Tan Tanh ThresholdedRelu
 """
 
 STEPPED = """
@@ -102,6 +102,7 @@ FRESH = """
 
 _POINTWISE = Operator(f.elementwise)
 _SAME = _POINTWISE.having(Trait.MOVES | Trait.SMOOTH, order=as_it_was)
+_SOFTMAX = f.norm(_softmax)
 _BATCH = Normalisation(1, 2, mean=3, variance=4)
 _VIEW = Operator(m.regrouped, traits=Trait.MOVES | Trait.SMOOTH | Trait.VIEW | Trait.ARRANGES)
 _SUM = _POINTWISE.having(Trait.SMOOTH | Trait.WRAPS, arithmetic="add")
@@ -115,6 +116,7 @@ TABLE: dict[str, Operator] = {
     "Sub": _SUM.having(arithmetic="subtract"),
     "Mul": _SUM.having(arithmetic="multiply"),
     "Div": _POINTWISE.having(Trait.SMOOTH, arithmetic="divide"),
+    **_each("Sigmoid HardSigmoid", _POINTWISE.having(puts_out="labels"), Trait.SMOOTH),
     "Relu": _POINTWISE.having(Trait.SMOOTH, bounds=above_zero),
     "Clip": _POINTWISE.having(Trait.SMOOTH, bounds=clipped),
     "PRelu": _POINTWISE.having(Trait.SMOOTH, weights=(1,)),
@@ -131,10 +133,12 @@ TABLE: dict[str, Operator] = {
     "DynamicQuantizeLinear": f.mixing(lambda site, rank: range(rank)),
     **_each("LayerNormalization RMSNormalization", f.norm(_from_axis(), scale=1)),
     "SimplifiedLayerNormalization": f.norm(_from_axis(), scale=1),  # onnxruntime's own, in the default domain
-    "LpNormalization": f.norm(_axis()),
+    "LpNormalization": f.norm(_axis()).having(puts_out="embeddings"),
     "MeanVarianceNormalization": f.norm(lambda site, rank: site.attr("axes", [0, 2, 3])),
     "LRN": f.norm(lambda site, rank: [1]),
-    **_each("Softmax LogSoftmax Hardmax", f.norm(_softmax)),
+    "Softmax": _SOFTMAX.having(puts_out="probabilities"),
+    "LogSoftmax": _SOFTMAX.having(puts_out="logits"),
+    "Hardmax": _SOFTMAX,
     **_each("CumSum CumProd", f.mixing(_cumsum)),
     "CenterCropPad": f.mixing(_listed).having(sizes=(1,)),
     "DFT": f.mixing(_transformed),

@@ -18,6 +18,7 @@ import torch
 from torch import fx
 
 from onnxslim_learn.learners.weight_sparse.learner import Fixed, WeightSparse
+from onnxslim_learn.metrics import classifies
 from onnxslim_learn.sparse.schedule import Schedule
 from onnxslim_learn.train import samples as pool
 from onnxslim_learn.train.loop import Task, train
@@ -130,7 +131,7 @@ class Rollouts:
 def judged(outputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor], labels: Tensor | None) -> float:
     """How good outputs are, from 0 to 1 (see :meth:`Rollouts.score`)."""
     name, first = next(iter(outputs.items()))
-    if first.ndim == 2 and first.shape[1] > 1 and first.is_floating_point():
+    if first.is_floating_point() and classifies(wanted[name].float().cpu().numpy(), name):
         right = wanted[name].argmax(1)
         if labels is not None and labels.ndim == 1 and not labels.is_floating_point():
             right = labels
