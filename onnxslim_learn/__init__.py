@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.errors import InputError, PlanError, SlimError, TargetError, TrainError, VerifyError
     from onnxslim_learn.plans.plan import Plan
     from onnxslim_learn.runtime.timing import measure
+    from onnxslim_learn.workflow.graphs import coupling_graph, dataflow
     from onnxslim_learn.workflow.slim import example_inputs, slim_to, why
     from onnxslim_learn.workflow.slimmed import Slimmed
 
@@ -46,6 +47,9 @@ _WHERE = {
     "slim": "commands.slim",
     "sparsify": "commands.sparsify",
     "verify": "commands.verify",
+    # graphs of networkx
+    "coupling_graph": "workflow.graphs",
+    "dataflow": "workflow.graphs",
     # what they take and give
     "Analysis": "analysis",
     "Plan": "plans.plan",
@@ -81,6 +85,8 @@ __all__ = [
     "analyze",
     "apply",
     "calibrate",
+    "coupling_graph",
+    "dataflow",
     "example_inputs",
     "expand",
     "from_torch",

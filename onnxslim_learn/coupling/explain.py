@@ -11,6 +11,7 @@ import networkx as nx
 import numpy as np
 
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph.dataflow import dataflow
 from onnxslim_learn.runtime.node import reads
 
 if TYPE_CHECKING:
@@ -34,31 +35,6 @@ class Step:
     node: str
     op_type: str
     target: str
-
-
-def coupling_graph(coupling: Coupling, groups: Sequence[Group]) -> Any:
-    """Parameter axes, groups and pins as a ``networkx.Graph``.
-
-    Nodes are ``("parameter", "name:axis")``, ``("group", name)`` with ``width``, ``rows`` and ``prunable``, and
-    ``("pin", reason)``. Edges join a group to the axes that carry it, to the group of its rows (``row=True``) and to
-    the pin that holds it (with the ``node`` that created it). Connected components but for pins decide independently.
-    """
-    view = nx.Graph()
-    owner = np.full(coupling.columns, -1)
-    for number, group in enumerate(groups):
-        owner[group.units] = number
-        me = ("group", group.name)
-        view.add_node(me, width=group.width, rows=group.rows, prunable=group.pin is None)
-        view.add_edges_from((me, ("parameter", member)) for member in group.members)
-        if group.pin is not None:
-            view.add_edge(me, ("pin", group.pin.reason), node=coupling.where(group.pin.node))
-    cells, rows = coupling.membership.nonzero()
-    for cell, row in set(
-        zip(owner[coupling.column[cells]].tolist(), owner[coupling.column[rows]].tolist(), strict=True)
-    ):
-        if cell >= 0 and row >= 0 and cell != row:
-            view.add_edge(("group", groups[cell].name), ("group", groups[row].name), row=True)
-    return view
 
 
 def axes_of(coupling: Coupling, classes: Mask) -> Any:
@@ -155,9 +131,10 @@ def _why_fixed(coupling: Coupling, axis: Axis) -> list[Step]:
     name, position = axis
     shape = coupling.values[name].shape
     alike = shape[: position + 1].count(shape[position])
+    sources = _sources(coupling)
     for node in coupling.graph.nodes:
         for other in dict.fromkeys((name, *_touched(node))) if name in _touched(node) else ():
-            source = _source(coupling, other)
+            source = sources.get(other)
             if source and alike <= coupling.values[source].shape.count(shape[position]):
                 relation = "is" if source == name else "comes from" if other == name else "meets"
                 reason = f"cannot go: it {relation} graph input {source}, whose axes stay"
@@ -167,20 +144,19 @@ def _why_fixed(coupling: Coupling, axis: Axis) -> list[Step]:
     ]
 
 
-def _source(coupling: Coupling, name: str) -> str:
-    """The graph input that a value without units comes from, or nothing."""
-    makers = {str(v.name): node for node in coupling.graph.nodes for v in node.outputs}
-    inputs = {str(v.name) for v in coupling.graph.model.graph.inputs}
-    stack, seen = [name], set()
-    while stack:
-        current = stack.pop()
-        if current in inputs:
-            return current
-        if current in seen or current not in makers or _labelled(coupling.values[current]):
-            continue
-        seen.add(current)
-        stack += [str(v.name) for v in makers[current].inputs if v is not None]
-    return ""
+def _sources(coupling: Coupling) -> dict[str, str]:
+    """Value -> the first graph input that it comes from through values without units."""
+    flow = dataflow(coupling.graph)
+    labelled = {("value", name) for name, value in coupling.values.items() if _labelled(value)}
+    view = flow.subgraph(flow.nodes - labelled)
+    sources: dict[str, str] = {}
+    for value in coupling.graph.model.graph.inputs:
+        start = ("value", str(value.name))
+        reached = {start, *nx.descendants(view, start)} if start in view else {start}
+        for kind, name in reached:
+            if kind == "value":
+                sources.setdefault(name, start[1])
+    return sources
 
 
 def why_pinned(coupling: Coupling, group: Group) -> list[Step]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import networkx as nx
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -11,6 +12,7 @@ import onnx_ir as ir
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.graph import constant_folding
+from onnxslim_learn.graph.dataflow import dataflow
 from onnxslim_learn.runtime import timing
 
 if TYPE_CHECKING:
@@ -83,8 +85,9 @@ def _patchy(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 def index_limits(coupling: Coupling) -> dict[str, int]:
     """Graph input -> exclusive upper bound, for inputs that reach a lookup."""
     limits: dict[str, int] = {}
+    sources = _sources(coupling)
     for name, size in coupling.records.indices.items():
-        for source, _ in _sources(coupling, name):
+        for source in sources[name]:
             limits[source] = min(size, limits.get(source, size))
     return limits
 
@@ -92,13 +95,12 @@ def index_limits(coupling: Coupling) -> dict[str, int]:
 def _computed(coupling: Coupling) -> dict[str, list[str]]:
     """Index that a lookup uses -> the whole-numbered graph inputs it is computed, not only moved, from."""
     kinds = {str(v.name): v.dtype for v in coupling.graph.model.graph.inputs}
-    found = {}
-    for name in coupling.records.indices:
-        sources = _sources(coupling, name)
-        whole = [source for source, _ in sources if (kind := kinds[source]) and kind.is_integer()]
-        if whole and len(whole) == len(sources) and not all(moved for _, moved in sources):
-            found[name] = whole
-    return found
+    computed = {}
+    for name, sources in _sources(coupling).items():
+        whole = [source for source in sources if (kind := kinds[source]) and kind.is_integer()]
+        if whole and len(whole) == len(sources) and not all(sources.values()):
+            computed[name] = whole
+    return computed
 
 
 def _reader(coupling: Coupling, names: list[str]) -> Callable[[dict[str, Array]], list[Array]]:
@@ -111,21 +113,17 @@ def _reader(coupling: Coupling, names: list[str]) -> Callable[[dict[str, Array]]
     return lambda feeds: [np.asarray(found) for found in session.run(None, feeds)]
 
 
-def _sources(coupling: Coupling, name: str) -> list[tuple[str, bool]]:
-    """Graph inputs that a value is computed from, and whether it is only moved (Reshape, Cast, ...) on the way."""
-    found, seen = [], set()
-    values = {str(v.name): v for node in coupling.graph.nodes for v in node.inputs if v is not None}
-    stack = [(values[name], True)]
-    while stack:
-        current, moved = stack.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        node = current.producer()
-        if node is None:
-            if current.is_graph_input():
-                found.append((str(current.name), moved))
-            continue
-        here = moved and roles.has(node, roles.Trait.MOVES)
-        stack += [(v, here) for v in node.inputs if v is not None and not v.is_initializer()]
-    return found
+def _sources(coupling: Coupling) -> dict[str, dict[str, bool]]:
+    """Index of a lookup -> the graph inputs it comes from, and whether they are only moved (Reshape, Cast, ...)."""
+    if not coupling.records.indices:
+        return {}
+    graph, flow = coupling.graph, dataflow(coupling.graph)
+    movers = {("op", str(node.name)) for node in graph.nodes if roles.has(node, roles.Trait.MOVES)}
+    moving = flow.subgraph([key for key in flow if key[0] == "value" or key in movers])
+    inputs = [str(value.name) for value in graph.model.graph.inputs]
+    sources = {}
+    for name in coupling.records.indices:
+        end = ("value", name)
+        before, moved = ({end, *nx.ancestors(view, end)} for view in (flow, moving))
+        sources[name] = {source: ("value", source) in moved for source in inputs if ("value", source) in before}
+    return sources

@@ -8,6 +8,7 @@ import pytest
 
 from nets.zoo import NETS
 from onnxslim_learn.coupling import explain
+from onnxslim_learn.coupling.graph import coupling_graph
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph import dataflow
 from onnxslim_learn.workflow import slim
@@ -102,28 +103,89 @@ def test_a_cut_point_is_an_operator_without_which_nothing_arrives(name):
 @pytest.mark.parametrize("name", NETS)
 def test_the_coupling_graph_shows_groups_with_their_axes_and_pins(name):
     analysis = analysed(name)
-    shown = explain.coupling_graph(analysis.coupling, analysis.groups)
+    shown = coupling_graph(analysis.coupling, analysis.groups)
     assert {key for kind, key in shown if kind == "group"} == {group.name for group in analysis.groups}
     for group in analysis.groups:
         me = ("group", group.name)
-        near = {kind: {key for found, key in shown[me] if found == kind} for kind in ("parameter", "pin")}
-        assert near["parameter"] == set(group.members)
-        assert near["pin"] == ({group.pin.reason} if group.pin else set())
+        assert {shown.nodes[key]["axis"] for key in shown[me] if key[0] == "parameter"} == set(group.members)
+        assert {key for kind, key in shown[me] if kind == "pin"} == ({group.pin.reason} if group.pin else set())
         assert shown.nodes[me] == {"width": group.width, "rows": group.rows, "prunable": group.pin is None}
 
 
 def test_queries_and_values_hang_on_the_heads():
     analysis = analysed("attention")
-    shown = explain.coupling_graph(analysis.coupling, analysis.groups)
+    shown = coupling_graph(analysis.coupling, analysis.groups)
     rows = {frozenset(key for _, key in edge[:2]) for edge in shown.edges(data="row") if edge[2]}
     assert rows == {frozenset({"wq:1", "wq:1/4"}), frozenset({"wv:1", "wq:1/4"})}
+
+
+TIES = ("reads", "strong", "weak")
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_parameters_are_tied_by_operators_if_and_only_if_they_carry_one_group(name):
+    analysis = analysed(name)
+    shown = coupling_graph(analysis.coupling, analysis.groups)
+    ties = nx.Graph()
+    ties.add_nodes_from(key for key in shown if key[0] in ("parameter", "fresh"))
+    ties.add_edges_from((a, b) for a, b, relation in shown.edges(data="relation") if relation in TIES)
+    components = [{shown.nodes[key]["group"] for key in part} for part in nx.connected_components(ties)]
+    assert all(len(groups) == 1 for groups in components)
+    assert len(set().union(*components)) == len(components)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_shortest_path_between_two_parameters_tells_the_operators_that_tie_them(name):
+    """Reading is checked by the operator's inputs; what is tied goes together, whatever is cut of the group."""
+    analysis = analysed(name)
+    nodes, shown = by_name(analysis), coupling_graph(analysis.coupling, analysis.groups)
+    for group in analysis.groups:
+        carried = [key for key in shown[("group", group.name)] if key[0] == "parameter"]
+        for one, other in list(itertools.combinations(carried, 2))[:PAIRS]:
+            path = nx.shortest_path(shown, one, other)
+            assert {key[0] for key in path} <= {"parameter", "fresh"}
+            for a, b in itertools.pairwise(path):
+                tie = shown.edges[a, b]
+                node = nodes[tie["node"]]
+                assert node.op_type == tie["op_type"]
+                if tie["relation"] == "reads":
+                    assert {key[1].partition(":")[0] for key in (a, b)} & {v.name for v in node.inputs if v is not None}
+
+
+def test_the_addition_of_a_residual_net_ties_what_it_adds():
+    analysis = analysed("residual")
+    shown = coupling_graph(analysis.coupling, analysis.groups)
+    added = [data["node"] for *_, data in shown.edges(data=True) if data["relation"] == "strong"]
+    sums = {str(node.name) for node in analysis.graph.nodes if node.op_type == "Add"}
+    assert added
+    assert set(added) <= sums
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_path_to_a_pin_tells_what_stays_and_why(name):
+    analysis = analysed(name)
+    shown = coupling_graph(analysis.coupling, analysis.groups)
+    for pin in analysis.coupling.ledger.pins:
+        held = {analysis.groups[k].name for k in owners(analysis, pin.atoms) if k >= 0}
+        for key, data in shown.nodes(data=True):
+            if key[0] == "parameter" and data["group"] in held:
+                *_, last = nx.shortest_path(shown, key, ("pin", pin.reason))
+                assert last == ("pin", pin.reason)
+
+
+def owners(analysis, atoms):
+    """Number of the group of each atom's column, or -1."""
+    owner = np.full(analysis.coupling.columns, -1)
+    for number, group in enumerate(analysis.groups):
+        owner[group.units] = number
+    return set(owner[analysis.coupling.column[analysis.coupling.strong[atoms[atoms > 0]]]].tolist())
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_components_without_pins_decide_independently(name):
     analysis = analysed(name)
-    shown = explain.coupling_graph(analysis.coupling, analysis.groups)
-    free = shown.subgraph([node for node in shown if node[0] != "pin"])
+    shown = coupling_graph(analysis.coupling, analysis.groups)
+    free = shown.subgraph([node for node in shown if node[0] != "pin"]).to_undirected()
     owner = np.full(analysis.coupling.columns, -1)
     for number, group in enumerate(analysis.groups):
         owner[group.units] = number
