@@ -22,6 +22,7 @@ from onnxslim_learn.coupling.context import Inside, Records, Site
 from onnxslim_learn.coupling.relations import Grid, Ledger, Relation, Value
 from onnxslim_learn.graph import bodies, standalone
 from onnxslim_learn.graph.load import Graph
+from onnxslim_learn.runtime import node as running
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -226,7 +227,7 @@ def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
         else:
             roles.of(node).rule(site)
             site.hold_open_axes()
-        if bodies.bodies(node):
+        if running.bodies(node):
             _count_inside(site)
     ledger.node = -1
     for value in graph.model.graph.outputs:

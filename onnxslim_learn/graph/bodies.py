@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxslim_learn.runtime.node import bodies
+from onnxslim_learn.runtime import node as running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ def is_loop(node: ir.Node) -> bool:
 
 def parameters(node: ir.Node) -> Iterator[tuple[str, ir.Value]]:
     """Initializers inside the bodies of a node, at any depth, by name."""
-    for body in bodies(node):
+    for body in running.bodies(node):
         yield from body.initializers.items()
         for inner in body:
             yield from parameters(inner)
@@ -55,6 +55,6 @@ def chosen(node: ir.Node, known: Mapping[str, object]) -> list[ir.Graph]:
     """The bodies that may run: of an If whose condition is known, the branch it chooses."""
     condition = node.inputs[0] if len(node.inputs) else None
     if not is_choice(node) or condition is None or str(condition.name) not in known:
-        return bodies(node)
+        return running.bodies(node)
     flag = known[str(condition.name)]
     return [node.attributes["then_branch" if bool(flag) else "else_branch"].as_graph()]
