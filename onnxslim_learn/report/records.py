@@ -155,9 +155,8 @@ def bodies(analysis: Analysis) -> list[dict[str, Any]]:
 def _weights(analysis: Analysis, node: ir.Node) -> list[Any]:
     """Parameters that bodies hold, and those outside that only they read."""
     held = [value for _, value in parameters(node)]
-    outside = (
-        analysis.graph.initializers.get(name) for body in running.bodies(node) for name in running.captured(body)
-    )
+    captured = dict.fromkeys(name for body in running.bodies(node) for name in running.captured(body))
+    outside = (analysis.graph.initializers.get(name) for name in captured)
     held += [
         value
         for value in outside

@@ -23,6 +23,7 @@ from onnxslim_learn.train import checkpoints
 from onnxslim_learn.train import samples as pool
 from onnxslim_learn.train.checkpoints import Checkpoint
 from onnxslim_learn.train.distributed import World
+from onnxslim_learn.train.randomness import undisturbed
 from onnxslim_learn.train.samples import Portion
 from onnxslim_learn.train.tensorboard import summaries
 
@@ -137,7 +138,7 @@ def train(task: Task, learner: Learner | None = None, keeping: Keeping | None = 
         InputError: If samples, loss and batch size do not fit together, or a checkpoint is of another run.
         TrainError: If the loss is no longer finite.
     """
-    with torch.random.fork_rng(devices=[task.world.device] if task.world.device.type == "cuda" else []):
+    with undisturbed(task.world.device):
         return _Run(task, learner or Learner(), keeping or Keeping()).go()
 
 

@@ -28,6 +28,7 @@ from onnxslim_learn.sparse import layer_ratios, patterns
 from onnxslim_learn.sparse.one_shot import OneShot, Pruned, Recipe
 from onnxslim_learn.sparse.ratio_search import search
 from onnxslim_learn.sparse.schedule import Schedule
+from onnxslim_learn.train.randomness import undisturbed
 from onnxslim_learn.workflow.settings import ZeroSettings
 from onnxslim_learn.workflow.sparsify import Sparsified, chosen
 
@@ -238,7 +239,7 @@ def _optimal(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, A
         rollouts = replace(
             rollouts, begun=lambda shares: _take_weights(module, _sparsified(job, listed, shares, record))
         )
-    with torch.random.fork_rng():
+    with undisturbed(school.world.device):
         found = ddpg.optimal(
             listed,
             wanted.method,
