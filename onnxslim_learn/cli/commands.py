@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from onnxslim_learn.cli import parser, shell
@@ -16,11 +15,11 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return shell.answer(lambda: _run(parser.parse(arguments)))
+    with shell.errors_only("onnx_ir"):
+        return shell.answer(lambda: _run(parser.parse(arguments)))
 
 
 def _run(call: Call) -> int:
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     if call.version:
         from importlib.metadata import version
 

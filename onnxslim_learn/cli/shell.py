@@ -6,6 +6,7 @@ reached; 2 bad usage or bad input.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -40,6 +41,18 @@ def answer(act: Callable[[], int]) -> int:
             sentence, code = ("interrupted.", 128 + stopped[0]) if stopped else _failure(error)
             print("onnxslim-learn:", sentence, *getattr(error, "__notes__", ()), file=sys.stderr)
             return code
+
+
+@contextmanager
+def errors_only(name: str) -> Iterator[None]:
+    """Keep warnings of a library, which speak to programmers, off the terminal while a block runs."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.analysis import Analysis
@@ -11,9 +12,10 @@ from onnxslim_learn.array_types import Watcher, staged
 from onnxslim_learn.commands import models
 from onnxslim_learn.commands.results import Reported, claim
 from onnxslim_learn.coupling import explain
-from onnxslim_learn.report import records
+from onnxslim_learn.report import graph_files, records
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.settings import takes
+from onnxslim_learn.workflow.graphs import coupling_graph, dataflow
 from onnxslim_learn.workflow.settings import AnalyzeSettings
 
 if TYPE_CHECKING:
@@ -69,10 +71,17 @@ def analyze(model: Model, *, progress: Watcher | None = None, settings: AnalyzeS
         InputError: If the model or a keyword cannot be used.
     """
     claim(settings, models.read(model))
+    for parameter in ("graph", "dataflow"):
+        if (file := getattr(settings, parameter)) is not None:
+            graph_files.check(Path(file), f"⟨{parameter}⟩")
     staged(progress)("analyzing")
     machine = models.device(settings.device)
     found = models.understood(model, settings.inputs, sensitive=settings.allow_sensitive, machine=machine)
     answer = Understood(*(getattr(found, one.name) for one in fields(Analysis)))
     if settings.why:
         answer.report["why"] = {text: [asdict(step) for step in answer.why(text)] for text in settings.why}
+    if settings.graph is not None:
+        graph_files.save(coupling_graph(answer), Path(settings.graph))
+    if settings.dataflow is not None:
+        graph_files.save(dataflow(answer), Path(settings.dataflow))
     return answer.told(settings.report)

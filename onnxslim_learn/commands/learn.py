@@ -14,7 +14,7 @@ from onnxslim_learn.learners import table
 from onnxslim_learn.learners.settings import LearnSettings, check_extra
 from onnxslim_learn.registry import LEARNERS, imported
 from onnxslim_learn.report.sections import training
-from onnxslim_learn.rewrite import save
+from onnxslim_learn.runtime import atomic
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
@@ -88,7 +88,7 @@ def _analysed(model: Model, shared: LearnSettings, wanted: Any, world: World, st
 def cut(made: tuple[Slimmed, Verification], written: Place, asked: tuple[LearnSettings, Any], stage: Stage) -> Result:
     """Report of a model that was cut and trained."""
     if plan_out := declared.given(asked[1]).get("plan_out"):
-        save.write_text(Path(plan_out), made[0].plan.to_json())
+        atomic.write_text(Path(plan_out), made[0].plan.to_json())
     return slim.finished("learn", made, written, asked[0], stage)
 
 

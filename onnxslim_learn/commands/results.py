@@ -15,6 +15,7 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.report import html
 from onnxslim_learn.report.format import count, ms, share, size
 from onnxslim_learn.rewrite import save
+from onnxslim_learn.runtime import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,9 +75,9 @@ class Reported:
     def told(self, where: ReportSettings) -> Self:
         """The same result, its report written where that was asked for."""
         if where.html is not None:
-            save.write_text(Path(where.html), self.to_html())
+            atomic.write_text(Path(where.html), self.to_html())
         if where.json is not None:
-            save.write_text(Path(where.json), self.to_json())
+            atomic.write_text(Path(where.json), self.to_json())
         return self
 
 
@@ -174,7 +175,7 @@ def place(output: str | Path | None, name: str) -> Iterator[tuple[Path, Temporar
     if output is not None:
         yield Path(output), None
         return
-    folder = TemporaryDirectory(prefix=save.PREFIX)
+    folder = TemporaryDirectory(prefix=atomic.PREFIX)
     try:
         yield Path(folder.name, name), folder
     except BaseException:
@@ -209,7 +210,7 @@ def _claim(parameter: str, text: str, taken: dict[Path, str]) -> None:
     path = Path(text)
     if text in ("", "-"):
         raise InputError(f"{parameter} {text!r}: is no file name. Give one.")
-    save.check_target(path, parameter)
+    atomic.check_target(path, parameter)
     if path.resolve() in taken:
         raise InputError(f"{parameter} {text}: {taken[path.resolve()]}. Give another name.")
     taken[path.resolve()] = f"is written by {parameter} as well"

@@ -15,7 +15,7 @@ from onnxslim_learn.latency.profile import Setting
 from onnxslim_learn.report import records
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.report.sections import training
-from onnxslim_learn.rewrite import save
+from onnxslim_learn.runtime import atomic
 from onnxslim_learn.select import planner
 from onnxslim_learn.settings import build, takes
 from onnxslim_learn.workflow import latency_target, pareto
@@ -116,7 +116,7 @@ def _met(analysis: Analysis, settings: SlimSettings, meter: LatencyMeter | None,
     with place(settings.result.output, _file(analysis)) as (path, folder):
         slimmed, check = work.slim_to(analysis, target, path, **asked)
         if settings.plan_out:
-            save.write_text(Path(settings.plan_out), slimmed.plan.to_json())
+            atomic.write_text(Path(settings.plan_out), slimmed.plan.to_json())
         return finished("slim", (slimmed, check), (path, folder), settings, stage)
 
 
@@ -170,7 +170,7 @@ def _lossless(analysis: Analysis, settings: SlimSettings | LosslessSettings, sta
         check = slimmed.save(path, real=sampling.real_inputs(source, settings.samples))
         assert check is not None
         if settings.plan_out:
-            save.write_text(Path(settings.plan_out), slimmed.plan.to_json())
+            atomic.write_text(Path(settings.plan_out), slimmed.plan.to_json())
         return finished("slim", (slimmed, check), (path, folder), settings, stage)
 
 

@@ -16,8 +16,7 @@ from onnxslim_learn.latency import calibrate as measuring
 from onnxslim_learn.latency import profile as profiling
 from onnxslim_learn.report.sections import latency
 from onnxslim_learn.report.sections import profile as pages
-from onnxslim_learn.rewrite import save
-from onnxslim_learn.runtime import session
+from onnxslim_learn.runtime import atomic, session
 from onnxslim_learn.settings import takes
 from onnxslim_learn.workflow.settings import CalibrateSettings, ProfileSettings
 
@@ -89,7 +88,7 @@ class CalibrateResult(Result):
         Raises:
             InputError: If the place cannot be written.
         """
-        save.write_text(Path(path), self.device.to_toml())
+        atomic.write_text(Path(path), self.device.to_toml())
         return self
 
     def __repr__(self) -> str:

@@ -28,7 +28,7 @@ def check(path: Path, parameter: str) -> None:
         )
 
 
-def save(view: Any, path: Path, parameter: str = "graph") -> None:
+def save(view: Any, path: Path, parameter: str = "⟨graph⟩") -> None:
     """Write a graph whose nodes are ``(kind, name)`` in the format that the ending tells, whole or not at all.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,23 +13,10 @@ import onnx_ir as ir
 
 from onnxslim_learn.errors import InputError, VerifyError, reason
 from onnxslim_learn.graph import inlining
-from onnxslim_learn.runtime.atomic import check_target, replace, write_text, writing
+from onnxslim_learn.runtime.atomic import replace, workplace, writing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
-
-__all__ = [
-    "check_target",
-    "files",
-    "origin",
-    "publish",
-    "size_on_disk",
-    "spare",
-    "staged",
-    "tensors",
-    "with_initializers",
-    "write_text",
-]
 
 LARGEST_FILE = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2 GiB
 
@@ -78,17 +66,14 @@ def copy(file: Path, target: Path) -> None:
     Raises:
         InputError: If the place cannot be written.
     """
-    folder = workplace(target)
-    try:
+    with workplace(target) as folder:
         if len(files(file)) > 1:
-            made = staged(ir.load(file), target.name, folder, external=True)
+            draft = staged(ir.load(file), target.name, folder, external=True)
         else:
-            made = folder / target.name
+            draft = folder / target.name
             with writing(target.name, folder):
-                shutil.copyfile(file, made)
-        _move(made, target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+                shutil.copyfile(file, draft)
+        _move(draft, target)
 
 
 def _complaint(model: Path | bytes) -> str:

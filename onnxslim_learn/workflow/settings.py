@@ -76,6 +76,7 @@ SENSITIVITY = Option(
     read=some_seconds,
 )
 PLAN_OUT = Option("write the plan as JSON", metavar="FILE", writes=True, decides=False)
+GRAPH = Option(".graphml, .dot or .json", metavar="FILE", writes=True, decides=False)
 CONFIG = Option("options in a TOML file; those given here win", metavar="FILE", decides=False)
 PATTERN = Option(
     "where zeros may be: unstructured (default), N:M as in 2:4, RxC blocks as in 4x1, or units", metavar="NAME"
@@ -201,6 +202,8 @@ class AnalyzeSettings:
         why: Groups or axes to explain, or pairs of axes with a comma between them.
         allow_sensitive: Whether normalised axes count as cuttable.
         device: A machine to estimate latency for.
+        graph: Where the coupling is written as a graph.
+        dataflow: Where the dataflow is.
     """
 
     inputs: InputSettings = part(InputSettings)
@@ -212,6 +215,8 @@ class AnalyzeSettings:
     )
     allow_sensitive: bool = option(False, "treat normalised axes as cuttable (not exact)")
     device: Any = declared(None, DEVICE)
+    graph: str | None = declared(None, replace(GRAPH, help=f"write what is cut together as a graph: {GRAPH.help}"))
+    dataflow: str | None = declared(None, replace(GRAPH, help=f"write what depends on what as a graph: {GRAPH.help}"))
     report: ReportSettings = part(ReportSettings)
 
 

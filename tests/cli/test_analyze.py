@@ -1,5 +1,9 @@
 """The command analyze: models it refuses, its tables, its explanations."""
 
+import json
+from pathlib import Path
+
+import networkx as nx
 import onnx
 import pytest
 
@@ -25,6 +29,9 @@ REFUSALS = [
     ("analyze cycle.onnx", 2, "cycle.onnx: cycle"),
     # results
     ("analyze residual.onnx --json nowhere/new.json", 2, "--json nowhere/new.json: folder"),
+    ("analyze residual.onnx --graph new.txt", 2, "--graph new.txt: .graphml, .dot, .json '.txt'"),
+    ("analyze residual.onnx --dataflow new", 2, "--dataflow new: .graphml, .dot, .json"),
+    ("analyze residual.onnx --graph nowhere/new.dot", 2, "--graph nowhere/new.dot: folder"),
     # input shapes
     ("analyze global_pool.onnx --input x:4x3x1x1", 2, "global_pool.onnx: 4x3x1x1 other sizes --input"),
     ("analyze global_pool.onnx --input x:4x3x2x2", 2, "global_pool.onnx: node a (Conv): empty 4x3x2x2 other sizes"),
@@ -74,6 +81,16 @@ def test_names_with_brackets_and_long_names_stay_whole(run):
     lines = run("analyze [red]new.onnx")[1].splitlines()
     assert lines[0].startswith("[red]new.onnx: 4 nodes")
     assert any(f"{stem}w1:0" in line and f"{stem}b1:0" in line for line in lines), "a row is one line"
+
+
+def test_graphs_are_written_beside_the_tables(run):
+    code, out, _ = run("analyze residual.onnx --graph new.graphml --dataflow new.json")
+    assert (code, "w1:0" in out) == (0, True)
+    coupled = nx.read_graphml("new.graphml")
+    assert nx.shortest_path(coupled, "parameter w1:0", "parameter w2:1")[0] == "parameter w1:0"
+    assert {one["name"] for one in json.loads(Path("new.json").read_text())["nodes"]} >= {"x", "y", "c1"}
+    assert run("analyze residual.onnx --graph new.dot")[0] == 0
+    assert Path("new.dot").read_text().startswith("digraph {")
 
 
 JSON = [
