@@ -424,7 +424,7 @@ LEARNERS = Registry(
     [
         LearnerRow(
             "morphnet",
-            f"{_LEARNERS}.morphnet.pipeline:run",
+            f"{_LEARNERS}.morphnet.run:run",
             "widths",
             "train",
             settings=f"{_LEARNERS}.morphnet.settings:MorphNetSettings",

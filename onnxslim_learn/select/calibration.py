@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.data.batch import Batch
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.quality.metric import Metric
-    from onnxslim_learn.select.criteria import Ranking
+    from onnxslim_learn.select.ranking import Ranking
 
 
 CAREFUL = Effort((1e-3, 1e-2, 1e-1, 1.0), moments=False)

@@ -8,8 +8,8 @@ NaN: they get the sum of their cells' scores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,32 +17,16 @@ import numpy as np
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.registry import CRITERIA
+from onnxslim_learn.select.ranking import Ranking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.array_types import Labels
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.registry import CriterionRow
     from onnxslim_learn.select.calibration import Evidence
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """In which order units go, and what becomes of them.
-
-    Attributes:
-        scores: One per column; the lowest of a group go first.
-        heirs: Group -> for each of its units the one that it is merged into when it goes, itself for the last; or
-            ``None`` where units are dropped.
-        refused: Group -> why its units cannot stand for each other; they are dropped.
-    """
-
-    scores: Array
-    heirs: Mapping[str, Labels] | None = None
-    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def usual(evidence: Evidence | None) -> str:

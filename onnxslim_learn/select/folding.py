@@ -23,7 +23,7 @@ import numpy as np
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.rewrite.merge import lined_up, refusal
 from onnxslim_learn.select import weight_criteria
-from onnxslim_learn.select.criteria import Ranking
+from onnxslim_learn.select.ranking import Ranking
 from onnxslim_learn.select.weight_slices import Slices, slices
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.select.bounds import Target
     from onnxslim_learn.select.calibration import Evidence
-    from onnxslim_learn.select.criteria import Ranking
+    from onnxslim_learn.select.ranking import Ranking
 
 
 def plan(  # noqa: PLR0913  everything a user may say about a plan

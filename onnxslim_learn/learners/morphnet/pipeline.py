@@ -27,16 +27,6 @@ if TYPE_CHECKING:
     from onnxslim_learn.workflow.slimmed import Slimmed
 
 
-def run(job: Job[MorphNetSettings]) -> tuple[Slimmed, Verification] | list[dict[str, Any]] | None:
-    """Learn widths: for one target or strength, for several strengths, or in turns with widening."""
-    from onnxslim_learn.learners.morphnet import shrink_expand, strength_sweep
-
-    wanted = job.wanted
-    if wanted.sweep:
-        return strength_sweep.sweep(job, strength_sweep.strengths(wanted.sweep, wanted.strength or 1.0))
-    return shrink_expand.shrink(job, wanted.cycles)
-
-
 def shrink(job: Job[MorphNetSettings]) -> tuple[Slimmed, Verification] | None:
     """Learn a structure and write the smaller, trained model.
 
