@@ -8,6 +8,7 @@ from what the operators around it do with its units.
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -318,8 +319,8 @@ class _Carried:
     def _between(self, writers: Sequence[int], readers: Sequence[int]) -> Path:
         """The module around layers that write and layers that read, or the one that writes if that is a whole net."""
         paths = [self._path(i) for i in (*writers, *readers)]
-        around = tuple(tokens[0] for tokens in zip(*paths, strict=False) if len(set(tokens)) == 1) if paths else ()
-        around = paths[0][: len(around)] if paths and all(p[: len(around)] == around for p in paths) else ()
+        alike = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*paths, strict=False))
+        around = tuple(tokens[0] for tokens in alike)
         numbered = any(token.isdecimal() or STAGE.fullmatch(token) for token in around)
         return around if numbered or not writers else shared_path([self._path(i) for i in writers])
 

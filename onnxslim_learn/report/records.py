@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.costs.polynomial import Cost
     from onnxslim_learn.costs.roofline import Timed
     from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.coupling.titles import Title
     from onnxslim_learn.registry import CostRow
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.runtime.timing import Latency, Timings
@@ -40,6 +41,7 @@ class Row:
 
     Attributes:
         name: The group.
+        title: What it is called: its role, its module and both in words.
         width: Number of units.
         rows: Whether units are whole rows (attention heads, convolution groups).
         members: Parameter axes it ties.
@@ -51,6 +53,7 @@ class Row:
     """
 
     name: str
+    title: Title
     width: int
     rows: bool
     members: tuple[str, ...]
@@ -64,6 +67,9 @@ class Row:
         """As plain data, with shares of the model's totals."""
         found: dict[str, Any] = {
             "name": self.name,
+            "title": self.title.text,
+            "role": self.title.role,
+            "module": self.title.path,
             "width": self.width,
             "rows": self.rows,
             "members": list(self.members),
@@ -94,6 +100,7 @@ def row(analysis: Analysis, group: Group) -> Row:
     ms = None if timed is None else (timed.value(everything) - timed.value(alive)) / 1e3
     return Row(
         group.name,
+        analysis.titles[group.name],
         group.width,
         group.rows,
         group.members,
@@ -247,7 +254,13 @@ def outcome(
         "training": slimmed.plan.provenance.get("training"),
         "choice": {k: slimmed.plan.provenance.get(k) for k in CHOICE},
         "groups": [
-            {"name": g.name, "width": g.width, "kept": len(kept.get(g.name, range(g.width)))}
+            {
+                "name": g.name,
+                "title": analysis.titles[g.name].text,
+                "role": analysis.titles[g.name].role,
+                "width": g.width,
+                "kept": len(kept.get(g.name, range(g.width))),
+            }
             for g in analysis.groups
             if g.pin is None
         ],

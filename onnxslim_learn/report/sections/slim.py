@@ -27,11 +27,17 @@ if TYPE_CHECKING:
 MEMBERS = 2  # parameter axes named in a row; the rest are counted
 ONE = "has one unit only"
 NORMALISED = "is normalised over"
+REPEATED = 4  # groups alike in so many blocks are one row
+NUMBERED = re.compile(r"(?<=[a-z] )\d+(?=[,:])")  # of a block: "layer 3, attention: 12 heads"
 UNEVEN = re.compile(r"its rows must keep equally many, not (\d+) to (\d+)")
 
 # What a name or a row may hold -> what it means; said where it occurs.
 LEGEND = (
-    (r"", "Each row is what must be cut together, named after the first parameter axis (name:axis) it ties."),
+    (r"", "Each row is what must be cut together, and its name: the first parameter axis (name:axis) that it ties."),
+    (
+        r"\(x \d+\)",
+        "x N: so many blocks have groups alike; the first is named, shares are those of all (--json lists each).",
+    ),
     (
         r"",
         "MACs and parameters: what would go with all its units. What lies between two groups counts for both, so that"
@@ -57,7 +63,7 @@ def analysis(data: Mapping[str, Any], *, settable: bool = True) -> list[Block]:
     blocks += [_free(data["groups"], data["counted"])] if data["groups"] else [Text("Nothing can be cut.")]
     blocks += [*_pinned(data), *latency.estimated(data), *_legend(data)]
     rows = [(0, row) for row in data["groups"]] + [(1, row) for row in _working(data)]
-    bars = tuple(Bar(row["name"], row["macs_share"], share(row["macs_share"]), kind) for kind, row in rows)
+    bars = tuple(Bar(row["title"], row["macs_share"], share(row["macs_share"]), kind) for kind, row in rows)
     return [*blocks, Bars("MACs that would go with each group", ("can be cut", "cannot be cut"), bars)]
 
 
@@ -90,11 +96,37 @@ def _free(rows: Sequence[Mapping[str, Any]], counted: Sequence[Mapping[str, str]
     """The groups that can be cut."""
     heads = {one["title"]: f"{one['name']}_share" for one in counted}
     heads |= {"latency": "latency_share"} if "latency_share" in rows[0] else {}
-    cells = [(r["name"], _ties(r), _units(r), *(share(r[key]) for key in heads.values())) for r in rows]
-    return Table("Groups that can be cut", ("group", "ties", "units", *heads), tuple(cells), (0, 1))
+    blocks = sorted(repeats(rows), key=lambda alike: -sum(row["macs_share"] for row in alike))
+    cells = [
+        (_called(alike), alike[0]["name"], _ties(alike), *(share(sum(r[key] for r in alike)) for key in heads.values()))
+        for alike in blocks
+    ]
+    return Table("Groups that can be cut", ("group", "named", "ties", *heads), tuple(cells), (0, 1, 2))
 
 
-def _ties(row: Mapping[str, Any]) -> str:
+def repeats(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Groups that repeated blocks have alike, together; the others each by itself."""
+    alike: dict[Any, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        alike.setdefault((row["role"], row["width"], NUMBERED.sub("#", row["title"])), []).append(row)
+    several = [group for group in alike.values() if len(group) >= REPEATED]
+    known = {row["name"] for group in several for row in group}
+    return several + [[row] for row in rows if row["name"] not in known]
+
+
+def _called(alike: Sequence[Mapping[str, Any]]) -> str:
+    """What groups are called that are alike: the first one's title, and how many there are."""
+    title = str(alike[0]["title"])
+    if len(alike) == 1:
+        return title
+    numbers = [int(NUMBERED.findall(row["title"])[0]) for row in alike if NUMBERED.search(row["title"])]
+    span = f"{min(numbers)} to {max(numbers)}" if numbers else ""
+    return f"{NUMBERED.sub(span, title, count=1)} (x {len(alike)})"
+
+
+def _ties(alike: Sequence[Mapping[str, Any]]) -> str:
+    """What else the first of some groups that are alike ties."""
+    row = alike[0]
     others = [m for m in row["members"] if m != row["name"]]
     named = ", ".join(others[:MEMBERS])
     return named + (f" and {len(others) - MEMBERS} more" if len(others) > MEMBERS else "")
@@ -110,8 +142,12 @@ def _pinned(data: Mapping[str, Any]) -> list[Block]:
     single = carrying - len(shown)
     blocks: list[Block] = []
     if shown:
-        cells = tuple((r["name"], _units(r), share(r["macs_share"]), _because(r)) for r in shown)
-        blocks.append(Table("Groups that cannot be cut", ("group", "units", "MACs", "because"), cells, (0, 3)))
+        rows = sorted(repeats(shown), key=lambda alike: -sum(row["macs_share"] for row in alike))
+        cells = tuple(
+            (_called(alike), alike[0]["name"], share(sum(r["macs_share"] for r in alike)), _because(alike[0]))
+            for alike in rows
+        )
+        blocks.append(Table("Groups that cannot be cut", ("group", "named", "MACs", "because"), cells, (0, 1, 3)))
     notes = []
     if single:
         notes.append(f"{plural(single, 'more group')} cannot be cut: one unit is all there is.")
@@ -155,7 +191,7 @@ def _because(row: Mapping[str, Any]) -> str:
 def _legend(data: Mapping[str, Any]) -> list[Block]:
     """What the words in the tables mean, as far as they occur."""
     shown = [*data["groups"], *_working(data)]
-    found = [text for row in shown for text in (row["name"], _units(row))]
+    found = [text for row in shown for text in (row["name"], _units(row))] + [_called(a) for a in repeats(shown)]
     said = [sentence for pattern, sentence in LEGEND if any(re.search(pattern, text) for text in found)]
     return [Text("\n" + "\n".join(said))] if said else []
 
@@ -285,7 +321,7 @@ def _widths(data: Mapping[str, Any]) -> list[Block]:
         bar
         for group in data["groups"]
         for bar in (
-            Bar(group["name"], group["width"], str(group["width"]), 0),
+            Bar(group["title"], group["width"], str(group["width"]), 0),
             Bar("", group["kept"], str(group["kept"]), 1),
         )
     ]
