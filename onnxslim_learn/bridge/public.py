@@ -57,7 +57,7 @@ def from_torch(module: fx.GraphModule, path: str | Path) -> Path:
     Raises:
         InputError: If it is no such module, a weight is not finite, or the place cannot be written.
     """
-    graph: Any = module.meta.get(SOURCE)
+    graph: Any = getattr(module, "meta", {}).get(SOURCE)
     if graph is None:
         raise InputError("⟨module⟩: was not made by to_torch, so no file is known. Give one that was.")
     export(module, graph, Path(path))

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 RELAXED: dict[str, tuple[str, Any]] = {
     "without ⟨multiple⟩": ("multiple", 1),
     "without ⟨protect⟩": ("protect", ()),
+    "without ⟨only⟩": ("only", ()),
+    "without ⟨keep⟩": ("keep", {}),
     "with ⟨allow_empty⟩": ("allow_empty", True),
 }
 NORMALISED = "is normalised over"  # begins the reason of axes that ⟨allow_sensitive⟩ frees
@@ -52,7 +54,7 @@ def _heavy(analysis: Analysis) -> list[dict[str, Any]]:
 
 def _options(analysis: Analysis, settings: Mapping[str, Any], missed: TargetError) -> str:
     """Which options would make a missed target reachable, in a sentence."""
-    given = {option: {name: free} for option, (name, free) in RELAXED.items() if settings[name] != free}
+    given = {option: {name: free} for option, (name, free) in RELAXED.items() if settings.get(name, free) != free}
     freed = analysis
     measured = "latency" in missed.missed  # known for this analysis alone
     if not measured and any(

@@ -84,6 +84,8 @@ def _choice(settings: SlimSettings | PlanSettings) -> dict[str, Any]:
         "criterion": settings.criterion,
         "multiple": limits.multiple,
         "protect": limits.protect,
+        "only": limits.only,
+        "keep": limits.keep,
         "allow_empty": limits.allow_empty,
     }
 

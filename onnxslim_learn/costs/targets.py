@@ -126,6 +126,24 @@ def given(texts: Sequence[str]) -> dict[str, list[float] | float]:
     return found
 
 
+def shares(texts: Sequence[str]) -> dict[str, float]:
+    """Read ``REGEX=0.7`` texts.
+
+    Raises:
+        InputError: If one cannot be read.
+    """
+    found = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise InputError(f"⟨keep⟩ {text}: expected REGEX=SHARE. For example heads=0.7.")
+    return found
+
+
 def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Read ``NAME:1x3x224x224`` texts.
 

@@ -195,6 +195,10 @@ class Group:
     rows: bool
     pin: Pin | None
 
+    def __repr__(self) -> str:
+        held = "" if self.pin is None else f", {self.pin.reason}"
+        return f"<Group {self.name}: {self.width} units{held}>"
+
     @property
     def width(self) -> int:
         """Number of units."""

@@ -51,6 +51,9 @@ class Coupling:
     column: Labels
     _cells: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<Coupling of {len(self.values)} values: {self.columns} units>"
+
     @property
     def size(self) -> int:
         """Number of classes."""

@@ -60,6 +60,9 @@ class Graph:
     assumed: tuple[str, ...] = ()
     values: dict[str, Array] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<Graph of {self.source or 'a model in memory'}: {len(self.nodes)} nodes>"
+
     @property
     def nodes(self) -> list[ir.Node]:
         """The nodes of the main graph in topological order."""

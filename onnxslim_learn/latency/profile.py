@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from onnxslim_learn.analysis import analyze
+from onnxslim_learn.array_types import Stage, unannounced
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph.input_sizes import open_axes
@@ -17,7 +18,7 @@ from onnxslim_learn.runtime import process_memory, timing
 from onnxslim_learn.runtime.session import CPU
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.array_types import Feeds
@@ -70,7 +71,7 @@ def profile(
     values: Mapping[str, Any] | None = None,
     seconds: float = 2.0,
     per_node: bool = False,
-    stage: Callable[[str], Callable[[float], None]] = lambda name: lambda share: None,
+    stage: Stage = unannounced,
 ) -> dict[str, Any]:
     """Time models under every setting.
 

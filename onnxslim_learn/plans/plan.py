@@ -32,6 +32,10 @@ class Plan:
     provenance: dict[str, Any] = field(default_factory=dict)
     merged: dict[str, list[list[int]]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        kept, all_ = sum(len(units) for units in self.groups.values()), sum(self.widths.values())
+        return f"<Plan: {kept} of {all_} units of {len(self.groups)} groups stay>"
+
     def to_json(self) -> str:
         """Write the plan as JSON text."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=False) + "\n"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.errors import TargetError
+from onnxslim_learn.registry import COSTS, MICROSECONDS
 from onnxslim_learn.runtime import atomic
 from onnxslim_learn.workflow import slim
 
@@ -52,8 +53,14 @@ def slim_each(
             raise TargetError(f"{error.message} {f'Written before: {written}.' if rows else ''}".strip()) from error
         if plans is not None:
             atomic.write_text(_named(Path(plans), name), slimmed.plan.to_json())
-        rows.append({"target": dict(target), "output": str(path), **_told(slimmed, check)})
+        rows.append({"target": _public(target), "output": str(path), **_told(slimmed, check)})
     return mark(rows)
+
+
+def _public(target: Mapping[str, float]) -> dict[str, float]:
+    """A target in the units that users see: times that are no fractions in milliseconds."""
+    times = {name for name in target if name in COSTS and COSTS[name].unit == MICROSECONDS}
+    return {name: wish / 1e3 if name in times and wish > 1 else wish for name, wish in target.items()}
 
 
 def _named(path: Path, name: str) -> Path:

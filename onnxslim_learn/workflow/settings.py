@@ -64,6 +64,19 @@ VALUE = Option(
 )
 MULTIPLE = Option("keep widths a multiple of N", metavar="N", read=positive)
 PROTECT = Option("groups whose name or members match stay whole", metavar="REGEX", read=pattern, repeat=True)
+ONLY = Option(
+    "cut only groups with this role or name, or that lie in modules it finds",
+    metavar="REGEX",
+    read=pattern,
+    repeat=True,
+)
+KEEP = Option(
+    "groups of which REGEX finds anything keep at least this share of their units",
+    metavar="REGEX=0.7",
+    repeat=True,
+    gather=targets.shares,
+    entry=targets.value,
+)
 SENSITIVE = Option("also cut normalised axes (not exact)")
 EMPTY = Option("whole branches may go; else one unit always stays")
 NO_REPAIR = Option("leave the weights that stay as they are")
@@ -162,12 +175,16 @@ class LimitSettings:
     Attributes:
         multiple: MorphNetSettings are multiples of this.
         protect: Regular expressions; groups they find stay whole.
+        only: Regular expressions; all groups but those that they name, or that lie in modules they find, stay whole.
+        keep: Regular expression -> share of its units that a group at least keeps of which it finds anything.
         allow_sensitive: Whether axes that are normalised over are cut, too.
         allow_empty: Whether whole branches may go.
     """
 
     multiple: int = declared(1, MULTIPLE)
     protect: tuple[str, ...] = declared((), PROTECT)
+    only: tuple[str, ...] = declared((), ONLY)
+    keep: Mapping[str, float] = declared({}, KEEP)
     allow_sensitive: bool = declared(False, SENSITIVE)
     allow_empty: bool = declared(False, EMPTY)
 

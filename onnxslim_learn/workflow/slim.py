@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.analysis import Analysis, analyze
+from onnxslim_learn.array_types import Stage, unannounced
 from onnxslim_learn.coupling import explain
 from onnxslim_learn.coupling.groups import Group
 from onnxslim_learn.coupling.removal import Removal
@@ -111,7 +112,7 @@ def slim_to(
     target: Target,
     path: str | Path,
     *,
-    stage: Callable[[str], Callable[[float], None]] = lambda name: lambda share: None,
+    stage: Stage = unannounced,
     real: Sequence[Mapping[str, Any]] = (),
     evidence: Evidence | None = None,
     repair: bool = True,
@@ -159,7 +160,7 @@ def _fitting(
     analysis: Analysis,
     target: Mapping[str, float],
     limit: float | None,
-    stage: Callable[[str], Callable[[float], None]],
+    stage: Stage,
     **settings: Any,
 ) -> Slimmed:
     """Plan until the file, too, is small enough."""

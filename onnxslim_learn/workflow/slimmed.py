@@ -52,6 +52,9 @@ class Slimmed:
     judgement: Judgement | None = None
     _better: ir.Model | None = field(repr=False, default=None)
 
+    def __repr__(self) -> str:
+        return f"<Slimmed, not yet written: {self.plan!r} of {self.analysis!r}>"
+
     def repair(
         self,
         evidence: Evidence,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from onnxslim_learn.array_types import Array
+from onnxslim_learn.array_types import Array, Stage, unannounced
 from onnxslim_learn.errors import InputError, VerifyError
 from onnxslim_learn.metrics import Deviation, deviation
 from onnxslim_learn.quality.channels import channels
@@ -29,7 +29,7 @@ from onnxslim_learn.sparse.one_shot import OneShot, Pruned, Recipe
 from onnxslim_learn.sparse.ratio_search import search
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -68,6 +68,9 @@ class Sparsified:
     deviation: dict[str, Deviation]
     model: ir.Model = field(repr=False)
     training: dict[str, Any] | None = field(repr=False, default=None)
+
+    def __repr__(self) -> str:
+        return f"<Sparsified, not yet written: {len(self.layers)} weights of {self.analysis!r}>"
 
     def array(self, layer: Layer) -> Array:
         """The values of a weight."""
@@ -203,7 +206,7 @@ def sparsify(
     asked: ZeroSettings,
     evidence: Evidence,
     *,
-    stage: Callable[[str], Callable[[float], None]] = lambda name: lambda share: None,
+    stage: Stage = unannounced,
 ) -> Sparsified:
     """Zero weights of a model in one go, and refit the others where the method does.
 
