@@ -1,8 +1,10 @@
 """A file that onnxruntime has fused is handled as the file it was made from: the same groups, laws and repair."""
 
 import functools
+from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from nets.fused import LEVELS, fused
 from nets.notation import Net
 from nets.operators import EXAMPLES
 from nets.zoo import NETS
+from onnxslim_learn import demo
 from onnxslim_learn.costs import polynomial
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.data.random_inputs import random_inputs
@@ -49,8 +52,13 @@ def exported(name):
     return torch_blocks.exported(name)
 
 
+DIGITS = Path(demo.__file__).parent / "digits.onnx"
+
+
 @functools.cache
 def source(name):
+    if name == "digits":
+        return onnx.load(DIGITS)
     return NETS[name].build() if name in NETS else exported(name)
 
 
@@ -92,7 +100,10 @@ def relative(deviations):
     return float(np.mean([one.relative for one in deviations.values()]))
 
 
-NAMES = [*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in ("transformer", "inverted_residual"))]
+NAMES = [
+    *CASES,
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("transformer", "inverted_residual", "digits")),
+]
 
 
 @pytest.mark.parametrize("level", LEVELS)
