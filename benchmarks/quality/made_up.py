@@ -22,7 +22,7 @@ from onnxslim_learn import demo
 from onnxslim_learn.analysis import Analysis, analyze
 from onnxslim_learn.data.class_balance import confident
 from onnxslim_learn.data.open import open_source
-from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.source import Source
 from onnxslim_learn.runtime.session import open_session
 from onnxslim_learn.select.calibration import Evidence
@@ -93,7 +93,7 @@ def net(name: str, cache: Path = small.CACHE) -> Net:
 def rows(one: Net, targets: list[float], samples: int) -> Iterator[Row]:
     """Cut a net to every target."""
     analysis = analyze(one.path)
-    made_up = confident(analysis.coupling, Options(samples=affordable(analysis.coupling)))
+    made_up = confident(analysis.coupling, DataSettings(samples=affordable(analysis.coupling)))
     real = open_source({"image": one.data.images[:samples]}, analysis.graph)
     dense = one.accuracy(one.path)
     for target in targets:

@@ -42,7 +42,7 @@ def _act(call: Call) -> int:
     if result is None:  # a process that does not lead
         return 0
     shell.show(result, printed=printed)
-    return 0 if result.passed else 1
+    return 0 if result.passed else int(result.failure)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How the command line answers, whatever the command: what goes where, and how it ends.
 
 Results go to standard output, progress to standard error. Exit codes: 0 done; 1 a check failed or a target cannot be
-reached; 2 bad usage or bad input.
+reached; 2 bad usage or bad input; 3 the result is worse than --min-quality.
 """
 
 from __future__ import annotations

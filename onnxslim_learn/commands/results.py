@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 Blocks: TypeAlias = Callable[[Any], Sequence["Block"]]
 Rows: TypeAlias = Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]]
 
+WORSE = 3  # exit code of a result that is worse than was asked for
+
 
 class Reported:
     """What has a report.
@@ -42,6 +44,7 @@ class Reported:
         blocks: Tells the report as tables and charts.
         rows: Of the report, for :meth:`to_frame`.
         passed: Whether what was checked holds.
+        failure: Exit code of the command line where it does not.
         notes: Sentences beside the report.
     """
 
@@ -50,6 +53,7 @@ class Reported:
     blocks: Blocks
     rows: Rows
     passed: bool = True
+    failure: int = 1
     notes: tuple[str, ...] = ()
 
     def to_frame(self) -> pandas.DataFrame:
@@ -91,6 +95,7 @@ class Result(Reported):
     rows: Rows
     passed: bool = True
     notes: tuple[str, ...] = ()
+    failure: int = 1
 
     def __repr__(self) -> str:
         return f"<{self.title}: {len(self.rows(self.report))} rows>"

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.array_types import Stage, Watcher, staged
 from onnxslim_learn.commands import advice, models
-from onnxslim_learn.commands.results import ModelResult, Result, claim, place
+from onnxslim_learn.commands.results import WORSE, ModelResult, Result, claim, place
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.latency.profile import Setting
 from onnxslim_learn.report import records
+from onnxslim_learn.report.sections import quality, training
 from onnxslim_learn.report.sections import slim as pages
-from onnxslim_learn.report.sections import training
 from onnxslim_learn.runtime import atomic
 from onnxslim_learn.select import planner
 from onnxslim_learn.settings import build, takes
@@ -61,6 +61,7 @@ def slim(
     if bool(target) == settings.lossless:
         raise InputError("slim: expected ⟨target⟩, such as ⟨target.macs⟩=0.5, or ⟨lossless⟩. Give one of them.")
     claim(settings, models.read(model))
+    sampling.judged_by(settings.quality, settings.samples)  # refuses what does not fit before any work
     stage, limits = staged(progress), settings.limits
     stage("analyzing")
     machine = models.device(settings.clock.device)
@@ -109,7 +110,12 @@ def _met(analysis: Analysis, settings: SlimSettings, meter: LatencyMeter | None,
     repair = not settings.repair.no_repair
     asked: dict[str, Any] = {"repair": repair, "meter": meter, "stage": stage, **_choice(settings)}
     asked["evidence"] = sampling.evidence(
-        analysis, source, settings.samples, repair=repair, seconds=settings.sensitivity_seconds
+        analysis,
+        source,
+        settings.samples,
+        repair=repair,
+        seconds=settings.sensitivity_seconds,
+        metric=sampling.judged_by(settings.quality, settings.samples),
     )
     asked["real"] = sampling.real_inputs(source, settings.samples)
     if len(settings.target) > 1:
@@ -233,6 +239,7 @@ def apply(
 def _applied(model: Model, plan: Plan | str | Path, settings: ApplySettings, progress: Watcher | None) -> ModelResult:
     """Carry out a plan, as was asked for."""
     claim(settings, models.read(model), plan)
+    metric = sampling.judged_by(settings.quality, settings.samples)
     chosen, stage = models.planned(plan), staged(progress)
     stage("analyzing")
     analysis = models.analysed_for(model, chosen, settings.inputs)
@@ -240,12 +247,14 @@ def _applied(model: Model, plan: Plan | str | Path, settings: ApplySettings, pro
     slimmed = work.slim(analysis, chosen)
     source = sampling.gathered(analysis, settings.samples, stage, repair=settings.repair)
     repair = not settings.repair.no_repair
-    known = sampling.evidence(analysis, source, settings.samples, repair=repair) if repair else None
-    if known is not None:
+    known = sampling.evidence(analysis, source, settings.samples, repair=repair, metric=metric)
+    if known is not None and repair:
         slimmed.repair(known, progress=stage("repairing"))
     with place(settings.result.output, _file(analysis)) as (path, folder):
         check = slimmed.save(path, real=sampling.real_inputs(source, settings.samples))
         assert check is not None
+        if known is not None:
+            slimmed.judge(known, path)
         return finished("apply", (slimmed, check), (path, folder), settings, stage)
 
 
@@ -253,7 +262,7 @@ def _planned(model: Model, plan: Plan, settings: SlimSettings, progress: Watcher
     """Slim as a plan says."""
     if settings.target or settings.lossless:
         raise InputError("slim: a plan says how far to go, and so does ⟨target⟩ or ⟨lossless⟩. Leave one of them out.")
-    same = {"inputs", "result", "repair", "samples", "runtime", "report"}
+    same = {"inputs", "result", "repair", "quality", "samples", "runtime", "report"}
     asked = replace(ApplySettings(), **{name: getattr(settings, name) for name in same})
     return _applied(model, plan, asked, progress)
 
@@ -283,13 +292,17 @@ def finished(
         timings, feeds = against_original(analysis, path, settings.runtime, stage, kept=folder is None)
     report = records.outcome(slimmed, path, check, timings, feeds)
     report["output"] = str(path) if folder is None else None
-    notes: tuple[str, ...] = ()
+    notes = quality.notes(report["quality"])
     if not slimmed.plan.groups and "training" not in slimmed.plan.provenance:
         why = "had to be cut" if slimmed.folded is None else "can go without a change"
         notes = (f"nothing {why}; the result is a copy.",)
+    least = settings.quality.min_quality if hasattr(settings, "quality") else None
+    if (fault := quality.fault(report["quality"], least)) is not None:
+        notes = (*notes, fault)
     title = " ".join([command, models.named(analysis), *([str(path)] if folder is None else [])])
     about: dict[str, Any] = {"plan": slimmed.plan, "verification": check, "place": folder}
-    result = ModelResult(title, report, pages.outcome, _groups, notes=notes, file=path, analysis=analysis, **about)
+    about |= {"notes": notes, "passed": fault is None, "failure": WORSE}
+    result = ModelResult(title, report, pages.outcome, _groups, file=path, analysis=analysis, **about)
     return result.told(settings.report)
 
 

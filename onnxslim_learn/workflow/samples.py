@@ -12,6 +12,7 @@ from onnxslim_learn.data.class_balance import confident
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.quality.metric import metric as metric_of
 from onnxslim_learn.select.calibration import Evidence
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.data.options import DataSettings, SampleSettings
     from onnxslim_learn.data.source import Source
-    from onnxslim_learn.workflow.settings import RepairSettings
+    from onnxslim_learn.quality.metric import Metric
+    from onnxslim_learn.workflow.settings import QualitySettings, RepairSettings
 
 
 WORK = 200_000_000_000  # multiply-accumulates of made-up samples: some ten seconds on two cores
@@ -57,14 +59,32 @@ def gathered(
 
 
 def evidence(
-    analysis: Analysis, source: Source | None, asked: SampleSettings, *, repair: bool, seconds: float | None = None
+    analysis: Analysis,
+    source: Source | None,
+    asked: SampleSettings,
+    *,
+    repair: bool,
+    seconds: float | None = None,
+    metric: Metric | None = None,
 ) -> Evidence | None:
     """Samples to choose and repair by; what a width is worth is measured on real ones, or for as long as asked."""
     if source is None or (not repair and asked.data is None):
         return None
     if seconds is None:
         seconds = 0.0 if asked.data is None else SENSITIVITY
-    return Evidence(analysis.coupling, source, seconds=seconds)
+    return Evidence(analysis.coupling, source, seconds=seconds, metric=metric)
+
+
+def judged_by(quality: QualitySettings, asked: SampleSettings) -> Metric | None:
+    """The metric that was asked for.
+
+    Raises:
+        InputError: If there is none of its name, or quality is asked for where there are no real samples.
+    """
+    for name in ("metric", "min_quality"):
+        if asked.data is None and getattr(quality, name) is not None:
+            raise InputError(f"⟨{name}⟩: needs real samples. Give some with ⟨data⟩.")
+    return None if quality.metric is None else metric_of(quality.metric)
 
 
 def real_inputs(source: Source | None, asked: SampleSettings) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 from onnxslim_learn.costs import targets
 from onnxslim_learn.data.options import SampleSettings
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.registry import COSTS, CRITERIA, DEVICES, METHODS
+from onnxslim_learn.registry import COSTS, CRITERIA, DEVICES, METHODS, METRICS
 from onnxslim_learn.runtime.settings import SECONDS, RuntimeSettings
 from onnxslim_learn.settings import (
     Option,
@@ -24,6 +24,7 @@ from onnxslim_learn.settings import (
     printable,
     provider,
     seconds,
+    share,
     some_seconds,
     threads,
     whole,
@@ -169,6 +170,31 @@ class RepairSettings:
 
 
 @dataclass(frozen=True)
+class QualitySettings:
+    """What a result is judged by, on real samples that were held back.
+
+    Attributes:
+        metric: A metric by name, or a function of outputs and labels; higher is better unless its attribute
+            ``higher_is_better`` is false. It also decides between allocations, and whether a repair stands.
+        min_quality: The least share that is left of the metric, else of the variance of the worst block of an output.
+    """
+
+    metric: Any = option(
+        None,
+        f"{', '.join(METRICS)}, or module:function of outputs and labels: told before and after on held-back samples;"
+        " decides between allocations and about repair (needs --data)",
+        metavar="NAME",
+    )
+    min_quality: float | None = option(
+        None,
+        "exit with 3 if less is left on held-back samples: of the metric, else of the variance of the worst block of an"
+        " output (needs --data); the file is written all the same",
+        metavar="X",
+        read=share,
+    )
+
+
+@dataclass(frozen=True)
 class LimitSettings:
     """What may be cut, and how far.
 
@@ -258,6 +284,7 @@ class SlimSettings:
     sensitivity_seconds: float | None = declared(None, SENSITIVITY)
     clock: ClockSettings = part(ClockSettings)
     repair: RepairSettings = part(RepairSettings)
+    quality: QualitySettings = part(QualitySettings)
     inputs: InputSettings = part(InputSettings)
     samples: SampleSettings = part(SampleSettings)
     runtime: RuntimeSettings = part(RuntimeSettings)
@@ -444,6 +471,7 @@ class ApplySettings:
 
     result: ResultSettings = part(ResultSettings)
     repair: RepairSettings = part(RepairSettings)
+    quality: QualitySettings = part(QualitySettings)
     inputs: InputSettings = part(InputSettings)
     samples: SampleSettings = part(SampleSettings)
     runtime: RuntimeSettings = part(RuntimeSettings)

@@ -9,7 +9,7 @@ from benchmarks.quality import made_up
 from onnxslim_learn import demo
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.data.open import open_source
-from onnxslim_learn.data.options import Options
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.report.sections import quality
 from onnxslim_learn.select.calibration import Evidence
@@ -40,7 +40,7 @@ def images(analysis):
 
 
 def noise(analysis):
-    return synthetic(analysis.coupling, Options(samples=64))
+    return synthetic(analysis.coupling, DataSettings(samples=64))
 
 
 def test_a_destroyed_net_is_called_so_on_real_inputs_and_unknown_on_made_up_ones(tmp_path):
@@ -65,7 +65,9 @@ def test_a_light_cut_is_good(tmp_path):
 def test_samples_are_of_several_kinds():
     """Light and dark grounds, and of each of them some that are plain over most of the picture."""
     analysis = analyze(demo.model_path())
-    drawn = np.concatenate([b.inputs["image"] for b in synthetic(analysis.coupling, Options(samples=200)).batches()])
+    drawn = np.concatenate(
+        [b.inputs["image"] for b in synthetic(analysis.coupling, DataSettings(samples=200)).batches()]
+    )
     means = drawn.mean(axis=(1, 2, 3))
     assert means.min() < 0.25
     assert means.max() > 0.75

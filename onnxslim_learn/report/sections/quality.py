@@ -54,6 +54,24 @@ def destroyed(quality: Mapping[str, Any]) -> str:
     return f"Of {', '.join(gone)}, less than half of the original's variance is left ({kept} at worst). {advice}."
 
 
+def notes(quality: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """What must not be missed."""
+    return (f"the result is destroyed. {destroyed(quality)}",) if quality and quality["destroyed"] else ()
+
+
+def fault(quality: Mapping[str, Any] | None, least: float | None) -> str | None:
+    """What a result lacks, if that is less than the share that was asked for."""
+    if quality is None or least is None or quality["worst"] is None:
+        return None
+    metric = quality["metric"]
+    left, what = quality["worst"]["explained"], "the variance of the worst block"
+    if metric is not None:
+        left, what = metric["ratio"], metric["name"]
+    if left >= least:
+        return None
+    return f"the result keeps {max(left, 0.0):.3g} of {what}, but {least:g} was asked for. It is written all the same."
+
+
 def _outputs(quality: Mapping[str, Any]) -> list[str]:
     return [f"{name}: {', '.join(figures(output))}" for name, output in quality["outputs"].items()]
 

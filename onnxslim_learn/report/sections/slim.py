@@ -221,7 +221,7 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
         rows.append(("latency", ms(before["latency_ms"]), ms(after["latency_ms"]), ratio))
     table = Table("", ("", "before", "after", "ratio"), tuple(rows))
     return [
-        *quality.blocks(data["quality"]),
+        *(quality.blocks(data["quality"]) or _unknown(data)),
         table,
         Text(
             "\n".join(
@@ -235,6 +235,12 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
         *_widths(data),
         *_layers(data),
     ]
+
+
+def _unknown(data: Mapping[str, Any]) -> list[Block]:
+    """That nobody knows how good a cut is; what is trained is told by what training found."""
+    changed = _cut(data) and not data["lossless"] and not data.get("training")
+    return [Text(f"Quality: not measured, since there are no samples. {quality.ASK}")] if changed else []
 
 
 def _cut(data: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,128 @@
+"""A model is judged on samples that were held back, by its outputs and by the user's metric."""
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxslim_learn import metrics
+from onnxslim_learn.data.open import open_source
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.plans.plan import Plan
+from onnxslim_learn.quality.judgement import Samples, judge
+from onnxslim_learn.quality.metric import Metric, metric
+from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.workflow import slim as work
+from onnxslim_learn.workflow.slim import analyze
+
+RNG = np.random.default_rng(0)
+COUNT, WIDTH, HIDDEN, CLASSES = 64, 6, 12, 4
+
+
+def classifier(scale=1.0):
+    """A net of one hidden layer."""
+    rng = np.random.default_rng(0)
+    arrays = {"w1": rng.standard_normal((WIDTH, HIDDEN)), "w2": scale * rng.standard_normal((HIDDEN, CLASSES))}
+    text = f"""<ir_version: 8, opset_import: ["" : 17]> n (float[batch,{WIDTH}] x) => (float[batch,{CLASSES}] y) {{
+        h = MatMul(x, w1)
+        r = Relu(h)
+        y = MatMul(r, w2)
+    }}"""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a.astype(np.float32), n) for n, a in arrays.items())
+    return model
+
+
+def samples(made_up=False):
+    inputs = RNG.standard_normal((COUNT, WIDTH)).astype(np.float32)
+    return Samples("some", [{"x": part} for part in np.split(inputs, 4)], [None] * 4, made_up)
+
+
+def test_a_model_is_as_good_as_itself_and_half_of_it_keeps_three_quarters_of_its_variance():
+    whole, half = (classifier(scale).SerializeToString() for scale in (1.0, 0.5))
+    same, less = judge(whole, whole, samples(), {}), judge(whole, half, samples(), {})
+    assert (same.samples, same.quality, same.destroyed) == (COUNT, 1.0, False)
+    assert less.quality == pytest.approx(0.75, abs=0.05)
+    nothing = classifier(0.0).SerializeToString()
+    assert judge(whole, nothing, samples(), {}).destroyed
+    assert not judge(whole, nothing, samples(made_up=True), {}).destroyed
+
+
+def error(predictions, labels):
+    """Mean largest output, of which less is better."""
+    assert labels is None
+    return float(predictions.max(axis=1).mean())
+
+
+error.higher_is_better = False
+
+
+def test_a_metric_is_told_for_both_and_its_ratio_says_what_is_left():
+    whole, double = (classifier(scale).SerializeToString() for scale in (1.0, 2.0))
+    told = judge(whole, double, samples(), {}, metric(error))
+    assert told.metric.after == pytest.approx(2 * told.metric.before)
+    assert told.quality == pytest.approx(0.5)
+    assert not told.metric.higher_is_better
+
+
+@pytest.mark.parametrize(
+    ("higher", "before", "after", "ratio"),
+    [
+        (True, 0.8, 0.4, 0.5),
+        (False, 0.4, 0.8, 0.5),
+        (True, 0.0, 0.0, 1.0),
+        (True, 0.5, 0.0, 0.0),
+        (True, 0.5, 0.6, 1.2),
+    ],
+)
+def test_ratio(higher, before, after, ratio):
+    assert Metric("m", error, higher).ratio(before, after) == pytest.approx(ratio)
+
+
+def test_metrics_by_name_count_what_is_right():
+    outputs = {"y": np.eye(8)[[0, 1, 2, 3]] * 3 + np.arange(8) / 10}
+    labels = [np.array([0, 1]), np.array([5, 0])]
+    assert metric("accuracy")(outputs, labels) == 0.5
+    assert metric("top5")(outputs, labels) == 0.75
+    with pytest.raises(InputError, match="needs labels"):
+        metric("accuracy")(outputs, [None, None])
+    with pytest.raises(InputError, match="metric nothing"):
+        metric("nothing")
+
+
+@pytest.mark.parametrize("value", [float("nan"), "many"])
+def test_a_metric_that_gives_no_number_is_refused(value):
+    with pytest.raises(InputError, match="metric"):
+        Metric("m", lambda predictions, labels: value)({"y": np.zeros((3, 2))}, [])
+
+
+def repaired(judged_by):
+    analysis = analyze(classifier())
+    slimmed = work.slim(analysis, Plan({"w1:1": [0, 1, 2, 3]}, {"w1:1": HIDDEN}))
+    source = open_source({"x": RNG.standard_normal((COUNT, WIDTH)).astype(np.float32)}, analysis.graph)
+    return slimmed.repair(Evidence(analysis.coupling, source, metric=judged_by))
+
+
+def test_a_repair_is_undone_where_the_metric_gets_worse():
+    """Repair brings outputs nearer to the original's, which are larger than those of the cut net."""
+    assert repaired(None).kept
+    found = repaired(Metric("small", lambda predictions, labels: -float(np.abs(predictions).mean())))
+    assert metrics.total(found.after) < metrics.total(found.before)
+    assert not found.kept
+    assert not found.weights
+
+
+def test_allocations_are_tried_by_the_metric(monkeypatch):
+    """With a metric that is indifferent, divergence decides; with one that is not, it does."""
+    analysis = analyze(classifier())
+    inputs = RNG.standard_normal((COUNT, WIDTH)).astype(np.float32)
+    asked = []
+
+    def constant(predictions, labels):
+        asked.append(predictions.shape)
+        return 0.25
+
+    source = open_source({"x": inputs}, analysis.graph)
+    evidence = Evidence(analysis.coupling, source, seconds=5.0, metric=Metric("constant", constant))
+    plan = work.plan(analysis, {"macs": 0.5}, evidence=evidence)
+    assert asked
+    assert set(plan.provenance["trials"].values()) == {-0.25}
