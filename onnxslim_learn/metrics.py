@@ -178,6 +178,7 @@ def distributed(x: Any, axis: int = -1) -> bool:
 
 
 def _shares(x: Array) -> bool:
+    """Whether all numbers lie between 0 and 1."""
     return bool((x >= 0).all() and (x <= 1).all())
 
 
@@ -310,7 +311,10 @@ def _single(a: Array, b: Array) -> tuple[float, dict[str, float]]:
 
 
 def blocks(wanted: Array, found: Array, channels: Channels | None = None) -> tuple[Block, ...]:
-    """Judge every block of an output ``(samples, ...)`` by itself."""
+    """Judge every block of an output ``(samples, ...)`` by itself.
+
+    Beside scores, other blocks count by the square of the largest score at their place: boxes around nothing are noise.
+    """
     if wanted.ndim < 2:
         return (_judged("all", wanted, found),)
     axis = _axis(wanted) if channels is None or channels.axis is None else channels.axis
@@ -322,7 +326,11 @@ def blocks(wanted: Array, found: Array, channels: Channels | None = None) -> tup
         parts = by_scale(wanted, axis)
     if len(parts) == 1:
         return (_judged("all", wanted, found),)
-    return tuple(_judged(_runs(part), wanted.take(part, axis), found.take(part, axis)) for part in parts)
+    sides = [(wanted.take(part, axis), found.take(part, axis)) for part in parts]
+    scores = [a for a, _ in sides if _shares(a)]
+    most = np.concatenate(scores, axis).max(axis=axis, keepdims=True) if 0 < len(scores) < len(sides) else None
+    weights = [None if most is None or _shares(a) else np.broadcast_to(most**2, a.shape) for a, _ in sides]
+    return tuple(_judged(_runs(part), *pair, w) for part, pair, w in zip(parts, sides, weights, strict=True))
 
 
 def by_scale(output: Array, axis: int) -> list[Array]:
@@ -335,9 +343,9 @@ def by_scale(output: Array, axis: int) -> list[Array]:
         return [np.arange(output.shape[axis])]
     steps = np.flatnonzero(spread[order][1:] > GAP * spread[order][:-1]) + 1
     parts = np.split(order, steps)
-    shares = [part for part in parts if low[part].min() >= 0 and high[part].max() <= 1]
+    scores = [part for part in parts if low[part].min() >= 0 and high[part].max() <= 1]
     others = [part for part in parts if low[part].min() < 0 or high[part].max() > 1]
-    joined = [*others, *([np.concatenate(shares)] if shares else [])]
+    joined = [*others, *([np.concatenate(scores)] if scores else [])]
     constant = np.setdiff1d(np.arange(output.shape[axis]), varying)
     joined[0] = np.concatenate((joined[0], constant))  # they neither vary nor say anything of a scale
     return sorted((np.sort(part) for part in joined), key=lambda part: int(part[0]))
@@ -348,13 +356,20 @@ def _axis(output: Array) -> int:
     return 1 + int(output.shape[2] < output.shape[1]) if output.ndim == 3 else 1
 
 
-def _judged(channels: str, wanted: Array, found: Array) -> Block:
-    error = float(np.square(wanted - found).mean())
-    variance = float(wanted.var(axis=0, ddof=1).mean()) if len(wanted) > 1 else float(wanted.var())
-    magnitude = float(np.square(wanted).mean())
+def _judged(channels: str, wanted: Array, found: Array, weights: Array | None = None) -> Block:
+    """Judge one block, with weights of its numbers where they do not all count alike."""
+    apart = wanted - wanted.mean(axis=0) if len(wanted) > 1 else wanted - wanted.mean()
+    freedom = len(wanted) / max(len(wanted) - 1, 1)
+    variance, magnitude = freedom * _mean(apart, weights), _mean(wanted, weights)
+    error = _mean(wanted - found, weights)
     scale = variance if variance > CONSTANT**2 * magnitude else magnitude
     explained = 1 - error / scale if scale > 0 else float(error == 0)
     return Block(channels, max(explained, -1e9), float(np.sqrt(variance)))
+
+
+def _mean(x: Array, weights: Array | None) -> float:
+    """The mean square."""
+    return float(np.average(np.square(x), weights=weights if weights is not None and weights.any() else None))
 
 
 def _runs(part: Array) -> str:

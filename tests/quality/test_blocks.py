@@ -84,6 +84,17 @@ def test_pixels_do_not_hide_a_dead_score(known):
     assert not deviation({"y": wanted}, {"y": alive}, known)["y"].destroyed
 
 
+def test_boxes_around_nothing_do_not_count():
+    """Where no score says that there is something, boxes are noise; where one does, they must be right."""
+    rng = np.random.default_rng(2)
+    wanted = outputs(rng)
+    something = wanted[:, 4:].max(axis=1, keepdims=True) > 0.5
+    for where, destroyed in ((~something, False), (something, True)):
+        moved = wanted.copy()
+        moved[:, :4] += np.where(where, rng.normal(0, 40, moved[:, :4].shape), 0)
+        assert deviation({"y": wanted}, {"y": moved}, {"y": Channels(1, (4,))})["y"].destroyed == destroyed
+
+
 def test_cuts_are_those_of_the_concatenations_along_the_channels():
     assert channels(couple(load(detector()), sensitive=False)) == {"y": Channels(1, (2, 4))}
 
