@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol
 
 from onnxslim_learn.array_types import Array
@@ -20,7 +19,15 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.graph.shape_info import Shapes
 
-Changes = dict[int, int | Fraction]  # entry of a vector of sizes -> its new content, or what it is multiplied by
+
+@dataclass(frozen=True, slots=True)
+class InProportion:
+    """What an entry of a vector of sizes must be at the analysis sizes; at others it is as much more or less."""
+
+    size: int
+
+
+Changes = dict[int, int | InProportion]  # entry of a vector of sizes -> its new content
 Slot = int | str  # an input's index or an attribute's name; ``op_type`` renames the operator
 
 
@@ -221,6 +228,10 @@ class Site:
         name = self.name(slot)
         return None if name is None else self.shapes.static(name)
 
+    def tells(self, slot: int) -> bool:
+        """Whether an input is absent, or a small whole-numbered tensor that is known at all input sizes."""
+        return self.name(slot) is None or self.shapes.known(str(self.name(slot))) is not None
+
     def stated(self, slot: int) -> list[int | None]:
         """Entries of a vector of sizes, ``None`` for one that is not the same at all input sizes."""
         values = self.shapes.known(str(self.name(slot)))
@@ -229,7 +240,7 @@ class Site:
         return [int(column[0]) if len(set(column)) == 1 else None for column in zip(*values, strict=True)]
 
     def resized(self, cut: Cut, result: Value, places: Mapping[int, int]) -> Changes:
-        """How the entries of a vector of sizes follow a cut: to a number, or by a factor where the axis is open.
+        """How the entries of a vector of sizes follow a cut: to a number, or in proportion where the axis is open.
 
         Args:
             cut: What goes.
@@ -240,7 +251,7 @@ class Site:
         for axis, place in places.items():
             old, new = result.shape[axis], cut.size(result, axis)
             if new != old:
-                changes[place] = Fraction(new, old) if self.shapes.is_open(name, axis) else new
+                changes[place] = InProportion(new) if self.shapes.is_open(name, axis) else new
         return changes
 
     def attr(self, name: str, default: Any = None) -> Any:

@@ -110,10 +110,19 @@ def _kind(key: str, places: Sequence[tuple[ir.Value, int]], batched: bool) -> st
     return "length" if len(value.shape) < 4 else ("height", "width")[axis == len(value.shape) - 1]
 
 
-def variations(size: int, triple: Triple) -> list[tuple[int, int]]:
-    """Pairs of other sizes that an open dimension of a size may have."""
+def variations(size: int, triple: Triple, place: int = 0) -> list[tuple[int, ...]]:
+    """Other sizes that an open dimension of a size may have together, the first choice first.
+
+    What a file pads to a multiple must be seen at no multiple of it, strided or not: the first choice has sizes of
+    which halves, rounded up or down, are odd. ``place`` sets dimensions apart that stand beside each other.
+    """
     others = [other for other in dict.fromkeys((*triple[1:], 2 * size, 3 * size)) if other != size]
-    return [(others[0], others[1]), (2 * size, 3 * size)]
+    plain, doubled = (others[0], others[1]), (2 * size, 3 * size)
+    base = others[1] - 8 * (place + 1)
+    if base <= 0:
+        return [(*plain, others[1] + 2), plain, doubled]
+    odd = [n for n in (base // 8 * 8 + 1, base // 8 * 8 + 7) if n not in (size, others[0])]
+    return [(others[0], *(odd[::-1] if place % 2 else odd)), plain, doubled]
 
 
 def remedies(

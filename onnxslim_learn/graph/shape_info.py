@@ -49,20 +49,19 @@ class Sample:
 class Shapes:
     """Samples of a model at its nominal, analysis and third input sizes (one object thrice if nothing is open).
 
-    ``other_data`` is one at the analysis sizes, with other sizes of all that depends on data; ``None`` where nothing
-    does, or where such sizes could not be told.
+    ``more`` are further samples, at odd sizes, and at other sizes of what depends on data: all that tells what varies.
     """
 
     nominal: Sample
     analysis: Sample
     third: Sample
-    other_data: Sample | None = None
+    more: tuple[Sample, ...] = ()
 
     @property
     def samples(self) -> tuple[Sample, ...]:
         """The distinct samples, nominal first."""
         at_sizes = (self.nominal,) if self.nominal is self.analysis else (self.nominal, self.analysis, self.third)
-        return at_sizes if self.other_data is None else (*at_sizes, self.other_data)
+        return *at_sizes, *self.more
 
     @property
     def dynamic(self) -> bool:
@@ -98,5 +97,5 @@ class Shapes:
 
     def is_open(self, name: str, axis: int) -> bool:
         """Whether the size of an axis depends on the input sizes, or on data."""
-        untold = name in self.nominal.loose and self.other_data is None
+        untold = name in self.nominal.loose and not self.nominal.traced
         return untold or len({sample.shape[name][axis] for sample in self.samples}) > 1

@@ -171,7 +171,7 @@ def with_other_data(module: ir.Model, shapes: Shapes) -> Shapes:
         logger.debug("what depends on data is open along all axes: %s", error)
         return shapes
     nominal, analysis, third = (again[id(sample)] for sample in (shapes.nominal, shapes.analysis, shapes.third))
-    return Shapes(nominal, analysis, third, other)
+    return Shapes(nominal, analysis, third, (*(again[id(sample)] for sample in shapes.more), other))
 
 
 def _unlike(size: int) -> int:

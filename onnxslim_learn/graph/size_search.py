@@ -133,27 +133,31 @@ class _Search:
             raise
 
     def varied(self, nominal: Sample, sizes: dict[str, int], triples: Mapping[str, Triple]) -> Shapes:
-        """The nominal sample, and two at other sizes of every dimension that has others."""
-        pairs = {key: input_sizes.variations(sizes[key], triple) for key, triple in triples.items()}
+        """The nominal sample, and some at other sizes of every dimension that has others."""
+        lengths = [key for key in triples if self.symbols[key].kind != "batch"]
+        places = {key: place for place, key in enumerate(lengths)}
+        pairs = {k: input_sizes.variations(sizes[k], triple, places.get(k, 0)) for k, triple in triples.items()}
         for chosen in self._choices(sizes, pairs):
             if not chosen:
                 break
             with suppress(InputError):
-                others = [{**sizes, **{key: pair[k] for key, pair in chosen.items()}} for k in (0, 1)]
-                return Shapes(nominal, *(self.sample(one) for one in others))
+                count = max(map(len, chosen.values()))
+                others = [{**sizes, **{k: n[min(at, len(n) - 1)] for k, n in chosen.items()}} for at in range(count)]
+                analysis, third, *more = (self.sample(one) for one in others)
+                return Shapes(nominal, analysis, third, tuple(more))
         return Shapes(nominal, nominal, nominal)
 
     def _choices(
-        self, sizes: dict[str, int], pairs: Mapping[str, Sequence[tuple[int, int]]]
-    ) -> Iterator[dict[str, tuple[int, int]]]:
+        self, sizes: dict[str, int], pairs: Mapping[str, Sequence[tuple[int, ...]]]
+    ) -> Iterator[dict[str, tuple[int, ...]]]:
         """Other sizes to try: of all dimensions, of those that have others while the rest stays, of batches alone."""
-        yield from ({key: listed[k] for key, listed in pairs.items()} for k in (0, 1))
+        yield from ({key: listed[k] for key, listed in pairs.items()} for k in (0, 1, 2))
         yield self._alone(sizes, pairs, "")
         yield self._alone(sizes, pairs, "batch")
 
     def _alone(
-        self, sizes: dict[str, int], pairs: Mapping[str, Sequence[tuple[int, int]]], kind: str
-    ) -> dict[str, tuple[int, int]]:
+        self, sizes: dict[str, int], pairs: Mapping[str, Sequence[tuple[int, ...]]], kind: str
+    ) -> dict[str, tuple[int, ...]]:
         """Dimensions that have other sizes while the rest stays: such sizes of them. Of one kind, if one is named."""
         able = {}
         for key in (key for key in pairs if kind in ("", self.symbols[key].kind)):

@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling.context import InProportion
 from onnxslim_learn.errors import PlanError
+from onnxslim_learn.graph import shape_arithmetic
 
 if TYPE_CHECKING:
     from onnxslim_learn.coupling.context import Cut, Patch, Slot
+    from onnxslim_learn.coupling.solver import Coupling
 
-Lengths = Mapping[str, tuple[int, ...]]
+Vectors = Mapping[str, Array]
 
 
-def follow(graph: ir.Graph, node: ir.Node, patch: Patch, cut: Cut, shapes: Lengths) -> None:
-    """Let a node state the sizes of a plan; ``shapes`` of all values say how long computed size vectors are.
+def follow(graph: ir.Graph, node: ir.Node, patch: Patch, cut: Cut, sizes: Vectors) -> None:
+    """Let a node state the sizes of a plan.
+
+    Args:
+        graph: The graph.
+        node: One of its nodes.
+        patch: What changes.
+        cut: The plan.
+        sizes: Name of a computed vector of sizes -> what it would be at the analysis sizes (:func:`restated`).
 
     Raises:
         PlanError: If it cannot.
     """
     try:
-        apply(graph, node, patch.make(cut), shapes)
+        apply(graph, node, patch.make(cut), sizes)
     except NotImplementedError as error:
         raise PlanError(f"node {node.name} ({node.op_type}): cannot state the new sizes. Protect its group.") from error
 
 
-def apply(graph: ir.Graph, node: ir.Node, changes: Mapping[Slot, Any], shapes: Lengths = {}) -> None:  # noqa: B006
+def apply(graph: ir.Graph, node: ir.Node, changes: Mapping[Slot, Any], sizes: Vectors | None = None) -> None:
     """Change a node.
 
-    An integer key is an input: an array replaces it by a constant, a dictionary changes elements of it (a ``Fraction``
-    multiplies one), ``None`` drops it. A string key is an attribute (``op_type`` renames the operator): ``None`` drops
+    An integer key is an input: an array replaces it by a constant, a dictionary changes elements of it, ``None``
+    drops it. A string key is an attribute (``op_type`` renames the operator): ``None`` drops
     it. ``scale_input`` multiplies a constant input ``(slot, factor)``, ``scale_output`` the first output by a factor;
     ``keep_outputs`` lists the outputs that stay.
     """
@@ -51,7 +64,7 @@ def apply(graph: ir.Graph, node: ir.Node, changes: Mapping[Slot, Any], shapes: L
             _set_attribute(node, slot, content)
         elif isinstance(content, dict):
             if content:
-                _set_elements(graph, node, slot, content, shapes)
+                _set_elements(graph, node, slot, content, sizes or {})
         else:
             _set_input(graph, node, slot, content)
     while len(node.inputs) and node.inputs[-1] is None:
@@ -146,8 +159,25 @@ def _set_input(graph: ir.Graph, node: ir.Node, slot: int, array: np.ndarray[Any,
     node.replace_input_with(slot, constant(graph, wish, array))
 
 
+def restated(coupling: Coupling, cut: Cut) -> dict[str, Array]:
+    """What every vector of sizes that a model computes would be at the analysis sizes, were all else cut already.
+
+    What descends from the shape of a cut tensor follows the cut by itself; what is computed from numbers does not.
+    """
+    analysis, shapes = coupling.graph.shapes.analysis, {}
+    for name, value in coupling.values.items():
+        with contextlib.suppress(NotImplementedError):  # what cannot grow stays
+            shapes[name] = tuple(cut.size(value, axis) for axis in range(len(value.axes)))
+    constants = {name: array for name, array in analysis.value.items() if name in coupling.graph.initializers}
+    trial = replace(analysis, shape=analysis.shape | shapes, value=constants, dtype=dict(analysis.dtype), loose=set())
+    for node in coupling.graph.nodes:
+        if any(str(value.name) in analysis.value for value in node.outputs):
+            shape_arithmetic.evaluate(node, trial)
+    return analysis.value | trial.value
+
+
 def _set_elements(
-    graph: ir.Graph, node: ir.Node, slot: int, elements: Mapping[int, int | Fraction], shapes: Lengths
+    graph: ir.Graph, node: ir.Node, slot: int, elements: Mapping[int, int | InProportion], sizes: Vectors
 ) -> None:
     """Change elements of an integer vector: of a constant in place, of a computed one by what is computed then."""
     old = node.inputs[slot]
@@ -155,25 +185,26 @@ def _set_elements(
     if old.is_initializer() and old.const_value is not None:
         array = old.const_value.numpy().copy()
         for place, new in elements.items():
-            array[place] = array[place] * new if isinstance(new, Fraction) else new
+            array[place] = new.size if isinstance(new, InProportion) else new
         _set_input(graph, node, slot, array)
         return
-    (size,) = shapes[str(old.name)] if str(old.name) in shapes else [int(d) for d in old.shape or ()]  # type: ignore[arg-type]
+    (length,) = sizes[str(old.name)].shape if str(old.name) in sizes else [int(d) for d in old.shape or ()]  # type: ignore[arg-type]
     names = {value.name for other in graph for value in other.outputs} | {other.name for other in graph}
     name = next(free for k in itertools.count() if (free := f"{node.name}.sized{k or ''}") not in names)
     result = old
-    shares = {place: new for place, new in elements.items() if isinstance(new, Fraction)}
-    if shares:
-        for op_type, part in (("Mul", "numerator"), ("Div", "denominator")):
-            factors = np.ones(size, np.int64)
-            for place, share in shares.items():
-                factors[place] = getattr(share, part)
+    wanted = {place: new.size for place, new in elements.items() if isinstance(new, InProportion)}
+    shares = {place: Fraction(size, int(sizes[str(old.name)][place])) for place, size in wanted.items()}
+    for op_type, part in (("Mul", "numerator"), ("Div", "denominator")):
+        factors = np.ones(length, np.int64)
+        for place, share in shares.items():
+            factors[place] = getattr(share, part)
+        if (factors != 1).any():
             result = _vector(graph, node, op_type, [result, factors], f"{name}.{part}")
     if len(shares) < len(elements):
-        mask, wanted = np.zeros(size, bool), np.zeros(size, np.int64)
+        mask, stated = np.zeros(length, bool), np.zeros(length, np.int64)
         for place in elements.keys() - shares.keys():
-            mask[place], wanted[place] = True, elements[place]
-        result = _vector(graph, node, "Where", [mask, wanted, result], name)
+            mask[place], stated[place] = True, elements[place]
+        result = _vector(graph, node, "Where", [mask, stated, result], name)
     node.replace_input_with(slot, result)
 
 

@@ -43,11 +43,12 @@ def slim(removal: Removal) -> ir.Model:
     for name, value in model.graph.initializers.items():
         if name in coupling.values:
             _slice(value, coupling.values[name], removal)
+    sizes = edit.restated(coupling, removal)
     for patch in coupling.records.patches:
         node = nodes[patch.node]
         if all(value.name in fate.dead for value in node.outputs):
             continue
-        edit.follow(model.graph, node, patch, removal, coupling.graph.shapes.analysis.shape)
+        edit.follow(model.graph, node, patch, removal, sizes)
     if fate.dead:
         vanish(model.graph, nodes, removal, fate)
     _restate_shapes(nodes, removal)

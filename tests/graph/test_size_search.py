@@ -34,12 +34,12 @@ def sampled(text, weights, inputs=None):
 
 @pytest.mark.parametrize(("text", "weights"), [(BAKED, "w1 6x8, w2 8x3"), (TABLE, "w1 6x8, w2 8x3, p 1x9x8")])
 def test_a_length_that_the_file_bakes_in_is_the_one_to_use(text, weights):
-    assert sampled(text, weights) == [{"x": (n, 9, 6)} for n in input_sizes.BATCH]
+    assert sampled(text, weights) == [{"x": (n, 9, 6)} for n in (*input_sizes.BATCH, 5)]
 
 
 def test_height_and_width_follow_from_a_table_of_positions():
     sizes = sampled(IMAGE, "w1 8x3x4x4, p 1x9x8, w2 8x2")
-    assert sizes == [{"x": (n, 3, 12, 12)} for n in input_sizes.BATCH]
+    assert sizes == [{"x": (n, 3, 12, 12)} for n in (*input_sizes.BATCH, 5)]
 
 
 def test_sizes_that_are_given_come_first_and_stay():
@@ -51,7 +51,7 @@ def test_sizes_that_are_given_come_first_and_stay():
 
 def test_one_name_is_one_size_wherever_it_stands():
     for sizes in sampled(STATE, "w1 6x8, w2 8x3"):
-        assert sizes["state"][1] == sizes["x"][0] <= max(input_sizes.BATCH)
+        assert sizes["state"][1] == sizes["x"][0] <= 5
     with pytest.raises(InputError, match="dimension batch has one size, but is given 2 by state, 3 by x"):
         sampled(STATE, "w1 6x8, w2 8x3", {"state": (1, 2, 8), "x": (3, 5, 6)})
 
@@ -82,8 +82,9 @@ def test_what_a_file_asks_to_be_computed_is_bounded():
 
 def test_variations_differ_from_the_size_and_from_each_other():
     for size in (1, 2, 3, 16, 128, 24):
-        for pair in input_sizes.variations(size, (128, 16, 24)):
-            assert len({size, *pair}) == 3
+        for others in (found for place in range(4) for found in input_sizes.variations(size, (128, 16, 24), place)):
+            assert len({size, *others}) == len(others) + 1 >= 3
+            assert min(others) > 0
 
 
 def test_remedies_are_positive_and_whole():

@@ -71,6 +71,10 @@ IDIOMS = {
     "split by half its channels": lambda s, x, y: torch.cat(torch.split(y, y.size(1) // 2, 1), 1),
     "mean over places by size": lambda s, x, y: y * (y.sum((2, 3)) / (y.size(2) * y.size(3)))[:, :, None, None],
     "response normalised by its mean over channels": lambda s, x, y: y + y * normalised_response(y),
+    "groups in the batch, normalised": lambda s, x, y: (
+        F.group_norm(y.reshape(y.size(0) * 4, -1, y.size(2), y.size(3)), 4).view(y.shape) + y
+    ),
+    "padded to multiples": lambda s, x, y: F.pad(y, (0, (-y.size(3)) % 4, 0, (-y.size(2)) % 4)),
     "mean over channels": lambda s, x, y: y * torch.sigmoid(y.mean(1, keepdim=True)),
     "joined with a map": lambda s, x, y: s.joined(torch.cat([y, x[:, :1, ::2, ::2], x[:, :2, ::2, ::2]], 1)),
     "pooled, and put back by hand": lambda s, x, y: unpooled(*F.max_pool2d(y, 2, return_indices=True), y),

@@ -29,6 +29,7 @@ def reshape(site: Site) -> None:
     stated = site.stated(1) if site.name(1) else []
     before, copies = site.value(0), not site.attr("allowzero", 0)
     lost = [a for a, entry in enumerate(stated) if entry == 0 and copies and _uncopied(site, before, result, a)]
+    lost = lost if site.tells(1) else [a for a in range(len(result.axes)) if _shares_open(site, result, a)]
     result = site.freed(result, lost, OPEN, site.out_shape()) if lost else result
     site.yields(result)
 
@@ -41,6 +42,12 @@ def reshape(site: Site) -> None:
 
     if site.name(1):
         site.patch(make)
+
+
+def _shares_open(site: Site, result: Value, axis: int) -> bool:
+    """Whether an open axis of the output has labels."""
+    labelled = any(d.labels is not None for d in result.axes[axis])
+    return labelled and site.shapes.is_open(str(site.node.outputs[0].name), axis)
 
 
 def _uncopied(site: Site, before: Value, after: Value, axis: int) -> bool:
@@ -106,8 +113,10 @@ def expand(site: Site) -> None:
             labels = None if site.shapes.is_open(name, a) else site.ledger.fresh(size)
             axes[a] = (site.ledger.digit(size, labels),)
     result = Value(tuple(axes))
-    site.yields(result)
+    untold = [] if site.tells(1) else [a for a in range(len(after)) if _shares_open(site, result, a)]
+    result = site.freed(result, untold, OPEN, after) if untold else result
     stated = site.stated(1)
+    site.yields(result)
     first = len(after) - len(stated)  # a target may state the last axes only; 1 keeps an axis as it is
     places = {first + k: k for k, entry in enumerate(stated) if entry != 1}
     site.patch(lambda cut: {1: site.resized(cut, result, places)})
@@ -305,19 +314,20 @@ def pad(site: Site) -> None:
     """Constant padding of a labelled axis adds removable positions; other modes pin it."""
     value, before, after = site.value(0), site.shape(0), site.out_shape()
     rank = len(before)
-    pads = site.ints(1, "pads")
+    pads: list[int | None] = site.stated(1) if site.name(1) else list(site.attr("pads", []))
     given = site.ints(3, "axes") if site.name(3) else None
     axes = [a % rank for a in given] if given else list(range(rank))
     constant = site.attr("mode", "constant") in ("constant", b"constant")
     parts: dict[int, tuple[int, int]] = {}
     results = list(value.axes)
     for k, a in enumerate(axes):
-        low, high = (pads[k], pads[k + len(axes)]) if pads else (0, 0)
-        if pads is not None and low == high == 0:
+        low, high = pads[k], pads[k + len(axes)]
+        if low == high == 0:
             continue
         fused = layout.fuse(site.ledger, Value(tuple(results)), a)
         digit = fused.axes[a][0] if fused.axes[a] else None
-        if digit is None or digit.labels is None or digit.deps or pads is None or not constant or min(low, high) < 0:
+        unfit = digit is None or digit.labels is None or bool(digit.deps) or not constant
+        if unfit or digit is None or digit.labels is None or low is None or high is None or min(low, high) < 0:
             results = list(site.freed(Value(tuple(results)), [a], "is padded", after).axes)
             continue
         fresh = site.ledger.fresh(low + high)
@@ -329,14 +339,14 @@ def pad(site: Site) -> None:
     site.yields(result)
 
     def make(cut: Cut) -> dict[int | str, Any]:
-        assert pads is not None
-        new = list(pads)
+        new: dict[int, int] = {}
         for k, (low, high) in parts.items():
             keep = cut.keep(result, axes[k])
-            new[k], new[k + len(axes)] = int(keep[:low].sum()), int(keep[len(keep) - high :].sum())
-        if new == pads:
-            return {}
-        return {1: np.array(new, np.int64)} if site.name(1) else {"pads": new}
+            new |= {k: int(keep[:low].sum()), k + len(axes): int(keep[len(keep) - high :].sum())}
+        changed = {place: size for place, size in new.items() if size != pads[place]}
+        if site.name(1) or not changed:
+            return {1: changed}
+        return {"pads": [changed.get(place, size) for place, size in enumerate(pads)]}
 
     if parts:
         site.patch(make)
