@@ -24,7 +24,7 @@ from onnxslim_learn.runtime import atomic
 from onnxslim_learn.select.calibration import Evidence
 from onnxslim_learn.sparse import metadata
 from onnxslim_learn.sparse.maskable import maskable
-from onnxslim_learn.train import feature_distillation
+from onnxslim_learn.train import feature_distillation, losses
 from onnxslim_learn.workflow import slim as api
 from onnxslim_learn.workflow import slimmed
 
@@ -74,7 +74,7 @@ def fit(job: Job[Any], module: fx.GraphModule, plan: Plan, told: dict[str, Any])
     keeping = weight_sparse.zeros_of(net, maskable(student.model)) if zeros else None
     finetuned = school.improve("finetune", net, recipe, keeping) if recipe.steps else {"history": []}
     learner = "morphnet" if plan.groups else "finetune"
-    stages: dict[str, Any] = {"learner": learner, "data": job.source.name, "loss": school.training.loss}
+    stages: dict[str, Any] = {"learner": learner, "data": job.source.name, "loss": losses.told(school.training.loss)}
     stages |= json.loads((job.folder / "start.json").read_text(encoding="utf-8"))
     stages |= {"structure": told, "finetune": finetuned, "cut": before, "result": school.judge(net)}
     return school.world.led(lambda: _finish(job, plan, net, stages))

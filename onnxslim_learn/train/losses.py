@@ -7,6 +7,7 @@ inside may be compared, too (:mod:`onnxslim_learn.train.feature_distillation`).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,18 +18,19 @@ import torch.nn.functional as F  # noqa: N812
 
 from onnxslim_learn import metrics
 from onnxslim_learn.errors import InputError, reason
-from onnxslim_learn.runtime.functions import by_name, is_name
+from onnxslim_learn.registry import LOSSES, require
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from onnxslim_learn.registry import LossRow
     from onnxslim_learn.train.samples import Portion
 
 Outputs: TypeAlias = "Mapping[str, Tensor]"
 Loss: TypeAlias = "Callable[[Outputs, Portion], Tensor]"
+Spec: TypeAlias = "str | Callable[..., Any] | Mapping[str | Callable[..., Any], float]"
 
 TEMPERATURE = 4.0
-FEATURES = "features"
 DISTRIBUTIONS = ("logits", "probabilities", "labels")
 SMALL = 1e-12
 
@@ -74,18 +76,19 @@ def taught(target: Tensor, name: str = "", hint: str = "") -> Taught:
 
 
 def objective(
-    spec: str,
+    spec: Spec,
     outputs: Mapping[str, Taught],
     *,
     temperature: float = TEMPERATURE,
     labelled: bool = False,
     features: Mapping[str, float] | None = None,
 ) -> Objective:
-    """Read a loss: a name, ``module:function``, or several with weights, ``distill=1,cross-entropy=0.5``.
+    """Read a loss: a name, a function, ``module:function``, or several with weights, ``distill=1,cross-entropy=0.5``.
 
     Args:
-        spec: ``distill``, ``features``, ``cross-entropy``, ``mse`` (to labels), or a function of the outputs by name
-            and a :class:`~onnxslim_learn.train.samples.Portion`.
+        spec: See :data:`onnxslim_learn.registry.LOSSES`. A function takes the outputs by name, and a
+            :class:`~onnxslim_learn.train.samples.Portion` or, where it calls them ``labels``, the labels of the batch.
+            The keywords that it takes of ``known`` (what outputs are), ``temperature`` and ``features`` are given, too.
         outputs: What the float outputs of the original are.
         temperature: By which logits are divided in distillation.
         labelled: Whether samples have labels.
@@ -95,24 +98,43 @@ def objective(
         InputError: If it is no loss, or asks for what is not there.
     """
     terms: dict[str, tuple[float, Loss]] = {}
-    for part in spec.split(","):
-        name, equals, number = part.strip().partition("=")
-        weight = _weight(spec, number) if equals else 1.0
+    rows = [(LOSSES.row(value), weight) for value, weight in _parts(spec)]
+    given = {"known": outputs, "temperature": temperature, "features": features or {}}
+    for row, weight in rows:
+        name = row.name
         if name in terms:
             raise InputError(f"⟨loss⟩ {spec}: names {name} twice. Give it once, with the sum as its weight.")
-        if name in LABELLED and not labelled:
+        if row.labels and not labelled:
             raise InputError(f"⟨loss⟩ {name}: needs labels, but the samples have none. Use distill, or give labels.")
-        if name == "distill" and not outputs:
-            raise InputError("⟨loss⟩ distill: the model has no output of floats. Give labels and another loss.")
-        if name == FEATURES and not features:
-            raise InputError("⟨loss⟩ features: there is no tensor to compare inside the model. Use distill alone.")
-        terms[name] = weight, _loss(name, outputs, temperature, features or {})
-    return Objective(terms, bool({"distill", FEATURES} & set(terms)))
+        if row.features and not features:
+            raise InputError(f"⟨loss⟩ {name}: there is no tensor to compare inside the model. Use distill alone.")
+        if row.teacher and not row.features and not outputs:
+            raise InputError(f"⟨loss⟩ {name}: the model has no output of floats. Give labels and another loss.")
+        terms[name] = weight, _loss(row, given)
+    return Objective(terms, any(row.teacher for row, _ in rows))
 
 
-def compares_features(spec: str) -> bool:
+def compares_features(spec: Spec) -> bool:
     """Whether a loss compares tensors inside."""
-    return any(part.strip().partition("=")[0] == FEATURES for part in spec.split(","))
+    return any(LOSSES.row(value).features for value, _ in _parts(spec))
+
+
+def told(spec: Spec) -> str:
+    """A loss as it is named on the command line."""
+    if isinstance(spec, str):
+        return spec
+    parts = [(LOSSES.row(value).name, weight) for value, weight in _parts(spec)]
+    return ",".join(name if weight == 1 else f"{name}={weight:g}" for name, weight in parts)
+
+
+def _parts(spec: Spec) -> list[tuple[str | Callable[..., Any], float]]:
+    """Losses and their weights."""
+    if callable(spec):
+        return [(spec, 1.0)]
+    if not isinstance(spec, str):
+        return [(value, _weight(str(spec), str(weight))) for value, weight in spec.items()]
+    parts = [part.strip().partition("=") for part in spec.split(",")]
+    return [(name, _weight(spec, number) if equals else 1.0) for name, equals, number in parts]
 
 
 def _weight(spec: str, number: str) -> float:
@@ -125,25 +147,24 @@ def _weight(spec: str, number: str) -> float:
     return found
 
 
-def _loss(name: str, outputs: Mapping[str, Taught], temperature: float, features: Mapping[str, float]) -> Loss:
-    if name == FEATURES:
-        return partial(inner, known=features)
-    if name == "distill":
-        return partial(distillation, known=outputs, temperature=temperature)
-    if name in LABELLED:
-        return LABELLED[name]
-    if is_name(name):
-        return _checked(name, by_name(name, "⟨loss⟩"))
-    known = ", ".join(["distill", FEATURES, *LABELLED])
-    raise InputError(f"⟨loss⟩ {name}: expected {known}, or module:function. Use one of them.")
+def _loss(row: LossRow, given: Mapping[str, Any]) -> Loss:
+    """A loss with the keywords it takes; a user's own with its result checked."""
+    require(row.extra, f"⟨loss⟩ {row.name}")
+    function = row.load()
+    parameters = list(inspect.signature(function).parameters.values())
+    keywords = {p.name: given[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.name in given}
+    bound: Loss = partial(function, **keywords) if keywords else function
+    if function.__module__ == __name__:
+        return bound
+    return _checked(row.name, bound, of_labels=len(parameters) > 1 and parameters[1].name == "labels")
 
 
-def _checked(name: str, function: Callable[..., Any]) -> Loss:
+def _checked(name: str, function: Callable[..., Any], *, of_labels: bool) -> Loss:
     """A user's loss, whose result is checked."""
 
     def loss(outputs: Outputs, portion: Portion) -> Tensor:
         try:
-            value = function(outputs, portion)
+            value = function(outputs, portion.labels if of_labels else portion)
         except Exception as error:
             raise InputError(
                 f"⟨loss⟩ {name}: it raised {type(error).__name__} ({reason(error)}). Correct it."
@@ -188,15 +209,15 @@ def _distance(output: Tensor, target: Tensor, one: Taught, temperature: float) -
     return F.kl_div(output.clamp_min(SMALL).log(), target, reduction="batchmean")
 
 
-def inner(outputs: Outputs, portion: Portion, *, known: Mapping[str, float]) -> Tensor:
+def inner(outputs: Outputs, portion: Portion, *, features: Mapping[str, float]) -> Tensor:
     """Mean over tensors inside of the squared error to the teacher's over their variance.
 
     Those that are not compared at the moment, or that a cut took away, count as reproduced.
     """
-    names = [name for name in known if name in portion.targets and name in outputs]
-    parts = [_distance(outputs[n], portion.targets[n], Taught("numbers", known[n]), 1.0) for n in names]
+    names = [name for name in features if name in portion.targets and name in outputs]
+    parts = [_distance(outputs[n], portion.targets[n], Taught("numbers", features[n]), 1.0) for n in names]
     nothing = next(iter(outputs.values())).to(torch.float32).sum() * 0.0
-    return torch.stack([nothing, *parts]).sum() / len(known)
+    return torch.stack([nothing, *parts]).sum() / len(features)
 
 
 def cross_entropy(outputs: Outputs, portion: Portion) -> Tensor:
@@ -227,7 +248,3 @@ def squared_error(outputs: Outputs, portion: Portion) -> Tensor:
             f"⟨loss⟩ mse: labels {tuple(labels.shape)} do not fit outputs {tuple(found.shape)}. Give them alike."
         )
     return F.mse_loss(found, labels.to(torch.float32).reshape(found.shape))
-
-
-LABELLED: dict[str, Loss] = {"cross-entropy": cross_entropy, "mse": squared_error}
-"""Losses that need labels."""

@@ -74,7 +74,7 @@ class Training:
     finetune_rate: float | None = None
     optimizer: Literal["sgd", "adam"] | None = None
     norms: Literal["auto", "frozen", "batch"] = "auto"
-    loss: str = "distill"
+    loss: losses.Spec = "distill"
     features: Sequence[str] = ()
     temperature: float = losses.TEMPERATURE
     accumulate: int = 1

@@ -28,6 +28,7 @@ from onnxslim_learn.sparse import layer_ratios, patterns
 from onnxslim_learn.sparse.one_shot import OneShot, Pruned, Recipe
 from onnxslim_learn.sparse.ratio_search import search
 from onnxslim_learn.sparse.schedule import Schedule
+from onnxslim_learn.train import losses
 from onnxslim_learn.train.randomness import undisturbed
 from onnxslim_learn.workflow.settings import ZeroSettings
 from onnxslim_learn.workflow.sparsify import Sparsified, chosen
@@ -86,7 +87,7 @@ def sparsen(job: Job[WeightSparseSettings], **how: bool) -> tuple[Sparsified, St
     told = run("weight-sparse", module, recipe, learner)
     school.settle(module)
     told |= {"search": found["search"], "result": school.judge(module), "learner": "weight-sparse"}
-    told |= {"settings": asdict(asked), "loss": school.training.loss, "data": job.source.name}
+    told |= {"settings": asdict(asked), "loss": losses.told(school.training.loss), "data": job.source.name}
 
     def finish() -> tuple[Sparsified, Stored]:
         job.stage("verifying")
