@@ -10,6 +10,7 @@ Registering in Python changes a registry for the whole process; nothing else in 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -97,6 +98,10 @@ class Registry(Mapping[str, R], Generic[R]):
         self._rows[row.name] = row
         return row
 
+    def listed(self, which: Callable[[R], bool] = lambda row: True) -> str:
+        """Rows in words, for help: ``name (what it is), name (what it is)``."""
+        return ", ".join(f"{row.name} ({row.help})" for row in self._rows.values() if which(row))
+
     def register(self, name: str, where: str | Callable[..., Any] | None = None, /, **data: Any) -> Any:
         """Add a function under a name for the rest of the process; without a function, decorate one.
 
@@ -142,7 +147,7 @@ class Registry(Mapping[str, R], Generic[R]):
         asked = parameter or self.parameter
         if is_name(value):
             return self._of(by_name(value, asked), value)
-        return self._installed(value) or self._refuse(value, asked)
+        return self.installed(value) or self._refuse(value, asked)
 
     def load(self, value: str | Callable[..., Any], parameter: str = "") -> Any:
         """What a user gave, imported; see :meth:`row`.
@@ -159,7 +164,7 @@ class Registry(Mapping[str, R], Generic[R]):
         known = (row for row in self._rows.values() if row.where is function)
         return next(known, None) or self._kind(name, function, _summary(function))
 
-    def _installed(self, name: str) -> R | None:
+    def installed(self, name: str) -> R | None:
         """The row of an entry point, which may hold a function or a row."""
         from importlib.metadata import entry_points
 
@@ -181,7 +186,7 @@ class Registry(Mapping[str, R], Generic[R]):
         meant = f" Did you mean {close[0]}?" if close else ""
         others = " or ".join(filter(None, [self._also, "module:function"]))
         raise InputError(
-            f"{parameter} {value}: there is none of this name. Give one of {', '.join(known)}, or {others}.{meant}"
+            f"{parameter} {value}: expected {', '.join(known)}, or {others}.{meant or ' Use one of them.'}"
         )
 
 
@@ -400,6 +405,36 @@ METHODS = Registry(
 )
 
 
+@dataclass(frozen=True)
+class ProtocolRow(Row):
+    """How a share of zeros is spread over layers; ``where`` takes sizes of layers and the share: a share for each.
+
+    Attributes:
+        sized: Whether that is all it looks at. Others are procedures of the package: ``where`` takes a job and layers.
+        learnt: Whether only a learner can carry it out.
+    """
+
+    sized: bool = True
+    learnt: bool = False
+
+
+UNIFORM, SPREAD, SEARCH = "uniform", "heurist", "search"
+"""The protocols that the package itself refers to."""
+
+_RATIOS, _SPARSE = "onnxslim_learn.sparse.layer_ratios", "onnxslim_learn.learners.weight_sparse.pipeline"
+PROTOCOLS = Registry(
+    "⟨protocol⟩",
+    "protocols",
+    ProtocolRow,
+    [
+        ProtocolRow(UNIFORM, f"{_RATIOS}:uniform", "all layers alike"),
+        ProtocolRow(SPREAD, f"{_RATIOS}:heurist", "large ones lose more"),
+        ProtocolRow(SEARCH, f"{_SPARSE}:by_search", "by measured losses", sized=False),
+        ProtocolRow("optimal", f"{_SPARSE}:by_agent", "by reinforcement", "rl", sized=False, learnt=True),
+    ],
+)
+
+
 # --- what is learnt ---------------------------------------------------------------------------------------------------
 
 
@@ -491,3 +526,59 @@ METRICS = Registry(
         Row("top5", f"{_METRICS}:top5", "share of samples whose label is among the five largest outputs"),
     ],
 )
+
+
+# --- what operators do ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OperatorRow(Row):
+    """An operator of a domain that the package does not know, named ``domain:op_type``.
+
+    ``where`` is its rule, a function of a :class:`~onnxslim_learn.coupling.context.Site`, or what the operator table
+    says of an operator (:class:`~onnxslim_learn.coupling.operators.facts.Operator`). A function of this name that a
+    file holds stays a function there, so that onnxruntime can run it.
+
+    Attributes:
+        torch: The torch function, which takes inputs in order and attributes as keywords; needed to train alone.
+    """
+
+    torch: str | Callable[..., Any] | None = None
+
+
+OPERATORS: Registry[OperatorRow] = Registry("⟨operator⟩", "operators", OperatorRow, [])
+
+
+@functools.cache
+def _installed_operators() -> frozenset[str]:
+    """Operators that installed packages declare."""
+    from importlib.metadata import entry_points
+
+    return frozenset(entry.name for entry in entry_points(group=OPERATORS.group))
+
+
+def operator(domain: str, op_type: str) -> OperatorRow | None:
+    """The row of an operator that a user or an installed package declared, if one did."""
+    name = f"{domain}:{op_type}"
+    if name in OPERATORS:
+        return OPERATORS[name]
+    return OPERATORS.installed(name) if name in _installed_operators() else None
+
+
+def register_operator(
+    domain: str, op_type: str, rule: Any, *, torch: str | Callable[..., Any] | None = None
+) -> OperatorRow:
+    """Declare an operator of a custom domain for the rest of the process.
+
+    Args:
+        domain: Of the operator.
+        op_type: Its name there.
+        rule: What it does with labels: a function of a :class:`~onnxslim_learn.coupling.context.Site`, such as those of
+            :mod:`onnxslim_learn.coupling.operators.elementwise`, or an
+            :class:`~onnxslim_learn.coupling.operators.facts.Operator` that also says what the operator is.
+        torch: What it computes, to train models that have it.
+
+    Raises:
+        InputError: If it is declared already.
+    """
+    return OPERATORS.add(OperatorRow(f"{domain}:{op_type}", rule, _summary(rule), torch=torch))

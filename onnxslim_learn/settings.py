@@ -229,7 +229,7 @@ def _read(one: Declared, value: Any) -> Any:
 def _entries(about: Option, value: Any) -> list[Any]:
     """The single values of an option that may be given several times."""
     if isinstance(value, Mapping) and about.entry:
-        return [about.entry(str(key), each) for key, each in value.items()]
+        return [about.entry(key if callable(key) else str(key), each) for key, each in value.items()]
     if not isinstance(value, list | tuple):
         return [value]
     parts = about.between and not about.entry and not any(isinstance(each, str | list | tuple) for each in value)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from onnxslim_learn.errors import TargetError
+from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.report import records
 from onnxslim_learn.report.sections import slim as slim_pages
 from onnxslim_learn.workflow import slim
@@ -56,7 +57,7 @@ def _options(analysis: Analysis, settings: Mapping[str, Any], missed: TargetErro
     """Which options would make a missed target reachable, in a sentence."""
     given = {option: {name: free} for option, (name, free) in RELAXED.items() if settings.get(name, free) != free}
     freed = analysis
-    measured = "latency" in missed.missed  # known for this analysis alone
+    measured = LATENCY in missed.missed  # known for this analysis alone
     if not measured and any(
         group.pin is not None and group.pin.reason.startswith(NORMALISED) for group in analysis.groups
     ):

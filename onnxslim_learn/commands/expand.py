@@ -9,6 +9,7 @@ from onnxslim_learn.commands import models
 from onnxslim_learn.commands.results import ModelResult, claim, place
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.latency.profile import Setting
+from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.report import records
 from onnxslim_learn.report.sections import training
 from onnxslim_learn.settings import takes
@@ -38,7 +39,7 @@ def expand(model: Model, *, progress: Watcher | None = None, settings: ExpandSet
     stage, runtime = staged(progress), settings.runtime
     stage("analyzing")
     machine = models.device(settings.device)
-    measured = "latency" in settings.target and machine is None
+    measured = LATENCY in settings.target and machine is None
     if measured:
         stage("measuring this machine")
         machine = latency_target.this_machine(runtime.threads, runtime.provider)

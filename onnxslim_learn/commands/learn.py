@@ -11,8 +11,8 @@ from onnxslim_learn.commands import models, slim, sparsify
 from onnxslim_learn.commands.results import Result, claim, place
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners import table
-from onnxslim_learn.learners.settings import LearnSettings, check_extra
-from onnxslim_learn.registry import LEARNERS, imported
+from onnxslim_learn.learners.settings import LearnSettings
+from onnxslim_learn.registry import LATENCY, LEARNERS, imported, require
 from onnxslim_learn.report.sections import training
 from onnxslim_learn.runtime import atomic
 
@@ -46,7 +46,7 @@ def learn(model: Model, *, progress: Watcher | None = None, settings: tuple[Lear
         SlimError: In one sentence; nothing is written then.
     """
     shared, wanted = settings
-    check_extra("learn")
+    require("train", "learn")
     claim([shared, wanted], models.read(model), models.read(shared.training.teacher))
     wanted.check(shared)
     from onnxslim_learn.learners.run import run
@@ -75,7 +75,7 @@ def _analysed(model: Model, shared: LearnSettings, wanted: Any, world: World, st
     own, machine = declared.given(wanted), models.device(shared.clock.device)
     sensitive = bool(own.get("allow_sensitive"))
     found = models.understood(model, shared.inputs, sensitive=sensitive, machine=machine)
-    counts = own.get("cost") == "latency" or "latency" in (own.get("target") or {})
+    counts = own.get("cost") == LATENCY or LATENCY in (own.get("target") or {})
     if not counts or machine is not None:
         return found
     if own.get("cycles", 1) > 1:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from onnxslim_learn import settings as declared
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.report import html
-from onnxslim_learn.report.format import count, ms, share, size
+from onnxslim_learn.report.format import before_and_after, ms, share
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime import atomic
 
@@ -144,17 +144,9 @@ class ModelResult(Result):
 def _costs(report: Mapping[str, Any]) -> Iterator[str]:
     """A line for the costs before and after."""
     before, after = report["before"], report["after"]
-    told = {
-        "macs": ("MACs", count),
-        "params": ("parameters", count),
-        "bytes": ("file", size),
-        "latency_ms": ("latency", ms),
-    }
-    sides = [
-        f"{name} {how(before[key])} -> {how(after[key])}"
-        for key, (name, how) in told.items()
-        if before.get(key) is not None and after.get(key) is not None
-    ]
+    sides = [f"{title} {old} -> {new}" for title, old, new, _ in before_and_after(report, "file")]
+    if before.get("latency_ms") and after.get("latency_ms"):
+        sides.append(f"latency {ms(before['latency_ms'])} -> {ms(after['latency_ms'])}")
     yield "  " + ", ".join(sides)
 
 

@@ -12,6 +12,7 @@ from onnxslim_learn.commands import advice, models
 from onnxslim_learn.commands.results import WORSE, ModelResult, Result, claim, place
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.latency.profile import Setting
+from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.report import records
 from onnxslim_learn.report.sections import quality, training
 from onnxslim_learn.report.sections import slim as pages
@@ -69,7 +70,7 @@ def slim(
     if settings.lossless:
         return _lossless(analysis, settings, stage)
     meter = None
-    if "latency" in target and machine is None:
+    if LATENCY in target and machine is None:
         analysis, meter = measured(analysis, settings.runtime, settings.clock.measure_seconds, stage)
     try:
         return _met(analysis, settings, meter, stage)

@@ -10,7 +10,7 @@ from onnxslim_learn.registry import COSTS, MICROSECONDS
 from onnxslim_learn.runtime.functions import is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from onnxslim_learn.registry import CostRow
 
@@ -73,8 +73,9 @@ def _told(text: str) -> str:
     return f"⟨target.{name}⟩={number}"
 
 
-def entry(cost: str, bound: Any) -> str:
+def entry(cost: str | Callable[..., Any], bound: Any) -> str:
     """The text of a bound that Python gives as a number, or as several; a latency above 1 is in milliseconds."""
+    cost = COSTS.row(cost, "⟨target⟩").name if callable(cost) else cost
     numbers = bound if isinstance(bound, list | tuple) else [bound]
     unit = "ms" if cost in COSTS and COSTS[cost].unit == MICROSECONDS else ""
     texts = [one if isinstance(one, str) else f"{one}{unit if one > 1 else ''}" for one in numbers]

@@ -23,6 +23,7 @@ from onnx_ir.passes import common as passes
 
 from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.graph import constant_folding, inlining, input_sizes, shape_info, size_search
+from onnxslim_learn.registry import operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -269,7 +270,7 @@ def _densify(proto: onnx.ModelProto) -> None:
 def _clean(module: ir.Model) -> None:
     """Inline functions, lift constants, name everything, drop what is unused and what is listed twice."""
     if module.functions:
-        passes.InlinePass()(module)
+        passes.InlinePass(lambda function: operator(function.domain, function.name) is None)(module)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(module)
     module.ir_version = max(module.ir_version, 4)  # earlier versions require initializers to be graph inputs
     passes.RemoveInitializersFromInputsPass()(module)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from onnxslim_learn.data.options import DataSettings, SampleSettings
-from onnxslim_learn.errors import InputError
-from onnxslim_learn.registry import LEARNERS
+from onnxslim_learn.registry import LEARNERS, LOSSES
 from onnxslim_learn.runtime.settings import RuntimeSettings
 from onnxslim_learn.settings import Option, bound, declared, number, option, part, positive, whole
 from onnxslim_learn.workflow.settings import (
@@ -21,8 +19,6 @@ from onnxslim_learn.workflow.settings import (
     ResultSettings,
 )
 
-EXTRA = {"torch": "train", "safetensors": "train"}
-AGENT = {"gymnasium": "rl", "stable_baselines3": "rl"}
 STRUCTURE = ("structure", "what is learnt; see --learner")
 TRAINING = ("training", "")
 WIDTHS = "structure learning"  # purpose
@@ -30,24 +26,11 @@ AFTER = "training after structure learning"  # purpose
 FROM_SCRATCH = Option("draw weights anew before fine-tuning")
 
 
-def check_extra(what: str, modules: Mapping[str, str] = EXTRA) -> None:
-    """Refuse to go on without what an extra brings.
-
-    Args:
-        what: What needs it.
-        modules: Module -> extra.
-
-    Raises:
-        InputError: If it is not installed.
-    """
-    for module, extra in modules.items():
-        if importlib.util.find_spec(module) is None:
-            raise InputError(f"{what}: needs {module}. Install onnxslim-learn[{extra}].")
-
-
 def compares_features(loss: Any) -> bool:
     """Whether a loss compares tensors inside with the teacher's."""
-    return isinstance(loss, str) and any(part.partition("=")[0] == "features" for part in loss.split(","))
+    parts = loss.split(",") if isinstance(loss, str) else loss if isinstance(loss, Mapping) else [loss]
+    named = [part.partition("=")[0] if isinstance(part, str) else part for part in parts]
+    return any(name in LOSSES and LOSSES[name].features for name in named)
 
 
 @dataclass(frozen=True)
@@ -120,8 +103,7 @@ class TrainingSettings:
     norms: str = option("auto", "batch normalisation", choices=("auto", "frozen", "batch"))
     loss: Any = option(
         "distill",
-        "distill (default), features (tensors inside), cross-entropy, mse, "
-        "module:function, or several with weights: distill=1,cross-entropy=0.5",
+        f"{LOSSES.listed()}, module:function, or several with weights: distill=1,cross-entropy=0.5 (default distill)",
         metavar="LOSS",
     )
     features: tuple[str, ...] = option(

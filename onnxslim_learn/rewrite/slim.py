@@ -35,7 +35,6 @@ def slim(removal: Removal) -> ir.Model:
     """
     coupling = removal.coupling
     model = merged(removal)
-    model.functions.clear()
     nodes = list(model.graph)
     fate = foresee(removal)
     if fate.problem:

@@ -131,6 +131,7 @@ class Runner:
         inputs = {name: self._held[name][0] for name in sorted(read) if name in self._held}
         protos = [ir.to_proto(node) for node in nodes]
         model = model_of(protos, inputs, wanted, self.model.opset_imports, initializers)
+        model.functions.extend(ir.to_proto(function) for function in self.model.functions.values())
         return bytes(model.SerializeToString())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from onnxslim_learn.costs import targets
 from onnxslim_learn.data.options import SampleSettings
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.registry import COSTS, CRITERIA, DEVICES, METHODS, METRICS
+from onnxslim_learn.registry import COSTS, CRITERIA, DEVICES, METHODS, METRICS, PROTOCOLS, SPREAD, UNIFORM
 from onnxslim_learn.runtime.settings import SECONDS, RuntimeSettings
 from onnxslim_learn.settings import (
     Option,
@@ -30,12 +30,11 @@ from onnxslim_learn.settings import (
     whole,
 )
 
-PROTOCOLS = ("uniform", "heurist", "search")
 # --- options that several commands have -------------------------------------------------------------------------------
 
 TARGET = Option(
-    "macs=, params=, bytes=, memory= (of activations); at most 1 is a fraction, more is absolute: macs=300M;"
-    " latency=0.6 or latency=4ms (repeatable)",
+    f"{COSTS.listed(lambda row: row.bounded)}; at most 1 is a fraction, more is absolute: macs=0.5, macs=300M,"
+    " latency=4ms (repeatable)",
     metavar="COST=NUMBER",
     repeat=True,
     gather=targets.targets,
@@ -360,12 +359,12 @@ class ZeroSettings:
     pattern: str = declared("unstructured", PATTERN)
     method: str = option(
         "admm",
-        "admm (default) and sparsegpt also refit the weights that stay; wanda looks at inputs, magnitude does not",
+        f"what chooses zeros (default admm): {METHODS.listed()}",
         metavar="NAME",
     )
     protocol: str | None = option(
         None,
-        "how the ratio is spread over layers: uniform, heurist (large ones lose more; default), search (measured)",
+        f"how the ratio is spread over layers (default heurist): {PROTOCOLS.listed(lambda row: not row.learnt)}",
         metavar="NAME",
     )
     protect: tuple[str, ...] = option(
@@ -383,12 +382,12 @@ class ZeroSettings:
 
         fixed = patterns.parse(self.pattern).ratio
         METHODS.load(self.method)
-        if self.protocol not in (None, *PROTOCOLS):
-            raise InputError(f"⟨protocol⟩ {self.protocol}: expected one of {', '.join(PROTOCOLS)}.")
+        if self.protocol is not None and PROTOCOLS.row(self.protocol).learnt:
+            raise InputError(f"⟨protocol⟩ {self.protocol}: is for learn. Choose another protocol.")
         if fixed is not None:
             if self.ratio is not None and abs(self.ratio - fixed) > 1e-9:
                 raise InputError(f"⟨ratio⟩ {self.ratio:g}: the pattern {self.pattern} zeroes {fixed:g}. Leave it out.")
-            if self.protocol not in (None, "uniform"):
+            if self.protocol not in (None, UNIFORM):
                 raise InputError(
                     f"⟨protocol⟩ {self.protocol}: the pattern {self.pattern} fixes all shares. Leave it out."
                 )
@@ -404,7 +403,7 @@ class ZeroSettings:
         from onnxslim_learn.sparse import patterns
 
         fixed = patterns.parse(self.pattern)
-        return self.protocol or ("uniform" if fixed.kind in ("n:m", patterns.UNITS) else "heurist")
+        return self.protocol or (UNIFORM if fixed.kind in ("n:m", patterns.UNITS) else SPREAD)
 
 
 @dataclass(frozen=True)
@@ -448,8 +447,8 @@ class ExpandSettings:
         {},
         replace(
             TARGET,
-            help="budget: macs=, params=, bytes=, memory=; at most 1 is a fraction of --like, more is absolute;"
-            " latency=4ms on this machine, or on that of --device (repeatable)",
+            help="budget, as in slim; at most 1 is a fraction of --like, a latency is on this machine, or on that of"
+            " --device (repeatable)",
             required=True,
         ),
     )

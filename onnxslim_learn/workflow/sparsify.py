@@ -13,6 +13,7 @@ from onnxslim_learn.array_types import Array, Stage, unannounced
 from onnxslim_learn.errors import InputError, VerifyError
 from onnxslim_learn.metrics import Deviation, deviation
 from onnxslim_learn.quality.channels import channels
+from onnxslim_learn.registry import PROTOCOLS, SEARCH, UNIFORM
 from onnxslim_learn.repair.least_squares import FULL
 from onnxslim_learn.repair.sequential import ROWS
 from onnxslim_learn.repair.targets import Record
@@ -21,7 +22,6 @@ from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.runtime import atomic
 from onnxslim_learn.runtime.timing import open_session
 from onnxslim_learn.select.calibration import CAREFUL
-from onnxslim_learn.sparse import layer_ratios as ratios
 from onnxslim_learn.sparse import patterns, storage
 from onnxslim_learn.sparse.maskable import Layer, layers
 from onnxslim_learn.sparse.metadata import KEY
@@ -230,7 +230,7 @@ def sparsify(
             raise InputError(f"model: output {name} is not finite for the samples. Correct them, or the model.")
     recipe = Recipe({}, pattern, asked.method, CAREFUL if evidence.source.synthetic else FULL)
     protocol, trials = asked.spread(), {}
-    if protocol == "search" and 0 < target < 1:
+    if protocol == SEARCH and 0 < target < 1:
         found = search(
             lambda: slim(analysis.whole),
             listed,
@@ -242,7 +242,7 @@ def sparsify(
         )
         shares, protocol, trials = found.ratios, found.protocol, found.trials
     else:
-        share = ratios.uniform if protocol == "uniform" else ratios.heurist
+        share = PROTOCOLS.load(UNIFORM if protocol == SEARCH else protocol)  # nothing is left to search
         shares = dict(zip(names, share(sizes, target), strict=True))
     model = slim(analysis.whole)
     recipe = Recipe(shares, pattern, recipe.method, recipe.effort)

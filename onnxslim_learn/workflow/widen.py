@@ -214,7 +214,6 @@ def expand(growth: Growth, *, seed: int = 0, fresh: bool = False) -> ir.Model:
     """
     coupling, rng = growth.coupling, np.random.default_rng(seed)
     model = coupling.graph.model.clone()
-    model.functions.clear()
     nodes, axes = list(model.graph), coupling.summed
     for name, value in model.graph.initializers.items():
         layout = coupling.values.get(name)

@@ -14,6 +14,7 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.morphnet.structure import structure
 from onnxslim_learn.registry import COSTS
 from onnxslim_learn.report.format import amount
+from onnxslim_learn.select import planner
 from onnxslim_learn.workflow import slim
 
 ENERGY = '''
@@ -40,13 +41,13 @@ def energy(coupling):
 
 def test_a_target_bounds_it():
     analysis = slim.analyze(NETS["residual"].build())
-    plan = osl.plan(analysis, {energy: HALF})
+    plan = osl.plan(analysis, {energy: HALF}, repair=False)
     price = analysis.price(slim.realize(analysis, plan))
     name = f"{__name__}:energy"
     assert price[name] == 3 * price["macs"]
     assert plan.provenance["target"] == {name: HALF}
     assert plan.provenance["after"][name] <= HALF * plan.provenance["before"][name]
-    assert plan.groups == osl.plan(analysis, {"macs": HALF}).groups
+    assert plan.groups == osl.plan(analysis, {"macs": HALF}, repair=False).groups
 
 
 def test_a_name_is_told_with_its_unit_everywhere():
@@ -87,8 +88,8 @@ def test_a_learner_charges_it():
 def test_what_may_not_be_bounded_or_charged_is_refused():
     analysis = slim.analyze(NETS["residual"].build())
     with pytest.raises(InputError, match="channels: only learners charge for it"):
-        osl.plan(analysis, {"channels": HALF})
+        planner.plan(analysis, {"channels": HALF})
     with COSTS.having("energy", energy, charged=False), pytest.raises(InputError, match="cannot be charged"):
         structure(analysis, "energy", {}, {})
     with pytest.raises(InputError, match="latency: needs a device"):
-        osl.plan(analysis, {"latency": HALF})
+        planner.plan(analysis, {"latency": HALF})

@@ -10,7 +10,7 @@ from onnxslim_learn.cli import commands
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.registry import CRITERIA
-from onnxslim_learn.select import criteria
+from onnxslim_learn.select import criteria, planner
 from onnxslim_learn.select.calibration import Evidence
 from tests import laws
 from tests.laws import analysed
@@ -85,15 +85,15 @@ def test_it_is_given_samples_and_kept_beside_them():
     samples = Evidence(analysis.coupling, open_source(arrays, analysis.graph), seconds=0)
     with CRITERIA.having("counting", counting, samples=True):
         for share in (0.8, 0.5):
-            osl.plan(analysis, {"macs": share}, criterion="counting", evidence=samples)
+            planner.plan(analysis, {"macs": share}, criterion="counting", evidence=samples)
         assert asked == [samples]
         with pytest.raises(InputError, match="criterion counting: needs samples"):
-            osl.plan(analysis, {"macs": 0.5}, criterion="counting")
+            planner.plan(analysis, {"macs": 0.5}, criterion="counting")
     with (
         CRITERIA.having("labelled", counting, labels=True),
         pytest.raises(InputError, match=r"criterion labelled: needs labels, and .* has none"),
     ):
-        osl.plan(analysis, {"macs": 0.5}, criterion="labelled", evidence=samples)
+        planner.plan(analysis, {"macs": 0.5}, criterion="labelled", evidence=samples)
 
 
 @pytest.mark.parametrize(

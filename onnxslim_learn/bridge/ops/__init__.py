@@ -23,6 +23,7 @@ from onnxslim_learn.bridge.ops import (
     sample,
     signal,
 )
+from onnxslim_learn.registry import imported, operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,10 @@ def function_for(node: ir.Node) -> Callable[..., Any] | None:
     """The torch function of a node, given what reads its result, or ``None`` where its operator has none."""
     readers = {use.node.op_type for output in node.outputs for use in output.uses()}
     special = (norm.FOLLOWED.get((node.op_type, reader)) for reader in readers)
-    return next(filter(None, special), None) or DOMAINS.get(node.domain, {}).get(node.op_type)
+    known = next(filter(None, special), None) or DOMAINS.get(node.domain, {}).get(node.op_type)
+    declared = None if known or node.domain in DOMAINS else operator(node.domain, node.op_type)
+    function: Callable[..., Any] | None = known if declared is None else imported(declared.torch)
+    return function
 
 
 def straight(before: ir.Node, node: ir.Node) -> Callable[..., Any] | None:

@@ -29,6 +29,7 @@ from onnxslim_learn.coupling.operators.facts import (
     clipped,
     permuted,
 )
+from onnxslim_learn.registry import operator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -266,7 +267,12 @@ OPAQUE = Operator(f.opaque)
 
 def row(domain: str, op_type: str) -> Operator:
     """What is declared of an operator; :data:`OPAQUE` for one that is not."""
-    return DOMAINS.get(domain, {}).get(op_type, OPAQUE)
+    known = DOMAINS.get(domain, {}).get(op_type)
+    if known is not None or domain in DOMAINS:
+        return known or OPAQUE
+    declared = operator(domain, op_type)
+    found = OPAQUE if declared is None else declared.load()
+    return found if isinstance(found, Operator) else Operator(found)
 
 
 def named(op_type: str) -> Operator:

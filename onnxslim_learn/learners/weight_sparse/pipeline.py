@@ -19,12 +19,13 @@ from onnxslim_learn.learners.finetune import redraw
 from onnxslim_learn.learners.weight_sparse.learner import Fixed, WeightSparse
 from onnxslim_learn.learners.weight_sparse.settings import WeightSparseSettings
 from onnxslim_learn.metrics import Deviation
+from onnxslim_learn.registry import PROTOCOLS, UNIFORM
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.runtime import atomic
 from onnxslim_learn.select.calibration import Evidence
-from onnxslim_learn.sparse import layer_ratios, patterns
+from onnxslim_learn.sparse import patterns
 from onnxslim_learn.sparse.one_shot import OneShot, Pruned, Recipe
 from onnxslim_learn.sparse.ratio_search import search
 from onnxslim_learn.sparse.schedule import Schedule
@@ -196,24 +197,25 @@ def _choose(job: Job[WeightSparseSettings], listed: list[Layer], place: Path) ->
         raise InputError(f"⟨resume⟩: {place} is of a run with other settings. Give the same ones.")
     protocol = job.wanted.method.ws_prune_ratio_prtl
     if patterns.parse(job.wanted.pattern).ratio is not None or not 0 < job.wanted.target < 1:
-        protocol = "uniform"  # nothing is left to spread
-    found = PROTOCOLS[protocol](job, listed)
+        protocol = UNIFORM  # nothing is left to spread
+    found = _spread(protocol, job, listed)
     job.folder.mkdir(parents=True, exist_ok=True)
     atomic.write_text(
         place, json.dumps({"protocol": protocol, "trials": {}, "search": None, **found, "made": made}) + "\n"
     )
 
 
-def _uniform(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
-    return {"ratios": dict.fromkeys([layer.name for layer in listed], job.wanted.target)}
-
-
-def _heurist(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
-    shares = layer_ratios.heurist([layer.size for layer in listed], job.wanted.target)
+def _spread(protocol: str, job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
+    """Shares of layers by a protocol, and what there is to tell of how they were found."""
+    function = PROTOCOLS.load(protocol, "⟨ws_prune_ratio_prtl⟩")
+    if not PROTOCOLS.row(protocol).sized:
+        found: dict[str, Any] = function(job, listed)
+        return found
+    shares = function([layer.size for layer in listed], job.wanted.target)
     return {"ratios": {layer.name: share for layer, share in zip(listed, shares, strict=True)}}
 
 
-def _search(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
+def by_search(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
     """By curves measured on samples, without training."""
     analysis = job.analysis
     recipe = Recipe({}, patterns.parse(job.wanted.pattern))
@@ -222,7 +224,7 @@ def _search(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, An
     return {"ratios": found.ratios, "protocol": found.protocol, "trials": found.trials}
 
 
-def _optimal(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
+def by_agent(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
     """By reinforcement learning."""
     from onnxslim_learn.learners.weight_sparse import ddpg
     from onnxslim_learn.learners.weight_sparse.rollouts import Rollouts
@@ -252,6 +254,3 @@ def _optimal(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, A
             progress=job.stage("roll-outs"),
         )
     return {"ratios": found.best["ratios"], "search": asdict(found)}
-
-
-PROTOCOLS = {"uniform": _uniform, "heurist": _heurist, "search": _search, "optimal": _optimal}

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.learners.settings import AGENT, FROM_SCRATCH, LearningSteps, LearnSettings, check_extra
+from onnxslim_learn.learners.settings import FROM_SCRATCH, LearningSteps, LearnSettings
+from onnxslim_learn.registry import PROTOCOLS, UNIFORM, require
 from onnxslim_learn.settings import any_number, any_whole, build, declared, option, part
 from onnxslim_learn.workflow.settings import LOSSLESS_TOO, PATTERN, PROTECT, SPARSE_INITIALIZERS
 
@@ -56,8 +57,8 @@ class MethodSettings:
     ws_prune_ratio: float = _number(0.75, "share of the weights that goes", SHARE)
     ws_prune_ratio_prtl: str = option(
         "optimal",
-        "its spread over layers: uniform, heurist, optimal (by reinforcement; default), search",
-        choices=("uniform", "heurist", "optimal", "search"),
+        f"its spread over layers (default optimal): {PROTOCOLS.listed()}",
+        choices=tuple(PROTOCOLS),
         purpose=ZEROS,
     )
     ws_nb_rlouts: int = _whole(200, "optimal: roll-outs of the agent", ONE_OR_MORE)
@@ -149,10 +150,10 @@ class WeightSparseSettings:
         fixed, asked, usual = patterns.parse(self.pattern).ratio, self.method, MethodSettings()
         if fixed is not None and asked.ws_prune_ratio not in (usual.ws_prune_ratio, fixed):
             raise InputError(f"⟨ws_prune_ratio⟩: the pattern {self.pattern} zeroes {fixed:g}. Leave it out.")
-        if fixed is not None and asked.ws_prune_ratio_prtl not in (usual.ws_prune_ratio_prtl, "uniform"):
+        if fixed is not None and asked.ws_prune_ratio_prtl not in (usual.ws_prune_ratio_prtl, UNIFORM):
             raise InputError(f"⟨ws_prune_ratio_prtl⟩: the pattern {self.pattern} fixes all shares. Leave it out.")
-        if asked.ws_prune_ratio_prtl == "optimal":
-            check_extra("⟨ws_prune_ratio_prtl⟩ optimal", AGENT)
+        spread = PROTOCOLS.row(asked.ws_prune_ratio_prtl)
+        require(spread.extra, f"⟨ws_prune_ratio_prtl⟩ {spread.name}")
         if asked.enbl_dst and shared.training.loss != "distill":
             raise InputError("⟨enbl_dst⟩: and ⟨loss⟩ are two ways to say what is minimised. Leave one of them out.")
         if self.one_shot and self.from_scratch:

@@ -13,7 +13,7 @@ from onnxslim_learn.registry import MACS, PARAMS
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
 from onnxslim_learn.report.format import count, held_back, ms, plural, shapes, share, size, times
 from onnxslim_learn.report.format import provider as runtime
-from onnxslim_learn.report.records import latency, side
+from onnxslim_learn.report.records import counted, latency, side
 from onnxslim_learn.report.sections.training import taken_back
 from onnxslim_learn.sparse import patterns, storage
 from onnxslim_learn.sparse.maskable import maskable
@@ -52,6 +52,7 @@ def outcome(
         "inputs": {name: list(shape) for name, shape in analysis.graph.shapes.nominal.inputs.items()},
         "asked": _asked(found),
         "trials": found.trials,
+        "counted": counted(written.counted),
         "before": before,
         "after": after,
         "cut": [{"name": name, "width": width, "kept": kept} for name, (width, kept) in stored.cut.items()],
