@@ -1,11 +1,73 @@
-"""Settings that must be made before numpy is imported."""
+"""How tests run: settings that must be made before numpy is imported, and what is left to the slow run."""
 
 import os
 import tempfile
+from itertools import groupby
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # tests run side by side: idle threads that spin slow all others
+import pytest
+from hypothesis import Phase, settings
+
+for library in ("OMP", "OPENBLAS"):  # tests run side by side: idle threads that spin slow all others
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 os.environ.setdefault("ONNXSLIM_LEARN_CACHE", tempfile.mkdtemp(prefix="onnxslim-cache-"))  # not that of the user
+
+settings.register_profile(
+    "slow",
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+)
+settings.register_profile("default", settings.get_profile("slow"), max_examples=40)
+
+
+ON_ALL_NETS = {
+    "test_slim_is_mask",
+    "test_normal_form_computes_the_same",
+    "test_price_of_a_plan_is_the_price_of_its_file",
+    "test_every_operator_of_the_graph_table_has_a_torch_function",
+}
+"""Laws that the default run, too, checks on all nets."""
 
 
 def pytest_addoption(parser):
     parser.addoption("--graphs", type=int, default=200, help="how many large random graphs the slow run looks at")
+
+
+def in_default_run(config):
+    """Whether slow tests are left out."""
+    return "not slow" in config.option.markexpr
+
+
+def pytest_configure(config):
+    if not config.getoption("--hypothesis-profile"):
+        settings.load_profile("default" if in_default_run(config) else "slow")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Mark as slow: laws on nets that others stand for and, in the slow run, laws with random examples."""
+    from nets.forms import NETS as FORMS
+    from nets.operators import EXAMPLES
+    from nets.representatives import REPRESENTATIVES
+    from nets.variants import VARIANTS
+    from nets.zoo import NETS
+
+    names = {*NETS, *VARIANTS, *EXAMPLES, *FORMS}
+    for _, law in groupby(items, lambda item: item.nodeid.partition("[")[0]):
+        about_nets = [(item, found) for item in law if (found := names.intersection(strings(item)))]
+        if about_nets and about_nets[0][0].originalname not in ON_ALL_NETS:
+            others = [item for item, found in about_nets if not found & REPRESENTATIVES]
+            for item in others[len(others) == len(about_nets) :]:  # a law about none of them keeps its first net
+                item.add_marker(pytest.mark.slow)
+    if not in_default_run(config):
+        for item in items:
+            if getattr(item.obj, "is_hypothesis_test", False):
+                item.add_marker(pytest.mark.slow)
+
+
+def strings(item):
+    """The values of a test's parameters that are names."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return {value for value in params.values() if isinstance(value, str)}

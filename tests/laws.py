@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from nets.operators import EXAMPLES, VARIANTS
@@ -22,13 +22,13 @@ from onnxslim_learn.workflow import slim
 
 ALL = {**NETS, **VARIANTS, **EXAMPLES}
 
-PLANS = settings(
-    max_examples=5,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    phases=(Phase.explicit, Phase.generate, Phase.shrink),
-)
+
+def examples(count: int) -> settings:
+    """Return settings for so many random examples: all of them in the slow run, a share in the default one."""
+    return settings(max_examples=max(1, round(count * settings.default.max_examples / 100)))
+
+
+PLANS = examples(5)
 """A few random plans per net; the same ones on every run."""
 
 RELATIVE = {"float16": 1e-2, "float32": 1e-5, "float64": 1e-5}

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import onnx_ir as ir
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nets.forms import NETS, REFERENCE
@@ -19,8 +19,6 @@ OPAQUE = {
     "GroupQueryAttention_packed": "GroupQueryAttention",
 }
 """Forms without a rule: they pin what they touch."""
-
-PLANS = settings(max_examples=8, deadline=None, derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
 
 
 @functools.cache
@@ -58,7 +56,7 @@ def test_onnxruntime_cannot_run(name):
 
 
 @pytest.mark.parametrize("name", NETS)
-@PLANS
+@laws.examples(8)
 @given(st.data())
 def test_slim_is_mask(name, data):
     removal = laws.draw_removal(data.draw, analysed(name))

@@ -5,7 +5,13 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from nets import representatives
+from nets.forms import NETS as FORMS
+from nets.operators import EXAMPLES
+from nets.variants import VARIANTS
 from nets.zoo import NETS, feeds
+from onnxslim_learn.coupling.operators import counted
+from onnxslim_learn.coupling.operators.table import DOMAINS, row
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -27,3 +33,35 @@ def test_outputs_are_finite_and_depend_on_inputs(name):
         assert np.isfinite(a).all(), info.name
         assert np.std(a - b) > 0.01, info.name
         assert np.std(a) < 10, info.name
+
+
+# --- representatives --------------------------------------------------------------------------------------------------
+
+
+def rules(model):
+    """Rules of the operator table that a model's nodes have, by name."""
+    rows = [row("" if n.domain == "ai.onnx" else n.domain, n.op_type) for g in graphs_of(model) for n in g.node]
+    return {name_of(found) for found in rows}
+
+
+def graphs_of(model):
+    return (model.graph, *model.functions)
+
+
+def name_of(operator):
+    return f"{operator.rule.__module__}.{operator.rule.__qualname__}"
+
+
+def test_representatives_are_nets_and_each_is_listed_once():
+    assert {*representatives.ZOO} <= {*NETS, *VARIANTS}
+    assert {*representatives.OPERATORS} <= {*EXAMPLES}
+    assert {*representatives.FORMS} <= {*FORMS}
+    listed = [*representatives.ZOO, *representatives.OPERATORS]
+    assert len(listed) == len({*listed})
+
+
+def test_every_rule_of_the_operator_table_has_a_representative():
+    nets = {**NETS, **VARIANTS, **EXAMPLES}
+    shown = set().union(*(rules(nets[name].build()) for name in (*representatives.ZOO, *representatives.OPERATORS)))
+    cut = {name_of(found) for table in DOMAINS.values() for found in table.values()}
+    assert {name for name in cut if not name.startswith(counted.__name__)} <= shown  # what is only counted cuts nothing

@@ -4,14 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from onnxslim_learn.coupling import layout
 from onnxslim_learn.coupling.relations import Digit, Ledger, Value
-from tests.laws import PLANS
+from tests.laws import examples
 
-LAWS = settings(PLANS, max_examples=250)
+LAWS = examples(250)
 SIZES = st.sampled_from([1, 2, 3, 4, 6, 8])
 
 

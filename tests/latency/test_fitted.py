@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxslim_learn.costs.devices import Device
@@ -17,7 +17,6 @@ NETS = ["residual", "concat", "depthwise", "attention", "grouped", "bottleneck"]
 ROOF = (2.5e-4, 2.5e-4, 2.0)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.tuples(*[st.floats(1, 1e6)] * 3), min_size=1, max_size=12))
 def test_curves_rise(points):
     curve = fit(np.array(points), ROOF)

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxslim_learn.repair.least_squares import ENOUGH, LINEAR, Rows, Saturation, Setting, Weights, fit
+from tests.laws import examples
 
 RELU = Saturation(0.0)
-FEW = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
 
 def make(seed, *, groups=1, rows=400, noise=0.0, activation=LINEAR, offset=False):
@@ -66,7 +66,7 @@ def test_weights_that_fit_are_left_alone():
     assert found.weights is true
 
 
-@FEW
+@examples(40)
 @given(st.integers(0, 2**32 - 1), st.integers(8, 60), st.floats(0, 20), st.sampled_from([LINEAR, RELU]))
 def test_held_back_rows_never_get_worse(seed, rows, noise, activation):
     fitted, held, _, plain = make(seed, rows=rows, noise=noise)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxslim_learn.errors import TargetError
@@ -13,10 +13,9 @@ from onnxslim_learn.select import budget, criteria
 from onnxslim_learn.select.knapsack import allocate
 from onnxslim_learn.select.search import solve
 from onnxslim_learn.select.sensitivity import Curves
-from tests.laws import analysed
+from tests.laws import PLANS, analysed
 
 NETS = ["bottleneck", "residual", "concat", "depthwise", "attention", "grouped"]
-MANY = settings(max_examples=5, deadline=None, derandomize=True, database=None)
 CLOSE = 1.5  # steps as coarse as here, a half of a group at once, leave little to weigh
 
 
@@ -43,7 +42,7 @@ def loss(search, widths):
 
 
 @pytest.mark.parametrize("name", NETS)
-@MANY
+@PLANS
 @given(st.floats(0.35, 0.95), st.floats(0.35, 0.95))
 def test_bounds_are_met_and_no_single_step_more_fits(name, macs, params):
     search = task(name, {"macs": macs, "params": params})

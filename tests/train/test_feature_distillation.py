@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxslim_learn.bridge import gates
@@ -21,7 +21,7 @@ from onnxslim_learn.workflow import slim
 from tests.bridge.test_gates import CUTTABLE, close
 from tests.bridge.test_module import call
 from tests.cli.conftest import prepared, run  # noqa: F401
-from tests.laws import PLANS, analysed, analysis_inputs, draw_removal, written
+from tests.laws import analysed, analysis_inputs, draw_removal, examples, written
 
 QUICK = "--steps 12 --finetune-steps 30 --batch-size 8 --no-latency --data samples.npz --json out.json"
 
@@ -31,7 +31,7 @@ def everything(analysis):
 
 
 @pytest.mark.parametrize("name", CUTTABLE)
-@settings(PLANS, max_examples=2)
+@examples(2)
 @given(data=st.data())
 def test_what_is_kept_of_the_masked_net_is_in_the_cut_one(name, data):
     analysis = analysed(name)

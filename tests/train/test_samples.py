@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxslim_learn.data.batch import Batch
@@ -12,6 +12,7 @@ from onnxslim_learn.data.signature import Declared, Input
 from onnxslim_learn.data.source import Source
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.train import samples
+from tests.laws import examples
 
 FLOAT = np.dtype(np.float32)
 
@@ -37,7 +38,7 @@ def made(rng, count, width, table, label):
 KINDS = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(0, 1), st.sampled_from([(), (2,)]))
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@examples(40)
 @given(kinds=st.lists(KINDS, min_size=1, max_size=8), held=st.integers(0, 3))
 def test_nothing_is_lost_or_mixed_up(kinds, held):
     rng, declared = np.random.default_rng(0), takes()
