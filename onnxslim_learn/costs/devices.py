@@ -40,13 +40,9 @@ class Device:
 
     def to_toml(self) -> str:
         """The device as a file that :func:`load` reads."""
-        lines = []
-        for name, value in asdict(self).items():
-            if isinstance(value, dict):
-                lines += ["", f"[{name}]", *(f"{key} = {_toml(inner)}" for key, inner in value.items())]
-            else:
-                lines.append(f"{name} = {_toml(value)}")
-        return "\n".join(lines) + "\n"
+        import tomli_w
+
+        return tomli_w.dumps(asdict(self))
 
 
 _LEAST = {"gflops": 1e-9, "gbytes": 1e-9, "node_us": 0.0, "run_us": 0.0}
@@ -102,11 +98,3 @@ def _checked(path: Path, data: Mapping[str, Any]) -> Device:
     if not all(type(step) is int and step > 0 for step in data.get("steps", {}).values()):
         raise refuse("steps", "a table of positive whole numbers")
     return Device(**{"name": path.stem, **data})
-
-
-def _toml(value: object) -> str:
-    """A number or a text in TOML."""
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    return repr(value)

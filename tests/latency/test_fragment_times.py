@@ -137,7 +137,9 @@ def chosen(saves, wish, steps=DEVICE.steps):
         return slim.slim(one, slim.plan(one, bounds, criterion="l2"))
 
     analysis = replace(machine.analysis, latency=found.model(1000.0))
-    return latency_target.meet(analysis, {"latency": wish}, latency_target.Watch(found, 1000.0, time), make), time
+    return latency_target.meet(
+        analysis, {"latency": wish}, latency_target.LatencyMeter(found, 1000.0, time), make
+    ), time
 
 
 @pytest.mark.parametrize("saves", [1.0, 0.7, 1.2])
