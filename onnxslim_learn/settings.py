@@ -22,6 +22,7 @@ import numpy as np
 
 from onnxslim_learn.errors import InputError, reason
 
+R = TypeVar("R")
 S = TypeVar("S")
 Reader = Callable[[str], Any]
 
@@ -318,20 +319,20 @@ def keywords(kind: type) -> Keywords:
     return Keywords(options(kind), functools.partial(build, kind))
 
 
-def takes(taken: type | Keywords) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def takes(taken: type | Keywords) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Give a function that takes options as its last argument their names as keywords instead.
 
     Its signature and its documentation list them. Keywords of the function itself stay.
     """
     own = taken if isinstance(taken, Keywords) else keywords(taken)
 
-    def decorate(act: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(act: Callable[..., R]) -> Callable[..., R]:
         signature = inspect.signature(act)
         *places, last = signature.parameters.values()
         ours = {one.name for one in places}
 
         @functools.wraps(act)
-        def public(*given: Any, **more: Any) -> Any:
+        def public(*given: Any, **more: Any) -> R:
             mine = {name: more.pop(name) for name in ours & set(more)}
             return act(*given, **mine, **{last.name: own.build(more)})
 
