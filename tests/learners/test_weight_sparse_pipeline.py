@@ -210,7 +210,7 @@ def test_a_run_goes_on_where_its_folder_ends(learn):
     again, same = learn(f"{line} --resume")
     assert first["layers"] == again["layers"]
     assert all(np.array_equal(weights[name], same[name]) for name in weights)
-    assert "a run with --ws-prune-ratio not given, not 0.5" in learn(f"{line} --resume --ws-prune-ratio 0.5", 2)
+    assert "a run with --ws-prune-ratio 0.75, not 0.5" in learn(f"{line} --resume --ws-prune-ratio 0.5", 2)
     begun, _ = learn(f"{line} --one-shot")
     assert begun["training"]["search"]["rollouts"] == 4
 
