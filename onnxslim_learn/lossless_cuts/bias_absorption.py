@@ -175,7 +175,8 @@ def _shift(model: ir.Model, node: ir.Node, linear: Linear | None, vector: Array)
     if linear is not None and linear.bias is not None:
         linear.shift(vector)
         return True
-    slot = getattr(roles.factors(node), "bias", None)
+    factors = roles.factors(node)
+    slot = None if factors is None else factors.bias
     if slot is None or (len(node.inputs) > slot and node.inputs[slot] is not None and linear is None):
         return False
     old = 0.0 if linear is None or linear.constant is None else linear.constant

@@ -161,8 +161,8 @@ def suspects(coupling: Coupling) -> Array:
     gains = {str(v.name) for a in coupling.records.affines if (v := nodes[a.node].inputs[a.scale]) is not None}
     gains |= {str(v.name) for n in nodes if roles.of(n).arithmetic == "multiply" for v in n.inputs if v is not None}
     for node in nodes:
-        norm = roles.normalisation(node)
-        slots = [slot for slot in (getattr(roles.factors(node), "weight", None), norm and norm.scale) if slot]
+        factors, norm = roles.factors(node), roles.normalisation(node)
+        slots = [slot for slot in (factors and factors.weight, norm and norm.scale) if slot]
         gains |= {str(v.name) for slot in slots if slot < len(node.inputs) and (v := node.inputs[slot]) is not None}
     found = np.zeros(coupling.columns, bool)
     for part in slices(coupling):

@@ -136,9 +136,8 @@ def layers(model: ir.Model) -> list[Layer]:
             if roles.factors(inner) and any(v is not None and _weighs(v, constants) for v in inner.inputs[1:3]):
                 found.append(Layer(inner, f"it lies inside the body of {node.name}"))
         factors, norm = roles.factors(node), roles.normalisation(node)
-        slot = getattr(factors, "weight", 1)
         if factors is not None and any(v in constants for v in _factors(node, factors)):
-            found.append(Layer(node, _linear(node, slot, order)))
+            found.append(Layer(node, _linear(node, factors.weight, order)))
         elif norm is not None and norm.stored and isinstance(linear := _linear(node, norm.scale or 1, order), Linear):
             found.append(Layer(node, linear))
     return found
@@ -157,7 +156,7 @@ def _factors(node: ir.Node, factors: roles.Factors) -> list[ir.Value]:
     """Inputs of a node that are multiplied by others."""
     if isinstance(factors, roles.Equation):
         return [v for v in node.inputs if v is not None]
-    slots = (factors.left, factors.weight) if isinstance(factors, roles.Product) else (getattr(factors, "weight", 1),)
+    slots = (factors.left, factors.weight) if isinstance(factors, roles.Product) else (factors.weight,)
     return [v for slot in slots if slot < len(node.inputs) and (v := node.inputs[slot]) is not None]
 
 
@@ -213,7 +212,8 @@ class _Shift:
 def _shift(node: ir.Node, width: int, channel: int) -> _Shift | str:
     """Where the bias of a node is, or why there is none that is the same for all rows."""
     factors, output, place, constant, gain = roles.factors(node), node.outputs[0], None, None, None
-    slot = getattr(factors, "bias", 2)
+    norm = roles.normalisation(node)
+    slot = factors.bias if factors is not None else None if norm is None else norm.shift
     bias = node.inputs[slot] if slot is not None and len(node.inputs) > slot else None
     factor = float(attribute(node, "beta", 1.0)) if isinstance(factors, roles.Product) else 1.0
     normed = _normed(output, width)

@@ -74,7 +74,8 @@ def refittable(row):
     if row.norm is not None and row.norm.stored:
         return True
     plain = isinstance(row.factors, roles.Convolution | roles.Product) and not row.factors.quantized
-    return plain and row.parts is None and not getattr(row.factors, "moved", False)
+    moved = isinstance(row.factors, roles.Convolution) and row.factors.moved
+    return plain and row.parts is None and not moved
 
 
 def test_every_operator_with_a_matrix_form_has_a_case():

@@ -43,7 +43,7 @@ class Convolution:
     """
 
     weight: int = 1
-    bias: int = 2
+    bias: int | None = 2
     transposed: bool = False
     moved: bool = False
     quantized: bool = False
@@ -93,7 +93,10 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """Sums of products as attribute ``equation`` says; any input may be a weight."""
+    """Sums of products as attribute ``equation`` says; any input may be a weight, and is mostly the second."""
+
+    weight: int = 1
+    bias: int | None = None
 
     def sides(self, node: ir.Node, slot: int, rank: int) -> Sides | None:
         """See :class:`Convolution`."""
@@ -112,11 +115,14 @@ class Equation:
 
 @dataclass(frozen=True, slots=True)
 class Recurrent:
-    """A recurrent cell: weights ``(directions, gates, inputs)`` of the data and of the state."""
+    """A recurrent cell: weights ``(directions, gates, inputs)`` of the data and, behind it, of the state."""
+
+    weight: int = 1
+    bias: int | None = 3
 
     def sides(self, node: ir.Node, slot: int, rank: int) -> Sides | None:
         """See :class:`Convolution`."""
-        return ([2], [0, 1]) if slot in (1, 2) else None
+        return ([2], [0, 1]) if slot in (self.weight, self.weight + 1) else None
 
     def blocks(self, node: ir.Node) -> int:
         """See :class:`Convolution`."""
@@ -125,9 +131,10 @@ class Recurrent:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A projection ``(inputs, outputs)`` in front of what else a node does, its bias behind it."""
+    """A projection ``(inputs, outputs)`` in front of what else a node does."""
 
     weight: int = 1
+    bias: int | None = 2
 
     def sides(self, node: ir.Node, slot: int, rank: int) -> Sides | None:
         """See :class:`Convolution`."""
