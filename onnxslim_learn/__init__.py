@@ -117,5 +117,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, and the modules that are imported already."""
-    return sorted({*globals(), *__all__, "__version__"})
+    """The public names."""
+    return sorted([*__all__, "__version__"])

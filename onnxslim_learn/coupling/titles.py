@@ -74,6 +74,7 @@ PARTS = {
     **dict.fromkeys(("cross_attn", "encoder_attn", "crossattention"), "cross-attention"),
 }
 SIDES = ("encoder", "decoder")
+WHOLE = ("model", "module", "m", "net", "network", "backbone", "base_model")  # of nets, not of their parts
 STAGE = re.compile(r"(layer|stage|block)s?_?(\d+)")
 SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -159,9 +160,10 @@ def place(path: Path) -> str:
     """A module path in words: ``encoder.layer.3.attention.self`` is *encoder layer 3, attention*."""
     said: list[str] = []
     side, word, numbered = "", "", False
-    for token in path:
+    for before, token in zip(("", "", *path), path, strict=False):
         stage = STAGE.fullmatch(token)
         if token.isdecimal():
+            said += [before] if before and not said and before not in (*SIDES, *WHOLE) else []
             said.append(f"{CONTAINERS.get(word, word) or 'block'} {token}")
             word, numbered = "", True
         elif stage:

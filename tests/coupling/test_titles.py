@@ -17,6 +17,7 @@ PLACES = [
     ("model.layers.0.mlp", "layer 0, MLP"),
     ("layer2.1", "stage 2, block 1"),
     ("features.7.block.3.0", "features 7, block 3, block 0"),
+    ("residual1.conv1.1", "residual1, conv1 1"),
     ("fc", "fc"),
     ("", ""),
 ]
