@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.commands.verify import verify
     from onnxslim_learn.errors import InputError, PlanError, SlimError, TargetError, TrainError, VerifyError
     from onnxslim_learn.plans.plan import Plan
+    from onnxslim_learn.registry import register_operator
     from onnxslim_learn.runtime.timing import measure
     from onnxslim_learn.workflow.graphs import coupling_graph, dataflow
     from onnxslim_learn.workflow.slim import example_inputs, slim_to, why
@@ -60,6 +61,7 @@ _WHERE = {
     # single steps
     "example_inputs": "workflow.slim",
     "measure": "runtime.timing",
+    "register_operator": "registry",
     "slim_to": "workflow.slim",
     "why": "workflow.slim",
     # errors
@@ -96,6 +98,7 @@ __all__ = [
     "measure",
     "plan",
     "profile",
+    "register_operator",
     "slim",
     "slim_to",
     "sparsify",

@@ -528,6 +528,24 @@ METRICS = Registry(
 )
 
 
+# --- what samples are made up by --------------------------------------------------------------------------------------
+
+STATISTICS = "statistics"
+SAMPLERS = Registry(
+    "⟨match_statistics⟩",
+    "samplers",
+    Row,
+    [
+        Row(
+            STATISTICS,
+            "onnxslim_learn.train.bn_matching:matched",
+            "noise that fits the stored statistics of batch normalisations",
+            "train",
+        )
+    ],
+)
+
+
 # --- what operators do ------------------------------------------------------------------------------------------------
 
 

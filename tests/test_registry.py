@@ -1,14 +1,19 @@
 """Registries: what is named is found, what is misspelt is told, what was added goes again."""
 
+import ast
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 from onnxslim_learn import registry
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.registry import CRITERIA, DEVICES, METHODS, CriterionRow, Registry
+from scripts import registries
+
+ROOT = Path(__file__).parents[1]
 
 REGISTRIES = {name: value for name, value in vars(registry).items() if isinstance(value, Registry) and value}
 
@@ -129,3 +134,28 @@ def test_nothing_that_a_row_points_to_is_imported_before_it_is_used():
     script = "import sys, onnxslim_learn.registry\nprint([m for m in ('numpy', 'onnx', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_page_of_names_is_current():
+    assert (ROOT / "docs/registries.md").read_text(encoding="utf-8") == registries.page()
+
+
+def collections(tree):
+    """Yield the texts that stand together in a tuple, a list, a set or as keys of a dict."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Tuple | ast.List | ast.Set | ast.Dict):
+            inside = node.keys if isinstance(node, ast.Dict) else node.elts
+            yield {one.value for one in inside if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+
+
+def test_no_other_list_of_these_names_is_left():
+    """Reports as data are keyed by name; everywhere else two names of one registry together are a second list."""
+    found = []
+    for path in sorted((ROOT / "onnxslim_learn").rglob("*.py")):
+        if path.name == "registry.py" or "report" in path.parts:
+            continue
+        for texts in collections(ast.parse(path.read_text(encoding="utf-8"))):
+            found += [
+                (path.name, sorted(texts & set(rows))) for rows in REGISTRIES.values() if len(texts & set(rows)) > 1
+            ]
+    assert found == []

@@ -17,6 +17,7 @@ import numpy as np
 from onnxslim_learn import metrics
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import PlanError
+from onnxslim_learn.registry import PROTOCOLS
 from onnxslim_learn.repair.linear_nodes import Linear, linears
 from onnxslim_learn.repair.sequential import observed
 from onnxslim_learn.rewrite.unfuse import unfuse
@@ -82,7 +83,7 @@ def search(
     """
     names, sizes = [layer.name for layer in layers], [layer.size for layer in layers]
     curves = measure(fresh(), layers, targets, recipe, target, seconds=seconds, progress=progress)
-    tried = {"uniform": ratios.uniform(sizes, target), "heurist": ratios.heurist(sizes, target)}
+    tried = {row.name: row.load()(sizes, target) for row in PROTOCOLS.values() if row.sized}
     if all(len(curves[name]) > 1 for name in names):
         listed = [curves[name] for name in names]
         tried["least loss"] = allocate(listed, sizes, target)

@@ -92,7 +92,7 @@ def matched(
     """
     options, norms = options or DataSettings(), normalisations(coupling.graph)
     if not norms:
-        raise InputError("the model keeps no batch normalisations, so inputs cannot be matched to them.")
+        raise InputError("⟨match_statistics⟩: the model keeps no batch statistics (exporters fold them). Leave it out.")
     asked = replace(options, batch_size=min(TOGETHER, options.count))
     start = confident(coupling, asked)
     task = _Task(_watching(coupling, norms), norms, _limits(coupling, start.declared, options), steps)

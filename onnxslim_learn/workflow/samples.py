@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.quality.metric import metric as metric_of
+from onnxslim_learn.registry import SAMPLERS, STATISTICS, require
 from onnxslim_learn.select.calibration import Evidence
 
 if TYPE_CHECKING:
@@ -105,10 +105,6 @@ def matched(coupling: Coupling, options: DataSettings, progress: Progress = lamb
     Raises:
         InputError: If the extra ``train`` is not installed, or the model keeps no statistics.
     """
-    if importlib.util.find_spec("torch") is None:
-        raise InputError("⟨match_statistics⟩: needs torch. Install onnxslim-learn[train].")
-    from onnxslim_learn.train import bn_matching as matching
-
-    if not matching.normalisations(coupling.graph):
-        raise InputError("⟨match_statistics⟩: the model keeps no batch statistics (exporters fold them). Leave it out.")
-    return matching.matched(coupling, options, progress=progress)
+    require("train", "⟨match_statistics⟩")
+    source: Source = SAMPLERS.load(STATISTICS)(coupling, options, progress=progress)
+    return source

@@ -1,0 +1,27 @@
+"""Write what users may name, as a page: ``python -m scripts.registries > docs/registries.md``."""
+
+from __future__ import annotations
+
+from onnxslim_learn import registry
+from onnxslim_learn.registry import Registry
+
+HEAD = """# What can be named
+
+Every name below is a row of `onnxslim_learn/registry.py`. Where a name is taken, so are a function in Python,
+`module:function`, and the name of an entry point of an installed package in the group given.
+"""
+
+
+def page() -> str:
+    """The page of all rows."""
+    parts = [HEAD]
+    for found in (value for value in vars(registry).values() if isinstance(value, Registry)):
+        parts.append(f"## {found.parameter.strip('⟨⟩')} (entry points: `{found.group}`)\n")
+        rows = [f"| `{row.name}` | {row.help} | {row.extra or '-'} |" for row in found.values()]
+        head = ["| name | what it is | extra |", "| --- | --- | --- |"]
+        parts.append("\n".join([*head, *rows] if rows else ["None yet: declare one with `register_operator`."]) + "\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(page(), end="")
