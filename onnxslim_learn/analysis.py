@@ -20,7 +20,8 @@ from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.coupling.solver import Coupling, couple
 from onnxslim_learn.coupling.titles import Title, titles
-from onnxslim_learn.errors import InputError, MisfitError, PlanError
+from onnxslim_learn.data import input_needs
+from onnxslim_learn.errors import InputError, MisfitError, PlanError, TooLargeError
 from onnxslim_learn.graph import size_search
 from onnxslim_learn.graph.load import Graph
 from onnxslim_learn.registry import COSTS
@@ -199,7 +200,16 @@ def _coupled(
     """A model and its coupling, with the sizes of open dimensions at which its weights fit."""
     graph = load(model, settled=settled, **known)
     try:
-        return graph, couple(graph, sensitive=sensitive)
+        coupling = couple(graph, sensitive=sensitive)
+        input_needs.settle(coupling)
+        return graph, coupling
+    except TooLargeError as error:
+        before = known.get("longest", {})
+        longest = {**before, **{key: min(size, before.get(key, size)) for key, size in error.longest.items()}}
+        if longest != before:
+            with suppress(InputError):
+                return _coupled(model, {**known, "longest": longest}, settled, sensitive=sensitive)
+        raise
     except MisfitError as error:
         changes = size_search.alternatives(graph.model, graph.shapes, error, {**known["inputs"], **settled})
         for change in changes if len(settled) < SETTLED else ():

@@ -90,6 +90,18 @@ class MisfitError(InputError):
         self.pairs = tuple(dict.fromkeys((have, want) for have, want in pairs if have != want and min(have, want) > 0))
 
 
+class TooLargeError(InputError):
+    """Raised where something ends before open dimensions do.
+
+    Attributes:
+        longest: Open dimension -> the largest size that fits.
+    """
+
+    def __init__(self, message: str, longest: Mapping[str, int]) -> None:
+        super().__init__(message)
+        self.longest = dict(longest)
+
+
 class PlanError(SlimError):
     """Raised for a plan that does not fit the model or breaks a constraint (exit code 2)."""
 

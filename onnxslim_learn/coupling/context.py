@@ -139,6 +139,7 @@ class Records:
         elementwise: Indices of nodes that work element by element, with broadcasting.
         joins: Indices of nodes that put parts end to end.
         indices: Name of a value used as index -> size of the axis it points into.
+        boxes: Name of a value that holds corners of boxes -> width and height of the picture in their units.
         opaque: Operator without a rule -> number of nodes.
         inside: Nodes that hold graphs of their own.
     """
@@ -152,6 +153,7 @@ class Records:
     elementwise: set[int] = field(default_factory=set)
     joins: set[int] = field(default_factory=set)
     indices: dict[str, int] = field(default_factory=dict)
+    boxes: dict[str, tuple[float, float]] = field(default_factory=dict)
     opaque: dict[str, int] = field(default_factory=dict)
     inside: list[Inside] = field(default_factory=list)
 

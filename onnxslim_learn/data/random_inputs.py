@@ -16,10 +16,12 @@ from onnxslim_learn.graph.dataflow import dataflow
 from onnxslim_learn.runtime import timing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.graph.shape_info import Sample
+
+    Reader = Callable[[dict[str, Array]], list[Array]]  # inputs -> some values
 
 
 PATCH = 16  # pixels
@@ -32,10 +34,9 @@ def random_inputs(coupling: Coupling, sample: Sample, seed: int = 0) -> dict[str
     Floats have unit variance; integers that a lookup uses stay inside its table, others are 0 or 1.
     """
     limits = index_limits(coupling)
-    told = coupling.graph.values
-    feeds = _draw(sample, limits, told, seed)
-    indices = _computed(coupling)
-    places = _reader(coupling, list(indices)) if indices else None
+    feeds = _draw(coupling, sample, limits, seed)
+    indices = computed(coupling)
+    places = reader(coupling, list(indices)) if indices else None
     while places:
         found = dict(zip(indices, places(feeds), strict=True))
         sizes = coupling.records.indices
@@ -44,12 +45,13 @@ def random_inputs(coupling: Coupling, sample: Sample, seed: int = 0) -> dict[str
         if not wide:
             break
         limits |= {source: limits.get(source, BINARY) // 2 for source in wide}
-        feeds = _draw(sample, limits, told, seed)
+        feeds = _draw(coupling, sample, limits, seed)
     return feeds
 
 
-def _draw(sample: Sample, limits: dict[str, int], told: Mapping[str, Array], seed: int) -> dict[str, Array]:
-    """Inputs with integers below their limits; those that have a value have that."""
+def _draw(coupling: Coupling, sample: Sample, limits: dict[str, int], seed: int) -> dict[str, Array]:
+    """Inputs with integers below their limits; those that have a value have that, boxes lie in their picture."""
+    told, boxes = coupling.graph.values, coupling.records.boxes
     rng = np.random.default_rng(seed)
     feeds = {}
     for name, shape in sample.inputs.items():
@@ -62,9 +64,19 @@ def _draw(sample: Sample, limits: dict[str, int], told: Mapping[str, Array], see
             feeds[name] = rng.integers(0, 2, shape).astype(dtype)
         elif dtype.kind in "OSU":
             feeds[name] = np.full(shape, "a", object)
+        elif name in boxes and shape[-1:] in ((4,), (5,)):
+            feeds[name] = _boxes(rng, shape, boxes[name]).astype(dtype)
         else:
-            feeds[name] = _patchy(rng, shape).astype(dtype)
+            noise = _patchy(rng, shape).astype(dtype)
+            feeds[name] = abs(noise) if name in coupling.graph.nonnegative else noise
     return feeds
+
+
+def _boxes(rng: np.random.Generator, shape: tuple[int, ...], picture: tuple[float, float]) -> Array:
+    """Corners of boxes in a picture of a width and height; behind the number of the picture, 0, if there are five."""
+    ends = np.sort(rng.random((*shape[:-1], 2, 2)), axis=-2) * picture
+    corners = ends.reshape(*shape[:-1], 4)
+    return np.concatenate([np.zeros((*shape[:-1], shape[-1] - 4)), corners], axis=-1)
 
 
 def _outside(index: Array, size: int) -> bool:
@@ -92,7 +104,7 @@ def index_limits(coupling: Coupling) -> dict[str, int]:
     return limits
 
 
-def _computed(coupling: Coupling) -> dict[str, list[str]]:
+def computed(coupling: Coupling) -> dict[str, list[str]]:
     """Index that a lookup uses -> the whole-numbered graph inputs it is computed, not only moved, from."""
     kinds = {str(v.name): v.dtype for v in coupling.graph.model.graph.inputs}
     computed = {}
@@ -103,14 +115,17 @@ def _computed(coupling: Coupling) -> dict[str, list[str]]:
     return computed
 
 
-def _reader(coupling: Coupling, names: list[str]) -> Callable[[dict[str, Array]], list[Array]]:
+def reader(coupling: Coupling, names: list[str]) -> Reader:
     """How to find out what the values of these names are for given inputs."""
     model = coupling.graph.model.clone()
     values = {str(v.name): v for node in model.graph for v in node.outputs}
     model.graph.outputs[:] = [values[name] for name in names]
     constant_folding.drop_unused(model)
     session = timing.open_session(ir.to_proto(model).SerializeToString(), optimize=False)
-    return lambda feeds: [np.asarray(found) for found in session.run(None, feeds)]
+    taken = {one.name for one in session.get_inputs()}
+    return lambda feeds: [
+        np.asarray(found) for found in session.run(None, {k: x for k, x in feeds.items() if k in taken})
+    ]
 
 
 def _sources(coupling: Coupling) -> dict[str, dict[str, bool]]:

@@ -93,7 +93,12 @@ def _maker(one: Input, coupling: Coupling, options: DataSettings) -> Maker:
         return "the text 'a'", None
     if one.dtype.kind in "iu" and (one.dtype.itemsize > 1 or len(shape) < 3):
         return _whole(shape, index_limits(coupling).get(one.name), bounds)
-    return _measured(one, shape, bounds)
+    if one.name in coupling.records.boxes:
+        return "boxes in the picture", None
+    said, make = _measured(one, shape, bounds)
+    if one.name in coupling.graph.nonnegative and make is not None:
+        return f"{said} without signs", lambda rng, make=make: np.abs(make(rng))
+    return said, make
 
 
 def _whole(shape: tuple[int, ...], limit: int | None, bounds: input_range.Range | None) -> Maker:

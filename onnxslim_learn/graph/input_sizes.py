@@ -110,6 +110,13 @@ def _kind(key: str, places: Sequence[tuple[ir.Value, int]], batched: bool) -> st
     return "length" if len(value.shape) < 4 else ("height", "width")[axis == len(value.shape) - 1]
 
 
+def within(triple: Triple, largest: int | None) -> Triple:
+    """Sizes of which none is larger than what fits."""
+    if largest is None or max(triple) <= largest:
+        return triple
+    return largest, max(largest // 2, 1), max(largest // 3, 1)
+
+
 def variations(size: int, triple: Triple, place: int = 0) -> list[tuple[int, ...]]:
     """Other sizes that an open dimension of a size may have together, the first choice first.
 

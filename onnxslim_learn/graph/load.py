@@ -50,6 +50,7 @@ class Graph:
         external: Whether the source keeps weights in external data files.
         assumed: Graph inputs that the file leaves open and nobody gave a shape for, or a value where one is needed.
         values: Values of graph inputs: those that were given, and those that were assumed because they choose a branch.
+        nonnegative: Float inputs that made-up numbers may not be negative for, or what is computed is undefined.
     """
 
     model: ir.Model
@@ -60,6 +61,7 @@ class Graph:
     external: bool
     assumed: tuple[str, ...] = ()
     values: dict[str, Array] = field(default_factory=dict)
+    nonnegative: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return f"<Graph of {self.source or 'a model in memory'}: {len(self.nodes)} nodes>"
@@ -89,6 +91,7 @@ def load(
     whole: Callable[[ir.Node], bool] = lambda node: False,
     stacks: Callable[[ir.Node], bool] = lambda node: False,
     copies: Callable[[ir.Node], bool] = lambda node: False,
+    longest: Mapping[str, int] | None = None,
 ) -> Graph:
     """Read a model and bring it into normal form.
 
@@ -99,6 +102,7 @@ def load(
         values: Graph input name -> its value, one number or one for each element; of an If that it decides on, the
             branch it chooses is analysed and cut, the other stays as it is.
         whole: Which nodes read whole axes or places; where they read parameters alone, they are computed ahead.
+        longest: Open dimension -> the largest size that fits.
         stacks: Which nodes want parts stacked in their parameters; where they are put together, it is done ahead.
         copies: Which nodes put out what they take in; small parameters behind them are parameters of their own.
 
@@ -122,7 +126,7 @@ def load(
     clones = _unshare(module, _read_directly(module, copies))
     try:
         _check_defined(module)
-        resolve = partial(size_search.resolve, module, inputs or {}, settled)
+        resolve = partial(size_search.resolve, module, inputs or {}, settled, longest=longest)
         resolved, told = _resolved(module, resolve, _told(module, values or {}))
     except InputError as error:
         raise InputError(f"{source or 'model'}: {error.message}") from error

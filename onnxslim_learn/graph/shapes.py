@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,17 +136,27 @@ def step(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, Dims | No
     except (onnx.defs.SchemaError, onnx.checker.ValidationError, RuntimeError, ValueError, TypeError, KeyError):
         inferred = {}
     dims = {name: _note(name, inferred.get(name), sample) for name in outputs}
-    if (
-        outputs
-        and schemas.has_attribute(node, "kernel_shape")  # no window fits; elsewhere an empty tensor may be meant
-        and 0 in sample.shape.get(outputs[0], ())
-        and not _empty_inputs(node, sample)
-    ):
+    if outputs and schemas.has_attribute(node, "kernel_shape") and not _window_fits(node, sample):
         raise InputError(f"node {node.name} ({node.op_type}): its output would be empty at input sizes {sample.sizes}.")
     missing = {name: known for name, known in dims.items() if name not in sample.shape}
     if inferred and (len(given) < 2 or any(name not in sample.constant for name in given[1:])):
         sample.loose.update(missing)  # the operator is known and its inputs are: what is missing depends on data
+    sample.loose.update(_sized_by_told(node, module, sample))
     return missing
+
+
+def _sized_by_told(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
+    """Outputs whose shape depends on a value that was given for a graph input."""
+    told = {str(value.name) for value in node.inputs if value is not None and value.name in sample.told}
+    if not told:
+        return []
+    blind = replace(sample, value={name: value for name, value in sample.value.items() if name not in told})
+    found, apart = _infer(node, module, blind), Sample({})
+    return [str(v.name) for v in node.outputs if v.name and _incomplete(_note(str(v.name), found.get(v.name), apart))]
+
+
+def _incomplete(dims: Dims | None) -> bool:
+    return dims is None or None in dims
 
 
 def _take_passed(node: ir.Node, sample: Sample) -> None:
@@ -201,6 +212,23 @@ def _refilled(module: ir.Model, reference: Sample, fill: Callable[[int], int]) -
             else:
                 sample.shape[name] = before
     return sample
+
+
+def _window_fits(node: ir.Node, sample: Sample) -> bool:
+    """Whether the window of a convolution or pooling lies inside the padded input: shape inference rounds to one."""
+    if _empty_inputs(node, sample):
+        return True  # an empty tensor is meant
+    sizes = sample.shape.get(str(node.inputs[0].name), ())[2:]  # type: ignore[union-attr]
+    kernel = node.attributes.get_ints("kernel_shape", None)
+    if 0 in sample.shape.get(str(node.outputs[0].name), ()):
+        return False
+    if not kernel or len(kernel) != len(sizes) or schemas.has_attribute(node, "output_padding"):
+        return True
+    padded = (node.attributes.get_string("auto_pad", None) or "NOTSET") not in ("NOTSET", "VALID")
+    pads = node.attributes.get_ints("pads", None) or [0] * 2 * len(kernel)
+    spread = node.attributes.get_ints("dilations", None) or [1] * len(kernel)
+    ends = [size + sum(pads[k :: len(kernel)]) for k, size in enumerate(sizes)]
+    return padded or all(end > (k - 1) * d for end, k, d in zip(ends, kernel, spread, strict=True))
 
 
 def _empty_inputs(node: ir.Node, sample: Sample) -> bool:

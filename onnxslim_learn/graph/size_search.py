@@ -35,6 +35,8 @@ def resolve(
     overrides: Mapping[str, Sequence[int]],
     settled: Mapping[str, int] | None = None,
     values: Mapping[str, Array] | None = None,
+    *,
+    longest: Mapping[str, int] | None = None,
 ) -> Shapes:
     """Find sizes for the open dimensions at which all shapes are consistent, and evaluate them.
 
@@ -43,13 +45,14 @@ def resolve(
         overrides: Graph input -> the shape given for it.
         settled: Open dimension -> the only size that it can have.
         values: Graph input -> its value, where one is given.
+        longest: Open dimension -> the largest size that fits.
 
     Raises:
         InputError: If an override does not fit an input, or no sizes tried give consistent shapes.
     """
     _check_overrides(module, overrides)
     symbols = input_sizes.symbols(module, overrides)
-    search = _Search(module, symbols, values or {})
+    search = _Search(module, symbols, values or {}, longest or {})
     if not symbols:
         try:
             sample = search.sample({})
@@ -60,8 +63,9 @@ def resolve(
         return with_other_data(module, Shapes(sample, sample, sample))
     failure: InputError | None = None
     known: list[dict[str, int]] = []
-    for tried in input_sizes.SIZES:
-        sizes = {key: symbol.given or tried[symbol.kind][0] for key, symbol in symbols.items()} | dict(settled or {})
+    for usual in input_sizes.SIZES:
+        tried = {key: input_sizes.within(usual[s.kind], (longest or {}).get(key)) for key, s in symbols.items()}
+        sizes = {key: symbol.given or tried[key][0] for key, symbol in symbols.items()} | dict(settled or {})
         if sizes in known:
             continue
         known.append(sizes)
@@ -72,7 +76,7 @@ def resolve(
         except InputError as error:
             failure = failure or error
         else:
-            triples = {key: tried[symbol.kind] for key, symbol in symbols.items() if key not in fixed}
+            triples = {key: triple for key, triple in tried.items() if key not in fixed}
             return with_other_data(module, search.varied(nominal, sizes, triples))
     what = "other sizes" if overrides else "the input shapes"
     raise InputError(f"{failure.message if failure else ''} Give {what} with ⟨input⟩ NAME:1x3x224x224.")
@@ -105,6 +109,7 @@ class _Search:
     module: ir.Model
     symbols: Mapping[str, Symbol]
     values: Mapping[str, Array]
+    longest: Mapping[str, int]
     left: int = field(default=WALKS)
 
     def sample(self, sizes: Mapping[str, int]) -> Sample:
@@ -112,6 +117,8 @@ class _Search:
         if self.left <= 0:
             raise InputError(f"no sizes of its open dimensions ({', '.join(self.symbols)}) were found that fit.")
         self.left -= 1
+        if beyond := [key for key, size in sizes.items() if size > self.longest.get(key, size)]:
+            raise InputError(f"dimension {beyond[0]} is longer than fits.")
         inputs = input_sizes.shapes_at(self.module, sizes)
         told = {name: np.broadcast_to(value, inputs[name]) for name, value in self.values.items()}
         return complete(self.module, Sample(inputs, value=dict(told), told=set(told)))

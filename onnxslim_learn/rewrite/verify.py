@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.array_types import Array, Feeds
-from onnxslim_learn.data import random_inputs
+from onnxslim_learn.data import input_needs, random_inputs
 from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.mask import OPEN, mask
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
     from onnxslim_learn.coupling.removal import Removal
+    from onnxslim_learn.coupling.solver import Coupling
 
 Run = Callable[[Feeds], list[Array]]
 
@@ -118,10 +119,22 @@ class _Models:
     exact: bool
     path: Path
 
+    def whole(self, feed: Feeds) -> list[Array]:
+        """Outputs of the source.
+
+        Raises:
+            UnusableError: If it cannot be run on these inputs, or puts out no numbers.
+        """
+        try:
+            whole = _run(self.source, feed)
+        except InputError as error:
+            raise UnusableError(error.message) from error
+        _check_finite(whole, self.names, self.path)
+        return whole
+
     def compare(self, feed: Feeds) -> tuple[_Check, _Check, float]:
         """Slimmed against masked, source against masked with its masks lifted; and what the cut changes."""
-        whole = _run(self.source, feed)
-        _check_finite(whole, self.names, self.path)
+        whole = self.whole(feed)
         free = np.finfo(float).max if not self.exact else 0.0
         runs = (partial(_run, self.masked, lift=False), partial(_run, self.slimmed))
         cut = self._check(feed, runs, whole, free)
@@ -146,11 +159,19 @@ class _Models:
         return replace(found, noise=noise, allowed=max(allowed, min(WORST, AMPLIFIED * noise)))
 
 
+class UnusableError(InputError):
+    """Raised for inputs on which the original itself does not run, or puts out no numbers."""
+
+
 def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] = (), seeds: int = 2) -> Verification:
     """Compare a slimmed file with the masked original on random inputs at every sample size, and on real ones.
 
     The masked original is checked too: with its masks lifted it must compute what the source file computes. Inputs on
-    which rounding alone moves the outputs as much (ties in a sort, say) decide nothing; others are drawn instead.
+    which rounding alone moves the outputs as much (ties in a sort, say) decide nothing; others are drawn instead. Real
+    inputs are enough where the original does not run on made-up ones.
+
+    Raises:
+        UnusableError: If it runs on none.
     """
     coupling = removal.coupling
     shapes = coupling.graph.shapes
@@ -158,12 +179,36 @@ def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] 
     feeds = [random_inputs.random_inputs(coupling, sample, seed) for seed, sample in enumerate(samples)]
     with tempfile.TemporaryDirectory(prefix=atomic.PREFIX) as folder:
         models = _open(removal, slimmed, Path(folder))
-        checks = [models.compare(feed) for feed in (*feeds, *(dict(feed) for feed in real))]
+        checks, excuse = _compared(models, feeds)
+        checks += [models.compare(dict(feed)) for feed in real]
+        if not checks and excuse is not None:
+            raise UnusableError(_advice(coupling, excuse, feeds[0])) from excuse
         for seed in range(len(samples), len(samples) + MORE):
             if not (all(cut.chaotic for cut, *_ in checks) or all(reference.chaotic for _, reference, _ in checks)):
                 break
-            checks.append(models.compare(random_inputs.random_inputs(coupling, shapes.analysis, seed)))
+            checks += _compared(models, [random_inputs.random_inputs(coupling, shapes.analysis, seed)])[0]
     return _verdict(checks, exact=removal.exact)
+
+
+def _compared(
+    models: _Models, feeds: Sequence[Feeds]
+) -> tuple[list[tuple[_Check, _Check, float]], UnusableError | None]:
+    """Comparisons on inputs that the original runs on, and why it does not on the last of the others."""
+    checks, excuse = [], None
+    for feed in feeds:
+        try:
+            checks.append(models.compare(feed))
+        except UnusableError as error:
+            excuse = error
+    return checks, excuse
+
+
+def _advice(coupling: Coupling, excuse: UnusableError, feed: Feeds) -> str:
+    """Why made-up inputs do not do, and how to give others."""
+    named = ", ".join(feed)
+    where = f" It begins at {input_needs.first_undefined(coupling, feed)}." if "NaN" in str(excuse) else ""
+    how = f"Give samples with ⟨data⟩: an .npz file with arrays named {named}."
+    return f"made-up inputs do not do: {excuse.message}{where} {how}"
 
 
 def _open(removal: Removal, slimmed: Path, folder: Path) -> _Models:
@@ -209,7 +254,9 @@ def _check_finite(whole: list[Array], names: Sequence[str], path: Path) -> None:
     """Refuse an original whose outputs are all NaN: nothing could be compared."""
     for name, result in zip(names, whole, strict=True):
         if result.dtype.kind == "f" and result.size and np.isnan(result).all():
-            raise InputError(f"{path}: its output {name} is NaN, so that no result can be verified. Check its weights.")
+            raise UnusableError(
+                f"{path}: its output {name} is NaN, so that no result can be verified. Check its weights."
+            )
 
 
 def _written(data: bytes, path: Path) -> Path:

@@ -154,7 +154,7 @@ def _through(value: ir.Value, mean: Array, deviation: Array) -> Array:
     for node in reversed(_unary_chain(value)):
         y = _elementwise(node, x)
         assert y is not None  # it kept the shape of others
-        x = y
+        x = np.nan_to_num(y, nan=0.0, posinf=0.0, neginf=0.0)  # a root has none of negative numbers
     first = (x * weights).sum(axis=1)
     result: Array = np.maximum(((x - first[:, None]) ** 2 * weights).sum(axis=1), 0)
     return result

@@ -183,6 +183,16 @@ def unpool(site: Site) -> None:
         site.patch(lambda cut: {2: site.resized(cut, result, {a: a for a in range(len(result.axes))})})
 
 
+def regions(site: Site) -> None:
+    """Pool the boxes that the second input holds; the third, if there is one, says of which entry of the batch each."""
+    scale = float(site.attr("spatial_scale", 1.0))
+    *_, height, width = site.nominal(0)
+    site.records.boxes[str(site.name(1))] = (width / scale, height / scale)
+    if site.name(2):
+        site.records.indices[str(site.name(2))] = min(site.shape(0)[0], site.nominal(0)[0])
+    spatial(keep=(1,)).rule(site)
+
+
 def spatial(keep: Sequence[int] = (0, 1)) -> Operator:
     """Work along all axes but some: these pass, the others are free."""
 

@@ -36,7 +36,7 @@ def gather(site: Site) -> None:
     letters = list(aligned(len(shape)))
     joined = site.join((0, site.operand(0, [None if a == axis else c for a, c in enumerate(letters)])), reason="")
     where = site.value(1)
-    site.records.indices[str(site.name(1))] = shape[axis]
+    site.records.indices[str(site.name(1))] = min(shape[axis], site.nominal(0)[axis])
     site.pin(where, range(len(where.axes)), "is an index")
     rest = joined.output(site.ledger, [c for a, c in enumerate(letters) if a != axis])
     site.yields(Value((*rest.axes[:axis], *site.ledger.free(site.shape(1)).axes, *rest.axes[axis:])))
