@@ -27,7 +27,7 @@ from onnxslim_learn.data.source import Source
 from onnxslim_learn.runtime.session import open_session
 from onnxslim_learn.select.calibration import Evidence
 from onnxslim_learn.workflow import slim
-from onnxslim_learn.workflow.samples import affordable
+from onnxslim_learn.workflow.samples import affordable, topped_up
 
 ALLOWED = 0.01  # of accuracy, under no repair
 DEMO = "demo"
@@ -105,7 +105,9 @@ def _cut(one: Net, analysis: Analysis, target: float, source: Source | None) -> 
     """The accuracy after a cut, without repair where there are no samples, as the command line does it."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "slim.onnx"
-        evidence = None if source is None else Evidence(analysis.coupling, source, seconds=0.0)
+        evidence = None
+        if source is not None:
+            evidence = topped_up(Evidence(analysis.coupling, source, seconds=0.0), DataSettings())
         slim.slim_to(analysis, {"macs": target}, output, evidence=evidence)
         return one.accuracy(output)
 

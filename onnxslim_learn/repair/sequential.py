@@ -91,13 +91,27 @@ class Repaired:
     made_up: bool = False
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What is known beside inputs.
+
+    Attributes:
+        labels: What the outputs should be, for every batch; only told, and judged by, not fitted to.
+        metric: What decides whether the repair stands, before distances to the original's outputs do.
+        more: Made-up batches beside few real ones: they are fitted on, too, and decide nothing.
+    """
+
+    labels: Sequence[Array | None] = ()
+    metric: Metric | None = None
+    more: Sequence[Mapping[str, Array]] = ()
+
+
 def repair(
     removal: Removal,
     model: ir.Model,
     feeds: Sequence[Mapping[str, Array]],
     *,
-    labels: Sequence[Array | None] = (),
-    metric: Metric | None = None,
+    beside: Beside = Beside(),
     effort: Effort = FULL,
     seed: int = 0,
     progress: Callable[[float], None] = lambda share: None,
@@ -108,13 +122,12 @@ def repair(
         removal: What was cut.
         model: The slimmed model (:func:`onnxslim_learn.rewrite.slim.slim`).
         feeds: Input batches; every fourth is held back (with fewer than four batches, the last).
-        labels: What the outputs should be, for every batch; only told, not fitted to.
-        metric: What decides whether the repair stands, before distances to the original's outputs do.
+        beside: What else is known.
         effort: How hard to try, and how far weights may go.
         seed: Which positions of large activations are used.
         progress: Called with the share done.
     """
-    targets = Stream(removal.coupling.graph.model, feeds, seed)
+    targets = Stream(removal.coupling.graph.model, feeds, seed, beside.more)
     plain = {name: value.const_value for name, value in model.graph.initializers.items()}
     apart = unfuse(model)
     unrepaired = Runner(apart, [feeds[k] for k in targets.held], ())
@@ -125,8 +138,8 @@ def repair(
     wanted, before, after = targets.outputs(), outputs(unrepaired, range(len(targets.held))), walk.outputs()
     lie = channels(removal.coupling)
     deviations = deviation(wanted, before, lie), deviation(wanted, after, lie)
-    known = [labels[k] for k in targets.held] if labels else []
-    lost = [_lost(*side, metric, known) for side in zip((before, after), deviations, strict=True)]
+    known = [beside.labels[k] for k in targets.held] if beside.labels else []
+    lost = [_lost(*side, beside.metric, known) for side in zip((before, after), deviations, strict=True)]
     kept = lost[1] <= lost[0]
     right = [accuracy(side, known) for side in (wanted, before, after)]
     changed = [name for name, value in model.graph.initializers.items() if value.const_value is not plain[name]]
@@ -136,7 +149,8 @@ def repair(
     weights = tuple(changed) if kept else ()
     told = (right[0], right[1], right[2]) if None not in right else None
     passed = tuple(walk.passed_over())
-    return Repaired(walk.nodes, passed, weights, targets.samples, *deviations, kept, told)  # type: ignore[arg-type]
+    samples = sum(len(next(iter(feed.values()))) for feed in feeds)
+    return Repaired(walk.nodes, passed, weights, samples, *deviations, kept, told)  # type: ignore[arg-type]
 
 
 def _lost(

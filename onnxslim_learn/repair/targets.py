@@ -58,13 +58,15 @@ def divide(batches: int, every: int = HELD_BACK) -> tuple[list[int], list[int]]:
 class Stream:
     """Targets taken from the original as it runs in step with the slimmed model."""
 
-    def __init__(self, original: ir.Model, feeds: Sequence[Feeds], seed: int = 0) -> None:
-        """Start before the first node."""
-        self.feeds, self.seed = feeds, seed
-        self.fitted, self.held = divide(len(feeds))
+    def __init__(self, original: ir.Model, feeds: Sequence[Feeds], seed: int = 0, more: Sequence[Feeds] = ()) -> None:
+        """Start before the first node; batches of ``more`` are fitted on, too, and decide nothing."""
+        fitted, self.held = divide(len(feeds))
+        self.fitted = [*fitted, *range(len(feeds), len(feeds) + len(more))]
+        self.feeds: Sequence[Feeds] = [*feeds, *more]
+        self.seed = seed
         self.judged = self.held
-        self.samples = sum(len(next(iter(feed.values()))) for feed in feeds)
-        self._runner = Runner(unfuse(original), feeds, ())
+        self.samples = sum(len(next(iter(feed.values()))) for feed in self.feeds)
+        self._runner = Runner(unfuse(original), self.feeds, ())
         self._last = ""
 
     def expect(self, names: Sequence[str]) -> None:
@@ -104,7 +106,7 @@ class Record:
         self.feeds = feeds
         self.fitted, self.held = divide(len(feeds), every)
         self.judged = list(range(len(feeds))) if whole else self.held
-        self.samples = sum(len(next(iter(feed.values()))) for feed in feeds)
+        self.samples = sum(len(next(iter(feed.values()))) for feed in self.feeds)
         self._rows: dict[str, list[tuple[Picks, Array]]] = {}
         original = unfuse(original)
         found = linears(original)

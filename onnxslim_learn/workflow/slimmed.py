@@ -73,8 +73,10 @@ class Slimmed:
             InputError: If the samples do not fit the model.
         """
         better = rewrite(self.removal)
-        known: dict[str, Any] = {"labels": evidence.labels, "metric": evidence.metric, "effort": evidence.effort}
-        found = sequential.repair(self.removal, better, evidence.feeds, **known, seed=seed, progress=progress)
+        beside = sequential.Beside(evidence.labels, evidence.metric, evidence.more)
+        found = sequential.repair(
+            self.removal, better, evidence.feeds, beside=beside, effort=evidence.effort, seed=seed, progress=progress
+        )
         self.repaired = replace(found, made_up=evidence.source.synthetic)
         self._better = better
         made = {"data": evidence.source.name, "samples": self.repaired.samples, "weights": list(self.repaired.weights)}

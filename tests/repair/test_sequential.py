@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 
 from nets.zoo import NETS
 from onnxslim_learn.data.open import open_source
+from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.metrics import deviation, total
 from onnxslim_learn.plans.plan import Plan
-from onnxslim_learn.repair.sequential import repair
+from onnxslim_learn.repair.sequential import Beside, repair
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.select.calibration import Evidence
 from onnxslim_learn.workflow import slim as api
+from onnxslim_learn.workflow.samples import topped_up
 from tests import laws
 from tests.laws import ALL, PLANS, analysed, draw_removal
 
@@ -232,3 +234,26 @@ def test_accuracy_is_told_where_there_are_labels():
     plain = slimmed.repair(Evidence(analysis.coupling, open_source({"x": inputs}, analysis.graph)))
     assert plain.accuracy is None
     assert plain.after == found.after
+
+
+def test_made_up_samples_beside_real_ones_are_fitted_on_and_judge_nothing():
+    """The figures without repair are those of the real samples alone; the weights change."""
+    analysis = api.analyze(redundant())
+    cut = api.realize(analysis, Plan({"w1:0": list(range(6))}, {"w1:0": 16}))
+    real, more = batches(analysis, 8), [{"x": 3 * feed["x"] + 1} for feed in batches(analysis, 12)[8:]]
+    alone, beside = (repair(cut, slim(cut), real, beside=Beside(more=extra)) for extra in ((), more))
+    assert beside.before == alone.before
+    assert beside.samples == alone.samples
+    assert beside.after != alone.after
+
+
+def test_few_real_samples_are_topped_up_in_their_range():
+    analysis = api.analyze(redundant())
+    drawn = np.random.default_rng(0).random((200, 3, 12, 12)).astype(np.float32)
+    for count, added in ((40, 216), (200, 0)):
+        data = drawn[:count]
+        evidence = topped_up(Evidence(analysis.coupling, open_source({"x": data}, analysis.graph)), DataSettings())
+        made = [feed["x"] for feed in evidence.more]
+        assert sum(map(len, made)) == added
+        assert all(data.min() <= x.min() and x.max() <= data.max() for x in made)
+        assert sum(len(feed["x"]) for feed in evidence.held.feeds) <= count // 4 + 4
