@@ -12,8 +12,9 @@ import functools
 import inspect
 import math
 import os
+import re
 import tomllib
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -22,6 +23,7 @@ import numpy as np
 
 from onnxslim_learn.errors import InputError, reason
 
+FLAG = re.compile(r"--([a-z][a-z-]*[a-z])")
 R = TypeVar("R")
 S = TypeVar("S")
 Reader = Callable[[str], Any]
@@ -342,17 +344,23 @@ def takes(taken: type | Keywords) -> Callable[[Callable[..., R]], Callable[..., 
             if name not in ours
         ]
         public.__signature__ = signature.replace(parameters=[*places, *listed])  # type: ignore[attr-defined]
-        public.__doc__ = _documented(act.__doc__ or "", own.options)
+        public.__doc__ = _documented(act.__doc__ or "", last.name, own.options)
         public.options = own.options  # type: ignore[attr-defined]
         return public
 
     return decorate
 
 
-def _documented(text: str, options: Mapping[str, Declared]) -> str:
-    """A docstring with a line for every option."""
-    lines = [f"        {name}: {one.option.help}." for name, one in options.items()]
-    return "\n".join([text.rstrip(), "", "    Keywords:", *lines, ""])
+def _documented(text: str, last: str, options: Mapping[str, Declared]) -> str:
+    """A docstring with a line for every option in place of the argument that holds them all."""
+    kept = [line for line in text.rstrip().splitlines() if not line.startswith(f"        {last}: ")]
+    helps = {name: FLAG.sub(lambda flag: flag[1].replace("-", "_"), one.option.help) for name, one in options.items()}
+    lines = [f"        {name}: {said}." for name, said in helps.items()]
+    for one in options.values():
+        if isinstance(one.option.keys, Iterable):
+            said = f"one by one, what {one.name} gives together; a time above 1 is in milliseconds"
+            lines += [f"        {', '.join(one.option.keys)}: {said}."] if one.option.keys else []
+    return "\n".join([*kept, "", "    Keywords:", *lines, ""])
 
 
 # --- readers ----------------------------------------------------------------------------------------------------------

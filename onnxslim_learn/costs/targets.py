@@ -10,13 +10,23 @@ from onnxslim_learn.registry import COSTS, MICROSECONDS
 from onnxslim_learn.runtime.functions import is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from onnxslim_learn.registry import CostRow
 
 TIMES = {"us": 1.0, "ms": 1e3, "s": 1e6}  # microseconds
 SWITCHES = {"true": 1.0, "false": 0.0}
 UNITS = {"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
+
+
+class Boundable:
+    """The names of the costs that may be bounded, those that users added included."""
+
+    def __contains__(self, name: object) -> bool:
+        return name in COSTS and COSTS[str(name)].bounded
+
+    def __iter__(self) -> Iterator[str]:
+        return (row.name for row in COSTS.values() if row.bounded)
 
 
 def each(texts: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -39,7 +39,7 @@ TARGET = Option(
     repeat=True,
     gather=targets.targets,
     entry=targets.entry,
-    keys=COSTS,
+    keys=targets.Boundable(),
 )
 DEVICE = Option(
     "estimate latency for a machine: a file that calibrate wrote, or one of " + ", ".join(DEVICES),

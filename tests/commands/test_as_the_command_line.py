@@ -242,6 +242,14 @@ def test_keywords_are_the_flags(name):
     assert all(one.option.help for one in COMMANDS[name].keywords.options.values())
 
 
+@pytest.mark.parametrize("name", ["analyze", "learn", "slim"])
+def test_documentation_lists_keywords_in_the_words_of_python(name):
+    text = inspect.getdoc(getattr(osl, name))
+    assert all(f"{keyword}: " in text for keyword in COMMANDS[name].keywords.options)
+    assert "--" not in text.partition("Keywords:")[2]
+    assert "settings: " not in text
+
+
 def test_a_torch_module_goes_back_into_the_file(folder):
     torch = pytest.importorskip("torch")
     module = osl.to_torch("residual.onnx")
