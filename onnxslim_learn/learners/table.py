@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.settings import LearnSettings
 from onnxslim_learn.registry import LEARNERS, imported
-from onnxslim_learn.settings import Keywords, assembled, options, values
+from onnxslim_learn.settings import Keywords, assembled, options, values, with_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,10 +29,11 @@ def build(given: Mapping[str, Any]) -> tuple[LearnSettings, Any]:
     Raises:
         InputError: If a keyword is no option, cannot be used, or is not for this learner.
     """
-    name = given.get("learner") or LearnSettings().learner
-    row = LEARNERS.row(name)
+    named = given.get("learner")
+    merged = with_file({**known(), **(options(imported(LEARNERS.row(named).settings)) if named else {})}, given)
+    row = LEARNERS.row(merged.get("learner") or LearnSettings().learner)
     own = imported(row.settings)
-    read = values({**known(), **options(own)}, given)
+    read = values({**known(), **options(own)}, merged)
     shared, mine = options(LearnSettings), options(own)
     for option, value in read.items():
         declared = known().get(option)

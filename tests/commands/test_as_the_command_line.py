@@ -14,6 +14,8 @@ import onnxslim_learn as osl
 from nets.zoo import NETS
 from onnxslim_learn.cli import commands, parser
 from onnxslim_learn.cli.table import COMMANDS
+from onnxslim_learn.learners import table
+from onnxslim_learn.learners.settings import FinetuneSettings
 from onnxslim_learn.registry import imported
 
 QUICK = {"steps": 6, "finetune_steps": 2, "batch_size": 8, "data": "samples.npz"}
@@ -240,6 +242,17 @@ def test_keywords_are_the_flags(name):
     assert flags <= set(signature.parameters)
     assert set(COMMANDS[name].keywords.options) == flags
     assert all(one.option.help for one in COMMANDS[name].keywords.options.values())
+
+
+def test_a_file_of_options_names_the_learner_too(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('learner = "finetune"\nfinetune-steps = 3\nbatch_size = 8\n')
+    shared, wanted = table.build({"config": str(path), "batch_size": 4})
+    assert isinstance(wanted, FinetuneSettings)
+    assert (wanted.length.finetune_steps, shared.samples.reading.batch_size) == (3, 4), "what is given here wins"
+    path.write_text('learner = "finetune"\nregularizer = "gates"\n')
+    with pytest.raises(osl.InputError, match="regularizer: is for structure learning"):
+        table.build({"config": str(path)})
 
 
 @pytest.mark.parametrize("name", ["analyze", "learn", "slim"])
