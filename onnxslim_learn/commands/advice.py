@@ -26,7 +26,6 @@ RELAXED: dict[str, tuple[str, Any]] = {
     "without ⟨keep⟩": ("keep", {}),
     "with ⟨allow_empty⟩": ("allow_empty", True),
 }
-NORMALISED = "is normalised over"  # begins the reason of axes that ⟨allow_sensitive⟩ frees
 SENSITIVE = "with ⟨allow_sensitive⟩ (not exact)"
 ANY = "l2"  # criterion: how narrow a model gets does not depend on it, and this one needs no samples
 MUCH = 0.1  # of a model is worth a sentence
@@ -58,9 +57,7 @@ def _options(analysis: Analysis, settings: Mapping[str, Any], missed: TargetErro
     given = {option: {name: free} for option, (name, free) in RELAXED.items() if settings.get(name, free) != free}
     freed = analysis
     measured = LATENCY in missed.missed  # known for this analysis alone
-    if not measured and any(
-        group.pin is not None and group.pin.reason.startswith(NORMALISED) for group in analysis.groups
-    ):
+    if not measured and analysis.coupling.delicate.any():
         given[SENSITIVE], freed = {}, _sensitive(analysis)
     for size in range(1, len(given) + 1):
         helping = []

@@ -313,7 +313,7 @@ class Site:
         if self.sensitive:
             self.records.delicate.append(Delicate(self.index, value, tuple(axes)))
         else:
-            self.pin(value, axes, reason)
+            self.ledger.pin_axes(value, axes, reason, delicate=True)
 
     def operand(
         self, slot: int, letters: Sequence[str | None], view: Sequence[int] = (), parts: Sequence[int] = ()

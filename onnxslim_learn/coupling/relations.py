@@ -194,6 +194,7 @@ class Pin:
     """Atoms that cannot go. Weak: not as a column, though a whole row still can.
 
     ``node`` is -1 for graph outputs and -2 for what no node holds (a protected group, a refusal that names its node).
+    A ``delicate`` one holds only what may be cut where results need not be exact.
     """
 
     node: int
@@ -201,6 +202,7 @@ class Pin:
     reason: str
     weak: bool
     axis: str = ""
+    delicate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,19 +294,21 @@ class Ledger:
         cells, rows = np.broadcast_arrays(cells, rows)
         self.member.append(Relation(self.node, cells.reshape(-1), rows.reshape(-1)))
 
-    def pin(self, digit: Digit, reason: str, known: Mapping[int, Digit], axis: str = "") -> None:
+    def pin(
+        self, digit: Digit, reason: str, known: Mapping[int, Digit], axis: str = "", *, delicate: bool = False
+    ) -> None:
         """Forbid removal along a digit; if it depends on rows (by key in ``known``), from every row that stays."""
         if digit.labels is not None:
-            self.pins.append(Pin(self.node, digit.labels.reshape(-1), reason, bool(digit.deps), axis))
+            self.pins.append(Pin(self.node, digit.labels.reshape(-1), reason, bool(digit.deps), axis, delicate))
         if digit.labels is not None and digit.deps:
             self.whole.append(Grid(self.node, in_rows(known, digit, digit.labels), row_atoms(known, digit)))
 
-    def pin_axes(self, value: Value, axes: Iterable[int], reason: str) -> None:
+    def pin_axes(self, value: Value, axes: Iterable[int], reason: str, *, delicate: bool = False) -> None:
         """Forbid removal along whole axes of a value."""
         known = value.digits
         for axis in axes:
             for digit in value.axes[axis]:
-                self.pin(digit, reason, known, str(axis))
+                self.pin(digit, reason, known, str(axis), delicate=delicate)
 
     def _relate(self, store: list[Relation], a: Labels, b: Labels, rows: Sequence[Labels] = ()) -> None:
         if a is b:

@@ -92,9 +92,20 @@ class Coupling:
     @cached_property
     def pinned(self) -> tuple[Labels, Labels]:
         """For every class and every column the index of a pin that holds it, or -1."""
+        return self._held(range(len(self.ledger.pins)))
+
+    @cached_property
+    def delicate(self) -> Mask:
+        """Which columns nothing holds but that they are normalised over."""
+        firm = self._held([k for k, pin in enumerate(self.ledger.pins) if not pin.delicate])[1]
+        loose: Mask = (self.pinned[1] >= 0) & (firm < 0)
+        return loose
+
+    def _held(self, pins: Sequence[int]) -> tuple[Labels, Labels]:
+        """For every class and every column the index of one of these pins that holds it, or -1."""
         classes = np.full(self.size, -1, np.int64)
         columns = np.full(self.columns, -1, np.int64)
-        for index in range(len(self.ledger.pins) - 1, -1, -1):
+        for index in reversed(pins):
             pin = self.ledger.pins[index]
             atoms = self.strong[pin.atoms[pin.atoms > 0]]
             if pin.weak:

@@ -50,6 +50,7 @@ class Row:
         reason: Why it cannot go.
         saved: Cost -> what would go with all its units: what it carries, or what unlocking it would save at most.
         latency: Estimated milliseconds likewise, where there is a device.
+        delicate: Whether only that its axis is normalised over keeps it: it can be cut where that need not be exact.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Row:
     reason: str
     saved: Mapping[str, float]
     latency: float | None = None
+    delicate: bool = False
 
     def to_dict(self, total: Mapping[str, float]) -> dict[str, Any]:
         """As plain data, with shares of the model's totals."""
@@ -79,7 +81,9 @@ class Row:
             found |= {cost: saved, f"{cost}_share": saved / max(total[cost], 1)}
         if self.latency is not None:
             found |= {"latency_ms": self.latency, "latency_share": self.latency / total["latency_ms"]}
-        return found if self.prunable else {**found, "where": self.where, "reason": self.reason}
+        return (
+            found if self.prunable else {**found, "where": self.where, "reason": self.reason, "delicate": self.delicate}
+        )
 
 
 def rows(analysis: Analysis) -> list[Row]:
@@ -109,6 +113,7 @@ def row(analysis: Analysis, group: Group) -> Row:
         "" if pin is None else pin.reason + (f" (axis {pin.axis})" if pin.axis else ""),
         {name: round(value) if told[name][0].whole else value for name, value in saved.items()},
         ms,
+        delicate=pin is not None and bool(coupling.delicate[group.units].all()),
     )
 
 

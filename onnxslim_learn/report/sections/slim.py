@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 MEMBERS = 2  # parameter axes named in a row; the rest are counted
 ONE = "has one unit only"
-NORMALISED = "is normalised over"
 REPEATED = 4  # groups alike in so many blocks are one row
 NUMBERED = re.compile(r"(?<=[a-z] )\d+(?=[,:])")  # of a block: "layer 3, attention: 12 heads"
 UNEVEN = re.compile(r"its rows must keep equally many, not (\d+) to (\d+)")
@@ -181,7 +180,7 @@ def inside(row: Mapping[str, Any]) -> str:
 def _because(row: Mapping[str, Any]) -> str:
     """Node and reason; a reason that names its node stands alone."""
     reason = UNEVEN.sub(r"cut alone, it would leave rows of \1 and \2 units, which must be equally many", row["reason"])
-    if reason.startswith(NORMALISED):
+    if row["delicate"]:
         reason += "; --allow-sensitive lifts that"
     if row["where"]:
         return f"{row['where']}: it {reason}"
