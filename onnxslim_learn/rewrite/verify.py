@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 
 from onnxslim_learn.array_types import Array, Feeds
 from onnxslim_learn.data import input_needs, random_inputs
@@ -17,7 +16,8 @@ from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.mask import OPEN, mask
 from onnxslim_learn.rewrite.merge import merged
-from onnxslim_learn.runtime import atomic, timing
+from onnxslim_learn.runtime import atomic
+from onnxslim_learn.runtime.session import CPU, create, open_session, session_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.coupling.solver import Coupling
-
-Run = Callable[[Feeds], list[Array]]
 
 RELATIVE = 1e-4  # of an output's largest magnitude: float32 rounding in another summation order stays below 1e-5
 HALF = 2e-2  # for half precision outputs
@@ -105,16 +103,41 @@ class _Check:
 
 
 @dataclass(frozen=True)
+class _Model:
+    """A model ready to run, and its file; ``lift`` says what becomes of its masks, if it has any."""
+
+    session: InferenceSession
+    path: Path
+    lift: bool | None = None
+
+    def __call__(self, feed: Feeds) -> list[Array]:
+        """Outputs for a set of inputs."""
+        return _run(self.session, feed, lift=self.lift)
+
+    def rounded(self, feed: Feeds, seed: int) -> list[Array]:
+        """Outputs with one rounding error on every number of the weights."""
+        from onnxruntime import OrtValue
+
+        weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(self.path).graph.initializer}
+        values = [(n, x) for n, x in _shaken(weights, seed).items() if x.dtype.kind == "f" and x.size]
+        kept = [(name, OrtValue.ortvalue_from_numpy(x)) for name, x in values]  # the session reads them in place
+        options = session_options(optimize=False)
+        for name, value in kept:
+            options.add_initializer(name, value)
+        return _run(create(self.path, options, CPU), feed, lift=self.lift)
+
+
+@dataclass(frozen=True)
 class _Models:
     """The source (and its path), the slimmed model and the masked original, ready to run; and the outputs' names.
 
     ``lifted`` is what the masked original must compute without its masks: the source, or its units merged.
     """
 
-    source: InferenceSession
-    lifted: InferenceSession
-    slimmed: InferenceSession
-    masked: InferenceSession
+    source: _Model
+    lifted: _Model
+    slimmed: _Model
+    masked: _Model
     names: list[str]
     exact: bool
     path: Path
@@ -126,7 +149,7 @@ class _Models:
             UnusableError: If it cannot be run on these inputs, or puts out no numbers.
         """
         try:
-            whole = _run(self.source, feed)
+            whole = self.source(feed)
         except InputError as error:
             raise UnusableError(error.message) from error
         _check_finite(whole, self.names, self.path)
@@ -136,12 +159,11 @@ class _Models:
         """Slimmed against masked, source against masked with its masks lifted; and what the cut changes."""
         whole = self.whole(feed)
         free = np.finfo(float).max if not self.exact else 0.0
-        runs = (partial(_run, self.masked, lift=False), partial(_run, self.slimmed))
-        cut = self._check(feed, runs, whole, free)
-        reference = self._check(feed, (partial(_run, self.masked, lift=True), partial(_run, self.lifted)), whole)
-        return cut, reference, _largest(whole, runs[1](feed), self.names, whole)[1]
+        cut = self._check(feed, (replace(self.masked, lift=False), self.slimmed), whole, free)
+        reference = self._check(feed, (replace(self.masked, lift=True), self.lifted), whole)
+        return cut, reference, _largest(whole, self.slimmed(feed), self.names, whole)[1]
 
-    def _check(self, feed: Feeds, runs: tuple[Run, Run], whole: list[Array], least: float = 0.0) -> _Check:
+    def _check(self, feed: Feeds, runs: tuple[_Model, _Model], whole: list[Array], least: float = 0.0) -> _Check:
         one, other = (run(feed) for run in runs)
         allowed = max([HALF if a.dtype.itemsize == 2 and a.dtype.kind != "i" else RELATIVE for a in one])
         found = _Check(*_largest(one, other, self.names, whole), max(allowed, least))
@@ -152,7 +174,7 @@ class _Models:
             return found
         noise = 0.0
         for seed in range(SHAKES):
-            moved = zip((one, other), (run(_shaken(feed, seed)) for run in runs), strict=True)
+            moved = zip((one, other), (_moved(run, feed, seed) for run in runs), strict=True)
             noise = max(noise, *(_largest(a, b, self.names, whole)[1] for a, b in moved))
             if AMPLIFIED * noise >= found.relative:
                 break
@@ -221,10 +243,12 @@ def _open(removal: Removal, slimmed: Path, folder: Path) -> _Models:
     opened, small = _opened(source, given, names), _opened(slimmed, given, names)
     lifted = opened
     if removal.heirs is not None:  # the source with the weights of merged units combined
-        lifted = timing.open_session(
-            save.staged(merged(removal), "merged.onnx", folder, external=False), optimize=False
-        )
-    return _Models(opened, lifted, small, timing.open_session(reference, optimize=False), names, removal.exact, source)
+        lifted = _ready(save.staged(merged(removal), "merged.onnx", folder, external=False))
+    return _Models(opened, lifted, small, _ready(reference), names, removal.exact, source)
+
+
+def _ready(path: Path) -> _Model:
+    return _Model(open_session(path, optimize=False), path)
 
 
 def _verdict(checks: Sequence[tuple[_Check, _Check, float]], *, exact: bool) -> Verification:
@@ -264,13 +288,14 @@ def _written(data: bytes, path: Path) -> Path:
     return path
 
 
-def _opened(path: Path, given: Sequence[str], outputs: Sequence[str]) -> InferenceSession:
+def _opened(path: Path, given: Sequence[str], outputs: Sequence[str]) -> _Model:
     """Open a file that must have these inputs and outputs.
 
     Raises:
         InputError: If it has others.
     """
-    session = timing.open_session(path, optimize=False)
+    model = _ready(path)
+    session = model.session
     for kind, wanted, found in (
         ("inputs", list(given), sorted(i.name for i in session.get_inputs())),
         ("outputs", list(outputs), [o.name for o in session.get_outputs()]),
@@ -279,7 +304,7 @@ def _opened(path: Path, given: Sequence[str], outputs: Sequence[str]) -> Inferen
             raise InputError(
                 f"{path}: its {kind} are {', '.join(found)}, but the original has {', '.join(wanted)}. Give its model."
             )
-    return session
+    return model
 
 
 def _run(session: InferenceSession, feed: Feeds, *, lift: bool | None = None) -> list[Array]:
@@ -293,6 +318,12 @@ def _run(session: InferenceSession, feed: Feeds, *, lift: bool | None = None) ->
         return [np.asarray(result) for result in session.run(None, {**feed, **more})]
     except Exception as error:
         raise InputError(f"onnxruntime cannot run the model: {reason(error)}. Check ⟨input⟩ and the data.") from error
+
+
+def _moved(run: _Model, feed: Feeds, seed: int) -> list[Array]:
+    """Outputs with one rounding error on every number of the inputs, or of the weights where inputs are whole."""
+    whole = all(x.dtype.kind != "f" for x in feed.values())
+    return run.rounded(feed, seed) if whole else run(_shaken(feed, seed))
 
 
 def _shaken(feed: Feeds, seed: int) -> Feeds:

@@ -89,3 +89,24 @@ def test_one_rounding_that_moves_nothing_does_not_speak_for_all(monkeypatch):
     assert moved == [0, 0, 1, 1, 2, 2]  # of both models
     assert found.noise > 0.1
     assert found.allowed == checking.WORST
+
+
+def test_inputs_of_whole_numbers_alone_are_judged_by_rounding_of_weights(tmp_path):
+    """A sigmoid far below zero makes a share of its output of what rounding does to the sum before it."""
+    rng = np.random.default_rng(0)
+    arrays = {"e": rng.standard_normal((20, 700)) * 1e4, "w": rng.standard_normal((700, 3))}
+    nodes = [onnx.helper.make_node("Gather", ["e", "ids"], ["x"]), onnx.helper.make_node("MatMul", ["x", "w"], ["z"])]
+    ends = [onnx.helper.make_tensor_value_info(n, k, s) for n, k, s in (("ids", 7, [4]), ("z", 1, [4, 3]))]
+    tensors = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
+    path = tmp_path / "m.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), path)
+    model, feed = checking._ready(path), {"ids": np.array([3, 1, 4, 1])}
+    (plain,), (moved,), (other,) = model(feed), checking._moved(model, feed, 0), checking._moved(model, feed, 1)
+    exact = arrays["e"][feed["ids"]] @ arrays["w"]
+    scale = np.abs(arrays["e"][feed["ids"]]) @ np.abs(arrays["w"])
+    for one in (moved, other):
+        shift = np.abs(one - plain) / scale
+        assert 0 < shift.max() < 4 * np.finfo(np.float32).eps, "each product moves by two roundings at most"
+    np.testing.assert_allclose(moved, exact, atol=1e-5 * scale.max())
+    assert (moved != other).any()
