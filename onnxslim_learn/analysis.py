@@ -211,7 +211,7 @@ def _coupled(
                 return _coupled(model, {**known, "longest": longest}, settled, sensitive=sensitive)
         raise
     except MisfitError as error:
-        changes = size_search.alternatives(graph.model, graph.shapes, error, {**known["inputs"], **settled})
+        changes = size_search.alternatives(graph.model, graph.shapes, error, known["inputs"], settled)
         for change in changes if len(settled) < SETTLED else ():
             with suppress(InputError):
                 return _coupled(model, known, {**settled, **change}, sensitive=sensitive)

@@ -8,6 +8,7 @@ static; what differs is dynamic. No float is computed: only integer tensors and 
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 logger = logging.getLogger(__name__)
+
+LARGEST_RUN = 1 << 28  # elements of all tensors whose shapes are known: a model that has more is not run for others
 
 
 class UndeclaredError(InputError):
@@ -275,7 +278,14 @@ def _infer(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, onnx.Ty
 
 
 def _run_for_shapes(module: ir.Model, sample: Sample, missing: Sequence[str]) -> None:
-    """Run the model once with stand-in inputs and read the missing shapes."""
+    """Run the model once with stand-in inputs and read the missing shapes.
+
+    Raises:
+        InputError: If it cannot be run, or is too large to be run at these sizes.
+    """
+    elements = sum(math.prod(shape) for name, shape in sample.shape.items() if name not in module.graph.initializers)
+    if elements > LARGEST_RUN:
+        raise InputError(f"value {missing[0]}: its shape is told by a run alone, too large at sizes {sample.sizes}.")
     import onnxruntime as ort
 
     proto = ir.to_proto(module)

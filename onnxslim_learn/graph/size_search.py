@@ -83,7 +83,11 @@ def resolve(
 
 
 def alternatives(
-    module: ir.Model, shapes: Shapes, error: MisfitError, fixed: Mapping[str, object]
+    module: ir.Model,
+    shapes: Shapes,
+    error: MisfitError,
+    given: Mapping[str, Sequence[int]],
+    settled: Mapping[str, int],
 ) -> list[dict[str, int]]:
     """Sizes of open dimensions that might make fit what an operator's rule found not to, at the analysis sizes.
 
@@ -91,15 +95,17 @@ def alternatives(
         module: The model.
         shapes: Its shapes.
         error: What does not fit.
-        fixed: Open dimensions, and graph inputs, whose sizes are settled.
+        given: Graph input -> its given shape, which stays.
+        settled: Open dimension -> its only size.
     """
-    symbols, sizes = input_sizes.symbols(module, {}), {}
+    symbols, sizes = input_sizes.symbols(module, given), {}
     for value in module.graph.inputs:
         for axis in input_sizes.open_axes(value):
             key = input_sizes.dim_key(value, axis)
-            if value.name not in fixed and key not in fixed:
+            if key not in settled:
                 sizes[key] = shapes.analysis.inputs[str(value.name)][axis]
-    return input_sizes.remedies(sizes, {k: s.kind for k, s in symbols.items()}, error.pairs)[:REMEDIES]
+    changes = input_sizes.remedies(sizes, {k: s.kind for k, s in symbols.items()}, error.pairs)
+    return [c for c in changes if all(symbols[k].given in (None, size) for k, size in c.items())][:REMEDIES]
 
 
 @dataclass

@@ -61,6 +61,7 @@ def test_a_weight_fixes_the_channels_of_an_input():
     assert all(sizes["x"][1] == 1 for sizes in sampled(CHANNELS, weights))
     found = slim.analyze(Net(CHANNELS, weights).build())
     steps = found.graph.shapes.nominal.inputs["x"][2]
+    assert all(sizes["x"][1] == 1 for sizes in sampled(CHANNELS, weights, {"x": (1, 1, 64)}))
     assert found.price(found.whole)["macs"] == 16 * 5 * (steps - 4) + 4 * 16 * 5 * (steps - 8)
     with pytest.raises(InputError, match="its input x must have 1 along axis 1, not 2"):
         sampled(CHANNELS, weights, {"x": (1, 2, 64)})
