@@ -275,6 +275,7 @@ CONTRIB = [
         "w4 8x8:int8, b4 8",
         given=_QUANTIZED,
     ),
+    _tokens(f"{_ORT}DynamicQuantizeMatMul", "z = OP(a, w4, sw, zw, b4)", "w4 8x8:int8, b4 8", given=_QUANTIZED),
     _map(
         f"{_ORT}QLinearGlobalAveragePool",
         "q = QuantizeLinear(a, sx, zx) i = OP(q, sx, zx, sx, zx) z = DequantizeLinear(i, sx, zx)",

@@ -250,6 +250,18 @@ def matmul_integer_to_float(
     return sums if bias is None else sums + bias
 
 
+def dynamic_quantize_matmul(
+    a: Tensor,
+    b: Tensor,
+    b_scale: Tensor,
+    b_zero: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """DynamicQuantizeMatMul: the first factor is quantized by its own range."""
+    whole, scale, zero = dynamic_quantize(a)
+    return matmul_integer_to_float(whole, b, scale, b_scale, zero, b_zero, bias)
+
+
 def matmul_nbits(
     a: Tensor,
     b: Tensor,
@@ -303,6 +315,7 @@ TABLE: dict[str, Callable[..., Any]] = {
 CONTRIB: dict[str, Callable[..., Any]] = {
     "DequantizeLinear": dequantize_linear,
     "MatMulIntegerToFloat": matmul_integer_to_float,
+    "DynamicQuantizeMatMul": dynamic_quantize_matmul,
     "MatMulNBits": matmul_nbits,
     "QGemm": qgemm,
     "QLinearAdd": qlinear_add,
