@@ -148,8 +148,8 @@ class Analysis:
             slimmed = analyze(ir.to_proto(slim(cut)), inputs=self.graph.shapes.nominal.inputs, values=self.graph.values)
             return slimmed.asked_like(self).price(slimmed.whole)
         alive = (~cut.gone).astype(float)
-        found = {row.name: self.cost(row.name).value(alive) for row in self.counted}
-        return {row.name: round(found[row.name]) if row.whole else found[row.name] for row in self.counted}  # type: ignore[misc]
+        prices = {row.name: self.cost(row.name).value(alive) for row in self.counted}
+        return {row.name: round(prices[row.name]) if row.whole else prices[row.name] for row in self.counted}  # type: ignore[misc]
 
     def group(self, name: str) -> Group:
         """A group by name.

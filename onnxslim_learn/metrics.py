@@ -89,28 +89,28 @@ class Deviation:
 
 
 def deviation(
-    wanted: Mapping[str, Array], found: Mapping[str, Array], channels: Mapping[str, Channels] | None = None
+    wanted: Mapping[str, Array], actual: Mapping[str, Array], channels: Mapping[str, Channels] | None = None
 ) -> dict[str, Deviation]:
     """Compare outputs ``(samples, ...)`` by name with the original's; outputs of another shape are left out.
 
     Args:
         wanted: The original's.
-        found: The others.
+        actual: The others.
         channels: Where the channels of an output lie, as the graph tells.
     """
     known = channels or {}
     return {
-        name: _one(name, array.astype(np.float64), found[name].astype(np.float64), known.get(name))
+        name: _one(name, array.astype(np.float64), actual[name].astype(np.float64), known.get(name))
         for name, array in wanted.items()
-        if name in found and found[name].shape == array.shape and array.size
+        if name in actual and actual[name].shape == array.shape and array.size
     }
 
 
 def loss(
-    wanted: Mapping[str, Array], found: Mapping[str, Array], channels: Mapping[str, Channels] | None = None
+    wanted: Mapping[str, Array], actual: Mapping[str, Array], channels: Mapping[str, Channels] | None = None
 ) -> float:
     """One number for all outputs: mean divergence of those that are distributions, unexplained variance of others."""
-    return total(deviation(wanted, found, channels))
+    return total(deviation(wanted, actual, channels))
 
 
 def total(deviations: Mapping[str, Deviation]) -> float:
@@ -226,8 +226,8 @@ def log_probabilities(x: Array) -> Array:
     return result
 
 
-def _one(name: str, wanted: Array, found: Array, channels: Channels | None) -> Deviation:
-    a, b = (np.nan_to_num(x) for x in (wanted, found))
+def _one(name: str, wanted: Array, actual: Array, channels: Channels | None) -> Deviation:
+    a, b = (np.nan_to_num(x) for x in (wanted, actual))
     flat = [x.reshape(len(x), -1) for x in (a, b)]
     what = kind(a, name, channels.hint if channels else "")
     shared = what == "logits"
@@ -260,8 +260,8 @@ def _norm(x: Array) -> float:
 def _cosines(a: Array, b: Array) -> Array:
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     alike = (norms == 0) & (a == b).all(axis=1)
-    found: Array = np.where(norms > 0, (a * b).sum(axis=1) / np.maximum(norms, 1e-300), alike)
-    return found
+    cosines: Array = np.where(norms > 0, (a * b).sum(axis=1) / np.maximum(norms, 1e-300), alike)
+    return cosines
 
 
 def _distribution(a: Array, b: Array) -> tuple[float, float, dict[str, float]]:
@@ -274,8 +274,11 @@ def _distribution(a: Array, b: Array) -> tuple[float, float, dict[str, float]]:
         best = np.argpartition(b, -TOP, axis=-1)[..., -TOP:]
         figures["top5"] = float((best == first[..., None]).any(axis=-1).mean())
     if a.ndim == 3:
-        own = float(-(np.exp(p) * p).sum(axis=-1).mean())
-        figures |= {"perplexity": float(np.exp(min(own + kl, 700.0))), "original_perplexity": float(np.exp(own))}
+        entropy = float(-(np.exp(p) * p).sum(axis=-1).mean())
+        figures |= {
+            "perplexity": float(np.exp(min(entropy + kl, 700.0))),
+            "original_perplexity": float(np.exp(entropy)),
+        }
     return kl, float((first == b.argmax(axis=-1)).mean()), figures
 
 
@@ -310,13 +313,13 @@ def _single(a: Array, b: Array) -> tuple[float, dict[str, float]]:
 # --- blocks -----------------------------------------------------------------------------------------------------------
 
 
-def blocks(wanted: Array, found: Array, channels: Channels | None = None) -> tuple[Block, ...]:
+def blocks(wanted: Array, actual: Array, channels: Channels | None = None) -> tuple[Block, ...]:
     """Judge every block of an output ``(samples, ...)`` by itself.
 
     Beside scores, other blocks count by the square of the largest score at their place: boxes around nothing are noise.
     """
     if wanted.ndim < 2:
-        return (_judged("all", wanted, found),)
+        return (_judged("all", wanted, actual),)
     axis = _axis(wanted) if channels is None or channels.axis is None else channels.axis
     width = wanted.shape[axis]
     if channels is not None and channels.cuts:
@@ -325,8 +328,8 @@ def blocks(wanted: Array, found: Array, channels: Channels | None = None) -> tup
     else:
         parts = by_scale(wanted, axis)
     if len(parts) == 1:
-        return (_judged("all", wanted, found),)
-    sides = [(wanted.take(part, axis), found.take(part, axis)) for part in parts]
+        return (_judged("all", wanted, actual),)
+    sides = [(wanted.take(part, axis), actual.take(part, axis)) for part in parts]
     scores = [a for a, _ in sides if _shares(a)]
     most = np.concatenate(scores, axis).max(axis=axis, keepdims=True) if 0 < len(scores) < len(sides) else None
     weights = [None if most is None or _shares(a) else np.broadcast_to(most**2, a.shape) for a, _ in sides]
@@ -356,12 +359,12 @@ def _axis(output: Array) -> int:
     return 1 + int(output.shape[2] < output.shape[1]) if output.ndim == 3 else 1
 
 
-def _judged(channels: str, wanted: Array, found: Array, weights: Array | None = None) -> Block:
+def _judged(channels: str, wanted: Array, actual: Array, weights: Array | None = None) -> Block:
     """Judge one block, with weights of its numbers where they do not all count alike."""
     apart = wanted - wanted.mean(axis=0) if len(wanted) > 1 else wanted - wanted.mean()
     freedom = len(wanted) / max(len(wanted) - 1, 1)
     variance, magnitude = freedom * _mean(apart, weights), _mean(wanted, weights)
-    error = _mean(wanted - found, weights)
+    error = _mean(wanted - actual, weights)
     scale = variance if variance > CONSTANT**2 * magnitude else magnitude
     explained = 1 - error / scale if scale > 0 else float(error == 0)
     return Block(channels, max(explained, -1e9), float(np.sqrt(variance)))

@@ -56,10 +56,10 @@ def imported(where: Any) -> Any:
     if not isinstance(where, str):
         return where
     module, _, path = where.partition(":")
-    found: Any = importlib.import_module(module)
+    module_loaded: Any = importlib.import_module(module)
     for part in path.split("."):
-        found = getattr(found, part)
-    return found
+        module_loaded = getattr(module_loaded, part)
+    return module_loaded
 
 
 R = TypeVar("R", bound=Row)
@@ -170,11 +170,11 @@ class Registry(Mapping[str, R], Generic[R]):
 
         for entry in entry_points(group=self.group, name=name):
             try:
-                found = entry.load()
+                loaded = entry.load()
             except Exception as error:
                 said = f"{type(error).__name__} ({error})"
                 raise InputError(f"{self.parameter} {name}: {entry.value} raised {said}. Correct it.") from error
-            return self.add(replace(found, name=name) if isinstance(found, self._kind) else self._of(found, name))
+            return self.add(replace(loaded, name=name) if isinstance(loaded, self._kind) else self._of(loaded, name))
         return None
 
     def _refuse(self, value: str, parameter: str) -> R:

@@ -113,8 +113,8 @@ def declared(default: Any, about: Option) -> Any:
 
 def part(kind: Callable[..., S], **defaults: Any) -> S:
     """A field that holds options which several commands share, given like all others; some with other defaults."""
-    found: S = field(default_factory=functools.partial(kind, **defaults))
-    return found
+    field_of_part: S = field(default_factory=functools.partial(kind, **defaults))
+    return field_of_part
 
 
 def options(kind: Any) -> dict[str, Declared]:
@@ -161,8 +161,8 @@ def values(known: Mapping[str, Declared], given: Mapping[str, Any]) -> dict[str,
         InputError: If one is no option, or its value cannot be used; names it.
     """
     asked: dict[str, Any] = {}
-    for keyword, found in with_file(known, given).items():
-        name, value = _named(known, keyword, found)
+    for keyword, read_value in with_file(known, given).items():
+        name, value = _named(known, keyword, read_value)
         if value is not None:
             entries = known[name].option.keys and _entries(known[name].option, value)
             asked[name] = [*asked.get(name, ()), *entries] if entries else value
@@ -277,7 +277,7 @@ def with_file(known: Mapping[str, Declared], given: Mapping[str, Any]) -> dict[s
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         said = getattr(error, "strerror", None) or reason(error)
         raise InputError(f"⟨config⟩ {config}: cannot be read ({said}). Give a TOML file.") from error
-    found = {}
+    options_read = {}
     for key, value in entries.items():
         try:
             name, entry = _named(known, key, value)
@@ -287,17 +287,17 @@ def with_file(known: Mapping[str, Declared], given: Mapping[str, Any]) -> dict[s
             _read(known[name], entry)
         except ValueError as error:
             raise InputError(f"⟨config⟩ {config}: {key} = {value!r}: {error}.") from error
-        found[name] = entry
-    return {**found, **rest}
+        options_read[name] = entry
+    return {**options_read, **rest}
 
 
 def given(settings: Any) -> dict[str, Any]:
     """The values of all options of a dataclass and of its parts, by name."""
-    found: dict[str, Any] = {}
+    values_given: dict[str, Any] = {}
     for one in fields(settings):
         value = getattr(settings, one.name)
-        found |= given(value) if is_dataclass(value) and "option" not in one.metadata else {one.name: value}
-    return found
+        values_given |= given(value) if is_dataclass(value) and "option" not in one.metadata else {one.name: value}
+    return values_given
 
 
 # --- public functions -------------------------------------------------------------------------------------------------
@@ -326,7 +326,7 @@ def takes(taken: type | Keywords) -> Callable[[Callable[..., R]], Callable[..., 
 
     Its signature and its documentation list them. Keywords of the function itself stay.
     """
-    own = taken if isinstance(taken, Keywords) else keywords(taken)
+    accepted = taken if isinstance(taken, Keywords) else keywords(taken)
 
     def decorate(act: Callable[..., R]) -> Callable[..., R]:
         signature = inspect.signature(act)
@@ -336,16 +336,16 @@ def takes(taken: type | Keywords) -> Callable[[Callable[..., R]], Callable[..., 
         @functools.wraps(act)
         def public(*given: Any, **more: Any) -> R:
             mine = {name: more.pop(name) for name in ours & set(more)}
-            return act(*given, **mine, **{last.name: own.build(more)})
+            return act(*given, **mine, **{last.name: accepted.build(more)})
 
         listed = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=one.default)
-            for name, one in own.options.items()
+            for name, one in accepted.options.items()
             if name not in ours
         ]
         public.__signature__ = signature.replace(parameters=[*places, *listed])  # type: ignore[attr-defined]
-        public.__doc__ = _documented(act.__doc__ or "", last.name, own.options)
-        public.options = own.options  # type: ignore[attr-defined]
+        public.__doc__ = _documented(act.__doc__ or "", last.name, accepted.options)
+        public.options = accepted.options  # type: ignore[attr-defined]
         return public
 
     return decorate
@@ -447,26 +447,26 @@ def _float(text: str) -> float:
 
 def numbers(text: str) -> tuple[float, ...]:
     """Read numbers with commas between them."""
-    found = tuple(_float(one) for one in text.split(","))
-    if not all(map(math.isfinite, found)):
+    read = tuple(_float(one) for one in text.split(","))
+    if not all(map(math.isfinite, read)):
         raise ValueError(f"expected numbers as in 0.485,0.456,0.406, but got {text!r}")
-    return found
+    return read
 
 
 def pair(text: str) -> tuple[float, ...]:
     """Read a smaller and a larger number."""
-    found = numbers(text)
-    if len(found) != 2 or not found[0] < found[1]:
+    read = numbers(text)
+    if len(read) != 2 or not read[0] < read[1]:
         raise ValueError(f"expected a smaller and a larger number as in 0,1, but got {text!r}")
-    return found
+    return read
 
 
 def size(text: str) -> tuple[int, ...]:
     """Read a height and a width, or one number for both."""
-    found = tuple(positive(one) for one in text.split("x"))
-    if len(found) > 2:
+    read = tuple(positive(one) for one in text.split("x"))
+    if len(read) > 2:
         raise ValueError(f"expected HxW or one number, but got {text!r}")
-    return found * 2 if len(found) == 1 else found
+    return read * 2 if len(read) == 1 else read
 
 
 def listed(one: Reader) -> Reader:

@@ -38,9 +38,9 @@ def signature(function: Callable[..., Any]) -> Signature:
     module = getattr(function, "__module__", None) or ""
     if not module.startswith("onnxslim_learn"):
         return Signature(("Operand" if module == "_operator" else "Tensor",))
-    found = inspect.signature(function)
-    words = frozenset(p.name for p in found.parameters.values() if p.kind is p.KEYWORD_ONLY)
+    parameters = inspect.signature(function)
+    words = frozenset(p.name for p in parameters.parameters.values() if p.kind is p.KEYWORD_ONLY)
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
-    places = tuple(str(p.annotation) for p in found.parameters.values() if p.kind not in named)
-    rest = any(p.kind is p.VAR_KEYWORD for p in found.parameters.values())
-    return Signature(places, words, str(found.return_annotation).startswith("tuple"), rest)
+    places = tuple(str(p.annotation) for p in parameters.parameters.values() if p.kind not in named)
+    rest = any(p.kind is p.VAR_KEYWORD for p in parameters.parameters.values())
+    return Signature(places, words, str(parameters.return_annotation).startswith("tuple"), rest)

@@ -123,14 +123,16 @@ class Build:
         """Bring an input into the type that carries it."""
         kind = self.kinds.get(str(value.name), 0) or int(value.dtype or 0)
         if kind in BITS or (kind in HALF and self.settings.master):
-            found = self.values[str(value.name)]
-            self.values[str(value.name)] = self.code.call_method("to", (found, DTYPES[self.kind(value)]))
+            current = self.values[str(value.name)]
+            self.values[str(value.name)] = self.code.call_method("to", (current, DTYPES[self.kind(value)]))
 
     def _output(self, value: ir.Value) -> fx.Node:
-        found = self.tensor(value)
+        tensor = self.tensor(value)
         kind = self.kind(value)
         return (
-            self.code.call_method("to", (found, EXACT[kind])) if kind in BITS and EXACT[kind] != DTYPES[kind] else found
+            self.code.call_method("to", (tensor, EXACT[kind]))
+            if kind in BITS and EXACT[kind] != DTYPES[kind]
+            else tensor
         )
 
     # --- values -------------------------------------------------------------------------------------------------------
@@ -177,10 +179,10 @@ class Build:
             if last
             else self.code.inserting_before(next(iter(self.code.nodes), None))
         ):
-            found = self.code.placeholder(f"outer_{len(self.captured)}")
+            placeholder = self.code.placeholder(f"outer_{len(self.captured)}")
         self.captured[str(value.name)] = value
-        self.values[str(value.name)] = found
-        return found
+        self.values[str(value.name)] = placeholder
+        return placeholder
 
     def _nested(self, path: str, graph: ir.Graph) -> tuple[fx.Node, tuple[fx.Node, ...]]:
         """Bridge a body into a submodule; returns it, and the outer values it reads."""
@@ -188,7 +190,7 @@ class Build:
         inner.own = frozenset(str(name) for name in graph.initializers)
         inner.outer = self
         outputs = inner.body(graph)
-        inner.code.output(tuple(found for _, found in outputs))
+        inner.code.output(tuple(result for _, result in outputs))
         self.root.add_module(path, fx.GraphModule(inner.root, inner.code, "Body"))
         return self.code.create_node("get_attr", path), tuple(self.tensor(v) for v in inner.captured.values())
 
@@ -204,8 +206,8 @@ class Build:
         tensor = value.const_value
         if tensor is None or len(tensor.shape) or str(value.name) in self.values:
             return None
-        found: float | int | bool = tensor.numpy().item()
-        return found
+        number: float | int | bool = tensor.numpy().item()
+        return number
 
     # --- nodes --------------------------------------------------------------------------------------------------------
 
@@ -245,10 +247,10 @@ class Build:
         for number, output in enumerate(outputs):
             if not output.name:
                 continue
-            found = self.code.call_function(operator.getitem, (call, number)) if several else call
+            result = self.code.call_function(operator.getitem, (call, number)) if several else call
             if self.kind(output) in BITS and roles.has(node, roles.Trait.WRAPS):
-                found = self.code.call_function(wrapped, (found, self.kind(output)))
-            self.values[str(output.name)] = found
+                result = self.code.call_function(wrapped, (result, self.kind(output)))
+            self.values[str(output.name)] = result
         return call
 
     def _arguments(self, node: ir.Node, asked: Signature) -> list[Any]:
@@ -257,33 +259,33 @@ class Build:
         operands = [k for k, slot in enumerate(slots) if "Operand" in slot]
         if all(constants[k] is not None for k in operands):
             constants = [None if k in operands else c for k, c in enumerate(constants)]
-        found: list[Any] = []
+        arguments: list[Any] = []
         for value, slot, constant in zip(node.inputs, slots, constants, strict=True):
             if value is None or not value.name:
-                found.append(None)
+                arguments.append(None)
             elif "Plain" in slot:
-                found.append(self._plain(value))
+                arguments.append(self._plain(value))
             elif constant is not None and ("Operand" in slot or "Scalar" in slot):
-                found.append(constant)
+                arguments.append(constant)
             else:
-                found.append(self.tensor(value))
-        while found and found[-1] is None:
-            found.pop()
-        return found
+                arguments.append(self.tensor(value))
+        while arguments and arguments[-1] is None:
+            arguments.pop()
+        return arguments
 
     def _keywords(self, node: ir.Node, asked: Signature) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        keywords: dict[str, Any] = {}
         for name, attribute in node.attributes.items():
             if (name in asked.keywords or asked.settings) and name not in CONTEXT:
-                found[name] = self._attribute(node, attribute)
+                keywords[name] = self._attribute(node, attribute)
             elif name not in IGNORED:
                 raise InputError(
                     f"node {node.name} ({node.op_type}): its attribute {name} is not understood. "
                     "Cut the model so that it stays outside."
                 )
         for name in asked.keywords & set(CONTEXT):
-            found[name] = self._context(node, name)
-        return dict(sorted(found.items()))
+            keywords[name] = self._context(node, name)
+        return dict(sorted(keywords.items()))
 
     def _attribute(self, node: ir.Node, attribute: ir.Attr) -> Any:
         content = attribute.value

@@ -92,15 +92,15 @@ def _set_apart(
     for name, origin in graph.clones.items():
         if name in tied or name not in graph.initializers:
             continue
-        own = changed[name].tobytes() if name in changed else _before(graph, name)
+        contents = changed[name].tobytes() if name in changed else _before(graph, name)
         shared = changed[origin].tobytes() if origin in changed else _before(graph, name)
-        found = reader(graph, name, nodes)
-        if own != shared and found is not None:
-            node, slot = found
+        reading = reader(graph, name, nodes)
+        if contents != shared and reading is not None:
+            node, slot = reading
             before = graph.initializers[name].const_value
             assert before is not None
             tensor = proto.graph.initializer.add(name=name, data_type=int(before.dtype), dims=before.shape.numpy())
-            tensor.raw_data = own
+            tensor.raw_data = contents
             node.input[slot] = name
             if proto.ir_version < 4:  # which wants initializers to be inputs too
                 proto.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))

@@ -76,17 +76,20 @@ def attach(
         module.add_module(HOLDER, nn.Module())
         module.meta["scales"] = {}
     carried, ends = carriers(coupling, chosen), np.cumsum([0, *(group.width for group in chosen)])
-    found = []
-    for name, own, axis in [*_normalising(coupling, module.meta["tied"], trained), *_producers(coupling, trained)]:
-        for number, places in _split(_units(coupling, carried, own, axis), ends):
+    scales = []
+    for name, parameter, axis in [
+        *_normalising(coupling, module.meta["tied"], trained),
+        *_producers(coupling, trained),
+    ]:
+        for number, places in _split(_units(coupling, carried, parameter, axis), ends):
             group = chosen[number]
             if trained[name].ndim == 1:
-                found.append(Scale(group.name, name, trained[name], places, virtual=False))
+                scales.append(Scale(group.name, name, trained[name], places, virtual=False))
             else:
-                found.append(_virtual(module, group, (name, axis), places, carry_norm=carry_norm))
+                scales.append(_virtual(module, group, (name, axis), places, carry_norm=carry_norm))
     module.recompile()
     order = {group.name: number for number, group in enumerate(chosen)}
-    return sorted(found, key=lambda scale: order[scale.group])
+    return sorted(scales, key=lambda scale: order[scale.group])
 
 
 def producers(module: fx.GraphModule, analysis: Analysis, groups: Sequence[Group]) -> list[tuple[str, int, str, Array]]:
@@ -95,8 +98,8 @@ def producers(module: fx.GraphModule, analysis: Analysis, groups: Sequence[Group
     carried, ends = carriers(coupling, groups), np.cumsum([0, *(group.width for group in groups)])
     return [
         (name, axis, groups[number].name, places)
-        for name, own, axis in _producers(coupling, trained, normalised=True)
-        for number, places in _split(_units(coupling, carried, own, axis), ends)
+        for name, parameter, axis in _producers(coupling, trained, normalised=True)
+        for number, places in _split(_units(coupling, carried, parameter, axis), ends)
     ]
 
 
@@ -126,14 +129,14 @@ def scaled(weight: Tensor, gamma: Tensor, index: Tensor) -> Tensor:
 
 def _normalising(coupling: Coupling, tied: Mapping[str, str], trained: Container[str]) -> list[Where]:
     """Scales of normalisations."""
-    found = []
+    places = []
     for affine in coupling.records.affines:
         value = coupling.graph.nodes[affine.node].inputs[affine.scale]
-        own = "" if value is None else str(value.name)
-        name = tied.get(own, own)
-        if name in trained and own in coupling.values:
-            found.append((name, own, 0))
-    return list(dict.fromkeys(found))
+        scale = "" if value is None else str(value.name)
+        name = tied.get(scale, scale)
+        if name in trained and scale in coupling.values:
+            places.append((name, scale, 0))
+    return list(dict.fromkeys(places))
 
 
 def _producers(coupling: Coupling, trained: Container[str], *, normalised: bool = False) -> list[Where]:
@@ -161,13 +164,13 @@ def _units(coupling: Coupling, carried: Array, name: str, axis: int) -> Array:
     """For every position of an axis 1 + the units that take it along, of all groups in a row; 0 for none."""
     digits = coupling.values[name].axes[axis]
     keys, sizes = [d.key for d in digits], {d.key: d.size for d in digits}
-    found = [np.zeros(coupling.values[name].shape[axis], np.int64)]
+    numbers = [np.zeros(coupling.values[name].shape[axis], np.int64)]
     for digit in digits:
         if digit.labels is not None and set(digit.deps) <= set(keys):
             units = np.where((digit.labels > 0)[..., None], carried[coupling.strong[digit.labels]], 0)
             laid = (over(units[..., k], [*digit.deps, digit.key], keys, sizes) for k in range(units.shape[-1]))
-            found += [part.reshape(-1) for part in laid]
-    return np.stack(found, axis=1)
+            numbers += [part.reshape(-1) for part in laid]
+    return np.stack(numbers, axis=1)
 
 
 # --- what the module computes -----------------------------------------------------------------------------------------
@@ -182,15 +185,15 @@ def _virtual(module: fx.GraphModule, group: Group, where: tuple[str, int], place
     gamma = nn.Parameter(torch.ones(group.width, dtype=weight.dtype))
     if carry_norm:
         _carry(weight, gamma, index)
-    own = module.meta["scales"].setdefault(name, [])
+    scales = module.meta["scales"].setdefault(name, [])
     number = sum(len(others) for others in module.meta["scales"].values())
-    own.append((f"{HOLDER}.gamma_{number}", f"{HOLDER}.index_{number}"))
+    scales.append((f"{HOLDER}.gamma_{number}", f"{HOLDER}.index_{number}"))
     holder = module.get_submodule(HOLDER)
     holder.register_parameter(f"gamma_{number}", gamma)
     holder.register_buffer(f"index_{number}", index, persistent=False)
     (read,) = (node for node in module.graph.nodes if node.op == "get_attr" and node.target == path)
     with module.graph.inserting_after(read):
-        factors = [module.graph.get_attr(target) for target in own[-1]]
+        factors = [module.graph.get_attr(target) for target in scales[-1]]
     with module.graph.inserting_after(factors[0]):
         product = module.graph.call_function(scaled, (read, *factors))
     read.replace_all_uses_with(product, lambda user: user is not product)

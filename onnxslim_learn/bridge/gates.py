@@ -104,8 +104,8 @@ def _register(module: fx.GraphModule, groups: Sequence[Group]) -> None:
 
 def gates(module: fx.GraphModule) -> dict[str, nn.Parameter]:
     """The gates of a module by group name; none if none were attached."""
-    found = {name: initializers.look_up(module, path) for name, path in module.meta.get("gates", {}).items()}
-    return {name: value for name, value in found.items() if isinstance(value, nn.Parameter)}
+    parameters = {name: initializers.look_up(module, path) for name, path in module.meta.get("gates", {}).items()}
+    return {name: value for name, value in parameters.items() if isinstance(value, nn.Parameter)}
 
 
 # --- which units carry what -------------------------------------------------------------------------------------------
@@ -146,18 +146,18 @@ def spread(
     """
     digits = [d for axis in axes for d in value.axes[axis] if d.labels is not None]
     spoken = {key for d in digits for key in d.deps}
-    found = []
+    indices = []
     for digit in digits:
         if digit.key in spoken:
             continue
         assert digit.labels is not None
         places = np.where((digit.labels > 0)[..., None], carried[coupling.strong[digit.labels]], 0)
-        own = [*digit.deps, digit.key]
-        kept = parts(value, set(own), varying)
+        keys = [*digit.deps, digit.key]
+        kept = parts(value, set(keys), varying)
         kept = parts(value, {k for d in digits for k in (d.key, *d.deps)}, varying) if kept.undecided else kept
-        over = [kept.over(places[..., k], own) for k in range(places.shape[-1]) if places[..., k].any()]
-        found += [Factor(laid, kept) for laid in over]
-    return found or None
+        over = [kept.over(places[..., k], keys) for k in range(places.shape[-1]) if places[..., k].any()]
+        indices += [Factor(laid, kept) for laid in over]
+    return indices or None
 
 
 # --- what the module computes -----------------------------------------------------------------------------------------
@@ -208,5 +208,5 @@ def _insert(
             indices.append(module.graph.get_attr(f"{HOLDER}.index_{number}_{k}"))
         zero = None if contraction.zero is None else call.args[contraction.zero]
         asked = [factor.asked for factor in factors]
-        found = module.graph.call_function(gated, (given, vector, *indices), {"zero": zero, "asked": asked})
-    call.update_arg(contraction.slot, found)
+        gate = module.graph.call_function(gated, (given, vector, *indices), {"zero": zero, "asked": asked})
+    call.update_arg(contraction.slot, gate)

@@ -41,10 +41,10 @@ def to_torch(tensor: ir.TensorProtocol, *, master: bool = False) -> torch.Tensor
     array, wanted = tensor.numpy(), DTYPES[kind]
     if wanted in BYTES:
         bits = np.ascontiguousarray(array).view(BYTES[wanted])
-        found = torch.from_numpy(bits.copy()).view(wanted)
+        converted = torch.from_numpy(bits.copy()).view(wanted)
     else:
-        found = torch.from_numpy(np.array(array, _numpy(wanted), order="C", copy=True))
-    return found.to(torch.float32) if master and kind in HALF else found
+        converted = torch.from_numpy(np.array(array, _numpy(wanted), order="C", copy=True))
+    return converted.to(torch.float32) if master and kind in HALF else converted
 
 
 def _numpy(kind: torch.dtype) -> Any:
@@ -54,10 +54,10 @@ def _numpy(kind: torch.dtype) -> Any:
 def to_numpy(value: torch.Tensor, kind: ir.DataType) -> np.ndarray[Any, Any]:
     """Copy a torch tensor into an array of an ONNX element type; float32 is rounded where the type is narrower."""
     wanted = DTYPES[int(kind)]
-    found = value.detach().to("cpu").to(wanted).contiguous()
+    tensor = value.detach().to("cpu").to(wanted).contiguous()
     if wanted in BYTES:
-        return found.view(torch.from_numpy(np.empty(0, BYTES[wanted])).dtype).numpy().view(kind.numpy())
-    return found.numpy().astype(kind.numpy(), copy=True)
+        return tensor.view(torch.from_numpy(np.empty(0, BYTES[wanted])).dtype).numpy().view(kind.numpy())
+    return tensor.numpy().astype(kind.numpy(), copy=True)
 
 
 def paths(names: Iterable[str]) -> dict[str, str]:
@@ -99,12 +99,12 @@ def place(root: nn.Module, path: str, tensor: torch.Tensor) -> None:
 def look_up(root: nn.Module, path: str) -> torch.Tensor:
     """The parameter or buffer under an attribute path."""
     prefix, _, last = path.rpartition(".")
-    found: torch.Tensor = getattr(root.get_submodule(prefix), last)
-    return found
+    tensor: torch.Tensor = getattr(root.get_submodule(prefix), last)
+    return tensor
 
 
 def parameters(module: fx.GraphModule) -> dict[str, nn.Parameter]:
     """The parameters of a bridged module by the names of their initializers."""
     stored: Mapping[str, str] = module.meta["initializers"]
-    found = {name: look_up(module, path) for name, path in stored.items()}
-    return {name: value for name, value in found.items() if isinstance(value, nn.Parameter)}
+    tensors = {name: look_up(module, path) for name, path in stored.items()}
+    return {name: value for name, value in tensors.items() if isinstance(value, nn.Parameter)}

@@ -88,10 +88,10 @@ def _finished(build: Build, outputs: list[str], features: list[str]) -> fx.Graph
 
 
 def _frozen(names: set[str], freeze: Sequence[str]) -> set[str]:
-    found: set[str] = set()
+    frozen: set[str] = set()
     for pattern in freeze:
-        own = {name for name in names if re.search(pattern, name)}
-        if not own:
+        matching = {name for name in names if re.search(pattern, name)}
+        if not matching:
             raise InputError(f"freeze {pattern!r}: it finds no parameter. Correct it, or leave it out.")
-        found |= own
-    return found
+        frozen |= matching
+    return frozen

@@ -65,13 +65,13 @@ def _is_weight(value: ir.Value, constants: Container[ir.Value]) -> bool:
     tensor = value.const_value
     if tensor is None or int(tensor.dtype) not in FLOATS or tensor.size <= 1:
         return False
-    found = _tests(value, constants, set())
-    if _weight in found:
+    tests = _tests(value, constants, set())
+    if _weight in tests:
         return True
-    if not found:
+    if not tests:
         return False
     array = np.asarray(tensor.numpy(), np.float32)
-    return any(test(array) for test in found)
+    return any(test(array) for test in tests)
 
 
 def _tests(value: ir.Value, constants: Container[ir.Value], seen: set[ir.Value]) -> list[Test]:
@@ -79,17 +79,17 @@ def _tests(value: ir.Value, constants: Container[ir.Value], seen: set[ir.Value])
     if value in seen:
         return []
     seen.add(value)
-    found = []
+    tests = []
     for node, slot in value.uses():
         others = [v for k, v in enumerate(node.inputs) if v is not None and k != slot]
         test = _test(roles.of(node), slot)
         computed = roles.has(node, roles.Trait.SMOOTH) and all(v in constants for v in others)
         if computed or (test is None and slot == 0 and roles.has(node, roles.Trait.MOVES)):
             for output in node.outputs:
-                found += _tests(output, constants, seen)
+                tests += _tests(output, constants, seen)
         elif test is not None:
-            found.append(test)
-    return found
+            tests.append(test)
+    return tests
 
 
 def _test(row: roles.Operator, slot: int) -> Test | None:

@@ -43,16 +43,16 @@ class Homes:
 def survey(graph: Graph) -> Homes:
     """Find out what the file that a graph was loaded from can hold."""
     proto = onnx.ModelProto.FromString(graph.data)
-    found, nodes = homes(proto), readers(proto)
-    dims = {name: tuple(tensor.dims) for name, tensor in found.items()}
+    stored, nodes = homes(proto), readers(proto)
+    dims = {name: tuple(tensor.dims) for name, tensor in stored.items()}
     dims |= {sparse.values.name: tuple(sparse.dims) for sparse in proto.graph.sparse_initializer}
     kept = {
         name
         for name, value in graph.initializers.items()
-        if name in found
+        if name in stored
         and value.const_value is not None
         and dims[name] == tuple(value.const_value.shape)
-        and found[name].data_type == int(value.const_value.dtype)
+        and stored[name].data_type == int(value.const_value.dtype)
     }
     kept |= {name for name in graph.initializers if name in nodes and len(nodes[name].output) == 1}
     loose = {
@@ -90,9 +90,9 @@ def homes(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     nested: dict[str, list[onnx.TensorProto]] = {}
     for name, tensor in _inner(proto.graph):
         nested.setdefault(name, []).append(tensor)
-    found = {name: tensors[0] for name, tensors in nested.items() if len(tensors) == 1}
-    found |= dict(_own(proto.graph))
-    return found | {sparse.values.name: sparse.values for sparse in proto.graph.sparse_initializer}
+    tensors_by_name = {name: tensors[0] for name, tensors in nested.items() if len(tensors) == 1}
+    tensors_by_name |= dict(_own(proto.graph))
+    return tensors_by_name | {sparse.values.name: sparse.values for sparse in proto.graph.sparse_initializer}
 
 
 def _own(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
@@ -130,9 +130,9 @@ def give_way(proto: onnx.ModelProto, name: str) -> onnx.TensorProto:
 
 def _read(proto: onnx.ModelProto) -> set[str]:
     """Names of all values that something reads, bodies included."""
-    found, graphs = {output.name for output in proto.graph.output}, [proto.graph]
+    names, graphs = {output.name for output in proto.graph.output}, [proto.graph]
     while graphs:
         for node in graphs.pop().node:
-            found |= set(node.input)
+            names |= set(node.input)
             graphs += bodies(node)
-    return found
+    return names

@@ -57,20 +57,20 @@ def parse(arguments: Sequence[str] | None = None) -> Call:
     Raises:
         InputError: If it cannot be understood.
     """
-    found = vars(parser().parse_args(sys.argv[1:] if arguments is None else list(arguments)))
-    name = found.pop("command", None) or ""
-    version = found.pop("version")
+    parsed = vars(parser().parse_args(sys.argv[1:] if arguments is None else list(arguments)))
+    name = parsed.pop("command", None) or ""
+    version = parsed.pop("version")
     if not name:
         return Call("", (), {}, version)
     command = COMMANDS[name]
-    files = [found.pop(place.name) for place in command.places]
+    files = [parsed.pop(place.name) for place in command.places]
     files = files[0] if any(place.several for place in command.places) else files
-    given = settings.with_file(command.keywords.options, found)
+    given = settings.with_file(command.keywords.options, parsed)
     for option in command.keywords.options.values():
         if option.option.required and option.name not in given:
             flags = "/".join(filter(None, [option.option.short, f"--{option.name.replace('_', '-')}"]))
             raise InputError(f"the following arguments are required: {flags}. See {PROGRAM} {name} --help.")
-    return Call(name, tuple(files), found, version)
+    return Call(name, tuple(files), parsed, version)
 
 
 def flag(parameter: str) -> str:

@@ -76,8 +76,8 @@ def analyze(model: Model, *, progress: Watcher | None = None, settings: AnalyzeS
             graph_files.check(Path(file), f"⟨{parameter}⟩")
     staged(progress)("analyzing")
     machine = models.device(settings.device)
-    found = models.understood(model, settings.inputs, sensitive=settings.allow_sensitive, machine=machine)
-    answer = Understood(*(getattr(found, one.name) for one in fields(Analysis)))
+    analysis = models.understood(model, settings.inputs, sensitive=settings.allow_sensitive, machine=machine)
+    answer = Understood(*(getattr(analysis, one.name) for one in fields(Analysis)))
     if settings.why:
         answer.report["why"] = {text: [asdict(step) for step in answer.why(text)] for text in settings.why}
     if settings.graph is not None:

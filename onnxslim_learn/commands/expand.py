@@ -54,8 +54,8 @@ def expand(model: Model, *, progress: Watcher | None = None, settings: ExpandSet
     asked = work.Widening(settings.target, like, *how, watch)
     name = analysis.graph.source.name if analysis.graph.source is not None else "model.onnx"
     with place(settings.output, name) as (path, folder):
-        made = work.expand(analysis, asked, path)
-        report = records.widened(models.named(model), str(path) if folder is None else None, made)
+        widened = work.expand(analysis, asked, path)
+        report = records.widened(models.named(model), str(path) if folder is None else None, widened)
         title = " ".join(["expand", models.named(model), *([str(path)] if folder is None else [])])
         result = ModelResult(
             title,
@@ -64,7 +64,7 @@ def expand(model: Model, *, progress: Watcher | None = None, settings: ExpandSet
             lambda told: told["groups"],
             file=path,
             analysis=analysis,
-            verification=made.verification,
+            verification=widened.verification,
             place=folder,
         )
         return result.told(settings.report)

@@ -58,40 +58,44 @@ def learn(model: Model, *, progress: Watcher | None = None, settings: tuple[Lear
         return _analysed(model, shared, wanted, world, stage)
 
     with place(shared.result.output, "model.onnx") as (path, folder):
-        made = run(LEARNERS.load(shared.learner), analysis, (shared, wanted), path, stage)
-        if made is None:
+        outcome = run(LEARNERS.load(shared.learner), analysis, (shared, wanted), path, stage)
+        if outcome is None:
             return None
-        if isinstance(made, list):
+        if isinstance(outcome, list):
             title = f"learn {models.named(model)} {path}"
-            report = {"model": models.named(model), "strengths": made}
+            report = {"model": models.named(model), "strengths": outcome}
             rows = Result(title, report, lambda told: training.sweep(told["strengths"]), lambda told: told["strengths"])
             return rows.told(shared.report)
-        found: Result = imported(row.report)(made, (path, folder), (shared, wanted), stage)
-        return found
+        result: Result = imported(row.report)(outcome, (path, folder), (shared, wanted), stage)
+        return result
 
 
 def _analysed(model: Model, shared: LearnSettings, wanted: Any, world: World, stage: Stage) -> Analysis:
     """The model; where latency counts, with what widths are worth on the device that was given, or on this machine."""
-    own, machine = declared.given(wanted), models.device(shared.clock.device)
-    sensitive = bool(own.get("allow_sensitive"))
-    found = models.understood(model, shared.inputs, sensitive=sensitive, machine=machine)
-    counts = own.get("cost") == LATENCY or LATENCY in (own.get("target") or {})
+    options_given, machine = declared.given(wanted), models.device(shared.clock.device)
+    sensitive = bool(options_given.get("allow_sensitive"))
+    analysis = models.understood(model, shared.inputs, sensitive=sensitive, machine=machine)
+    counts = options_given.get("cost") == LATENCY or LATENCY in (options_given.get("target") or {})
     if not counts or machine is not None:
-        return found
-    if own.get("cycles", 1) > 1:
+        return analysis
+    if options_given.get("cycles", 1) > 1:
         raise InputError("⟨cycles⟩: with ⟨target.latency⟩, the machine must be given. Use ⟨device⟩, see calibrate.")
     if world.size > 1:
         raise InputError("⟨target.latency⟩: several processes would measure differently. Give ⟨device⟩, see calibrate.")
-    return slim.measured(found, shared.runtime, shared.clock.measure_seconds, stage)[0]
+    return slim.measured(analysis, shared.runtime, shared.clock.measure_seconds, stage)[0]
 
 
-def cut(made: tuple[Slimmed, Verification], written: Place, asked: tuple[LearnSettings, Any], stage: Stage) -> Result:
+def cut(
+    outcome: tuple[Slimmed, Verification], written: Place, asked: tuple[LearnSettings, Any], stage: Stage
+) -> Result:
     """Report of a model that was cut and trained."""
     if plan_out := declared.given(asked[1]).get("plan_out"):
-        atomic.write_text(Path(plan_out), made[0].plan.to_json())
-    return slim.finished("learn", made, written, asked[0], stage)
+        atomic.write_text(Path(plan_out), outcome[0].plan.to_json())
+    return slim.finished("learn", outcome, written, asked[0], stage)
 
 
-def zeroed(made: tuple[Sparsified, Stored], written: Place, asked: tuple[LearnSettings, Any], stage: Stage) -> Result:
+def zeroed(
+    outcome: tuple[Sparsified, Stored], written: Place, asked: tuple[LearnSettings, Any], stage: Stage
+) -> Result:
     """Report of a model with zeros that were learnt."""
-    return sparsify.finished("learn", made, written, asked[0], stage)
+    return sparsify.finished("learn", outcome, written, asked[0], stage)

@@ -273,7 +273,7 @@ def _planned(model: Model, plan: Plan, settings: SlimSettings, progress: Watcher
 
 def finished(
     command: str,
-    made: tuple[Slimmed, Verification],
+    outcome: tuple[Slimmed, Verification],
     written: tuple[Path, TemporaryDirectory[str] | None],
     settings: Any,
     stage: Stage,
@@ -282,12 +282,12 @@ def finished(
 
     Args:
         command: What was asked for.
-        made: What was cut, and how it was verified.
+        outcome: What was cut, and how it was verified.
         written: Where it lies, and the folder that holds it if it is in memory.
         settings: The command's; their parts ``result``, ``runtime`` and ``report`` are looked at.
         stage: Called with the name of the stage.
     """
-    (slimmed, check), (path, folder) = made, written
+    (slimmed, check), (path, folder) = outcome, written
     analysis, timings, feeds = slimmed.analysis, None, dict[str, Any]()
     if not settings.result.no_latency:
         timings, feeds = against_original(analysis, path, settings.runtime, stage, kept=folder is None)
@@ -308,5 +308,5 @@ def finished(
 
 
 def _groups(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found: list[Mapping[str, Any]] = report["groups"]
-    return found
+    groups: list[Mapping[str, Any]] = report["groups"]
+    return groups

@@ -42,23 +42,23 @@ def sparsify(model: Model, *, progress: Watcher | None = None, settings: Sparsif
     analysis = models.understood(model, settings.inputs)
     source = sampling.gathered(analysis, settings.samples, stage, repair=RepairSettings())
     assert source is not None
-    made = work.sparsify(analysis, settings.zeros, Evidence(analysis.coupling, source), stage=stage)
+    sparsified = work.sparsify(analysis, settings.zeros, Evidence(analysis.coupling, source), stage=stage)
     stage("verifying")
     name = analysis.graph.source.name if analysis.graph.source is not None else "model.onnx"
     with place(settings.result.output, name) as (path, folder):
-        stored = made.save(path, sparse=settings.sparse_initializers, lossless=settings.lossless)
-        return finished("sparsify", (made, stored), (path, folder), settings, stage)
+        stored = sparsified.save(path, sparse=settings.sparse_initializers, lossless=settings.lossless)
+        return finished("sparsify", (sparsified, stored), (path, folder), settings, stage)
 
 
 def finished(
     command: str,
-    made: tuple[Sparsified, Stored],
+    outcome: tuple[Sparsified, Stored],
     written: tuple[Path, TemporaryDirectory[str] | None],
     settings: Any,
     stage: Stage,
 ) -> ModelResult:
     """Time both models, and report what zeros buy; see :func:`onnxslim_learn.commands.slim.finished`."""
-    (sparsified, stored), (path, folder) = made, written
+    (sparsified, stored), (path, folder) = outcome, written
     analysis, timings, feeds = sparsified.analysis, None, dict[str, Any]()
     if not settings.result.no_latency:
         timings, feeds = against_original(analysis, path, settings.runtime, stage, kept=folder is None)

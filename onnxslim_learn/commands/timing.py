@@ -110,12 +110,12 @@ def calibrate(*, progress: Watcher | None = None, settings: CalibrateSettings) -
     claim(settings)
     staged(progress)("measuring this machine")
     runtime = settings.runtime
-    found = measuring.calibrate(
+    device = measuring.calibrate(
         settings.name, threads=runtime.threads, provider=runtime.provider, seconds=runtime.seconds
     )
     blocks = partial(latency.device, output=settings.output)
     title = " ".join(filter(None, ["calibrate", settings.output]))
-    made = CalibrateResult(title, asdict(found), blocks, lambda told: [told], device=found)
+    result = CalibrateResult(title, asdict(device), blocks, lambda told: [told], device=device)
     if settings.output is not None:
-        made.save(settings.output)
-    return made.told(settings.report)
+        result.save(settings.output)
+    return result.told(settings.report)

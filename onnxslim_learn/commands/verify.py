@@ -66,9 +66,9 @@ def verify(
     stage("verifying")
     analysis = models.analysed_for(original, chosen, settings.inputs)
     source = sampling.gathered(analysis, settings.samples, stage)
-    found = work.verify(analysis, slimmed, chosen, sampling.real_inputs(source, settings.samples))
+    verification = work.verify(analysis, slimmed, chosen, sampling.real_inputs(source, settings.samples))
     name = models.named(original)
-    report: dict[str, Any] = {"original": name, "slimmed": str(slimmed), "verify": found.to_dict()}
+    report: dict[str, Any] = {"original": name, "slimmed": str(slimmed), "verify": verification.to_dict()}
     report["repaired"] = (chosen.provenance.get("repair") or {}).get("weights", [])
     report["lossless"] = "lossless" in chosen.provenance
     result = VerifyResult(
@@ -76,7 +76,7 @@ def verify(
         report,
         pages.verified,
         lambda told: [told["verify"]],
-        passed=found.passed,
-        verification=found,
+        passed=verification.passed,
+        verification=verification,
     )
     return result.told(settings.report)

@@ -52,35 +52,35 @@ class Peak:
     def by_value(self, alive: Array) -> dict[str, float]:
         """Bytes of every activation that lives at the peak."""
         terms, lives = self._highest(alive)
-        found = zip(self.sizes.owners, terms.tolist(), lives.tolist(), strict=True)
-        return {owner: size for owner, size, at_peak in found if at_peak}
+        rows = zip(self.sizes.owners, terms.tolist(), lives.tolist(), strict=True)
+        return {owner: size for owner, size, at_peak in rows if at_peak}
 
 
 def peak(coupling: Coupling) -> Peak:
     """Peak activation memory at the nominal input sizes."""
     graph = coupling.graph
     shown = _owners(coupling)
-    made = {str(value.name): -1 for value in graph.model.graph.inputs}
+    born = {str(value.name): -1 for value in graph.model.graph.inputs}
     last: dict[str, int] = {}
     for at, node in enumerate(graph.nodes):
         for value in node.inputs:
-            if value is not None and (owner := shown.get(str(value.name), str(value.name))) in made:
+            if value is not None and (owner := shown.get(str(value.name), str(value.name))) in born:
                 last[owner] = at
-        made |= {str(v.name): at for v in node.outputs if v.name and str(v.name) not in shown}
+        born |= {str(v.name): at for v in node.outputs if v.name and str(v.name) not in shown}
     last |= {shown.get(str(v.name), str(v.name)): len(graph.nodes) for v in graph.model.graph.outputs}
-    names = [name for name in made if known(coupling, name)]
+    names = [name for name in born if known(coupling, name)]
     sizes = polynomial("memory", coupling, ((name, *volume(coupling, name)) for name in names))
     living = sp.lil_matrix((len(graph.nodes), len(names)))
     for column, name in enumerate(names):
-        living[max(made[name], 0) : last.get(name, made[name]) + 1, column] = 1.0
+        living[max(born[name], 0) : last.get(name, born[name]) + 1, column] = 1.0
     return Peak(sizes, living.tocsr())
 
 
 def _owners(coupling: Coupling) -> dict[str, str]:
     """Output of a view -> the activation whose memory it shows."""
-    found: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for node in coupling.graph.nodes:
         source = node.inputs[0] if node.inputs else None
         if roles.has(node, IDLE) and source is not None and not source.is_initializer():
-            found |= {str(v.name): found.get(str(source.name), str(source.name)) for v in node.outputs if v.name}
-    return found
+            owners |= {str(v.name): owners.get(str(source.name), str(source.name)) for v in node.outputs if v.name}
+    return owners

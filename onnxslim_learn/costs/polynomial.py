@@ -87,10 +87,10 @@ class Cost:
 
     def by_node(self, alive: Array) -> dict[str, float]:
         """Cost by owner: node names for MACs, initializer names for sizes."""
-        found: dict[str, float] = {}
+        totals: dict[str, float] = {}
         for owner, cost in zip(self.owners, self.terms(alive).tolist(), strict=True):
-            found[owner] = found.get(owner, 0.0) + cost
-        return found
+            totals[owner] = totals.get(owner, 0.0) + cost
+        return totals
 
 
 def _exponents(digits: Sequence[Digit]) -> tuple[dict[int, int], int]:
@@ -199,7 +199,7 @@ def _sizes(coupling: Coupling, *, bits: bool) -> Iterable[tuple[str, int, Sequen
 
 def parameters(coupling: Coupling) -> Mapping[str, Any]:
     """The initializers that count as parameters, once each; copies that every plan cuts alike count once."""
-    clones, found, seen = coupling.graph.clones, {}, set()
+    clones, counted, seen = coupling.graph.clones, {}, set()
     origins = set(clones.values())
     for name, value in coupling.graph.initializers.items():
         if not is_parameter(value):
@@ -213,8 +213,8 @@ def parameters(coupling: Coupling) -> Mapping[str, Any]:
             if mark in seen:
                 continue
             seen.add(mark)
-        found[name] = value
-    return found
+        counted[name] = value
+    return counted
 
 
 def is_parameter(value: ir.Value) -> bool:

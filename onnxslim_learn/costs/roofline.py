@@ -73,10 +73,10 @@ class Roofline:
 
     def _sides(self, alive: Array) -> tuple[Array, Array]:
         """Microseconds of every node for computing and for moving."""
-        found = []
+        times = []
         for cost, places, rate in zip((self.macs, self.moved), self._places, self._rates, strict=True):
-            found.append(np.bincount(places, cost.terms(alive), len(self.nodes)) * rate)
-        return found[0], found[1]
+            times.append(np.bincount(places, cost.terms(alive), len(self.nodes)) * rate)
+        return times[0], times[1]
 
     @property
     def _rates(self) -> tuple[float, float]:

@@ -51,7 +51,7 @@ def targets(texts: Sequence[str]) -> dict[str, float]:
     Raises:
         InputError: If one cannot be read.
     """
-    found: dict[str, float] = {}
+    bounds: dict[str, float] = {}
     for text in texts:
         name, equals, number = text.partition("=")
         row = _cost(text, name) if equals else None
@@ -60,10 +60,10 @@ def targets(texts: Sequence[str]) -> dict[str, float]:
             raise InputError(f"⟨target⟩ {text}: expected one of {listed} and a number. For example macs=0.5.")
         if "," in number:
             raise InputError(f"{_told(text)}: expected one number here.")
-        if name in found:
+        if name in bounds:
             raise InputError(f"{_told(text)}: {name} is bounded twice. Give one bound for each cost.")
-        found[name] = _time(text, number) if row.unit == MICROSECONDS else _number(text, number)
-    return found
+        bounds[name] = _time(text, number) if row.unit == MICROSECONDS else _number(text, number)
+    return bounds
 
 
 def _cost(text: str, name: str) -> CostRow:
@@ -122,7 +122,7 @@ def given(texts: Sequence[str]) -> dict[str, list[float] | float]:
     Raises:
         InputError: If one cannot be read.
     """
-    found: dict[str, list[float] | float] = {}
+    values: dict[str, list[float] | float] = {}
     for text in texts:
         name, _, listed = text.rpartition("=")
         try:
@@ -133,8 +133,8 @@ def given(texts: Sequence[str]) -> dict[str, list[float] | float]:
             numbers = []
         if not name or not numbers or not all(map(math.isfinite, numbers)):
             raise InputError(f"⟨value⟩ {text}: expected NAME=NUMBER. For example sr=16000.")
-        found[name] = numbers if len(numbers) > 1 else numbers[0]
-    return found
+        values[name] = numbers if len(numbers) > 1 else numbers[0]
+    return values
 
 
 def shares(texts: Sequence[str]) -> dict[str, float]:
@@ -143,16 +143,16 @@ def shares(texts: Sequence[str]) -> dict[str, float]:
     Raises:
         InputError: If one cannot be read.
     """
-    found = {}
+    shares_by_pattern = {}
     for text in texts:
         name, _, number = text.rpartition("=")
         try:
-            found[name] = float(number)
+            shares_by_pattern[name] = float(number)
         except ValueError:
             name = ""
         if not name:
             raise InputError(f"⟨keep⟩ {text}: expected REGEX=SHARE. For example heads=0.7.")
-    return found
+    return shares_by_pattern
 
 
 def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -161,14 +161,14 @@ def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     Raises:
         InputError: If one cannot be read.
     """
-    found = {}
+    sizes_by_name = {}
     for text in texts:
         name, colon, dims = text.rpartition(":")
         sizes = dims.split("x")
         if not colon or not all(s.isascii() and s.isdecimal() and int(s) > 0 for s in sizes):
             raise InputError(f"⟨input⟩ {text}: expected NAME:1x3x224x224 with positive sizes.")
-        found[name] = tuple(int(s) for s in sizes)
-    return found
+        sizes_by_name[name] = tuple(int(s) for s in sizes)
+    return sizes_by_name
 
 
 def value(name: str, given: Any) -> str:

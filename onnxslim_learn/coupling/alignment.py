@@ -71,19 +71,19 @@ def join(ledger: Ledger, operands: Sequence[Operand], reason: str) -> Joined:
     names: list[dict[int, int]] = []
     seen: dict[int, list[Digit]] = {}
     for operand in ready:
-        own = {}
+        letters_alone = {}
         for letter, axis in operand.lettered():
             for position, digit in enumerate(axis):
-                own[digit.key] = places.setdefault((letter, position), next(ledger.keys))
-        names.append(own)
+                letters_alone[digit.key] = places.setdefault((letter, position), next(ledger.keys))
+        names.append(letters_alone)
         for _, axis in operand.lettered():
             for digit in axis:
-                seen.setdefault(own[digit.key], []).append(_rename(digit, own))
+                seen.setdefault(letters_alone[digit.key], []).append(_rename(digit, letters_alone))
     merged = _merge_all(ledger, seen, reason)
     space: dict[str, Axis] = {letter: () for op in ready for letter in op.letters if letter}
     for (letter, _), key in sorted(places.items(), key=lambda item: item[0][1]):
         space[letter] = (*space[letter], merged[key])
-    adopted = tuple(_adopt(ledger, op, own, space) for op, own in zip(ready, names, strict=True))
+    adopted = tuple(_adopt(ledger, op, letters_alone, space) for op, letters_alone in zip(ready, names, strict=True))
     return Joined(space, adopted)
 
 
@@ -118,14 +118,14 @@ def _same_structure(ledger: Ledger, operands: list[Operand]) -> list[Operand]:
     for operand in operands:
         for letter, axis in operand.lettered():
             structures.setdefault(letter, set()).add(tuple(d.size for d in axis))
-    differing = {letter for letter, found in structures.items() if len(found) > 1}
+    differing = {letter for letter, factorings in structures.items() if len(factorings) > 1}
     if not differing:
         return operands
     ready = []
     for operand in operands:
         value = Value(tuple(axis or () for axis in operand.axes))
-        for a, own in enumerate(operand.letters):
-            if own in differing:
+        for a, letter_of_axis in enumerate(operand.letters):
+            if letter_of_axis in differing:
                 value = layout.fuse(ledger, value, a)
         axes = tuple(None if old is None else new for old, new in zip(operand.axes, value.axes, strict=True))
         ready.append(replace(operand, axes=axes))
@@ -191,7 +191,7 @@ def _adopt(ledger: Ledger, operand: Operand, names: Mapping[int, int], space: Ma
     if all(axis is not None for axis in operand.axes):
         return Value(tuple(axis or () for axis in operand.axes))
     spelled = zip(operand.letters, operand.shape, strict=True)
-    own = {d.key for letter, size in spelled if letter and size != 1 for d in space[letter]}
+    keys = {d.key for letter, size in spelled if letter and size != 1 for d in space[letter]}
     axes: list[Axis] = []
     for letter, axis, size in zip(operand.letters, operand.axes, operand.shape, strict=True):
         if axis is not None:
@@ -199,15 +199,15 @@ def _adopt(ledger: Ledger, operand: Operand, names: Mapping[int, int], space: Ma
         elif letter is None or size == 1:
             axes.append(ledger.axis(size))
         else:
-            axes.append(tuple(_lend(ledger, d, own, space) for d in space[letter]))
+            axes.append(tuple(_lend(ledger, d, keys, space) for d in space[letter]))
     return Value(tuple(axes))
 
 
-def _lend(ledger: Ledger, digit: Digit, own: set[int], space: Mapping[str, Axis]) -> Digit:
+def _lend(ledger: Ledger, digit: Digit, keys: set[int], space: Mapping[str, Axis]) -> Digit:
     """A digit of the joint space as an operand that has only some of its dependencies sees it."""
-    if digit.labels is None or all(k in own for k in digit.deps):
+    if digit.labels is None or all(k in keys for k in digit.deps):
         return digit
-    deps = tuple(k for k in digit.deps if k in own)
+    deps = tuple(k for k in digit.deps if k in keys)
     sizes = {d.key: d.size for axis in space.values() for d in axis}
     labels = ledger.fresh(*(sizes[k] for k in deps), digit.size)
     known = {d.key: d for axis in space.values() for d in axis}

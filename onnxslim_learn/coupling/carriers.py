@@ -38,7 +38,7 @@ def carriers(coupling: Coupling, groups: Sequence[Group]) -> Array:
         if goes.nnz == before:
             break
     many = np.diff(goes.indptr)
-    found = np.zeros((coupling.size, max(int(many.max(initial=0)), 1)), np.int64)
+    units_of_class = np.zeros((coupling.size, max(int(many.max(initial=0)), 1)), np.int64)
     place = np.arange(goes.nnz) - np.repeat(goes.indptr[:-1], many)
-    found[np.repeat(np.arange(coupling.size), many), place] = goes.indices + 1
-    return found
+    units_of_class[np.repeat(np.arange(coupling.size), many), place] = goes.indices + 1
+    return units_of_class

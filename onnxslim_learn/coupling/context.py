@@ -258,14 +258,14 @@ class Site:
 
     def attr(self, name: str, default: Any = None) -> Any:
         """Value of an attribute."""
-        found = self.node.attributes.get(name)
-        return default if found is None else found.value
+        attribute = self.node.attributes.get(name)
+        return default if attribute is None else attribute.value
 
     def ints(self, slot: int, name: str) -> list[int] | None:
         """Integers given as an input or, in older operator sets, as an attribute; ``None`` where not constant."""
         if self.name(slot) is not None:
-            found = self.static(slot)
-            return None if found is None else [int(v) for v in found.reshape(-1)]
+            values = self.static(slot)
+            return None if values is None else [int(v) for v in values.reshape(-1)]
         listed = self.attr(name)
         return None if listed is None else [int(v) for v in listed]
 
@@ -397,11 +397,11 @@ class Site:
         """State that axes of an input are summed over (see :class:`Contraction`)."""
         name = str(self.name(slot))
         value = self.values[name]
-        found = tuple(a for a in axes if any(d.labels is not None for d in value.axes[a]))
-        if found:
-            self._hold_unmaskable(name, value, found)
+        summed = tuple(a for a in axes if any(d.labels is not None for d in value.axes[a]))
+        if summed:
+            self._hold_unmaskable(name, value, summed)
             zero = zero if zero is not None and self.name(zero) else None
-            self.records.contractions.append(Contraction(self.index, slot, value, found, zero, bias, inner))
+            self.records.contractions.append(Contraction(self.index, slot, value, summed, zero, bias, inner))
 
     def work(self, space: Mapping[str, Axis], sizes: Mapping[str, int], factor: int = 1) -> None:
         """State multiply-accumulates: the product over all letters, times a factor.

@@ -46,16 +46,16 @@ def axes_of(coupling: Coupling, classes: Mask) -> Any:
     carried: dict[str, list[tuple[int, Mask]]] = {}
     for name, value in coupling.values.items():
         for axis in range(len(value.axes)):
-            found = _classes(coupling, (name, axis)) & classes
-            if found.any():
+            shared = _classes(coupling, (name, axis)) & classes
+            if shared.any():
                 view.add_node((name, axis))
-                carried.setdefault(name, []).append((axis, found))
+                carried.setdefault(name, []).append((axis, shared))
     for node in coupling.graph.nodes:
         near = [name for name in dict.fromkeys(_touched(node)) if name in carried]
-        ends = [(name, axis, found) for name in near for axis, found in carried[name]]
-        for k, (name, axis, found) in enumerate(ends):
+        ends = [(name, axis, shared) for name in near for axis, shared in carried[name]]
+        for k, (name, axis, shared) in enumerate(ends):
             for other, position, also in ends[k + 1 :]:
-                if (found & also).any():
+                if (shared & also).any():
                     view.add_edge((name, axis), (other, position), node=str(node.name), op_type=node.op_type)
     return view
 
@@ -100,8 +100,8 @@ def _classes(coupling: Coupling, axis: Axis) -> Mask:
     for digit in coupling.values[axis[0]].axes[axis[1]]:
         if digit.labels is not None:
             columns[coupling.column[coupling.strong[digit.labels[digit.labels > 0]]]] = True
-    found: Mask = columns[coupling.column]
-    return found
+    reached: Mask = columns[coupling.column]
+    return reached
 
 
 def why_not(coupling: Coupling, groups: Sequence[Group], text: str) -> list[Step]:

@@ -103,15 +103,15 @@ class _Built:
 
     def _settle(self, index: int, axis: str, labels: Sequence[Labels]) -> None:
         """Make the node of a parameter axis for every group on it, and join it to where its units lie already."""
-        found = [part for array in labels for (part,) in self.parts(array)]
-        present = list(dict.fromkeys(group for _, group in found))
+        parts = [part for array in labels for (part,) in self.parts(array)]
+        present = list(dict.fromkeys(group for _, group in parts))
         for group in present:
             name = self.groups[group].name
             me = ("parameter", axis if len(present) == 1 else f"{axis} of {name}")
             units = np.unique(np.concatenate([array[self._group[array] == group] for array in labels]))
             columns = np.unique(self.coupling.column[self.coupling.strong[units[units > 0]]])
             self.view.add_node(me, axis=axis, group=name, units=len(columns))
-            for part in (part for part in found if part[1] == group):
+            for part in (part for part in parts if part[1] == group):
                 self._join(self.home.setdefault(part, me), me, index, "reads", "reads")
 
     def at(self, part: Part) -> Key:

@@ -57,16 +57,16 @@ def find(coupling: Coupling) -> list[Group]:
     for number in range(int(label.max(initial=-1)) + 1):
         units = used[label == number]
         ordered = units[np.lexsort((position[units], first[units]))]
-        own = members.get(number, [])
+        member_axes = members.get(number, [])
         place = places[first[ordered[0]]]
-        name = _name(place, ordered, int(position[ordered[0]])) if own else _row_name(coupling, places, ordered)
+        name = _name(place, ordered, int(position[ordered[0]])) if member_axes else _row_name(coupling, places, ordered)
         while name in taken:
             name += "'"
         taken.add(name)
         parts = tuple(np.flatnonzero(strata[ordered] == s) for s in np.unique(strata[ordered]))
         held = pins[ordered][pins[ordered] >= 0]
         pin = coupling.ledger.pins[int(held[0])] if len(held) else None
-        groups.append(Group(name, ordered, tuple(own), parts, bool(rows[ordered].all()), pin))
+        groups.append(Group(name, ordered, tuple(member_axes), parts, bool(rows[ordered].all()), pin))
     return sorted(groups, key=lambda group: int(first[group.units[0]]))
 
 
@@ -82,12 +82,12 @@ def _places(coupling: Coupling) -> list[Place]:
         for digit in digits
         if digit.labels is not None
     ]
-    found = []
+    places = []
     for name, labels in [*named, *(("", labels) for _, labels in coupling.ledger.leaves)]:
         atoms = labels.reshape(-1)
         columns, positions = np.unique(coupling.column[coupling.strong[atoms[atoms > 0]]], return_index=True)
-        found.append(Place(name, columns, positions))
-    return found
+        places.append(Place(name, columns, positions))
+    return places
 
 
 def _first_occurrence(coupling: Coupling, places: list[Place]) -> tuple[Labels, Labels]:
@@ -121,10 +121,10 @@ def _balanced(coupling: Coupling, label: Labels, used: Labels) -> Labels:
         row, where = np.nonzero(grid.cells > 0)
         labels = number[coupling.column[coupling.strong[grid.cells[row, where]]]]
         here, times = np.unique(labels * rows + row, return_counts=True)
-        found, start, spread = np.unique(here // rows, return_index=True, return_counts=True)
-        if rows > 1 and len(found) > 1:
+        pairs_of_row, start, spread = np.unique(here // rows, return_index=True, return_counts=True)
+        if rows > 1 and len(pairs_of_row) > 1:
             even = (spread == rows) & (np.maximum.reduceat(times, start) == np.minimum.reduceat(times, start))
-            pairs += itertools.pairwise(found[~even].tolist())
+            pairs += itertools.pairwise(pairs_of_row[~even].tolist())
     size = int(label.max(initial=-1)) + 1
     ends = np.array(pairs, np.int64).reshape(-1, 2)
     ties = sp.coo_matrix((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape=(size, size))

@@ -157,7 +157,7 @@ def _fused_labels(ledger: Ledger, run: Axis, outer: tuple[int, ...], sizes: Mapp
         cells, known = cells_of(top), {d.key: d for d in run}
         for k in inside:  # a transposed merge interleaves rows: their kept columns must be the same
             place, rows = axes.index(k), [cells_of(known[k])] if known[k].labels is not None else []
-            rows += [own.take([0], axis=place) for own in rows]
+            rows += [row.take([0], axis=place) for row in rows]
             ledger.tie_columns(cells, cells.take([0], axis=place), rows, under=False)
     return np.ascontiguousarray(cells_of(top)).reshape(flat_shape)
 
@@ -199,10 +199,10 @@ def _depend_on(ledger: Ledger, digit: Digit, run: Axis, flat: Digit, sizes: Mapp
     if any(d.labels is not None and d.key not in digit.deps for d in run):
         assert flat.labels is not None
         cells = ledger.fresh(*picked.shape)
-        own = spread(flat.labels, flat.deps, rest, sizes)
-        ledger.tie_columns(cells, picked, [own[..., None]])
-        ledger.place(cells, own[..., None])
-        ledger.grids.append(Grid(ledger.node, cells.reshape(-1, digit.size), (own.reshape(-1),)))
+        labels = spread(flat.labels, flat.deps, rest, sizes)
+        ledger.tie_columns(cells, picked, [labels[..., None]])
+        ledger.place(cells, labels[..., None])
+        ledger.grids.append(Grid(ledger.node, cells.reshape(-1, digit.size), (labels.reshape(-1),)))
         picked = cells
     return Digit(digit.key, digit.size, picked, (*rest, flat.key))
 

@@ -66,19 +66,19 @@ class Value:
         return {key for d in self.digits.values() if d.labels is not None for key in (d.key, *d.deps)}
 
 
-def over(labels: Array, own: Sequence[int], target: Sequence[int], sizes: Mapping[int, int]) -> Array:
-    """Broadcast an array with one axis per key of ``own`` to one axis per key of ``target`` (which has all of them)."""
-    order = sorted(range(len(own)), key=lambda i: target.index(own[i]))
-    shape = [sizes[k] if k in own else 1 for k in target]
+def over(labels: Array, keys: Sequence[int], target: Sequence[int], sizes: Mapping[int, int]) -> Array:
+    """Broadcast an array with one axis per key of ``keys`` to one per key of ``target`` (which has them all)."""
+    order = sorted(range(len(keys)), key=lambda i: target.index(keys[i]))
+    shape = [sizes[k] if k in keys else 1 for k in target]
     return np.broadcast_to(labels.transpose(order).reshape(shape), [sizes[k] for k in target])
 
 
 def rows_of(known: Mapping[int, Digit], deps: Iterable[int]) -> tuple[int, ...]:
     """Keys that these depend on, and those in turn, outermost first."""
-    found: list[int] = []
+    keys_above: list[int] = []
     for key in deps:
-        found += [k for k in (*rows_of(known, known[key].deps), key) if k not in found]
-    return tuple(found)
+        keys_above += [k for k in (*rows_of(known, known[key].deps), key) if k not in keys_above]
+    return tuple(keys_above)
 
 
 def row_atoms(known: Mapping[int, Digit], digit: Digit) -> tuple[Labels, ...]:
@@ -150,10 +150,10 @@ class Parts:
         """Which parts have a size that is known only at run time."""
         return [part.key is None and part.axis in self.varying for part in self.parts]
 
-    def over(self, array: Array, own: Sequence[int]) -> Array:
-        """An array with one axis per key of ``own`` as one with an axis per part: of length 1 along the others."""
-        sizes = {part.key: part.size if part.key in own else 1 for part in self.parts if part.key is not None}
-        laid = over(array, own, self.keys, sizes)
+    def over(self, array: Array, keys: Sequence[int]) -> Array:
+        """An array with one axis per key of ``keys`` as one with an axis per part: of length 1 along the others."""
+        sizes = {part.key: part.size if part.key in keys else 1 for part in self.parts if part.key is not None}
+        laid = over(array, keys, self.keys, sizes)
         return laid.reshape([1 if part.key is None else sizes[part.key] for part in self.parts])
 
     def laid(self, array: Array) -> Array:

@@ -82,12 +82,12 @@ class Removal:
             ``(rows, positions)`` and ``(rows,)``.
         """
         digits = value.digits
-        own = [d.key for d in value.axes[axis]]
-        outside = [k for k in rows_of(digits, own) if k not in own]
-        order, sizes = [*outside, *own], {key: d.size for key, d in digits.items()}
+        keys = [d.key for d in value.axes[axis]]
+        outside = [k for k in rows_of(digits, keys) if k not in keys]
+        order, sizes = [*outside, *keys], {key: d.size for key, d in digits.items()}
         keep, alive = np.ones([sizes[k] for k in order], bool), np.ones([sizes[k] for k in outside], bool)
         for digit in (digits[k] for k in order if digits[k].labels is not None):
-            inside = digit.key in own
+            inside = digit.key in keys
             kept = over(self.kept(digit), [*digit.deps, digit.key], order if inside else outside, sizes)
             if inside:
                 keep &= kept

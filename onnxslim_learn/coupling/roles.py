@@ -76,8 +76,8 @@ def factors(node: Named) -> Factors | None:
 
 def convolution(node: Named) -> Convolution | None:
     """How a node is a convolution, if it is one."""
-    found = of(node).factors
-    return found if isinstance(found, Convolution) else None
+    known = of(node).factors
+    return known if isinstance(known, Convolution) else None
 
 
 def multiplies(node: Named) -> bool:
@@ -130,5 +130,5 @@ def puts_out(value: ir.Value) -> str:
 
 def bounds(node: ir.Node) -> Bounds | None:
     """Between which numbers a node passes its input on, where it is the identity there and constant elsewhere."""
-    found = of(node).bounds
-    return None if found is None else found(node)
+    stated = of(node).bounds
+    return None if stated is None else stated(node)

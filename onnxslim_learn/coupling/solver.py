@@ -82,12 +82,12 @@ class Coupling:
     @cached_property
     def summed(self) -> dict[str, set[int]]:
         """Parameter -> its axes that a contraction sums over."""
-        found = {name: set(axes) for name, axes in self.records.summed.items()}
+        axes_summed = {name: set(axes) for name, axes in self.records.summed.items()}
         for record in self.records.contractions:
             source = self.graph.nodes[record.node].inputs[record.slot]
             assert source is not None
-            found.setdefault(str(source.name), set()).update(record.axes)
-        return found
+            axes_summed.setdefault(str(source.name), set()).update(record.axes)
+        return axes_summed
 
     @cached_property
     def pinned(self) -> tuple[Labels, Labels]:
@@ -129,7 +129,10 @@ class Coupling:
         """Equal for copies of one initializer that every plan cuts alike."""
         layout = self.values.get(name)
         labels = [d.labels for d in layout.digits.values()] if layout else []
-        return b"|".join(b"" if found is None else (self.strong[found] * (found > 0)).tobytes() for found in labels)
+        return b"|".join(
+            b"" if label_array is None else (self.strong[label_array] * (label_array > 0)).tobytes()
+            for label_array in labels
+        )
 
     # --- plans ------------------------------------------------------------------------------------------------
 
@@ -152,39 +155,39 @@ class Coupling:
             gone: The classes.
             empty: Whether parts and parameters may vanish as a whole.
         """
-        found = []
+        broken = []
         classes, columns = self.pinned
         if (gone & (classes >= 0)).any():
             pin = self.ledger.pins[int(classes[gone & (classes >= 0)][0])]
-            found.append(f"{self.where(pin.node)}: removes positions pinned because it {pin.reason}")
+            broken.append(f"{self.where(pin.node)}: removes positions pinned because it {pin.reason}")
         rowless = gone & ((self.membership @ (gone & self.is_row).astype(np.int32)) == 0)
         if (rowless & (columns[self.column] >= 0)).any():
             pin = self.ledger.pins[int(columns[self.column[rowless]].max())]
-            found.append(f"{self.where(pin.node)}: removes single positions pinned because it {pin.reason}")
-        found += self._uneven(gone, empty=empty) + self._partial(gone) + self._misaligned(gone)
-        return found if empty else found + self._empty(gone)
+            broken.append(f"{self.where(pin.node)}: removes single positions pinned because it {pin.reason}")
+        broken += self._uneven(gone, empty=empty) + self._partial(gone) + self._misaligned(gone)
+        return broken if empty else broken + self._empty(gone)
 
     def _empty(self, gone: Mask) -> list[str]:
-        found = []
+        broken = []
         for node, atoms in self.ledger.some:
             if gone[self.strong[atoms]].all() and (atoms > 0).all():
-                found.append(f"{self.where(node)}: nothing would be left of a part")
+                broken.append(f"{self.where(node)}: nothing would be left of a part")
         for name in self.graph.initializers:
             for axis in self.values[name].axes if name in self.values else ():
                 for digit in axis:
                     if digit.labels is not None and self.removed(digit.labels, gone).all():
-                        found.append(f"{name}: nothing would be left of it")
-        return found
+                        broken.append(f"{name}: nothing would be left of it")
+        return broken
 
     def _uneven(self, gone: Mask, *, empty: bool) -> list[str]:
-        found = []
+        broken = []
         for grid in self.ledger.grids:
             counts = self._kept(grid, gone).sum(axis=1)
             if len(counts) and (counts.min() != counts.max() or counts.min() < (0 if empty else grid.least)):
-                found.append(
+                broken.append(
                     f"{self.where(grid.node)}: its rows must keep equally many, not {counts.min()} to {counts.max()}"
                 )
-        return found
+        return broken
 
     def _partial(self, gone: Mask) -> list[str]:
         return [
@@ -202,14 +205,14 @@ class Coupling:
         return kept[alive]
 
     def _misaligned(self, gone: Mask) -> list[str]:
-        found = []
+        broken = []
         for relation in self.ledger.weak:
             wrong = gone[self.strong[relation.a]] != gone[self.strong[relation.b]]
             for rows in relation.rows:
                 wrong &= ~self.removed(rows, gone)
             if wrong.any():
-                found.append(f"{self.where(relation.node)}: positions that meet would not go together")
-        return found
+                broken.append(f"{self.where(relation.node)}: positions that meet would not go together")
+        return broken
 
     def where(self, node: int) -> str:
         """A node in words."""
@@ -291,6 +294,6 @@ def _matrix(relations: Sequence[Relation], strong: Labels, size: int) -> Any:
     b = np.concatenate([r.b for r in relations])
     use = (a > 0) & (b > 0)
     ends = (strong[a[use]], strong[b[use]])
-    found = sp.coo_matrix((np.ones(len(ends[0]), np.int32), ends), shape=(size, size)).tocsr()
-    found.data[:] = 1  # pairs stated twice were added up
-    return found
+    matrix = sp.coo_matrix((np.ones(len(ends[0]), np.int32), ends), shape=(size, size)).tocsr()
+    matrix.data[:] = 1  # pairs stated twice were added up
+    return matrix

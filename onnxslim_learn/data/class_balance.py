@@ -56,17 +56,17 @@ def confident(
     if sure is None:
         return plain
     count = max(options.count, plain.declared.batch or 1)
-    found = synthetic(coupling, options, surest(sure, count).tolist())
-    return replace(found, name=f"{found.name}, those of {len(sure)} that the model is surest of in every class")
+    source = synthetic(coupling, options, surest(sure, count).tolist())
+    return replace(source, name=f"{source.name}, those of {len(sure)} that the model is surest of in every class")
 
 
 def surest(log_probabilities: Array, count: int) -> Array:
     """Numbers of so many of ``(samples, classes)``, in turns from every class, the most probable first."""
-    own, best = log_probabilities.argmax(axis=1), log_probabilities.max(axis=1)
-    order = np.lexsort((-best, own))
-    place = np.arange(len(order)) - np.searchsorted(own[order], own[order])
-    found: Array = order[np.lexsort((own[order], place))][:count]
-    return found
+    classes, best = log_probabilities.argmax(axis=1), log_probabilities.max(axis=1)
+    order = np.lexsort((-best, classes))
+    place = np.arange(len(order)) - np.searchsorted(classes[order], classes[order])
+    chosen: Array = order[np.lexsort((classes[order], place))][:count]
+    return chosen
 
 
 def _sure(coupling: Coupling, source: Source, progress: Callable[[float], None]) -> Array | None:
@@ -81,11 +81,11 @@ def _sure(coupling: Coupling, source: Source, progress: Callable[[float], None])
         except Exception as error:
             said = f"onnxruntime cannot run it on {source.name} ({reason(error)})"
             raise InputError(f"model: {said}. Give what it was made for with ⟨data⟩ or ⟨input⟩.") from error
-        found = dict(zip((o.name for o in session.get_outputs()), outputs, strict=True))
-        name = name or next((n for n, a in found.items() if len(a) == batch.count and classifies(a, n, hints[n])), "")
+        by_name = dict(zip((o.name for o in session.get_outputs()), outputs, strict=True))
+        name = name or next((n for n, a in by_name.items() if len(a) == batch.count and classifies(a, n, hints[n])), "")
         if not name:
             return None
-        rows.append(log_probabilities(found[name].astype(np.float64)))
+        rows.append(log_probabilities(by_name[name].astype(np.float64)))
         done += batch.count
         progress(done / (source.count or done))
     return np.concatenate(rows)

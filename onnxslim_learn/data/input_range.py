@@ -118,8 +118,12 @@ def _constant(node: ir.Node, value: ir.Value, operation: str) -> Array | None:
 def _numbers(value: ir.Value | None) -> Array | None:
     """A constant with one axis at most that is longer than 1, flat."""
     tensor = None if value is None else value.const_value
-    found = None if tensor is None else np.asarray(tensor.numpy(), np.float64)
-    return None if found is None or found.size == 0 or max(found.shape, default=1) < found.size else found.ravel()
+    numbers = None if tensor is None else np.asarray(tensor.numpy(), np.float64)
+    return (
+        None
+        if numbers is None or numbers.size == 0 or max(numbers.shape, default=1) < numbers.size
+        else numbers.ravel()
+    )
 
 
 def _usual(mean: Array, deviation: Array, why: str) -> Range:

@@ -49,8 +49,8 @@ def field(rng: np.random.Generator, sizes: Sequence[int], cutoff: float) -> Arra
     part = noise[tuple(slice(n) for n in coarse)]
     for axis, size in enumerate(sizes):
         part = _stretched(part, axis, size)
-    found: Array = (part - part.mean()) / (part.std() + 1e-12)
-    return found
+    normed: Array = (part - part.mean()) / (part.std() + 1e-12)
+    return normed
 
 
 def _stretched(coarse: Array, axis: int, size: int) -> Array:
@@ -60,8 +60,8 @@ def _stretched(coarse: Array, axis: int, size: int) -> Array:
     places = np.linspace(0, coarse.shape[axis] - 1, size)
     below = np.minimum(places.astype(int), coarse.shape[axis] - 2)
     share = (places - below).reshape([-1 if k == axis else 1 for k in range(coarse.ndim)])
-    found: Array = coarse.take(below, axis) * (1 - share) + coarse.take(below + 1, axis) * share
-    return found
+    stretched: Array = coarse.take(below, axis) * (1 - share) + coarse.take(below + 1, axis) * share
+    return stretched
 
 
 def scene(rng: np.random.Generator, channels: int, sizes: Sequence[int]) -> Array:
@@ -80,8 +80,8 @@ def scene(rng: np.random.Generator, channels: int, sizes: Sequence[int]) -> Arra
 
 def _mirrored(rng: np.random.Generator, channels: int, sizes: Sequence[int]) -> Array:
     """Dark patches on light ground."""
-    found: Array = 1 - patches(rng, channels, sizes)
-    return found
+    mirrored: Array = 1 - patches(rng, channels, sizes)
+    return mirrored
 
 
 def _written(rng: np.random.Generator, channels: int, sizes: Sequence[int]) -> Array:
@@ -107,8 +107,8 @@ def _written(rng: np.random.Generator, channels: int, sizes: Sequence[int]) -> A
 def _textured(rng: np.random.Generator, channels: int, sizes: Sequence[int]) -> Array:
     """A texture all over, of its own in every channel."""
     cutoff = np.exp(rng.uniform(*np.log(CUTOFFS)))
-    found: Array = 0.5 + 0.25 * np.stack([field(rng, sizes, cutoff) for _ in range(channels)])
-    return found
+    textured: Array = 0.5 + 0.25 * np.stack([field(rng, sizes, cutoff) for _ in range(channels)])
+    return textured
 
 
 KINDS = (_mirrored, _written, _textured)
@@ -124,10 +124,10 @@ def patches(rng: np.random.Generator, channels: int, sizes: Sequence[int]) -> Ar
     alike = rng.uniform(0.5, 1.0) if channels > 1 else 1.0
     texture = alike * field(rng, sizes, cutoff)
     if channels > 1:
-        own = np.stack([field(rng, sizes, cutoff) for _ in range(channels)])
-        texture = texture + np.sqrt(1 - alike**2) * own
+        ground = np.stack([field(rng, sizes, cutoff) for _ in range(channels)])
+        texture = texture + np.sqrt(1 - alike**2) * ground
         texture = texture + TINT * rng.standard_normal((channels, *(1 for _ in sizes)))
     border = SHARPNESS * (field(rng, sizes, PATCHES) + rng.uniform(-PATCHES, PATCHES))
     inside = 1 / (1 + np.exp(-np.clip(border, -50, 50)))
-    found: Array = inside * (1 + rng.uniform(*CONTRAST) * texture)
-    return np.broadcast_to(found, (channels, *sizes)) if channels > 1 else found.reshape(1, *sizes)
+    textured: Array = inside * (1 + rng.uniform(*CONTRAST) * texture)
+    return np.broadcast_to(textured, (channels, *sizes)) if channels > 1 else textured.reshape(1, *sizes)

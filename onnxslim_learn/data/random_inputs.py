@@ -38,9 +38,9 @@ def random_inputs(coupling: Coupling, sample: Sample, seed: int = 0) -> dict[str
     indices = computed(coupling)
     places = reader(coupling, list(indices)) if indices else None
     while places:
-        found = dict(zip(indices, places(feeds), strict=True))
+        positions = dict(zip(indices, places(feeds), strict=True))
         sizes = coupling.records.indices
-        beyond = {source for name, i in found.items() if _outside(i, sizes[name]) for source in indices[name]}
+        beyond = {source for name, i in positions.items() if _outside(i, sizes[name]) for source in indices[name]}
         wide = {source for source in beyond if limits.get(source, BINARY) > 1}
         if not wide:
             break
@@ -124,7 +124,7 @@ def reader(coupling: Coupling, names: list[str]) -> Reader:
     session = timing.open_session(ir.to_proto(model).SerializeToString(), optimize=False)
     taken = {one.name for one in session.get_inputs()}
     return lambda feeds: [
-        np.asarray(found) for found in session.run(None, {k: x for k, x in feeds.items() if k in taken})
+        np.asarray(output) for output in session.run(None, {k: x for k, x in feeds.items() if k in taken})
     ]
 
 

@@ -75,13 +75,13 @@ def declared(graph: Graph) -> Declared:
     key = _batch_key(dims)
     sizes = [d[0] for d in dims.values() if d]
     size = None if key is not None or not sizes else sizes[0]
-    found = {}
+    inputs = {}
     for value in values:
         name = str(value.name)
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(graph.shapes.nominal.dtype[name]))
-        found[name] = Input(name, dtype, dims[name], _batch_axis(name, dims[name], key, size))
+        inputs[name] = Input(name, dtype, dims[name], _batch_axis(name, dims[name], key, size))
     assert size is None or isinstance(size, int)
-    return Declared(found, size)
+    return Declared(inputs, size)
 
 
 def _dims(graph: Graph, value: ir.Value) -> tuple[int | str, ...]:
@@ -175,15 +175,15 @@ def _picture(array: Array) -> str:
 
 
 def _check_one(where: str, array: Array, one: Input) -> None:
-    found = f"{where}: array {one.name} is {_picture(array)}, but the model takes {one.picture}"
+    complaint = f"{where}: array {one.name} is {_picture(array)}, but the model takes {one.picture}"
     if array.ndim != len(one.dims):
         advice = "Add the batch axis in front: array[None]" if array.ndim == len(one.dims) - 1 else "Reshape it"
-        raise InputError(f"{found}. {advice}.")
+        raise InputError(f"{complaint}. {advice}.")
     for axis, (size, dim) in enumerate(zip(array.shape, one.dims, strict=True)):
         if size == 0 or (isinstance(dim, int) and size != dim and axis != one.axis):
-            raise InputError(f"{found}. Make its axis {axis} {dim if isinstance(dim, int) else 'at least 1'}.")
+            raise InputError(f"{complaint}. Make its axis {axis} {dim if isinstance(dim, int) else 'at least 1'}.")
     if array.dtype.kind not in CASTS.get(one.dtype.kind, ""):
-        raise InputError(f"{found}. Store it as {one.dtype.name}.")
+        raise InputError(f"{complaint}. Store it as {one.dtype.name}.")
 
 
 def _cast(where: str, array: Array, one: Input) -> Array:
@@ -208,12 +208,12 @@ def _cast(where: str, array: Array, one: Input) -> Array:
 
 def _check_open(where: str, inputs: Mapping[str, Array], declared: Declared) -> None:
     """An open dimension that inputs share by name has one size."""
-    found: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
     for name, one in declared.inputs.items():
         for axis, dim in enumerate(one.dims):
             size = inputs[name].shape[axis]
             if not isinstance(dim, str) or axis == one.axis:
                 continue
-            if found[dim] not in (0, size):
-                raise InputError(f"{where}: dimension {dim} is {found[dim]} and, in {name}, {size}. Make them equal.")
-            found[dim] = size
+            if sizes[dim] not in (0, size):
+                raise InputError(f"{where}: dimension {dim} is {sizes[dim]} and, in {name}, {size}. Make them equal.")
+            sizes[dim] = size

@@ -73,13 +73,15 @@ def _sample(
 ) -> dict[str, Array]:
     """One sample, without the batch axis; inputs that have none are the same in every sample."""
     rng = np.random.default_rng(seed)
-    made = {name: make(rng) for name, (_, make) in makers.items() if make is not None}
-    if len(made) == len(takes.inputs):
-        return made
+    arrays = {name: make(rng) for name, (_, make) in makers.items() if make is not None}
+    if len(arrays) == len(takes.inputs):
+        return arrays
     nominal = coupling.graph.shapes.nominal
     rest = random_inputs(coupling, nominal, seed[0] << 32 | seed[1])  # together, so that sums of indices are valid too
     axes = {name: one.axis for name, one in takes.inputs.items()}
-    return {name: array if (axis := axes[name]) is None else array.take(0, axis) for name, array in rest.items()} | made
+    return {
+        name: array if (axis := axes[name]) is None else array.take(0, axis) for name, array in rest.items()
+    } | arrays
 
 
 def _maker(one: Input, coupling: Coupling, options: DataSettings) -> Maker:
@@ -191,7 +193,7 @@ def _fitted(pilot: Array, bounds: input_range.Range | None) -> tuple[Array, Arra
     )
     slope, shift = deviation, mean
     for _ in range(ROUNDS):
-        found = np.clip(slope * pilot + shift, low, high)
-        slope = slope * np.sqrt(deviation / np.maximum(found.std(1, keepdims=True), 1e-3 * deviation))
-        shift = shift + mean - found.mean(1, keepdims=True)
+        clipped = np.clip(slope * pilot + shift, low, high)
+        slope = slope * np.sqrt(deviation / np.maximum(clipped.std(1, keepdims=True), 1e-3 * deviation))
+        shift = shift + mean - clipped.mean(1, keepdims=True)
     return slope, shift, low, high

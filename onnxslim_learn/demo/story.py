@@ -56,18 +56,18 @@ def tell(output: Path | None, stage: Stage) -> dict[str, Any]:
         path = output or Path(folder) / "digits-slim.onnx"
         model = shipped.model_path()
         stage("analyzing")
-        found = slim.analyze(model)
-        overview = records.overview(found)
+        analysis = slim.analyze(model)
+        overview = records.overview(analysis)
         held = shipped.held_out()
-        source = open_source({"image": shipped.calibration()["image"]}, found.graph)
+        source = open_source({"image": shipped.calibration()["image"]}, analysis.graph)
         slimmed, check = slim.slim_to(
-            found,
+            analysis,
             TARGET,
             path,
             stage=stage,
             multiple=MULTIPLE,
             real=[{"image": held["image"]}],
-            evidence=Evidence(found.coupling, source, seconds=SECONDS),
+            evidence=Evidence(analysis.coupling, source, seconds=SECONDS),
         )
         feeds = {"image": held["image"][:BATCH]}
         timings = timing.measure([model, path], [feeds, feeds], progress=stage("timing"))

@@ -225,10 +225,10 @@ def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
     """Refuse a model that is newer than the installed onnx."""
     standard = max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     newest = {"operator set": onnx.defs.onnx_opset_version(), "format": int(onnx.IR_VERSION)}
-    for what, found in (("operator set", standard), ("format", proto.ir_version)):
-        if found > newest[what]:
+    for what, version in (("operator set", standard), ("format", proto.ir_version)):
+        if version > newest[what]:
             raise InputError(
-                f"{path}: its {what} {found} is newer than {newest[what]}, the newest that the installed onnx knows."
+                f"{path}: its {what} {version} is newer than {newest[what]}, the newest that the installed onnx knows."
                 f" Export it with {what} {newest[what]}, or update onnx and onnxruntime."
             )
 
@@ -300,8 +300,8 @@ def _read_directly(module: ir.Model, copies: Callable[[ir.Node], bool]) -> dict[
             continue  # a body captures it by name
         name, original = str(output.name), str(value.name)
         output.name = f"{name}.copied"
-        own = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
-        copy = ir.Value(name=name, shape=value.shape, type=value.type, const_value=own)
+        contents = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
+        copy = ir.Value(name=name, shape=value.shape, type=value.type, const_value=contents)
         graph.register_initializer(copy)
         for use in list(output.uses()):
             use.node.replace_input_with(use.idx, copy)
@@ -321,8 +321,8 @@ def _unshare(module: ir.Model, clones: dict[str, str]) -> dict[str, str]:
         uses = [use for use in value.uses() if use.node.graph is graph]
         for number, (node, index) in enumerate(uses[1:], 1):
             free = next(n for k in itertools.count(number) if (n := f"{name}~{k}") not in graph.initializers)
-            own = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=free)
-            copy = ir.Value(name=free, shape=value.shape, type=value.type, const_value=own)
+            copied = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=free)
+            copy = ir.Value(name=free, shape=value.shape, type=value.type, const_value=copied)
             graph.register_initializer(copy)
             node.replace_input_with(index, copy)
             clones[free] = clones.get(name, name)

@@ -37,8 +37,8 @@ def _axes(node: ir.Node, args: Sequence[Array | None]) -> tuple[int, ...] | None
     """The axes of Squeeze, Unsqueeze or Reduce: second input or attribute."""
     if len(args) > 1 and args[1] is not None:
         return tuple(int(a) for a in args[1].reshape(-1))
-    found = node.attributes.get_ints("axes", None)
-    return None if found is None else tuple(found)
+    axes = node.attributes.get_ints("axes", None)
+    return None if axes is None else tuple(axes)
 
 
 def _unsqueeze(node: ir.Node, x: Array, *rest: Array) -> Array:

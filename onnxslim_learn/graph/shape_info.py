@@ -72,23 +72,23 @@ class Shapes:
         """Values of a small integer tensor in every sample, or ``None`` where one does not, or only was told."""
         if name in self.nominal.told:
             return None
-        found = tuple(sample.value.get(name) for sample in self.samples)
-        return None if any(value is None for value in found) else found  # type: ignore[return-value]
+        values = tuple(sample.value.get(name) for sample in self.samples)
+        return None if any(value is None for value in values) else values  # type: ignore[return-value]
 
     def static(self, name: str) -> np.ndarray[Any, Any] | None:
         """Value of a small tensor that is the same at every size, else ``None``; what depends on data is never."""
-        found = None if name in self.nominal.loose else self.known(name)
-        if found is None or any(v.shape != found[0].shape or not np.array_equal(v, found[0]) for v in found[1:]):
+        values = None if name in self.nominal.loose else self.known(name)
+        if values is None or any(v.shape != values[0].shape or not np.array_equal(v, values[0]) for v in values[1:]):
             return None
-        return found[0]
+        return values[0]
 
     def is_arithmetic(self, node: ir.Node) -> bool:
         """Whether a node computes known whole numbers, or single ones, from known ones: these carry no labels."""
         touched = [str(value.name) for value in (*node.inputs, *node.outputs) if value is not None]
         if any(self.known(name) is None for name in touched):
             return False
-        made = [self.nominal.value[str(value.name)] for value in node.outputs]
-        return all(value.dtype.kind in "iub" or value.size <= 1 for value in made)
+        results = [self.nominal.value[str(value.name)] for value in node.outputs]
+        return all(value.dtype.kind in "iub" or value.size <= 1 for value in results)
 
     def varying(self, name: str) -> frozenset[int]:
         """The axes whose size differs between the samples."""

@@ -65,7 +65,7 @@ def _known(node: ir.Node) -> bool:
 
 def _take_declared(module: ir.Model, sample: Sample, missing: set[str], doubtful: Callable[[ir.Node], bool]) -> bool:
     """Believe the shapes that the file declares for outputs of such nodes; says whether there were any."""
-    found = False
+    taken = False
     for node in module.graph:
         if not doubtful(node):
             continue
@@ -79,8 +79,8 @@ def _take_declared(module: ir.Model, sample: Sample, missing: set[str], doubtful
             ):
                 sample.shape[str(value.name)] = tuple(int(d) for d in dims)  # type: ignore[arg-type]
                 sample.dtype[str(value.name)] = int(value.dtype)
-                found = True
-    return found
+                taken = True
+    return taken
 
 
 Dims = tuple[int | None, ...]  # a shape as far as it is known
@@ -154,8 +154,8 @@ def _sized_by_told(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]
     if not told:
         return []
     blind = replace(sample, value={name: value for name, value in sample.value.items() if name not in told})
-    found, apart = _infer(node, module, blind), Sample({})
-    return [str(v.name) for v in node.outputs if v.name and _incomplete(_note(str(v.name), found.get(v.name), apart))]
+    inferred, apart = _infer(node, module, blind), Sample({})
+    return [str(v.name) for v in node.outputs if v.name and _incomplete(_note(str(v.name), inferred.get(v.name), apart))]
 
 
 def _incomplete(dims: Dims | None) -> bool:
@@ -238,13 +238,13 @@ def _empty_inputs(node: ir.Node, sample: Sample) -> bool:
     return any(0 in sample.shape.get(str(value.name), ()) for value in node.inputs if value is not None)
 
 
-def _note(name: str, found: onnx.TypeProto | None, sample: Sample) -> Dims | None:
-    if found is None or not found.HasField("tensor_type"):
+def _note(name: str, declared: onnx.TypeProto | None, sample: Sample) -> Dims | None:
+    if declared is None or not declared.HasField("tensor_type"):
         return None
-    sample.dtype.setdefault(name, found.tensor_type.elem_type)
-    if not found.tensor_type.HasField("shape"):
+    sample.dtype.setdefault(name, declared.tensor_type.elem_type)
+    if not declared.tensor_type.HasField("shape"):
         return None
-    dims = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in found.tensor_type.shape.dim)
+    dims = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in declared.tensor_type.shape.dim)
     known = tuple(size for size in dims if size is not None)
     if any(size < 0 for size in known):
         raise InputError(f"value {name}: its shape would be negative at input sizes {sample.sizes}.")
@@ -266,7 +266,7 @@ def _infer(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, onnx.Ty
         types[value.name] = onnx.helper.make_tensor_type_proto(kind, sample.shape[value.name])
         if value.name in sample.value:
             data[value.name] = onnx.numpy_helper.from_array(sample.value[value.name], value.name)
-    found: dict[str, onnx.TypeProto] = onnx.shape_inference.infer_node_outputs(
+    inferred: dict[str, onnx.TypeProto] = onnx.shape_inference.infer_node_outputs(
         schema,
         ir.to_proto(node),
         types,
@@ -274,7 +274,7 @@ def _infer(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, onnx.Ty
         opset_imports=[onnx.helper.make_opsetid(d, v) for d, v in module.opset_imports.items()],
         ir_version=module.ir_version,
     )
-    return found
+    return inferred
 
 
 def _run_for_shapes(module: ir.Model, sample: Sample, missing: Sequence[str]) -> None:
@@ -318,8 +318,8 @@ def _run_for_shapes(module: ir.Model, sample: Sample, missing: Sequence[str]) ->
 
 def _undeclared(module: ir.Model, missing: Sequence[str]) -> UndeclaredError:
     node = next(n for n in module.graph if not _known(n) and any(v.name in missing for v in n.outputs))
-    made = next(v.name for v in node.outputs if v.name in missing)
+    first = next(v.name for v in node.outputs if v.name in missing)
     return UndeclaredError(
         f"node {node.name} ({':'.join(filter(None, (node.domain, node.op_type)))}): no such operator is known, so the"
-        f" shape of {made} cannot be found. Declare that shape in the file (value_info), or correct the operator."
+        f" shape of {first} cannot be found. Declare that shape in the file (value_info), or correct the operator."
     )

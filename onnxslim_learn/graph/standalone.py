@@ -50,9 +50,9 @@ def _resolved(model: ir.Model, sample: Sample) -> tuple[ir.Model, Shapes] | None
             missing = shapes.walk(model, trial)
         except InputError:
             return None
-        found = Shapes(trial, trial, trial)
-        if not inlining.inline_branches(model, found):
-            return None if missing else (model, found)
+        settled = Shapes(trial, trial, trial)
+        if not inlining.inline_branches(model, settled):
+            return None if missing else (model, settled)
 
 
 def _fed(node: ir.Node, sample: Sample) -> Iterator[tuple[tuple[int, ...], int]]:

@@ -29,9 +29,9 @@ def attribute(keys: Iterable[Key], nodes: Sequence[NodeProto], dumped: Sequence[
     results = _by_result(dumped, names, makers)
     rows = {key: (LAYOUT if roles.arranges(key[1]) else OTHER, key[1]) for key in keys}
     named = {key: _by_name(key[0], names) for key in rows}
-    found = {key: node or _by_tensor(key[0], makers) or results.get(key) for key, node in named.items()}
-    owned = {node.name for node in found.values() if node}
-    for key, node in found.items():
+    row_of = {key: node or _by_tensor(key[0], makers) or results.get(key) for key, node in named.items()}
+    owned = {node.name for node in row_of.values() if node}
+    for key, node in row_of.items():
         if node:
             core = named[key] or _core(node, key[1], makers, owned)
             rows[key] = core.name, core.op_type
@@ -51,14 +51,14 @@ def _by_tensor(name: str, makers: _Nodes) -> NodeProto | None:
 
 def _by_result(dumped: Sequence[NodeProto], names: _Nodes, makers: _Nodes) -> dict[Key, NodeProto]:
     """Map optimised nodes to the makers of the tensors they lead to, past nodes without a name in the file."""
-    leads, found = dict(makers), {}
+    leads, makers_of = dict(makers), {}
     for node in reversed(dumped):
         maker = next((leads[tensor] for tensor in node.output if tensor in leads), None)
         if maker and not roles.arranges(node.op_type):
-            found[node.name, node.op_type] = maker
+            makers_of[node.name, node.op_type] = maker
         if maker and not _by_name(node.name, names):
             leads.update((tensor, maker) for tensor in node.input if tensor and tensor not in leads)
-    return found
+    return makers_of
 
 
 def _core(node: NodeProto, op_type: str, makers: _Nodes, owned: set[str]) -> NodeProto:

@@ -96,8 +96,8 @@ def timing(*, threads: int, provider: str, seconds: float) -> Timer:
         feeds = [inputs(model) for model in models]
         files = [model.SerializeToString() for model in models]
         clock = measure.steady_clock(threads, provider)
-        found = measure.measure(files, feeds, threads=threads, provider=provider, seconds=seconds, clock=clock)
-        return [1e3 * least for least in found.ms.min(axis=0).tolist()]
+        timings = measure.measure(files, feeds, threads=threads, provider=provider, seconds=seconds, clock=clock)
+        return [1e3 * least for least in timings.ms.min(axis=0).tolist()]
 
     return timer
 

@@ -69,11 +69,11 @@ def fit(points: Array, roof: tuple[float, float, float]) -> Curve:
         weights = nnls(amounts / scale / us[:, None], np.ones(len(points)))[0] / scale
     work = amounts @ weights
     order = np.argsort(work, kind="stable")
-    found = isotonic_regression(us[order], weights=1 / us[order])
-    pieces = list(zip(found.blocks[:-1], found.blocks[1:], strict=True))
+    fitted = isotonic_regression(us[order], weights=1 / us[order])
+    pieces = list(zip(fitted.blocks[:-1], fitted.blocks[1:], strict=True))
     knots = np.array([work[order][a:b].mean() for a, b in pieces])
     steps = np.concatenate([[True], np.diff(knots) > 1e-9 * max(float(knots[-1]), 1e-9)])
-    return Curve(tuple(weights.tolist()), knots[steps], np.array([found.x[a] for a, _ in pieces])[steps])
+    return Curve(tuple(weights.tolist()), knots[steps], np.array([fitted.x[a] for a, _ in pieces])[steps])
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ class Fitted:
         return np.column_stack([computed, np.bincount(moved, self.roofline.moved.terms(alive), count), np.ones(count)])
 
     def _work(self, alive: Array) -> list[float]:
-        found: list[float] = (self.amounts(alive) * np.array([c.weights for c in self.curves])).sum(axis=1).tolist()
-        return found
+        times: list[float] = (self.amounts(alive) * np.array([c.weights for c in self.curves])).sum(axis=1).tolist()
+        return times
 
     def by_fragment(self, alive: Array) -> Array:
         """Microseconds of every fragment, as they were profiled."""
@@ -153,10 +153,10 @@ class Fitted:
 
     def by_node(self, alive: Array) -> dict[str, float]:
         """Microseconds by the first node of every fragment; what is left of the run as ``""``."""
-        found = dict(
+        times = dict(
             zip((f.name for f in self.fragments), (self._rate * self.by_fragment(alive)).tolist(), strict=True)
         )
-        return {"": self.value(alive) - sum(found.values()), **found}
+        return {"": self.value(alive) - sum(times.values()), **times}
 
     def corrected(self, alive: Array, us: float) -> Fitted:
         """The same with the scale at which it predicts a measured time."""

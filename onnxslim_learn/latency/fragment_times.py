@@ -103,9 +103,9 @@ class Measurements:
         """Take in models, and measure those of which not all is known."""
         missing = [removal for removal in removals if self._unknown(removal)]
         if missing:
-            found = self._measured(missing)
-            self.known |= found
-            cache.add(FRAGMENTS, self.about, found)
+            times = self._measured(missing)
+            self.known |= times
+            cache.add(FRAGMENTS, self.about, times)
         for removal in removals:
             alive = (~removal.gone).astype(float)
             for place, part in enumerate(self.parts):
@@ -127,12 +127,12 @@ class Measurements:
 
     def _by_key(self, removal: Removal, times: Mapping[str, float]) -> dict[str, float]:
         """Mean time of the fragments that are alike."""
-        graph, found = self.analysis.graph.nodes, defaultdict(list)
+        graph, times_by_key = self.analysis.graph.nodes, defaultdict(list)
         for part in self.parts:
-            own = [graph[index] for index in part.nodes]
-            names = {str(node.name) for one in own for node in (one, *inside(one))}
-            found[key(part, removal)].append(sum(times.get(name, 0.0) for name in names))
-        return {name: float(np.mean(values)) for name, values in found.items()}
+            nodes = [graph[index] for index in part.nodes]
+            names = {str(node.name) for one in nodes for node in (one, *inside(one))}
+            times_by_key[key(part, removal)].append(sum(times.get(name, 0.0) for name in names))
+        return {name: float(np.mean(values)) for name, values in times_by_key.items()}
 
     def model(self, total: float) -> Fitted:
         """The latency that the measurements say; ``total`` is the original's from end to end, in microseconds."""
@@ -166,7 +166,7 @@ def profiler(analysis: Analysis, feeds: Feeds, threads: int, provider: str, node
                 quantile=LOW,
             )
         excess = max(1e3 * sum(row.ms for row in nothing) / calibrate.CHAIN - node_us, 0.0)
-        return [{row.name: max(1e3 * row.ms - excess, LEFT * 1e3 * row.ms) for row in found} for found in rows]
+        return [{row.name: max(1e3 * row.ms - excess, LEFT * 1e3 * row.ms) for row in node_rows} for node_rows in rows]
 
     return profile
 

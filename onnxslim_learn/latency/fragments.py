@@ -64,15 +64,15 @@ def key(fragment: Fragment, removal: Removal) -> str:
 
 def _attributes(nodes: Sequence[ir.Node], index: int, removal: Removal) -> dict[str, Any]:
     """Whole numbers and texts among a node's attributes, as they are after a removal."""
-    found: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
     for name, attribute in nodes[index].attributes.items():
         if attribute.type in (ir.AttributeType.INT, ir.AttributeType.INTS, ir.AttributeType.STRING):
-            found[name] = attribute.value if isinstance(attribute.value, int | str) else list(attribute.value)
+            attributes[name] = attribute.value if isinstance(attribute.value, int | str) else list(attribute.value)
     for patch in removal.coupling.records.patches:
         if patch.node == index:
-            made = patch.make(removal).items()
-            found |= {str(slot): int(new) for slot, new in made if slot in found and np.ndim(new) == 0}
-    return found
+            patched = patch.make(removal).items()
+            attributes |= {str(slot): int(new) for slot, new in patched if slot in attributes and np.ndim(new) == 0}
+    return attributes
 
 
 def _described(node: ir.Node, attributes: dict[str, Any], removal: Removal, numbers: dict[str, int]) -> list[Any]:

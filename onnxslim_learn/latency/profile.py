@@ -60,7 +60,7 @@ def settings(
     threads: Sequence[int], providers: Sequence[str], batches: Sequence[int], *, bind: bool = False
 ) -> list[Setting]:
     """Every combination of threads, providers and batch sizes (the model's own where none are given)."""
-    return [Setting(*found, bind) for found in product(threads, providers, batches or [None])]  # type: ignore[list-item]
+    return [Setting(*combination, bind) for combination in product(threads, providers, batches or [None])]  # type: ignore[list-item]
 
 
 def profile(
@@ -89,16 +89,16 @@ def profile(
     """
     stage("reading")
     known = zip(models, _shared(models, shapes, "⟨input⟩"), _shared(models, values or {}, "⟨value⟩"), strict=True)
-    found = [analyze(model, inputs=own, values=told) for model, own, told in known]
+    analyses = [analyze(model, inputs=shapes_of_model, values=told) for model, shapes_of_model, told in known]
     results = []
     for number, setting in enumerate(asked, 1):
         turn = stage("timing" if len(asked) == 1 else f"timing {number} of {len(asked)}")
-        feeds = [_feeds(one, setting.batch) for one in found]
+        feeds = [_feeds(one, setting.batch) for one in analyses]
         runtime = setting.runtime
         timings = timing.measure(models, feeds, bind=setting.bind, seconds=seconds, progress=turn, **runtime)
         results.append(_told(models, setting, timings))
         stage("measuring memory")
-        for one, inputs, told in zip(found, feeds, results[-1]["timings"], strict=True):
+        for one, inputs, told in zip(analyses, feeds, results[-1]["timings"], strict=True):
             told["inputs"] = {name: list(array.shape) for name, array in inputs.items()}
             told["inputs_assumed"] = _assumed(one, setting.batch)
             told["peak_bytes"] = process_memory.peak(told["model"], inputs, **runtime)
@@ -113,10 +113,10 @@ def _shared(models: Sequence[Path], shapes: Mapping[str, Any], option: str) -> l
     """The shapes, or values, that belong to each model."""
     names = [{value.name for value in read(model)[0].graph.input} for model in models]
     for name in shapes:
-        if not any(name in own for own in names):
+        if not any(name in names_of_model for names_of_model in names):
             known = ", ".join(sorted(set().union(*names)))
             raise InputError(f"{option} {name}: no model has such an input. The inputs are {known}.")
-    return [{name: shape for name, shape in shapes.items() if name in own} for own in names]
+    return [{name: shape for name, shape in shapes.items() if name in names_of_model} for names_of_model in names]
 
 
 def _feeds(analysis: Analysis, batch: int | None) -> Feeds:

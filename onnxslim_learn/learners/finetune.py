@@ -118,15 +118,15 @@ def _finish(job: Job[Any], plan: Plan, net: fx.GraphModule, stages: dict[str, An
     written, graph = job.folder / "result.onnx", load(job.folder / "slimmed.onnx")
     export.export(net.to("cpu"), graph, written)
     removal = realize(job.analysis, plan)
-    made = {"data": job.source.name, "samples": stages["result"]["samples"]}
-    made["weights"] = _changed(written, slim(removal))
-    plan = replace(plan, provenance={**plan.provenance, "repair": made, "training": stages})
+    data = {"data": job.source.name, "samples": stages["result"]["samples"]}
+    data["weights"] = _changed(written, slim(removal))
+    plan = replace(plan, provenance={**plan.provenance, "repair": data, "training": stages})
     real = [batch.inputs for batch in job.source.batches(CHECKED_ON)]
-    found = api.verify(job.analysis, written, plan, real)
-    if not found.passed:
-        raise VerifyError(f"{job.output}: {found.complaint}. Nothing was written.")
+    check = api.verify(job.analysis, written, plan, real)
+    if not check.passed:
+        raise VerifyError(f"{job.output}: {check.complaint}. Nothing was written.")
     export.export(net, graph, job.output)
-    return slimmed.Slimmed(job.analysis, plan, removal, slim(removal)), found
+    return slimmed.Slimmed(job.analysis, plan, removal, slim(removal)), check
 
 
 def _changed(path: Path, plain: ir.Model) -> list[str]:

@@ -55,10 +55,10 @@ def run(
     world = distributed.join(shared.training.train_on)
     try:
         with _folder(shared, wanted, world) as folder:
-            found = analysis(world)
-            source, taught = _school(found, asked, folder, world, stage)
-            made = act(Job(found, source, wanted, taught, output, stage))
-            return made if world.leads else None
+            model = analysis(world)
+            source, taught = _school(model, asked, folder, world, stage)
+            outcome = act(Job(model, source, wanted, taught, output, stage))
+            return outcome if world.leads else None
     finally:
         distributed.leave()
 
@@ -91,10 +91,10 @@ def _school(
     how = _training(shared, wanted, folder, source)
     teacher = _teacher(analysis, shared)
     taught = school(analysis, source, how, world, val=val, teacher=teacher, stage=stage)
-    made = {**_deciding(shared), **_deciding(wanted)}
-    made |= {"a model": analysis.graph.digest, "a teacher": teacher and teacher.graph.digest}
-    made |= {"data of": fingerprint(taught.samples)}
-    world.led(lambda: begin(how.folder, made, resume=how.resume))
+    facts = {**_deciding(shared), **_deciding(wanted)}
+    facts |= {"a model": analysis.graph.digest, "a teacher": teacher and teacher.graph.digest}
+    facts |= {"data of": fingerprint(taught.samples)}
+    world.led(lambda: begin(how.folder, facts, resume=how.resume))
     return source, taught
 
 
@@ -115,13 +115,13 @@ def _samples(analysis: Analysis, shared: LearnSettings, data: Any) -> Source:
 
 def _training(shared: LearnSettings, wanted: Any, folder: Path, source: Source) -> Training:
     """How to train; as many steps as epochs take, where those were asked for."""
-    asked, own, reading = shared.training, declared.given(wanted), shared.samples.reading
+    asked, options_given, reading = shared.training, declared.given(wanted), shared.samples.reading
     training = Training(
-        own.get("steps"),
-        own.get("finetune_steps"),
+        options_given.get("steps"),
+        options_given.get("finetune_steps"),
         reading.batch_size,
         asked.learning_rate,
-        own.get("finetune_rate"),
+        options_given.get("finetune_rate"),
         asked.optimizer,  # type: ignore[arg-type]
         asked.norms,  # type: ignore[arg-type]
         asked.loss,
@@ -136,7 +136,7 @@ def _training(shared: LearnSettings, wanted: Any, folder: Path, source: Source) 
         asked.resume,
     )
     epoch = max((source.count or 0) * 9 // 10 // training.batch_size, 1)
-    times = {"steps": own.get("epochs"), "finetune_steps": own.get("finetune_epochs")}
+    times = {"steps": options_given.get("epochs"), "finetune_steps": options_given.get("finetune_epochs")}
     steps = {name: max(round(number * epoch), 1) for name, number in times.items() if number is not None}
     return replace(training, **steps, **getattr(wanted, "training", {}))
 
@@ -163,10 +163,10 @@ def _teacher(analysis: Analysis, shared: LearnSettings) -> Analysis | None:
                 "Give a model of which this one was made."
             )
     for name in (str(value.name) for value in analysis.graph.model.graph.outputs):
-        own, its = (x.graph.shapes.nominal.shape.get(name, ())[1:] for x in (analysis, other))
-        if own != its:
+        sizes, its = (x.graph.shapes.nominal.shape.get(name, ())[1:] for x in (analysis, other))
+        if sizes != its:
             raise InputError(
                 f"⟨teacher⟩ {given}: a sample's output {name} has shape {[*its]}, and the model's "
-                f"{[*own]}. Give a model of which this one was made."
+                f"{[*sizes]}. Give a model of which this one was made."
             )
     return other

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 def known() -> dict[str, Declared]:
     """The options of all learners; where several have one, the first tells what it means."""
-    found = dict(options(LearnSettings))
+    options_known = dict(options(LearnSettings))
     for row in LEARNERS.values():
-        found |= {name: one for name, one in options(imported(row.settings)).items() if name not in found}
-    return found
+        options_known |= {
+            name: one for name, one in options(imported(row.settings)).items() if name not in options_known
+        }
+    return options_known
 
 
 def build(given: Mapping[str, Any]) -> tuple[LearnSettings, Any]:
@@ -32,15 +34,15 @@ def build(given: Mapping[str, Any]) -> tuple[LearnSettings, Any]:
     named = given.get("learner")
     merged = with_file({**known(), **(options(imported(LEARNERS.row(named).settings)) if named else {})}, given)
     row = LEARNERS.row(merged.get("learner") or LearnSettings().learner)
-    own = imported(row.settings)
-    read = values({**known(), **options(own)}, merged)
-    shared, mine = options(LearnSettings), options(own)
+    kind = imported(row.settings)
+    read = values({**known(), **options(kind)}, merged)
+    shared, mine = options(LearnSettings), options(kind)
     for option, value in read.items():
         declared = known().get(option)
         if option not in shared and option not in mine and declared is not None and value != declared.default:
             purpose = declared.option.purpose
             raise InputError(f"⟨{option}⟩: is for {purpose}, not for ⟨learner⟩ {row.name}. Leave it out.")
-    wanted = assembled(own(), {option: value for option, value in read.items() if option in mine})
+    wanted = assembled(kind(), {option: value for option, value in read.items() if option in mine})
     return assembled(LearnSettings(), {k: v for k, v in read.items() if k in shared}), wanted
 
 

@@ -82,7 +82,7 @@ def constants(
     nodes = coupling.graph.nodes
     names = {id(m): str(nodes[m.contraction.node].inputs[m.contraction.slot].name) for m, _ in lost}  # type: ignore[union-attr]
     runner = Runner(coupling.graph.model, feeds[:1], set(names.values()))
-    found, refused = [], []
+    constants_met, refused = [], []
     for meeting, where in lost:
         runner.run_past(names[id(meeting)])
         data = runner.get(names[id(meeting)])[0]
@@ -91,8 +91,8 @@ def constants(
         if any(constant.total.shape[a] > 1 for a in _open_axes(coupling, node, constant)):
             varying = where & ~meeting.even(data)
             refused.append(replace(meeting, constant=meeting.constant & ~(varying if varying.any() else where)))
-        found.append(constant)
-    return found, refused
+        constants_met.append(constant)
+    return constants_met, refused
 
 
 def _open_axes(coupling: Coupling, node: ir.Node, constant: Constant) -> list[int]:
@@ -139,7 +139,7 @@ def _alone(coupling: Coupling, node: ir.Node, data: Array) -> Array:
     return run(proto, {"data": data, "weight": weight.numpy()}, coupling.graph.model.opset_imports)["alone"]
 
 
-def absorb(removal: Removal, model: ir.Model, found: Sequence[Constant]) -> tuple[list[str], list[str]]:
+def absorb(removal: Removal, model: ir.Model, constants_met: Sequence[Constant]) -> tuple[list[str], list[str]]:
     """Put constants into the biases of a slimmed model, in place.
 
     Returns:
@@ -149,7 +149,7 @@ def absorb(removal: Removal, model: ir.Model, found: Sequence[Constant]) -> tupl
     apart = unfuse(model)
     shifted: dict[str, Linear] = {str(one.node.name): one for one in linears(apart)}
     biased, mapped = [], []
-    for constant in found:
+    for constant in constants_met:
         node = nodes[constant.node]
         total = _cut(removal, node, constant)
         if constant.uniform and _shift(model, node, shifted.get(constant.node), total.reshape(-1)):

@@ -93,11 +93,11 @@ def _split(data: Array, contraction: Contraction) -> tuple[Array, tuple[int, ...
 def runs(coupling: Coupling) -> list[dict[str, Array]]:
     """Random inputs at the sizes of the analysis, floats in several magnitudes."""
     sample = coupling.graph.shapes.analysis
-    found = []
+    feeds = []
     for seed, scale in enumerate(MAGNITUDES):
         feed = random_inputs(coupling, sample, seed)
-        found.append({n: (a * scale).astype(a.dtype) if a.dtype.kind == "f" else a for n, a in feed.items()})
-    return found
+        feeds.append({n: (a * scale).astype(a.dtype) if a.dtype.kind == "f" else a for n, a in feed.items()})
+    return feeds
 
 
 def meetings(
@@ -109,18 +109,18 @@ def meetings(
     names = [str(nodes[c.node].inputs[c.slot].name) for c in wanted]  # type: ignore[union-attr]
     fixed = coupling.graph.initializers
     runner = Runner(coupling.graph.model, feeds, set(names) - set(fixed))
-    found = []
+    results = []
     for number, (contraction, name) in enumerate(zip(wanted, names, strict=True)):
         if name in fixed:
             if contraction.inner:  # nothing but the weights themselves says what the node's own state adds
-                found.append(_meeting(coupling, contraction, [fixed[name].const_value.numpy()], never))  # type: ignore[union-attr]
+                results.append(_meeting(coupling, contraction, [fixed[name].const_value.numpy()], never))  # type: ignore[union-attr]
             continue
         progress(number / len(wanted))
         runner.run_past(name)
-        found.append(_meeting(coupling, contraction, runner.get(name), unread.get(contraction.node, never)))
+        results.append(_meeting(coupling, contraction, runner.get(name), unread.get(contraction.node, never)))
         if name not in names[number + 1 :]:
             runner.drop(name)
-    return found
+    return results
 
 
 def _meeting(coupling: Coupling, contraction: Contraction, arrays: Sequence[Array], unread: Array) -> Meeting:
@@ -164,12 +164,12 @@ def suspects(coupling: Coupling) -> Array:
         factors, norm = roles.factors(node), roles.normalisation(node)
         slots = [slot for slot in (factors and factors.weight, norm and norm.scale) if slot]
         gains |= {str(v.name) for slot in slots if slot < len(node.inputs) and (v := node.inputs[slot]) is not None}
-    found = np.zeros(coupling.columns, bool)
+    suspected = np.zeros(coupling.columns, bool)
     for part in slices(coupling):
         if part.array.shape[1] > 1 or part.name in gains:
             atoms = part.labels.reshape(-1)[(part.array == 0).all(axis=1)]
-            found[coupling.column[coupling.strong[atoms[atoms > 0]]]] = True
-    return found
+            suspected[coupling.column[coupling.strong[atoms[atoms > 0]]]] = True
+    return suspected
 
 
 @dataclass(frozen=True)
@@ -204,8 +204,8 @@ def find(
     chosen = np.zeros(coupling.columns, bool)
     able = sorted((group for group in groups if group.pin is None), key=lambda g: not g.rows)
     for group in able:
-        found = [_silent(coupling, u, suspected, met, rows=group.rows) for u in group.units.tolist()]
-        dead[group.name] = np.array(found, bool)
+        is_dead = [_silent(coupling, u, suspected, met, rows=group.rows) for u in group.units.tolist()]
+        dead[group.name] = np.array(is_dead, bool)
         units = _even(group, dead[group.name], empty=empty)
         wider = chosen.copy()
         wider[group.units[units]] = True

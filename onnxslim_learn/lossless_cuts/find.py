@@ -68,12 +68,12 @@ def find(
     met = _meetings(analysis, feeds, progress)
     first: Removal | None = None
     while True:
-        found = dead_units.find(analysis.coupling, groups, met, empty=allow_empty)
-        fed, refused = constants(found.removal, met, feeds)
-        first = first or found.removal
+        result = dead_units.find(analysis.coupling, groups, met, empty=allow_empty)
+        fed, refused = constants(result.removal, met, feeds)
+        first = first or result.removal
         if not refused:
-            fewer = {g.name: BORDER for g in groups if _lost(first, g) > _lost(found.removal, g)}
-            return found.removal, fed, fewer | found.left
+            fewer = {g.name: BORDER for g in groups if _lost(first, g) > _lost(result.removal, g)}
+            return result.removal, fed, fewer | result.left
         changed = {id(m.contraction): m for m in refused}
         met = [changed.get(id(m.contraction), m) for m in met]
 
@@ -101,5 +101,5 @@ def carry_out(removal: Removal, fed: Sequence[Constant], left: dict[str, str] | 
 def contributed(analysis: Analysis, removal: Removal) -> list[Constant]:
     """What the removed units fed into sums, as constants."""
     feeds = dead_units.runs(analysis.coupling)
-    found, _ = constants(removal, _meetings(analysis, feeds, lambda share: None), feeds)
-    return found
+    contributions, _ = constants(removal, _meetings(analysis, feeds, lambda share: None), feeds)
+    return contributions

@@ -54,8 +54,8 @@ class Plan:
                 f"{where}: not JSON (line {error.lineno}: {error.msg}). Give a plan that slim wrote."
             ) from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            found = data.get("format", "no format") if isinstance(data, dict) else type(data).__name__
-            raise PlanError(f"{where}: expected format {FORMAT!r}, but found {found!r}. Give a plan that slim wrote.")
+            kind = data.get("format", "no format") if isinstance(data, dict) else type(data).__name__
+            raise PlanError(f"{where}: expected format {FORMAT!r}, but found {kind!r}. Give a plan that slim wrote.")
         groups, widths = data.get("groups"), data.get("widths")
         if not (isinstance(groups, dict) and isinstance(widths, dict) and set(widths) == set(groups)) or not _indices(
             groups
@@ -68,7 +68,7 @@ class Plan:
             raise PlanError(f"{where}: 'tensors' and 'provenance' must be objects. Write it with slim.")
         merged = data.get("merged", {})
         if not isinstance(merged, dict) or not all(
-            isinstance(found, list) and _indices(dict(enumerate(found))) and all(found) for found in merged.values()
+            isinstance(kind, list) and _indices(dict(enumerate(kind))) and all(kind) for kind in merged.values()
         ):
             raise PlanError(f"{where}: 'merged' must map names to lists of lists of indices. Write it with slim.")
         return cls(groups, widths, tensors, provenance, merged)
@@ -81,8 +81,8 @@ class Plan:
             PlanError: If the file is missing or no plan.
         """
         if not Path(path).is_file():
-            found = "is a folder" if Path(path).is_dir() else "no such file"
-            raise PlanError(f"{path}: {found}. Give a plan that slim wrote with ⟨plan_out⟩.")
+            problem = "is a folder" if Path(path).is_dir() else "no such file"
+            raise PlanError(f"{path}: {problem}. Give a plan that slim wrote with ⟨plan_out⟩.")
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.groups import Group
 
 
-def describe(analysis: Analysis, cut: Removal, made: Mapping[str, Any]) -> Plan:
+def describe(analysis: Analysis, cut: Removal, about: Mapping[str, Any]) -> Plan:
     """Write a removal down as a plan."""
     coupling = analysis.coupling
     whole = np.ones(coupling.columns, bool)
@@ -38,7 +38,7 @@ def describe(analysis: Analysis, cut: Removal, made: Mapping[str, Any]) -> Plan:
     provenance = {
         "source": str(analysis.graph.source.name) if analysis.graph.source else "",
         "sha256": analysis.graph.digest,
-        **made,
+        **about,
         "allow_sensitive": analysis.sensitive,
         "before": analysis.price(analysis.whole),
         "after": analysis.price(cut),
@@ -50,26 +50,26 @@ def _clusters(cut: Removal, group: Group) -> list[list[int]]:
     """The units of a group that are merged, one list for each that stays, which comes first; none by way of rows."""
     if cut.heirs is None:
         return []
-    coupling, own = cut.coupling, np.arange(cut.coupling.size)
-    moved = cut.heirs != own
+    coupling, standing = cut.coupling, np.arange(cut.coupling.size)
+    moved = cut.heirs != standing
     moved &= (coupling.membership @ (moved & coupling.is_row).astype(np.int32)) == 0
     place = np.full(coupling.columns, -1)
     place[group.units] = np.arange(group.width)
-    found: dict[int, set[int]] = {}
+    clusters: dict[int, set[int]] = {}
     for unit, kept in zip(place[coupling.column[moved]], place[coupling.column[cut.heirs[moved]]], strict=True):
         if unit >= 0:
-            found.setdefault(int(kept), set()).add(int(unit))
-    return [[kept, *sorted(found[kept])] for kept in sorted(found)]
+            clusters.setdefault(int(kept), set()).add(int(unit))
+    return [[kept, *sorted(clusters[kept])] for kept in sorted(clusters)]
 
 
 def _tensors(cut: Removal) -> dict[str, dict[str, list[Any]]]:
-    found = {}
+    positions = {}
     for name in cut.coupling.graph.initializers:
         if name in cut.coupling.values:
             axes = kept_positions(cut, name)
             if axes:
-                found[name] = {str(axis): kept for axis, kept in axes.items()}
-    return found
+                positions[name] = {str(axis): kept for axis, kept in axes.items()}
+    return positions
 
 
 def realize(analysis: Analysis, chosen: Plan) -> Removal:
@@ -81,11 +81,11 @@ def realize(analysis: Analysis, chosen: Plan) -> Removal:
     try:
         return _realize(analysis, chosen)
     except PlanError as error:
-        made = chosen.provenance
-        if made.get("sha256") in (None, analysis.graph.digest):
+        provenance = chosen.provenance
+        if provenance.get("sha256") in (None, analysis.graph.digest):
             raise
         raise PlanError(
-            f"{error.message} The plan was made for another file ({made.get('source', 'unnamed')})."
+            f"{error.message} The plan was made for another file ({provenance.get('source', 'unnamed')})."
         ) from error
 
 
@@ -100,17 +100,17 @@ def _realize(analysis: Analysis, chosen: Plan) -> Removal:
         if any(not 0 <= k < group.width for k in kept) or len(set(kept)) != len(kept):
             raise PlanError(f"group {name}: kept indices must be distinct and below {group.width}, found {kept}.")
         columns += group.units[np.setdiff1d(np.arange(group.width), kept)].tolist()
-    found = removal(analysis.coupling, columns, empty=bool(chosen.provenance.get("allow_empty")))
+    cut = removal(analysis.coupling, columns, empty=bool(chosen.provenance.get("allow_empty")))
     if chosen.merged:
-        found = replace(found, heirs=_merging(analysis, chosen, found))
+        cut = replace(cut, heirs=_merging(analysis, chosen, cut))
     if chosen.tensors:
-        derived = _tensors(found)
+        derived = _tensors(cut)
         for name in sorted({*derived, *chosen.tensors}):
             if derived.get(name) != chosen.tensors.get(name):
                 raise PlanError(
                     f"tensor {name}: 'tensors' and 'groups' of the plan disagree. Drop 'tensors' or correct it."
                 )
-    return found
+    return cut
 
 
 def _merging(analysis: Analysis, chosen: Plan, cut: Removal) -> Labels:
@@ -118,7 +118,7 @@ def _merging(analysis: Analysis, chosen: Plan, cut: Removal) -> Labels:
     coupling, heirs, groups = analysis.coupling, {}, []
     for name, clusters in chosen.merged.items():
         group = analysis.group(name)
-        own, kept = np.arange(group.width), set(chosen.groups.get(name, range(group.width)))
+        standing, kept = np.arange(group.width), set(chosen.groups.get(name, range(group.width)))
         for first, *others in clusters:
             stratum = next((set(part.tolist()) for part in group.strata if first in part), set())
             if first not in kept or not {*others} <= stratum - kept:
@@ -126,10 +126,10 @@ def _merging(analysis: Analysis, chosen: Plan, cut: Removal) -> Labels:
                     f"group {name}: 'merged' must list a kept unit, then removed ones that it stands for, but found "
                     f"{[first, *others]}. Write it with slim."
                 )
-            own[others] = first
+            standing[others] = first
         reason = merge.refusal(coupling, group)
         if reason:
             raise PlanError(f"group {name}: units of it cannot be merged, because {reason}. Leave it out of 'merged'.")
-        heirs[name] = own
+        heirs[name] = standing
         groups.append(group)
     return inherited(merge.by_class(coupling, groups, heirs), cut.gone)

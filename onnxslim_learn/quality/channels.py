@@ -25,13 +25,13 @@ MANY = 32  # blocks of one output: more are no meanings but repetitions
 
 def channels(coupling: Coupling) -> dict[str, Channels]:
     """The channel axis of every output, the cuts that concatenations along it make, and what the last operator says."""
-    found = {}
+    by_output = {}
     for value in coupling.graph.model.graph.outputs:
         name = str(value.name)
         axis = _axis(coupling, name)
         cuts = set() if axis is None else _Walk(coupling).cuts(value, axis, DEPTH)
-        found[name] = Channels(axis, tuple(sorted(cuts)) if len(cuts) < MANY else (), roles.puts_out(value))
-    return found
+        by_output[name] = Channels(axis, tuple(sorted(cuts)) if len(cuts) < MANY else (), roles.puts_out(value))
+    return by_output
 
 
 def _axis(coupling: Coupling, name: str) -> int | None:
@@ -67,13 +67,13 @@ class _Walk:
     def alike(self, node: ir.Node, axis: int, depth: int) -> set[int]:
         """All operands that have the axis."""
         size = self.shape(node.outputs[0])
-        found: set[int] = set()
+        operands: set[int] = set()
         for value in node.inputs:
             shape = self.shape(value)
-            own = axis - len(size) + len(shape)
-            if own >= 0 and shape[own] == size[axis] > 1:
-                found |= self.cuts(value, own, depth)
-        return found
+            aligned = axis - len(size) + len(shape)
+            if aligned >= 0 and shape[aligned] == size[axis] > 1:
+                operands |= self.cuts(value, aligned, depth)
+        return operands
 
     def joined(self, node: ir.Node, axis: int, depth: int) -> set[int]:
         """Ends of what is concatenated along the axis, and cuts inside."""
@@ -83,7 +83,7 @@ class _Walk:
             return set().union(*inside)
         sizes = [self.shape(value)[axis] if self.shape(value) else 0 for value in node.inputs]
         starts = [0, *itertools.accumulate(sizes)]
-        within = {start + cut for start, own in zip(starts, inside, strict=False) for cut in own}
+        within = {start + cut for start, cuts in zip(starts, inside, strict=False) for cut in cuts}
         return within | {start for start in starts[1:-1] if start}
 
     def permuted(self, node: ir.Node, axis: int, depth: int) -> set[int]:
@@ -95,10 +95,10 @@ class _Walk:
     def regrouped(self, node: ir.Node, axis: int, depth: int) -> set[int]:
         """The axis that has as many numbers before and after it."""
         before, after = self.shape(node.inputs[0]), self.shape(node.outputs[0])
-        for own, size in enumerate(before):
-            same = size == after[axis] and math.prod(before[:own]) == math.prod(after[:axis])
-            if same and math.prod(before[own + 1 :]) == math.prod(after[axis + 1 :]):
-                return self.cuts(node.inputs[0], own, depth)
+        for place, size in enumerate(before):
+            same = size == after[axis] and math.prod(before[:place]) == math.prod(after[:axis])
+            if same and math.prod(before[place + 1 :]) == math.prod(after[axis + 1 :]):
+                return self.cuts(node.inputs[0], place, depth)
         return set()
 
     def sliced(self, node: ir.Node, axis: int, depth: int) -> set[int]:

@@ -55,19 +55,19 @@ class _Layout:
     read: Callable[[Mapping[str, Array], int], Boxes]
 
 
-def detections(wanted: Mapping[str, Array], found: Mapping[str, Array]) -> Detections | None:
+def detections(wanted: Mapping[str, Array], actual: Mapping[str, Array]) -> Detections | None:
     """Match what a model detects with what the original does; ``None`` where no layout is known.
 
     Args:
         wanted: The original's outputs ``(samples, ...)`` by name.
-        found: The model's.
+        actual: The model's.
     """
     layout = _layout(wanted)
-    if layout is None or any(name not in found or found[name].shape != a.shape for name, a in wanted.items()):
+    if layout is None or any(name not in actual or actual[name].shape != a.shape for name, a in wanted.items()):
         return None
     count = len(next(iter(wanted.values())))
-    truth, guessed = ([_kept(*layout.read(side, k)) for k in range(count)] for side in (wanted, found))
-    classes = sorted({int(c) for _, s, own in truth for c in own[s > SURE]})
+    truth, guessed = ([_kept(*layout.read(side, k)) for k in range(count)] for side in (wanted, actual))
+    classes = sorted({int(c) for _, s, labels in truth for c in labels[s > SURE]})
     scored = [_average_precision(truth, guessed, c) for c in classes]
     total, hits = sum(n for _, n, _ in scored), sum(n for _, _, n in scored)
     return Detections(layout.name, total, hits, float(np.mean([p for p, *_ in scored])) if scored else None)
@@ -79,9 +79,9 @@ def detections(wanted: Mapping[str, Array], found: Mapping[str, Array]) -> Detec
 def _layout(outputs: Mapping[str, Array]) -> _Layout | None:
     arrays = {name: a for name, a in outputs.items() if a.ndim == 3 and a.size and a.dtype.kind == "f"}
     for name, a in arrays.items():
-        found = _single(name, a)
-        if found is not None:
-            return found
+        layout = _single(name, a)
+        if layout is not None:
+            return layout
     for boxes, b in arrays.items():
         for scores, s in arrays.items():
             if boxes != scores and b.shape[2] == 4 and s.shape[:2] == b.shape[:2] and s.shape[2] > 1:
@@ -124,8 +124,8 @@ def _pair(boxes: str, b: Array, scores: str, s: Array) -> _Layout:
         if summed or softmax:
             raw = raw.copy()
             raw[:, empty] = 0
-        own = side[boxes][k]
-        return (own if cornered else _corners(own)), raw
+        coordinates = side[boxes][k]
+        return (coordinates if cornered else _corners(coordinates)), raw
 
     return _Layout("SSD" if _shares(s) else "DETR", read)
 
@@ -138,8 +138,8 @@ def _shares(a: Array) -> bool:
 def _corners(boxes: Array) -> Array:
     """Centre and size as corners."""
     centre, half = boxes[:, :2], boxes[:, 2:4] / 2
-    found: Array = np.concatenate((centre - half, centre + half), axis=1)
-    return found
+    corners: Array = np.concatenate((centre - half, centre + half), axis=1)
+    return corners
 
 
 def _gated(rows: Array) -> Boxes:
@@ -181,18 +181,18 @@ def _overlaps(a: Array, b: Array) -> Array:
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared = np.maximum(high - low, 0).prod(axis=2)
     sizes = [np.maximum(x[:, 2:] - x[:, :2], 0).prod(axis=1) for x in (a, b)]
-    found: Array = shared / np.maximum(sizes[0][:, None] + sizes[1][None] - shared, 1e-12)
-    return found
+    overlaps: Array = shared / np.maximum(sizes[0][:, None] + sizes[1][None] - shared, 1e-12)
+    return overlaps
 
 
 def _average_precision(truth: list[Kept], guessed: list[Kept], which: int) -> tuple[float, int, int]:
     """Average precision of one class, the number of true detections, and how many of them are found over the score."""
     known = [boxes[(classes == which) & (scores > SURE)] for boxes, scores, classes in truth]
     total, hits, marks = sum(map(len, known)), 0, list[tuple[float, bool]]()
-    for own, (boxes, scores, classes) in zip(known, guessed, strict=True):
-        free = np.ones(len(own), bool)
+    for true_boxes, (boxes, scores, classes) in zip(known, guessed, strict=True):
+        free = np.ones(len(true_boxes), bool)
         for box, score in zip(boxes[classes == which], scores[classes == which], strict=True):
-            overlap = np.where(free, _overlaps(box[None], own)[0], 0.0) if len(own) else np.zeros(1)
+            overlap = np.where(free, _overlaps(box[None], true_boxes)[0], 0.0) if len(true_boxes) else np.zeros(1)
             hit = bool(overlap.max() > OVERLAP)
             if hit:
                 free[int(overlap.argmax())] = False

@@ -94,11 +94,11 @@ class Judgement:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        found = {"data": self.data, "samples": self.samples, "inputs": "made-up" if self.made_up else "given"}
+        data = {"data": self.data, "samples": self.samples, "inputs": "made-up" if self.made_up else "given"}
         told = {name: None if one is None else asdict(one) for name, one in self._parts().items()}
         block = None if self.worst is None else {"output": self.worst[0], **asdict(self.worst[1])}
         outputs = {name: asdict(d) for name, d in self.outputs.items()}
-        return {**found, "worst": block, "destroyed": self.destroyed, "outputs": outputs, **told}
+        return {**data, "worst": block, "destroyed": self.destroyed, "outputs": outputs, **told}
 
     def _parts(self) -> dict[str, Detections | Measured | None]:
         return {"detections": self.detections, "metric": self.metric}
@@ -123,14 +123,14 @@ def judge(
     Raises:
         InputError: If the metric fails.
     """
-    wanted, found = sides = [_outputs(side, samples.feeds) for side in (original, model)]
-    apart = deviation(wanted, found, channels)
+    wanted, actual = sides = [_outputs(side, samples.feeds) for side in (original, model)]
+    apart = deviation(wanted, actual, channels)
     measured = None
     if metric is not None:
         before, after = (metric(side, samples.labels) for side in sides)
         measured = Measured(metric.name, before, after, metric.higher, metric.ratio(before, after))
     count = sum(len(next(iter(feed.values()))) for feed in samples.feeds)
-    return Judgement(samples.name, count, samples.made_up, apart, detections(wanted, found), measured)
+    return Judgement(samples.name, count, samples.made_up, apart, detections(wanted, actual), measured)
 
 
 def _outputs(model: Path | bytes, feeds: Sequence[Feeds]) -> dict[str, Array]:
@@ -138,9 +138,9 @@ def _outputs(model: Path | bytes, feeds: Sequence[Feeds]) -> dict[str, Array]:
     session = open_session(model, threads=os.cpu_count() or 1)
     names = [one.name for one in session.get_outputs()]
     runs = [session.run(None, dict(feed)) for feed in feeds]
-    found = {}
+    outputs = {}
     for name, *arrays in zip(names, *runs, strict=True):
         kept = [np.atleast_1d(np.asarray(array)) for array in arrays]
         if len({array.shape[1:] for array in kept}) == 1 and kept[0].dtype.kind == "f":
-            found[name] = np.concatenate(kept)
-    return found
+            outputs[name] = np.concatenate(kept)
+    return outputs

@@ -55,10 +55,10 @@ class Saturation:
         """Apply it."""
         return x if self == LINEAR else np.clip(x, self.low, self.high)
 
-    def free(self, target: Array, found: Array) -> Array:
+    def free(self, target: Array, reached: Array) -> Array:
         """The targets with those that saturate replaced by what is found there already, where that saturates too."""
-        target = np.where(target <= self.low, np.minimum(found, target), target)
-        return np.where(target >= self.high, np.maximum(found, target), target)
+        target = np.where(target <= self.low, np.minimum(reached, target), target)
+        return np.where(target >= self.high, np.maximum(reached, target), target)
 
 
 LINEAR = Saturation()
@@ -85,8 +85,8 @@ class Rows:
 
     def reached(self, weights: Weights) -> Array:
         """What the comparison sees under some weights."""
-        found: Array = self.inputs @ weights.matrix + weights.bias[:, None, :]
-        return found if self.offsets is None else found + self.offsets
+        reached: Array = self.inputs @ weights.matrix + weights.bias[:, None, :]
+        return reached if self.offsets is None else reached + self.offsets
 
     def error(self, weights: Weights, activation: Saturation) -> float:
         """Mean squared difference after the activation."""
@@ -165,15 +165,15 @@ def _candidates(rows: Rows, held: Rows, plain: Weights, setting: Setting) -> Ite
 
 
 def _shift(rows: Rows, plain: Weights) -> Weights:
-    found = rows.inputs @ plain.matrix
-    return Weights(plain.matrix, (rows.wanted - found).mean(axis=1))
+    reached = rows.inputs @ plain.matrix
+    return Weights(plain.matrix, (rows.wanted - reached).mean(axis=1))
 
 
 def _rescale(rows: Rows, plain: Weights) -> Weights:
-    found, wanted = rows.inputs @ plain.matrix, rows.wanted
-    ratio = wanted.std(axis=1) / np.maximum(found.std(axis=1), 1e-12)
+    reached, wanted = rows.inputs @ plain.matrix, rows.wanted
+    ratio = wanted.std(axis=1) / np.maximum(reached.std(axis=1), 1e-12)
     ratio = np.clip(ratio, SMALLEST, LARGEST)
-    return Weights(plain.matrix * ratio[:, None, :], wanted.mean(axis=1) - ratio * found.mean(axis=1))
+    return Weights(plain.matrix * ratio[:, None, :], wanted.mean(axis=1) - ratio * reached.mean(axis=1))
 
 
 def _least_squares(rows: Rows, held: Rows, plain: Weights, setting: Setting) -> Iterator[tuple[Weights, float]]:

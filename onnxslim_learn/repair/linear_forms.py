@@ -68,8 +68,8 @@ def _conv(node: ir.Node, factors: roles.Convolution) -> Form:
     def matrix(tensor: Array) -> Array:
         return tensor.reshape(groups, tensor.shape[0] // groups, -1).transpose(0, 2, 1)
 
-    def tensor(found: Array) -> Array:
-        return found.transpose(0, 2, 1).reshape(weight)
+    def tensor(rows: Array) -> Array:
+        return rows.transpose(0, 2, 1).reshape(weight)
 
     return Form(1, groups, matrix, tensor, unfold)
 
@@ -106,8 +106,8 @@ def _transposed(node: ir.Node, factors: roles.Convolution) -> Form | str:
         split = tensor[flip].reshape(groups, weight[0] // groups, weight[1], -1)
         return split.transpose(0, 1, 3, 2).reshape(groups, -1, weight[1])
 
-    def tensor(found: Array) -> Array:
-        split = found.reshape(groups, weight[0] // groups, -1, weight[1]).transpose(0, 1, 3, 2)
+    def tensor(rows: Array) -> Array:
+        split = rows.reshape(groups, weight[0] // groups, -1, weight[1]).transpose(0, 1, 3, 2)
         return np.ascontiguousarray(split.reshape(weight)[flip])
 
     return Form(1, groups, matrix, tensor, unfold)
@@ -129,8 +129,8 @@ def _product(node: ir.Node, factors: roles.Product) -> Form | str:
     def matrix(tensor: Array) -> Array:
         return (tensor.T if turned else tensor)[None] * np.float32(scale)
 
-    def tensor(found: Array) -> Array:
-        plain: Array = found[0] / np.float32(scale)
+    def tensor(rows: Array) -> Array:
+        plain: Array = rows[0] / np.float32(scale)
         return plain.T if turned else plain
 
     return Form(-1, 1, matrix, tensor, unfold)
@@ -140,8 +140,8 @@ def rows(array: Array, picks: Picks) -> Array:
     """Rows of a tensor whose channels are its last axis, by one index array per other axis, or one over all of them."""
     if len(picks) != array.ndim - 1:
         array = array.reshape(-1, array.shape[-1])
-    found: Array = array[picks].astype(np.float32)
-    return found
+    picked: Array = array[picks].astype(np.float32)
+    return picked
 
 
 def _batch_norm(node: ir.Node, norm: roles.Normalisation) -> Form | str:
@@ -153,8 +153,8 @@ def _batch_norm(node: ir.Node, norm: roles.Normalisation) -> Form | str:
 
     def unfold(data: Array, picks: Picks) -> Array:
         mean, variance = (array_of(v).reshape(-1) for v in stored)  # type: ignore[arg-type]
-        found = np.moveaxis(data, 1, -1)[picks].astype(np.float32)
-        normal = (found - mean) / np.sqrt(variance + _epsilon(node))
+        unfolded = np.moveaxis(data, 1, -1)[picks].astype(np.float32)
+        normal = (unfolded - mean) / np.sqrt(variance + _epsilon(node))
         return normal.T[:, :, None].astype(np.float32)
 
     width = _shape(node.inputs[norm.scale or 1])[0]
@@ -218,12 +218,12 @@ def _pads(
     if mode in ("NOTSET", "VALID"):
         pads = node.attributes["pads"].value if "pads" in node.attributes and mode == "NOTSET" else [0] * 2 * rank
         return [(int(pads[a]), int(pads[rank + a])) for a in range(rank)]
-    found = []
+    both_sides = []
     for n, k, s, d in zip(sizes, kernel, strides, dilations, strict=True):
         total = max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
         small, large = total // 2, total - total // 2
-        found.append((small, large) if mode == "SAME_UPPER" else (large, small))
-    return found
+        both_sides.append((small, large) if mode == "SAME_UPPER" else (large, small))
+    return both_sides
 
 
 def _shape(value: ir.Value | None) -> tuple[int, ...]:

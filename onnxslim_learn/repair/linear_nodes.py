@@ -34,8 +34,8 @@ class Place:
 
     def read(self) -> Array:
         """The whole shift."""
-        found: Array = self.factor * array_of(self.value).reshape(-1) + self.rest
-        return found
+        shift: Array = self.factor * array_of(self.value).reshape(-1) + self.rest
+        return shift
 
     def write(self, shift: Array) -> None:
         """Set the whole shift; what is as it was read stays to the last bit."""
@@ -130,26 +130,26 @@ def layers(model: ir.Model) -> list[Layer]:
     """The nodes of a model with weights, in order: layers, and normalisations by constants that can be refitted."""
     order = {node: number for number, node in enumerate(model.graph)}
     constants = _constants(model.graph)
-    found = []
+    layers_in_order = []
     for node in order:
         for inner in inside(node):
             if roles.factors(inner) and any(v is not None and _weighs(v, constants) for v in inner.inputs[1:3]):
-                found.append(Layer(inner, f"it lies inside the body of {node.name}"))
+                layers_in_order.append(Layer(inner, f"it lies inside the body of {node.name}"))
         factors, norm = roles.factors(node), roles.normalisation(node)
         if factors is not None and any(v in constants for v in _factors(node, factors)):
-            found.append(Layer(node, _linear(node, factors.weight, order)))
+            layers_in_order.append(Layer(node, _linear(node, factors.weight, order)))
         elif norm is not None and norm.stored and isinstance(linear := _linear(node, norm.scale or 1, order), Linear):
-            found.append(Layer(node, linear))
-    return found
+            layers_in_order.append(Layer(node, linear))
+    return layers_in_order
 
 
 def _constants(graph: ir.Graph) -> set[ir.Value]:
     """Initializers, and what is computed from them alone."""
-    found = set(graph.initializers.values())
+    constant = set(graph.initializers.values())
     for node in graph:
-        if node.inputs and all(value is None or value in found for value in node.inputs):
-            found |= set(node.outputs)
-    return found
+        if node.inputs and all(value is None or value in constant for value in node.inputs):
+            constant |= set(node.outputs)
+    return constant
 
 
 def _factors(node: ir.Node, factors: roles.Factors) -> list[ir.Value]:
@@ -268,10 +268,14 @@ def _shift_after(output: ir.Value, width: int, channel: int) -> tuple[ir.Value, 
 def _normed(output: ir.Value, width: int) -> tuple[ir.Value, Array, ir.Value, Array] | None:
     """A normalisation by constants right after a node: its output, factors, bias, and what else it adds."""
     user = _only_user(output)
-    found = None if user is None or user.inputs[0] is not output else normalised(user)
-    if user is None or found is None:
+    normalisation = None if user is None or user.inputs[0] is not output else normalised(user)
+    if user is None or normalisation is None:
         return None
-    return (user.outputs[0], found.gain, found.bias, found.rest) if len(found.gain) == width else None
+    return (
+        (user.outputs[0], normalisation.gain, normalisation.bias, normalisation.rest)
+        if len(normalisation.gain) == width
+        else None
+    )
 
 
 def _is_vector(value: ir.Value, width: int, channel: int) -> bool:

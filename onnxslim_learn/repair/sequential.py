@@ -276,7 +276,7 @@ def observed(
     """
     unknowns, width = plain.matrix.shape[1], plain.matrix.shape[0] * plain.matrix.shape[1]
     most = min(max(ROWS, ROWS_PER_UNKNOWN * unknowns), LARGEST // width)
-    found = []
+    both = []
     for batches, count in ((targets.fitted, most), (targets.held, min(most, HELD_ROWS))):
         share = -(-max(count, 1) // len(batches))
         inputs, wanted, offsets = [], [], []
@@ -289,10 +289,10 @@ def observed(
         parts = [np.concatenate(p, axis=1) if p else None for p in (inputs, wanted, offsets)]
         assert parts[0] is not None
         assert parts[1] is not None
-        found.append(Rows(parts[0], parts[1], parts[2]))
-    if not all(np.isfinite(a).all() for r in found for a in (r.inputs, r.targets)):
+        both.append(Rows(parts[0], parts[1], parts[2]))
+    if not all(np.isfinite(a).all() for r in both for a in (r.inputs, r.targets)):
         raise PlanError("its inputs or targets are not finite")
-    return found[0], found[1]
+    return both[0], both[1]
 
 
 def changed(removal: Removal, model: ir.Model) -> set[str]:
@@ -302,9 +302,9 @@ def changed(removal: Removal, model: ir.Model) -> set[str]:
     records = coupling.records
     lost = {names[c.node] for c in records.contractions if not kept_parts(c.value, c.axes, removal)[0].all()}
     lost |= {names[d.node] for d in records.delicate if not removal.exact}
-    found: set[str] = set()
+    altered: set[str] = set()
     for node in model.graph:
-        if node.name in lost or any(v is not None and str(v.name) in found for v in node.inputs):
-            found |= {str(v.name) for v in node.outputs}
+        if node.name in lost or any(v is not None and str(v.name) in altered for v in node.inputs):
+            altered |= {str(v.name) for v in node.outputs}
             lost.discard(str(node.name))
-    return found
+    return altered

@@ -109,13 +109,13 @@ class Record:
         self.samples = sum(len(next(iter(feed.values()))) for feed in self.feeds)
         self._rows: dict[str, list[tuple[Picks, Array]]] = {}
         original = unfuse(original)
-        found = linears(original)
-        runner = Runner(original, feeds, {one.target for one in found})
-        for one in found:
+        nodes_to_fit = linears(original)
+        runner = Runner(original, feeds, {one.target for one in nodes_to_fit})
+        for one in nodes_to_fit:
             runner.run_past(one.target)
             arrays = runner.get(one.target)
             self._rows[one.target] = [pick(a, one, (0, batch), count) for batch, a in enumerate(arrays)]
-        for one in found:
+        for one in nodes_to_fit:
             runner.drop(one.target)
         runner.finish()
         self._outputs = outputs(runner, self.judged)

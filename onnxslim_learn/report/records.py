@@ -67,7 +67,7 @@ class Row:
 
     def to_dict(self, total: Mapping[str, float]) -> dict[str, Any]:
         """As plain data, with shares of the model's totals."""
-        found: dict[str, Any] = {
+        data: dict[str, Any] = {
             "name": self.name,
             "title": self.title.text,
             "role": self.title.role,
@@ -78,11 +78,11 @@ class Row:
             "prunable": self.prunable,
         }
         for cost, saved in self.saved.items():
-            found |= {cost: saved, f"{cost}_share": saved / max(total[cost], 1)}
+            data |= {cost: saved, f"{cost}_share": saved / max(total[cost], 1)}
         if self.latency is not None:
-            found |= {"latency_ms": self.latency, "latency_share": self.latency / total["latency_ms"]}
+            data |= {"latency_ms": self.latency, "latency_share": self.latency / total["latency_ms"]}
         return (
-            found if self.prunable else {**found, "where": self.where, "reason": self.reason, "delicate": self.delicate}
+            data if self.prunable else {**data, "where": self.where, "reason": self.reason, "delicate": self.delicate}
         )
 
 
@@ -121,7 +121,7 @@ def overview(analysis: Analysis) -> dict[str, Any]:
     """The analysis as plain data."""
     timed = analysis.latency
     total = totals(analysis)
-    found = rows(analysis)
+    every_row = rows(analysis)
     source = analysis.graph.source
     return {
         "model": str(source) if source else "",
@@ -130,8 +130,8 @@ def overview(analysis: Analysis) -> dict[str, Any]:
         "values": {name: value.tolist() for name, value in analysis.graph.values.items()},
         "nodes": len(analysis.graph.nodes),
         "costs": {**total, "file_bytes": save.size_on_disk(source) if source else len(analysis.graph.data)},
-        "groups": [r.to_dict(total) for r in found if r.prunable],
-        "pinned": [r.to_dict(total) for r in found if not r.prunable],
+        "groups": [r.to_dict(total) for r in every_row if r.prunable],
+        "pinned": [r.to_dict(total) for r in every_row if not r.prunable],
         "counted": counted(analysis.counted),
         "unknown_operators": analysis.opaque,
         "bodies": bodies(analysis),
@@ -183,18 +183,18 @@ CHOICE = ("criterion", "allocation", "trials", "sensitivity_seconds", "curves") 
 def totals(analysis: Analysis) -> dict[str, float]:
     """What the whole model costs."""
     everything = np.ones(analysis.coupling.size)
-    found: dict[str, float] = {**analysis.price(analysis.whole)}
-    found["peak_activation_bytes"] = round(analysis.memory.value(everything))
+    sums: dict[str, float] = {**analysis.price(analysis.whole)}
+    sums["peak_activation_bytes"] = round(analysis.memory.value(everything))
     if analysis.latency is not None:
-        found["latency_ms"] = analysis.latency.value(everything) / 1e3
-    return found
+        sums["latency_ms"] = analysis.latency.value(everything) / 1e3
+    return sums
 
 
 def estimated(analysis: Analysis, timed: Timed) -> list[dict[str, Any]]:
     """Every node's part of an estimated latency, slowest first; what every run takes has no name."""
     operators = {str(node.name): node.op_type for node in analysis.graph.nodes}
-    found = sorted(timed.by_node(np.ones(analysis.coupling.size)).items(), key=lambda item: -item[1])
-    return [{"name": name, "op_type": operators.get(name, ""), "ms": us / 1e3} for name, us in found]
+    slowest_first = sorted(timed.by_node(np.ones(analysis.coupling.size)).items(), key=lambda item: -item[1])
+    return [{"name": name, "op_type": operators.get(name, ""), "ms": us / 1e3} for name, us in slowest_first]
 
 
 def side(analysis: Analysis, cut: Removal, path: Path | None, latency: Latency | None) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def layers(cut: Removal, macs: Cost) -> list[dict[str, Any]]:
     """Every node that carries MACs, in the order of the file: its weight's shape and its MACs before and after."""
     coupling = cut.coupling
     before, after = macs.by_node(np.ones(coupling.size)), macs.by_node((~cut.gone).astype(float))
-    found = []
+    rows_of_layers = []
     for node in coupling.graph.nodes:
         name = str(node.name)
         if round(before.get(name, 0)) == 0:
@@ -229,8 +229,8 @@ def layers(cut: Removal, macs: Cost) -> list[dict[str, Any]]:
             value = coupling.values[weight]
             shapes = list(value.shape), [cut.size(value, axis) for axis in range(len(value.axes))]
         work = (round(before[name]), round(after.get(name, 0)))
-        found.append({"name": name, "op_type": node.op_type, "weight": weight, "shapes": shapes, "macs": work})
-    return found
+        rows_of_layers.append({"name": name, "op_type": node.op_type, "weight": weight, "shapes": shapes, "macs": work})
+    return rows_of_layers
 
 
 def outcome(
@@ -282,33 +282,33 @@ def _merged(slimmed: Slimmed) -> dict[str, Any] | None:
     if not plan.merged and "dropped" not in plan.provenance:
         return None
     cut = {name: why for name, why in plan.provenance.get("dropped", {}).items() if name in plan.groups}
-    units = {name: sum(len(own) - 1 for own in clusters) for name, clusters in plan.merged.items()}
+    units = {name: sum(len(members) - 1 for members in clusters) for name, clusters in plan.merged.items()}
     return {"units": units, "dropped": cut}
 
 
-def widened(model: str, output: str | None, made: Widened) -> dict[str, Any]:
+def widened(model: str, output: str | None, result: Widened) -> dict[str, Any]:
     """A widened model as plain data."""
     return {
         "model": model,
         "output": output,
-        "factor": made.factor,
-        "counted": counted(made.costs),
-        "before": made.before,
-        "after": made.after,
-        "latency": None if made.latency is None else asdict(made.latency),
-        "groups": [{"name": name, "width": old, "after": new} for name, (old, new) in made.widths.items()],
-        "verify": None if made.verification is None else made.verification.to_dict(),
+        "factor": result.factor,
+        "counted": counted(result.costs),
+        "before": result.before,
+        "after": result.after,
+        "latency": None if result.latency is None else asdict(result.latency),
+        "groups": [{"name": name, "width": old, "after": new} for name, (old, new) in result.widths.items()],
+        "verify": None if result.verification is None else result.verification.to_dict(),
     }
 
 
 def latency(timings: Timings, timed: Mapping[str, Any]) -> dict[str, Any]:
     """The second model's time against the first's."""
-    found = compare(timings, 1)
+    comparison = compare(timings, 1)
     return {
-        "ratio": found.median,
-        "low": found.low,
-        "high": found.high,
-        "faster": found.faster,
+        "ratio": comparison.median,
+        "low": comparison.low,
+        "high": comparison.high,
+        "faster": comparison.faster,
         "rounds": len(timings.ms),
         "threads": timings.threads,
         "provider": timings.provider,

@@ -81,14 +81,14 @@ def _mark(point: Point) -> str:
 
 def _named(points: Sequence[Point]) -> list[tuple[str, Point]]:
     """Names and where they stand: one for points that lie together."""
-    found: list[tuple[str, Point]] = []
+    labels: list[tuple[str, Point]] = []
     for point in points:
-        last = found[-1][1] if found else None
+        last = labels[-1][1] if labels else None
         if last is not None and abs(point.x - last.x) < NEAR[0] and abs(point.y - last.y) < NEAR[1]:
-            found[-1] = f"{found[-1][0]}, {point.name}", point
+            labels[-1] = f"{labels[-1][0]}, {point.name}", point
         else:
-            found.append((point.name, point))
-    return found
+            labels.append((point.name, point))
+    return labels
 
 
 def _name(text: str, point: Point) -> str:

@@ -27,8 +27,8 @@ class _Console(Console):
 
 def console() -> Console:
     """Standard output, without colour and without folding lines when it is no terminal."""
-    found = _Console(highlight=False, markup=False)
-    return found if found.is_terminal else _Console(highlight=False, markup=False, width=WIDE)
+    plain = _Console(highlight=False, markup=False)
+    return plain if plain.is_terminal else _Console(highlight=False, markup=False, width=WIDE)
 
 
 def show(blocks: Iterable[Block]) -> None:

@@ -66,8 +66,8 @@ def _bias(node: ir.Node, record: Contraction, removal: Removal) -> Array:
     if bias.ndim == 1:
         shape[axis] = bias.size
         bias = bias.reshape(shape)
-    found: Array = bias.reshape((1,) * (len(shape) - bias.ndim) + bias.shape).astype(dtype)
-    return found
+    shaped: Array = bias.reshape((1,) * (len(shape) - bias.ndim) + bias.shape).astype(dtype)
+    return shaped
 
 
 def _drop_parts(node: ir.Node, fate: Fate) -> None:

@@ -39,11 +39,11 @@ LARGEST_GAIN = 2.0  # slices that nearly cancel out have no direction in common 
 
 def inherited(heirs: Labels, gone: Array) -> Labels:
     """The class that stands for every class: of what goes its heir, or the heir's heir; itself where all of them go."""
-    own = np.arange(len(heirs))
-    found: Labels = np.where(gone, heirs, own)
-    while (further := np.where(gone[found], heirs[found], found)).tolist() != found.tolist():
-        found = further
-    return np.where(gone[found], own, found)
+    themselves = np.arange(len(heirs))
+    standing: Labels = np.where(gone, heirs, themselves)
+    while (further := np.where(gone[standing], heirs[standing], standing)).tolist() != standing.tolist():
+        standing = further
+    return np.where(gone[standing], themselves, standing)
 
 
 def merged(removal: Removal) -> ir.Model:
@@ -74,15 +74,15 @@ def merged(removal: Removal) -> ir.Model:
 
 def _gains(removal: Removal) -> dict[str, Array]:
     """Tensor -> factor for the slices of every class: a linear map, or the scale of a batch normalisation after it."""
-    coupling, found = removal.coupling, dict[str, Array]()
+    coupling, gains = removal.coupling, dict[str, Array]()
     for node in coupling.graph.nodes:
         for source in node.inputs:
             name = "" if source is None else str(source.name)
             if name in coupling.summed and name in coupling.graph.initializers:
                 value = coupling.graph.initializers[name]
                 if floating(value):
-                    found[_scale_after(node) or name] = _gain(removal, name, value)
-    return found
+                    gains[_scale_after(node) or name] = _gain(removal, name, value)
+    return gains
 
 
 def _scale_after(node: ir.Node) -> str | None:
@@ -148,11 +148,11 @@ def combine(array: Array, layout: Value, removal: Removal, summed: Iterable[int]
 
 def stands_for(removal: Removal, layout: Value, axis: int) -> Array:
     """What every position of an axis that stays is of the original's, ``(positions, left)``: itself, or a mean."""
-    own = layout.axes[axis]
-    size, keys = layout.shape[axis], {d.key for d in own}
+    digits = layout.axes[axis]
+    size, keys = layout.shape[axis], {d.key for d in digits}
     square = np.eye(size, dtype=np.float32)
-    if removal.heirs is not None and all(key in keys for d in own for key in d.deps):
-        square = combine(square, Value((own, (Digit(-1, size),))), removal).astype(np.float32)
+    if removal.heirs is not None and all(key in keys for d in digits for key in d.deps):
+        square = combine(square, Value((digits, (Digit(-1, size),))), removal).astype(np.float32)
     result: Array = square[removal.keep(layout, axis)].T
     return result
 
@@ -191,9 +191,9 @@ def _turns(classes: Labels) -> Labels:
 
 def front(array: Array, layout: Value, digit: Digit) -> Array:
     """An array of the layout's shape brought to (number of labels of a digit, everything else)."""
-    sizes, order, own = _order(layout, digit)
+    sizes, order, count = _order(layout, digit)
     view = array.reshape(sizes).transpose(order)
-    return view.reshape(int(np.prod(view.shape[:own])), -1)
+    return view.reshape(int(np.prod(view.shape[:count])), -1)
 
 
 def _back(rows: Array, layout: Value, digit: Digit) -> Array:
@@ -206,9 +206,9 @@ def _back(rows: Array, layout: Value, digit: Digit) -> Array:
 def _order(layout: Value, digit: Digit) -> tuple[list[int], list[int], int]:
     """Sizes of all digits, the order that puts a digit behind what it depends on in front, and how many these are."""
     keys = list(layout.digits)
-    own = [*digit.deps, digit.key]
-    order = [keys.index(k) for k in own] + [i for i, k in enumerate(keys) if k not in own]
-    return [d.size for d in layout.digits.values()], order, len(own)
+    last = [*digit.deps, digit.key]
+    order = [keys.index(k) for k in last] + [i for i, k in enumerate(keys) if k not in last]
+    return [d.size for d in layout.digits.values()], order, len(last)
 
 
 def by_class(coupling: Coupling, groups: Sequence[Group], heirs: Mapping[str, Labels]) -> Labels:
@@ -220,12 +220,12 @@ def by_class(coupling: Coupling, groups: Sequence[Group], heirs: Mapping[str, La
         heirs: Group -> for each of its units the one that it is merged into, or itself. What lies in rows that have
             heirs follows these.
     """
-    found = np.arange(coupling.size)
+    standing = np.arange(coupling.size)
     for group in sorted(groups, key=lambda g: not g.rows):
         classes = lined_up(coupling, group) if group.name in heirs else None
-        if classes is not None and (found[classes] == classes).all():
-            found[classes] = classes[heirs[group.name]]
-    return found
+        if classes is not None and (standing[classes] == classes).all():
+            standing[classes] = classes[heirs[group.name]]
+    return standing
 
 
 def lined_up(coupling: Coupling, group: Group) -> Labels | None:
@@ -234,16 +234,16 @@ def lined_up(coupling: Coupling, group: Group) -> Labels | None:
     A unit that is a row has its cells, too.
     """
     if group.rows:
-        own = [np.flatnonzero(coupling.close(np.arange(coupling.columns) == unit)) for unit in group.units]
+        classes_of_unit = [np.flatnonzero(coupling.close(np.arange(coupling.columns) == unit)) for unit in group.units]
     else:
         order = np.argsort(coupling.column, kind="stable")
         ends = np.searchsorted(coupling.column[order], [group.units, group.units + 1])
-        own = [order[a:b] for a, b in ends.T]
-    if len({len(classes) for classes in own}) > 1:
+        classes_of_unit = [order[a:b] for a, b in ends.T]
+    if len({len(classes) for classes in classes_of_unit}) > 1:
         return None
-    found: Labels = np.stack(own)
-    marks = _marks(coupling)[found]
-    return found if (marks == marks[:1]).all() else None
+    stacked: Labels = np.stack(classes_of_unit)
+    marks = _marks(coupling)[stacked]
+    return stacked if (marks == marks[:1]).all() else None
 
 
 def _marks(coupling: Coupling) -> Array:

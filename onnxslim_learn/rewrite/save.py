@@ -87,8 +87,8 @@ def _complaint(model: Path | bytes) -> str:
 
 def origin(name: str, known: Mapping[str, ir.Value]) -> ir.Value | None:
     """The initializer of a name among those that are known, or the one of which it is a copy of its own."""
-    found: ir.Value | None = known.get(name, known.get(name.rpartition("~")[0]))
-    return found
+    value: ir.Value | None = known.get(name, known.get(name.rpartition("~")[0]))
+    return value
 
 
 @contextmanager
@@ -104,11 +104,11 @@ def with_initializers(path: Path, names: Collection[str], model: ir.Model) -> It
         yield path
         return
     try:
-        found = ir.load(path)
+        module = ir.load(path)
     except Exception as error:
         raise InputError(f"{path}: not an ONNX model ({reason(error)}). Give a whole .onnx file.") from error
     for name in names:
-        mine, other = found.graph.initializers.get(name), origin(name, model.graph.initializers)
+        mine, other = module.graph.initializers.get(name), origin(name, model.graph.initializers)
         tensors = [None if v is None else v.const_value for v in (mine, other)]
         if mine is None or any(t is None for t in tensors) or len({(str(t.shape), t.dtype) for t in tensors}) > 1:  # type: ignore[union-attr]
             raise InputError(
@@ -116,7 +116,7 @@ def with_initializers(path: Path, names: Collection[str], model: ir.Model) -> It
             )
         mine.const_value = tensors[1]
     with tempfile.TemporaryDirectory() as folder:
-        yield staged(found, path.name, Path(folder), external=False)
+        yield staged(module, path.name, Path(folder), external=False)
 
 
 def spare(source: Path, target: Path) -> None:

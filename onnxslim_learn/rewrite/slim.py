@@ -58,12 +58,12 @@ def slim(removal: Removal) -> ir.Model:
 def kept_positions(removal: Removal, name: str) -> dict[int, list[Any]]:
     """Kept positions of every cut axis of an initializer; an axis uneven over rows is listed over the merged rows."""
     value = removal.coupling.values[name]
-    found: dict[int, list[Any]] = {}
+    positions: dict[int, list[Any]] = {}
     for axis, digits in enumerate(value.axes):
         if any(d.labels is not None and not removal.kept(d).all() for d in digits):
             kept = [np.flatnonzero(row).tolist() for row in removal.positions(value, axis)[0]]
-            found[axis] = kept[0] if len(kept) == 1 else kept
-    return found
+            positions[axis] = kept[0] if len(kept) == 1 else kept
+    return positions
 
 
 def _slice(value: ir.Value, layout: Value, removal: Removal) -> None:
@@ -94,8 +94,8 @@ def cut(array: Array, layout: Value, removal: Removal) -> Array:
     digits = layout.digits
     labelled = [d for d in digits.values() if d.labels is not None and not (removal.kept(d).all() and not d.deps)]
     if not any(d.deps for d in labelled):
-        for axis, own in enumerate(layout.axes):
-            if any(d in labelled for d in own):
+        for axis, parts in enumerate(layout.axes):
+            if any(d in labelled for d in parts):
                 array = np.take(array, np.flatnonzero(removal.keep(layout, axis)), axis=axis)
         return np.ascontiguousarray(array)
     keys = list(digits)

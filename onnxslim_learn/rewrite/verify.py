@@ -72,9 +72,9 @@ class Verification:
             return (
                 f"output {self.worst_output} is random or chaotic (rounding moves it by {self.noise:.0e}): not verified"
             )
-        found = self.fault or f"is {self.max_rel_diff:.1e} of its magnitude from the masked original"
+        said = self.fault or f"is {self.max_rel_diff:.1e} of its magnitude from the masked original"
         allowed = "" if self.fault else f" (allowed {self.tolerance:.0e})"
-        return f"output {self.worst_output} {found}{allowed}"
+        return f"output {self.worst_output} {said}{allowed}"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, with the complaint if there is one; what is infinite (another shape, NaN) is ``None``."""
@@ -166,19 +166,19 @@ class _Models:
     def _check(self, feed: Feeds, runs: tuple[_Model, _Model], whole: list[Array], least: float = 0.0) -> _Check:
         one, other = (run(feed) for run in runs)
         allowed = max([HALF if a.dtype.itemsize == 2 and a.dtype.kind != "i" else RELATIVE for a in one])
-        found = _Check(*_largest(one, other, self.names, whole), max(allowed, least))
-        if not np.isfinite(found.relative):
-            k = self.names.index(found.worst)
-            return replace(found, fault=_fault(one[k], other[k]))
-        if found.passed:
-            return found
+        check = _Check(*_largest(one, other, self.names, whole), max(allowed, least))
+        if not np.isfinite(check.relative):
+            k = self.names.index(check.worst)
+            return replace(check, fault=_fault(one[k], other[k]))
+        if check.passed:
+            return check
         noise = 0.0
         for seed in range(SHAKES):
             moved = zip((one, other), (_moved(run, feed, seed) for run in runs), strict=True)
             noise = max(noise, *(_largest(a, b, self.names, whole)[1] for a, b in moved))
-            if AMPLIFIED * noise >= found.relative:
+            if AMPLIFIED * noise >= check.relative:
                 break
-        return replace(found, noise=noise, allowed=max(allowed, min(WORST, AMPLIFIED * noise)))
+        return replace(check, noise=noise, allowed=max(allowed, min(WORST, AMPLIFIED * noise)))
 
 
 class UnusableError(InputError):
@@ -296,13 +296,13 @@ def _opened(path: Path, given: Sequence[str], outputs: Sequence[str]) -> _Model:
     """
     model = _ready(path)
     session = model.session
-    for kind, wanted, found in (
+    for kind, wanted, present in (
         ("inputs", list(given), sorted(i.name for i in session.get_inputs())),
         ("outputs", list(outputs), [o.name for o in session.get_outputs()]),
     ):
-        if wanted != found:
+        if wanted != present:
             raise InputError(
-                f"{path}: its {kind} are {', '.join(found)}, but the original has {', '.join(wanted)}. Give its model."
+                f"{path}: its {kind} are {', '.join(present)}, but the original has {', '.join(wanted)}. Give its model."
             )
     return model
 
@@ -338,11 +338,11 @@ def _shaken(feed: Feeds, seed: int) -> Feeds:
 
 
 def _largest(
-    wanted: list[Array], found: list[Array], names: Sequence[str], scales: list[Array]
+    wanted: list[Array], actual: list[Array], names: Sequence[str], scales: list[Array]
 ) -> tuple[float, float, str]:
     """Largest absolute difference, largest one relative to the output's magnitude, and the output where that was."""
     absolute, relative, worst = 0.0, 0.0, names[0] if names else ""
-    for name, a, b, full in zip(names, wanted, found, scales, strict=True):
+    for name, a, b, full in zip(names, wanted, actual, scales, strict=True):
         if a.dtype.kind in "OSU" or a.size == 0:
             continue
         gap = _gap(a, b)
@@ -358,10 +358,10 @@ def _magnitude(a: Array) -> float:
     return float(finite.max()) if finite.size else 0.0
 
 
-def _fault(wanted: Array, found: Array) -> str:
+def _fault(wanted: Array, actual: Array) -> str:
     """What is wrong with an output of another shape, or with numbers where the other has none."""
-    if wanted.shape != found.shape:
-        shapes = ("x".join(map(str, array.shape)) or "a scalar" for array in (found, wanted))
+    if wanted.shape != actual.shape:
+        shapes = ("x".join(map(str, array.shape)) or "a scalar" for array in (actual, wanted))
         return "has shape {}, but {} is wanted".format(*shapes)
     return "is NaN or infinite where the masked original is not, or the other way round"
 

@@ -55,8 +55,10 @@ def path(kind: str, about: Mapping[str, str | int]) -> Path:
 def read(kind: str, about: Mapping[str, str | int]) -> dict[str, float]:
     """What was measured: key -> number; a file that is missing, cut off or another's counts as empty."""
     try:
-        found = json.loads(path(kind, about).read_text(encoding="utf-8"))
-        return {str(key): float(number) for key, number in found["measured"].items() if found["about"] == dict(about)}
+        numbers = json.loads(path(kind, about).read_text(encoding="utf-8"))
+        return {
+            str(key): float(number) for key, number in numbers["measured"].items() if numbers["about"] == dict(about)
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 

@@ -72,16 +72,16 @@ class Runner:
         if stop <= self.position:
             return
         nodes = self.nodes[self.position : stop]
-        made = [str(v.name) for node in nodes for v in node.outputs if v.name]
-        wanted = [name for name in made if name in self.kept or self._last.get(name, -1) >= stop]
+        produced = [str(v.name) for node in nodes for v in node.outputs if v.name]
+        wanted = [name for name in produced if name in self.kept or self._last.get(name, -1) >= stop]
         if wanted:
-            read = {name for number in range(self.position, stop) for name in self._reads[number]} - set(made)
+            read = {name for number in range(self.position, stop) for name in self._reads[number]} - set(produced)
             session = open_session(self._part(nodes, read, wanted), threads=self.threads, optimize=False)
             fed = [name for name in read if name in self._held]
             results: list[list[Array]] = [[] for _ in wanted]
             for batch in range(self.batches):
-                found = session.run(wanted, {name: self._held[name][batch] for name in fed})
-                for one, array in zip(results, found, strict=True):
+                outputs = session.run(wanted, {name: self._held[name][batch] for name in fed})
+                for one, array in zip(results, outputs, strict=True):
                     one.append(np.asarray(array))
             for name, arrays in zip(wanted, results, strict=True):
                 self._hold(name, arrays)
@@ -113,9 +113,9 @@ class Runner:
         twin = copy.copy(self)
         twin._take(model, ())
         twin._held = dict(self._held)
-        made = {name for name, place in twin.place.items() if place < self.position}
-        made |= {str(value.name) for value in model.graph.inputs}
-        needed = {name for names in twin._reads[self.position :] for name in names} & made
+        produced = {name for name, place in twin.place.items() if place < self.position}
+        produced |= {str(value.name) for value in model.graph.inputs}
+        needed = {name for names in twin._reads[self.position :] for name in names} & produced
         return twin if needed <= self._held.keys() else None
 
     def _hold(self, name: str, arrays: list[Array]) -> None:
@@ -148,12 +148,12 @@ def common(one: ir.Model, other: ir.Model) -> int:
 
 def outputs(runner: Runner, batches: Sequence[int]) -> dict[str, Array]:
     """The floating outputs of a finished run on some batches, by name."""
-    found = {}
+    joined = {}
     for value in runner.model.graph.outputs:
         arrays = [runner.get(str(value.name))[k] for k in batches]
         if arrays[0].dtype.kind == "f" and len({a.shape[1:] for a in arrays}) == 1:
-            found[str(value.name)] = np.concatenate([np.atleast_1d(a) for a in arrays]).astype(np.float32)
-    return found
+            joined[str(value.name)] = np.concatenate([np.atleast_1d(a) for a in arrays]).astype(np.float32)
+    return joined
 
 
 def _tensor(name: str, value: ir.Value) -> onnx.TensorProto:

@@ -48,8 +48,8 @@ def peak(model: str | Path, feeds: Feeds, *, threads: int = 1, provider: str = C
     if done.returncode:
         said = (done.stderr.decode(errors="replace").strip().splitlines() or ["no word"])[-1]
         raise InputError(f"{model}: its memory could not be measured ({said}). Give smaller shapes with ⟨input⟩.")
-    found: int | None = json.loads(done.stdout)
-    return found
+    grown: int | None = json.loads(done.stdout)
+    return grown
 
 
 def _grown(task: Path) -> int | None:

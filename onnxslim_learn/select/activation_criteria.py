@@ -32,8 +32,8 @@ def _summed(value: Callable[[Inputs], Array]) -> Score:
         coupling = analysis.coupling
         total = np.zeros(coupling.columns)
         for inputs in samples.squares:
-            own = inputs.classes >= 0
-            np.add.at(total, coupling.column[inputs.classes[own]], value(inputs)[own])
+            known = inputs.classes >= 0
+            np.add.at(total, coupling.column[inputs.classes[known]], value(inputs)[known])
         return rows_by_cells(coupling, total)
 
     return score
@@ -61,12 +61,12 @@ def obs(analysis: Analysis, groups: Sequence[Group], samples: Evidence) -> Array
     tr(K_Rᵀ [H⁻¹_RR]⁻¹ K_R). After every round H⁻¹ and K are downdated, so that what takes over from a removed unit is
     worth more afterwards (Optimal Brain Surgeon, Hassibi & Stork 1993, on structures as in ZipLM, arXiv:2302.04089).
     """
-    coupling, found = analysis.coupling, samples.pairs
+    coupling, gathered = analysis.coupling, samples.pairs
     score = np.zeros(coupling.columns)
     rows = _rows_of(coupling)
     for group in groups:
-        places = [(inputs, _places(coupling, rows, inputs, group)) for inputs in found if inputs.products.ndim == 2]
-        consumers = [_Consumer.of(inputs, own) for inputs, own in places if any(len(p) for p in own)]
+        places = [(inputs, _places(coupling, rows, inputs, group)) for inputs in gathered if inputs.products.ndim == 2]
+        consumers = [_Consumer.of(inputs, positions) for inputs, positions in places if any(len(p) for p in positions)]
         if consumers:
             score[group.units] = _order(consumers, group.width)
     return score
@@ -119,10 +119,10 @@ def _solve(block: Array, right: Array) -> Array:
     lift = ROUNDING * max(float(np.trace(block)) / len(block), 1e-30)
     system = block + lift * np.eye(len(block))
     try:
-        found: Array = scipy.linalg.cho_solve(scipy.linalg.cho_factor(system, check_finite=False), right)
+        solved: Array = scipy.linalg.cho_solve(scipy.linalg.cho_factor(system, check_finite=False), right)
     except np.linalg.LinAlgError:
-        found = np.linalg.lstsq(system, right, rcond=ROUNDING)[0]
-    return found
+        solved = np.linalg.lstsq(system, right, rcond=ROUNDING)[0]
+    return solved
 
 
 def _places(coupling: Coupling, rows: dict[int, Array], inputs: Inputs, group: Group) -> list[Array]:
@@ -132,8 +132,8 @@ def _places(coupling: Coupling, rows: dict[int, Array], inputs: Inputs, group: G
     if not np.isin(columns, group.units).any() and not np.isin(inputs.classes, np.concatenate(cells)).any():
         return []
     return [
-        np.flatnonzero((columns == unit) | np.isin(inputs.classes, own))
-        for unit, own in zip(group.units.tolist(), cells, strict=True)
+        np.flatnonzero((columns == unit) | np.isin(inputs.classes, cell_positions))
+        for unit, cell_positions in zip(group.units.tolist(), cells, strict=True)
     ]
 
 
@@ -157,7 +157,7 @@ def _order(consumers: Sequence[_Consumer], width: int) -> Array:
 def _rows_of(coupling: Coupling) -> dict[int, Array]:
     """Column of rows -> classes of their cells."""
     cells, rows = coupling.membership.nonzero()
-    found: dict[int, list[int]] = {}
+    cells_of: dict[int, list[int]] = {}
     for cell, row in zip(cells.tolist(), rows.tolist(), strict=True):
-        found.setdefault(int(coupling.column[row]), []).append(cell)
-    return {column: np.array(own, np.int64) for column, own in found.items()}
+        cells_of.setdefault(int(coupling.column[row]), []).append(cell)
+    return {column: np.array(members, np.int64) for column, members in cells_of.items()}

@@ -72,7 +72,7 @@ def collect(
     graph, rng = coupling.graph, np.random.default_rng(seed)
     names = {str(graph.nodes[c.node].inputs[c.slot].name) for c, _, _ in wanted}  # type: ignore[union-attr]
     runner = Runner(graph.model, feeds, names)
-    found = []
+    gathered = []
     for number, (contraction, classes, weights) in enumerate(wanted):
         progress(number / len(wanted))
         name = str(graph.nodes[contraction.node].inputs[contraction.slot].name)  # type: ignore[union-attr]
@@ -80,10 +80,10 @@ def collect(
         share = -(-ROWS // len(feeds))
         rows = np.concatenate([_thin(_rows(a, contraction), share, rng) for a in runner.get(name)])
         products = _products(rows, pairs=pairs and rows.shape[1] <= WIDEST)
-        found.append(Inputs(classes, rows.mean(axis=0), products, weights))
+        gathered.append(Inputs(classes, rows.mean(axis=0), products, weights))
         if all(n != name for n in _names(coupling, wanted[number + 1 :])):
             runner.drop(name)
-    return found
+    return gathered
 
 
 def _names(coupling: Coupling, wanted: Sequence[tuple[Contraction, Array, Array]]) -> list[str]:
@@ -97,9 +97,9 @@ def _with_weights(coupling: Coupling) -> list[tuple[Contraction, Array, Array]]:
     by_name: dict[str, list[tuple[Array, Array]]] = {}
     for part in slices(coupling, least_rank=2):
         if part.summed:
-            own = np.where(part.labels > 0, coupling.strong[part.labels], -1).reshape(-1)
-            by_name.setdefault(part.name, []).append((own, part.array))
-    found = []
+            class_of_row = np.where(part.labels > 0, coupling.strong[part.labels], -1).reshape(-1)
+            by_name.setdefault(part.name, []).append((class_of_row, part.array))
+    pairs = []
     for contraction in coupling.records.contractions:
         node = nodes[contraction.node]
         source = node.inputs[contraction.slot]
@@ -109,8 +109,8 @@ def _with_weights(coupling: Coupling) -> list[tuple[Contraction, Array, Array]]:
         classes = _classes(coupling, contraction.value, contraction.axes)
         if source.is_initializer() or not rows or classes is None:
             continue
-        found.append((contraction, classes, _lookup(classes, rows)))
-    return found
+        pairs.append((contraction, classes, _lookup(classes, rows)))
+    return pairs
 
 
 def _classes(coupling: Coupling, value: Value, axes: tuple[int, ...]) -> Array | None:
@@ -129,11 +129,11 @@ def _classes(coupling: Coupling, value: Value, axes: tuple[int, ...]) -> Array |
 def _lookup(classes: Array, rows: Sequence[tuple[Array, Array]]) -> Array:
     """Rows of weights by class, side by side; zero where a class has none."""
     parts = []
-    for own, array in rows:
-        order = np.argsort(own, kind="stable")
-        place = np.searchsorted(own[order], classes)
-        place = np.minimum(place, len(own) - 1)
-        hit = own[order][place] == classes
+    for class_of_row, array in rows:
+        order = np.argsort(class_of_row, kind="stable")
+        place = np.searchsorted(class_of_row[order], classes)
+        place = np.minimum(place, len(class_of_row) - 1)
+        hit = class_of_row[order][place] == classes
         parts.append(np.where(hit[:, None], array[order][place], 0))
     return np.concatenate(parts, axis=1)
 
@@ -165,5 +165,5 @@ def _thin(rows: Array, most: int, rng: np.random.Generator) -> Array:
 
 def _products(rows: Array, *, pairs: bool) -> Array:
     """Mean products of pairs, or mean squares."""
-    found: Array = rows.T @ rows / len(rows) if pairs else np.square(rows).mean(axis=0)
-    return found
+    products: Array = rows.T @ rows / len(rows) if pairs else np.square(rows).mean(axis=0)
+    return products

@@ -79,11 +79,11 @@ def choose(task: Search, evidence: Evidence | None, progress: Progress = lambda 
     if not evidence.curves.complete(task.choices):
         return Chosen(uniform, "uniform", {})
     record = Record(task.coupling.graph.model, evidence.feeds, _places(evidence), whole=True)
-    found = {"uniform": uniform}
-    found |= {name: search.search(_weighed(task, evidence, uniform, way)) for name, way in WAYS.items()}
-    trials = dict(spread((name, partial(_trial, cut, record, evidence)) for name, cut in found.items()))
+    candidates = {"uniform": uniform}
+    candidates |= {name: search.search(_weighed(task, evidence, uniform, way)) for name, way in WAYS.items()}
+    trials = dict(spread((name, partial(_trial, cut, record, evidence)) for name, cut in candidates.items()))
     best = min(trials, key=lambda name: trials[name])
-    return Chosen(found[best], best, {name: lost[0] for name, lost in trials.items()})
+    return Chosen(candidates[best], best, {name: lost[0] for name, lost in trials.items()})
 
 
 def _widths(task: Search, cut: Removal) -> list[int]:
@@ -135,8 +135,8 @@ def _measure(task: Search, evidence: Evidence, feeds: Sequence[Mapping[str, Any]
     for key, lost in cache.read(KEPT, about).items():
         kept, _, name = key.partition(" ")
         stored.points.setdefault(name, {})[int(kept)] = lost
-    for name, own in evidence.curves.points.items():
-        stored.points.setdefault(name, {}).update(own)
+    for name, points in evidence.curves.points.items():
+        stored.points.setdefault(name, {}).update(points)
     evidence.curves = sensitivity.measure(
         task.coupling.graph.model,
         Record(task.coupling.graph.model, feeds, _places(evidence), whole=True),

@@ -28,7 +28,7 @@ def bounds(analysis: Analysis, target: Target) -> dict[str, tuple[Priced, float]
     Raises:
         InputError: If there is no such cost, it cannot be bounded, or a bound is none.
     """
-    found = {}
+    limits = {}
     for value, wish in target.items():
         row, cost = analysis.priced(value, TARGET)
         if not row.bounded:
@@ -45,8 +45,8 @@ def bounds(analysis: Analysis, target: Target) -> dict[str, tuple[Priced, float]
             size = save.size_on_disk(analysis.graph.source)
             total, overhead = size, max(size - total, 0)
         bound = wish * total if wish <= 1 else wish
-        found[row.name] = (cost, bound - overhead)
-    return found
+        limits[row.name] = (cost, bound - overhead)
+    return limits
 
 
 def named(analysis: Analysis, target: Target) -> dict[str, float]:

@@ -92,7 +92,7 @@ def choices(coupling: Coupling, groups: Sequence[Group], scores: Array, freedom:
     """
     free = [group for group in groups if group.pin is None]
     shadowed = set() if freedom.cells else _shadowed(coupling, free)
-    found = []
+    decidable_choices = []
     for group in free:
         if group.name in shadowed:
             continue
@@ -106,8 +106,8 @@ def choices(coupling: Coupling, groups: Sequence[Group], scores: Array, freedom:
         if freedom.empty and _can_vanish(coupling, group):
             kept = [0, *kept]
         kept = [k for k in kept if k >= freedom.least.get(group.name, 0.0) * group.width - 1e-9]
-        found.append(Choice(group, order, (*kept, group.width)))
-    return found
+        decidable_choices.append(Choice(group, order, (*kept, group.width)))
+    return decidable_choices
 
 
 def _can_vanish(coupling: Coupling, group: Group) -> bool:
@@ -185,9 +185,9 @@ class Search:
 
     def faults(self, removal: Removal) -> list[str]:
         """What makes a removal invalid."""
-        found = self.coupling.faults(removal.gone, empty=self.empty)
+        broken = self.coupling.faults(removal.gone, empty=self.empty)
         problem = foresee(removal).problem if self.empty else ""
-        return [*found, problem] if problem else found
+        return [*broken, problem] if problem else broken
 
     def fits(self, widths: Sequence[int]) -> bool:
         """Whether all bounds hold."""

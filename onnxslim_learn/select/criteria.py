@@ -85,32 +85,32 @@ def _check_needs(row: CriterionRow, evidence: Evidence | None) -> None:
 
 def _checked(row: CriterionRow, coupling: Coupling, groups: Sequence[Group], ranking: Ranking) -> Ranking:
     """A ranking whose scores are numbers wherever units can go."""
-    found = ranking.scores
-    if found.shape != (coupling.columns,):
+    scores = ranking.scores
+    if scores.shape != (coupling.columns,):
         raise InputError(
             f"⟨criterion⟩ {row.name}: expected one score for each of {coupling.columns} columns, but got an array of "
-            f"shape {found.shape}. Correct it."
+            f"shape {scores.shape}. Correct it."
         )
-    silent = np.isnan(found)
+    silent = np.isnan(scores)
     if silent.any():
-        found = np.where(silent, rows_by_cells(coupling, np.where(silent, 0.0, found), missing=np.nan), found)
+        scores = np.where(silent, rows_by_cells(coupling, np.where(silent, 0.0, scores), missing=np.nan), scores)
     for group in groups:
-        if group.pin is None and np.isnan(found[group.units]).any():
+        if group.pin is None and np.isnan(scores[group.units]).any():
             raise InputError(f"⟨criterion⟩ {row.name}: units of {group.name} have no score. Correct it.")
-    return replace(ranking, scores=found)
+    return replace(ranking, scores=scores)
 
 
-def rows_by_cells(coupling: Coupling, found: Array, *, missing: float | None = None) -> Array:
+def rows_by_cells(coupling: Coupling, by_column: Array, *, missing: float | None = None) -> Array:
     """Give a column of rows (heads, convolution groups) the sum of its cells' scores.
 
     Args:
         coupling: The model.
-        found: Scores of all columns.
+        by_column: Scores of all columns.
         missing: What columns without rows get, or ``None`` for what they have.
     """
     rows = coupling.is_row
-    cells = coupling.membership.T @ np.where(rows, 0.0, found[coupling.column])
+    cells = coupling.membership.T @ np.where(rows, 0.0, by_column[coupling.column])
     totals, columns = np.zeros(coupling.columns), np.zeros(coupling.columns, bool)
     np.add.at(totals, coupling.column[rows], cells[rows])
     columns[coupling.column[rows]] = True
-    return np.where(columns, totals, found if missing is None else missing)
+    return np.where(columns, totals, by_column if missing is None else missing)

@@ -47,7 +47,7 @@ def clusters(analysis: Analysis, groups: Sequence[Group], samples: Evidence | No
     The score of a unit is what had been lost when it was merged into another.
     """
     coupling, heirs, refused = analysis.coupling, {}, {}
-    found = weight_criteria.energy(analysis, groups)
+    energies = weight_criteria.energy(analysis, groups)
     parts = list(slices(coupling))
     for group in groups:
         if group.pin is not None:
@@ -57,13 +57,13 @@ def clusters(analysis: Analysis, groups: Sequence[Group], samples: Evidence | No
             refused[group.name] = reason
             continue
         vectors, mass = _vectors(coupling, parts, group)
-        own = np.arange(group.width)
+        standing = np.arange(group.width)
         for stratum in group.strata:
             order, losses, into = agglomerate(vectors[stratum], mass[stratum])
-            own[stratum] = stratum[into]
-            found[group.units[stratum[order]]] = losses
-        heirs[group.name] = own
-    return Ranking(found, heirs, refused)
+            standing[stratum] = stratum[into]
+            energies[group.units[stratum[order]]] = losses
+        heirs[group.name] = standing
+    return Ranking(energies, heirs, refused)
 
 
 def _vectors(coupling: Coupling, parts: Sequence[Slices], group: Group) -> tuple[Array, Array]:
@@ -79,11 +79,11 @@ def _vectors(coupling: Coupling, parts: Sequence[Slices], group: Group) -> tuple
     kernels, shifts, mass = [np.zeros((width, 1))], list[Array](), np.zeros(width)
     for part in parts:
         atoms = part.labels.reshape(-1)
-        own = np.where(atoms > 0, unit[coupling.strong[atoms]], -1)
-        here = np.flatnonzero(own >= 0)
+        unit_of_position = np.where(atoms > 0, unit[coupling.strong[atoms]], -1)
+        here = np.flatnonzero(unit_of_position >= 0)
         if not len(here):
             continue
-        order = here[np.argsort(own[here], kind="stable")]
+        order = here[np.argsort(unit_of_position[here], kind="stable")]
         rows = part.array[order].astype(np.float64).reshape(width, -1)
         if part.summed:
             squares = (rows**2).sum(axis=1)

@@ -47,13 +47,13 @@ def on_steps(search: Search, table: Mapping[str, int], *, below: bool) -> Search
         table: Channels in one step, by operator.
         below: Whether widths below a step may be taken.
     """
-    found = search
+    narrowed = search
     for narrower in sorted({False, below}):
         choices = undominated(search.coupling, search.choices, table, below=narrower)
-        found = replace(search, choices=choices)
-        if found.fits(found.at(0.0)):
+        narrowed = replace(search, choices=choices)
+        if narrowed.fits(narrowed.at(0.0)):
             break
-    return found
+    return narrowed
 
 
 def undominated(
@@ -67,29 +67,30 @@ def undominated(
         steps: Channels in one step, by operator; an operator that is not there has steps of one.
         below: Whether widths of at most half a step stay, too.
     """
-    found = []
+    kept_choices = []
     touched = _touched(coupling)
     for choice in choices:
-        own = [steps.get(name, 1) for name, columns in touched.items() if columns[choice.group.units].any()]
+        multiples = [steps.get(name, 1) for name, columns in touched.items() if columns[choice.group.units].any()]
         each = span(coupling, choice.group)
         stays = [
-            k == choice.group.width or all(k * each % step == 0 or (below and 2 * k * each <= step) for step in own)
+            k == choice.group.width
+            or all(k * each % step == 0 or (below and 2 * k * each <= step) for step in multiples)
             for k in choice.kept
         ]
         kept = tuple(k for k, stay in zip(choice.kept, stays, strict=True) if stay)
         curve = None if choice.curve is None else choice.curve[stays]
-        found.append(replace(choice, kept=kept, curve=curve))
-    return found
+        kept_choices.append(replace(choice, kept=kept, curve=curve))
+    return kept_choices
 
 
 def _touched(coupling: Coupling) -> dict[str, Array]:
     """Kind of contraction -> which columns are a width of one."""
-    found: dict[str, Array] = {}
+    touched: dict[str, Array] = {}
     nodes = coupling.graph.nodes
     for term in coupling.records.terms:
-        columns = found.setdefault(kind(coupling, nodes[term.node]), np.zeros(coupling.columns, bool))
+        columns = touched.setdefault(kind(coupling, nodes[term.node]), np.zeros(coupling.columns, bool))
         for digit in term.digits:
             if digit.labels is not None:
                 atoms = digit.labels[digit.labels > 0]
                 columns[coupling.column[coupling.strong[atoms]]] = True
-    return found
+    return touched

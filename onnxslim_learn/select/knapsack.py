@@ -84,8 +84,8 @@ class _Knapsack:
         rows = np.flatnonzero(coupling.is_row)
         inside = coupling.membership.T @ total  # a row is worth its cells
         by_column += np.bincount(coupling.column[rows], inside[rows], coupling.columns)
-        found = zip(self.search.choices, self._widths(at), strict=True)
-        return [max(float(by_column[c.group.units].sum()) / max(width, 1), 1e-15) for c, width in found]
+        pairs = zip(self.search.choices, self._widths(at), strict=True)
+        return [max(float(by_column[c.group.units].sum()) / max(width, 1), 1e-15) for c, width in pairs]
 
     def _cheapest(self, at: Sequence[int]) -> tuple[int, int]:
         """The step that loses least for what it saves: which choice, to which of its widths."""
@@ -129,8 +129,8 @@ class _Knapsack:
             if at[a] < step:
                 continue
             tried = self._give_back([*at[:a], at[a] - step, *at[a + 1 :]], but=a)
-            if (found := self._loss(tried)) < loss - 1e-12:
-                at, loss = tried, found
+            if (tried_loss := self._loss(tried)) < loss - 1e-12:
+                at, loss = tried, tried_loss
         return at
 
     def _loss(self, at: Sequence[int]) -> float:

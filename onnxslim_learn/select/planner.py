@@ -68,19 +68,21 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
     criterion = criterion or criteria.usual(evidence)
     ranking = criteria.rank(analysis, groups, criterion, evidence)
     task = _decidable(analysis, groups, ranking, asked, freedom)
-    found = choose(task, evidence, progress)
-    made = {"criterion": CRITERIA.row(criterion).name, "target": target, "multiple": multiple}
-    made |= {"protect": list(protect), "allow_empty": allow_empty}
-    made |= {"only": list(only)} if only else {}
-    made |= {"keep": dict(keep)} if keep else {}
-    made |= {"allocation": found.allocation, "trials": found.trials}
+    chosen = choose(task, evidence, progress)
+    provenance = {"criterion": CRITERIA.row(criterion).name, "target": target, "multiple": multiple}
+    provenance |= {"protect": list(protect), "allow_empty": allow_empty}
+    provenance |= {"only": list(only)} if only else {}
+    provenance |= {"keep": dict(keep)} if keep else {}
+    provenance |= {"allocation": chosen.allocation, "trials": chosen.trials}
     if ranking.heirs is not None:
         decided = {choice.group.name for choice in task.choices}
-        made["dropped"] = {name: why for name, why in ranking.refused.items() if name in decided}
+        provenance["dropped"] = {name: why for name, why in ranking.refused.items() if name in decided}
     if evidence is not None:
-        made |= {"data": evidence.source.name, "sensitivity_seconds": evidence.seconds}
-        made["curves"] = {name: {str(k): v for k, v in own.items()} for name, own in evidence.curves.points.items()}
-    return describe(analysis, found.removal, made)
+        provenance |= {"data": evidence.source.name, "sensitivity_seconds": evidence.seconds}
+        provenance["curves"] = {
+            name: {str(k): v for k, v in points.items()} for name, points in evidence.curves.points.items()
+        }
+    return describe(analysis, chosen.removal, provenance)
 
 
 def _decidable(

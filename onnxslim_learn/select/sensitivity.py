@@ -64,10 +64,10 @@ class Curves:
         roots = np.sqrt([max(points[w], 0.0) for w in widths])
         roots = np.maximum.accumulate(roots[::-1])[::-1]
         kept = np.array(choice.kept, float)
-        found = np.interp(kept, widths, roots)
+        interpolated = np.interp(kept, widths, roots)
         below = kept < widths[0]
-        found[below] = roots[0] * (widths[0] / np.maximum(kept[below], 0.5)) ** STEEP
-        result: Array = found**2
+        interpolated[below] = roots[0] * (widths[0] / np.maximum(kept[below], 0.5)) ** STEEP
+        result: Array = interpolated**2
         return result
 
 
@@ -94,9 +94,9 @@ def measure(
         keep: Called with every point measured: group, units kept, loss.
         progress: Called with the share done.
     """
-    start, found = perf_counter(), {name: dict(own) for name, own in (known or Curves()).points.items()}
+    start, curves = perf_counter(), {name: dict(points) for name, points in (known or Curves()).points.items()}
     rounds = [(n / len(SHARES), share, choice) for n, share in enumerate(SHARES) for choice in choices]
-    begun = {(name, kept) for name, own in found.items() for kept in own}
+    begun = {(name, kept) for name, points in curves.items() for kept in points}
 
     def jobs() -> Iterator[tuple[tuple[str, int, float], Callable[[], float]]]:
         whole = unfuse(model)
@@ -118,10 +118,10 @@ def measure(
             yield (*point, done), partial(loss, cut, slimmed, record, trunk.branch(slimmed))
 
     for (name, kept, done), lost in spread(jobs()):
-        found.setdefault(name, {})[kept] = lost
+        curves.setdefault(name, {})[kept] = lost
         keep(name, kept, lost)
         progress(max((perf_counter() - start) / seconds, done))
-    return Curves(found, record.samples, perf_counter() - start)
+    return Curves(curves, record.samples, perf_counter() - start)
 
 
 def loss(cut: Removal, slimmed: ir.Model, record: Record, runner: Runner | None = None) -> float:

@@ -57,10 +57,10 @@ def lamp(analysis: Analysis, groups: Sequence[Group], samples: Evidence | None =
     energy = _norms(analysis.coupling, 2) ** 2
     result = np.zeros_like(energy)
     for group in groups:
-        own = energy[group.units]
-        order = np.argsort(own, kind="stable")
-        above = np.cumsum(own[order][::-1])[::-1]
-        result[group.units[order]] = own[order] / np.maximum(above, 1e-30)
+        unit_energy = energy[group.units]
+        order = np.argsort(unit_energy, kind="stable")
+        above = np.cumsum(unit_energy[order][::-1])[::-1]
+        result[group.units[order]] = unit_energy[order] / np.maximum(above, 1e-30)
     return rows_by_cells(analysis.coupling, result)
 
 
@@ -111,11 +111,11 @@ def energy(analysis: Analysis, groups: Sequence[Group], samples: Evidence | None
             variance = _through(source, mean[classes], deviation[classes])
             sums.add(labels, variance * squares)
     fallback = _norms(coupling, 2) ** 2
-    found: Array = np.where(sums.count > 0, sums.total, fallback)
+    by_column: Array = np.where(sums.count > 0, sums.total, fallback)
     for group in groups:
-        if not found[group.units].any():  # no consumer's weights in reach
-            found[group.units] = fallback[group.units]
-    return rows_by_cells(coupling, found)
+        if not by_column[group.units].any():  # no consumer's weights in reach
+            by_column[group.units] = fallback[group.units]
+    return rows_by_cells(coupling, by_column)
 
 
 def _moments(coupling: Coupling) -> tuple[Array, Array]:

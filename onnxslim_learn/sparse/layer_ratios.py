@@ -28,17 +28,17 @@ def logarithmic(sizes: Sequence[int], target: float) -> list[float]:
 def heurist(sizes: Sequence[int], target: float) -> list[float]:
     """:func:`logarithmic` with shares clipped at :func:`bounds`, and what that leaves shared out among the others."""
     ceiling = bounds(target)[1]
-    found, clipped = logarithmic(sizes, target), {k for k, n in enumerate(sizes) if n < 2}
+    ratios, clipped = logarithmic(sizes, target), {k for k, n in enumerate(sizes) if n < 2}
     shares = dict.fromkeys(clipped, 0.0)
     while True:
-        over = [k for k in range(len(sizes)) if k not in clipped and found[k] > ceiling]
+        over = [k for k in range(len(sizes)) if k not in clipped and ratios[k] > ceiling]
         if not over:
-            return [shares.get(k, found[k]) for k in range(len(sizes))]
+            return [shares.get(k, ratios[k]) for k in range(len(sizes))]
         clipped.update(over)
         shares |= dict.fromkeys(over, ceiling)
         left = target * sum(sizes) - sum(shares[k] * sizes[k] for k in clipped)
         weight = sum(n * math.log(n) for k, n in enumerate(sizes) if k not in clipped)
-        found = [left / weight * math.log(n) if weight else target for n in sizes]
+        ratios = [left / weight * math.log(n) if weight else target for n in sizes]
 
 
 def bounds(target: float) -> tuple[float, float]:

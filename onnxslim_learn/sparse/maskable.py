@@ -82,7 +82,7 @@ def layers(model: ir.Model, protect: Sequence[str] = ()) -> list[Layer]:
 def maskable(model: ir.Model) -> list[Layer]:
     """All maskable weights of a model, in the order of the nodes that read them."""
     order = {node: number for number, node in enumerate(model.graph)}
-    found = []
+    layers = []
     for value in model.graph.initializers.values():
         tensor = value.const_value
         if tensor is None or not tensor.dtype.is_floating_point() or len(tensor.shape) < 2:
@@ -101,8 +101,8 @@ def maskable(model: ir.Model) -> list[Layer]:
             layer = Layer(
                 str(value.name), shape, inputs, outputs, names, 1 if kind is None else kind.blocks(first), alike
             )
-            found.append((order.get(first, len(order)), layer))
-    return [layer for _, layer in sorted(found, key=lambda pair: pair[0])]
+            layers.append((order.get(first, len(order)), layer))
+    return [layer for _, layer in sorted(layers, key=lambda pair: pair[0])]
 
 
 def _unprotected(listed: list[Layer], protect: Sequence[str]) -> list[Layer]:
@@ -124,13 +124,13 @@ def _roles(value: ir.Value, axes: Axes) -> list[tuple[Axes, Axes, ir.Node] | Non
     """What every reader makes of a value whose axes are these of an initializer; ``None`` for anything but a factor."""
     if value.is_graph_output():
         return [None]
-    found: list[tuple[Axes, Axes, ir.Node] | None] = []
+    sides_of_readers: list[tuple[Axes, Axes, ir.Node] | None] = []
     for node, slot in value.uses():
         row = roles.of(node)
         if row.order is not None and slot == 0:
-            found += _roles(node.outputs[0], tuple(axes[a] for a in row.order(node, len(axes))))
+            sides_of_readers += _roles(node.outputs[0], tuple(axes[a] for a in row.order(node, len(axes))))
         else:
             sides = None if row.factors is None else row.factors.sides(node, slot, len(axes))
             inputs, outputs = (tuple(axes[a] for a in part) for part in sides or ((), ()))
-            found.append((inputs, outputs, node) if sides else None)
-    return found
+            sides_of_readers.append((inputs, outputs, node) if sides else None)
+    return sides_of_readers

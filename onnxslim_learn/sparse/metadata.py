@@ -37,13 +37,13 @@ def broken(before: ir.Model, model: ir.Model) -> bool:
 
 def _sparse(model: ir.Model, pattern: patterns.Pattern) -> set[str]:
     """Weights with zeros in a pattern."""
-    found = set()
+    names = set()
     for layer in maskable(model):
         array = np.asarray(model.graph.initializers[layer.name].const_value.numpy())  # type: ignore[union-attr]
         whole = pattern.kind != "n:m" or patterns.groups_of(pattern, layer).size
         if whole and not array.all() and patterns.holds(array, pattern, layer):
-            found.add(layer.name)
-    return found
+            names.add(layer.name)
+    return names
 
 
 def correct(before: ir.Model, model: ir.Model) -> None:

@@ -83,12 +83,12 @@ class OneShot:
 
     def go(self, progress: Callable[[float], None] = lambda share: None) -> None:
         """Sparsify every layer and run to the end."""
-        found = linears(self.model)
-        formed = {str(one.weight.name) for one in found}
+        nodes = linears(self.model)
+        formed = {str(one.weight.name) for one in nodes}
         for name in self.layers.keys() - formed:  # seen by what comes after, wherever they are
             self._by_size(name)
         updating = METHODS.row(self.recipe.method).refits
-        todo = [one for one in found if updating or str(one.weight.name) in self.layers]
+        todo = [one for one in nodes if updating or str(one.weight.name) in self.layers]
         self.targets.expect([one.target for one in todo])
         for number, linear in enumerate(todo):
             progress(number / len(todo))
@@ -170,7 +170,7 @@ def prune(
     candidates = [fitting.Weights(plain.matrix * mask, plain.bias)]
     if updating:
         exact = on_support(seen, mask)
-        candidates += [_with_bias(problem, rows, found, given) for found in (matrix, exact) if found is not None]
+        candidates += [_with_bias(problem, rows, weights, given) for weights in (matrix, exact) if weights is not None]
     errors = [held.error(one, activation) for one in candidates]
     scale = max(float(np.var(activation(held.targets))), 1e-30)
     least = int(np.argmin(errors))

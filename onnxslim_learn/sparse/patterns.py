@@ -53,10 +53,10 @@ def parse(text: str) -> Pattern:
     """
     if text in (FREE, UNITS):
         return Pattern(text, "free" if text == FREE else text)
-    found = re.fullmatch(r"([1-9]\d{0,3})([:x])([1-9]\d{0,3})", text)
-    if not found or (found[2] == ":" and not int(found[1]) < int(found[3])):
+    match = re.fullmatch(r"([1-9]\d{0,3})([:x])([1-9]\d{0,3})", text)
+    if not match or (match[2] == ":" and not int(match[1]) < int(match[3])):
         raise InputError(f"⟨pattern⟩ {text}: expected {FREE}, N:M as in 2:4, RxC as in 4x1 (a block), or {UNITS}.")
-    return Pattern(text, "n:m" if found[2] == ":" else "block", int(found[1]), int(found[3]))
+    return Pattern(text, "n:m" if match[2] == ":" else "block", int(match[1]), int(match[3]))
 
 
 def smallest(scores: Array, count: int) -> Array:
@@ -121,9 +121,9 @@ def _n_of_m(scores: Array, ratio: float, pattern: Pattern, layer: Layer) -> Arra
     share = min(ratio / pattern.ratio, 1.0)
     able = np.sort(able)
     gone = able[smallest(scores.reshape(-1)[able], round(share * len(able)))]
-    found = np.ones(layer.size, bool)
-    found[gone] = False
-    return found.reshape(layer.shape)
+    keep = np.ones(layer.size, bool)
+    keep[gone] = False
+    return keep.reshape(layer.shape)
 
 
 def holds(array: Array, pattern: Pattern, layer: Layer) -> bool:

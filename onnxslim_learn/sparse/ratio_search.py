@@ -108,10 +108,10 @@ def measure(
     progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, Curve]:
     """Loss of every layer at some densities, all others dense; a round over all layers for each density."""
-    start, found = perf_counter(), {layer.name: {1.0: 0.0} for layer in layers}
-    own = {layer.name: layer for layer in layers}
+    start, curves = perf_counter(), {layer.name: {1.0: 0.0} for layer in layers}
+    by_name = {layer.name: layer for layer in layers}
     model = unfuse(model)
-    todo = [one for one in linears(model) if str(one.weight.name) in own]
+    todo = [one for one in linears(model) if str(one.weight.name) in by_name]
     targets.expect([one.target for one in todo])
     for number, relative in enumerate(DENSITIES):
         density = (1 - target) * relative
@@ -120,14 +120,14 @@ def measure(
         runner, losses = Runner(model, targets.feeds, ()), {}
         for place, linear in enumerate(todo):
             if number and perf_counter() - start > seconds:
-                return found
+                return curves
             progress((number + place / len(todo)) / len(DENSITIES))
             runner.run_to(runner.place[str(linear.node.outputs[0].name)])
-            cut = Cut(own[str(linear.weight.name)], linear.form, recipe.pattern, 1 - density)
+            cut = Cut(by_name[str(linear.weight.name)], linear.form, recipe.pattern, 1 - density)
             losses[cut.layer.name] = _loss(linear, cut, runner, targets, recipe)
         for name, loss in losses.items():
-            found[name][density] = loss
-    return found
+            curves[name][density] = loss
+    return curves
 
 
 def _loss(linear: Linear, cut: Cut, runner: Runner, targets: Targets, recipe: Recipe) -> float:
@@ -195,8 +195,8 @@ def interpolated(curve: Mapping[float, float], densities: Array) -> Array:
     points = np.array(sorted(curve))
     roots = np.sqrt([max(curve[d], 0.0) for d in points])
     roots = np.maximum.accumulate(roots[::-1])[::-1]
-    found = np.interp(np.log(densities), np.log(points), roots)
+    roots_there = np.interp(np.log(densities), np.log(points), roots)
     below = densities < points[0]
-    found[below] = roots[0] * (points[0] / densities[below]) ** STEEP
-    result: Array = found**2
+    roots_there[below] = roots[0] * (points[0] / densities[below]) ** STEEP
+    result: Array = roots_there**2
     return result

@@ -50,8 +50,8 @@ class Cut:
     def keep(self, scores: Array, share: float = 1.0) -> Array:
         """Which weights stay ``(g, d, o)`` when a share of the ratio goes, by scores ``(g, d, o)``."""
         tensor = self.form.tensor(scores).reshape(self.layer.shape)
-        found = patterns.keep(tensor, self.ratio * share, self.pattern, self.layer)
-        return self.form.matrix(found.astype(np.float32)) > 0
+        kept = patterns.keep(tensor, self.ratio * share, self.pattern, self.layer)
+        return self.form.matrix(kept.astype(np.float32)) > 0
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,13 @@ def sparsegpt(cut: Cut, seen: Moments) -> Choice:
     for g, factor in enumerate(factors):
         for start in range(0, len(factor), BLOCK):
             block = slice(start, min(start + BLOCK, len(factor)))
-            own = weights[g, block]
-            seen_weights += own.size
+            part = weights[g, block]
+            seen_weights += part.size
             if fixed is not None:
                 mask[g, block] = fixed[g, block]
             else:
                 count = round(cut.ratio * seen_weights) - zeros
-                scores = own**2 / np.diagonal(factor)[block, None] ** 2
+                scores = part**2 / np.diagonal(factor)[block, None] ** 2
                 mask[g, block].reshape(-1)[patterns.smallest(scores, count)] = False
                 zeros += count
             _pass_on(weights[g], mask[g], factor, block)
@@ -150,9 +150,9 @@ def on_support(seen: Moments, mask: Array) -> Array | None:
     counts = mask.sum(axis=1, dtype=float)
     if (counts**3).sum() / 3 > AFFORDABLE:
         return None
-    found, right = np.zeros(seen.matrix.shape), seen.gram @ seen.matrix
+    weights, right = np.zeros(seen.matrix.shape), seen.gram @ seen.matrix
     for g, o in np.argwhere(counts > 0):
         at = np.flatnonzero(mask[g, :, o])
         factor = scipy.linalg.cho_factor(seen.gram[g][np.ix_(at, at)], check_finite=False)
-        found[g, at, o] = scipy.linalg.cho_solve(factor, right[g, at, o], check_finite=False)
-    return found
+        weights[g, at, o] = scipy.linalg.cho_solve(factor, right[g, at, o], check_finite=False)
+    return weights

@@ -28,12 +28,12 @@ PLACE = 8  # bytes of a place in a sparse initializer: the format has 64-bit one
 
 def compressed(files: list[Path]) -> dict[str, int | None]:
     """Bytes of some files under compressors of the standard library; ``None`` where this Python lacks one."""
-    found: dict[str, int | None] = {"gzip": None, "zstd": None}
+    sizes: dict[str, int | None] = {"gzip": None, "zstd": None}
     for name, make in (("gzip", _gzip), ("zstd", _zstd)):
         compressor = make()
         if compressor is not None:
-            found[name] = sum(len(compressor.compress(part)) for part in _parts(files)) + len(compressor.flush())
-    return found
+            sizes[name] = sum(len(compressor.compress(part)) for part in _parts(files)) + len(compressor.flush())
+    return sizes
 
 
 def _gzip() -> Any:

@@ -59,7 +59,7 @@ class Norm:
 
 def normalisations(graph: Graph) -> list[Norm]:
     """The batch normalisations of a graph that keep statistics, but for those of graph inputs."""
-    found = []
+    norms = []
     for node in graph.nodes:
         norm = roles.normalisation(node)
         if norm is None or norm.mean is None or norm.variance is None:
@@ -68,8 +68,8 @@ def normalisations(graph: Graph) -> list[Norm]:
         constants = [v.const_value for v in stored if v is not None and v.const_value is not None]
         if value is not None and value.producer() is not None and len(constants) == 2:
             mean, variance = (torch.from_numpy(np.array(c.numpy(), np.float32)) for c in constants)
-            found.append(Norm(str(value.name), mean, variance + EPSILON))
-    return found
+            norms.append(Norm(str(value.name), mean, variance + EPSILON))
+    return norms
 
 
 def matched(
@@ -96,13 +96,13 @@ def matched(
     asked = replace(options, batch_size=min(TOGETHER, options.count))
     start = confident(coupling, asked)
     task = _Task(_watching(coupling, norms), norms, _limits(coupling, start.declared, options), steps)
-    made: list[Batch] = []
+    batches: list[Batch] = []
     for batch in start.batches():
-        progress(sum(one.count for one in made) / (start.count or 1))
-        made.append(replace(batch, inputs={**batch.inputs, **task.descend(batch.inputs)}))
+        progress(sum(one.count for one in batches) / (start.count or 1))
+        batches.append(replace(batch, inputs={**batch.inputs, **task.descend(batch.inputs)}))
 
     def stream() -> Iterator[Batch]:
-        return regroup(made, start.declared, options.batch_size)
+        return regroup(batches, start.declared, options.batch_size)
 
     name = f"{start.name}, matched to the statistics of {len(norms)} batch normalisations"
     return Source(name, True, start.count, False, stream, start.declared)
@@ -164,7 +164,7 @@ def _watching(coupling: Coupling, norms: Sequence[Norm]) -> fx.GraphModule:
 
 def _limits(coupling: Coupling, takes: Declared, options: DataSettings) -> dict[str, tuple[Tensor, Tensor]]:
     """The inputs that change: measurements, within their range."""
-    found = {}
+    limits = {}
     for name, one in takes.inputs.items():
         if one.dtype.kind != "f" or one.axis is None or "mask" in name.lower():
             continue
@@ -172,5 +172,5 @@ def _limits(coupling: Coupling, takes: Declared, options: DataSettings) -> dict[
         shape = [-1 if axis == channel else 1 for axis in range(len(one.dims))]
         bounds = range_of(one, coupling, options) or WIDE
         low, high = (torch.from_numpy(np.array(x, np.float32)) for x in (bounds.low, bounds.high))
-        found[name] = (low.reshape(shape), high.reshape(shape)) if low.numel() > 1 else (low, high)
-    return found
+        limits[name] = (low.reshape(shape), high.reshape(shape)) if low.numel() > 1 else (low, high)
+    return limits

@@ -46,10 +46,10 @@ class World:
 
     def led(self, act: Callable[[], T]) -> T | None:
         """What the leading process makes, while the others wait; ``None`` for them."""
-        found = act() if self.leads else None
+        result = act() if self.leads else None
         if self.size > 1:
             distributed.barrier()
-        return found
+        return result
 
 
 def join(device: str = "auto") -> World:

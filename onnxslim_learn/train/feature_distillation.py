@@ -43,14 +43,14 @@ def find(analysis: Analysis, patterns: Sequence[str] = ()) -> tuple[str, ...]:
     inside = _inside(analysis)
     if not patterns:
         return _sums(analysis, inside) or _read(analysis, inside)
-    found: set[str] = set()
+    names: set[str] = set()
     for pattern in patterns:
         hits = {name for name in inside if expression("⟨features⟩", pattern).search(name)}
         if not hits:
             some = ", ".join(inside[:3]) or "none"
             raise InputError(f"⟨features⟩ {pattern}: finds no tensor of floats inside the model (it has {some}, ...).")
-        found |= hits
-    return tuple(name for name in inside if name in found)
+        names |= hits
+    return tuple(name for name in inside if name in names)
 
 
 def _inside(analysis: Analysis) -> list[str]:
@@ -62,13 +62,13 @@ def _inside(analysis: Analysis) -> list[str]:
 
 def _sums(analysis: Analysis, inside: Sequence[str]) -> tuple[str, ...]:
     """What adds up tensors of its own shape, none of them a weight."""
-    shape, found = analysis.graph.shapes.nominal.shape, []
+    shape, names = analysis.graph.shapes.nominal.shape, []
     for node in analysis.graph.nodes:
         name, read = str(node.outputs[0].name), [value for value in node.inputs if value is not None]
-        own = all(not v.is_initializer() and shape.get(str(v.name)) == shape.get(name) for v in read)
-        if roles.of(node).arithmetic == "add" and own and name in inside:
-            found.append(name)
-    return tuple(found)
+        same_shape = all(not v.is_initializer() and shape.get(str(v.name)) == shape.get(name) for v in read)
+        if roles.of(node).arithmetic == "add" and same_shape and name in inside:
+            names.append(name)
+    return tuple(names)
 
 
 def _read(analysis: Analysis, inside: Sequence[str]) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def kept(removal: Removal, names: Sequence[str]) -> dict[str, dict[int, Array]]:
 
     Tensors of which nothing is left, or other positions in every row, are left out.
     """
-    found: dict[str, dict[int, Array]] = {}
+    positions: dict[str, dict[int, Array]] = {}
     for name in names:
         axes: dict[int, Array] = {}
         layout = removal.coupling.values.get(name)
@@ -98,8 +98,8 @@ def kept(removal: Removal, names: Sequence[str]) -> dict[str, dict[int, Array]]:
                 break
             axes[axis] = np.flatnonzero(rows[0])
         else:
-            found[name] = axes
-    return found
+            positions[name] = axes
+    return positions
 
 
 def untouched(analysis: Analysis, groups: Sequence[Group], names: Sequence[str]) -> dict[str, dict[int, Array]]:
@@ -107,5 +107,5 @@ def untouched(analysis: Analysis, groups: Sequence[Group], names: Sequence[str])
     free = np.zeros(analysis.coupling.columns, bool)
     for group in groups:
         free[group.units] = True
-    found = kept(Removal(analysis.coupling, analysis.coupling.close(free)), names)
-    return {name: axes for name, axes in found.items() if not axes}
+    positions = kept(Removal(analysis.coupling, analysis.coupling.close(free)), names)
+    return {name: axes for name, axes in positions.items() if not axes}

@@ -65,10 +65,10 @@ def _scores(
             if slope is not None:
                 total[place] += measure(slope.double())
         count += 1
-    found = np.zeros(analysis.coupling.columns)
+    by_column = np.zeros(analysis.coupling.columns)
     for group, sums in zip(free, total, strict=True):
-        found[group.units] = sums.numpy() / max(count, 1)
-    return found
+        by_column[group.units] = sums.numpy() / max(count, 1)
+    return by_column
 
 
 def _samples(analysis: Analysis, evidence: Evidence) -> Iterator[tuple[dict[str, Array], Array]]:

@@ -156,12 +156,12 @@ class _Run:
                 f"{least}. Change it."
             )
         self.module = world.wrap(task.module.to(world.device).train())
-        own = [p for p in task.module.parameters() if p.requires_grad]
-        if not own:
+        parameters = [p for p in task.module.parameters() if p.requires_grad]
+        if not parameters:
             raise InputError("model: it has no weights that train. Repair it instead.")
         groups = learner.groups()
         apart = {id(p) for group in groups for p in group["params"]}
-        self.optimizer = recipe.make([p for p in own if id(p) not in apart], groups)
+        self.optimizer = recipe.make([p for p in parameters if id(p) not in apart], groups)
         learner.meet(self.optimizer)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.history: list[dict[str, float]] = []
@@ -252,23 +252,23 @@ class _Run:
     def _resume(self) -> int:
         """Take up a checkpoint; returns the step to go on with."""
         folder = self.keeping.folder
-        found = checkpoints.load(folder) if self.keeping.resume and folder is not None else None
-        if found is None:
+        checkpoint = checkpoints.load(folder) if self.keeping.resume and folder is not None else None
+        if checkpoint is None:
             return 0
-        made, asked = found.facts["recipe"], asdict(self.task.recipe)
-        other = [name for name in asked if made.get(name) != asked[name]]
+        recipe, asked = checkpoint.facts["recipe"], asdict(self.task.recipe)
+        other = [name for name in asked if recipe.get(name) != asked[name]]
         if other:
             name = other[0]
-            was = f"{name} {made.get(name)}, not {asked[name]}"
+            was = f"{name} {recipe.get(name)}, not {asked[name]}"
             raise InputError(f"⟨resume⟩: {folder} is of a run with {was}. Give the same options.")
         try:
-            self.task.module.load_state_dict(found.part("module/"))
+            self.task.module.load_state_dict(checkpoint.part("module/"))
         except RuntimeError as error:
             raise InputError(f"⟨resume⟩: {folder} is of another model. Start again without ⟨resume⟩.") from error
-        checkpoints.load_optimizer(self.optimizer, found.part("optimizer/"))
-        self.learner.load(found.part("learner/"))
-        self.history = list(found.facts["history"])
-        return self.task.recipe.steps if found.facts["ended"] else int(found.facts["step"])
+        checkpoints.load_optimizer(self.optimizer, checkpoint.part("optimizer/"))
+        self.learner.load(checkpoint.part("learner/"))
+        self.history = list(checkpoint.facts["history"])
+        return self.task.recipe.steps if checkpoint.facts["ended"] else int(checkpoint.facts["step"])
 
 
 def _seed(seed: int, step: int, rank: int = 0) -> None:

@@ -139,12 +139,12 @@ def _parts(spec: Spec) -> list[tuple[str | Callable[..., Any], float]]:
 
 def _weight(spec: str, number: str) -> float:
     try:
-        found = float(number)
+        weight = float(number)
     except ValueError:
-        found = -1.0
-    if not 0 < found < float("inf"):
+        weight = -1.0
+    if not 0 < weight < float("inf"):
         raise InputError(f"⟨loss⟩ {spec}: {number!r} is no weight. For example distill=1,cross-entropy=0.5.")
-    return found
+    return weight
 
 
 def _loss(row: LossRow, given: Mapping[str, Any]) -> Loss:
@@ -222,29 +222,29 @@ def inner(outputs: Outputs, portion: Portion, *, features: Mapping[str, float]) 
 
 def cross_entropy(outputs: Outputs, portion: Portion) -> Tensor:
     """Cross-entropy of the first output ``(samples, classes, ...)`` with labels: classes or shares."""
-    found, labels = next(iter(outputs.values())).to(torch.float32), portion.labels
+    output, labels = next(iter(outputs.values())).to(torch.float32), portion.labels
     assert labels is not None
     shares = labels.is_floating_point()
     labels = labels if shares else labels.to(torch.int64)
-    if found.ndim < 2 or labels.shape != (found.shape if shares else found.shape[:1] + found.shape[2:]):
+    if output.ndim < 2 or labels.shape != (output.shape if shares else output.shape[:1] + output.shape[2:]):
         kind = "shares of classes (fractions)" if shares else "classes"
         raise InputError(
-            f"⟨loss⟩ cross-entropy: labels {tuple(labels.shape)}, {kind}, do not fit outputs {tuple(found.shape)}. "
+            f"⟨loss⟩ cross-entropy: labels {tuple(labels.shape)}, {kind}, do not fit outputs {tuple(output.shape)}. "
             "Give an integer class for each sample."
         )
-    if not labels.is_floating_point() and not 0 <= int(labels.min()) <= int(labels.max()) < found.shape[1]:
-        raise InputError(f"⟨loss⟩ cross-entropy: labels must lie between 0 and {found.shape[1] - 1}. Correct them.")
-    if metrics.distributed(found.detach(), 1):
-        found = found.clamp_min(SMALL).log()
-    return F.cross_entropy(found, labels)
+    if not labels.is_floating_point() and not 0 <= int(labels.min()) <= int(labels.max()) < output.shape[1]:
+        raise InputError(f"⟨loss⟩ cross-entropy: labels must lie between 0 and {output.shape[1] - 1}. Correct them.")
+    if metrics.distributed(output.detach(), 1):
+        output = output.clamp_min(SMALL).log()
+    return F.cross_entropy(output, labels)
 
 
 def squared_error(outputs: Outputs, portion: Portion) -> Tensor:
     """Mean squared error of the first output to labels of its shape."""
-    found, labels = next(iter(outputs.values())).to(torch.float32), portion.labels
+    output, labels = next(iter(outputs.values())).to(torch.float32), portion.labels
     assert labels is not None
-    if labels.numel() != found.numel():
+    if labels.numel() != output.numel():
         raise InputError(
-            f"⟨loss⟩ mse: labels {tuple(labels.shape)} do not fit outputs {tuple(found.shape)}. Give them alike."
+            f"⟨loss⟩ mse: labels {tuple(labels.shape)} do not fit outputs {tuple(output.shape)}. Give them alike."
         )
-    return F.mse_loss(found, labels.to(torch.float32).reshape(found.shape))
+    return F.mse_loss(output, labels.to(torch.float32).reshape(output.shape))

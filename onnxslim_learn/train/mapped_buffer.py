@@ -57,10 +57,10 @@ class Spill:
         """The next rows of a name, so many (all of some that were added), like those of an empty array."""
         key = (name, like.dtype)
         if like.dtype.hasobject:
-            found = [like]
-            while sum(map(len, found)) < count:
-                found.append(self.listed[key].popleft())
-            return np.concatenate(found)
+            parts = [like]
+            while sum(map(len, parts)) < count:
+                parts.append(self.listed[key].popleft())
+            return np.concatenate(parts)
         if key not in self.mapped:
             self.mapped[key] = self._map(key)
         size = count * int(np.prod(like.shape[1:], dtype=np.int64))

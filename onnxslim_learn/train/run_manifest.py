@@ -21,25 +21,25 @@ NAME = "run.json"
 ENDS = 4  # samples from either end of a shelf that tell it from others
 
 
-def begin(folder: Path, made: Mapping[str, Any], *, resume: bool) -> None:
+def begin(folder: Path, facts: Mapping[str, Any], *, resume: bool) -> None:
     """Note what a run is, or see that it is the one that is resumed.
 
     Args:
         folder: Where its checkpoints go.
-        made: What decides about its result, by option; plain data.
+        facts: What decides about its result, by option; plain data.
         resume: Whether to go on.
 
     Raises:
         InputError: If the folder is of another run.
     """
-    place, text = folder / NAME, json.dumps(made, sort_keys=True, default=str)
+    place, text = folder / NAME, json.dumps(facts, sort_keys=True, default=str)
     if resume and place.is_file():
         known, asked = json.loads(place.read_text(encoding="utf-8")), json.loads(text)
         for name in sorted({*known, *asked}):
             was, now = known.get(name), asked.get(name)
             if was != now:
-                found = f"{name} {_said(was)}, not {_said(now)}"
-                raise InputError(f"⟨resume⟩: {folder} is of a run with {found}. Give the same options.")
+                difference = f"{name} {_said(was)}, not {_said(now)}"
+                raise InputError(f"⟨resume⟩: {folder} is of a run with {difference}. Give the same options.")
         return
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write_text(place, text + "\n")
@@ -52,12 +52,12 @@ def _said(value: Any) -> str:
 
 def fingerprint(samples: Pool) -> str:
     """What tells samples from others: how many there are, and some of them."""
-    found = 0
+    checksum = 0
     for shelf, held in enumerate(samples.shelves):
         rows = np.unique(np.r_[:ENDS, -ENDS:0] % held.count)
         batch = samples.take(shelf, rows)
         arrays = [*(batch.inputs[name] for name in sorted(batch.inputs)), batch.labels]
         for array in arrays:
             if array is not None:
-                found = zlib.crc32(np.ascontiguousarray(array).tobytes(), found)
-    return f"{samples.count} samples ({found:08x})"
+                checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
+    return f"{samples.count} samples ({checksum:08x})"

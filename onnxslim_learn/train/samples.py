@@ -91,13 +91,13 @@ class Pool:
 @lru_cache(maxsize=4)
 def _order(counts: Sequence[int], size: int, seed: int, epoch: int) -> list[tuple[int, Array]]:
     """The batches of an epoch."""
-    rng, found = np.random.default_rng((seed, epoch)), []
+    rng, batches = np.random.default_rng((seed, epoch)), []
     for shelf, count in enumerate(counts):
         order = rng.permutation(count)
         if count < size:
             order = np.resize(order, size)
-        found += [(shelf, rows) for rows in np.split(order[: len(order) // size * size], max(count // size, 1))]
-    return [found[k] for k in rng.permutation(len(found))]
+        batches += [(shelf, rows) for rows in np.split(order[: len(order) // size * size], max(count // size, 1))]
+    return [batches[k] for k in rng.permutation(len(batches))]
 
 
 def gather(source: Source, held: int | None = None, folder: Path | None = None) -> tuple[Pool, Pool]:
@@ -151,10 +151,10 @@ def _kind(batch: Batch, declared: Declared) -> object:
 def _parts(batch: Batch, declared: Declared) -> dict[str | None, Array]:
     """What differs from sample to sample, samples first; labels under ``None``."""
     axes = {name: one.axis for name, one in declared.inputs.items()}
-    found: dict[str | None, Array] = {
+    parts: dict[str | None, Array] = {
         name: np.moveaxis(array, axis, 0) for name, array in batch.inputs.items() if (axis := axes[name]) is not None
     }
-    return found if batch.labels is None else {**found, None: batch.labels}
+    return parts if batch.labels is None else {**parts, None: batch.labels}
 
 
 def _merged(like: Batch, count: int, kept: Spill, declared: Declared) -> Batch:

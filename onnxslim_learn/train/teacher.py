@@ -42,9 +42,9 @@ class Teacher:
 
     def comparing(self, compared: Mapping[str, Mapping[int, Array]]) -> Teacher:
         """The same teacher, of which other parts of inner tensors are compared."""
-        found = copy(self)
-        found.compared = compared
-        return found
+        other = copy(self)
+        other.compared = compared
+        return other
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Outputs for inputs, and the inner tensors that are compared."""
@@ -53,18 +53,18 @@ class Teacher:
     def _all(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         try:
             with torch.no_grad():
-                found: dict[str, Tensor] = self.module(*(inputs[name] for name in self.module.meta["inputs"]))
+                tensors: dict[str, Tensor] = self.module(*(inputs[name] for name in self.module.meta["inputs"]))
         except (IndexError, RuntimeError) as error:
             shapes = ", ".join(f"{name} {[*value.shape]}" for name, value in inputs.items())
             raise InputError(
                 f"model: cannot be run on {shapes} ({reason(error)}). Give samples it was made for, or ⟨input⟩."
             ) from error
-        return found
+        return tensors
 
-    def _chosen(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        chosen = {name: found[name] for name in self.module.meta["outputs"]}
+    def _chosen(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        chosen = {name: tensors[name] for name in self.module.meta["outputs"]}
         for name, axes in self.compared.items():
-            value = found[name]
+            value = tensors[name]
             for axis, places in axes.items():
                 value = value.index_select(axis, torch.from_numpy(places).to(value.device))
             chosen[name] = value
@@ -90,13 +90,13 @@ class Teacher:
 
     def _first(self, samples: Pool) -> dict[str, Tensor]:
         batch = next(pool.portions(samples, samples.declared.batch or TOGETHER))
-        found = self._all(pool.tensors(batch, self.device)[0])
+        tensors = self._all(pool.tensors(batch, self.device)[0])
         for name in self.module.meta["outputs"]:
-            if found[name].is_floating_point() and not bool(torch.isfinite(found[name]).all()):
+            if tensors[name].is_floating_point() and not bool(torch.isfinite(tensors[name]).all()):
                 raise InputError(
                     f"model: output {name} is not finite for the first samples. Correct them, or the model."
                 )
-        return found
+        return tensors
 
     def look_ahead(self, samples: Pool, seen: int, progress: Callable[[float], None] = lambda share: None) -> None:
         """Compute what the teacher puts out for all samples, if that saves work and there is room.
@@ -112,10 +112,10 @@ class Teacher:
         for shelf, held in enumerate(samples.shelves):
             parts = []
             for rows in np.array_split(np.arange(held.count), range(TOGETHER, held.count, TOGETHER)):
-                found = self._all(pool.tensors(samples.take(shelf, rows), self.device)[0])
-                if any(len(value) != len(rows) for value in found.values()):
+                tensors = self._all(pool.tensors(samples.take(shelf, rows), self.device)[0])
+                if any(len(value) != len(rows) for value in tensors.values()):
                     return  # by chance the first samples had a row each
-                parts.append({name: value.cpu() for name, value in found.items()})
+                parts.append({name: value.cpu() for name, value in tensors.items()})
                 done += len(rows)
                 progress(done / samples.count)
             known.append({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
@@ -124,6 +124,6 @@ class Teacher:
     def _small(self, samples: Pool) -> bool:
         """Whether every output has a row for each sample, and all fit."""
         two = min(2, samples.shelves[0].count)
-        found = self._all(pool.tensors(samples.take(0, np.arange(two)), self.device)[0])
-        rows = all(value.ndim and len(value) == two for value in found.values())
-        return rows and sum(v.nbytes for v in found.values()) / two * samples.count <= ROOM
+        tensors = self._all(pool.tensors(samples.take(0, np.arange(two)), self.device)[0])
+        rows = all(value.ndim and len(value) == two for value in tensors.values())
+        return rows and sum(v.nbytes for v in tensors.values()) / two * samples.count <= ROOM

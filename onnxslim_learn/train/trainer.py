@@ -185,34 +185,34 @@ class School:
 
     def distance(self, module: fx.GraphModule, *, held: bool = False) -> float:
         """Mean objective of a net on all held-back samples, or on some hundred of those it is trained on."""
-        student, found, counts = Teacher(module, self.world.device), [], []
+        student, distances, counts = Teacher(module, self.world.device), [], []
         student.compared = {name: {} for name in module.meta["features"]}
         batches = pool.portions(self.held if held else self.samples, self.training.batch_size)
         for batch in islice(batches, None if held else JUDGED):
             inputs, labels = pool.tensors(batch, self.world.device)
             with torch.no_grad():
                 terms = self.objective(student(inputs), Portion(inputs, labels, self.teacher(inputs)))
-            found.append(sum(float(value) for value in terms.values()))
+            distances.append(sum(float(value) for value in terms.values()))
             counts.append(batch.count)
         student.module.requires_grad_(True)
-        return float(np.average(found, weights=counts))
+        return float(np.average(distances, weights=counts))
 
     def judge(self, module: fx.GraphModule) -> dict[str, Any]:
         """How far a net is from the teacher on held-back samples, and how often both find the label."""
         if not self.held.count:
             return {"samples": 0, "outputs": {}, "accuracy": None, "original_accuracy": None}
         teacher, student = self.teacher.comparing({}), Teacher(module, self.world.device)
-        wanted, found, labels, count = [], [], [], 0
+        wanted, outputs_of_net, labels, count = [], [], [], 0
         for batch in pool.portions(self.held, self.training.batch_size):
-            inputs, own = pool.tensors(batch, self.world.device)
+            inputs, labels_of_batch = pool.tensors(batch, self.world.device)
             wanted.append({name: value.float().cpu().numpy() for name, value in teacher(inputs).items()})
-            found.append({name: value.float().cpu().numpy() for name, value in student(inputs).items()})
-            labels.append(None if own is None else own.cpu().numpy())
+            outputs_of_net.append({name: value.float().cpu().numpy() for name, value in student(inputs).items()})
+            labels.append(None if labels_of_batch is None else labels_of_batch.cpu().numpy())
             count += batch.count
         student.module.requires_grad_(True)
         both = [
             {name: np.concatenate([np.atleast_1d(one[name]) for one in side]) for name in side[0]}
-            for side in (wanted, found)
+            for side in (wanted, outputs_of_net)
         ]
         right = [accuracy(side, labels) for side in both]
         outputs = {name: asdict(d) for name, d in deviation(both[0], both[1]).items()}
@@ -270,11 +270,11 @@ def school(
         features=tutor.variances(samples),
     )
     training = _fixed(samples, training, world)
-    found = School(samples, held, tutor, objective, training, world, stage, inner)
+    trainer = School(samples, held, tutor, objective, training, world, stage, inner)
     if objective.taught:
-        steps = sum(found.recipe(analysis.graph, what).steps for what in ("steps", "finetune_steps"))
+        steps = sum(trainer.recipe(analysis.graph, what).steps for what in ("steps", "finetune_steps"))
         tutor.look_ahead(samples, steps * training.batch_size, stage("running the original"))
-    return found
+    return trainer
 
 
 def _features(analysis: Analysis, training: Training) -> tuple[str, ...]:
@@ -288,10 +288,10 @@ def _features(analysis: Analysis, training: Training) -> tuple[str, ...]:
 
 def _fixed(samples: Pool, training: Training, world: World) -> Training:
     """The batch of a step in portions that the model takes: where it fixes their size, as many as make up the batch."""
-    own = samples.declared.batch
-    if own:
-        parts = max(training.accumulate, round(training.batch_size / (own * world.size)), 1)
-        return replace(training, accumulate=parts, batch_size=own * parts * world.size)
+    fixed = samples.declared.batch
+    if fixed:
+        parts = max(training.accumulate, round(training.batch_size / (fixed * world.size)), 1)
+        return replace(training, accumulate=parts, batch_size=fixed * parts * world.size)
     parts = training.accumulate * world.size
     if training.batch_size % parts:
         size = training.batch_size

@@ -55,8 +55,8 @@ def worth(
         outputs = module(*(inputs[name] for name in module.meta["inputs"]))
         score = torch.stack([_score(outputs[name], one, generator) for name, one in known.items()]).sum()
         parts = torch.autograd.grad(score, factors, allow_unused=True)
-        found = [torch.zeros_like(f) if p is None else p for p, f in zip(parts, factors, strict=True)]
-        total += torch.cat(found).double().square() / batch.count
+        parts_or_zero = [torch.zeros_like(f) if p is None else p for p, f in zip(parts, factors, strict=True)]
+        total += torch.cat(parts_or_zero).double().square() / batch.count
     mean = total.mean().clamp_min(1e-30)
     return (total / mean).clamp_min(LEAST).float()
 

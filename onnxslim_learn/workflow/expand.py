@@ -108,20 +108,20 @@ def expand(analysis: Analysis, asked: Widening, output: Path) -> Widened:
     model = widening.expand(growth, seed=asked.seed, fresh=asked.fresh)
     after = analyze(ir.to_proto(model), inputs=analysis.graph.shapes.nominal.inputs, values=analysis.graph.values)
     after.asked_like(analysis)
-    found = _write(analysis, model, output, check=not asked.fresh)
+    check = _write(analysis, model, output, check=not asked.fresh)
     before, widths = analysis.price(analysis.whole), _widths(growth, groups)
-    return Widened(factor, before, after.price(after.whole), widths, found, latency, tuple(analysis.counted))
+    return Widened(factor, before, after.price(after.whole), widths, check, latency, tuple(analysis.counted))
 
 
 def _limits(analysis: Analysis, asked: Widening) -> dict[str, tuple[Priced, float]]:
     """Costs and their bounds; fractions are of another model where there is one."""
-    found = bounds(analysis, asked.target)
+    limits = bounds(analysis, asked.target)
     if asked.like is not None:
         whole, like = np.ones(asked.like.coupling.size), asked.like.asked_like(analysis)
         wishes = named(analysis, asked.target)
         parts = {name: wish * like.cost(name).value(whole) for name, wish in wishes.items() if wish <= 1}
-        found |= {name: (found[name][0], bound) for name, bound in parts.items()}
-    return found
+        limits |= {name: (limits[name][0], bound) for name, bound in parts.items()}
+    return limits
 
 
 def _counted(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Sized:
@@ -198,8 +198,8 @@ def _write(analysis: Analysis, model: ir.Model, output: Path, *, check: bool) ->
         save.spare(source, output)
     with atomic.workplace(output) as folder:
         staged = save.staged(model, output.name, folder, external=analysis.graph.external)
-        found = verify(analysis.whole, staged) if check else None
-        if found is not None and not found.passed:
-            raise VerifyError(f"{output}: {found.complaint}. Nothing was written.")
+        verification = verify(analysis.whole, staged) if check else None
+        if verification is not None and not verification.passed:
+            raise VerifyError(f"{output}: {verification.complaint}. Nothing was written.")
         save.publish(staged, output, source)
-    return found
+    return verification

@@ -127,16 +127,16 @@ def prepare(
     stage("measuring this machine")
     device = this_machine(setting.threads, setting.provider)
     feeds = random_inputs(analysis.coupling, analysis.graph.shapes.nominal)
-    own = stopwatch(analysis, setting, seconds=seconds)
+    stopwatch_of_model = stopwatch(analysis, setting, seconds=seconds)
 
     def time(removal: Removal) -> Ratio:
         with tempfile.TemporaryDirectory() as folder:
-            return own.beside(write(analysis, removal, Path(folder, "slimmed")))
+            return stopwatch_of_model.beside(write(analysis, removal, Path(folder, "slimmed")))
 
     gathered = measurements(analysis, device, feeds, setting.threads, setting.provider)
     if setting.provider == CPU:  # elsewhere, nodes are timed while they are launched, not while they work
         gathered.gather(measure_seconds, stage("measuring widths"))
-    meter = LatencyMeter(gathered, own.total, time, stage)
+    meter = LatencyMeter(gathered, stopwatch_of_model.total, time, stage)
     return replace(analysis, latency=gathered.model(meter.total)), meter
 
 
@@ -145,9 +145,9 @@ def this_machine(threads: int, provider: str) -> Device:
     about = cache.runtime(threads, provider)
     known = cache.read(CALIBRATION, about)
     if not known:
-        found = calibrate.calibrate("this machine", threads=threads, provider=provider)
-        known = {name: getattr(found, name) for name in ("gflops", "gbytes", "node_us", "run_us")}
-        known |= {STEP + operator: float(step) for operator, step in found.steps.items()}
+        device = calibrate.calibrate("this machine", threads=threads, provider=provider)
+        known = {name: getattr(device, name) for name in ("gflops", "gbytes", "node_us", "run_us")}
+        known |= {STEP + operator: float(step) for operator, step in device.steps.items()}
         cache.add(CALIBRATION, about, known)
     table = {name.removeprefix(STEP): int(number) for name, number in known.items() if name.startswith(STEP)}
     numbers = {name: number for name, number in known.items() if not name.startswith(STEP)}
@@ -207,9 +207,9 @@ def _between(analysis: Analysis, tried: list[tuple[Slimmed, Round]], wish: float
     """
     assert analysis.latency is not None
     met, missed = 0.0, math.inf
-    for slimmed, found in tried:
+    for slimmed, round_ in tried:
         predicted = analysis.latency.value((~slimmed.removal.gone).astype(float))
-        if 1e3 * found.measured_ms <= MOST * wish:
+        if 1e3 * round_.measured_ms <= MOST * wish:
             met = max(met, predicted)
         else:
             missed = min(missed, predicted)
@@ -237,14 +237,14 @@ def _timed(analysis: Analysis, slimmed: Slimmed, meter: LatencyMeter) -> Round:
     return Round(predicted / 1e3, *(meter.total * part / 1e3 for part in (ratio.median, ratio.low, ratio.high)))
 
 
-def _corrected(analysis: Analysis, meter: LatencyMeter, slimmed: Slimmed, found: Round) -> Analysis:
+def _corrected(analysis: Analysis, meter: LatencyMeter, slimmed: Slimmed, round_: Round) -> Analysis:
     """The analysis with a latency that is right about a slimmed model."""
     if meter.measured.points:
         meter.stage("measuring widths")
         meter.measured.add([slimmed.removal])
     model = meter.measured.model(meter.total)
     alive = (~slimmed.removal.gone).astype(float)
-    return replace(analysis, latency=model.corrected(alive, 1e3 * found.measured_ms))
+    return replace(analysis, latency=model.corrected(alive, 1e3 * round_.measured_ms))
 
 
 def narrowed(analysis: Analysis, meter: LatencyMeter) -> Analysis:
@@ -257,19 +257,19 @@ def narrowed(analysis: Analysis, meter: LatencyMeter) -> Analysis:
 def _best(tried: list[tuple[Slimmed, Round]], wish: float, target: Mapping[str, float], meter: LatencyMeter) -> Slimmed:
     """The slowest model that meets the bound, else the fastest."""
     meeting = [one for one in tried if 1e3 * one[1].measured_ms <= MOST * wish]
-    slimmed, found = (
+    slimmed, round_ = (
         max(meeting, key=lambda one: one[1].measured_ms) if meeting else min(tried, key=lambda one: one[1].measured_ms)
     )
-    if 1e3 * found.low_ms > MISSED * wish:
-        share = 1e3 * found.measured_ms / meter.total
+    if 1e3 * round_.low_ms > MISSED * wish:
+        share = 1e3 * round_.measured_ms / meter.total
         raise TargetError(
             f"⟨target.latency⟩={wish / 1e3:.4g}ms: {len(tried)} choices of widths were timed, and the fastest takes"
-            f" {found.measured_ms:.4g} ms ({share:.3f} of the original). Raise it."
+            f" {round_.measured_ms:.4g} ms ({share:.3f} of the original). Raise it."
         )
     about = meter.measured.about
     told: dict[str, Any] = {"target_ms": wish / 1e3, "threads": about["threads"], "provider": about["provider"]}
     told["processor_time"] = timing.steady_clock(int(about["threads"]), str(about["provider"])) is not perf_counter
-    told |= {**asdict(found), "rounds": [asdict(one) for _, one in tried]}
-    made = {**slimmed.plan.provenance, "target": dict(target), LATENCY: told}
-    slimmed.plan = replace(slimmed.plan, provenance=made)
+    told |= {**asdict(round_), "rounds": [asdict(one) for _, one in tried]}
+    provenance = {**slimmed.plan.provenance, "target": dict(target), LATENCY: told}
+    slimmed.plan = replace(slimmed.plan, provenance=provenance)
     return slimmed

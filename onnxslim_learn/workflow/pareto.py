@@ -76,8 +76,8 @@ def _told(slimmed: Slimmed, check: Verification) -> dict[str, Any]:
         "accuracy": None,
     }
     if repaired is not None:
-        found = repaired.after if repaired.kept else repaired.before
-        row["relative"] = float(np.mean([d.relative for d in found.values()])) if found else check.change
+        deviations = repaired.after if repaired.kept else repaired.before
+        row["relative"] = float(np.mean([d.relative for d in deviations.values()])) if deviations else check.change
         if repaired.accuracy is not None:
             row["accuracy"] = repaired.accuracy[2 if repaired.kept else 1]
     return row

@@ -102,8 +102,8 @@ def verify(
     cut = realize(original, chosen)
     if "lossless" in chosen.provenance:
         return checking.verify(original.whole, Path(slimmed), real)
-    made = chosen.provenance.get("repair") or {}
-    with save.with_initializers(Path(slimmed), made.get("weights", ()), rewrite(cut)) as plain:
+    repair = chosen.provenance.get("repair") or {}
+    with save.with_initializers(Path(slimmed), repair.get("weights", ()), rewrite(cut)) as plain:
         return checking.verify(cut, plain, real)
 
 
@@ -140,20 +140,20 @@ def slim_to(
     target = named(analysis, target)
     limit = _file_limit(analysis, target)
 
-    def make(found: Analysis, bounds: Mapping[str, float]) -> Slimmed:
-        return _fitting(found, bounds, limit, stage, evidence=evidence, **settings)
+    def make(analysis_now: Analysis, bounds: Mapping[str, float]) -> Slimmed:
+        return _fitting(analysis_now, bounds, limit, stage, evidence=evidence, **settings)
 
     timed = meter is not None and LATENCY in target
     slimmed = latency_target.meet(analysis, target, meter, make) if timed and meter else make(analysis, target)
     if repair and evidence is not None and slimmed.removal.gone.any():
         slimmed.repair(evidence, progress=stage("repairing"))
     stage("cutting and verifying")
-    found = slimmed.save(path, real=real)
-    assert found is not None
+    check = slimmed.save(path, real=real)
+    assert check is not None
     if evidence is not None:
         stage("judging")
         slimmed.judge(evidence, path)
-    return slimmed, found
+    return slimmed, check
 
 
 def _fitting(
@@ -169,8 +169,8 @@ def _fitting(
         slimmed = slim(analysis, plan(analysis, tight, progress=stage("choosing"), **settings))
         excess = 0.0 if limit is None else slimmed.file_bytes() - limit
         if excess <= 0:
-            made = {**slimmed.plan.provenance, "target": dict(target)}
-            slimmed.plan = replace(slimmed.plan, provenance=made)
+            provenance = {**slimmed.plan.provenance, "target": dict(target)}
+            slimmed.plan = replace(slimmed.plan, provenance=provenance)
             return slimmed
         slack = 2 * slack + excess
         assert limit is not None
@@ -201,5 +201,5 @@ def example_inputs(model: str | Path, inputs: Mapping[str, Sequence[int]] | None
     Raises:
         InputError: If the model cannot be used.
     """
-    found = analyze(model, inputs=inputs)
-    return random_inputs(found.coupling, found.graph.shapes.nominal)
+    analysis = analyze(model, inputs=inputs)
+    return random_inputs(analysis.coupling, analysis.graph.shapes.nominal)

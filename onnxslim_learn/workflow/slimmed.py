@@ -74,13 +74,17 @@ class Slimmed:
         """
         better = rewrite(self.removal)
         beside = sequential.Beside(evidence.labels, evidence.metric, evidence.more)
-        found = sequential.repair(
+        repaired = sequential.repair(
             self.removal, better, evidence.feeds, beside=beside, effort=evidence.effort, seed=seed, progress=progress
         )
-        self.repaired = replace(found, made_up=evidence.source.synthetic)
+        self.repaired = replace(repaired, made_up=evidence.source.synthetic)
         self._better = better
-        made = {"data": evidence.source.name, "samples": self.repaired.samples, "weights": list(self.repaired.weights)}
-        self.plan = replace(self.plan, provenance={**self.plan.provenance, "repair": made})
+        record = {
+            "data": evidence.source.name,
+            "samples": self.repaired.samples,
+            "weights": list(self.repaired.weights),
+        }
+        self.plan = replace(self.plan, provenance={**self.plan.provenance, "repair": record})
         return self.repaired
 
     def save(
@@ -109,14 +113,14 @@ class Slimmed:
         with atomic.workplace(target) as folder:
             staged = self._stage(target.name, folder)
             reference = self.removal if self.folded is None else self.analysis.whole
-            found = checking.verify(reference, staged, real) if check else None
-            if found is not None and not found.passed:
-                raise VerifyError(f"{target}: {found.complaint}. Nothing was written.")
+            verification = checking.verify(reference, staged, real) if check else None
+            if verification is not None and not verification.passed:
+                raise VerifyError(f"{target}: {verification.complaint}. Nothing was written.")
             if self._better is not None and self.removal.gone.any():
                 metadata.correct(self.analysis.graph.model, self._better)
                 staged = save.staged(self._better, target.name, folder, external=self.analysis.graph.external)
             save.publish(staged, target, self.analysis.graph.source or self.analysis.graph.data)
-        return found
+        return verification
 
     def judge(self, evidence: Evidence, path: str | Path) -> Judgement:
         """Compare what was written with the original on samples that repair did not fit on.

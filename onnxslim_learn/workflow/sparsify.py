@@ -109,9 +109,9 @@ class Sparsified:
 
     def _check(self, plain: Path, target: Path) -> None:
         """Compare the zeros of a staged file with the model's."""
-        found = {t.name: onnx.numpy_helper.to_array(t) for t in storage.inside(plain).graph.initializer}
+        arrays = {t.name: onnx.numpy_helper.to_array(t) for t in storage.inside(plain).graph.initializer}
         for layer in self.layers:
-            if not np.array_equal(found[layer.name] == 0, self.array(layer) == 0):
+            if not np.array_equal(arrays[layer.name] == 0, self.array(layer) == 0):
                 raise VerifyError(f"{target}: {layer.name} lost zeros on its way into the file. Nothing was written.")
 
     def _without_dead(self, plain: Path, folder: Path) -> tuple[Path, dict[str, list[int]]]:
@@ -186,14 +186,14 @@ def chosen(analysis: Analysis, pattern: Pattern, protect: Sequence[str] = ()) ->
         free[group.units] |= group.pin is None
 
     def able(layer: Layer) -> bool:
-        value, found = coupling.values.get(layer.name), False
+        value, cuttable = coupling.values.get(layer.name), False
         for digits in () if value is None else (value.axes[axis] for axis in layer.outputs):
             labels = [d.labels for d in digits if d.labels is not None]
             if labels and len(labels) < len([d for d in digits if d.size > 1]):
                 return False  # several rows make one unit: the gates of a recurrent cell
             atoms = np.concatenate([np.zeros(0, int), *(x.reshape(-1) for x in labels)])
-            found |= bool(free[coupling.column[coupling.strong[atoms[atoms > 0]]]].any())
-        return found
+            cuttable |= bool(free[coupling.column[coupling.strong[atoms[atoms > 0]]]].any())
+        return cuttable
 
     kept = [layer for layer in listed if able(layer)]
     if not kept:
@@ -231,7 +231,7 @@ def sparsify(
     recipe = Recipe({}, pattern, asked.method, CAREFUL if evidence.source.synthetic else FULL)
     protocol, trials = asked.spread(), {}
     if protocol == SEARCH and 0 < target < 1:
-        found = search(
+        searched = search(
             lambda: slim(analysis.whole),
             listed,
             record,
@@ -240,7 +240,7 @@ def sparsify(
             seconds=asked.search_seconds,
             progress=stage("measuring"),
         )
-        shares, protocol, trials = found.ratios, found.protocol, found.trials
+        shares, protocol, trials = searched.ratios, searched.protocol, searched.trials
     else:
         share = PROTOCOLS.load(UNIFORM if protocol == SEARCH else protocol)  # nothing is left to search
         shares = dict(zip(names, share(sizes, target), strict=True))

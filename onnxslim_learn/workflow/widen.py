@@ -53,8 +53,8 @@ class Growth:
     def times(self, digit: Digit) -> Array:
         """How often every label of a digit occurs."""
         assert digit.labels is not None
-        found: Array = np.where(digit.labels > 0, self.copies[self.coupling.strong[digit.labels]], 1)
-        return found
+        times: Array = np.where(digit.labels > 0, self.copies[self.coupling.strong[digit.labels]], 1)
+        return times
 
     def width(self, value: Value, digit: Digit) -> int:
         """New number of indices of a digit."""
@@ -79,13 +79,13 @@ class Growth:
 
     def places(self, value: Value, axis: int) -> Array:
         """For every new position of an axis the old one it is a copy of."""
-        found = np.zeros((), np.int64)
+        places = np.zeros((), np.int64)
         for digit in value.axes[axis]:
             self.width(value, digit)
-            own = np.arange(digit.size)
-            own = own if digit.labels is None or digit.deps else np.repeat(own, self.times(digit))
-            found = found[..., None] * digit.size + own
-        return found.reshape(-1)
+            positions = np.arange(digit.size)
+            positions = positions if digit.labels is None or digit.deps else np.repeat(positions, self.times(digit))
+            places = places[..., None] * digit.size + positions
+        return places.reshape(-1)
 
     @cached_property
     def grows(self) -> bool:
@@ -181,14 +181,14 @@ def largest(
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         low, high = (middle, high) if fits(middle) else (low, middle)
-    found = widen(analysis, groups, low, multiple=multiple)
-    if not found.grows:
+    widest = widen(analysis, groups, low, multiple=multiple)
+    if not widest.grows:
         whole = np.ones(analysis.coupling.size)
         said = ", ".join(_said(name, cost.value(whole), bound) for name, (cost, bound) in bounds.items())
         raise TargetError(
             f"⟨target⟩: leaves no room to grow ({said}). Raise it, or give fractions of another model with ⟨like⟩."
         )
-    return low, found
+    return low, widest
 
 
 def _said(name: str, here: float, bound: float) -> str:

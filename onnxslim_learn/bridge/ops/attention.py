@@ -210,7 +210,7 @@ def multi_head(
     past = 0 if past_key is None else past_key.shape[2]
     mask = padding_bias(padding, past + heads[1].shape[2], mask_filter_value, q.dtype)
     mask = added if mask is None else mask if added is None else mask + added
-    found = attention(
+    results = attention(
         heads[0],
         heads[1],
         heads[2],
@@ -221,7 +221,7 @@ def multi_head(
         scale=scale or None,
         outputs=max(outputs, 3),
     )
-    result = (joined(found[0]), *found[1:])
+    result = (joined(results[0]), *results[1:])
     return result[:outputs] if outputs > 1 else result[0]
 
 
@@ -254,7 +254,7 @@ def packed(
     sizes = list(qkv_hidden_sizes or [w.shape[1] // 3] * 3)
     q, k, v = torch.split(F.linear(x, w.T, b), sizes, -1)
     past_key, past_value = (None, None) if past is None else past.unbind(0)
-    found = multi_head(
+    results = multi_head(
         q,
         k,
         v,
@@ -269,7 +269,7 @@ def packed(
         unidirectional=unidirectional,
         outputs=3,
     )
-    return (found[0], torch.stack(found[1:3])) if outputs > 1 else found[0]
+    return (results[0], torch.stack(results[1:3])) if outputs > 1 else results[0]
 
 
 def grouped(
@@ -307,8 +307,8 @@ def grouped(
     if not past:
         past_key = past_value = None
     settings: dict[str, Any] = {"left_window_size": window, "scale": scale or None, "softcap": softcap, "outputs": 3}
-    found = attention(heads[0], heads[1], heads[2], None, past_key, past_value, is_causal=1, **settings)
-    result = (joined(found[0]), *found[1:])
+    results = attention(heads[0], heads[1], heads[2], None, past_key, past_value, is_causal=1, **settings)
+    result = (joined(results[0]), *results[1:])
     return result[:outputs] if outputs > 1 else result[0]
 
 

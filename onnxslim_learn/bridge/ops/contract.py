@@ -182,8 +182,8 @@ def causal_conv(
 
 def determinant(x: Tensor) -> Tensor:
     """Det."""
-    found: Tensor = torch.linalg.det(x)
-    return found
+    result: Tensor = torch.linalg.det(x)
+    return result
 
 
 def area(sizes: Sequence[int]) -> int:

@@ -31,10 +31,10 @@ def loop(count: Plain = None, condition: Plain = None, *states: Any, body: Body,
     going, step = going is None or going, 0
     scans: list[tuple[Any, ...]] = []
     while going and (count is None or step < count):
-        flag, *found = run(
+        flag, *results = run(
             torch.tensor(step, device=like.device), torch.tensor(True, device=like.device), *states, *captured
         )
-        states, scanned = tuple(found[: len(states)]), tuple(found[len(states) :])
+        states, scanned = tuple(results[: len(states)]), tuple(results[len(states) :])
         scans.append(scanned)
         going, step = bool(flag), step + 1
     return (*states, *(torch.stack(parts) for parts in zip(*scans, strict=True)))
@@ -64,9 +64,9 @@ def scan(
         inputs[k] = inputs[k].flip(0) if backwards else inputs[k]
     scans = []
     for t in range(inputs[0].shape[0]):
-        found = run(*states, *(x[t] for x in inputs), *captured)
-        states = found[: len(states)]
-        scans.append(found[len(states) :])
+        results = run(*states, *(x[t] for x in inputs), *captured)
+        states = results[: len(states)]
+        scans.append(results[len(states) :])
     outputs = [torch.stack(parts) for parts in zip(*scans, strict=True)]
     for k, backwards in enumerate(scan_output_directions or []):
         outputs[k] = outputs[k].flip(0) if backwards else outputs[k]
@@ -106,8 +106,8 @@ def flex_attention(
         if change is not None:
             (scores,) = change[0](scores, *change[1])
         scores = scores if then is None else then(scores, -1)
-    found: Tensor = scores @ v.to(scores.dtype)
-    return found.to(v.dtype)
+    result: Tensor = scores @ v.to(scores.dtype)
+    return result.to(v.dtype)
 
 
 TABLE: dict[str, Callable[..., Any]] = {"If": branch, "Loop": loop, "Scan": scan, "SequenceMap": sequence_map}

@@ -78,7 +78,7 @@ def _power_of_two(x: Tensor, saturate: int, mode: str) -> Tensor:
 
 def cast_like(x: Tensor, target: Tensor, *, kinds: Plain, saturate: int = 1, round_mode: str = "up") -> Tensor:
     """CastLike: cast to the type of another tensor."""
-    kind = kinds[1] or next(number for number, own in DTYPES.items() if own == target.dtype)
+    kind = kinds[1] or next(number for number, dtype in DTYPES.items() if dtype == target.dtype)
     return cast(x, to=kind, saturate=saturate, round_mode=round_mode)
 
 
@@ -105,8 +105,8 @@ def modulo(a: Operand, b: Operand, *, fmod: int = 0) -> Tensor:
 
 def power(x: Tensor, exponent: Scalar) -> Tensor:
     """Pow: the result has the type of the base."""
-    found = torch.pow(x, exponent)
-    return found if found.dtype == x.dtype else found.to(x.dtype)
+    result = torch.pow(x, exponent)
+    return result if result.dtype == x.dtype else result.to(x.dtype)
 
 
 def clip(x: Tensor, low: Scalar = None, high: Scalar = None, *, min: Plain = None, max: Plain = None) -> Tensor:

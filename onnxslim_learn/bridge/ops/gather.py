@@ -29,8 +29,8 @@ def gather(x: Tensor, index: Scalar, *, axis: int = 0) -> Tensor:
         return F.embedding(_counted(index, x.shape[0]), x)
     if index.ndim == 1:
         return x.index_select(axis, _counted(index, x.shape[axis]))
-    found: Tensor = torch.index_select(x, axis, _counted(index, x.shape[axis]).reshape(-1))
-    return found.reshape((*x.shape[: axis % x.ndim], *index.shape, *x.shape[axis % x.ndim + 1 :]))
+    result: Tensor = torch.index_select(x, axis, _counted(index, x.shape[axis]).reshape(-1))
+    return result.reshape((*x.shape[: axis % x.ndim], *index.shape, *x.shape[axis % x.ndim + 1 :]))
 
 
 def gather_elements(x: Tensor, index: Tensor, *, axis: int = 0) -> Tensor:
@@ -40,11 +40,11 @@ def gather_elements(x: Tensor, index: Tensor, *, axis: int = 0) -> Tensor:
 
 def gather_nd(x: Tensor, index: Tensor, *, batch_dims: int = 0) -> Tensor:
     """GatherND."""
-    own = [
+    leading = [
         torch.arange(n, device=x.device).reshape([-1 if k == axis else 1 for k in range(index.ndim - 1)])
         for axis, n in enumerate(x.shape[:batch_dims])
     ]
-    return x[(*own, *index.to(torch.int64).unbind(-1))]
+    return x[(*leading, *index.to(torch.int64).unbind(-1))]
 
 
 def scatter_elements(x: Tensor, index: Tensor, updates: Tensor, *, axis: int = 0, reduction: str = "none") -> Tensor:
@@ -107,17 +107,17 @@ def compress(x: Tensor, condition: Tensor, *, axis: int | None = None) -> Tensor
 
 def unique(x: Tensor, *, axis: int | None = None, sorted: int = 1, outputs: int = 1) -> Any:
     """Unique: values, where they come first, which one stands where, how often."""
-    found, which, counts = torch.unique(x, sorted=True, return_inverse=True, return_counts=True, dim=axis)
+    values, which, counts = torch.unique(x, sorted=True, return_inverse=True, return_counts=True, dim=axis)
     flat = which.reshape(-1)
     many = counts.numel()
     first = torch.full((many,), flat.numel(), device=x.device, dtype=torch.int64)
     first = first.scatter_reduce(0, flat, torch.arange(flat.numel(), device=x.device), "amin")
     if not sorted:
         order = torch.argsort(first)
-        found = found.index_select(axis or 0, order)
+        values = values.index_select(axis or 0, order)
         which = torch.argsort(order)[flat]
         first, counts = first[order], counts[order]
-    return (found, first, which.reshape(-1), counts)[:outputs] if outputs > 1 else found
+    return (values, first, which.reshape(-1), counts)[:outputs] if outputs > 1 else values
 
 
 TABLE: dict[str, Callable[..., Any]] = {

@@ -23,8 +23,8 @@ def constant(
 ) -> Tensor:
     """Constant that is what a graph puts out."""
     if value is not None:
-        found: Tensor = value
-        return found
+        result: Tensor = value
+        return result
     given = next(v for v in (value_float, value_floats, value_int, value_ints) if v is not None)
     kind = torch.float32 if value_int is None and value_ints is None else torch.int64
     return torch.tensor(given, dtype=kind, device=None if like is None else like.device)
@@ -44,8 +44,8 @@ def span(start: Plain, limit: Plain, step: Plain, *, kinds: Plain, like: Tensor)
     count = max(math.ceil((limit - start) / step), 0) if dtype.is_floating_point else None
     if count is None:
         return torch.arange(start, limit, step, dtype=dtype, device=like.device)
-    found: Tensor = torch.arange(count, dtype=dtype, device=like.device) * step + start
-    return found
+    result: Tensor = torch.arange(count, dtype=dtype, device=like.device) * step + start
+    return result
 
 
 def eye_like(x: Tensor, *, dtype: int | None = None, k: int = 0) -> Tensor:
@@ -138,7 +138,7 @@ def keep_boxes(
 ) -> Tensor:
     """NonMaxSuppression: ``(batch, class, box)`` of what stays, best first."""
     most, overlap, least = (single(v) for v in (most, overlap, least))
-    found = []
+    boxes_kept = []
     for n in range(scores.shape[0]):
         corners = _corners(boxes[n], center_point_box)
         for c in range(scores.shape[1]):
@@ -150,8 +150,8 @@ def keep_boxes(
                     break
                 if not kept or bool((_overlap(corners[k], corners[kept]) <= overlap).all()):
                     kept.append(k)
-            found += [[n, c, k] for k in kept]
-    return torch.tensor(found, dtype=torch.int64, device=boxes.device).reshape(-1, 3)
+            boxes_kept += [[n, c, k] for k in kept]
+    return torch.tensor(boxes_kept, dtype=torch.int64, device=boxes.device).reshape(-1, 3)
 
 
 def _corners(boxes: Tensor, center: int) -> Tensor:

@@ -31,15 +31,15 @@ def flatten(x: Tensor, *, axis: int = 1) -> Tensor:
 
 def squeeze(x: Tensor, at: Plain = None, *, axes: Plain = None) -> Tensor:
     """Squeeze."""
-    found = axes if at is None else at
-    return x.squeeze() if found is None else x.squeeze(tuple(listed(found)))
+    chosen = axes if at is None else at
+    return x.squeeze() if chosen is None else x.squeeze(tuple(listed(chosen)))
 
 
 def unsqueeze(x: Tensor, at: Plain = None, *, axes: Plain = None) -> Tensor:
     """Unsqueeze: axes of the result."""
-    found = listed(axes if at is None else at)
-    rank = x.ndim + len(found)
-    for axis in sorted(a % rank for a in found):
+    chosen = listed(axes if at is None else at)
+    rank = x.ndim + len(chosen)
+    for axis in sorted(a % rank for a in chosen):
         x = x.unsqueeze(axis)
     return x
 
@@ -52,8 +52,8 @@ def transpose(x: Tensor, *, perm: Plain = None) -> Tensor:
 def expand(x: Tensor, shape: Plain) -> Tensor:
     """Expand: broadcast both ways."""
     rank = max(x.ndim, len(shape))
-    own, asked = [1] * (rank - x.ndim) + list(x.shape), [1] * (rank - len(shape)) + list(shape)
-    return x.expand([a if b == 1 else b for a, b in zip(own, asked, strict=True)])
+    sizes, asked = [1] * (rank - x.ndim) + list(x.shape), [1] * (rank - len(shape)) + list(shape)
+    return x.expand([a if b == 1 else b for a, b in zip(sizes, asked, strict=True)])
 
 
 def tile(x: Tensor, repeats: Plain, axis: Plain = None) -> Tensor:
@@ -115,8 +115,8 @@ def cut(
             low = top + step * (count - 1)
             index[axis % x.ndim] = slice(low, top + 1, -step) if count else slice(0, 0)
             flips.append(axis)
-    found = x[tuple(index)]
-    return found.flip(flips) if flips else found
+    result = x[tuple(index)]
+    return result.flip(flips) if flips else result
 
 
 def pad(
@@ -281,8 +281,8 @@ def empty(*, dtype: int = 1) -> list[Tensor]:
 
 def element(sequence: list[Tensor], place: Plain) -> Tensor:
     """SequenceAt."""
-    found: Tensor = sequence[single(place)]
-    return found
+    result: Tensor = sequence[single(place)]
+    return result
 
 
 def length(sequence: list[Tensor], *, like: Tensor) -> Tensor:

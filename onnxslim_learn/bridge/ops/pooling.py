@@ -101,8 +101,8 @@ def average_pool(
     before, after, more = _frame(x.shape[2:], kernel_shape, strides, dilations, ceil_mode)(auto_pad, pads)
     small = all(2 * p <= k for p, k in zip(before, kernel_shape, strict=True))
     if before == after and not any(more) and small and max(dilations) == 1:
-        found: Tensor = MEAN[rank](x, kernel_shape, strides, before, False, bool(count_include_pad))
-        return found
+        result: Tensor = MEAN[rank](x, kernel_shape, strides, before, False, bool(count_include_pad))
+        return result
     ends = [a + m for a, m in zip(after, more, strict=True)]
     one = torch.ones_like(x[:1, :1])
     counted = F.pad(one, sides(before, after), value=1.0) if count_include_pad else F.pad(one, sides(before, after))

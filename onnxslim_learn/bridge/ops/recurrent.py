@@ -100,12 +100,12 @@ def _activate(name: str, a: float | None, b: float | None, x: Tensor) -> Tensor:
 def _activations(names: Sequence[str], alphas: Plain, betas: Plain) -> list[Activation]:
     """The named functions; those that take factors take the next ones given."""
     alphas, betas = list(alphas or []), list(betas or [])
-    found: list[Activation] = []
+    functions: list[Activation] = []
     for name in names:
         a = alphas.pop(0) if name in WITH_ALPHA and alphas else None
         b = betas.pop(0) if name in WITH_BETA and betas else None
-        found.append(functools.partial(_activate, name, a, b))
-    return found
+        functions.append(functools.partial(_activate, name, a, b))
+    return functions
 
 
 def _run(
@@ -234,9 +234,9 @@ def _by_step(
 ) -> tuple[Tensor, list[Tensor]]:
     count, outputs, finals = len(kind.usual), [], []
     for d in range(given.r.shape[0]):
-        own = tuple(acts[d * count : (d + 1) * count])
+        activations = tuple(acts[d * count : (d + 1) * count])
         peephole = None if given.p is None else given.p[d]
-        cell = Cell(given.w[d], given.r[d], *_bias(kind, given, d), peephole, own, settings.clip)
+        cell = Cell(given.w[d], given.r[d], *_bias(kind, given, d), peephole, activations, settings.clip)
         step = functools.partial(kind.step, cell, **dict(settings.extra))
         start = tuple(s[d] for s in states)
         y, final = _run(x, given.lengths, start, step, settings.direction == "reverse" or d == 1)

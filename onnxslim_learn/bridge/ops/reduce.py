@@ -26,10 +26,10 @@ def _reducer(name: str, fold: Fold) -> Callable[..., Tensor]:
         if not chosen:
             chosen = () if noop_with_empty_axes else range(x.ndim)
         if x.ndim == 0 or not chosen:  # an axis of its own, so that the fold still does what it does to one number
-            found = fold(x.unsqueeze(0), (0,), False)
+            result = fold(x.unsqueeze(0), (0,), False)
         else:
-            found = fold(x, tuple(chosen), bool(keepdims))
-        return found if found.dtype == x.dtype else found.to(x.dtype)
+            result = fold(x, tuple(chosen), bool(keepdims))
+        return result if result.dtype == x.dtype else result.to(x.dtype)
 
     reduced.__name__ = reduced.__qualname__ = name
     return reduced
@@ -52,8 +52,8 @@ def _extreme(function: Callable[..., Tensor], sign: int) -> Fold:
         if x.numel() == 0:
             pad = [0, 0] * (x.ndim - 1 - axes[0] % x.ndim) + [0, 1]
             x = torch.nn.functional.pad(x, pad, value=sign * math.inf if x.is_floating_point() else 0)
-        found: Tensor = function(x.to(torch.uint8) if x.dtype == torch.bool else x, axes, keep)
-        return found
+        result: Tensor = function(x.to(torch.uint8) if x.dtype == torch.bool else x, axes, keep)
+        return result
 
     return fold
 
@@ -71,12 +71,12 @@ reduce_sum_square = _reducer("reduce_sum_square", lambda x, axes, keep: x.square
 
 
 def _place(x: Tensor, axis: int, keepdims: int, last: int, function: Callable[..., Tensor]) -> Tensor:
-    found: Tensor
+    place: Tensor
     if last:
-        found = x.shape[axis] - 1 - function(x.flip(axis), axis, keepdim=bool(keepdims))
+        place = x.shape[axis] - 1 - function(x.flip(axis), axis, keepdim=bool(keepdims))
     else:
-        found = function(x, axis, keepdim=bool(keepdims))
-    return found
+        place = function(x, axis, keepdim=bool(keepdims))
+    return place
 
 
 def arg_max(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
@@ -95,8 +95,8 @@ def _cumulate(x: Tensor, axis: int, exclusive: int, reverse: int, function: Call
     if exclusive:
         neutral = torch.full_like(x.narrow(axis, 0, 1), 0 if function is torch.cumsum else 1)
         x = torch.cat([neutral, x.narrow(axis, 0, x.shape[axis] - 1)], axis)
-    found = function(x, axis).to(x.dtype)
-    return found.flip(axis) if reverse else found
+    result = function(x, axis).to(x.dtype)
+    return result.flip(axis) if reverse else result
 
 
 def cum_sum(x: Tensor, axis: Plain, *, exclusive: int = 0, reverse: int = 0) -> Tensor:

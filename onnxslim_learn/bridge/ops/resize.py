@@ -89,8 +89,8 @@ def _stretches(x: Tensor, roi: Plain, scales: Plain, sizes: Plain, axes: Plain, 
         factors, after = list(scales), [math.floor(b * s) for b, s in zip(before, scales, strict=True)]
     count = len(places)
     rois = [(roi[k], roi[k + count]) if roi else (0.0, 1.0) for k in range(count)]
-    found = {a: Stretch(*each) for a, *each in zip(places, before, after, factors, rois, strict=True)}
-    return {a: s for a, s in found.items() if s.factor != 1 or s.after != s.before or s.roi != (0.0, 1.0)}
+    stretches = {a: Stretch(*each) for a, *each in zip(places, before, after, factors, rois, strict=True)}
+    return {a: s for a, s in stretches.items() if s.factor != 1 or s.after != s.before or s.roi != (0.0, 1.0)}
 
 
 def _fast(stretches: dict[int, Stretch], mode: str, frame: str, nearest: str, a: float, x: Tensor) -> bool:
@@ -173,10 +173,10 @@ def _mix(x: Tensor, axis: int, index: Tensor, weight: Tensor) -> Tensor:
 def upsample(x: Tensor, given: Plain = None, *, mode: str = "nearest", scales: Plain = None) -> Tensor:
     """Upsample."""
     wanted = scales if given is None else given
-    found: Tensor = resize(
+    result: Tensor = resize(
         x, None, wanted, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor"
     )
-    return found
+    return result
 
 
 TABLE: dict[str, Callable[..., Any]] = {"Resize": resize, "Upsample": upsample}

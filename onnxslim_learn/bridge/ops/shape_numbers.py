@@ -101,8 +101,8 @@ def cut(
 
 def product(x: Numbers, at: Numbers = None, *, axes: Any = None, keepdims: int = 1) -> Numbers:
     """ReduceProd of a vector."""
-    found = math.prod(x) if isinstance(x, list) else x
-    return [found] if keepdims and isinstance(x, list) else found
+    number = math.prod(x) if isinstance(x, list) else x
+    return [number] if keepdims and isinstance(x, list) else number
 
 
 def tensor(numbers: Numbers, like: torch.Tensor) -> torch.Tensor:

@@ -35,10 +35,10 @@ def dft(
     if inverse and onesided:
         real: Tensor = torch.fft.irfft(signal, size, along)
         return real[..., None]
-    found = torch.fft.ifft(signal, size, along) if inverse else torch.fft.fft(signal, size, along)
+    spectrum = torch.fft.ifft(signal, size, along) if inverse else torch.fft.fft(signal, size, along)
     if onesided:
-        found = found.narrow(along, 0, found.shape[along] // 2 + 1)
-    return torch.view_as_real(found).to(x.dtype)
+        spectrum = spectrum.narrow(along, 0, spectrum.shape[along] // 2 + 1)
+    return torch.view_as_real(spectrum).to(x.dtype)
 
 
 def stft(x: Tensor, step: Plain, window: Tensor | None = None, length: Plain = None, *, onesided: int = 1) -> Tensor:
@@ -46,8 +46,8 @@ def stft(x: Tensor, step: Plain, window: Tensor | None = None, length: Plain = N
     size = length or (x.shape[-2] if window is None else window.shape[0])
     frames = _complex(x).unfold(1, size, step)
     weighted = frames if window is None else frames * window
-    found = torch.fft.fft(weighted, dim=-1)
-    return torch.view_as_real(found.narrow(-1, 0, size // 2 + 1) if onesided else found).to(x.dtype)
+    spectrum = torch.fft.fft(weighted, dim=-1)
+    return torch.view_as_real(spectrum.narrow(-1, 0, size // 2 + 1) if onesided else spectrum).to(x.dtype)
 
 
 TABLE: dict[str, Callable[..., Any]] = {"DFT": dft, "STFT": stft}

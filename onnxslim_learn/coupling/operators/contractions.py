@@ -112,8 +112,8 @@ def equation(site: Site) -> tuple[dict[int, str], str]:
     extra = max((len(site.shape(k)) - len(text.replace("...", "")) for k, text in enumerate(inputs)), default=0)
     batch = "".join(free[:extra])
     for k, text in enumerate(inputs):
-        own = len(site.shape(k)) - len(text.replace("...", ""))
-        inputs[k] = text.replace("...", batch[extra - own :])
+        missing = len(site.shape(k)) - len(text.replace("...", ""))
+        inputs[k] = text.replace("...", batch[extra - missing :])
     if not arrow:
         joined = "".join(inputs)
         right = batch + "".join(sorted(c for c in set(joined) if joined.count(c) == 1 and c not in batch))
@@ -143,7 +143,7 @@ def convolution(
     def rule(site: Site) -> None:
         x, w = site.shape(data), site.shape(weight)
         groups = int(site.attr("group", 1))
-        space, own = [None] * (len(x) - 2), (1,) * (len(w) - 1)
+        space, kernel = [None] * (len(x) - 2), (1,) * (len(w) - 1)
         inner, outer = w[0] // groups if transposed else w[1], w[1] if transposed else w[0] // groups
         site.fits(data, 1, groups * inner)
         view = (groups, inner, outer, *w[2:]) if transposed else (groups, outer, *w[1:])
@@ -151,7 +151,7 @@ def convolution(
         vectors = [(s, _per_filter(site, s, groups, outer)) for s in (bias, *more) if site.name(s)]
         joined = site.join(
             (data, site.operand(data, ["n", "g", "i", *space], (x[0], groups, inner, *x[2:]))),
-            (weight, site.operand(weight, [*letters, *space], view, (2, *own))),
+            (weight, site.operand(weight, [*letters, *space], view, (2, *kernel))),
             *vectors,
         )
         out = site.out_shape()

@@ -240,16 +240,16 @@ def above_zero(node: ir.Node) -> Bounds:
 
 def clipped(node: ir.Node) -> Bounds:
     """The bounds of Clip: attributes before opset 11, then inputs; none where one of them is computed."""
-    found = []
+    ends = []
     for slot, name, default in ((1, "min", -math.inf), (2, "max", math.inf)):
         value = node.inputs[slot] if len(node.inputs) > slot else None
         if value is None:
-            found.append(float(attribute(node, name, default)))
+            ends.append(float(attribute(node, name, default)))
         elif value.const_value is None:
             return -math.inf, math.inf
         else:
-            found.append(float(value.const_value.numpy().reshape(-1)[0]))
-    return found[0], found[1]
+            ends.append(float(value.const_value.numpy().reshape(-1)[0]))
+    return ends[0], ends[1]
 
 
 def as_it_was(node: ir.Node, rank: int) -> list[int]:

@@ -139,15 +139,15 @@ def activated(operator: str, skip: int | None = None) -> Parts:
         names = ("activation", "activation_params", "activation_alpha", "activation_beta", "activation_gamma")
         inner = [a for a in node.attributes.values() if a.name not in names]
         layer = ir.Node("", operator, node.inputs[: 3 if skip is None else skip], inner)
-        found, added = [layer], None if skip is None else _given(node, skip)
+        steps, added = [layer], None if skip is None else _given(node, skip)
         if added is not None:
-            found.append(_part(node, "Add", [layer.outputs[0], added]))
+            steps.append(_part(node, "Add", [layer.outputs[0], added]))
         kind = str(attribute(node, "activation", ""))
         if kind and kind not in ACTIVATIONS:
             return None
         if kind:
-            found.append(_activation(node, kind, found[-1].outputs[0], version))
-        return found
+            steps.append(_activation(node, kind, steps[-1].outputs[0], version))
+        return steps
 
     return parts
 
@@ -169,18 +169,18 @@ def _sum_and_norm(bias: int, shift: int | None) -> Parts:
 
     def parts(node: ir.Node, version: int) -> list[ir.Node] | None:
         first, second, extra = node.inputs[0], node.inputs[1], _given(node, bias)
-        found = []
+        steps = []
         if extra is not None:  # it was the bias of the layer that makes one of both
             behind = second is not None and second.producer() is not None and len(second.uses()) == 1
             swap = behind and first is not None and len(first.uses()) > 1
-            found.append(_part(node, "Add", [second if swap else first, extra]))
-            first, second = (first, found[0].outputs[0]) if swap else (found[0].outputs[0], second)
-        found.append(_part(node, "Add", [first, second]))
+            steps.append(_part(node, "Add", [second if swap else first, extra]))
+            first, second = (first, steps[0].outputs[0]) if swap else (steps[0].outputs[0], second)
+        steps.append(_part(node, "Add", [first, second]))
         name = "SimplifiedLayerNormalization" if shift is None else "LayerNormalization"
         affine = [_given(node, 2)] if shift is None else [_given(node, 2), _given(node, shift)]
         settings = {"axis": -1, "epsilon": float(attribute(node, "epsilon", 1e-12))}
-        found.append(_part(node, name, [found[-1].outputs[0], *affine], settings))
-        return found
+        steps.append(_part(node, name, [steps[-1].outputs[0], *affine], settings))
+        return steps
 
     return parts
 
@@ -210,9 +210,9 @@ def projected(node: ir.Node, version: int) -> list[ir.Node] | None:
     if set(node.attributes) - known or any(_given(node, slot) is not None for slot in (PAST, LENGTH)):
         return None
     product = _part(node, "MatMul", [data, weight])
-    found = [product] if bias is None else [product, _part(node, "Add", [product.outputs[0], bias])]
-    split = ir.node("Split", [found[-1].outputs[0]], {"axis": -1}, num_outputs=3)
+    steps = [product] if bias is None else [product, _part(node, "Add", [product.outputs[0], bias])]
+    split = ir.node("Split", [steps[-1].outputs[0]], {"axis": -1}, num_outputs=3)
     if version >= 18:
         split.attributes["num_outputs"] = ir.AttrInt64("num_outputs", 3)
     inputs = [*split.outputs, None, mask, _given(node, BIAS)]
-    return [*found, split, _part(node, "MultiHeadAttention", inputs, heads, MICROSOFT)]
+    return [*steps, split, _part(node, "MultiHeadAttention", inputs, heads, MICROSOFT)]

@@ -77,7 +77,7 @@ def tensor_scatter(site: Site) -> None:
     free = site.ledger.free(site.shape(0))
     rest = joined.output(site.ledger, [c for c in letters if c])
     axes = iter(rest.axes)
-    site.yields(Value(tuple(next(axes) if c else own for c, own in zip(letters, free.axes, strict=True))))
+    site.yields(Value(tuple(next(axes) if c else axis for c, axis in zip(letters, free.axes, strict=True))))
 
 
 def elements(site: Site) -> None:

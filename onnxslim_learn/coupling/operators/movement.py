@@ -129,7 +129,7 @@ def fill(site: Site) -> None:
     name = str(site.node.outputs[0].name)
     labels = [None if n == 1 or site.shapes.is_open(name, a) else site.ledger.fresh(n) for a, n in enumerate(after)]
     result = Value(
-        tuple(() if n == 1 else (site.ledger.digit(n, found),) for n, found in zip(after, labels, strict=True))
+        tuple(() if n == 1 else (site.ledger.digit(n, label),) for n, label in zip(after, labels, strict=True))
     )
     site.yields(result)
     site.patch(lambda cut: {0: site.resized(cut, result, {a: a for a in range(len(after))})})

@@ -79,18 +79,20 @@ def _parameters(site: Site, gates: int) -> list[tuple[int, alignment.Operand]]:
         3: (["d", None, "h"], (directions, 2 * gates, hidden), (1, 2)),
         7: (["d", None, "h"], (directions, 3, hidden), (1, 2)),
     }
-    found = []
+    operands = []
     for slot in (k for k in views if site.name(k)):
         letters, view, parts = views[slot]
         operand = site.operand(slot, letters, view, parts)
         direction = site.ledger.axis(directions)
         known: dict[str, Axis] = {"d": direction}
         for letter in "hk":  # the same units as outputs and as inputs: two digits of one set of labels
-            own = labels if direction else labels[0]
-            known[letter] = (site.ledger.digit(hidden, own, [d.key for d in direction]),) if hidden > 1 else ()
+            hidden_labels = labels if direction else labels[0]
+            known[letter] = (
+                (site.ledger.digit(hidden, hidden_labels, [d.key for d in direction]),) if hidden > 1 else ()
+            )
         axes = [known.get(c or "") if axis is None else axis for c, axis in zip(letters, operand.axes, strict=True)]
-        found.append((slot, replace(operand, axes=tuple(axes))))
-    return found
+        operands.append((slot, replace(operand, axes=tuple(axes))))
+    return operands
 
 
 # --- attention --------------------------------------------------------------------------------------------------------
@@ -255,7 +257,9 @@ def linear_attention(site: Site) -> None:
 def causal_convolution(site: Site) -> None:
     """CausalConvWithState: every channel along time with a kernel of its own, from a state of the last positions."""
     letters: dict[int, list[str | None]] = {0: ["b", "c", None], 1: ["c", None, None], 2: ["c"], 3: ["b", "c", None]}
-    joined = site.join(*((slot, site.operand(slot, own)) for slot, own in letters.items() if site.name(slot)))
+    joined = site.join(
+        *((slot, site.operand(slot, letters_of_slot)) for slot, letters_of_slot in letters.items() if site.name(slot))
+    )
     passed = joined.output(site.ledger, "bc")
     site.yields(*(Value((*passed.axes, free.axes[2])) for free in site.free_outputs(0) if len(free.axes) == 3))
     b, c, steps = site.nominal(0)

@@ -54,14 +54,14 @@ def _softmax(site: Site, rank: int) -> Iterable[int]:
 
 def _cumsum(site: Site, rank: int) -> Iterable[int]:
     """The axis given as an input, or all if it is computed."""
-    found = site.static(1)
-    return range(rank) if found is None else [int(found.reshape(-1)[0])]
+    axis = site.static(1)
+    return range(rank) if axis is None else [int(axis.reshape(-1)[0])]
 
 
 def _transformed(site: Site, rank: int) -> Iterable[int]:
     """The axis of a DFT, an input since opset 20, and the last one, which holds real and imaginary parts."""
-    found = site.ints(2, "axis") if site.version >= 20 else [int(site.attr("axis", 1))]
-    return range(rank) if site.name(2) and found is None else [*(found or [-2]), -1]
+    axis = site.ints(2, "axis") if site.version >= 20 else [int(site.attr("axis", 1))]
+    return range(rank) if site.name(2) and axis is None else [*(axis or [-2]), -1]
 
 
 def _matrix(site: Site, rank: int) -> Iterable[int]:
@@ -272,8 +272,8 @@ def row(domain: str, op_type: str) -> Operator:
     if known is not None or domain in DOMAINS:
         return known or OPAQUE
     declared = operator(domain, op_type)
-    found = OPAQUE if declared is None else declared.load()
-    return found if isinstance(found, Operator) else Operator(found)
+    stated = OPAQUE if declared is None else declared.load()
+    return stated if isinstance(stated, Operator) else Operator(stated)
 
 
 def named(op_type: str) -> Operator:

@@ -75,12 +75,17 @@ class MorphNet(Learner):
     """
 
     def __init__(
-        self, space: Structure, strengths: Strengths | Gates, control: Control, recipe: Recipe, made: Mapping[str, Any]
+        self,
+        space: Structure,
+        strengths: Strengths | Gates,
+        control: Control,
+        recipe: Recipe,
+        provenance: Mapping[str, Any],
     ) -> None:
-        """Prepare; ``made`` goes into the provenance of plans."""
+        """Prepare; ``provenance`` goes into the provenance of plans."""
         self.space, self.strengths, self.control = space, strengths, control
         self.steps, self.momentum = recipe.steps, MOMENTUM if recipe.optimizer == "sgd" else 0.0
-        self.made = {"criterion": "morphnet", "allocation": "learned", **made}
+        self.made = {"criterion": "morphnet", "allocation": "learned", **provenance}
         self.removal: Removal = space.analysis.whole
         self.slopes = torch.zeros(strengths.count)
         self.weight = torch.tensor(START if control.strength is None else control.strength, dtype=torch.float64)
@@ -187,8 +192,8 @@ class MorphNet(Learner):
     def values(self) -> np.ndarray[Any, Any]:
         """Strengths of all units; those that nothing tells are as strong as can be."""
         with torch.no_grad():
-            found = torch.where(self.strengths.known(), self.strengths.still(), torch.inf)
-        values: np.ndarray[Any, Any] = found.cpu().numpy().astype(np.float64)
+            known_values = torch.where(self.strengths.known(), self.strengths.still(), torch.inf)
+        values: np.ndarray[Any, Any] = known_values.cpu().numpy().astype(np.float64)
         return values
 
     def dead(self) -> np.ndarray[Any, Any]:
@@ -203,8 +208,8 @@ class MorphNet(Learner):
         with torch.no_grad():
             slopes = self.strengths.tied(self.slopes)
             ratios = self.strengths.distances() / slopes.clamp_min(1e-30)
-            found = torch.where(self.strengths.known() & (slopes > 0), ratios, torch.inf)
-        values: np.ndarray[Any, Any] = found.cpu().numpy().astype(np.float64)
+            result = torch.where(self.strengths.known() & (slopes > 0), ratios, torch.inf)
+        values: np.ndarray[Any, Any] = result.cpu().numpy().astype(np.float64)
         dead = self.dead() & np.isfinite(values)
         values[dead] = -1 / (1 + values[dead])  # below all others, in the same order
         return values
@@ -222,10 +227,10 @@ class MorphNet(Learner):
 
     def state(self) -> dict[str, Tensor]:
         """Slopes, the weight, and the last regularization losses; logits."""
-        own = {f"own/{k}": p.detach() for k, p in enumerate(self.strengths.own())}
+        tensors = {f"own/{k}": p.detach() for k, p in enumerate(self.strengths.own())}
         pace = torch.tensor(self.pace, dtype=torch.float64)
         prices = {"slopes": self.slopes, "rates": self.rates, "near": self.near, "pace": pace}
-        return {**prices, "weight": self.weight, "seen": self.seen, **own}
+        return {**prices, "weight": self.weight, "seen": self.seen, **tensors}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take them up."""
@@ -282,15 +287,15 @@ def bonds(groups: Sequence[Group], patterns: Sequence[str]) -> list[list[int]]:
     Raises:
         InputError: If a pattern is invalid, finds fewer than two groups, or groups of different widths.
     """
-    found: list[list[int]] = []
+    places: list[list[int]] = []
     for pattern in patterns:
         compiled = expression("⟨force_group⟩", pattern)
         hits = {k for k, g in enumerate(groups) if any(compiled.search(text) for text in (g.name, *g.members))}
         if len(hits) < 2:
             raise InputError(f"⟨force_group⟩ {pattern}: it finds {len(hits)} groups to tie, not two. See analyze.")
-        hits = hits.union(*(bond for bond in found if hits & set(bond)))
+        hits = hits.union(*(bond for bond in places if hits & set(bond)))
         widths = {groups[k].width for k in hits}
         if len(widths) > 1:
             raise InputError(f"⟨force_group⟩ {pattern}: its groups have {sorted(widths)} units, not equally many.")
-        found = [*(bond for bond in found if not hits & set(bond)), sorted(hits)]
-    return found
+        places = [*(bond for bond in places if not hits & set(bond)), sorted(hits)]
+    return places

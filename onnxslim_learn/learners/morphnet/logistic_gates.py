@@ -65,8 +65,8 @@ class Gates:
     def hand_on(self) -> None:
         """Hand the gradients of gates on to their logits."""
         parts = [torch.zeros_like(gate) if gate.grad is None else gate.grad for gate in self.gates]
-        own = torch.zeros_like(self.logits).index_add(0, self.ties, torch.cat(parts) * self.steepness)
-        self.logits.grad = own if self.logits.grad is None else self.logits.grad + own
+        gradient = torch.zeros_like(self.logits).index_add(0, self.ties, torch.cat(parts) * self.steepness)
+        self.logits.grad = gradient if self.logits.grad is None else self.logits.grad + gradient
         for gate in self.gates:
             gate.grad = None
 
@@ -80,8 +80,8 @@ class Gates:
 
     def alive(self, values: np.ndarray[Any, Any], threshold: float) -> np.ndarray[Any, Any]:
         """Which gates are open, at the threshold included."""
-        found: np.ndarray[Any, Any] = values >= threshold
-        return found
+        is_open: np.ndarray[Any, Any] = values >= threshold
+        return is_open
 
     def known(self) -> Tensor:
         """Which units have a gate: all."""

@@ -48,25 +48,25 @@ def learn(analysis: Analysis, wanted: MorphNetSettings, school: School) -> tuple
     module, recipe = school.module(analysis), school.recipe(analysis.graph, "steps")
     space = _space(analysis, wanted)
     tied = ties(space.groups, space.bonds)
-    found: strengths.Strengths | Gates
+    strengths_of_units: strengths.Strengths | Gates
     if wanted.regularizer == "gates":
         if wanted.exactly:
             raise InputError("⟨proximal⟩: gates go by gradients alone. Leave it out, or use ⟨regularizer⟩ gamma.")
-        found = Gates(module, analysis, space.groups, ties=tied, tau=wanted.tau)
+        strengths_of_units = Gates(module, analysis, space.groups, ties=tied, tau=wanted.tau)
     else:
-        found = strengths.read(
+        strengths_of_units = strengths.read(
             module, analysis, space.groups, wanted.regularizer, how=wanted.combine, l1=wanted.l1_fraction, ties=tied
         )
     control = Control(wanted.dies, wanted.strength, wanted.exactly)
     school = school.comparing(feature_distillation.untouched(analysis, space.groups, school.features))
-    learner = MorphNet(space, found, control, recipe, _made(wanted, school))
+    learner = MorphNet(space, strengths_of_units, control, recipe, _made(wanted, school))
     if wanted.strength is None and not wanted.no_calibration and wanted.exactly:
         kinds = school.teacher.kinds(school.samples)
         learner.calibrate(worth(analysis, space.groups, school.samples, kinds, seed=school.training.seed))
     told = school.run("structure", module, recipe, learner)
     plan = learner.decided()
-    if isinstance(found, Gates):
-        found.open()
+    if isinstance(strengths_of_units, Gates):
+        strengths_of_units.open()
     school.settle(module)
     told |= {"cost": told["history"][-1]["cost"], "term": told["history"][-1]["term"]}
     return module, plan, told

@@ -23,18 +23,18 @@ def shrink(job: Job[MorphNetSettings], cycles: int) -> tuple[Slimmed, Verificati
     ``OUT.wide1.onnx`` and so on; what is returned tells the last shrinking, from the last of the wide ones.
     """
     target = {name: bound for name, (_, bound) in bounds(job.analysis, job.wanted.target).items()}
-    made, here = None, job
+    result, here = None, job
     for cycle in range(cycles):
         if cycle:
             here = _next(job, cycle, target)
         last = cycle + 1 == cycles
         output = job.output if last else job.output.with_name(f"{job.output.stem}.thin{cycle + 1}{job.output.suffix}")
-        made = once.shrink(replace(here, output=output))
-    if made is not None and cycles > 1:
+        result = once.shrink(replace(here, output=output))
+    if result is not None and cycles > 1:
         source = here.analysis.graph.source
         told = {"count": cycles, "cut": str(source), "original": job.analysis.price(job.analysis.whole)}
-        made[0].plan.provenance["training"]["cycles"] = told
-    return made
+        result[0].plan.provenance["training"]["cycles"] = told
+    return result
 
 
 def _next(job: Job[MorphNetSettings], cycle: int, target: dict[str, float]) -> Job[MorphNetSettings]:
@@ -57,7 +57,7 @@ def _next(job: Job[MorphNetSettings], cycle: int, target: dict[str, float]) -> J
 
     job.school.world.led(widen)
     sensitive = job.analysis.sensitive
-    found = slim.analyze(wide, inputs=shapes, values=values, allow_sensitive=sensitive, device=device)
+    widened = slim.analyze(wide, inputs=shapes, values=values, allow_sensitive=sensitive, device=device)
     training = replace(job.school.training, folder=job.folder / f"cycle_{cycle + 1}")
     school = replace(job.school, training=training)
-    return replace(job, analysis=found, school=school, wanted=replace(job.wanted, target=target))
+    return replace(job, analysis=widened, school=school, wanted=replace(job.wanted, target=target))

@@ -49,10 +49,10 @@ def _row(job: Job[MorphNetSettings]) -> dict[str, Any]:
     row: dict[str, Any] = {"strength": job.wanted.strength, "output": None, "before": whole, "after": whole}
     row |= {"relative": 0.0, "accuracy": None}
     module, plan, told = learn(job.analysis, job.wanted, job.school)
-    made = fit(job, module, plan, told) if plan.groups else None
-    if made is not None:
-        result = made[0].plan.provenance["training"]["result"]
+    fitted = fit(job, module, plan, told) if plan.groups else None
+    if fitted is not None:
+        result = fitted[0].plan.provenance["training"]["result"]
         relative = [one["relative"] for one in result["outputs"].values()]
-        row |= {"output": str(job.output), "after": job.analysis.price(made[0].removal)}
+        row |= {"output": str(job.output), "after": job.analysis.price(fitted[0].removal)}
         row |= {"relative": float(np.mean(relative)) if relative else 0.0, "accuracy": result["accuracy"]}
     return row

@@ -140,8 +140,8 @@ class Strengths:
 
     def alive(self, values: np.ndarray[Any, Any], threshold: float) -> np.ndarray[Any, Any]:
         """Which strengths are alive."""
-        found: np.ndarray[Any, Any] = values > threshold
-        return found
+        is_alive: np.ndarray[Any, Any] = values > threshold
+        return is_alive
 
     def tied(self, amounts: Tensor) -> Tensor:
         """For every unit the sum over all that it is tied to."""
@@ -167,10 +167,10 @@ class Strengths:
 
     def known(self) -> Tensor:
         """Which units have a strength at all."""
-        found = torch.zeros(self.count + 1, dtype=torch.bool, device=self.ties.device)
+        is_known = torch.zeros(self.count + 1, dtype=torch.bool, device=self.ties.device)
         for part in self.parts:
-            found[part.units] = True
-        return found[1:][self.ties]
+            is_known[part.units] = True
+        return is_known[1:][self.ties]
 
     def lower(self, amounts: Tensor) -> None:
         """Take so much off every unit (of tied units, all together)."""

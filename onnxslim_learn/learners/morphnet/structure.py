@@ -76,12 +76,12 @@ class Structure:
 
     def widths(self, dead: Array) -> list[int]:
         """Smallest allowed widths that leave room for all units that are not dead."""
-        found = []
+        widths = []
         for choice, start in zip(self.search.choices, self.ends, strict=False):
             width = choice.group.width
             living = [int((~dead[start + part]).sum()) * width / len(part) for part in choice.group.strata]
-            found.append(min(kept for kept in choice.kept if kept >= max(living) - 1e-9))
-        return found
+            widths.append(min(kept for kept in choice.kept if kept >= max(living) - 1e-9))
+        return widths
 
     def open(self, dead: Array) -> Array:
         """Which units are of groups that could be narrower than is allowed when these are dead: ``[units]``."""
@@ -110,9 +110,9 @@ class Structure:
         gradient = self.cost.gradient(alive)
         if self.twice is not None:
             gradient = gradient + self.twice.gradient(alive)
-        found = np.zeros(int(self.ends[-1]) + 1)
-        np.add.at(found, self.carried.reshape(-1), np.repeat(gradient, self.carried.shape[1]))
-        result: Array = found[1:] / self.total
+        slopes = np.zeros(int(self.ends[-1]) + 1)
+        np.add.at(slopes, self.carried.reshape(-1), np.repeat(gradient, self.carried.shape[1]))
+        result: Array = slopes[1:] / self.total
         return result
 
     # --- targets ------------------------------------------------------------------------------------------------------
@@ -163,11 +163,11 @@ class Structure:
         widths = self.widths(ratios <= (self.level(ratios) if self.search.bounds else 0.0))
         if self.search.bounds:
             widths = self._filled(search, widths, ratios)
-        found = search.removal(widths)
-        faults = search.faults(found)
+        removal = search.removal(widths)
+        faults = search.faults(removal)
         if faults:
             raise PlanError(f"{faults[0]}. Protect that group.")
-        return found
+        return removal
 
     def _filled(self, search: Search, widths: list[int], ratios: Array) -> list[int]:
         """Give back the strongest units that still fit, one after the other; of equal ones in the narrowest group."""
@@ -193,9 +193,9 @@ class Structure:
 
     # --- what is written ----------------------------------------------------------------------------------------------
 
-    def plan(self, removal: Removal, made: Mapping[str, Any]) -> Plan:
+    def plan(self, removal: Removal, provenance: Mapping[str, Any]) -> Plan:
         """A removal as a plan."""
-        return describe(self.analysis, removal, made)
+        return describe(self.analysis, removal, provenance)
 
     def alive(self, removal: Removal) -> dict[str, int]:
         """Alive output channels of every convolution by name."""
@@ -255,13 +255,13 @@ def _depthwise(analysis: Analysis, cost: Any) -> Priced:
     """The part of a cost that depthwise convolutions have."""
     if not hasattr(cost, "coefficients"):
         raise InputError("⟨count_depthwise_twice⟩: is for costs that are sums over nodes. Leave it out.")
-    found: set[str] = set()
+    names: set[str] = set()
     for node in analysis.graph.nodes:
         factors = roles.convolution(node)
         value = None if factors is None else node.inputs[factors.weight]
         groups = node.attributes.get_int("group", 1)
         if value is not None and value.shape is not None and groups > 1 and value.shape[0] == groups:
-            found |= {str(node.name), str(value.name)}
-    mask = np.array([owner in found for owner in cost.owners], float)
+            names |= {str(node.name), str(value.name)}
+    mask = np.array([owner in names for owner in cost.owners], float)
     part: Priced = replace(cost, coefficients=cost.coefficients * mask)
     return part

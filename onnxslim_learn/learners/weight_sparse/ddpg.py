@@ -116,16 +116,22 @@ class Walk(gymnasium.Env[Array, Array]):
         search, shares = self.search, {layer.name: r for layer, r in zip(self.layers, self.chosen, strict=True)}
         overall = sum(n * r for n, r in zip(self.sizes, self.chosen, strict=True)) / sum(self.sizes)
         score = self.play(shares)
-        found = reward(score, overall, self.settings.ws_reward_type)
-        choice = {"reward": found, "score": score, "ratio": overall, "ratios": shares, "rollout": search.rollouts}
-        if not search.best or found > search.best["reward"]:
+        reward_of_play = reward(score, overall, self.settings.ws_reward_type)
+        choice = {
+            "reward": reward_of_play,
+            "score": score,
+            "ratio": overall,
+            "ratios": shares,
+            "rollout": search.rollouts,
+        }
+        if not search.best or reward_of_play > search.best["reward"]:
             search.best = choice
         ranked = sorted([*search.finalists, choice], key=lambda c: (c["rollout"] >= len(KNOWN), -c["reward"]))
         search.finalists = ranked[: len(KNOWN) + FINALISTS]
-        above = found - (found if search.baseline is None else search.baseline)
-        before = found if search.baseline is None else search.baseline
-        search.baseline = BASELINE * before + (1 - BASELINE) * found
-        search.rewards.append(found)
+        above = reward_of_play - (reward_of_play if search.baseline is None else search.baseline)
+        before = reward_of_play if search.baseline is None else search.baseline
+        search.baseline = BASELINE * before + (1 - BASELINE) * reward_of_play
+        search.rewards.append(reward_of_play)
         search.rollouts += 1
         return above
 
@@ -153,8 +159,8 @@ class Late(nn.Module):
     def forward(self, both: Tensor) -> Tensor:
         """Value of states with actions behind them."""
         states, actions = both[:, : self.states], both[:, self.states :]
-        found: Tensor = self.rest(torch.cat([torch.relu(self.first(states)), actions], 1))
-        return found
+        value: Tensor = self.rest(torch.cat([torch.relu(self.first(states)), actions], 1))
+        return value
 
 
 class Policy(TD3Policy):
@@ -233,28 +239,28 @@ def optimal(
         InputError: If what is in the folder is of another search.
     """
     walk = Walk(layers, settings, play)
-    made = {"settings": asdict(settings), "layers": [layer.name for layer in layers], "seed": seed}
+    facts = {"settings": asdict(settings), "layers": [layer.name for layer in layers], "seed": seed}
     agent = _agent(walk, seed)
-    found = checkpoints.load(folder) if resume else None
-    if found is not None:
-        if found.facts["made"] != json.loads(json.dumps(made)):
+    checkpoint = checkpoints.load(folder) if resume else None
+    if checkpoint is not None:
+        if checkpoint.facts["made"] != json.loads(json.dumps(facts)):
             raise InputError(f"⟨resume⟩: {folder} is of a search with other settings. Give the same ones.")
-        walk.search = Search(**found.facts["search"])
-        _take_up(agent, found)
+        walk.search = Search(**checkpoint.facts["search"])
+        _take_up(agent, checkpoint)
         agent.num_timesteps = walk.search.rollouts * len(layers)
     left = settings.ws_nb_rlouts - walk.search.rollouts
     if left > 0:
-        agent.learn(left * len(layers), callback=_Keep(walk, folder, made, progress), reset_num_timesteps=False)
+        agent.learn(left * len(layers), callback=_Keep(walk, folder, facts, progress), reset_num_timesteps=False)
     return walk.search if again is None else _final(walk.search, again, settings)
 
 
 def _final(search: Search, again: Play, settings: MethodSettings) -> Search:
     """Judge the finalists again; the best of them is the result, of equal ones one known beforehand."""
-    found = []
+    judged = []
     for choice in search.finalists:
         score = again(choice["ratios"])
-        found.append({**choice, "score": score, "reward": reward(score, choice["ratio"], settings.ws_reward_type)})
-    return replace(search, finalists=found, best=max(found, key=lambda choice: choice["reward"]))
+        judged.append({**choice, "score": score, "reward": reward(score, choice["ratio"], settings.ws_reward_type)})
+    return replace(search, finalists=judged, best=max(judged, key=lambda choice: choice["reward"]))
 
 
 def _agent(walk: Walk, seed: int) -> Agent:
@@ -283,20 +289,20 @@ def _tensors(agent: DDPG) -> dict[str, Tensor]:
     """Networks, optimizers and replay buffer."""
     buffer: Any = agent.replay_buffer
     end = buffer.buffer_size if buffer.full else buffer.pos
-    found = {f"policy/{k}": v for k, v in agent.policy.state_dict().items()}
+    tensors = {f"policy/{k}": v for k, v in agent.policy.state_dict().items()}
     for name, one in (("actor", agent.actor), ("critic", agent.critic)):
-        found |= {f"{name}/{k}": v for k, v in checkpoints.optimizer_state(one.optimizer).items()}
-    return found | {f"buffer/{name}": torch.from_numpy(getattr(buffer, name)[:end].copy()) for name in BUFFER}
+        tensors |= {f"{name}/{k}": v for k, v in checkpoints.optimizer_state(one.optimizer).items()}
+    return tensors | {f"buffer/{name}": torch.from_numpy(getattr(buffer, name)[:end].copy()) for name in BUFFER}
 
 
-def _take_up(agent: DDPG, found: checkpoints.Checkpoint) -> None:
+def _take_up(agent: DDPG, checkpoint: checkpoints.Checkpoint) -> None:
     """Undo :func:`_tensors`."""
-    agent.policy.load_state_dict(found.part("policy/"))
+    agent.policy.load_state_dict(checkpoint.part("policy/"))
     for name, one in (("actor", agent.actor), ("critic", agent.critic)):
-        if state := found.part(f"{name}/"):
+        if state := checkpoint.part(f"{name}/"):
             checkpoints.load_optimizer(one.optimizer, state)
     buffer: Any = agent.replay_buffer
-    for name, value in found.part("buffer/").items():
+    for name, value in checkpoint.part("buffer/").items():
         getattr(buffer, name)[: len(value)] = value.numpy()
         buffer.pos, buffer.full = len(value) % buffer.buffer_size, len(value) == buffer.buffer_size
 
@@ -304,9 +310,15 @@ def _take_up(agent: DDPG, found: checkpoints.Checkpoint) -> None:
 class _Keep(BaseCallback):
     """Keeps everything after every roll-out, and lets chance follow from the seed and the roll-out alone."""
 
-    def __init__(self, walk: Walk, folder: Path, made: dict[str, Any], progress: Callable[..., None]) -> None:
+    def __init__(self, walk: Walk, folder: Path, facts: dict[str, Any], progress: Callable[..., None]) -> None:
         super().__init__()
-        self.walk, self.folder, self.made, self.progress, self.kept = walk, folder, made, progress, walk.search.rollouts
+        self.walk, self.folder, self.made, self.progress, self.kept = (
+            walk,
+            folder,
+            facts,
+            progress,
+            walk.search.rollouts,
+        )
 
     def _on_step(self) -> bool:
         return True

@@ -45,11 +45,11 @@ class WeightSparse(Learner):
         pattern: Pattern = patterns.Pattern(),  # noqa: B008
     ) -> None:
         """Prepare; no weight is masked before the first refresh."""
-        own = initializers.parameters(module)
-        self.layers = {layer.name: layer for layer in layers if layer.name in own}
+        parameters = initializers.parameters(module)
+        self.layers = {layer.name: layer for layer in layers if layer.name in parameters}
         if not self.layers:
             raise InputError("model: none of its weights of convolutions and fully-connected layers trains.")
-        self.parameters = {name: own[name] for name in self.layers}
+        self.parameters = {name: parameters[name] for name in self.layers}
         self.ratios, self.schedule, self.pattern = dict(ratios), schedule, pattern
         self.masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in self.parameters.items()}
         self.backups = {name: p.detach().clone() for name, p in self.parameters.items()}
@@ -130,8 +130,8 @@ class WeightSparse(Learner):
 
     def structure(self, step: int) -> dict[str, str]:
         """The share of zeros in every layer."""
-        found = {name: float((~mask).float().mean()) for name, mask in self.masks.items()}
-        return {"sparsity.json": json.dumps({"step": step, "layers": found}, indent=1) + "\n"}
+        shares = {name: float((~mask).float().mean()) for name, mask in self.masks.items()}
+        return {"sparsity.json": json.dumps({"step": step, "layers": shares}, indent=1) + "\n"}
 
 
 class Fixed(WeightSparse):
@@ -147,6 +147,6 @@ class Fixed(WeightSparse):
 
 def zeros_of(module: fx.GraphModule, layers: Sequence[Layer]) -> Fixed:
     """A learner that keeps the weights of these layers zero that are zero now."""
-    made = WeightSparse(module, layers, dict.fromkeys([layer.name for layer in layers], 0.0), Schedule(1))
-    made.keep_zeros()
-    return Fixed(made)
+    learner = WeightSparse(module, layers, dict.fromkeys([layer.name for layer in layers], 0.0), Schedule(1))
+    learner.keep_zeros()
+    return Fixed(learner)

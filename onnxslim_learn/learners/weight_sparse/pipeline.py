@@ -70,7 +70,7 @@ def sparsen(job: Job[WeightSparseSettings], **how: bool) -> tuple[Sparsified, St
     if wanted.one_shot and wanted.from_scratch:
         raise InputError("⟨one_shot⟩: keeps weights, but ⟨from_scratch⟩ draws them anew. Leave one of them out.")
     listed = chosen(job.analysis, patterns.parse(wanted.pattern), wanted.protect)
-    found = _shares(job, listed)
+    shares = _shares(job, listed)
     module = school.module(job.analysis, fresh=wanted.from_scratch)
     if wanted.from_scratch:
         redraw(module, school.training.seed)
@@ -80,21 +80,21 @@ def sparsen(job: Job[WeightSparseSettings], **how: bool) -> tuple[Sparsified, St
     asked = wanted.method
     window = (asked.ws_iter_ratio_beg, asked.ws_iter_ratio_end, asked.ws_prune_ratio_exp, asked.ws_mask_update_step)
     learner = WeightSparse(
-        module, listed, found["ratios"], Schedule(recipe.steps, *window), patterns.parse(wanted.pattern)
+        module, listed, shares["ratios"], Schedule(recipe.steps, *window), patterns.parse(wanted.pattern)
     )
     if wanted.one_shot:
         learner = _begun(job, module, learner)
     run = school.improve if wanted.one_shot else school.run  # without, weights before it have no zeros
     told = run("weight-sparse", module, recipe, learner)
     school.settle(module)
-    told |= {"search": found["search"], "result": school.judge(module), "learner": "weight-sparse"}
+    told |= {"search": shares["search"], "result": school.judge(module), "learner": "weight-sparse"}
     told |= {"settings": asdict(asked), "loss": losses.told(school.training.loss), "data": job.source.name}
 
     def finish() -> tuple[Sparsified, Stored]:
         job.stage("verifying")
         export.export(module.to("cpu"), job.analysis.graph, job.folder / "trained.onnx")
-        made = _result(job, learner, found, told)
-        return made, made.save(job.output, **how)
+        result = _result(job, learner, shares, told)
+        return result, result.save(job.output, **how)
 
     return school.world.led(finish)
 
@@ -130,11 +130,11 @@ def _sparsified(
 
 def _take_weights(module: fx.GraphModule, model: ir.Model) -> None:
     """Give a module the weights of a model."""
-    found = model.graph.initializers
+    initializers_of_model = model.graph.initializers
     with torch.no_grad():
         for name, parameter in parameters(module).items():
-            if name in found and found[name].const_value is not None:
-                parameter.copy_(to_torch(found[name].const_value, master=True))  # type: ignore[arg-type]
+            if name in initializers_of_model and initializers_of_model[name].const_value is not None:
+                parameter.copy_(to_torch(initializers_of_model[name].const_value, master=True))  # type: ignore[arg-type]
 
 
 def _record(job: Job[WeightSparseSettings]) -> Record:
@@ -145,22 +145,22 @@ def _record(job: Job[WeightSparseSettings]) -> Record:
 
 
 def _result(
-    job: Job[WeightSparseSettings], learner: WeightSparse, found: dict[str, Any], told: dict[str, Any]
+    job: Job[WeightSparseSettings], learner: WeightSparse, shares: dict[str, Any], told: dict[str, Any]
 ) -> Sparsified:
     """What was made of the file ``trained.onnx`` in the folder."""
     listed = list(learner.layers.values())
     fixed = patterns.parse(job.wanted.pattern).ratio
     ratio = None if fixed is not None else job.wanted.target
-    asked = ZeroSettings(ratio, job.wanted.pattern, "training", found["protocol"], job.wanted.protect)
+    asked = ZeroSettings(ratio, job.wanted.pattern, "training", shares["protocol"], job.wanted.protect)
     result = told["result"]
     apart = {name: Deviation(**one) for name, one in result["outputs"].items()}
-    made = Sparsified(
+    sparsified = Sparsified(
         job.analysis,
         asked,
         listed,
-        {layer.name: found["ratios"][layer.name] for layer in listed},
-        found["protocol"],
-        found["trials"],
+        {layer.name: shares["ratios"][layer.name] for layer in listed},
+        shares["protocol"],
+        shares["trials"],
         {layer.name: Pruned("training") for layer in listed},
         (job.source.name, result["samples"]),
         apart,
@@ -169,8 +169,8 @@ def _result(
     )
     for layer in listed:
         mask = learner.masks[layer.name].cpu().numpy()
-        assert not made.array(layer)[~mask].any(), "masked weights are zero"
-    return made
+        assert not sparsified.array(layer)[~mask].any(), "masked weights are zero"
+    return sparsified
 
 
 # --- shares per layer -------------------------------------------------------------------------------------------------
@@ -180,28 +180,28 @@ def _shares(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, An
     """Shares per layer, found by the leading process and kept in the folder: ``ratios``, ``protocol``, ``trials``."""
     place = job.folder / "ratios.json"
     job.school.world.led(lambda: _choose(job, listed, place))
-    found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-    return found
+    shares: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+    return shares
 
 
 def _choose(job: Job[WeightSparseSettings], listed: list[Layer], place: Path) -> None:
-    made = {
+    choice = {
         "source": job.analysis.graph.digest,
         "wanted": json.loads(json.dumps(asdict(job.wanted))),
         "layers": [layer.name for layer in listed],
     }
     if job.school.training.resume and place.is_file():
         known = json.loads(place.read_text(encoding="utf-8"))
-        if known["made"] == made:
+        if known["made"] == choice:
             return
         raise InputError(f"⟨resume⟩: {place} is of a run with other settings. Give the same ones.")
     protocol = job.wanted.method.ws_prune_ratio_prtl
     if patterns.parse(job.wanted.pattern).ratio is not None or not 0 < job.wanted.target < 1:
         protocol = UNIFORM  # nothing is left to spread
-    found = _spread(protocol, job, listed)
+    chosen = _spread(protocol, job, listed)
     job.folder.mkdir(parents=True, exist_ok=True)
     atomic.write_text(
-        place, json.dumps({"protocol": protocol, "trials": {}, "search": None, **found, "made": made}) + "\n"
+        place, json.dumps({"protocol": protocol, "trials": {}, "search": None, **chosen, "made": choice}) + "\n"
     )
 
 
@@ -209,8 +209,8 @@ def _spread(protocol: str, job: Job[WeightSparseSettings], listed: list[Layer]) 
     """Shares of layers by a protocol, and what there is to tell of how they were found."""
     function = PROTOCOLS.load(protocol, "⟨ws_prune_ratio_prtl⟩")
     if not PROTOCOLS.row(protocol).sized:
-        found: dict[str, Any] = function(job, listed)
-        return found
+        spread: dict[str, Any] = function(job, listed)
+        return spread
     shares = function([layer.size for layer in listed], job.wanted.target)
     return {"ratios": {layer.name: share for layer, share in zip(listed, shares, strict=True)}}
 
@@ -220,8 +220,8 @@ def by_search(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, 
     analysis = job.analysis
     recipe = Recipe({}, patterns.parse(job.wanted.pattern))
     progress = job.stage("measuring")
-    found = search(lambda: slim(analysis.whole), listed, _record(job), recipe, job.wanted.target, progress=progress)
-    return {"ratios": found.ratios, "protocol": found.protocol, "trials": found.trials}
+    searched = search(lambda: slim(analysis.whole), listed, _record(job), recipe, job.wanted.target, progress=progress)
+    return {"ratios": searched.ratios, "protocol": searched.protocol, "trials": searched.trials}
 
 
 def by_agent(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def by_agent(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, A
             rollouts, begun=lambda shares: _take_weights(module, _sparsified(job, listed, shares, record))
         )
     with undisturbed(school.world.device):
-        found = ddpg.optimal(
+        searched = ddpg.optimal(
             listed,
             wanted.method,
             rollouts.run,
@@ -253,4 +253,4 @@ def by_agent(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, A
             seed=school.training.seed,
             progress=job.stage("roll-outs"),
         )
-    return {"ratios": found.best["ratios"], "search": asdict(found)}
+    return {"ratios": searched.best["ratios"], "search": asdict(searched)}

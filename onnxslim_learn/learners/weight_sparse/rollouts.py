@@ -95,7 +95,7 @@ class Rollouts:
 
     def score(self, times: int = 1) -> float:
         """Share of right classes on held-back samples, or of classes as the original's, or 1/(1 + squared error)."""
-        school, found = self.school, []
+        school, predictions = self.school, []
         size = school.training.batch_size
         held = school.held if school.held.count else school.samples
         self.module.eval()
@@ -103,8 +103,8 @@ class Rollouts:
             inputs, labels = pool.tensors(batch, school.world.device)
             with torch.no_grad():
                 outputs = self.module(*(inputs[name] for name in self.module.meta["inputs"]))
-            found.append((judged(outputs, school.teacher(inputs), labels), batch.count))
-        scores, counts = np.transpose(found)
+            predictions.append((judged(outputs, school.teacher(inputs), labels), batch.count))
+        scores, counts = np.transpose(predictions)
         return float(np.average(scores, weights=counts))
 
     def _regress(self, learner: WeightSparse) -> None:
@@ -152,13 +152,13 @@ def readers(module: fx.GraphModule, learner: WeightSparse) -> dict[fx.Node, str]
     A weight that is moved first, or that several nodes read, is left to fine-tuning.
     """
     paths = {path: name for name, path in module.meta["initializers"].items() if name in learner.parameters}
-    found = {}
+    calls = {}
     for node in module.graph.nodes:
         if node.op == "get_attr" and node.target in paths and len(node.users) == 1:
             user = next(iter(node.users))
             if user.op == "call_function" and any(n.op != "get_attr" for n in user.all_input_nodes):
-                found[user] = paths[node.target]
-    return found
+                calls[user] = paths[node.target]
+    return calls
 
 
 class _Listening(fx.Interpreter):
@@ -169,10 +169,10 @@ class _Listening(fx.Interpreter):
         self.wanted, self.heard = wanted, dict[fx.Node, Any]()
 
     def run_node(self, n: fx.Node) -> Any:
-        found = super().run_node(n)
+        result = super().run_node(n)
         if n in self.wanted:
-            self.heard[n] = found
-        return found
+            self.heard[n] = result
+        return result
 
 
 class _Regression(fx.Interpreter):
@@ -211,16 +211,16 @@ class _Regression(fx.Interpreter):
         ]
 
         def run(rows: Tensor) -> Tensor:
-            part = tuple(a[rows] if own else a for a, own in zip(args, data, strict=True))
-            found: Tensor = self.call_function(n.target, part, keywords)
-            return found
+            part = tuple(a[rows] if by_rows else a for a, by_rows in zip(args, data, strict=True))
+            result: Tensor = self.call_function(n.target, part, keywords)
+            return result
 
         everything = torch.arange(len(target))
         apart = any(data) and self._apart(run, everything)
         for _ in range(self.settings.ws_nb_iters_rg):
             rows = torch.randperm(len(target))[: self.size] if apart else everything
-            found = run(rows)
-            loss = 0.5 * (found - target[rows].detach()).square().sum() / len(rows)
+            result = run(rows)
+            loss = 0.5 * (result - target[rows].detach()).square().sum() / len(rows)
             (gradient,) = torch.autograd.grad(loss, [weight])
             weight.grad = gradient * mask
             optimizer.step()
@@ -234,7 +234,7 @@ class _Regression(fx.Interpreter):
         with torch.no_grad():
             whole = run(rows)
             try:
-                found = run(some)
+                result = run(some)
             except RuntimeError:
                 return False
-        return found.shape == whole[some].shape and torch.allclose(found, whole[some], rtol=1e-3, atol=1e-4)
+        return result.shape == whole[some].shape and torch.allclose(result, whole[some], rtol=1e-3, atol=1e-4)

@@ -100,20 +100,20 @@ def figures(output: Mapping[str, Any]) -> list[str]:
 
 
 def _detections(quality: Mapping[str, Any]) -> list[str]:
-    found = quality["detections"]
-    if found is None:
+    matched = quality["detections"]
+    if matched is None:
         return []
-    if found["precision"] is None:
-        return [f"detections ({found['layout']}): the original finds nothing on these inputs"]
+    if matched["precision"] is None:
+        return [f"detections ({matched['layout']}): the original finds nothing on these inputs"]
     return [
-        f"detections ({found['layout']}): {found['found']} of the original's {found['original']} are found;"
-        f" mean average precision against them {found['precision']:.3f}"
+        f"detections ({matched['layout']}): {matched['found']} of the original's {matched['original']} are found;"
+        f" mean average precision against them {matched['precision']:.3f}"
     ]
 
 
 def _metric(quality: Mapping[str, Any]) -> list[str]:
-    found = quality["metric"]
-    if found is None:
+    metric = quality["metric"]
+    if metric is None:
         return []
-    direction = "" if found["higher_is_better"] else " (lower is better)"
-    return [f"{found['name']}: {found['before']:.4g} before, {found['after']:.4g} after{direction}"]
+    direction = "" if metric["higher_is_better"] else " (lower is better)"
+    return [f"{metric['name']}: {metric['before']:.4g} before, {metric['after']:.4g} after{direction}"]

@@ -20,21 +20,23 @@ SIDES = ("original", "cut", "repaired")
 HEADS = ("output against the original's", "worst block", "cosine", "relative L2", "KL", "same class")
 
 
-def as_data(found: Repaired | None, data: str) -> dict[str, Any] | None:
+def as_data(repaired: Repaired | None, data: str) -> dict[str, Any] | None:
     """Repair as plain data; ``data`` names the samples."""
-    if found is None:
+    if repaired is None:
         return None
     return {
         "data": data,
-        "inputs": "made-up" if found.made_up else "given",
-        "samples": found.samples,
-        "kept": found.kept,
-        "accuracy": None if found.accuracy is None else dict(zip(SIDES, found.accuracy, strict=True)),
-        "before": {name: asdict(d) for name, d in found.before.items()},
-        "after": {name: asdict(d) for name, d in found.after.items()},
-        "nodes": {name: {"method": f.method, "before": f.before, "after": f.after} for name, f in found.nodes.items()},
-        "left": {one.name: one.reason for one in found.passed_over if one.reason != UNCHANGED},
-        "passed_over": [asdict(one) for one in found.passed_over],
+        "inputs": "made-up" if repaired.made_up else "given",
+        "samples": repaired.samples,
+        "kept": repaired.kept,
+        "accuracy": None if repaired.accuracy is None else dict(zip(SIDES, repaired.accuracy, strict=True)),
+        "before": {name: asdict(d) for name, d in repaired.before.items()},
+        "after": {name: asdict(d) for name, d in repaired.after.items()},
+        "nodes": {
+            name: {"method": f.method, "before": f.before, "after": f.after} for name, f in repaired.nodes.items()
+        },
+        "left": {one.name: one.reason for one in repaired.passed_over if one.reason != UNCHANGED},
+        "passed_over": [asdict(one) for one in repaired.passed_over],
     }
 
 
@@ -86,11 +88,18 @@ def _passed_over(layers: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def curves(choice: Mapping[str, Any], widths: Mapping[str, int]) -> list[Block]:
     """What was measured of every group: its loss by itself at several widths, all groups on one scale."""
-    found = {name: own for name, own in (choice.get("curves") or {}).items() if own and name in widths}
-    most = max((loss for own in found.values() for loss in own.values()), default=0.0) or 1.0
+    curves_by_group = {
+        name: points_of_group
+        for name, points_of_group in (choice.get("curves") or {}).items()
+        if points_of_group and name in widths
+    }
+    most = (
+        max((loss for points_of_group in curves_by_group.values() for loss in points_of_group.values()), default=0.0)
+        or 1.0
+    )
     lines = []
-    for name, own in found.items():
-        points = [(int(kept) / widths[name], max(loss, 0.0) / most) for kept, loss in own.items()]
+    for name, points_of_group in curves_by_group.items():
+        points = [(int(kept) / widths[name], max(loss, 0.0) / most) for kept, loss in points_of_group.items()]
         lines.append((name, tuple(sorted([*points, (1.0, 0.0)]))))
     axes = ("share of the group's units that stay", f"loss after repair, up to {most:.3g}")
     drawn: list[Block] = [Lines("What every group loses by itself", axes, tuple(lines))] if lines else []

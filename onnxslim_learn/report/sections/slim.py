@@ -190,8 +190,8 @@ def _because(row: Mapping[str, Any]) -> str:
 def _legend(data: Mapping[str, Any]) -> list[Block]:
     """What the words in the tables mean, as far as they occur."""
     shown = [*data["groups"], *_working(data)]
-    found = [text for row in shown for text in (row["name"], _units(row))] + [_called(a) for a in repeats(shown)]
-    said = [sentence for pattern, sentence in LEGEND if any(re.search(pattern, text) for text in found)]
+    texts = [text for row in shown for text in (row["name"], _units(row))] + [_called(a) for a in repeats(shown)]
+    said = [sentence for pattern, sentence in LEGEND if any(re.search(pattern, text) for text in texts)]
     return [Text("\n" + "\n".join(said))] if said else []
 
 
@@ -252,30 +252,30 @@ def _cut(data: Mapping[str, Any]) -> list[str]:
     return [f"{len(parts)} of {plural(len(groups), 'group')} narrowed, to {span} of their units."]
 
 
-def _merged(found: Mapping[str, Any] | None) -> list[str]:
+def _merged(merged: Mapping[str, Any] | None) -> list[str]:
     """How many units were merged into others, and what was dropped instead."""
-    if found is None:
+    if merged is None:
         return []
-    units = sum(found["units"].values())
-    lines = [f"{plural(units, 'unit')} of {plural(len(found['units']), 'group')} folded into similar ones that stay."]
-    return lines + [f"{name}: units were dropped, not folded: {why}." for name, why in found["dropped"].items()]
+    units = sum(merged["units"].values())
+    lines = [f"{plural(units, 'unit')} of {plural(len(merged['units']), 'group')} folded into similar ones that stay."]
+    return lines + [f"{name}: units were dropped, not folded: {why}." for name, why in merged["dropped"].items()]
 
 
 def _checked(data: Mapping[str, Any]) -> list[str]:
     return checked(data["verify"], lossless=bool(data["lossless"]))
 
 
-def _folded(found: Mapping[str, Any] | None) -> list[str]:
+def _folded(folded: Mapping[str, Any] | None) -> list[str]:
     """What a lossless cut did with constants, and what it had to leave."""
-    if found is None:
+    if folded is None:
         return []
     lines = []
-    if found["biased"]:
-        lines.append(f"Constants of cut units are now in the biases of {plural(len(found['biased']), 'node')}.")
-    if found["mapped"]:
-        where = plural(len(found["mapped"]), "node")
+    if folded["biased"]:
+        lines.append(f"Constants of cut units are now in the biases of {plural(len(folded['biased']), 'node')}.")
+    if folded["mapped"]:
+        where = plural(len(folded["mapped"]), "node")
         lines.append(f"Where padding makes constants differ at borders, a map is added: after {where}.")
-    lines += [f"{name}: dead units stay: {why}." for name, why in found["left"].items()]
+    lines += [f"{name}: dead units stay: {why}." for name, why in folded["left"].items()]
     return lines
 
 
@@ -307,12 +307,12 @@ def checked(check: Mapping[str, Any], *, lossless: bool = False) -> list[str]:
             f"Not exact: normalised axes were cut. Outputs deviate from the original by {check['change']:.1e} of their"
             f" magnitude on {inputs}."
         ]
-    found = (
+    sentence = (
         f"difference at most {check['max_abs_diff']:.1e} ({check['max_rel_diff']:.1e} of the output's magnitude)"
         if check["max_abs_diff"]
         else "identical outputs"
     )
-    lines = [f"Verified on {inputs} against the {'' if lossless else 'masked '}original: {found}."]
+    lines = [f"Verified on {inputs} against the {'' if lossless else 'masked '}original: {sentence}."]
     if check["noise"] is not None:
         lines.append(
             f"This net amplifies rounding: one rounding error in its inputs moves them by {check['noise']:.1e}."

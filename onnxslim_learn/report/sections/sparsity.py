@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 
 def outcome(
-    found: Sparsified, output: Path, stored: Stored, timings: Timings | None, timed: Mapping[str, Any]
+    sparsified: Sparsified, output: Path, stored: Stored, timings: Timings | None, timed: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A finished sparsification as plain data; ``timed`` are the inputs at which it was timed, by name."""
-    analysis = found.analysis
+    analysis = sparsified.analysis
     both: list[Any] = [None, None] if timings is None else timings.latencies()
-    rows = [_row(found, layer) for layer in found.layers]
+    rows = [_row(sparsified, layer) for layer in sparsified.layers]
     written = (
         analyze(output, inputs=analysis.graph.shapes.nominal.inputs, values=analysis.graph.values)
         if stored.cut
         else analysis
     )
-    model = written.graph.model if stored.cut else found.model
+    model = written.graph.model if stored.cut else sparsified.model
     before = side(analysis, analysis.whole, analysis.graph.source, both[0]) | _nonzero(analysis, analysis.graph.model)
     after = side(written, written.whole, output, both[1]) | _nonzero(written, model)
     zeros = sum(row["zeros"] for row in rows)
@@ -50,43 +50,43 @@ def outcome(
         "model": str(analysis.graph.source or ""),
         "output": str(output),
         "inputs": {name: list(shape) for name, shape in analysis.graph.shapes.nominal.inputs.items()},
-        "asked": _asked(found),
-        "trials": found.trials,
+        "asked": _asked(sparsified),
+        "trials": sparsified.trials,
         "counted": counted(written.counted),
         "before": before,
         "after": after,
         "cut": [{"name": name, "width": width, "kept": kept} for name, (width, kept) in stored.cut.items()],
         "sparsity": zeros / max(sum(row["weights"] for row in rows), 1),
-        "files": _stored(found, stored, model),
+        "files": _stored(sparsified, stored, model),
         "empty": {key: sum(row["empty"][key] for row in rows) for key in ("output_channels", "input_channels")},
         "latency": None if timings is None else latency(timings, timed),
-        "samples": {"data": found.data[0], "count": found.data[1]},
-        "training": found.training,
-        "deviation": {name: asdict(one) for name, one in found.deviation.items()},
+        "samples": {"data": sparsified.data[0], "count": sparsified.data[1]},
+        "training": sparsified.training,
+        "deviation": {name: asdict(one) for name, one in sparsified.deviation.items()},
         "layers": rows,
-        "dense": _dense(found),
+        "dense": _dense(sparsified),
     }
 
 
-def _asked(found: Sparsified) -> dict[str, Any]:
+def _asked(sparsified: Sparsified) -> dict[str, Any]:
     """What was asked for."""
-    asked = found.asked
-    told = {"ratio": asked.ratio, "pattern": asked.pattern, "method": asked.method, "protocol": found.protocol}
+    asked = sparsified.asked
+    told = {"ratio": asked.ratio, "pattern": asked.pattern, "method": asked.method, "protocol": sparsified.protocol}
     return {**told, "protect": list(asked.protect), "seconds": asked.search_seconds}
 
 
-def _dense(found: Sparsified) -> list[str]:
+def _dense(sparsified: Sparsified) -> list[str]:
     """Weights that were left as they are."""
-    own, left = {layer.name for layer in found.layers}, []
-    for name, value in found.analysis.graph.model.graph.initializers.items():
+    names, left = {layer.name for layer in sparsified.layers}, []
+    for name, value in sparsified.analysis.graph.model.graph.initializers.items():
         tensor = value.const_value
-        if name not in own and tensor is not None and tensor.dtype.is_floating_point() and len(tensor.shape) > 1:
+        if name not in names and tensor is not None and tensor.dtype.is_floating_point() and len(tensor.shape) > 1:
             left.append(str(name))
     return left
 
 
-def _row(found: Sparsified, layer: Layer) -> dict[str, Any]:
-    array, done = found.array(layer), found.done[layer.name]
+def _row(sparsified: Sparsified, layer: Layer) -> dict[str, Any]:
+    array, done = sparsified.array(layer), sparsified.done[layer.name]
     others = {key: tuple(a for a in range(array.ndim) if a not in axes) for key, axes in _channels(layer).items()}
     return {
         "name": layer.name,
@@ -94,8 +94,8 @@ def _row(found: Sparsified, layer: Layer) -> dict[str, Any]:
         "shape": list(layer.shape),
         "weights": layer.size,
         "zeros": int((array == 0).sum()),
-        "asked": found.ratios[layer.name],
-        "holds": patterns.holds(array, patterns.parse(found.asked.pattern), layer),
+        "asked": sparsified.ratios[layer.name],
+        "holds": patterns.holds(array, patterns.parse(sparsified.asked.pattern), layer),
         "empty": {key: int((~array.any(axis=axes)).sum()) for key, axes in others.items()},
         **asdict(done),
     }
@@ -112,11 +112,11 @@ def _nonzero(analysis: Analysis, model: ir.Model) -> dict[str, int]:
     kept: dict[str, list[int]] = {}
     for layer in maskable(analysis.graph.model):
         for node in layer.nodes:
-            own = kept.setdefault(node, [0, 0])
-            own[0] += int(np.count_nonzero(_values(model, layer.name)))
-            own[1] += layer.size
+            counts = kept.setdefault(node, [0, 0])
+            counts[0] += int(np.count_nonzero(_values(model, layer.name)))
+            counts[1] += layer.size
     macs = analysis.costs[MACS].by_node(whole)
-    shares = {node: own[0] / own[1] for node, own in kept.items()}
+    shares = {node: counts[0] / counts[1] for node, counts in kept.items()}
     return {
         "nonzero_params": analysis.price(analysis.whole)[PARAMS] - zeros,
         "nonzero_macs": round(sum(work * shares.get(node, 1) for node, work in macs.items())),
@@ -129,10 +129,10 @@ def _values(model: ir.Model, name: str) -> Array:
     return np.asarray(tensor.numpy())
 
 
-def _stored(found: Sparsified, stored: Stored, model: ir.Model) -> dict[str, Any]:
+def _stored(sparsified: Sparsified, stored: Stored, model: ir.Model) -> dict[str, Any]:
     held, pattern = [], patterns.parse("2:4")
-    if found.asked.pattern == pattern.name:
-        names = {layer.name for layer in found.layers}
+    if sparsified.asked.pattern == pattern.name:
+        names = {layer.name for layer in sparsified.layers}
         kept = [layer for layer in maskable(model) if layer.name in names]
         whole = [layer for layer in kept if patterns.groups_of(pattern, layer).size == layer.size]
         held = [_values(model, x.name) for x in whole if patterns.holds(_values(model, x.name), pattern, x)]
@@ -164,8 +164,8 @@ def _table(data: Mapping[str, Any]) -> Table:
     parts = [f"{after[key] / before[key]:.3f}" if before[key] else "-" for key in keys]
     cells = [(*row, part) for row, part in zip(rows, parts, strict=True)]
     if data["latency"]:
-        found = data["latency"]
-        ratio = times(found["ratio"], found["low"], found["high"])
+        timed = data["latency"]
+        ratio = times(timed["ratio"], timed["low"], timed["high"])
         cells.append(("latency", ms(before["latency_ms"]), ms(after["latency_ms"]), ratio))
     return Table("", ("", "before", "after", "ratio"), tuple(cells))
 
@@ -227,26 +227,26 @@ def _trained(training: Mapping[str, Any] | None) -> list[str]:
 
 
 def _files(data: Mapping[str, Any]) -> list[str]:
-    found = data["files"]
-    parts = [f"{name} {size(found[name])}" for name in ("gzip", "zstd") if found[name] is not None]
-    if found["sparse_tensors"]:
+    files = data["files"]
+    parts = [f"{name} {size(files[name])}" for name in ("gzip", "zstd") if files[name] is not None]
+    if files["sparse_tensors"]:
         where = (
-            "read by onnxruntime, which makes them dense" if found["sparse_read_by_onnxruntime"] else "NOT read by it"
+            "read by onnxruntime, which makes them dense" if files["sparse_read_by_onnxruntime"] else "NOT read by it"
         )
-        sparse = plural(found["sparse_tensors"], "sparse initializer")
-        parts.append(f"with {sparse} {size(found['sparse_initializers'])} ({where})")
-    if found["two_of_four"] is not None:
-        parts.append(f"as sparse tensor cores store it {size(found['two_of_four'])}")
-    return [f"On disk {size(found['plain'])} dense; {'; '.join(parts)}."]
+        sparse = plural(files["sparse_tensors"], "sparse initializer")
+        parts.append(f"with {sparse} {size(files['sparse_initializers'])} ({where})")
+    if files["two_of_four"] is not None:
+        parts.append(f"as sparse tensor cores store it {size(files['two_of_four'])}")
+    return [f"On disk {size(files['plain'])} dense; {'; '.join(parts)}."]
 
 
 def _timed(data: Mapping[str, Any]) -> list[str]:
-    found = data["latency"]
-    if not found:
+    timed = data["latency"]
+    if not timed:
         return []
-    where = f"{plural(found['threads'], 'thread')} of {runtime(found['provider'])}"
-    line = f"Latency at {shapes(found['inputs'])} on {where}: medians of {found['rounds']} paired rounds."
-    if found["faster"] is not True:
+    where = f"{plural(timed['threads'], 'thread')} of {runtime(timed['provider'])}"
+    line = f"Latency at {shapes(timed['inputs'])} on {where}: medians of {timed['rounds']} paired rounds."
+    if timed["faster"] is not True:
         line += " Not faster: onnxruntime multiplies by zeros. Cut units with slim where milliseconds matter."
     return [line]
 
