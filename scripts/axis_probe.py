@@ -163,7 +163,7 @@ def in_reference(model: onnx.ModelProto) -> dict[str, Array]:
 def inside(graph: Any) -> Coupling:
     """Couple a graph of which the outputs may be cut."""
     found = couple(graph)
-    found.ledger.pins[:] = [pin for pin in found.ledger.pins if pin.node >= 0]
+    found.relations.pins[:] = [pin for pin in found.relations.pins if pin.node >= 0]
     return found
 
 
@@ -185,7 +185,7 @@ def removals(found: Coupling) -> Iterator[Removal]:
     for _, _, columns in labelled(found):
         ends = columns.reshape(-1)
         wanted += [ends[:1], ends[-1:], ends[len(ends) // 2 :][:1], np.unique(columns[..., ::2])]
-    for grid in found.ledger.grids:
+    for grid in found.relations.grids:
         columns = found.column[found.strong[grid.cells]]
         wanted += [columns[:, 0], columns[:, -1], np.unique(columns[:, ::2]), columns[0]]
     seen = set()
@@ -200,7 +200,7 @@ def removals(found: Coupling) -> Iterator[Removal]:
 
 def empties(found: Coupling, gone: Array) -> bool:
     """Tell whether nothing would be left of what must keep something."""
-    return any(bool(gone[found.strong[atoms]].all()) for _, atoms in found.ledger.some)
+    return any(bool(gone[found.strong[atoms]].all()) for _, atoms in found.relations.some)
 
 
 def held(found: Coupling, gone: Array) -> bool:

@@ -185,17 +185,17 @@ def run(
     running: list[Job] = []
     while True:
         while len(running) < PROCESSES and (pair := next(waiting, None)):
-            job = Job(*pair, nets[pair[0]], Path(tempfile.mkdtemp(dir=work)), measure)
-            job.start()
-            running.append(job)
+            task = Job(*pair, nets[pair[0]], Path(tempfile.mkdtemp(dir=work)), measure)
+            task.start()
+            running.append(task)
         if not running:
             return
         time.sleep(0.05)
-        for job in list(running):
-            row = job.step()
+        for task in list(running):
+            row = task.step()
             if row is not None:
-                running.remove(job)
-                yield job.finish(row, work)
+                running.remove(task)
+                yield task.finish(row, work)
 
 
 def order(nets: dict[str, Architecture]) -> list[tuple[str, str]]:

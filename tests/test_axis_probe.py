@@ -72,9 +72,9 @@ def test_every_operator_without_a_rule_has_a_reason():
 def no_patch(row):
     """Return a row whose rule states everything but how its node changes."""
 
-    def silent(site):
-        row.rule(site)
-        site.records.patches.clear()
+    def silent(context):
+        row.rule(context)
+        context.records.patches.clear()
 
     return row.having(rule=silent)
 
@@ -82,9 +82,9 @@ def no_patch(row):
 def unmasked(row):
     """Return a row whose rule states everything but what it sums over."""
 
-    def silent(site):
-        row.rule(site)
-        site.records.contractions.clear()
+    def silent(context):
+        row.rule(context)
+        context.records.contractions.clear()
 
     return row.having(rule=silent)
 

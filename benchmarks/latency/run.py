@@ -30,10 +30,10 @@ from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import TargetError
-from onnxslim_learn.latency.profile import Setting
+from onnxslim_learn.latency.profile import RuntimeSetting
 from onnxslim_learn.runtime import timing
 from onnxslim_learn.runtime.session import CPU
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import latency_target, slim
 from onnxslim_learn.workflow.slimmed import Slimmed
 
@@ -90,7 +90,7 @@ class Bench:
         name: Which.
         analysis: The net with its latency.
         watch: How it is timed.
-        evidence: Samples to choose and repair by.
+        calibration: Samples to choose and repair by.
         options: Of the command line.
         folder: For files.
     """
@@ -98,13 +98,13 @@ class Bench:
     name: str
     analysis: slim.Analysis
     watch: latency_target.LatencyMeter
-    evidence: Evidence
+    calibration: Calibration
     options: argparse.Namespace
     folder: Path
 
     def make(self, analysis: slim.Analysis, bounds: Mapping[str, float]) -> Slimmed:
         """Slim to bounds."""
-        return slim.slim(analysis, slim.plan(analysis, bounds, evidence=self.evidence))
+        return slim.slim(analysis, slim.plan(analysis, bounds, calibration=self.calibration))
 
 
 def bench(name: str, options: argparse.Namespace, folder: Path) -> Bench:
@@ -112,7 +112,7 @@ def bench(name: str, options: argparse.Namespace, folder: Path) -> Bench:
     file = nets.write(name, *nets.build(name), folder / f"{name}.onnx") if name in nets.NETS else Path(name)
     analysis, watch = latency_target.prepare(
         slim.analyze(file),
-        Setting(options.threads),
+        RuntimeSetting(options.threads),
         seconds=options.seconds,
         measure_seconds=options.measure_seconds,
         stage=lambda stage: lambda share: None,
@@ -120,7 +120,7 @@ def bench(name: str, options: argparse.Namespace, folder: Path) -> Bench:
     asked = DataSettings(samples=options.samples)
     real = options.data is not None and name not in nets.NETS
     samples = open_source(options.data, analysis.graph, asked) if real else synthetic(analysis.coupling, asked)
-    return Bench(name, analysis, watch, Evidence(analysis.coupling, samples, seconds=0), options, folder)
+    return Bench(name, analysis, watch, Calibration(analysis.coupling, samples, seconds=0), options, folder)
 
 
 def rows(found: Bench) -> Iterator[Row]:
@@ -150,12 +150,12 @@ def _row(net: Bench, target: float) -> Row:
     row = Row(net.name, target, predicted, measured, share / target, len(told["rounds"]), macs)
     if net.name in nets.NETS:
         return replace(row, scratch=_against_scratch(net, slimmed))
-    row = replace(row, deviation=_deviation(slimmed, net.evidence))
+    row = replace(row, deviation=_deviation(slimmed, net.calibration))
     best = _cut_to_macs(net, share)
     if best is None:
         return row
     cut, other, taken = best
-    return replace(row, macs_target=cut, macs_latency=taken, macs_deviation=_deviation(other, net.evidence))
+    return replace(row, macs_target=cut, macs_latency=taken, macs_deviation=_deviation(other, net.calibration))
 
 
 def _against_scratch(net: Bench, slimmed: Slimmed) -> float | None:
@@ -190,9 +190,9 @@ def _cut_to_macs(net: Bench, share: float) -> tuple[float, Slimmed, float] | Non
     return best
 
 
-def _deviation(slimmed: Slimmed, evidence: Evidence) -> float:
+def _deviation(slimmed: Slimmed, calibration: Calibration) -> float:
     """Mean relative distance of the outputs after repair, on held-back samples."""
-    found = slimmed.repair(evidence)
+    found = slimmed.repair(calibration)
     return float(np.mean([d.relative for d in (found.after if found.kept else found.before).values()]))
 
 

@@ -33,15 +33,15 @@ from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.data.source import Source
-from onnxslim_learn.latency.profile import Setting
+from onnxslim_learn.latency.profile import RuntimeSetting
 from onnxslim_learn.learners.finetune import finetune, fit
 from onnxslim_learn.learners.morphnet.pipeline import shrink
 from onnxslim_learn.learners.morphnet.settings import MorphNetSettings
 from onnxslim_learn.runtime import timing
 from onnxslim_learn.runtime.session import CPU
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.train.distributed import World
-from onnxslim_learn.train.trainer import Job, Training, school
+from onnxslim_learn.train.trainer import Task, Training, trainer
 from onnxslim_learn.workflow import expand, latency_target, slim
 
 BATCH = 250
@@ -93,7 +93,7 @@ class Bench:
             arrays["labels"] = labels
         return open_source(arrays, self.found.graph, DataSettings(samples=self.options.samples, batch_size=64))
 
-    def job(self, found: slim.Analysis, target: dict[str, float], output: Path, folder: str) -> Job[MorphNetSettings]:
+    def task(self, found: slim.Analysis, target: dict[str, float], output: Path, folder: str) -> Task[MorphNetSettings]:
         """What to train, towards what the original puts out."""
         options = self.options
         training = Training(
@@ -105,36 +105,36 @@ class Bench:
             folder=Path(folder),
             every=10**9,
         )
-        taught = school(found, self.source, training, World(), teacher=self.found, stage=told)
+        taught = trainer(found, self.source, training, World(), teacher=self.found, stage=told)
         wanted = MorphNetSettings(target, multiple=options.multiple)
-        return Job(found, self.source, wanted, taught, output, told)
+        return Task(found, self.source, wanted, taught, output, told)
 
 
-def longer(job: Job[MorphNetSettings]) -> Job[MorphNetSettings]:
+def longer(task: Task[MorphNetSettings]) -> Task[MorphNetSettings]:
     """The same, with the steps of learning added to those of fine-tuning."""
-    training = job.school.training
+    training = task.trainer.training
     steps = (training.steps or 0) + (training.finetune_steps or 0)
-    return replace(job, school=replace(job.school, training=replace(training, finetune_steps=steps)))
+    return replace(task, trainer=replace(task.trainer, training=replace(training, finetune_steps=steps)))
 
 
 def morphnet(bench: Bench, share: float, output: Path, folder: str) -> None:
     """Widths learnt for MACs."""
-    assert shrink(bench.job(bench.found, {"macs": share}, output, folder))
+    assert shrink(bench.task(bench.found, {"macs": share}, output, folder))
 
 
 def uniform(bench: Bench, share: float, output: Path, folder: str) -> None:
     """All groups alike."""
-    job = longer(bench.job(bench.found, {"macs": share}, output, folder))
-    evidence = Evidence(bench.found.coupling, bench.source, REPAIRED, seconds=0.0)
-    plan = slim.plan(bench.found, {"macs": share}, multiple=bench.options.multiple, evidence=evidence)
-    assert fit(job, job.school.module(bench.found), plan, {"history": []})
+    task = longer(bench.task(bench.found, {"macs": share}, output, folder))
+    calibration = Calibration(bench.found.coupling, bench.source, REPAIRED, seconds=0.0)
+    plan = slim.plan(bench.found, {"macs": share}, multiple=bench.options.multiple, calibration=calibration)
+    assert fit(task, task.trainer.module(bench.found), plan, {"history": []})
 
 
 def by_latency(bench: Bench, share: float, output: Path, folder: str) -> None:
     """Widths learnt for measured latency."""
-    setting = Setting(bench.options.threads)
+    setting = RuntimeSetting(bench.options.threads)
     timed, _ = latency_target.prepare(bench.found, setting, seconds=TIMED, measure_seconds=MEASURED, stage=told)
-    assert shrink(bench.job(timed, {"latency": share}, output, folder))
+    assert shrink(bench.task(timed, {"latency": share}, output, folder))
 
 
 def cycle(bench: Bench, share: float, output: Path, folder: str) -> None:
@@ -143,15 +143,15 @@ def cycle(bench: Bench, share: float, output: Path, folder: str) -> None:
     thin = slim.analyze(bench.output("morphnet", share))
     made = expand.expand(thin, expand.Widening({"macs": 1.0}, like=bench.found), wide)
     print(f"  widened by {made.factor:.3f}", flush=True)
-    assert finetune(longer(bench.job(slim.analyze(wide), {}, output, folder)))
+    assert finetune(longer(bench.task(slim.analyze(wide), {}, output, folder)))
 
 
 def further(bench: Bench, share: float, output: Path, folder: str) -> None:
     """Train the original on."""
-    job = longer(bench.job(bench.found, {}, output, folder))
-    training = job.school.training
+    task = longer(bench.task(bench.found, {}, output, folder))
+    training = task.trainer.training
     both = replace(training, finetune_steps=2 * (training.finetune_steps or 0))
-    assert finetune(replace(job, school=replace(job.school, training=both)))
+    assert finetune(replace(task, trainer=replace(task.trainer, training=both)))
 
 
 METHODS: dict[str, Callable[[Bench, float, Path, str], None]] = {

@@ -25,7 +25,7 @@ from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.source import Source
 from onnxslim_learn.runtime.session import open_session
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim
 from onnxslim_learn.workflow.samples import affordable, topped_up
 
@@ -105,10 +105,10 @@ def _cut(one: Net, analysis: Analysis, target: float, source: Source | None) -> 
     """The accuracy after a cut, without repair where there are no samples, as the command line does it."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "slim.onnx"
-        evidence = None
+        calibration = None
         if source is not None:
-            evidence = topped_up(Evidence(analysis.coupling, source, seconds=0.0), DataSettings())
-        slim.slim_to(analysis, {"macs": target}, output, evidence=evidence)
+            calibration = topped_up(Calibration(analysis.coupling, source, seconds=0.0), DataSettings())
+        slim.slim_to(analysis, {"macs": target}, output, calibration=calibration)
         return one.accuracy(output)
 
 

@@ -21,7 +21,7 @@ from nets.pretrained import fetch
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.metrics import deviation
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim
 
 COSINE = 0.98  # wanted of every output
@@ -90,10 +90,10 @@ def measure(name: str, target: float, count: int) -> list[dict[str, Any]]:
     found = []
     for repaired in (False, True):
         start = time.perf_counter()
-        evidence = Evidence(analysis.coupling, source, seconds=SECONDS) if repaired else None
+        calibration = Calibration(analysis.coupling, source, seconds=SECONDS) if repaired else None
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "slim.onnx"
-            slimmed, _ = slim.slim_to(analysis, {"macs": target}, output, evidence=evidence)
+            slimmed, _ = slim.slim_to(analysis, {"macs": target}, output, calibration=calibration)
             seconds = time.perf_counter() - start
             moved = deviation(wanted, outputs(output, judged))
         made = slimmed.plan.provenance

@@ -28,7 +28,7 @@ from onnxslim_learn.data.class_balance import confident
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.source import Source
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.train.bn_matching import matched
 from onnxslim_learn.workflow import slim as api
 
@@ -151,10 +151,10 @@ SOURCES: dict[str, Callable[[Bench, api.Analysis, int], Source]] = {
 def slim(bench: Bench, path: Path, setting: Setting, seed: int, output: Path) -> None:
     """Cut a model as a user would."""
     analysis = api.analyze(path)
-    evidence = None
+    calibration = None
     if setting.data is not None:
-        evidence = Evidence(analysis.coupling, SOURCES[setting.data](bench, analysis, seed), seconds=SECONDS)
-    api.slim_to(analysis, {"macs": setting.target}, output, evidence=evidence)
+        calibration = Calibration(analysis.coupling, SOURCES[setting.data](bench, analysis, seed), seconds=SECONDS)
+    api.slim_to(analysis, {"macs": setting.target}, output, calibration=calibration)
 
 
 def ours(bench: Bench, net: str, dense: float, seeds: int) -> Iterator[Row]:

@@ -36,10 +36,10 @@ from onnxslim_learn.data.source import Source
 from onnxslim_learn.learners.weight_sparse import pipeline
 from onnxslim_learn.learners.weight_sparse.settings import WeightSparseSettings, settings
 from onnxslim_learn.runtime.timing import open_session
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.sparse.maskable import layers
 from onnxslim_learn.train.distributed import World
-from onnxslim_learn.train.trainer import Job, Training, school
+from onnxslim_learn.train.trainer import Task, Training, trainer
 from onnxslim_learn.workflow import slim, sparsify
 from onnxslim_learn.workflow.settings import ZeroSettings
 
@@ -91,7 +91,7 @@ class Bench:
 def one_shot(bench: Bench, asked: ZeroSettings, seed: int) -> dict[str, Any]:
     """A row without training."""
     start = time.perf_counter()
-    made = sparsify.sparsify(bench.found, asked, Evidence(bench.found.coupling, bench.source(SAMPLES, seed)))
+    made = sparsify.sparsify(bench.found, asked, Calibration(bench.found.coupling, bench.source(SAMPLES, seed)))
     with tempfile.TemporaryDirectory() as folder:
         stored = made.save(Path(folder) / "sparse.onnx")
         seconds = time.perf_counter() - start
@@ -133,8 +133,8 @@ def agent(bench: Bench) -> Iterator[dict[str, Any]]:
                 bench.source(n, 0, begin=begin, labels=True) for begin, n in ((0, SAMPLES), (SAMPLES, JUDGED))
             )
             wanted = WeightSparseSettings(settings(given), one_shot=True)
-            job = _job(bench, source, wanted, Training(batch_size=32, folder=Path(folder)), val=val)
-            chosen = pipeline.PROTOCOLS["optimal"](job, layers(bench.found.graph.model))
+            task = _job(bench, source, wanted, Training(batch_size=32, folder=Path(folder)), val=val)
+            chosen = pipeline.PROTOCOLS["optimal"](task, layers(bench.found.graph.model))
         seconds = time.perf_counter() - start
         for seed in range(bench.options.seeds):
             row = _with(bench, chosen["ratios"], ratio, seed)
@@ -163,8 +163,8 @@ def trained(bench: Bench) -> Iterator[dict[str, Any]]:
             training = Training(steps=bench.options.steps, batch_size=64, folder=Path(folder))
             source = bench.source(min(64 * bench.options.steps * 10 // 9 + 64, 60_000), 0)
             wanted = WeightSparseSettings(settings(given), one_shot=begun)
-            job = _job(bench, source, wanted, training, output=Path(folder) / "out.onnx")
-            assert pipeline.sparsen(job)
+            task = _job(bench, source, wanted, training, output=Path(folder) / "out.onnx")
+            assert pipeline.sparsen(task)
             seconds, accuracy = time.perf_counter() - start, bench.accuracy(Path(folder) / "out.onnx")
         row = {"pattern": "unstructured", "method": "one-shot, trained" if begun else "trained", "protocol": protocol}
         row |= {"ratio": ratio, "seed": 0}
@@ -179,12 +179,12 @@ def _job(
     *,
     output: Path = Path("unused.onnx"),
     val: Source | None = None,
-) -> Job[WeightSparseSettings]:
+) -> Task[WeightSparseSettings]:
     def stage(name: str) -> Callable[..., None]:
         return lambda *said: None
 
-    taught = school(bench.found, source, training, World(), val=val, stage=stage)
-    return Job(bench.found, source, wanted, taught, output, stage)
+    taught = trainer(bench.found, source, training, World(), val=val, stage=stage)
+    return Task(bench.found, source, wanted, taught, output, stage)
 
 
 PARTS: dict[str, Callable[[Bench], Iterator[dict[str, Any]]]] = {

@@ -31,7 +31,7 @@ IGNORED = frozenset(("consumed_inputs",))
 
 
 @dataclass(frozen=True)
-class Settings:
+class CompileSettings:
     """How a graph is bridged.
 
     Attributes:
@@ -64,18 +64,18 @@ class Build:
         model: What it is made from.
         values: Value name -> what computes it.
         numbers: Values that are Python numbers -> their rank.
-        made: What was derived from a value once: (name, how) -> what computes it.
+        derived: What was derived from a value once: (name, how) -> what computes it.
         fetched: Initializers that the module holds.
         inputs: Graph input -> name of the argument.
         trains: Initializers that train.
         frozen: Those of them that get no gradient.
         running: Running statistics that training updates.
         outer: For a body: what it lies in.
-        own: For a body: its own initializers.
+        local: For a body: its own initializers.
         captured: Outer values that a body reads.
     """
 
-    settings: Settings
+    settings: CompileSettings
     root: nn.Module
     code: fx.Graph
     kinds: dict[str, int]
@@ -84,14 +84,14 @@ class Build:
     model: ir.Model
     values: dict[str, Any] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
-    made: dict[tuple[str, str], fx.Node] = field(default_factory=dict)
+    derived: dict[tuple[str, str], fx.Node] = field(default_factory=dict)
     fetched: set[str] = field(default_factory=set)
     inputs: dict[str, str] = field(default_factory=dict)
     trains: set[str] = field(default_factory=set)
     frozen: set[str] = field(default_factory=set)
     running: set[str] = field(default_factory=set)
     outer: Build | None = None
-    own: frozenset[str] = frozenset()
+    local: frozenset[str] = frozenset()
     captured: dict[str, ir.Value] = field(default_factory=dict)
 
     def body(self, graph: ir.Graph) -> list[tuple[str, fx.Node]]:
@@ -145,9 +145,9 @@ class Build:
         return self.values[name] if name in self.values else self._initializer(value)
 
     def _once(self, name: str, how: str, function: Callable[..., Any], args: tuple[Any, ...]) -> fx.Node:
-        if (name, how) not in self.made:
-            self.made[name, how] = self.code.call_function(function, args)
-        return self.made[name, how]
+        if (name, how) not in self.derived:
+            self.derived[name, how] = self.code.call_function(function, args)
+        return self.derived[name, how]
 
     def _like(self) -> fx.Node | None:
         """A tensor on the module's device: the first input."""
@@ -155,12 +155,12 @@ class Build:
 
     def _initializer(self, value: ir.Value) -> fx.Node:
         """Fetch a parameter or buffer; one for all copies of an initializer."""
-        if self.outer is not None and (str(value.name) not in self.own):
+        if self.outer is not None and (str(value.name) not in self.local):
             return self._capture(value)
         name = self.tied.get(str(value.name), str(value.name))
         if value.const_value is None:
             raise InputError(f"value {value.name}: nothing computes it. Run onnx.checker on the file.")
-        if (name, "initializer") not in self.made:
+        if (name, "initializer") not in self.derived:
             if name not in self.paths:
                 self.paths |= initializers.paths([*self.paths, name])
             tensor: torch.Tensor = initializers.to_torch(value.const_value, master=self.settings.master)
@@ -168,8 +168,8 @@ class Build:
                 tensor = nn.Parameter(tensor, requires_grad=name not in self.frozen)
             initializers.place(self.root, self.paths[name], tensor)
             self.fetched.add(name)
-            self.made[name, "initializer"] = self.code.create_node("get_attr", self.paths[name])
-        return self.made[name, "initializer"]
+            self.derived[name, "initializer"] = self.code.create_node("get_attr", self.paths[name])
+        return self.derived[name, "initializer"]
 
     def _capture(self, value: ir.Value) -> fx.Node:
         """An outer value as one more argument of a body."""
@@ -187,7 +187,7 @@ class Build:
     def _nested(self, path: str, graph: ir.Graph) -> tuple[fx.Node, tuple[fx.Node, ...]]:
         """Bridge a body into a submodule; returns it, and the outer values it reads."""
         inner = Build(self.settings, nn.Module(), fx.Graph(), self.kinds, self.tied, dict(self.paths), self.model)
-        inner.own = frozenset(str(name) for name in graph.initializers)
+        inner.local = frozenset(str(name) for name in graph.initializers)
         inner.outer = self
         outputs = inner.body(graph)
         inner.code.output(tuple(result for _, result in outputs))

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 
 from onnxslim_learn.bridge import gammas, gates, initializers
-from onnxslim_learn.bridge.write_back import give_way, homes, reader, readers
+from onnxslim_learn.bridge.write_back import give_way, reader, readers, stored_tensors
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime import atomic
@@ -55,7 +55,7 @@ def updated(module: fx.GraphModule, graph: Graph) -> onnx.ModelProto:
     proto: onnx.ModelProto = onnx.ModelProto.FromString(graph.data)
     if graph.source is not None and graph.external:
         onnx.external_data_helper.load_external_data_for_model(proto, str(graph.source.parent))
-    places, arrays = homes(proto), {}
+    places, arrays = stored_tensors(proto), {}
     for name, value in weights(module).items():
         before = graph.initializers[name].const_value
         assert before is not None
@@ -143,8 +143,8 @@ def export(module: fx.GraphModule, graph: Graph, path: str | Path) -> None:
 def _stage(proto: onnx.ModelProto, source: onnx.ModelProto, path: Path) -> None:
     """Write a model; tensors that were external in the source are again."""
     outside = onnx.external_data_helper.uses_external_data
-    aside = {name for name, tensor in homes(source).items() if outside(tensor)}
-    for name, tensor in homes(proto).items():
+    aside = {name for name, tensor in stored_tensors(source).items() if outside(tensor)}
+    for name, tensor in stored_tensors(proto).items():
         if name in aside:
             onnx.external_data_helper.set_external_data(tensor, f"{path.name}.data")
     onnx.save_model(proto, path)

@@ -78,7 +78,7 @@ def _is_path(name: str, known: Container[str]) -> bool:
 
 
 def _quoted(name: str) -> str:
-    quoted = re.sub(r'[%."\\\s]', lambda found: f"%{ord(found[0]):02X}", name)
+    quoted = re.sub(r'[%."\\\s]', lambda match: f"%{ord(match[0]):02X}", name)
     return quoted if quoted and quoted not in RESERVED and not keyword.iskeyword(quoted) else f"{quoted}%"
 
 

@@ -14,8 +14,8 @@ import onnx_ir as ir
 from torch import fx, nn
 
 from onnxslim_learn.bridge import initializers, trainable
-from onnxslim_learn.bridge.compile import Build, Settings
-from onnxslim_learn.bridge.write_back import Homes, survey
+from onnxslim_learn.bridge.compile import Build, CompileSettings
+from onnxslim_learn.bridge.write_back import StoredTensors, survey
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.errors import InputError
 
@@ -46,10 +46,10 @@ def bridge(
 
     Args:
         source: A graph, an analysis, or a model in normal form.
-        norms: See :class:`Settings`.
-        dropout: See :class:`Settings`.
-        freeze: See :class:`Settings`.
-        master: See :class:`Settings`.
+        norms: See :class:`CompileSettings`.
+        dropout: See :class:`CompileSettings`.
+        freeze: See :class:`CompileSettings`.
+        master: See :class:`CompileSettings`.
         features: Names of inner tensors that the dictionary shall hold after the outputs, as far as nodes make them.
 
     Raises:
@@ -58,8 +58,8 @@ def bridge(
     graph: Any = None if isinstance(source, ir.Model) else getattr(source, "graph", source)
     model = source if isinstance(source, ir.Model) else graph.model
     kinds = graph.shapes.nominal.dtype if graph is not None else {}
-    held = survey(graph) if graph is not None else Homes({}, frozenset(model.graph.initializers))
-    settings = Settings(norms, dropout, tuple(freeze), master)
+    held = survey(graph) if graph is not None else StoredTensors({}, frozenset(model.graph.initializers))
+    settings = CompileSettings(norms, dropout, tuple(freeze), master)
     names = [held.tied.get(name, name) for name in model.graph.initializers]
     build = Build(settings, nn.Module(), fx.Graph(), dict(kinds), held.tied, initializers.paths(names), model)
     build.trains = {held.tied.get(name, name) for name in trainable.trainable(model.graph)} & held.kept

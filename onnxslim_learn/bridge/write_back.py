@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Homes:
+class StoredTensors:
     """What a file can hold of a graph's initializers.
 
     Attributes:
@@ -40,10 +40,10 @@ class Homes:
     kept: frozenset[str]
 
 
-def survey(graph: Graph) -> Homes:
+def survey(graph: Graph) -> StoredTensors:
     """Find out what the file that a graph was loaded from can hold."""
     proto = onnx.ModelProto.FromString(graph.data)
-    stored, nodes = homes(proto), readers(proto)
+    stored, nodes = stored_tensors(proto), readers(proto)
     dims = {name: tuple(tensor.dims) for name, tensor in stored.items()}
     dims |= {sparse.values.name: tuple(sparse.dims) for sparse in proto.graph.sparse_initializer}
     kept = {
@@ -61,7 +61,9 @@ def survey(graph: Graph) -> Homes:
         if origin in kept and name in graph.initializers and _one_value(graph.initializers[name])
         if reader(graph, name, nodes) is not None
     }
-    return Homes({name: origin for name, origin in graph.clones.items() if name not in loose}, frozenset(kept | loose))
+    return StoredTensors(
+        {name: origin for name, origin in graph.clones.items() if name not in loose}, frozenset(kept | loose)
+    )
 
 
 def _one_value(value: ir.Value) -> bool:
@@ -85,7 +87,7 @@ def reader(graph: Graph, clone: str, nodes: Mapping[str, onnx.NodeProto]) -> tup
     return None
 
 
-def homes(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+def stored_tensors(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     """The tensors of a model that initializers come from, by name; a sparse one is represented by its values."""
     nested: dict[str, list[onnx.TensorProto]] = {}
     for name, tensor in _inner(proto.graph):

@@ -8,7 +8,7 @@ from onnxslim_learn.array_types import Watcher, staged
 from onnxslim_learn.commands import models
 from onnxslim_learn.commands.results import ModelResult, claim, place
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.latency.profile import Setting
+from onnxslim_learn.latency.profile import RuntimeSetting
 from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.report import records
 from onnxslim_learn.report.sections import training
@@ -47,7 +47,7 @@ def expand(model: Model, *, progress: Watcher | None = None, settings: ExpandSet
     like = None
     if settings.like is not None:
         like = models.understood(settings.like, settings.inputs, machine=machine)
-    setting = Setting(runtime.threads, runtime.provider)
+    setting = RuntimeSetting(runtime.threads, runtime.provider)
     watch = latency_target.stopwatch(analysis, setting, seconds=runtime.seconds) if measured else None
     stage("widening and verifying")
     how = (settings.multiple, settings.protect, settings.fresh, settings.seed)

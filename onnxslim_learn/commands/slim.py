@@ -11,7 +11,7 @@ from onnxslim_learn.array_types import Stage, Watcher, staged
 from onnxslim_learn.commands import advice, models
 from onnxslim_learn.commands.results import WORSE, ModelResult, Result, claim, place
 from onnxslim_learn.errors import InputError, TargetError
-from onnxslim_learn.latency.profile import Setting
+from onnxslim_learn.latency.profile import RuntimeSetting
 from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.report import records
 from onnxslim_learn.report.sections import quality, training
@@ -98,7 +98,7 @@ def measured(
     """What widths are worth on this machine, and how to time what is made of them."""
     return latency_target.prepare(
         analysis,
-        Setting(runtime.threads, runtime.provider),
+        RuntimeSetting(runtime.threads, runtime.provider),
         seconds=runtime.seconds,
         measure_seconds=seconds,
         stage=stage,
@@ -110,7 +110,7 @@ def _met(analysis: Analysis, settings: SlimSettings, meter: LatencyMeter | None,
     source = sampling.gathered(analysis, settings.samples, stage, repair=settings.repair)
     repair = not settings.repair.no_repair
     asked: dict[str, Any] = {"repair": repair, "meter": meter, "stage": stage, **_choice(settings)}
-    asked["evidence"] = sampling.evidence(
+    asked["evidence"] = sampling.calibration(
         analysis,
         source,
         settings.samples,
@@ -209,14 +209,14 @@ def plan(
     machine = models.device(settings.device)
     analysis = models.understood(model, settings.inputs, sensitive=settings.limits.allow_sensitive, machine=machine)
     source = sampling.gathered(analysis, settings.samples, stage, repair=settings.repair)
-    known = sampling.evidence(
+    known = sampling.calibration(
         analysis,
         source,
         settings.samples,
         repair=not settings.repair.no_repair,
         seconds=settings.sensitivity_seconds,
     )
-    return planner.plan(analysis, wishes, evidence=known, progress=stage("choosing"), **_choice(settings))
+    return planner.plan(analysis, wishes, calibration=known, progress=stage("choosing"), **_choice(settings))
 
 
 @takes(ApplySettings)
@@ -248,7 +248,7 @@ def _applied(model: Model, plan: Plan | str | Path, settings: ApplySettings, pro
     slimmed = work.slim(analysis, chosen)
     source = sampling.gathered(analysis, settings.samples, stage, repair=settings.repair)
     repair = not settings.repair.no_repair
-    known = sampling.evidence(analysis, source, settings.samples, repair=repair, metric=metric)
+    known = sampling.calibration(analysis, source, settings.samples, repair=repair, metric=metric)
     if known is not None and repair:
         slimmed.repair(known, progress=stage("repairing"))
     with place(settings.result.output, _file(analysis)) as (path, folder):

@@ -9,7 +9,7 @@ from onnxslim_learn.array_types import Stage, Watcher, staged
 from onnxslim_learn.commands import models
 from onnxslim_learn.commands.results import ModelResult, claim, place
 from onnxslim_learn.report.sections import sparsity
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.settings import takes
 from onnxslim_learn.workflow import samples as sampling
 from onnxslim_learn.workflow import sparsify as work
@@ -42,7 +42,7 @@ def sparsify(model: Model, *, progress: Watcher | None = None, settings: Sparsif
     analysis = models.understood(model, settings.inputs)
     source = sampling.gathered(analysis, settings.samples, stage, repair=RepairSettings())
     assert source is not None
-    sparsified = work.sparsify(analysis, settings.zeros, Evidence(analysis.coupling, source), stage=stage)
+    sparsified = work.sparsify(analysis, settings.zeros, Calibration(analysis.coupling, source), stage=stage)
     stage("verifying")
     name = analysis.graph.source.name if analysis.graph.source is not None else "model.onnx"
     with place(settings.result.output, name) as (path, folder):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import alignment, layout
-from onnxslim_learn.coupling.relations import Axis, Digit, Ledger, Value, parts
+from onnxslim_learn.coupling.relations import Axis, Digit, Relations, Value, parts
 from onnxslim_learn.errors import MisfitError
 
 if TYPE_CHECKING:
@@ -169,14 +169,14 @@ def aligned(rank: int) -> str:
 
 
 @dataclass
-class Site:
+class NodeContext:
     """One node, the layouts of its inputs, and the ways to state what it does.
 
     Attributes:
         node: The node.
         index: Its position in the graph.
         version: Version of its operator set.
-        ledger: Where relations go.
+        relations: Where relations go.
         shapes: Shapes of all values.
         values: Layouts by value name; an initializer is absent until something labels it.
         records: Where contractions, work and patches go.
@@ -187,7 +187,7 @@ class Site:
     node: ir.Node
     index: int
     version: int
-    ledger: Ledger
+    relations: Relations
     shapes: Shapes
     values: dict[str, Value]
     records: Records
@@ -273,7 +273,7 @@ class Site:
         """Layout of an input; an initializer without labels gets fresh ones on every axis."""
         name = str(self.name(slot))
         if name not in self.values:
-            digits = [self.ledger.digit(n, self.ledger.fresh(n)) if n != 1 else None for n in self.shape(slot)]
+            digits = [self.relations.digit(n, self.relations.fresh(n)) if n != 1 else None for n in self.shape(slot)]
             self.values[name] = Value(tuple((d,) if d else () for d in digits))
         return self.values[name]
 
@@ -282,7 +282,7 @@ class Site:
     def free_outputs(self, start: int) -> list[Value]:
         """Layouts without labels for the outputs from one on; absent ones get an empty one."""
         outputs = self.node.outputs
-        return [self.ledger.free(self.out_shape(k) if outputs[k].name else ()) for k in range(start, len(outputs))]
+        return [self.relations.free(self.out_shape(k) if outputs[k].name else ()) for k in range(start, len(outputs))]
 
     def yields(self, *values: Value) -> None:
         """Set the layouts of the outputs."""
@@ -298,22 +298,22 @@ class Site:
 
     def pin(self, value: Value, axes: Iterable[int], reason: str) -> None:
         """Forbid removal along axes of a value."""
-        self.ledger.pin_axes(value, axes, reason)
+        self.relations.pin_axes(value, axes, reason)
 
     def freed(self, value: Value, axes: Iterable[int], reason: str, shape: Sequence[int]) -> Value:
         """Pin axes and make them free, with the sizes of ``shape``."""
         chosen = set(axes)
         self.pin(value, chosen, reason)
         gone = {d.key for a in chosen for d in value.axes[a]}
-        value = layout.forget(self.ledger, value, gone)
-        return Value(tuple(self.ledger.axis(shape[a]) if a in chosen else axis for a, axis in enumerate(value.axes)))
+        value = layout.forget(self.relations, value, gone)
+        return Value(tuple(self.relations.axis(shape[a]) if a in chosen else axis for a, axis in enumerate(value.axes)))
 
     def delicate(self, value: Value, axes: Iterable[int], reason: str) -> None:
         """Axes that are normalised over: cutting them is legal but not exact."""
         if self.sensitive:
             self.records.delicate.append(Delicate(self.index, value, tuple(axes)))
         else:
-            self.ledger.pin_axes(value, axes, reason, delicate=True)
+            self.relations.pin_axes(value, axes, reason, delicate=True)
 
     def operand(
         self, slot: int, letters: Sequence[str | None], view: Sequence[int] = (), parts: Sequence[int] = ()
@@ -326,7 +326,7 @@ class Site:
             return alignment.Operand(tuple(letters), shape, (None,) * len(shape), tuple(parts))
         value = self.value(slot)
         if view:
-            value = layout.regroup(self.ledger, value, shape)
+            value = layout.regroup(self.relations, value, shape)
         alone = [a for a, letter in enumerate(letters) if letter is None]
         value = self.freed(value, alone, f"is an axis that {self.node.op_type} works along", shape)
         return alignment.Operand(tuple(letters), shape, value.axes)
@@ -355,7 +355,7 @@ class Site:
                 if letter and size > 1 and known.setdefault(letter, size) != size:
                     self.fits(slot, axis, known[letter])
         joined = alignment.join(
-            self.ledger, [op for _, op in operands], reason or f"is tied to a free axis by {self.node.op_type}"
+            self.relations, [op for _, op in operands], reason or f"is tied to a free axis by {self.node.op_type}"
         )
         for (slot, operand), value in zip(operands, joined.operands, strict=True):
             name = str(self.name(slot))
@@ -383,7 +383,7 @@ class Site:
         undecided = spoken.undecided if self.version >= WHERE else spoken.axes & varying
         for digit in summed:
             if any(part.axis in undecided and part.key in (digit.key, *digit.deps) for part in spoken.parts):
-                self.ledger.pin(digit, OPEN, value.digits)
+                self.relations.pin(digit, OPEN, value.digits)
 
     def contract(
         self,
@@ -450,5 +450,5 @@ def _unview(value: Value, parts: Sequence[int]) -> Value:
     return Value(tuple(axes))
 
 
-Rule = Callable[[Site], None]
-Axes = Callable[[Site, int], Iterable[int]]  # the axes an operator works on, from its node and its input's rank
+Rule = Callable[[NodeContext], None]
+Axes = Callable[[NodeContext, int], Iterable[int]]  # the axes an operator works on, from its node and its input's rank

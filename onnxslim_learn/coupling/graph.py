@@ -40,15 +40,15 @@ def coupling_graph(coupling: Coupling, groups: Sequence[Group]) -> Any:
     built = _Built(coupling, groups, view)
     built.place()
     for relations, there, back in (
-        (coupling.ledger.strong, "strong", "strong"),
-        (coupling.ledger.weak, "weak", "weak"),
-        (coupling.ledger.member, "row", "cell"),
+        (coupling.relations.strong, "strong", "strong"),
+        (coupling.relations.weak, "weak", "weak"),
+        (coupling.relations.member, "row", "cell"),
     ):
         for relation in relations:
             built.relate(relation, there, back)
-    for pin in coupling.ledger.pins:
+    for pin in coupling.relations.pins:
         built.hold(pin)
-    for grid in coupling.ledger.grids:
+    for grid in coupling.relations.grids:
         built.balance(grid)
     built.gather()
     return view
@@ -69,14 +69,14 @@ class _Built:
 
     def __post_init__(self) -> None:
         coupling = self.coupling
-        leaves = [(node, labels) for node, labels in coupling.ledger.leaves if labels.size]
+        leaves = [(node, labels) for node, labels in coupling.relations.leaves if labels.size]
         starts = np.array([labels.reshape(-1)[0] for _, labels in leaves], np.int64)
         order = np.argsort(starts)
         owner = np.full(coupling.columns, -1, np.int64)
         for number, group in enumerate(self.groups):
             owner[group.units] = number
         self._maker = [leaves[k][0] for k in order]
-        self._array = np.searchsorted(starts[order], np.arange(coupling.ledger.count), "right") - 1
+        self._array = np.searchsorted(starts[order], np.arange(coupling.relations.count), "right") - 1
         self._group = owner[coupling.column[coupling.strong]]
 
     def parts(self, *labels: Labels) -> Iterator[list[Part]]:

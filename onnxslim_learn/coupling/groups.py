@@ -28,7 +28,7 @@ NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
-class Place:
+class Occurrence:
     """A label array in which columns occur: a parameter axis, or (unnamed) fresh atoms such as rows."""
 
     name: str
@@ -65,12 +65,12 @@ def find(coupling: Coupling) -> list[Group]:
         taken.add(name)
         parts = tuple(np.flatnonzero(strata[ordered] == s) for s in np.unique(strata[ordered]))
         held = pins[ordered][pins[ordered] >= 0]
-        pin = coupling.ledger.pins[int(held[0])] if len(held) else None
+        pin = coupling.relations.pins[int(held[0])] if len(held) else None
         groups.append(Group(name, ordered, tuple(member_axes), parts, bool(rows[ordered].all()), pin))
     return sorted(groups, key=lambda group: int(first[group.units[0]]))
 
 
-def _places(coupling: Coupling) -> list[Place]:
+def _places(coupling: Coupling) -> list[Occurrence]:
     """Parameter axes by name first, then fresh atoms."""
     used = dict.fromkeys(str(v.name) for node in coupling.graph.nodes for v in node.inputs if v is not None)
     named = [
@@ -83,14 +83,14 @@ def _places(coupling: Coupling) -> list[Place]:
         if digit.labels is not None
     ]
     places = []
-    for name, labels in [*named, *(("", labels) for _, labels in coupling.ledger.leaves)]:
+    for name, labels in [*named, *(("", labels) for _, labels in coupling.relations.leaves)]:
         atoms = labels.reshape(-1)
         columns, positions = np.unique(coupling.column[coupling.strong[atoms[atoms > 0]]], return_index=True)
-        places.append(Place(name, columns, positions))
+        places.append(Occurrence(name, columns, positions))
     return places
 
 
-def _first_occurrence(coupling: Coupling, places: list[Place]) -> tuple[Labels, Labels]:
+def _first_occurrence(coupling: Coupling, places: list[Occurrence]) -> tuple[Labels, Labels]:
     """For every column, the first place it occurs in and where there."""
     first, position = np.full(coupling.columns, NEVER), np.full(coupling.columns, NEVER)
     for number, place in enumerate(places):
@@ -99,7 +99,7 @@ def _first_occurrence(coupling: Coupling, places: list[Place]) -> tuple[Labels, 
     return first, position
 
 
-def _same_places(coupling: Coupling, places: list[Place]) -> tuple[Labels, Labels]:
+def _same_places(coupling: Coupling, places: list[Occurrence]) -> tuple[Labels, Labels]:
     """A label per occurring column, equal where columns occur in the same places and have the same pin."""
     random = np.random.default_rng(0)
     signature: Codes = np.zeros(coupling.columns, np.uint64)
@@ -116,7 +116,7 @@ def _balanced(coupling: Coupling, label: Labels, used: Labels) -> Labels:
     number = np.full(coupling.columns, -1)
     number[used] = label
     pairs: list[tuple[int, int]] = []
-    for grid in coupling.ledger.grids:
+    for grid in coupling.relations.grids:
         rows = len(grid.cells)
         row, where = np.nonzero(grid.cells > 0)
         labels = number[coupling.column[coupling.strong[grid.cells[row, where]]]]
@@ -136,7 +136,7 @@ def _strata(coupling: Coupling) -> Codes:
     """A number per column: equal where columns sit in the same rows of all grids."""
     random = np.random.default_rng(1)
     strata: Codes = np.zeros(coupling.columns, np.uint64)
-    for grid in coupling.ledger.grids:
+    for grid in coupling.relations.grids:
         if len(grid.cells) > 1:
             rows = len(grid.cells)
             codes = random.integers(1, 2**63, rows, dtype=np.uint64)
@@ -150,7 +150,7 @@ def _strata(coupling: Coupling) -> Codes:
     return strata
 
 
-def _members(places: list[Place], label: Labels, used: Labels) -> dict[int, list[str]]:
+def _members(places: list[Occurrence], label: Labels, used: Labels) -> dict[int, list[str]]:
     """Group label -> names of the parameter axes that carry it."""
     members: dict[int, list[str]] = {}
     for place in places:
@@ -160,12 +160,12 @@ def _members(places: list[Place], label: Labels, used: Labels) -> dict[int, list
     return members
 
 
-def _name(place: Place, units: Labels, position: int) -> str:
+def _name(place: Occurrence, units: Labels, position: int) -> str:
     """The first parameter axis, and the first position there if others share it."""
     return place.name if len(place.columns) == len(units) else f"{place.name}@{position}"
 
 
-def _row_name(coupling: Coupling, places: list[Place], rows: Labels) -> str:
+def _row_name(coupling: Coupling, places: list[Occurrence], rows: Labels) -> str:
     """The first parameter axis that carries cells of the rows, and how many rows there are."""
     chosen = np.isin(coupling.column, rows)
     inside = np.unique(coupling.column[coupling.membership[:, np.flatnonzero(chosen)].nonzero()[0]])

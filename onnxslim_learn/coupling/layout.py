@@ -17,9 +17,9 @@ from onnxslim_learn.coupling.relations import (
     Axis,
     Digit,
     Grid,
-    Ledger,
     Pin,
     Relation,
+    Relations,
     Value,
     in_rows,
     lacked,
@@ -36,9 +36,9 @@ __all__ = [
     "Digit",
     "Grid",
     "Labels",
-    "Ledger",
     "Pin",
     "Relation",
+    "Relations",
     "Value",
     "in_rows",
     "lacked",
@@ -61,7 +61,7 @@ def rebuild(value: Value, new: Mapping[int, Sequence[Digit]]) -> Value:
     return Value(tuple(tuple(d for old in axis for d in new.get(old.key, (old,))) for axis in value.axes))
 
 
-def split(ledger: Ledger, value: Value, key: int, outer: int) -> Value:
+def split(relations: Relations, value: Value, key: int, outer: int) -> Value:
     """Split a digit of size n into ``outer`` × n/outer.
 
     Labels that vary along one factor only stay with it. Else the outer factor gets fresh row atoms and the inner one
@@ -71,19 +71,19 @@ def split(ledger: Ledger, value: Value, key: int, outer: int) -> Value:
     inner = digit.size // outer
     new: dict[int, Sequence[Digit]] = {}
     if digit.labels is None:
-        first, second = ledger.digit(outer), ledger.digit(inner)
+        first, second = relations.digit(outer), relations.digit(inner)
     else:
         cells = digit.labels.reshape(*digit.labels.shape[:-1], outer, inner)
         if (cells == cells[..., :1]).all():
-            first, second = ledger.digit(outer, cells[..., 0], digit.deps), ledger.digit(inner)
+            first, second = relations.digit(outer, cells[..., 0], digit.deps), relations.digit(inner)
         elif (cells == cells[..., :1, :]).all():
-            first, second = ledger.digit(outer), ledger.digit(inner, cells[..., 0, :], digit.deps)
+            first, second = relations.digit(outer), relations.digit(inner, cells[..., 0, :], digit.deps)
         else:
-            rows = _rows(ledger, cells)
+            rows = _rows(relations, cells)
             for outside in row_atoms(value.digits, digit):
-                ledger.place(in_rows(value.digits, digit, rows), outside[:, None])
-            first = ledger.digit(outer, rows, digit.deps)
-            second = ledger.digit(inner, cells, (*digit.deps, first.key))
+                relations.place(in_rows(value.digits, digit, rows), outside[:, None])
+            first = relations.digit(outer, rows, digit.deps)
+            second = relations.digit(inner, cells, (*digit.deps, first.key))
     new[key] = (first, second)
     for other in value.digits.values():
         if key in other.deps:
@@ -96,23 +96,23 @@ def split(ledger: Ledger, value: Value, key: int, outer: int) -> Value:
     return rebuild(value, new)
 
 
-def _rows(ledger: Ledger, cells: Labels) -> Labels:
+def _rows(relations: Relations, cells: Labels) -> Labels:
     """Row atoms of a split, the same for every view of the same labels."""
     memo = (*cells.shape[-2:], hashlib.blake2b(np.ascontiguousarray(cells).tobytes()).digest())
-    if memo not in ledger.splits:
-        rows = ledger.fresh(*cells.shape[:-1])
-        ledger.place(cells, rows[..., None])
-        ledger.grids.append(Grid(ledger.node, cells.reshape(-1, cells.shape[-1]), (rows.reshape(-1),)))
-        ledger.splits[memo] = rows
-    return ledger.splits[memo].reshape(cells.shape[:-1])  # other rows may have the same labels
+    if memo not in relations.splits:
+        rows = relations.fresh(*cells.shape[:-1])
+        relations.place(cells, rows[..., None])
+        relations.grids.append(Grid(relations.node, cells.reshape(-1, cells.shape[-1]), (rows.reshape(-1),)))
+        relations.splits[memo] = rows
+    return relations.splits[memo].reshape(cells.shape[:-1])  # other rows may have the same labels
 
 
-def fuse(ledger: Ledger, value: Value, axis: int) -> Value:
+def fuse(relations: Relations, value: Value, axis: int) -> Value:
     """Make one digit of an axis."""
-    return fuse_digits(ledger, value, value.axes[axis]) if len(value.axes[axis]) > 1 else value
+    return fuse_digits(relations, value, value.axes[axis]) if len(value.axes[axis]) > 1 else value
 
 
-def fuse_digits(ledger: Ledger, value: Value, run: Axis) -> Value:
+def fuse_digits(relations: Relations, value: Value, run: Axis) -> Value:
     """Make one digit of adjacent digits of one axis, and let what depends on them depend on it."""
     keys = [d.key for d in run]
     sizes = {d.key: d.size for d in value.digits.values()}
@@ -120,20 +120,20 @@ def fuse_digits(ledger: Ledger, value: Value, run: Axis) -> Value:
     total = math.prod(d.size for d in run)
     if math.prod(sizes[k] for k in outer) * total > LARGEST and any(d.labels is not None for d in run):
         for digit in run:
-            ledger.pin(digit, "the fused axis is too long to track", value.digits)
+            relations.pin(digit, "the fused axis is too long to track", value.digits)
         labels = None
     else:
-        labels = _fused_labels(ledger, run, outer, sizes)
-    flat = ledger.digit(total, labels, outer)
+        labels = _fused_labels(relations, run, outer, sizes)
+    flat = relations.digit(total, labels, outer)
     new: dict[int, Sequence[Digit]] = dict.fromkeys(keys, ())
     new[keys[0]] = (flat,)
     for other in value.digits.values():
         if other.key not in keys and any(k in keys for k in other.deps):
-            new[other.key] = (_depend_on(ledger, other, run, flat, sizes),)
+            new[other.key] = (_depend_on(relations, other, run, flat, sizes),)
     return rebuild(value, new)
 
 
-def _fused_labels(ledger: Ledger, run: Axis, outer: tuple[int, ...], sizes: Mapping[int, int]) -> Labels | None:
+def _fused_labels(relations: Relations, run: Axis, outer: tuple[int, ...], sizes: Mapping[int, int]) -> Labels | None:
     """Labels of a fused digit, shape ``(*outer, n)``."""
     keys = tuple(d.key for d in run)
     labelled = [d for d in run if d.labels is not None]
@@ -149,7 +149,7 @@ def _fused_labels(ledger: Ledger, run: Axis, outer: tuple[int, ...], sizes: Mapp
     tops = [d for d in labelled if not any(d.key in other.deps for other in labelled)]
     flat_shape = (*(sizes[k] for k in outer), math.prod(d.size for d in run))
     if len(tops) > 1:
-        cells = _crossed(ledger, [(d, cells_of(d)) for d in tops], axes, labelled)
+        cells = _crossed(relations, [(d, cells_of(d)) for d in tops], axes, labelled)
         return np.ascontiguousarray(np.broadcast_to(cells, shape)).reshape(flat_shape)
     (top,) = tops
     inside = [k for k in top.deps if k in keys]
@@ -158,12 +158,12 @@ def _fused_labels(ledger: Ledger, run: Axis, outer: tuple[int, ...], sizes: Mapp
         for k in inside:  # a transposed merge interleaves rows: their kept columns must be the same
             place, rows = axes.index(k), [cells_of(known[k])] if known[k].labels is not None else []
             rows += [row.take([0], axis=place) for row in rows]
-            ledger.tie_columns(cells, cells.take([0], axis=place), rows, under=False)
+            relations.tie_columns(cells, cells.take([0], axis=place), rows, under=False)
     return np.ascontiguousarray(cells_of(top)).reshape(flat_shape)
 
 
 def _crossed(
-    ledger: Ledger, tops: Sequence[tuple[Digit, Labels]], axes: tuple[int, ...], labelled: Sequence[Digit]
+    relations: Relations, tops: Sequence[tuple[Digit, Labels]], axes: tuple[int, ...], labelled: Sequence[Digit]
 ) -> Labels:
     """Fresh cells where digits that do not depend on each other meet: rows of the first, columns of the others.
 
@@ -172,18 +172,18 @@ def _crossed(
     need = [k for k in axes if any(k == d.key or k in d.deps for d in labelled)]
     picks = tuple([slice(None) if k in need else slice(0, 1) for k in axes])
     first, *others = [labels[picks] for _, labels in tops]
-    cells = ledger.fresh(*first.shape)
-    ledger.place(cells, first)
+    cells = relations.fresh(*first.shape)
+    relations.place(cells, first)
     for other in others:
-        ledger.tie_columns(cells, other, [first])
+        relations.tie_columns(cells, other, [first])
     if len(tops) == 2:
         last = axes.index(tops[1][0].key)
         moved, rows = np.moveaxis(cells, last, -1), np.moveaxis(first, last, -1)[..., 0].reshape(-1)
-        ledger.grids.append(Grid(ledger.node, moved.reshape(-1, moved.shape[-1]), (rows,)))
+        relations.grids.append(Grid(relations.node, moved.reshape(-1, moved.shape[-1]), (rows,)))
     return cells
 
 
-def _depend_on(ledger: Ledger, digit: Digit, run: Axis, flat: Digit, sizes: Mapping[int, int]) -> Digit:
+def _depend_on(relations: Relations, digit: Digit, run: Axis, flat: Digit, sizes: Mapping[int, int]) -> Digit:
     """A dependant of fused digits, with labels over the fused one instead."""
     assert digit.labels is not None
     keys = [d.key for d in run]
@@ -193,21 +193,21 @@ def _depend_on(ledger: Ledger, digit: Digit, run: Axis, flat: Digit, sizes: Mapp
     chosen: list[Any] = [slice(None) for _ in rest] + [index[k] for k in keys if k in digit.deps]
     large = math.prod(sizes[k] for k in rest) * flat.size * digit.size > LARGEST
     if large or any(k not in rest for k in flat.deps):
-        ledger.pins.append(Pin(ledger.node, digit.labels.reshape(-1), TOO_DEEP, weak=False))
+        relations.pins.append(Pin(relations.node, digit.labels.reshape(-1), TOO_DEEP, weak=False))
         return Digit(digit.key, digit.size)
     picked = moved[tuple(chosen)]
     if any(d.labels is not None and d.key not in digit.deps for d in run):
         assert flat.labels is not None
-        cells = ledger.fresh(*picked.shape)
+        cells = relations.fresh(*picked.shape)
         labels = spread(flat.labels, flat.deps, rest, sizes)
-        ledger.tie_columns(cells, picked, [labels[..., None]])
-        ledger.place(cells, labels[..., None])
-        ledger.grids.append(Grid(ledger.node, cells.reshape(-1, digit.size), (labels.reshape(-1),)))
+        relations.tie_columns(cells, picked, [labels[..., None]])
+        relations.place(cells, labels[..., None])
+        relations.grids.append(Grid(relations.node, cells.reshape(-1, digit.size), (labels.reshape(-1),)))
         picked = cells
     return Digit(digit.key, digit.size, picked, (*rest, flat.key))
 
 
-def regroup(ledger: Ledger, value: Value, shape: Sequence[int]) -> Value:
+def regroup(relations: Relations, value: Value, shape: Sequence[int]) -> Value:
     """Reshape: the row-major digit sequence cut anew into axes of the given sizes.
 
     A digit is split only where a target boundary falls inside it; where boundaries do not nest, the run of digits
@@ -231,19 +231,19 @@ def regroup(ledger: Ledger, value: Value, shape: Sequence[int]) -> Value:
                 continue
             wanted = size // product
             if size % product or digit.size % wanted:
-                value = _fuse_common(ledger, value, start, shape[len(done) :])
+                value = _fuse_common(relations, value, start, shape[len(done) :])
                 taken, product = 0, 1
                 continue
-            value = split(ledger, value, digit.key, wanted)
+            value = split(relations, value, digit.key, wanted)
             product, taken = size, taken + 1
         done.append(taken)
     bounds = list(itertools.accumulate(done, initial=0))
     flat = value.axes[0]
     value = Value(tuple(flat[a:b] for a, b in itertools.pairwise(bounds)))
-    return canonical(ledger, value)
+    return canonical(relations, value)
 
 
-def _fuse_common(ledger: Ledger, value: Value, start: int, shape: Sequence[int]) -> Value:
+def _fuse_common(relations: Relations, value: Value, start: int, shape: Sequence[int]) -> Value:
     """Fuse the digits from ``start`` to the next boundary that digits and target axes share."""
     digits = value.axes[0][start:]
     ends = set(itertools.accumulate((d.size for d in digits), lambda a, b: a * b))
@@ -256,17 +256,17 @@ def _fuse_common(ledger: Ledger, value: Value, start: int, shape: Sequence[int])
     while reached < product:
         reached *= digits[count].size
         count += 1
-    return fuse_digits(ledger, value, digits[:count])
+    return fuse_digits(relations, value, digits[:count])
 
 
-def canonical(ledger: Ledger, value: Value) -> Value:
+def canonical(relations: Relations, value: Value) -> Value:
     """Fuse adjacent digits of one axis of which one depends on the other: a plain channel axis stays one digit."""
     for axis in value.axes:
         for first, second in itertools.pairwise(axis):
             nested = first.key in second.deps and first.labels is not None
             shuffled = second.key in first.deps and second.labels is not None
             if nested or shuffled:
-                return canonical(ledger, fuse_digits(ledger, value, (first, second)))
+                return canonical(relations, fuse_digits(relations, value, (first, second)))
     return value
 
 
@@ -275,29 +275,29 @@ def permute(value: Value, order: Sequence[int]) -> Value:
     return Value(tuple(value.axes[axis] for axis in order))
 
 
-def take(ledger: Ledger, value: Value, axis: int, index: np.ndarray[Any, Any], size: int) -> Value:
+def take(relations: Relations, value: Value, axis: int, index: np.ndarray[Any, Any], size: int) -> Value:
     """Pick positions along an axis of one digit; at least one picked position must stay.
 
     Args:
-        ledger: Where relations go.
+        relations: Where relations go.
         value: The layout.
         axis: Which axis; it is fused first.
         index: Positions, one-dimensional.
         size: Length of the axis in the result (``len(index)``).
     """
-    value = fuse(ledger, value, axis)
+    value = fuse(relations, value, axis)
     if not value.axes[axis]:
-        return Value((*value.axes[:axis], ledger.axis(size), *value.axes[axis + 1 :]))
+        return Value((*value.axes[:axis], relations.axis(size), *value.axes[axis + 1 :]))
     digit = value.axes[axis][0]
     new: dict[int, Sequence[Digit]] = {}
     if digit.labels is None:
-        fresh = ledger.axis(size)
+        fresh = relations.axis(size)
     else:
         labels = np.ascontiguousarray(digit.labels[..., index])
-        note_part(ledger, value, digit, labels)
+        note_part(relations, value, digit, labels)
         if len(index) and index[0] > 0:
-            note_part(ledger, value, digit, digit.labels[..., : index[0]], least=0)
-        fresh = (ledger.digit(size, labels, digit.deps),) if size != 1 else ()
+            note_part(relations, value, digit, digit.labels[..., : index[0]], least=0)
+        fresh = (relations.digit(size, labels, digit.deps),) if size != 1 else ()
     new[digit.key] = fresh
     for other in value.digits.values():
         if digit.key in other.deps:
@@ -312,26 +312,26 @@ def take(ledger: Ledger, value: Value, axis: int, index: np.ndarray[Any, Any], s
     return rebuild(value, new)
 
 
-def note_part(ledger: Ledger, value: Value, digit: Digit, labels: Labels, least: int = 1) -> None:
+def note_part(relations: Relations, value: Value, digit: Digit, labels: Labels, least: int = 1) -> None:
     """State that a part of a digit keeps something, and as much in every row."""
     if least:
-        ledger.some.append((ledger.node, labels.reshape(-1)))
-        ledger.leaves.append((ledger.node, labels))
+        relations.some.append((relations.node, labels.reshape(-1)))
+        relations.leaves.append((relations.node, labels))
     if digit.deps:
         cells = in_rows(value.digits, digit, labels)
-        ledger.grids.append(Grid(ledger.node, cells, row_atoms(value.digits, digit), least))
+        relations.grids.append(Grid(relations.node, cells, row_atoms(value.digits, digit), least))
 
 
-def drop(ledger: Ledger, value: Value, axes: Iterable[int], *, keep: bool = False) -> Value:
+def drop(relations: Relations, value: Value, axes: Iterable[int], *, keep: bool = False) -> Value:
     """Remove axes (or keep them with size 1); what depended on them is freshly labelled and tied as columns."""
     gone = {d.key for a in axes for d in value.axes[a]}
-    value = forget(ledger, value, gone)
+    value = forget(relations, value, gone)
     if keep:
         return Value(tuple(() if a in set(axes) else axis for a, axis in enumerate(value.axes)))
     return Value(tuple(axis for a, axis in enumerate(value.axes) if a not in set(axes)))
 
 
-def forget(ledger: Ledger, value: Value, gone: set[int]) -> Value:
+def forget(relations: Relations, value: Value, gone: set[int]) -> Value:
     """Make no digit depend on the given ones."""
     known = value.digits
     sizes = {d.key: d.size for d in known.values()}
@@ -341,12 +341,12 @@ def forget(ledger: Ledger, value: Value, gone: set[int]) -> Value:
             continue
         assert digit.labels is not None
         rest = tuple(k for k in digit.deps if k not in gone)
-        labels = ledger.fresh(*(sizes[k] for k in rest), digit.size)
+        labels = relations.fresh(*(sizes[k] for k in rest), digit.size)
         rows = lacked(known, digit.deps, rest, digit.size)
-        ledger.tie_columns(digit.labels, spread(labels, rest, digit.deps, sizes), rows)
+        relations.tie_columns(digit.labels, spread(labels, rest, digit.deps, sizes), rows)
         for row in (known[k] for k in rest):
             if row.labels is not None:
-                ledger.place(labels, over(row.labels, (*row.deps, row.key), rest, sizes)[..., None])
+                relations.place(labels, over(row.labels, (*row.deps, row.key), rest, sizes)[..., None])
         known[digit.key] = Digit(digit.key, digit.size, labels, rest)
         new[digit.key] = (known[digit.key],)
     return rebuild(value, new)

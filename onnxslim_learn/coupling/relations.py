@@ -219,7 +219,7 @@ class Grid:
 
 
 @dataclass
-class Ledger:
+class Relations:
     """Fresh atoms and the relations between them, in the order operators state them.
 
     Attributes:

@@ -25,13 +25,13 @@ class Removal:
     Attributes:
         coupling: The model.
         gone: Which classes go.
-        heirs: For every class the one that stands for it, itself where it stays or nothing stands for it; ``None`` if
-            no units are merged (:mod:`onnxslim_learn.rewrite.merge`).
+        merged_into: For every class the one that stands for it, itself where it stays or nothing stands for it;
+            ``None`` if no units are merged (:mod:`onnxslim_learn.rewrite.merge`).
     """
 
     coupling: Coupling
     gone: Mask
-    heirs: Labels | None = None
+    merged_into: Labels | None = None
 
     def kept(self, digit: Digit) -> Mask:
         """Which labels of a digit stay, shape of its labels."""

@@ -18,8 +18,8 @@ from scipy.sparse.csgraph import connected_components
 
 from onnxslim_learn.array_types import Labels, Mask
 from onnxslim_learn.coupling import roles
-from onnxslim_learn.coupling.context import Inside, Records, Site
-from onnxslim_learn.coupling.relations import Grid, Ledger, Relation, Value
+from onnxslim_learn.coupling.context import Inside, NodeContext, Records
+from onnxslim_learn.coupling.relations import Grid, Relation, Relations, Value
 from onnxslim_learn.graph import bodies, standalone
 from onnxslim_learn.graph.load import Graph
 from onnxslim_learn.runtime import node as running
@@ -37,7 +37,7 @@ class Coupling:
     Attributes:
         graph: The graph.
         values: Layout of every value by name.
-        ledger: The relations as stated.
+        relations: The relations as stated.
         records: Contractions, work and patches as stated.
         strong: Class of every atom.
         column: Column of every class.
@@ -45,7 +45,7 @@ class Coupling:
 
     graph: Graph
     values: dict[str, Value]
-    ledger: Ledger
+    relations: Relations
     records: Records
     strong: Labels
     column: Labels
@@ -67,12 +67,12 @@ class Coupling:
     @cached_property
     def membership(self) -> Any:
         """Sparse matrix, cells × rows, over classes."""
-        return _matrix(self.ledger.member, self.strong, self.size)
+        return _matrix(self.relations.member, self.strong, self.size)
 
     @cached_property
     def under(self) -> Any:
         """Sparse matrix over classes: which goes when which goes, of weakly tied ones."""
-        return _matrix(self.ledger.under, self.strong, self.size)
+        return _matrix(self.relations.under, self.strong, self.size)
 
     @cached_property
     def is_row(self) -> Mask:
@@ -92,12 +92,12 @@ class Coupling:
     @cached_property
     def pinned(self) -> tuple[Labels, Labels]:
         """For every class and every column the index of a pin that holds it, or -1."""
-        return self._held(range(len(self.ledger.pins)))
+        return self._held(range(len(self.relations.pins)))
 
     @cached_property
     def delicate(self) -> Mask:
         """Which columns nothing holds but that they are normalised over."""
-        firm = self._held([k for k, pin in enumerate(self.ledger.pins) if not pin.delicate])[1]
+        firm = self._held([k for k, pin in enumerate(self.relations.pins) if not pin.delicate])[1]
         loose: Mask = (self.pinned[1] >= 0) & (firm < 0)
         return loose
 
@@ -106,7 +106,7 @@ class Coupling:
         classes = np.full(self.size, -1, np.int64)
         columns = np.full(self.columns, -1, np.int64)
         for index in reversed(pins):
-            pin = self.ledger.pins[index]
+            pin = self.relations.pins[index]
             atoms = self.strong[pin.atoms[pin.atoms > 0]]
             if pin.weak:
                 columns[self.column[atoms]] = index
@@ -158,18 +158,18 @@ class Coupling:
         broken = []
         classes, columns = self.pinned
         if (gone & (classes >= 0)).any():
-            pin = self.ledger.pins[int(classes[gone & (classes >= 0)][0])]
+            pin = self.relations.pins[int(classes[gone & (classes >= 0)][0])]
             broken.append(f"{self.where(pin.node)}: removes positions pinned because it {pin.reason}")
         rowless = gone & ((self.membership @ (gone & self.is_row).astype(np.int32)) == 0)
         if (rowless & (columns[self.column] >= 0)).any():
-            pin = self.ledger.pins[int(columns[self.column[rowless]].max())]
+            pin = self.relations.pins[int(columns[self.column[rowless]].max())]
             broken.append(f"{self.where(pin.node)}: removes single positions pinned because it {pin.reason}")
         broken += self._uneven(gone, empty=empty) + self._partial(gone) + self._misaligned(gone)
         return broken if empty else broken + self._empty(gone)
 
     def _empty(self, gone: Mask) -> list[str]:
         broken = []
-        for node, atoms in self.ledger.some:
+        for node, atoms in self.relations.some:
             if gone[self.strong[atoms]].all() and (atoms > 0).all():
                 broken.append(f"{self.where(node)}: nothing would be left of a part")
         for name in self.graph.initializers:
@@ -181,7 +181,7 @@ class Coupling:
 
     def _uneven(self, gone: Mask, *, empty: bool) -> list[str]:
         broken = []
-        for grid in self.ledger.grids:
+        for grid in self.relations.grids:
             counts = self._kept(grid, gone).sum(axis=1)
             if len(counts) and (counts.min() != counts.max() or counts.min() < (0 if empty else grid.least)):
                 broken.append(
@@ -192,7 +192,7 @@ class Coupling:
     def _partial(self, gone: Mask) -> list[str]:
         return [
             f"{self.where(grid.node)}: removes single positions from rows that keep all"
-            for grid in self.ledger.whole
+            for grid in self.relations.whole
             if not self._kept(grid, gone).all()
         ]
 
@@ -206,7 +206,7 @@ class Coupling:
 
     def _misaligned(self, gone: Mask) -> list[str]:
         broken = []
-        for relation in self.ledger.weak:
+        for relation in self.relations.weak:
             wrong = gone[self.strong[relation.a]] != gone[self.strong[relation.b]]
             for rows in relation.rows:
                 wrong &= ~self.removed(rows, gone)
@@ -232,36 +232,36 @@ def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
         graph: The graph in normal form.
         sensitive: Whether axes that are normalised over may be cut (legal, but not exact).
     """
-    ledger, records, values = Ledger(), Records(), {}
+    relations, records, values = Relations(), Records(), {}
     for value in graph.model.graph.inputs:
-        values[str(value.name)] = ledger.free(graph.shapes.analysis.shape[str(value.name)])
+        values[str(value.name)] = relations.free(graph.shapes.analysis.shape[str(value.name)])
     for index, node in enumerate(graph.nodes):
-        ledger.node = index
+        relations.node = index
         version = graph.model.opset_imports.get(node.domain, 1)
-        site = Site(node, index, version, ledger, graph.shapes, values, records, sensitive, roles.sizes)
+        context = NodeContext(node, index, version, relations, graph.shapes, values, records, sensitive, roles.sizes)
         if graph.shapes.is_arithmetic(node):
-            site.yields(*site.free_outputs(0))
+            context.yields(*context.free_outputs(0))
         else:
-            roles.of(node).rule(site)
-            site.hold_open_axes()
+            roles.of(node).rule(context)
+            context.hold_open_axes()
         if running.bodies(node):
-            _count_inside(site)
-    ledger.node = -1
+            _count_inside(context)
+    relations.node = -1
     for value in graph.model.graph.outputs:
         name = str(value.name)
         if name in values:
-            ledger.pin_axes(values[name], range(len(values[name].axes)), f"is the graph output {name}")
-    strong = _components(ledger.count, ledger.strong)
-    column = _components(int(strong.max()) + 1, ledger.weak, strong)
-    return Coupling(graph, values, ledger, records, strong, column)
+            relations.pin_axes(values[name], range(len(values[name].axes)), f"is the graph output {name}")
+    strong = _components(relations.count, relations.strong)
+    column = _components(int(strong.max()) + 1, relations.weak, strong)
+    return Coupling(graph, values, relations, records, strong, column)
 
 
-def _count_inside(site: Site) -> None:
+def _count_inside(context: NodeContext) -> None:
     """State the work of a node's bodies, each counted as a model of its own at the nominal sizes."""
-    nominal = site.shapes.nominal
-    works, counted, rounds = [0], True, bodies.rounds(site.node, nominal)
-    for body in bodies.chosen(site.node, nominal.value):
-        apart = standalone.alone(body, site.node, nominal)
+    nominal = context.shapes.nominal
+    works, counted, rounds = [0], True, bodies.rounds(context.node, nominal)
+    for body in bodies.chosen(context.node, nominal.value):
+        apart = standalone.alone(body, context.node, nominal)
         if apart is None:
             counted = False
             continue
@@ -269,9 +269,9 @@ def _count_inside(site: Site) -> None:
         works.append(sum(term.whole for term in records.terms))
         counted &= all(inner.counted for inner in records.inside)
     macs = max(works) * (1 if rounds is None else rounds)
-    site.records.inside.append(Inside(site.index, macs, counted, rounds))
+    context.records.inside.append(Inside(context.index, macs, counted, rounds))
     if macs:
-        site.fixed_work(macs)
+        context.fixed_work(macs)
 
 
 def _components(count: int, relations: Sequence[Relation], through: Labels | None = None) -> Labels:

@@ -17,7 +17,7 @@ from onnxslim_learn.report.blocks import Block, Text
 from onnxslim_learn.report.format import percent, share
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.runtime import timing
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.settings import takes
 from onnxslim_learn.workflow import slim
 from onnxslim_learn.workflow.settings import DemoSettings
@@ -67,7 +67,7 @@ def tell(output: Path | None, stage: Stage) -> dict[str, Any]:
             stage=stage,
             multiple=MULTIPLE,
             real=[{"image": held["image"]}],
-            evidence=Evidence(analysis.coupling, source, seconds=SECONDS),
+            calibration=Calibration(analysis.coupling, source, seconds=SECONDS),
         )
         feeds = {"image": held["image"][:BATCH]}
         timings = timing.measure([model, path], [feeds, feeds], progress=stage("timing"))

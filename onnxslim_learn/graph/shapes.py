@@ -155,7 +155,9 @@ def _sized_by_told(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]
         return []
     blind = replace(sample, value={name: value for name, value in sample.value.items() if name not in told})
     inferred, apart = _infer(node, module, blind), Sample({})
-    return [str(v.name) for v in node.outputs if v.name and _incomplete(_note(str(v.name), inferred.get(v.name), apart))]
+    return [
+        str(v.name) for v in node.outputs if v.name and _incomplete(_note(str(v.name), inferred.get(v.name), apart))
+    ]
 
 
 def _incomplete(dims: Dims | None) -> bool:

@@ -77,7 +77,7 @@ def fit(points: Array, roof: tuple[float, float, float]) -> Curve:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedLatency:
     """Latency of one run in microseconds, fitted to measurements.
 
     Attributes:
@@ -158,7 +158,7 @@ class Fitted:
         )
         return {"": self.value(alive) - sum(times.values()), **times}
 
-    def corrected(self, alive: Array, us: float) -> Fitted:
+    def corrected(self, alive: Array, us: float) -> FittedLatency:
         """The same with the scale at which it predicts a measured time."""
         predicted = self.total - self.value(alive)
         if predicted <= 0:
@@ -168,7 +168,7 @@ class Fitted:
 
 def fitted(
     roofline: Roofline, parts: Sequence[Fragment], points: Mapping[int, Sequence[tuple[Array, float]]], total: float
-) -> Fitted:
+) -> FittedLatency:
     """Fit every fragment.
 
     Args:
@@ -178,7 +178,7 @@ def fitted(
         total: End-to-end time of the original, microseconds.
     """
     rates = (2e-3 / roofline.device.gflops, 1e-3 / roofline.device.gbytes, roofline.device.node_us)
-    empty = Fitted(roofline, parts, (), total)
+    empty = FittedLatency(roofline, parts, (), total)
     amounts: dict[int, Array] = {}
     for measured in points.values():
         for alive, _ in measured:

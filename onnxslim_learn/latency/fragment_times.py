@@ -19,7 +19,7 @@ import numpy as np
 
 from onnxslim_learn.costs.roofline import Roofline, roofline
 from onnxslim_learn.latency import calibrate, node_times
-from onnxslim_learn.latency.fitted import Fitted, fitted
+from onnxslim_learn.latency.fitted import FittedLatency, fitted
 from onnxslim_learn.latency.fragments import Fragment, fragments, key
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.slim import slim
@@ -134,7 +134,7 @@ class Measurements:
             times_by_key[key(part, removal)].append(sum(times.get(name, 0.0) for name in names))
         return {name: float(np.mean(values)) for name, values in times_by_key.items()}
 
-    def model(self, total: float) -> Fitted:
+    def model(self, total: float) -> FittedLatency:
         """The latency that the measurements say; ``total`` is the original's from end to end, in microseconds."""
         return replace(fitted(self.roofline, self.parts, self.points, total), below=self.below)
 

@@ -35,7 +35,7 @@ class Runtime(TypedDict):
 
 
 @dataclass(frozen=True)
-class Setting:
+class RuntimeSetting:
     """How models are run.
 
     Attributes:
@@ -58,14 +58,14 @@ class Setting:
 
 def settings(
     threads: Sequence[int], providers: Sequence[str], batches: Sequence[int], *, bind: bool = False
-) -> list[Setting]:
+) -> list[RuntimeSetting]:
     """Every combination of threads, providers and batch sizes (the model's own where none are given)."""
-    return [Setting(*combination, bind) for combination in product(threads, providers, batches or [None])]  # type: ignore[list-item]
+    return [RuntimeSetting(*combination, bind) for combination in product(threads, providers, batches or [None])]  # type: ignore[list-item]
 
 
 def profile(
     models: Sequence[Path],
-    asked: Sequence[Setting],
+    asked: Sequence[RuntimeSetting],
     shapes: Shapes,
     *,
     values: Mapping[str, Any] | None = None,
@@ -141,7 +141,7 @@ def _assumed(analysis: Analysis, batch: int | None) -> list[str]:
     return [name for name in analysis.graph.assumed if set(open_axes(values[name])) - given]
 
 
-def _told(models: Sequence[Path], setting: Setting, timings: Timings) -> dict[str, Any]:
+def _told(models: Sequence[Path], setting: RuntimeSetting, timings: Timings) -> dict[str, Any]:
     """What one setting's rounds say."""
     told = []
     for model, one in zip(models, timings.latencies(), strict=True):

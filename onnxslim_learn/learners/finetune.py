@@ -21,7 +21,7 @@ from onnxslim_learn.plans.realize import describe, realize
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.runtime import atomic
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.sparse import metadata
 from onnxslim_learn.sparse.maskable import maskable
 from onnxslim_learn.train import feature_distillation, losses
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import fx
 
     from onnxslim_learn.rewrite.verify import Verification
-    from onnxslim_learn.train.trainer import Job
+    from onnxslim_learn.train.trainer import Task
     from onnxslim_learn.workflow.slimmed import Slimmed
 
 
@@ -42,91 +42,93 @@ REPAIRED_ON = 512  # samples
 CHECKED_ON = 8
 
 
-def run(job: Job[FinetuneSettings]) -> tuple[Slimmed, Verification] | None:
+def run(task: Task[FinetuneSettings]) -> tuple[Slimmed, Verification] | None:
     """Train the weights alone."""
-    return finetune(job)
+    return finetune(task)
 
 
-def finetune(job: Job[Any]) -> tuple[Slimmed, Verification] | None:
+def finetune(task: Task[Any]) -> tuple[Slimmed, Verification] | None:
     """Train a model at the widths it has, and with its zeros if it was made sparse; see :func:`shrink`."""
-    plan = describe(job.analysis, job.analysis.whole, {})
-    return fit(job, job.school.module(job.analysis), plan, {"history": []})
+    plan = describe(task.analysis, task.analysis.whole, {})
+    return fit(task, task.trainer.module(task.analysis), plan, {"history": []})
 
 
-def fit(job: Job[Any], module: fx.GraphModule, plan: Plan, told: dict[str, Any]) -> tuple[Slimmed, Verification] | None:
+def fit(
+    task: Task[Any], module: fx.GraphModule, plan: Plan, told: dict[str, Any]
+) -> tuple[Slimmed, Verification] | None:
     """Cut a trained net to a plan, repair, fine-tune, verify and write it; see :func:`shrink`.
 
     Args:
-        job: What it is for.
+        task: What it is for.
         module: The whole net.
         plan: What stays.
         told: What there is to report of how it was learnt.
     """
-    school = job.school.comparing(feature_distillation.kept(realize(job.analysis, plan), job.school.features))
-    job = replace(job, school=school)
-    school.world.led(lambda: _cut(job, module, plan))
-    student = load(job.folder / "slimmed.onnx")
-    net = school.module(student, fresh=job.wanted.from_scratch)
-    if job.wanted.from_scratch:
-        redraw(net, school.training.seed)
-    before, recipe = school.judge(net), school.recipe(student, "finetune_steps")
-    zeros = metadata.promised(student.model) and not plan.groups and not job.wanted.from_scratch
+    trainer = task.trainer.comparing(feature_distillation.kept(realize(task.analysis, plan), task.trainer.features))
+    task = replace(task, trainer=trainer)
+    trainer.world.led(lambda: _cut(task, module, plan))
+    student = load(task.folder / "slimmed.onnx")
+    net = trainer.module(student, fresh=task.wanted.from_scratch)
+    if task.wanted.from_scratch:
+        redraw(net, trainer.training.seed)
+    before, recipe = trainer.judge(net), trainer.recipe(student, "finetune_steps")
+    zeros = metadata.promised(student.model) and not plan.groups and not task.wanted.from_scratch
     keeping = weight_sparse.zeros_of(net, maskable(student.model)) if zeros else None
-    finetuned = school.improve("finetune", net, recipe, keeping) if recipe.steps else {"history": []}
+    finetuned = trainer.improve("finetune", net, recipe, keeping) if recipe.steps else {"history": []}
     learner = "morphnet" if plan.groups else "finetune"
-    stages: dict[str, Any] = {"learner": learner, "data": job.source.name, "loss": losses.told(school.training.loss)}
-    stages |= json.loads((job.folder / "start.json").read_text(encoding="utf-8"))
-    stages |= {"structure": told, "finetune": finetuned, "cut": before, "result": school.judge(net)}
-    return school.world.led(lambda: _finish(job, plan, net, stages))
+    stages: dict[str, Any] = {"learner": learner, "data": task.source.name, "loss": losses.told(trainer.training.loss)}
+    stages |= json.loads((task.folder / "start.json").read_text(encoding="utf-8"))
+    stages |= {"structure": told, "finetune": finetuned, "cut": before, "result": trainer.judge(net)}
+    return trainer.world.led(lambda: _finish(task, plan, net, stages))
 
 
-def _cut(job: Job[Any], module: fx.GraphModule, plan: Plan) -> None:
+def _cut(task: Task[Any], module: fx.GraphModule, plan: Plan) -> None:
     """Cut and repair, with the weights as they were or as they were learnt, whichever comes nearer to the original.
 
     What an interrupted run has done already is not done again.
     """
-    training, done, text = job.school.training, job.folder / "plan.json", plan.to_json()
+    training, done, text = task.trainer.training, task.folder / "plan.json", plan.to_json()
     if training.resume and done.is_file() and done.read_text(encoding="utf-8") == text:
         return
-    job.stage("cutting")
-    job.folder.mkdir(parents=True, exist_ok=True)
-    export.export(module.to("cpu"), job.analysis.graph, job.folder / "learned.onnx")
-    shapes, values = job.analysis.graph.shapes.nominal.inputs, job.analysis.graph.values
-    sensitive = job.analysis.sensitive
-    learned = api.analyze(job.folder / "learned.onnx", inputs=shapes, values=values, allow_sensitive=sensitive)
+    task.stage("cutting")
+    task.folder.mkdir(parents=True, exist_ok=True)
+    export.export(module.to("cpu"), task.analysis.graph, task.folder / "learned.onnx")
+    shapes, values = task.analysis.graph.shapes.nominal.inputs, task.analysis.graph.values
+    sensitive = task.analysis.sensitive
+    learned = api.analyze(task.folder / "learned.onnx", inputs=shapes, values=values, allow_sensitive=sensitive)
     far = {}
-    for name, analysis in (("learned", learned), ("original", job.analysis)):
+    for name, analysis in (("learned", learned), ("original", task.analysis)):
         slimmed = api.slim(analysis, plan)
-        if job.wanted.repair and not job.wanted.from_scratch and slimmed.removal.gone.any():
-            evidence = Evidence(analysis.coupling, job.source, REPAIRED_ON, seconds=0.0)
-            slimmed.repair(evidence, seed=training.seed, progress=job.stage("repairing"))
-        slimmed.save(job.folder / f"{name}.slim.onnx")
-        far[name] = job.school.distance(_net(job, name))
+        if task.wanted.repair and not task.wanted.from_scratch and slimmed.removal.gone.any():
+            calibration = Calibration(analysis.coupling, task.source, REPAIRED_ON, seconds=0.0)
+            slimmed.repair(calibration, seed=training.seed, progress=task.stage("repairing"))
+        slimmed.save(task.folder / f"{name}.slim.onnx")
+        far[name] = task.trainer.distance(_net(task, name))
     nearest = min(far, key=lambda name: far[name])
-    export.export(_net(job, nearest), load(job.folder / f"{nearest}.slim.onnx"), job.folder / "slimmed.onnx")
-    atomic.write_text(job.folder / "start.json", json.dumps({"distances": far, "weights": nearest}) + "\n")
+    export.export(_net(task, nearest), load(task.folder / f"{nearest}.slim.onnx"), task.folder / "slimmed.onnx")
+    atomic.write_text(task.folder / "start.json", json.dumps({"distances": far, "weights": nearest}) + "\n")
     atomic.write_text(done, text)
 
 
-def _net(job: Job[Any], name: str) -> fx.GraphModule:
-    return job.school.module(load(job.folder / f"{name}.slim.onnx"))
+def _net(task: Task[Any], name: str) -> fx.GraphModule:
+    return task.trainer.module(load(task.folder / f"{name}.slim.onnx"))
 
 
-def _finish(job: Job[Any], plan: Plan, net: fx.GraphModule, stages: dict[str, Any]) -> tuple[Slimmed, Verification]:
+def _finish(task: Task[Any], plan: Plan, net: fx.GraphModule, stages: dict[str, Any]) -> tuple[Slimmed, Verification]:
     """Compare all but the trained weights with the masked original, and write the result."""
-    job.stage("verifying")
-    written, graph = job.folder / "result.onnx", load(job.folder / "slimmed.onnx")
+    task.stage("verifying")
+    written, graph = task.folder / "result.onnx", load(task.folder / "slimmed.onnx")
     export.export(net.to("cpu"), graph, written)
-    removal = realize(job.analysis, plan)
-    data = {"data": job.source.name, "samples": stages["result"]["samples"]}
+    removal = realize(task.analysis, plan)
+    data = {"data": task.source.name, "samples": stages["result"]["samples"]}
     data["weights"] = _changed(written, slim(removal))
     plan = replace(plan, provenance={**plan.provenance, "repair": data, "training": stages})
-    real = [batch.inputs for batch in job.source.batches(CHECKED_ON)]
-    check = api.verify(job.analysis, written, plan, real)
+    real = [batch.inputs for batch in task.source.batches(CHECKED_ON)]
+    check = api.verify(task.analysis, written, plan, real)
     if not check.passed:
-        raise VerifyError(f"{job.output}: {check.complaint}. Nothing was written.")
-    export.export(net, graph, job.output)
-    return slimmed.Slimmed(job.analysis, plan, removal, slim(removal)), check
+        raise VerifyError(f"{task.output}: {check.complaint}. Nothing was written.")
+    export.export(net, graph, task.output)
+    return slimmed.Slimmed(task.analysis, plan, removal, slim(removal)), check
 
 
 def _changed(path: Path, plain: ir.Model) -> list[str]:

@@ -17,7 +17,7 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.settings import compares_features
 from onnxslim_learn.train import distributed
 from onnxslim_learn.train.run_manifest import begin, fingerprint
-from onnxslim_learn.train.trainer import Job, Training, school
+from onnxslim_learn.train.trainer import Task, Training, trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.learners.settings import LearnSettings
     from onnxslim_learn.train.distributed import World
-    from onnxslim_learn.train.trainer import School
+    from onnxslim_learn.train.trainer import Trainer
 
 ALL = 1_000_000_000  # samples
 
 
 def run(
-    act: Callable[[Job[Any]], Any],
+    act: Callable[[Task[Any]], Any],
     analysis: Callable[[World], Analysis],
     asked: tuple[LearnSettings, Any],
     output: Path,
@@ -57,7 +57,7 @@ def run(
         with _folder(shared, wanted, world) as folder:
             model = analysis(world)
             source, taught = _school(model, asked, folder, world, stage)
-            outcome = act(Job(model, source, wanted, taught, output, stage))
+            outcome = act(Task(model, source, wanted, taught, output, stage))
             return outcome if world.leads else None
     finally:
         distributed.leave()
@@ -83,14 +83,14 @@ def _folder(shared: LearnSettings, wanted: Any, world: World) -> Iterator[Path]:
 
 def _school(
     analysis: Analysis, asked: tuple[LearnSettings, Any], folder: Path, world: World, stage: Stage
-) -> tuple[Source, School]:
+) -> tuple[Source, Trainer]:
     """Samples, and what is needed to train on them."""
     shared, wanted = asked
     source = _samples(analysis, shared, shared.samples.data)
     val = None if shared.training.val_data is None else _samples(analysis, shared, shared.training.val_data)
     how = _training(shared, wanted, folder, source)
     teacher = _teacher(analysis, shared)
-    taught = school(analysis, source, how, world, val=val, teacher=teacher, stage=stage)
+    taught = trainer(analysis, source, how, world, val=val, teacher=teacher, stage=stage)
     facts = {**_deciding(shared), **_deciding(wanted)}
     facts |= {"a model": analysis.graph.digest, "a teacher": teacher and teacher.graph.digest}
     facts |= {"data of": fingerprint(taught.samples)}

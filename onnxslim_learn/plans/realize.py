@@ -48,15 +48,15 @@ def describe(analysis: Analysis, cut: Removal, about: Mapping[str, Any]) -> Plan
 
 def _clusters(cut: Removal, group: Group) -> list[list[int]]:
     """The units of a group that are merged, one list for each that stays, which comes first; none by way of rows."""
-    if cut.heirs is None:
+    if cut.merged_into is None:
         return []
     coupling, standing = cut.coupling, np.arange(cut.coupling.size)
-    moved = cut.heirs != standing
+    moved = cut.merged_into != standing
     moved &= (coupling.membership @ (moved & coupling.is_row).astype(np.int32)) == 0
     place = np.full(coupling.columns, -1)
     place[group.units] = np.arange(group.width)
     clusters: dict[int, set[int]] = {}
-    for unit, kept in zip(place[coupling.column[moved]], place[coupling.column[cut.heirs[moved]]], strict=True):
+    for unit, kept in zip(place[coupling.column[moved]], place[coupling.column[cut.merged_into[moved]]], strict=True):
         if unit >= 0:
             clusters.setdefault(int(kept), set()).add(int(unit))
     return [[kept, *sorted(clusters[kept])] for kept in sorted(clusters)]
@@ -102,7 +102,7 @@ def _realize(analysis: Analysis, chosen: Plan) -> Removal:
         columns += group.units[np.setdiff1d(np.arange(group.width), kept)].tolist()
     cut = removal(analysis.coupling, columns, empty=bool(chosen.provenance.get("allow_empty")))
     if chosen.merged:
-        cut = replace(cut, heirs=_merging(analysis, chosen, cut))
+        cut = replace(cut, merged_into=_merging(analysis, chosen, cut))
     if chosen.tensors:
         derived = _tensors(cut)
         for name in sorted({*derived, *chosen.tensors}):
@@ -115,7 +115,7 @@ def _realize(analysis: Analysis, chosen: Plan) -> Removal:
 
 def _merging(analysis: Analysis, chosen: Plan, cut: Removal) -> Labels:
     """For every class the one that stands for it, as a plan says."""
-    coupling, heirs, groups = analysis.coupling, {}, []
+    coupling, merged_into, groups = analysis.coupling, {}, []
     for name, clusters in chosen.merged.items():
         group = analysis.group(name)
         standing, kept = np.arange(group.width), set(chosen.groups.get(name, range(group.width)))
@@ -130,6 +130,6 @@ def _merging(analysis: Analysis, chosen: Plan, cut: Removal) -> Labels:
         reason = merge.refusal(coupling, group)
         if reason:
             raise PlanError(f"group {name}: units of it cannot be merged, because {reason}. Leave it out of 'merged'.")
-        heirs[name] = standing
+        merged_into[name] = standing
         groups.append(group)
-    return inherited(merge.by_class(coupling, groups, heirs), cut.gone)
+    return inherited(merge.by_class(coupling, groups, merged_into), cut.gone)

@@ -102,7 +102,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Setting:
+class FitSetting:
     """The circumstances of a fit.
 
     Attributes:
@@ -119,7 +119,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class Fit:
     """The outcome for one node.
 
     Attributes:
@@ -135,7 +135,7 @@ class Fitted:
     after: float
 
 
-def fit(rows: Rows, held: Rows, plain: Weights, setting: Setting) -> Fitted:
+def fit(rows: Rows, held: Rows, plain: Weights, setting: FitSetting) -> Fit:
     """Choose the weights that do best on held-back rows.
 
     Args:
@@ -151,10 +151,10 @@ def fit(rows: Rows, held: Rows, plain: Weights, setting: Setting) -> Fitted:
         if candidate[2] < best[2] * (1 - GAIN):
             best = candidate
     scale = max(float(np.var(activation(held.targets))), 1e-30)
-    return Fitted(best[1], best[0], before / scale, best[2] / scale)
+    return Fit(best[1], best[0], before / scale, best[2] / scale)
 
 
-def _candidates(rows: Rows, held: Rows, plain: Weights, setting: Setting) -> Iterator[tuple[str, Weights, float]]:
+def _candidates(rows: Rows, held: Rows, plain: Weights, setting: FitSetting) -> Iterator[tuple[str, Weights, float]]:
     """Other weights than the plain ones, by method, with their error on held-back rows."""
     if setting.biased and (setting.effort.moments or setting.samples < ENOUGH):
         for name, weights in (("shift", _shift(rows, plain)), ("rescale", _rescale(rows, plain))):
@@ -176,7 +176,7 @@ def _rescale(rows: Rows, plain: Weights) -> Weights:
     return Weights(plain.matrix * ratio[:, None, :], wanted.mean(axis=1) - ratio * reached.mean(axis=1))
 
 
-def _least_squares(rows: Rows, held: Rows, plain: Weights, setting: Setting) -> Iterator[tuple[Weights, float]]:
+def _least_squares(rows: Rows, held: Rows, plain: Weights, setting: FitSetting) -> Iterator[tuple[Weights, float]]:
     """The best ridge regression, and its refinements where the activation forgives errors, with their errors."""
     problem, activation, effort = Problem.of(rows, plain, setting.biased), setting.activation, setting.effort
     products = problem.products(rows.wanted)

@@ -162,7 +162,7 @@ def _batch_norm(node: ir.Node, norm: roles.Normalisation) -> Form | str:
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class FoldedNormalisation:
     """A normalisation by constants: ``output = gain · input + rest + bias``, one number per channel each."""
 
     gain: Array
@@ -170,7 +170,7 @@ class Normalisation:
     bias: ir.Value
 
 
-def normalised(node: ir.Node) -> Normalisation | None:
+def normalised(node: ir.Node) -> FoldedNormalisation | None:
     """A node as a normalisation by constants, if it is one: the layer before can be refitted with it."""
     norm = roles.normalisation(node)
     if norm is None or not norm.stored or isinstance(_batch_norm(node, norm), str):
@@ -181,7 +181,7 @@ def normalised(node: ir.Node) -> Normalisation | None:
     if scale is None or bias is None or mean is None or variance is None:
         return None
     gain = array_of(scale).reshape(-1) / np.sqrt(array_of(variance).reshape(-1) + _epsilon(node))
-    return Normalisation(gain, -gain * array_of(mean).reshape(-1), bias)
+    return FoldedNormalisation(gain, -gain * array_of(mean).reshape(-1), bias)
 
 
 def _epsilon(node: ir.Node) -> float:

@@ -19,7 +19,7 @@ SILENT = 1e-12  # a gain not above cannot be divided by: weights before it stay
 
 
 @dataclass(frozen=True)
-class Place:
+class BiasPlace:
     """An initializer that shifts a node's output, one number per channel, and what else does.
 
     Attributes:
@@ -63,7 +63,7 @@ class Linear:
     node: ir.Node
     weight: ir.Value
     form: Form
-    bias: Place | None
+    bias: BiasPlace | None
     constant: Array | None
     gain: Array | None
     output: str
@@ -204,7 +204,7 @@ class _Shift:
     """The bias of a node: the output behind it, and the fields of :class:`Linear`."""
 
     output: ir.Value
-    place: Place | None
+    place: BiasPlace | None
     constant: Array | None
     gain: Array | None
 
@@ -224,11 +224,11 @@ def _shift(node: ir.Node, width: int, channel: int) -> _Shift | str:
     elif bias.const_value.size not in (1, width):
         return "its bias differs between rows"
     else:
-        place = Place(bias, factor) if bias.const_value.size == width and factor else None
+        place = BiasPlace(bias, factor) if bias.const_value.size == width and factor else None
         constant = factor * array_of(bias).reshape(-1)
     if normed is not None:
         output, gain, carrier, offset = normed
-        place = Place(carrier, 1, offset + gain * (0.0 if constant is None else constant))
+        place = BiasPlace(carrier, 1, offset + gain * (0.0 if constant is None else constant))
     if place is not None and _unfit(place.value):  # shared with another node
         constant, place = place.read(), None
     return _Shift(output, place, constant, gain)
@@ -255,13 +255,13 @@ def _only_user(value: ir.Value) -> ir.Node | None:
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
-def _shift_after(output: ir.Value, width: int, channel: int) -> tuple[ir.Value, Place | None]:
+def _shift_after(output: ir.Value, width: int, channel: int) -> tuple[ir.Value, BiasPlace | None]:
     """An addition right after a node that can carry its bias."""
     user = _only_user(output)
     if user is not None and _adds(user):
         other = user.inputs[0] if user.inputs[1] is output else user.inputs[1]
         if other is not None and other.const_value is not None and _is_vector(other, width, channel):
-            return user.outputs[0], Place(other)
+            return user.outputs[0], BiasPlace(other)
     return output, None
 
 

@@ -20,7 +20,7 @@ from onnxslim_learn.data.source import regroup
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.metrics import Deviation, accuracy, deviation, total
 from onnxslim_learn.quality.channels import channels
-from onnxslim_learn.repair.least_squares import FULL, Effort, Fitted, Rows, Setting, Weights, fit
+from onnxslim_learn.repair.least_squares import FULL, Effort, Fit, FitSetting, Rows, Weights, fit
 from onnxslim_learn.repair.linear_nodes import Layer, Linear, layers
 from onnxslim_learn.repair.targets import HELD_BACK, Stream, Targets
 from onnxslim_learn.rewrite.mask import kept_parts
@@ -80,7 +80,7 @@ class Repaired:
         made_up: Whether the samples are made up.
     """
 
-    nodes: dict[str, Fitted]
+    nodes: dict[str, Fit]
     passed_over: tuple[PassedOver, ...]
     weights: tuple[str, ...]
     samples: int
@@ -132,7 +132,7 @@ def repair(
     apart = unfuse(model)
     unrepaired = Runner(apart, [feeds[k] for k in targets.held], ())
     unrepaired.finish()
-    walk = Walk(removal, apart, targets, effort)
+    walk = SequentialRepair(removal, apart, targets, effort)
     walk.go(progress)
     give_back(apart, model)
     wanted, before, after = targets.outputs(), outputs(unrepaired, range(len(targets.held))), walk.outputs()
@@ -171,7 +171,7 @@ def small_batches(source: Source, samples: int | None) -> list[Batch]:
     return list(regroup(batches, source.declared, size))
 
 
-class Walk:
+class SequentialRepair:
     """A slimmed model under repair, stopped at a node.
 
     Attributes:
@@ -198,7 +198,7 @@ class Walk:
         """
         self.removal, self.model, self.targets, self.effort = removal, model, targets, effort
         self.slimmed = runner or Runner(model, targets.feeds, ())
-        self.nodes: dict[str, Fitted] = {}
+        self.nodes: dict[str, Fit] = {}
         self.layers = layers(model)
         self.reasons: dict[ir.Node, str] = {}
 
@@ -252,7 +252,7 @@ class Walk:
         stands = stands_for(self.removal, *channels)
         plain = linear.read()
         rows, held = observed(linear, plain, self.targets, self.slimmed, stands)
-        setting = Setting(self.targets.samples, linear.bias is not None, linear.activation, self.effort)
+        setting = FitSetting(self.targets.samples, linear.bias is not None, linear.activation, self.effort)
         fitted = fit(rows, held, plain, setting)
         if fitted.method != "plain":
             linear.write(fitted.weights)

@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 LARGEST_GAIN = 2.0  # slices that nearly cancel out have no direction in common that is worth so much
 
 
-def inherited(heirs: Labels, gone: Array) -> Labels:
+def inherited(merged_into: Labels, gone: Array) -> Labels:
     """The class that stands for every class: of what goes its heir, or the heir's heir; itself where all of them go."""
-    themselves = np.arange(len(heirs))
-    standing: Labels = np.where(gone, heirs, themselves)
-    while (further := np.where(gone[standing], heirs[standing], standing)).tolist() != standing.tolist():
+    themselves = np.arange(len(merged_into))
+    standing: Labels = np.where(gone, merged_into, themselves)
+    while (further := np.where(gone[standing], merged_into[standing], standing)).tolist() != standing.tolist():
         standing = further
     return np.where(gone[standing], themselves, standing)
 
@@ -52,7 +52,7 @@ def merged(removal: Removal) -> ir.Model:
     Nothing is cut; units that go keep what they have.
     """
     model = removal.coupling.graph.model.clone()
-    if removal.heirs is None:
+    if removal.merged_into is None:
         return model
     gains = _gains(removal)
     for name, value in model.graph.initializers.items():
@@ -151,7 +151,7 @@ def stands_for(removal: Removal, layout: Value, axis: int) -> Array:
     digits = layout.axes[axis]
     size, keys = layout.shape[axis], {d.key for d in digits}
     square = np.eye(size, dtype=np.float32)
-    if removal.heirs is not None and all(key in keys for d in digits for key in d.deps):
+    if removal.merged_into is not None and all(key in keys for d in digits for key in d.deps):
         square = combine(square, Value((digits, (Digit(-1, size),))), removal).astype(np.float32)
     result: Array = square[removal.keep(layout, axis)].T
     return result
@@ -162,19 +162,19 @@ def _ties(removal: Removal, layout: Value, digit: Digit) -> Any | None:
 
     Cells of rows that are merged as a whole are left: they follow their row.
     """
-    if digit.labels is None or removal.heirs is None:
+    if digit.labels is None or removal.merged_into is None:
         return None
-    strong, heirs = removal.coupling.strong, removal.heirs
+    strong, merged_into = removal.coupling.strong, removal.merged_into
     classes = np.where(digit.labels > 0, strong[digit.labels], -1)
-    moves = (classes >= 0) & (heirs[classes] != classes)
+    moves = (classes >= 0) & (merged_into[classes] != classes)
     for rows in lacked(layout.digits, digit.deps, (), digit.size):
-        moves &= heirs[strong[rows]] == strong[rows]
+        moves &= merged_into[strong[rows]] == strong[rows]
     from_, flat = np.flatnonzero(moves), classes.reshape(-1)
     if not len(from_):
         return None
     turns = _turns(flat)
     places = {pair: k for k, pair in enumerate(zip(flat.tolist(), turns.tolist(), strict=True))}
-    to = [places[int(heirs[flat[k]]), int(turns[k])] for k in from_]
+    to = [places[int(merged_into[flat[k]]), int(turns[k])] for k in from_]
     moved = sp.coo_matrix((np.ones(len(to)), (to, from_)), shape=(flat.size, flat.size))
     return sp.identity(flat.size, format="csr") + moved.tocsr()
 
@@ -211,20 +211,20 @@ def _order(layout: Value, digit: Digit) -> tuple[list[int], list[int], int]:
     return [d.size for d in layout.digits.values()], order, len(last)
 
 
-def by_class(coupling: Coupling, groups: Sequence[Group], heirs: Mapping[str, Labels]) -> Labels:
+def by_class(coupling: Coupling, groups: Sequence[Group], merged_into: Mapping[str, Labels]) -> Labels:
     """For every class the one that it is merged into when it goes, or itself.
 
     Args:
         coupling: The model.
         groups: What is decided on.
-        heirs: Group -> for each of its units the one that it is merged into, or itself. What lies in rows that have
-            heirs follows these.
+        merged_into: Group -> for each of its units the one that it is merged into, or itself. What lies in rows that
+            are merged follows these.
     """
     standing = np.arange(coupling.size)
     for group in sorted(groups, key=lambda g: not g.rows):
-        classes = lined_up(coupling, group) if group.name in heirs else None
+        classes = lined_up(coupling, group) if group.name in merged_into else None
         if classes is not None and (standing[classes] == classes).all():
-            standing[classes] = classes[heirs[group.name]]
+            standing[classes] = classes[merged_into[group.name]]
     return standing
 
 

@@ -242,7 +242,7 @@ def _open(removal: Removal, slimmed: Path, folder: Path) -> _Models:
     source = graph.source or _written(graph.data, folder / "source.onnx")
     opened, small = _opened(source, given, names), _opened(slimmed, given, names)
     lifted = opened
-    if removal.heirs is not None:  # the source with the weights of merged units combined
+    if removal.merged_into is not None:  # the source with the weights of merged units combined
         lifted = _ready(save.staged(merged(removal), "merged.onnx", folder, external=False))
     return _Models(opened, lifted, small, _ready(reference), names, removal.exact, source)
 
@@ -302,7 +302,8 @@ def _opened(path: Path, given: Sequence[str], outputs: Sequence[str]) -> _Model:
     ):
         if wanted != present:
             raise InputError(
-                f"{path}: its {kind} are {', '.join(present)}, but the original has {', '.join(wanted)}. Give its model."
+                f"{path}: its {kind} are {', '.join(present)}, but the original has {', '.join(wanted)}. "
+                "Give its model."
             )
     return model
 

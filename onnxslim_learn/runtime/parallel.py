@@ -66,10 +66,10 @@ def spread(jobs: Iterable[tuple[K, Callable[[], T]]]) -> Iterator[tuple[K, T]]:
             return key, value
 
         try:
-            for key, job in jobs:
+            for key, task in jobs:
                 if not waiting:
                     limited.enter_context(one_thread())
-                waiting.append((key, pool.submit(job)))
+                waiting.append((key, pool.submit(task)))
                 while len(waiting) >= WORKERS or (waiting and waiting[0][1].done()):
                     yield first()
             while waiting:

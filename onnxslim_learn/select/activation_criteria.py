@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.select.activation_statistics import Inputs
-    from onnxslim_learn.select.calibration import Evidence
+    from onnxslim_learn.select.calibration import Calibration
 
-Score = Callable[["Analysis", Sequence["Group"], "Evidence"], Array]
+Score = Callable[["Analysis", Sequence["Group"], "Calibration"], Array]
 
 RIDGE = 1e-3  # of the mean square: keeps the inverse of the products tame
 ROUNDING = 1e-9  # of a block's mean diagonal: far below any score, far above what doubles lose
@@ -28,7 +28,7 @@ STEPS = 48  # rounds of removal per group; the products are downdated exactly af
 def _summed(value: Callable[[Inputs], Array]) -> Score:
     """A score that adds up one number per position over all consumers."""
 
-    def score(analysis: Analysis, groups: Sequence[Group], samples: Evidence) -> Array:
+    def score(analysis: Analysis, groups: Sequence[Group], samples: Calibration) -> Array:
         coupling = analysis.coupling
         total = np.zeros(coupling.columns)
         for inputs in samples.squares:
@@ -54,7 +54,7 @@ activation = _summed(lambda inputs: inputs.squares)
 """Mean square of the activation alone."""
 
 
-def obs(analysis: Analysis, groups: Sequence[Group], samples: Evidence) -> Array:
+def obs(analysis: Analysis, groups: Sequence[Group], samples: Calibration) -> Array:
     """What consumers lose with a unit after their best refit, ‖K_c‖² / [H⁻¹]_cc, units removed one after the other.
 
     H are the mean products of a consumer's inputs. A unit of several positions (a head) counts as a block:

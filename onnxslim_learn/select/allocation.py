@@ -25,7 +25,7 @@ from onnxslim_learn.select.sensitivity import Curves
 if TYPE_CHECKING:
     from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.select.budget import Choice, Search
-    from onnxslim_learn.select.calibration import Evidence
+    from onnxslim_learn.select.calibration import Calibration
 
 
 MOST = 448  # samples to measure curves on
@@ -60,7 +60,7 @@ class Chosen:
     trials: dict[str, float]
 
 
-def choose(task: Search, evidence: Evidence | None, progress: Progress = lambda share: None) -> Chosen:
+def choose(task: Search, calibration: Calibration | None, progress: Progress = lambda share: None) -> Chosen:
     """Meet the bounds: all groups alike, or by measured losses where that turns out better on the samples.
 
     Half of the time goes to curves of single groups, which serve every target. To go on from the best allocation, one
@@ -71,17 +71,17 @@ def choose(task: Search, evidence: Evidence | None, progress: Progress = lambda 
         TargetError, PlanError: See :func:`onnxslim_learn.select.search.search`.
     """
     uniform = search.search(task, progress)
-    if evidence is None or not evidence.seconds or not uniform.gone.any():
+    if calibration is None or not calibration.seconds or not uniform.gone.any():
         return Chosen(uniform, "uniform", {})
-    feeds = evidence.feeds[: _affordable(task, evidence, uniform)]
+    feeds = calibration.feeds[: _affordable(task, calibration, uniform)]
     if feeds:
-        _measure(task, evidence, feeds, progress)
-    if not evidence.curves.complete(task.choices):
+        _measure(task, calibration, feeds, progress)
+    if not calibration.curves.complete(task.choices):
         return Chosen(uniform, "uniform", {})
-    record = Record(task.coupling.graph.model, evidence.feeds, _places(evidence), whole=True)
+    record = Record(task.coupling.graph.model, calibration.feeds, _places(calibration), whole=True)
     candidates = {"uniform": uniform}
-    candidates |= {name: search.search(_weighed(task, evidence, uniform, way)) for name, way in WAYS.items()}
-    trials = dict(spread((name, partial(_trial, cut, record, evidence)) for name, cut in candidates.items()))
+    candidates |= {name: search.search(_weighed(task, calibration, uniform, way)) for name, way in WAYS.items()}
+    trials = dict(spread((name, partial(_trial, cut, record, calibration)) for name, cut in candidates.items()))
     best = min(trials, key=lambda name: trials[name])
     return Chosen(candidates[best], best, {name: lost[0] for name, lost in trials.items()})
 
@@ -93,65 +93,65 @@ def _widths(task: Search, cut: Removal) -> list[int]:
     return [int(columns[choice.group.units].sum()) for choice in task.choices]
 
 
-def _weighed(task: Search, evidence: Evidence, uniform: Removal, way: tuple[float, float]) -> Search:
+def _weighed(task: Search, calibration: Calibration, uniform: Removal, way: tuple[float, float]) -> Search:
     """The same search by measured curves, with widths bounded from below."""
     power, least = way
     bounded = task.above(_widths(task, uniform), least)
-    curves = [evidence.curves.curve(choice) ** power for choice in bounded.choices]
+    curves = [calibration.curves.curve(choice) ** power for choice in bounded.choices]
     return replace(bounded, choices=[replace(c, curve=x) for c, x in zip(bounded.choices, curves, strict=True)])
 
 
-def _trial(cut: Removal, record: Record, evidence: Evidence) -> tuple[float, ...]:
+def _trial(cut: Removal, record: Record, calibration: Calibration) -> tuple[float, ...]:
     """What is lost after a quick repair of everything: by the metric, if there is one, then by divergence."""
     outputs = sensitivity.repaired(cut, slim(cut), record)
     lost = metrics.loss(record.outputs(), outputs, channels(cut.coupling))
-    if evidence.metric is None:
+    if calibration.metric is None:
         return (lost,)
-    return evidence.metric.lost(outputs, [evidence.labels[k] for k in record.judged]), lost
+    return calibration.metric.lost(outputs, [calibration.labels[k] for k in record.judged]), lost
 
 
-def _affordable(task: Search, evidence: Evidence, uniform: Removal) -> int:
+def _affordable(task: Search, calibration: Calibration, uniform: Removal) -> int:
     """How many batches the time allows to measure every choice with; none if they would say nothing."""
-    batch, every = len(next(iter(evidence.feeds[0].values()))), len(evidence.feeds)
-    some = evidence.feeds[: max(2, -(-ENOUGH // batch))]
-    record = Record(task.coupling.graph.model, some, _places(evidence))
+    batch, every = len(next(iter(calibration.feeds[0].values()))), len(calibration.feeds)
+    some = calibration.feeds[: max(2, -(-ENOUGH // batch))]
+    record = Record(task.coupling.graph.model, some, _places(calibration))
     start = perf_counter()
-    _trial(uniform, record, evidence)
+    _trial(uniform, record, calibration)
     each = ALONE * (perf_counter() - start) / len(some)
     round_ = each * sensitivity.LEAST * max(len(task.choices), 1) / max(CROWD * WORKERS, 1)
-    count = min(every, -(-MOST // batch), int(evidence.seconds * CURVES / max(round_, 1e-9)))
+    count = min(every, -(-MOST // batch), int(calibration.seconds * CURVES / max(round_, 1e-9)))
     enough = count * batch >= min(FEWEST, every * batch) and count > 1
     return count if enough else 0
 
 
-def _measure(task: Search, evidence: Evidence, feeds: Sequence[Mapping[str, Any]], progress: Progress) -> None:
+def _measure(task: Search, calibration: Calibration, feeds: Sequence[Mapping[str, Any]], progress: Progress) -> None:
     widths = [choice.group.width for choice in task.choices]
 
     def alone(choice: Choice, kept: int) -> Removal:
         return task.removal([kept if c is choice else w for c, w in zip(task.choices, widths, strict=True)])
 
-    about = _about(task, feeds, _places(evidence))
+    about = _about(task, feeds, _places(calibration))
     stored = Curves()
     for key, lost in cache.read(KEPT, about).items():
         kept, _, name = key.partition(" ")
         stored.points.setdefault(name, {})[int(kept)] = lost
-    for name, points in evidence.curves.points.items():
+    for name, points in calibration.curves.points.items():
         stored.points.setdefault(name, {}).update(points)
-    evidence.curves = sensitivity.measure(
+    calibration.curves = sensitivity.measure(
         task.coupling.graph.model,
-        Record(task.coupling.graph.model, feeds, _places(evidence), whole=True),
+        Record(task.coupling.graph.model, feeds, _places(calibration), whole=True),
         task.choices,
         alone,
-        seconds=evidence.seconds * CURVES,
+        seconds=calibration.seconds * CURVES,
         known=stored,
         keep=lambda name, kept, lost: cache.add(KEPT, about, {f"{kept} {name}": lost}),
         progress=progress,
     )
 
 
-def _places(evidence: Evidence) -> int:
+def _places(calibration: Calibration) -> int:
     """Rows of a regression that come from one batch."""
-    return -(-sensitivity.PLACES // len(evidence.feeds))
+    return -(-sensitivity.PLACES // len(calibration.feeds))
 
 
 def _about(task: Search, feeds: Sequence[Mapping[str, Any]], places: int) -> dict[str, str | int]:
@@ -162,7 +162,7 @@ def _about(task: Search, feeds: Sequence[Mapping[str, Any]], places: int) -> dic
             samples.update(name.encode() + np.ascontiguousarray(array).tobytes())
     for choice in task.choices:
         orders.update(choice.group.name.encode() + b"".join(part.tobytes() for part in choice.order))
-    if task.heirs is not None:
-        orders.update(task.heirs.tobytes())
+    if task.merged_into is not None:
+        orders.update(task.merged_into.tobytes())
     about = {"model": task.coupling.graph.digest, "samples": samples.hexdigest(), "orders": orders.hexdigest()}
     return {**about, "places": places}

@@ -165,7 +165,7 @@ class Search:
         bounds: Cost name -> the cost and its largest value.
         wishes: Cost name -> the bound as it was asked for.
         empty: Whether whole branches may go.
-        heirs: For every class the one that it is merged into when it goes, or ``None`` if units are dropped.
+        merged_into: For every class the one that it is merged into when it goes, or ``None`` if units are dropped.
     """
 
     coupling: Coupling
@@ -173,7 +173,7 @@ class Search:
     bounds: Mapping[str, tuple[Priced, float]]
     wishes: Mapping[str, float]
     empty: bool = False
-    heirs: Labels | None = None
+    merged_into: Labels | None = None
 
     def removal(self, widths: Sequence[int]) -> Removal:
         """The removal that keeps these numbers of units, unchecked."""
@@ -181,7 +181,7 @@ class Search:
         for choice, kept in zip(self.choices, widths, strict=True):
             columns[choice.columns_removed(kept)] = True
         gone = self.coupling.close(columns)
-        return Removal(self.coupling, gone, None if self.heirs is None else inherited(self.heirs, gone))
+        return Removal(self.coupling, gone, None if self.merged_into is None else inherited(self.merged_into, gone))
 
     def faults(self, removal: Removal) -> list[str]:
         """What makes a removal invalid."""

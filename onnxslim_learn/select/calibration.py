@@ -30,7 +30,7 @@ CAREFUL = Effort((1e-3, 1e-2, 1e-1, 1.0), moments=False)
 
 
 @dataclass
-class Evidence:
+class Calibration:
     """Samples of a model, and what was learnt from them so far.
 
     Attributes:
@@ -53,7 +53,7 @@ class Evidence:
     metric: Metric | None = None
     extra: Source | None = None
 
-    def topped_up(self, make: Callable[[int, Range], Source]) -> Evidence:
+    def topped_up(self, make: Callable[[int, Range], Source]) -> Calibration:
         """Add made-up samples where there are fewer than 128 real ones of a single float input, in their range.
 
         Thirty samples are fewer than a layer has weights. Beside as many again as make 256, the worst of three small

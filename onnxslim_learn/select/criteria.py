@@ -1,8 +1,8 @@
 """What decides which units go: criteria by name, what they are given, and what they may answer.
 
 A criterion is a function of an analysis, the groups to rank, and samples or ``None``
-(:class:`~onnxslim_learn.select.calibration.Evidence`). It answers with one score per column, of which the lowest of a
-group go first, or with a :class:`Ranking` where units are merged. Rows (heads, groups of a convolution) may be left
+(:class:`~onnxslim_learn.select.calibration.Calibration`). It answers with one score per column, of which the lowest of
+a group go first, or with a :class:`Ranking` where units are merged. Rows (heads, groups of a convolution) may be left
 NaN: they get the sum of their cells' scores.
 """
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.registry import CriterionRow
-    from onnxslim_learn.select.calibration import Evidence
+    from onnxslim_learn.select.calibration import Calibration
 
 
-def usual(evidence: Evidence | None) -> str:
+def usual(calibration: Calibration | None) -> str:
     """The criterion that is used where none is named."""
-    return next(row.name for row in CRITERIA.values() if row.usual and row.samples == (evidence is not None))
+    return next(row.name for row in CRITERIA.values() if row.usual and row.samples == (calibration is not None))
 
 
 def rank(
     analysis: Analysis,
     groups: Sequence[Group],
     criterion: str | Callable[..., Any],
-    evidence: Evidence | None = None,
+    calibration: Calibration | None = None,
 ) -> Ranking:
     """Rank units; with samples the answer is kept beside them, since one model is often planned for again.
 
@@ -46,17 +46,17 @@ def rank(
         analysis: The model.
         groups: Its groups.
         criterion: A name, a function, or ``module:function``: see :data:`onnxslim_learn.registry.CRITERIA`.
-        evidence: The samples.
+        calibration: The samples.
 
     Raises:
         InputError: If there is no such criterion, it lacks what it needs, or its answer cannot be used.
     """
     row = CRITERIA.row(criterion)
-    known = {} if evidence is None else evidence.ranked
+    known = {} if calibration is None else calibration.ranked
     key = (row, *(group.name for group in groups if group.pin is None))
     if key not in known:
-        _check_needs(row, evidence)
-        answer = CRITERIA.load(criterion)(analysis, groups, evidence)
+        _check_needs(row, calibration)
+        answer = CRITERIA.load(criterion)(analysis, groups, calibration)
         ranking = answer if isinstance(answer, Ranking) else Ranking(np.asarray(answer, np.float64))
         known[key] = _checked(row, analysis.coupling, groups, ranking)
     return known[key]
@@ -66,20 +66,20 @@ def scores(
     analysis: Analysis,
     groups: Sequence[Group],
     criterion: str | Callable[..., Any],
-    evidence: Evidence | None = None,
+    calibration: Calibration | None = None,
 ) -> Array:
     """One score per column; see :func:`rank`."""
-    return rank(analysis, groups, criterion, evidence).scores
+    return rank(analysis, groups, criterion, calibration).scores
 
 
-def _check_needs(row: CriterionRow, evidence: Evidence | None) -> None:
+def _check_needs(row: CriterionRow, calibration: Calibration | None) -> None:
     """Refuse a criterion that lacks samples, or their labels."""
-    if evidence is None and (row.samples or row.labels):
+    if calibration is None and (row.samples or row.labels):
         what = "samples with labels" if row.labels else "samples"
         raise InputError(f"⟨criterion⟩ {row.name}: needs {what}. Give ⟨data⟩, or another criterion.")
-    if evidence is not None and row.labels and any(labels is None for labels in evidence.labels):
+    if calibration is not None and row.labels and any(labels is None for labels in calibration.labels):
         raise InputError(
-            f"⟨criterion⟩ {row.name}: needs labels, and {evidence.source.name} has none. Choose another criterion."
+            f"⟨criterion⟩ {row.name}: needs labels, and {calibration.source.name} has none. Choose another criterion."
         )
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.array_types import Labels
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.solver import Coupling
-    from onnxslim_learn.select.calibration import Evidence
+    from onnxslim_learn.select.calibration import Calibration
 
 
 SHIFTS = 1e-3  # share of biases and scales in what tells units apart: kernels decide, these break ties
@@ -41,12 +41,12 @@ LIGHTEST = 1e-6  # of the mean mass: a unit that nobody reads has some, too
 TINY = 1e-30
 
 
-def clusters(analysis: Analysis, groups: Sequence[Group], samples: Evidence | None = None) -> Ranking:
+def clusters(analysis: Analysis, groups: Sequence[Group], samples: Calibration | None = None) -> Ranking:
     """Cluster the units of every group that can be cut; where they cannot be merged, scores are those of ``energy``.
 
     The score of a unit is what had been lost when it was merged into another.
     """
-    coupling, heirs, refused = analysis.coupling, {}, {}
+    coupling, merged_into, refused = analysis.coupling, {}, {}
     energies = weight_criteria.energy(analysis, groups)
     parts = list(slices(coupling))
     for group in groups:
@@ -62,8 +62,8 @@ def clusters(analysis: Analysis, groups: Sequence[Group], samples: Evidence | No
             order, losses, into = agglomerate(vectors[stratum], mass[stratum])
             standing[stratum] = stratum[into]
             energies[group.units[stratum[order]]] = losses
-        heirs[group.name] = standing
-    return Ranking(energies, heirs, refused)
+        merged_into[group.name] = standing
+    return Ranking(energies, merged_into, refused)
 
 
 def _vectors(coupling: Coupling, parts: Sequence[Slices], group: Group) -> tuple[Array, Array]:

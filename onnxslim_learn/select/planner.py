@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.select.bounds import Target
-    from onnxslim_learn.select.calibration import Evidence
+    from onnxslim_learn.select.calibration import Calibration
     from onnxslim_learn.select.ranking import Ranking
 
 
@@ -35,7 +35,7 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
     only: Sequence[str] = (),
     keep: Mapping[str, float] | None = None,
     allow_empty: bool = False,
-    evidence: Evidence | None = None,
+    calibration: Calibration | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Plan:
     """Choose what to keep so that every target is met from below.
@@ -52,7 +52,7 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
         only: Regular expressions; all groups but those that they name, or that lie in modules they find, stay whole.
         keep: Regular expression -> share of its units that a group at least keeps of which it finds anything.
         allow_empty: Whether a whole branch may go; otherwise one unit of every group stays.
-        evidence: Samples to score units on and to measure what each group's width is worth.
+        calibration: Samples to score units on and to measure what each group's width is worth.
         progress: Called with the share done.
 
     Raises:
@@ -65,22 +65,22 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
     asked = budget.Search(analysis.coupling, (), limits, target, allow_empty)
     groups = analysis.free_groups(protect, only)
     freedom = budget.Freedom(multiple, empty=allow_empty, least=selection.shares(groups, analysis.titles, keep or {}))
-    criterion = criterion or criteria.usual(evidence)
-    ranking = criteria.rank(analysis, groups, criterion, evidence)
+    criterion = criterion or criteria.usual(calibration)
+    ranking = criteria.rank(analysis, groups, criterion, calibration)
     task = _decidable(analysis, groups, ranking, asked, freedom)
-    chosen = choose(task, evidence, progress)
+    chosen = choose(task, calibration, progress)
     provenance = {"criterion": CRITERIA.row(criterion).name, "target": target, "multiple": multiple}
     provenance |= {"protect": list(protect), "allow_empty": allow_empty}
     provenance |= {"only": list(only)} if only else {}
     provenance |= {"keep": dict(keep)} if keep else {}
     provenance |= {"allocation": chosen.allocation, "trials": chosen.trials}
-    if ranking.heirs is not None:
+    if ranking.merged_into is not None:
         decided = {choice.group.name for choice in task.choices}
         provenance["dropped"] = {name: why for name, why in ranking.refused.items() if name in decided}
-    if evidence is not None:
-        provenance |= {"data": evidence.source.name, "sensitivity_seconds": evidence.seconds}
+    if calibration is not None:
+        provenance |= {"data": calibration.source.name, "sensitivity_seconds": calibration.seconds}
         provenance["curves"] = {
-            name: {str(k): v for k, v in points.items()} for name, points in evidence.curves.points.items()
+            name: {str(k): v for k, v in points.items()} for name, points in calibration.curves.points.items()
         }
     return describe(analysis, chosen.removal, provenance)
 
@@ -94,8 +94,8 @@ def _decidable(
     for cells in (False, True):
         choices = budget.choices(coupling, groups, ranking.scores, replace(freedom, cells=cells))
         cut = [choice.group for choice in choices]
-        heirs = None if ranking.heirs is None else merge.by_class(coupling, cut, ranking.heirs)
-        task = replace(asked, choices=choices, heirs=heirs)
+        merged_into = None if ranking.merged_into is None else merge.by_class(coupling, cut, ranking.merged_into)
+        task = replace(asked, choices=choices, merged_into=merged_into)
         task = kernel_widths.on_steps(task, timed.device.steps, below=timed.below) if timed else task
         if task.fits(task.at(0.0)):
             break

@@ -18,11 +18,11 @@ class Ranking:
 
     Attributes:
         scores: One per column; the lowest of a group go first.
-        heirs: Group -> for each of its units the one that it is merged into when it goes, itself for the last; or
+        merged_into: Group -> for each of its units the one that it is merged into when it goes, itself for the last; or
             ``None`` where units are dropped.
         refused: Group -> why its units cannot stand for each other; they are dropped.
     """
 
     scores: Array
-    heirs: Mapping[str, Labels] | None = None
+    merged_into: Mapping[str, Labels] | None = None
     refused: Mapping[str, str] = field(default_factory=dict)

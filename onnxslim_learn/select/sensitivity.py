@@ -19,7 +19,7 @@ from onnxslim_learn import metrics
 from onnxslim_learn.array_types import Array, Progress
 from onnxslim_learn.quality.channels import channels
 from onnxslim_learn.repair.least_squares import QUICK
-from onnxslim_learn.repair.sequential import Walk
+from onnxslim_learn.repair.sequential import SequentialRepair
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.rewrite.unfuse import unfuse
@@ -142,6 +142,6 @@ def loss(cut: Removal, slimmed: ir.Model, record: Record, runner: Runner | None 
 def repaired(cut: Removal, slimmed: ir.Model, record: Record, runner: Runner | None = None) -> dict[str, Array]:
     """The outputs by name, on the batches that are judged, when what is cut is cut and all is repaired; see above."""
     slimmed = unfuse(slimmed)
-    walk = Walk(cut, slimmed, record, QUICK, runner or Runner(slimmed, record.feeds, (), threads=1))
+    walk = SequentialRepair(cut, slimmed, record, QUICK, runner or Runner(slimmed, record.feeds, (), threads=1))
     walk.go()
     return walk.outputs()

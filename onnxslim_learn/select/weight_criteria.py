@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from onnxslim_learn.array_types import Labels
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.solver import Coupling
-    from onnxslim_learn.select.calibration import Evidence
+    from onnxslim_learn.select.calibration import Calibration
 
 
 QUADRATURE = 24  # Gauss-Hermite points: exact for polynomials of degree 47
 
 
-def magnitude(power: int) -> Callable[[Analysis, Sequence[Group], Evidence | None], Array]:
+def magnitude(power: int) -> Callable[[Analysis, Sequence[Group], Calibration | None], Array]:
     """Group norm: mean over members of the mean of |w|^p (arXiv:1608.08710; DepGraph, arXiv:2301.12900).
 
     Means per element, so that a wide member does not drown a narrow one.
     """
 
-    def score(analysis: Analysis, groups: Sequence[Group], samples: Evidence | None = None) -> Array:
+    def score(analysis: Analysis, groups: Sequence[Group], samples: Calibration | None = None) -> Array:
         return rows_by_cells(analysis.coupling, _norms(analysis.coupling, power))
 
     return score
@@ -52,7 +52,7 @@ def _norms(coupling: Coupling, power: int) -> Array:
     return result
 
 
-def lamp(analysis: Analysis, groups: Sequence[Group], samples: Evidence | None = None) -> Array:
+def lamp(analysis: Analysis, groups: Sequence[Group], samples: Calibration | None = None) -> Array:
     """LAMP (Lee et al. 2021, arXiv:2010.07611): w² over the sum of all w² at least as large, in the group."""
     energy = _norms(analysis.coupling, 2) ** 2
     result = np.zeros_like(energy)
@@ -64,7 +64,7 @@ def lamp(analysis: Analysis, groups: Sequence[Group], samples: Evidence | None =
     return rows_by_cells(analysis.coupling, result)
 
 
-def fpgm(analysis: Analysis, groups: Sequence[Group], samples: Evidence | None = None) -> Array:
+def fpgm(analysis: Analysis, groups: Sequence[Group], samples: Calibration | None = None) -> Array:
     """Distance to the other filters of the layer, Σ_u ‖W_c − W_u‖₂ (FPGM, arXiv:1811.00250), mean over members."""
     sums = _Sums(analysis.coupling)
     for part in slices(analysis.coupling, least_rank=2):
@@ -77,12 +77,12 @@ def fpgm(analysis: Analysis, groups: Sequence[Group], samples: Evidence | None =
     return rows_by_cells(analysis.coupling, sums.mean())
 
 
-def random(analysis: Analysis, groups: Sequence[Group], samples: Evidence | None = None, *, seed: int = 0) -> Array:
+def random(analysis: Analysis, groups: Sequence[Group], samples: Calibration | None = None, *, seed: int = 0) -> Array:
     """Uniform noise: the baseline every criterion has to beat."""
     return rows_by_cells(analysis.coupling, np.random.default_rng(seed).random(analysis.coupling.columns))
 
 
-def energy(analysis: Analysis, groups: Sequence[Group], samples: Evidence | None = None) -> Array:
+def energy(analysis: Analysis, groups: Sequence[Group], samples: Calibration | None = None) -> Array:
     """Expected output energy lost, data-free: Σ over consumers of Var[act(x_c)]·‖K_c‖²_F.
 
     x_c is taken as normal. Its mean and deviation are beta and |gamma| where a normalisation makes it; where that is

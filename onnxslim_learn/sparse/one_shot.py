@@ -21,7 +21,7 @@ from onnxslim_learn.repair.sequential import observed
 from onnxslim_learn.rewrite.unfuse import give_back, unfuse
 from onnxslim_learn.runtime.executor import Runner, outputs
 from onnxslim_learn.sparse import patterns
-from onnxslim_learn.sparse.solvers import Cut, Moments, on_support
+from onnxslim_learn.sparse.solvers import LayerPruning, Moments, on_support
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ DENSE_RIDGE = 1e-3  # keeps the best dense ones near the original's
 
 
 @dataclass(frozen=True)
-class Recipe:
+class OneShotSettings:
     """How a model is sparsified.
 
     Attributes:
@@ -74,7 +74,7 @@ class OneShot:
         done: Weight -> what was done.
     """
 
-    def __init__(self, model: ir.Model, layers: Sequence[Layer], targets: Targets, recipe: Recipe) -> None:
+    def __init__(self, model: ir.Model, layers: Sequence[Layer], targets: Targets, recipe: OneShotSettings) -> None:
         """Stop before the first node; ``targets`` say what the original does, on which batches."""
         self._fused, self.model, self.targets, self.recipe = model, unfuse(model), targets, recipe
         self.layers = {layer.name: layer for layer in layers}
@@ -114,7 +114,7 @@ class OneShot:
 
     def _prune(self, linear: Linear) -> Pruned:
         layer, plain = self.layers[str(linear.weight.name)], linear.read()
-        cut = Cut(layer, linear.form, self.recipe.pattern, self.recipe.ratios[layer.name])
+        cut = LayerPruning(layer, linear.form, self.recipe.pattern, self.recipe.ratios[layer.name])
         rows, held = observed(linear, plain, self.targets, self.runner)
         weights, error = prune(cut, rows, held, Circumstances(plain, linear, self.recipe.method))
         linear.write(weights)
@@ -123,7 +123,9 @@ class OneShot:
     def _refit(self, linear: Linear) -> None:
         plain = linear.read()
         rows, held = observed(linear, plain, self.targets, self.runner)
-        setting = fitting.Setting(self.targets.samples, linear.bias is not None, linear.activation, self.recipe.effort)
+        setting = fitting.FitSetting(
+            self.targets.samples, linear.bias is not None, linear.activation, self.recipe.effort
+        )
         fitted = fitting.fit(rows, held, plain, setting)
         if fitted.method != "plain":
             linear.write(fitted.weights)
@@ -148,7 +150,7 @@ class Circumstances:
 
 
 def prune(
-    cut: Cut, rows: fitting.Rows, held: fitting.Rows, given: Circumstances
+    cut: LayerPruning, rows: fitting.Rows, held: fitting.Rows, given: Circumstances
 ) -> tuple[fitting.Weights, tuple[float, float]]:
     """New weights of a node, and their error on held-back rows before and after they were updated.
 

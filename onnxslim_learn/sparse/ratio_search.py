@@ -24,7 +24,7 @@ from onnxslim_learn.rewrite.unfuse import unfuse
 from onnxslim_learn.runtime.executor import Runner, outputs
 from onnxslim_learn.sparse import layer_ratios as ratios
 from onnxslim_learn.sparse.one_shot import Circumstances, OneShot, prune
-from onnxslim_learn.sparse.solvers import Cut
+from onnxslim_learn.sparse.solvers import LayerPruning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.repair.targets import Targets
     from onnxslim_learn.sparse.maskable import Layer
-    from onnxslim_learn.sparse.one_shot import Recipe
+    from onnxslim_learn.sparse.one_shot import OneShotSettings
 
 Curve = dict[float, float]  # density -> loss
 
@@ -64,7 +64,7 @@ def search(
     fresh: Callable[[], ir.Model],
     layers: Sequence[Layer],
     targets: Targets,
-    recipe: Recipe,
+    recipe: OneShotSettings,
     target: float,
     *,
     seconds: float = 120.0,
@@ -101,7 +101,7 @@ def measure(
     model: ir.Model,
     layers: Sequence[Layer],
     targets: Targets,
-    recipe: Recipe,
+    recipe: OneShotSettings,
     target: float,
     *,
     seconds: float,
@@ -123,14 +123,14 @@ def measure(
                 return curves
             progress((number + place / len(todo)) / len(DENSITIES))
             runner.run_to(runner.place[str(linear.node.outputs[0].name)])
-            cut = Cut(by_name[str(linear.weight.name)], linear.form, recipe.pattern, 1 - density)
+            cut = LayerPruning(by_name[str(linear.weight.name)], linear.form, recipe.pattern, 1 - density)
             losses[cut.layer.name] = _loss(linear, cut, runner, targets, recipe)
         for name, loss in losses.items():
             curves[name][density] = loss
     return curves
 
 
-def _loss(linear: Linear, cut: Cut, runner: Runner, targets: Targets, recipe: Recipe) -> float:
+def _loss(linear: Linear, cut: LayerPruning, runner: Runner, targets: Targets, recipe: OneShotSettings) -> float:
     """What the outputs lose when one node is sparsified; the model is as before afterwards."""
     plain = linear.read()
     before = [value.const_value for value in linear.node.inputs if value is not None]

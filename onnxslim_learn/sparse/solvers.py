@@ -32,7 +32,7 @@ PENALTY = 0.1  # of ADMM, where inputs have unit mean square
 
 
 @dataclass(frozen=True)
-class Cut:
+class LayerPruning:
     """What is asked of a node.
 
     Attributes:
@@ -69,13 +69,13 @@ class Moments:
     gram: Array
 
 
-def magnitude(cut: Cut, seen: Moments) -> Choice:
+def magnitude(cut: LayerPruning, seen: Moments) -> Choice:
     """The smallest weights go."""
     mask = cut.keep(seen.matrix**2)
     return mask, seen.matrix * mask
 
 
-def wanda(cut: Cut, seen: Moments) -> Choice:
+def wanda(cut: LayerPruning, seen: Moments) -> Choice:
     """The smallest |w|·‖x‖ of every output go (Sun et al. 2023, arXiv:2306.11695)."""
     scores = seen.matrix**2 * seen.squares[:, :, None]
     if cut.pattern.kind == "free":
@@ -84,7 +84,7 @@ def wanda(cut: Cut, seen: Moments) -> Choice:
     return mask, seen.matrix * mask
 
 
-def sparsegpt(cut: Cut, seen: Moments) -> Choice:
+def sparsegpt(cut: LayerPruning, seen: Moments) -> Choice:
     """SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774): column after column, later ones take over.
 
     Masks are chosen for 128 columns at a time by w²/[H⁻¹]_cc; for patterns other than unstructured all at once.
@@ -123,7 +123,7 @@ def _pass_on(weights: Array, mask: Array, factor: Array, block: slice) -> None:
     weights[block.stop :] -= factor[block, block.stop :].T @ errors
 
 
-def admm(cut: Cut, seen: Moments) -> Choice:
+def admm(cut: LayerPruning, seen: Moments) -> Choice:
     """Alternating directions (Boža 2024, arXiv:2401.02938): dense solutions and masks pull at each other.
 
     Inputs are scaled to unit mean square; the mask is chosen anew in every round from what it and the solution agree

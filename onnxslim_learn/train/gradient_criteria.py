@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.coupling.groups import Group
-    from onnxslim_learn.select.calibration import Evidence
+    from onnxslim_learn.select.calibration import Calibration
 
 
-def taylor(analysis: Analysis, groups: Sequence[Group], samples: Evidence) -> Array:
+def taylor(analysis: Analysis, groups: Sequence[Group], samples: Calibration) -> Array:
     """Mean magnitude of the slopes."""
     return _scores(analysis, groups, samples, torch.abs)
 
 
-def fisher(analysis: Analysis, groups: Sequence[Group], samples: Evidence) -> Array:
+def fisher(analysis: Analysis, groups: Sequence[Group], samples: Calibration) -> Array:
     """Half the mean square of the slopes."""
     return _scores(analysis, groups, samples, lambda slope: slope.square() / 2)
 
 
 def _scores(
-    analysis: Analysis, groups: Sequence[Group], samples: Evidence, measure: Callable[[Tensor], Tensor]
+    analysis: Analysis, groups: Sequence[Group], samples: Calibration, measure: Callable[[Tensor], Tensor]
 ) -> Array:
     """One score per column; 0 for columns of groups that cannot go.
 
@@ -71,11 +71,11 @@ def _scores(
     return by_column
 
 
-def _samples(analysis: Analysis, evidence: Evidence) -> Iterator[tuple[dict[str, Array], Array]]:
+def _samples(analysis: Analysis, calibration: Calibration) -> Iterator[tuple[dict[str, Array], Array]]:
     """Single samples, or whole batches where the file fixes their size."""
     inputs = [str(v.name) for v in analysis.graph.model.graph.inputs]
     alone = all(analysis.graph.shapes.is_open(name, 0) for name in inputs)
-    for feed, labels in zip(evidence.feeds, evidence.labels, strict=True):
+    for feed, labels in zip(calibration.feeds, calibration.labels, strict=True):
         for start in range(0, len(labels), 1 if alone else len(labels)):
             stop = start + 1 if alone else len(labels)
             yield {name: np.array(a[start:stop]) for name, a in feed.items()}, np.array(labels[start:stop])

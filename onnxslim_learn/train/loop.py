@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.train.losses import Objective
     from onnxslim_learn.train.optimizer import Recipe
-    from onnxslim_learn.train.samples import Pool
+    from onnxslim_learn.train.samples import SampleStore
     from onnxslim_learn.train.teacher import Teacher
 
 Show = Callable[[int, Mapping[str, float]], None]
@@ -91,7 +91,7 @@ class Learner:
 
 
 @dataclass(frozen=True)
-class Task:
+class LoopTask:
     """What is trained.
 
     Attributes:
@@ -105,7 +105,7 @@ class Task:
 
     module: fx.GraphModule
     objective: Objective
-    samples: Pool
+    samples: SampleStore
     teacher: Teacher | None
     recipe: Recipe
     world: World = field(default_factory=World)
@@ -128,7 +128,7 @@ class Keeping:
     show: Show = lambda step, numbers: None
 
 
-def train(task: Task, learner: Learner | None = None, keeping: Keeping | None = None) -> list[dict[str, float]]:
+def train(task: LoopTask, learner: Learner | None = None, keeping: Keeping | None = None) -> list[dict[str, float]]:
     """Train a module.
 
     Returns:
@@ -145,7 +145,7 @@ def train(task: Task, learner: Learner | None = None, keeping: Keeping | None = 
 class _Run:
     """A run: what is set up once."""
 
-    def __init__(self, task: Task, learner: Learner, keeping: Keeping) -> None:
+    def __init__(self, task: LoopTask, learner: Learner, keeping: Keeping) -> None:
         self.task, self.learner, self.keeping = task, learner, keeping
         recipe, world = task.recipe, task.world
         parts = recipe.accumulate * world.size

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Key: TypeAlias = "tuple[Hashable, np.dtype[Any]]"
 
 
-class Spill:
+class MappedBuffer:
     """A file for each name and type, which has no name of its own and vanishes with the last array that shows it.
 
     First everything is added, then it is taken in the same order. What is no plain numbers (texts) stays in memory.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from onnxslim_learn.train.samples import Pool
+    from onnxslim_learn.train.samples import SampleStore
 
 NAME = "run.json"
 ENDS = 4  # samples from either end of a shelf that tell it from others
@@ -50,7 +50,7 @@ def _said(value: Any) -> str:
     return "not given" if value in (None, [], False) else str(value)
 
 
-def fingerprint(samples: Pool) -> str:
+def fingerprint(samples: SampleStore) -> str:
     """What tells samples from others: how many there are, and some of them."""
     checksum = 0
     for shelf, held in enumerate(samples.shelves):

@@ -13,7 +13,7 @@ from onnxslim_learn.array_types import Array
 from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.data.source import part, regroup
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.train.mapped_buffer import Spill
+from onnxslim_learn.train.mapped_buffer import MappedBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ class Portion:
 
 
 @dataclass(frozen=True)
-class Pool:
+class SampleStore:
     """Samples.
 
     Attributes:
@@ -100,7 +100,7 @@ def _order(counts: Sequence[int], size: int, seed: int, epoch: int) -> list[tupl
     return [batches[k] for k in rng.permutation(len(batches))]
 
 
-def gather(source: Source, held: int | None = None, folder: Path | None = None) -> tuple[Pool, Pool]:
+def gather(source: Source, held: int | None = None, folder: Path | None = None) -> tuple[SampleStore, SampleStore]:
     """Read a source once: samples to train on, and some held back, the last.
 
     They are kept in a file that is mapped, so that memory holds no more of them than the system has room for.
@@ -113,7 +113,7 @@ def gather(source: Source, held: int | None = None, folder: Path | None = None) 
     Raises:
         InputError: If they are too few, or there is no room for them.
     """
-    kept = Spill(folder)
+    kept = MappedBuffer(folder)
     shelves: list[tuple[Batch, list[int]]] = []
     last: object = None
     for batch in source.batches():
@@ -138,7 +138,7 @@ def gather(source: Source, held: int | None = None, folder: Path | None = None) 
     train, rest = _split(merged, count - held, source.declared)
     if not train or sum(shelf.count for shelf in train) < least:
         raise InputError(f"{source.name}: {count} samples are too few to train on. Give more.")
-    return Pool(tuple(train), source.declared), Pool(tuple(rest), source.declared)
+    return SampleStore(tuple(train), source.declared), SampleStore(tuple(rest), source.declared)
 
 
 def _kind(batch: Batch, declared: Declared) -> object:
@@ -157,7 +157,7 @@ def _parts(batch: Batch, declared: Declared) -> dict[str | None, Array]:
     return parts if batch.labels is None else {**parts, None: batch.labels}
 
 
-def _merged(like: Batch, count: int, kept: Spill, declared: Declared) -> Batch:
+def _merged(like: Batch, count: int, kept: MappedBuffer, declared: Declared) -> Batch:
     """The next samples in the file, so many that are like those of a batch."""
     parts = {name: kept.take(name, array, count) for name, array in _parts(like, declared).items()}
     inputs = {
@@ -190,7 +190,7 @@ def _between(shelf: Batch, declared: Declared, start: int, stop: int) -> Batch:
     return Batch(inputs, None if shelf.labels is None else shelf.labels[start:stop], stop - start)
 
 
-def portions(pool: Pool, size: int) -> Iterator[Batch]:
+def portions(pool: SampleStore, size: int) -> Iterator[Batch]:
     """All samples of a pool in order, in batches that the model takes; what a fixed batch leaves over is dropped."""
     size = pool.declared.batch or size
     chunks = (

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, fx
 
-    from onnxslim_learn.train.samples import Pool
+    from onnxslim_learn.train.samples import SampleStore
 
 
 ROOM = 2 << 30  # bytes for outputs computed ahead
@@ -77,18 +77,18 @@ class Teacher:
         picked = torch.from_numpy(rows)
         return self._chosen({name: value[picked].to(self.device) for name, value in self.known[shelf].items()})
 
-    def kinds(self, samples: Pool) -> dict[str, Taught]:
+    def kinds(self, samples: SampleStore) -> dict[str, Taught]:
         """What the float outputs are, by the first samples."""
         first, meta = self._first(samples), self.module.meta
         floats = [name for name in meta["outputs"] if first[name].is_floating_point()]
         return {name: taught(first[name], name, meta["hints"].get(name, "")) for name in floats}
 
-    def variances(self, samples: Pool) -> dict[str, float]:
+    def variances(self, samples: SampleStore) -> dict[str, float]:
         """Variance of every inner tensor, by the first samples."""
         outputs = self.module.meta["outputs"]
         return {name: taught(value).variance for name, value in self._first(samples).items() if name not in outputs}
 
-    def _first(self, samples: Pool) -> dict[str, Tensor]:
+    def _first(self, samples: SampleStore) -> dict[str, Tensor]:
         batch = next(pool.portions(samples, samples.declared.batch or TOGETHER))
         tensors = self._all(pool.tensors(batch, self.device)[0])
         for name in self.module.meta["outputs"]:
@@ -98,7 +98,9 @@ class Teacher:
                 )
         return tensors
 
-    def look_ahead(self, samples: Pool, seen: int, progress: Callable[[float], None] = lambda share: None) -> None:
+    def look_ahead(
+        self, samples: SampleStore, seen: int, progress: Callable[[float], None] = lambda share: None
+    ) -> None:
         """Compute what the teacher puts out for all samples, if that saves work and there is room.
 
         Args:
@@ -121,7 +123,7 @@ class Teacher:
             known.append({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
         self.known = known
 
-    def _small(self, samples: Pool) -> bool:
+    def _small(self, samples: SampleStore) -> bool:
         """Whether every output has a row for each sample, and all fit."""
         two = min(2, samples.shelves[0].count)
         tensors = self._all(pool.tensors(samples.take(0, np.arange(two)), self.device)[0])

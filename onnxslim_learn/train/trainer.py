@@ -20,7 +20,7 @@ from onnxslim_learn.train import losses
 from onnxslim_learn.train import optimizer as recipes
 from onnxslim_learn.train import samples as pool
 from onnxslim_learn.train.distributed import World
-from onnxslim_learn.train.loop import Keeping, Learner, Task, train
+from onnxslim_learn.train.loop import Keeping, Learner, LoopTask, train
 from onnxslim_learn.train.optimizer import Recipe
 from onnxslim_learn.train.samples import Portion
 from onnxslim_learn.train.teacher import Teacher
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.graph.load import Graph
     from onnxslim_learn.train.losses import Objective
-    from onnxslim_learn.train.samples import Pool
+    from onnxslim_learn.train.samples import SampleStore
 
 JUDGED = 8  # batches
 WORSE = 1.1  # times the loss there was on held-back samples: less can be chance, as they are few
@@ -87,7 +87,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class School:
+class Trainer:
     """What every stage of training shares.
 
     Attributes:
@@ -102,8 +102,8 @@ class School:
         features: Tensors inside that are compared.
     """
 
-    samples: Pool
-    held: Pool
+    samples: SampleStore
+    held: SampleStore
     teacher: Teacher
     objective: Objective
     training: Training
@@ -140,7 +140,7 @@ class School:
             norms = "batch" if fresh else "frozen"
         return bridge(source, norms=norms, features=self.features)
 
-    def comparing(self, compared: Mapping[str, Mapping[int, Any]]) -> School:
+    def comparing(self, compared: Mapping[str, Mapping[int, Any]]) -> Trainer:
         """The same school, in which other parts of inner tensors are compared (:mod:`.features`)."""
         return replace(self, teacher=self.teacher.comparing(compared))
 
@@ -152,7 +152,7 @@ class School:
             done((step + 1) / recipe.steps, numbers)
 
         keeping = Keeping(self.training.folder / name, self.training.every, self.training.resume, show)
-        task = Task(module, self.objective, self.samples, self.teacher, recipe, self.world)
+        task = LoopTask(module, self.objective, self.samples, self.teacher, recipe, self.world)
         history = train(task, learner, keeping)
         return {"recipe": asdict(recipe), "history": history}
 
@@ -229,7 +229,7 @@ def _updates(module: fx.GraphModule) -> bool:
     return any(node.op == "get_attr" and node.target == "training" for node in module.graph.nodes)
 
 
-def school(
+def trainer(
     analysis: Analysis,
     source: Source,
     training: Training,
@@ -238,7 +238,7 @@ def school(
     val: Source | None = None,
     teacher: Analysis | None = None,
     stage: Stage,
-) -> School:
+) -> Trainer:
     """Get samples, teacher and loss ready.
 
     Args:
@@ -248,7 +248,7 @@ def school(
         world: Who takes part.
         val: Samples to judge by.
         teacher: What outputs are compared with, by default the original.
-        stage: See :class:`School`.
+        stage: See :class:`Trainer`.
 
     Raises:
         InputError: If samples, labels and loss do not fit together.
@@ -270,7 +270,7 @@ def school(
         features=tutor.variances(samples),
     )
     training = _fixed(samples, training, world)
-    trainer = School(samples, held, tutor, objective, training, world, stage, inner)
+    trainer = Trainer(samples, held, tutor, objective, training, world, stage, inner)
     if objective.taught:
         steps = sum(trainer.recipe(analysis.graph, what).steps for what in ("steps", "finetune_steps"))
         tutor.look_ahead(samples, steps * training.batch_size, stage("running the original"))
@@ -286,7 +286,7 @@ def _features(analysis: Analysis, training: Training) -> tuple[str, ...]:
     return features.find(analysis, training.features)
 
 
-def _fixed(samples: Pool, training: Training, world: World) -> Training:
+def _fixed(samples: SampleStore, training: Training, world: World) -> Training:
     """The batch of a step in portions that the model takes: where it fixes their size, as many as make up the batch."""
     fixed = samples.declared.batch
     if fixed:
@@ -303,14 +303,14 @@ W = TypeVar("W")
 
 
 @dataclass(frozen=True)
-class Job(Generic[W]):
+class Task(Generic[W]):
     """One file to make smaller by training.
 
     Attributes:
         analysis: The original.
         source: Samples: to repair and compare with, or to measure curves on.
         wanted: What to learn.
-        school: How to train.
+        trainer: How to train.
         output: Where to write.
         stage: Called with the name of each stage; returns what to call with the share done.
     """
@@ -318,11 +318,11 @@ class Job(Generic[W]):
     analysis: Analysis
     source: Source
     wanted: W
-    school: School
+    trainer: Trainer
     output: Path
     stage: Stage
 
     @property
     def folder(self) -> Path:
         """Where checkpoints go, and what is on its way."""
-        return self.school.training.folder
+        return self.trainer.training.folder

@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.train.losses import Taught
-    from onnxslim_learn.train.samples import Pool
+    from onnxslim_learn.train.samples import SampleStore
 
 BATCHES = 32
 TOGETHER = 64
 LEAST = 1e-4  # of the mean: what nothing comes from still has a worth
 
 
-def worth(
-    analysis: Analysis, groups: Sequence[Group], samples: Pool, known: Mapping[str, Taught], *, seed: int = 0
+def unit_sensitivity(
+    analysis: Analysis, groups: Sequence[Group], samples: SampleStore, known: Mapping[str, Taught], *, seed: int = 0
 ) -> Tensor:
     """Worth of every unit, ``[units]``, one on average.
 

@@ -23,7 +23,7 @@ from onnxslim_learn.runtime.session import CPU
 if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.coupling.removal import Removal
-    from onnxslim_learn.latency.profile import Setting
+    from onnxslim_learn.latency.profile import RuntimeSetting
     from onnxslim_learn.runtime.timing import Ratio
     from onnxslim_learn.workflow.slimmed import Slimmed
 
@@ -87,7 +87,7 @@ class Stopwatch:
         return self.total * self.beside(path).median
 
 
-def stopwatch(analysis: Analysis, setting: Setting, *, seconds: float) -> Stopwatch:
+def stopwatch(analysis: Analysis, setting: RuntimeSetting, *, seconds: float) -> Stopwatch:
     """Time a model, to time others beside it.
 
     Args:
@@ -107,7 +107,7 @@ def stopwatch(analysis: Analysis, setting: Setting, *, seconds: float) -> Stopwa
 
 
 def prepare(
-    analysis: Analysis, setting: Setting, *, seconds: float, measure_seconds: float, stage: Stage
+    analysis: Analysis, setting: RuntimeSetting, *, seconds: float, measure_seconds: float, stage: Stage
 ) -> tuple[Analysis, LatencyMeter]:
     """Measure this machine and what the widths of a model are worth on it.
 

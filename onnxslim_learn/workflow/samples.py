@@ -13,7 +13,7 @@ from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.quality.metric import metric as metric_of
 from onnxslim_learn.registry import SAMPLERS, STATISTICS, require
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 
 if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
@@ -58,7 +58,7 @@ def gathered(
     return synthetic(analysis.coupling, asked.reading) if asked.reading.input_range else None
 
 
-def evidence(
+def calibration(
     analysis: Analysis,
     source: Source | None,
     asked: SampleSettings,
@@ -66,17 +66,17 @@ def evidence(
     repair: bool,
     seconds: float | None = None,
     metric: Metric | None = None,
-) -> Evidence | None:
+) -> Calibration | None:
     """Samples to choose and repair by; what a width is worth is measured on real ones, or for as long as asked."""
     if source is None or (not repair and asked.data is None):
         return None
     if seconds is None:
         seconds = 0.0 if asked.data is None else SENSITIVITY
-    known = Evidence(analysis.coupling, source, seconds=seconds, metric=metric)
+    known = Calibration(analysis.coupling, source, seconds=seconds, metric=metric)
     return topped_up(known, asked.reading) if repair else known
 
 
-def topped_up(known: Evidence, reading: DataSettings) -> Evidence:
+def topped_up(known: Calibration, reading: DataSettings) -> Calibration:
     """Few real samples with made-up ones beside them (:meth:`onnxslim_learn.select.calibration.Evidence.topped_up`)."""
 
     def make(count: int, bounds: tuple[float, float]) -> Source:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.lossless_cuts.bias_absorption import Constant
     from onnxslim_learn.plans.plan import Plan
     from onnxslim_learn.select.bounds import Target
-    from onnxslim_learn.select.calibration import Evidence
+    from onnxslim_learn.select.calibration import Calibration
 
 __all__ = [
     "Analysis",
@@ -114,7 +114,7 @@ def slim_to(
     *,
     stage: Stage = unannounced,
     real: Sequence[Mapping[str, Any]] = (),
-    evidence: Evidence | None = None,
+    calibration: Calibration | None = None,
     repair: bool = True,
     meter: latency_target.LatencyMeter | None = None,
     **settings: Any,
@@ -127,7 +127,7 @@ def slim_to(
         path: Where to write.
         stage: Called with the name of each stage; returns what to call with the share done.
         real: Real inputs to verify on, beside random ones.
-        evidence: Samples to choose by and to repair on.
+        calibration: Samples to choose by and to repair on.
         repair: Whether to repair, where there are samples.
         meter: How to time what comes out, where there is a bound on latency: see
             :func:`onnxslim_learn.workflow.latency_target.prepare`. Without it, that bound holds for the estimate.
@@ -141,18 +141,18 @@ def slim_to(
     limit = _file_limit(analysis, target)
 
     def make(analysis_now: Analysis, bounds: Mapping[str, float]) -> Slimmed:
-        return _fitting(analysis_now, bounds, limit, stage, evidence=evidence, **settings)
+        return _fitting(analysis_now, bounds, limit, stage, calibration=calibration, **settings)
 
     timed = meter is not None and LATENCY in target
     slimmed = latency_target.meet(analysis, target, meter, make) if timed and meter else make(analysis, target)
-    if repair and evidence is not None and slimmed.removal.gone.any():
-        slimmed.repair(evidence, progress=stage("repairing"))
+    if repair and calibration is not None and slimmed.removal.gone.any():
+        slimmed.repair(calibration, progress=stage("repairing"))
     stage("cutting and verifying")
     check = slimmed.save(path, real=real)
     assert check is not None
-    if evidence is not None:
+    if calibration is not None:
         stage("judging")
-        slimmed.judge(evidence, path)
+        slimmed.judge(calibration, path)
     return slimmed, check
 
 

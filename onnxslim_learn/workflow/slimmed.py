@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxslim_learn.plans.plan import Plan
-    from onnxslim_learn.select.calibration import Evidence
+    from onnxslim_learn.select.calibration import Calibration
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Slimmed:
 
     def repair(
         self,
-        evidence: Evidence,
+        calibration: Calibration,
         *,
         seed: int = 0,
         progress: Callable[[float], None] = lambda share: None,
@@ -65,7 +65,7 @@ class Slimmed:
         """Refit weights to what the original computes (:mod:`onnxslim_learn.repair`); :meth:`save` writes them.
 
         Args:
-            evidence: Samples; some are held back to judge by.
+            calibration: Samples; some are held back to judge by.
             seed: Which positions of large activations are used.
             progress: Called with the share done.
 
@@ -73,14 +73,20 @@ class Slimmed:
             InputError: If the samples do not fit the model.
         """
         better = rewrite(self.removal)
-        beside = sequential.Beside(evidence.labels, evidence.metric, evidence.more)
+        beside = sequential.Beside(calibration.labels, calibration.metric, calibration.more)
         repaired = sequential.repair(
-            self.removal, better, evidence.feeds, beside=beside, effort=evidence.effort, seed=seed, progress=progress
+            self.removal,
+            better,
+            calibration.feeds,
+            beside=beside,
+            effort=calibration.effort,
+            seed=seed,
+            progress=progress,
         )
-        self.repaired = replace(repaired, made_up=evidence.source.synthetic)
+        self.repaired = replace(repaired, made_up=calibration.source.synthetic)
         self._better = better
         record = {
-            "data": evidence.source.name,
+            "data": calibration.source.name,
             "samples": self.repaired.samples,
             "weights": list(self.repaired.weights),
         }
@@ -122,7 +128,7 @@ class Slimmed:
             save.publish(staged, target, self.analysis.graph.source or self.analysis.graph.data)
         return verification
 
-    def judge(self, evidence: Evidence, path: str | Path) -> Judgement:
+    def judge(self, calibration: Calibration, path: str | Path) -> Judgement:
         """Compare what was written with the original on samples that repair did not fit on.
 
         Raises:
@@ -130,7 +136,7 @@ class Slimmed:
         """
         graph = self.analysis.graph
         lie = channels(self.analysis.coupling)
-        self.judgement = judge(graph.source or graph.data, Path(path), evidence.held, lie, evidence.metric)
+        self.judgement = judge(graph.source or graph.data, Path(path), calibration.held, lie, calibration.metric)
         return self.judgement
 
     def file_bytes(self) -> int:

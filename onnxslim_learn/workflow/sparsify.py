@@ -25,7 +25,7 @@ from onnxslim_learn.select.calibration import CAREFUL
 from onnxslim_learn.sparse import patterns, storage
 from onnxslim_learn.sparse.maskable import Layer, layers
 from onnxslim_learn.sparse.metadata import KEY
-from onnxslim_learn.sparse.one_shot import OneShot, Pruned, Recipe
+from onnxslim_learn.sparse.one_shot import OneShot, OneShotSettings, Pruned
 from onnxslim_learn.sparse.ratio_search import search
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.select.calibration import Evidence
+    from onnxslim_learn.select.calibration import Calibration
     from onnxslim_learn.sparse.patterns import Pattern
     from onnxslim_learn.workflow.settings import ZeroSettings
 
@@ -204,7 +204,7 @@ def chosen(analysis: Analysis, pattern: Pattern, protect: Sequence[str] = ()) ->
 def sparsify(
     analysis: Analysis,
     asked: ZeroSettings,
-    evidence: Evidence,
+    calibration: Calibration,
     *,
     stage: Stage = unannounced,
 ) -> Sparsified:
@@ -213,7 +213,7 @@ def sparsify(
     Args:
         analysis: The model.
         asked: How many, where, and how.
-        evidence: Samples.
+        calibration: Samples.
         stage: Called with the name of each stage; returns what to call with the share done.
 
     Raises:
@@ -222,13 +222,13 @@ def sparsify(
     target, pattern = asked.target(), patterns.parse(asked.pattern)
     listed = chosen(analysis, pattern, asked.protect)
     names, sizes = [layer.name for layer in listed], [layer.size for layer in listed]
-    feeds: Sequence[Mapping[str, Array]] = evidence.feeds
+    feeds: Sequence[Mapping[str, Array]] = calibration.feeds
     every = 4 if len(feeds) >= 4 else 2
     record = Record(analysis.graph.model, feeds, -(-ROWS // max(len(feeds) * 3 // 4, 1)), every)
     for name, array in record.outputs().items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise InputError(f"model: output {name} is not finite for the samples. Correct them, or the model.")
-    recipe = Recipe({}, pattern, asked.method, CAREFUL if evidence.source.synthetic else FULL)
+    recipe = OneShotSettings({}, pattern, asked.method, CAREFUL if calibration.source.synthetic else FULL)
     protocol, trials = asked.spread(), {}
     if protocol == SEARCH and 0 < target < 1:
         searched = search(
@@ -245,9 +245,9 @@ def sparsify(
         share = PROTOCOLS.load(UNIFORM if protocol == SEARCH else protocol)  # nothing is left to search
         shares = dict(zip(names, share(sizes, target), strict=True))
     model = slim(analysis.whole)
-    recipe = Recipe(shares, pattern, recipe.method, recipe.effort)
+    recipe = OneShotSettings(shares, pattern, recipe.method, recipe.effort)
     work = OneShot(model, listed, record, recipe)
     work.go(stage("sparsifying"))
     apart = deviation(record.outputs(), work.outputs(), channels(analysis.coupling))
-    data = (evidence.source.name, record.samples)
+    data = (calibration.source.name, record.samples)
     return Sparsified(analysis, asked, listed, shares, protocol, trials, work.done, data, apart, model)

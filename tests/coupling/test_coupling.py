@@ -236,7 +236,7 @@ def test_parts_in_many_rows_are_tracked_in_bounds():
     joined = ", ".join(f"r{k}" for k in range(6))
     net = f"(float[2,6] x) => (float[2,240,3] y) {{ {parts} c = Concat<axis=1>({joined}) y = MatMul(c, v) }}"
     found = slim.analyze(Net(net, "w0 w1 w2 w3 w4 w5 6x320, v 8x3").build())
-    assert found.coupling.ledger.count < 10_000
+    assert found.coupling.relations.count < 10_000
 
 
 def test_a_vector_declared_empty_is_no_open_dimension():

@@ -165,7 +165,7 @@ def test_the_addition_of_a_residual_net_ties_what_it_adds():
 def test_a_path_to_a_pin_tells_what_stays_and_why(name):
     analysis = analysed(name)
     shown = coupling_graph(analysis.coupling, analysis.groups)
-    for pin in analysis.coupling.ledger.pins:
+    for pin in analysis.coupling.relations.pins:
         held = {analysis.groups[k].name for k in owners(analysis, pin.atoms) if k >= 0}
         for key, data in shown.nodes(data=True):
             if key[0] == "parameter" and data["group"] in held:

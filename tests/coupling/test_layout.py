@@ -8,16 +8,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from onnxslim_learn.coupling import layout
-from onnxslim_learn.coupling.relations import Digit, Ledger, Value
+from onnxslim_learn.coupling.relations import Digit, Relations, Value
 from tests.laws import examples
 
 LAWS = examples(250)
 SIZES = st.sampled_from([1, 2, 3, 4, 6, 8])
 
 
-def channels(ledger: Ledger, shape: tuple[int, ...], axis: int) -> Value:
+def channels(relations: Relations, shape: tuple[int, ...], axis: int) -> Value:
     """Return a value with fresh labels on one axis."""
-    digits = [ledger.digit(n, ledger.fresh(n) if a == axis else None) if n != 1 else None for a, n in enumerate(shape)]
+    digits = [
+        relations.digit(n, relations.fresh(n) if a == axis else None) if n != 1 else None for a, n in enumerate(shape)
+    ]
     return Value(tuple((digit,) if digit else () for digit in digits))
 
 
@@ -90,20 +92,20 @@ def turned(*last: int) -> tuple:
 @example(turned(3, 24))
 def test_moving_labels_is_moving_an_array(drawn):
     shape, axis, steps = drawn
-    ledger = Ledger()
-    value = channels(ledger, shape, axis)
+    relations = Relations()
+    value = channels(relations, shape, axis)
     wanted = labels_of(value)
     for kind, argument in steps:
         if kind == "regroup":
-            value, wanted = layout.regroup(ledger, value, argument), wanted.reshape(argument)
+            value, wanted = layout.regroup(relations, value, argument), wanted.reshape(argument)
         elif kind == "permute":
             value, wanted = layout.permute(value, argument), wanted.transpose(argument)
         else:
             along, index = argument
-            value, wanted = layout.take(ledger, value, along, index, len(index)), wanted.take(index, axis=along)
+            value, wanted = layout.take(relations, value, along, index, len(index)), wanted.take(index, axis=along)
         assert_sound(value)
         assert value.shape == wanted.shape
-        found, stay = labels_of(value), {atom for pin in ledger.pins for atom in pin.atoms}
+        found, stay = labels_of(value), {atom for pin in relations.pins for atom in pin.atoms}
         assert np.array_equal(np.where(found, wanted, 0), found)
         assert set(wanted[found == 0]) - {0} <= stay
         wanted = found
@@ -112,119 +114,119 @@ def test_moving_labels_is_moving_an_array(drawn):
 @LAWS
 @given(st.lists(SIZES, min_size=1, max_size=4).map(tuple), st.data())
 def test_regroup_there_and_back_keeps_sizes_and_labels(shape, data):
-    ledger = Ledger()
-    value = channels(ledger, shape, data.draw(st.integers(0, len(shape) - 1)))
-    there = layout.regroup(ledger, value, data.draw(shapes_of(math.prod(shape))))
-    back = layout.regroup(ledger, there, shape)
+    relations = Relations()
+    value = channels(relations, shape, data.draw(st.integers(0, len(shape) - 1)))
+    there = layout.regroup(relations, value, data.draw(shapes_of(math.prod(shape))))
+    back = layout.regroup(relations, there, shape)
     assert back.shape == shape
     assert np.array_equal(labels_of(back), labels_of(value))
-    assert layout.regroup(ledger, there, there.shape) == there
+    assert layout.regroup(relations, there, there.shape) == there
 
 
 @LAWS
 @given(st.lists(SIZES, min_size=1, max_size=4).map(tuple), st.data())
 def test_regroup_of_many_labelled_axes_keeps_sizes(shape, data):
-    ledger = Ledger()
-    value = Value(tuple((ledger.digit(n, ledger.fresh(n)),) if n > 1 else () for n in shape))
-    there = layout.regroup(ledger, value, data.draw(shapes_of(math.prod(shape))))
+    relations = Relations()
+    value = Value(tuple((relations.digit(n, relations.fresh(n)),) if n > 1 else () for n in shape))
+    there = layout.regroup(relations, value, data.draw(shapes_of(math.prod(shape))))
     assert_sound(there)
-    back = layout.regroup(ledger, there, shape)
+    back = layout.regroup(relations, there, shape)
     assert_sound(back)
     assert back.shape == shape
 
 
 @pytest.mark.parametrize("outer", [2, 3, 4, 6])
 def test_split_gives_rows_and_their_cells(outer):
-    ledger = Ledger()
-    value = channels(ledger, (12,), 0)
+    relations = Relations()
+    value = channels(relations, (12,), 0)
     before = value.axes[0][0].labels
-    rows, cells = layout.split(ledger, value, value.axes[0][0].key, outer).axes[0]
+    rows, cells = layout.split(relations, value, value.axes[0][0].key, outer).axes[0]
     assert (rows.size, cells.size, cells.deps) == (outer, 12 // outer, (rows.key,))
     assert np.array_equal(cells.labels.reshape(-1), before)
     assert not np.isin(rows.labels, before).any()
-    (member,) = ledger.member
+    (member,) = relations.member
     assert {(a, b) for a, b in zip(member.a, member.b, strict=True)} == {
         (before[i], rows.labels[i // (12 // outer)]) for i in range(12)
     }
-    (grid,) = ledger.grids
+    (grid,) = relations.grids
     assert np.array_equal(grid.cells, cells.labels)
     assert np.array_equal(grid.rows[0], rows.labels)
 
 
 def test_split_of_repeated_labels_makes_no_rows():
-    ledger = Ledger()
-    one = ledger.fresh(4)
-    repeated = Value(((ledger.digit(12, np.repeat(one, 3)),),))
-    tiled = Value(((ledger.digit(12, np.tile(one, 3)),),))
-    outer, inner = layout.split(ledger, repeated, repeated.axes[0][0].key, 4).axes[0]
+    relations = Relations()
+    one = relations.fresh(4)
+    repeated = Value(((relations.digit(12, np.repeat(one, 3)),),))
+    tiled = Value(((relations.digit(12, np.tile(one, 3)),),))
+    outer, inner = layout.split(relations, repeated, repeated.axes[0][0].key, 4).axes[0]
     assert np.array_equal(outer.labels, one)
     assert inner.labels is None
-    outer, inner = layout.split(ledger, tiled, tiled.axes[0][0].key, 3).axes[0]
+    outer, inner = layout.split(relations, tiled, tiled.axes[0][0].key, 3).axes[0]
     assert outer.labels is None
     assert np.array_equal(inner.labels, one)
-    assert not ledger.member
-    assert not ledger.grids
+    assert not relations.member
+    assert not relations.grids
 
 
 def test_two_splits_of_the_same_labels_share_their_rows():
-    ledger = Ledger()
-    value = channels(ledger, (12,), 0)
-    one, two = (layout.split(ledger, value, value.axes[0][0].key, 4).axes[0] for _ in range(2))
+    relations = Relations()
+    value = channels(relations, (12,), 0)
+    one, two = (layout.split(relations, value, value.axes[0][0].key, 4).axes[0] for _ in range(2))
     assert np.array_equal(one[0].labels, two[0].labels)
-    assert len(ledger.grids) == 1
+    assert len(relations.grids) == 1
 
 
 def test_fusing_what_was_split_gives_the_labels_back():
-    ledger = Ledger()
-    value = channels(ledger, (12, 5), 0)
-    parted = layout.split(ledger, value, value.axes[0][0].key, 4)
-    fused = layout.fuse_digits(ledger, parted, parted.axes[0])
+    relations = Relations()
+    value = channels(relations, (12, 5), 0)
+    parted = layout.split(relations, value, value.axes[0][0].key, 4)
+    fused = layout.fuse_digits(relations, parted, parted.axes[0])
     assert np.array_equal(fused.axes[0][0].labels, value.axes[0][0].labels)
     assert fused.shape == (12, 5)
-    assert not ledger.weak
+    assert not relations.weak
 
 
 def test_fusing_two_labelled_digits_makes_cells_of_rows_that_are_columns_of_the_inner_one():
-    ledger = Ledger()
-    outer, inner = ledger.fresh(2), ledger.fresh(3)
-    value = Value(((ledger.digit(2, outer), ledger.digit(3, inner)),))
-    (digit,) = layout.fuse_digits(ledger, value, value.axes[0]).axes[0]
+    relations = Relations()
+    outer, inner = relations.fresh(2), relations.fresh(3)
+    value = Value(((relations.digit(2, outer), relations.digit(3, inner)),))
+    (digit,) = layout.fuse_digits(relations, value, value.axes[0]).axes[0]
     cells = digit.labels.reshape(2, 3)
     assert len(np.unique(cells)) == 6
-    (member,) = ledger.member
+    (member,) = relations.member
     assert set(zip(member.a, member.b, strict=True)) == {(cells[i, j], outer[i]) for i in range(2) for j in range(3)}
-    (weak,) = ledger.weak
+    (weak,) = relations.weak
     assert set(zip(weak.a, weak.b, strict=True)) == {(cells[i, j], inner[j]) for i in range(2) for j in range(3)}
-    assert any(np.array_equal(grid.cells, cells) for grid in ledger.grids)
+    assert any(np.array_equal(grid.cells, cells) for grid in relations.grids)
 
 
 def test_fused_axis_that_is_too_long_is_pinned(monkeypatch):
     monkeypatch.setattr(layout, "LARGEST", 5)
-    ledger = Ledger()
-    labels = ledger.fresh(3)
-    value = Value(((ledger.digit(3, labels), ledger.digit(4)),))
-    (digit,) = layout.fuse_digits(ledger, value, value.axes[0]).axes[0]
+    relations = Relations()
+    labels = relations.fresh(3)
+    value = Value(((relations.digit(3, labels), relations.digit(4)),))
+    (digit,) = layout.fuse_digits(relations, value, value.axes[0]).axes[0]
     assert digit.labels is None
-    assert [list(pin.atoms) for pin in ledger.pins] == [list(labels)]
+    assert [list(pin.atoms) for pin in relations.pins] == [list(labels)]
 
 
 def test_taking_part_of_an_axis_keeps_something_of_it():
-    ledger = Ledger()
-    value = channels(ledger, (6,), 0)
-    part = layout.take(ledger, value, 0, np.array([1, 2]), 2)
-    assert [list(atoms) for _, atoms in ledger.some] == [list(part.axes[0][0].labels)]
+    relations = Relations()
+    value = channels(relations, (6,), 0)
+    part = layout.take(relations, value, 0, np.array([1, 2]), 2)
+    assert [list(atoms) for _, atoms in relations.some] == [list(part.axes[0][0].labels)]
 
 
 def test_forgetting_a_digit_ties_what_depended_on_it_as_columns():
-    ledger = Ledger()
-    value = layout.regroup(ledger, channels(ledger, (6,), 0), (2, 3))
+    relations = Relations()
+    value = layout.regroup(relations, channels(relations, (6,), 0), (2, 3))
     cells = value.axes[1][0].labels
-    dropped = layout.drop(ledger, value, [0])
+    dropped = layout.drop(relations, value, [0])
     (digit,) = dropped.axes[0]
     assert digit.deps == ()
-    (weak,) = ledger.weak
+    (weak,) = relations.weak
     assert set(zip(weak.a, weak.b, strict=True)) == {(cells[i, j], digit.labels[j]) for i in range(2) for j in range(3)}
-    assert ledger.under == ledger.weak
+    assert relations.under == relations.weak
 
 
 @pytest.mark.parametrize("own", [(0, 1), (1, 0), (2, 0)])
@@ -237,13 +239,13 @@ def test_over_is_numpy_broadcasting(own):
 
 
 def test_tying_to_a_position_that_cannot_go_pins():
-    ledger = Ledger()
-    labels = ledger.fresh(3)
-    ledger.tie(labels, np.array([0, labels[1], 0]))
-    assert [list(pin.atoms) for pin in ledger.pins] == [[labels[0], labels[2]]]
-    assert not ledger.strong
+    relations = Relations()
+    labels = relations.fresh(3)
+    relations.tie(labels, np.array([0, labels[1], 0]))
+    assert [list(pin.atoms) for pin in relations.pins] == [[labels[0], labels[2]]]
+    assert not relations.strong
 
 
 def test_all_pinned_labels_make_a_free_digit():
-    ledger = Ledger()
-    assert ledger.digit(4, np.zeros(4, int)) == Digit(0, 4)
+    relations = Relations()
+    assert relations.digit(4, np.zeros(4, int)) == Digit(0, 4)

@@ -11,7 +11,7 @@ from onnxslim_learn.data.open import open_source
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.registry import CRITERIA
 from onnxslim_learn.select import criteria, planner
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from tests import laws
 from tests.laws import analysed
 
@@ -82,10 +82,10 @@ def test_it_is_given_samples_and_kept_beside_them():
         return np.arange(analysis.coupling.columns)
 
     arrays = {name: np.concatenate([value] * 4) for name, value in feeds(laws.normal(analysis)).items()}
-    samples = Evidence(analysis.coupling, open_source(arrays, analysis.graph), seconds=0)
+    samples = Calibration(analysis.coupling, open_source(arrays, analysis.graph), seconds=0)
     with CRITERIA.having("counting", counting, samples=True):
         for share in (0.8, 0.5):
-            planner.plan(analysis, {"macs": share}, criterion="counting", evidence=samples)
+            planner.plan(analysis, {"macs": share}, criterion="counting", calibration=samples)
         assert asked == [samples]
         with pytest.raises(InputError, match="criterion counting: needs samples"):
             planner.plan(analysis, {"macs": 0.5}, criterion="counting")
@@ -93,7 +93,7 @@ def test_it_is_given_samples_and_kept_beside_them():
         CRITERIA.having("labelled", counting, labels=True),
         pytest.raises(InputError, match=r"criterion labelled: needs labels, and .* has none"),
     ):
-        planner.plan(analysis, {"macs": 0.5}, criterion="labelled", evidence=samples)
+        planner.plan(analysis, {"macs": 0.5}, criterion="labelled", calibration=samples)
 
 
 @pytest.mark.parametrize(

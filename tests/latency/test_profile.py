@@ -5,7 +5,7 @@ import pytest
 
 from nets.zoo import NETS
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.latency.profile import Setting, profile, settings
+from onnxslim_learn.latency.profile import RuntimeSetting, profile, settings
 from onnxslim_learn.report.sections.profile import distinct
 from onnxslim_learn.runtime.session import CPU
 
@@ -24,7 +24,7 @@ def models(tmp_path):
 
 
 def test_settings_are_crossed():
-    assert settings([1, 2], [CPU], []) == [Setting(1), Setting(2)]
+    assert settings([1, 2], [CPU], []) == [RuntimeSetting(1), RuntimeSetting(2)]
     assert [(s.threads, s.batch, s.bind) for s in settings([1, 2], [CPU], [3, 4], bind=True)] == [
         *((1, 3, True), (1, 4, True), (2, 3, True), (2, 4, True))
     ]
@@ -32,7 +32,7 @@ def test_settings_are_crossed():
 
 def test_what_is_told_fits_together(models):
     paths = models("global_pool", "chain", "residual")
-    told = profile(paths, [Setting()], {}, seconds=BRIEF, per_node=True)
+    told = profile(paths, [RuntimeSetting()], {}, seconds=BRIEF, per_node=True)
     (setting,) = told["settings"]
     assert told["models"] == [one["model"] for one in setting["timings"]] == [str(path) for path in paths]
     base, *rest = setting["timings"]
@@ -60,14 +60,14 @@ def test_a_batch_goes_to_open_first_axes(models):
 
 def test_sizes_that_neither_file_nor_command_gives_are_assumed(models):
     paths = models("global_pool")
-    for setting in (Setting(), Setting(batch=2)):
+    for setting in (RuntimeSetting(), RuntimeSetting(batch=2)):
         ((one,),) = [s["timings"] for s in profile(paths, [setting], {}, seconds=BRIEF)["settings"]]
         assert one["inputs_assumed"] == ["x"]  # height and width
 
 
 def test_shapes_go_to_the_models_that_have_the_input(models):
     paths = models("global_pool", "multi_io")
-    told = profile(paths, [Setting()], {"x": (1, 3, 9, 9)}, seconds=BRIEF)
+    told = profile(paths, [RuntimeSetting()], {"x": (1, 3, 9, 9)}, seconds=BRIEF)
     shapes = [one["inputs"] for one in told["settings"][0]["timings"]]
     assert shapes[0] == {"x": [1, 3, 9, 9]}
     assert set(shapes[1]) == {"image", "vector"}
@@ -76,8 +76,8 @@ def test_shapes_go_to_the_models_that_have_the_input(models):
 @pytest.mark.parametrize(
     ("name", "setting", "shapes", "words"),
     [
-        ("residual", Setting(batch=8), {}, "batch 8: residual.onnx x 2x3x8x8"),
-        ("residual", Setting(), {"z": (1, 2)}, "input z: no model x"),
+        ("residual", RuntimeSetting(batch=8), {}, "batch 8: residual.onnx x 2x3x8x8"),
+        ("residual", RuntimeSetting(), {"z": (1, 2)}, "input z: no model x"),
     ],
 )
 def test_what_cannot_be_is_refused(models, name, setting, shapes, words):
@@ -88,7 +88,13 @@ def test_what_cannot_be_is_refused(models, name, setting, shapes, words):
 
 def test_stages_are_told(models):
     stages = []
-    profile(models("chain"), [Setting()], {}, seconds=BRIEF, stage=lambda name: stages.append(name) or (lambda s: None))
+    profile(
+        models("chain"),
+        [RuntimeSetting()],
+        {},
+        seconds=BRIEF,
+        stage=lambda name: stages.append(name) or (lambda s: None),
+    )
     assert stages == ["reading", "timing", "measuring memory"]  # each names what takes a while
 
 

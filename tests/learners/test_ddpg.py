@@ -35,7 +35,7 @@ def overall(shares):
 @pytest.mark.parametrize("kind", ["single-obj", "multi-obj"])
 def test_actions_become_shares_within_bounds(kind):
     seen = []
-    walk = ddpg.Walk(LAYERS, asked(ws_reward_type=kind), lambda shares: seen.append(shares) or 0.5)
+    walk = ddpg.PruningEnvironment(LAYERS, asked(ws_reward_type=kind), lambda shares: seen.append(shares) or 0.5)
     rng = np.random.default_rng(0)
     for _ in range(50):
         state, _ = walk.reset()
@@ -52,7 +52,7 @@ def test_actions_become_shares_within_bounds(kind):
 
 
 def test_states_are_what_an_agent_needs_to_know():
-    walk = ddpg.Walk(LAYERS, asked(), play)
+    walk = ddpg.PruningEnvironment(LAYERS, asked(), play)
     state, _ = walk.reset()
     assert len(state) == len(LAYERS) + 4 + 1 + 2
     assert state[: len(LAYERS)].tolist() == [1, 0, 0, 0, 0]
@@ -66,7 +66,7 @@ def test_states_are_what_an_agent_needs_to_know():
 
 def test_rewards_are_above_a_moving_average():
     scores = iter([0.5, 0.7, 0.6])
-    walk = ddpg.Walk(LAYERS[:1], asked(), lambda shares: next(scores))
+    walk = ddpg.PruningEnvironment(LAYERS[:1], asked(), lambda shares: next(scores))
     earned = []
     for _ in range(3):
         walk.reset()
@@ -101,7 +101,7 @@ def test_noise_fades_once_the_agent_trains():
 
 
 def test_networks_are_those_of_the_method():
-    agent = ddpg._agent(ddpg.Walk(LAYERS, asked(), play), 0)
+    agent = ddpg._agent(ddpg.PruningEnvironment(LAYERS, asked(), play), 0)
     kinds = [type(m).__name__ for m in agent.actor.mu]
     assert kinds == ["Linear", "LayerNorm", "ReLU", "Linear", "LayerNorm", "ReLU", "Linear", "Tanh"]
     assert [m.out_features for m in agent.actor.mu if isinstance(m, torch.nn.Linear)] == [64, 64, 1]

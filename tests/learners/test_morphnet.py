@@ -201,7 +201,7 @@ def test_group_lasso_is_means_over_a_filter(l1):
 
 def test_a_filter_of_zeros_has_a_finite_gradient():
     parameter = torch.nn.Parameter(torch.zeros(3, 4))
-    part_ = strengths.Part(parameter, 0, torch.arange(1, 4), 0.5)
+    part_ = strengths.StrengthPart(parameter, 0, torch.arange(1, 4), 0.5)
     for how in ("max", "l2"):
         strengths.combine(part_.strengths(), part_.units, 3, how).sum().backward()
     assert torch.isfinite(parameter.grad).all()

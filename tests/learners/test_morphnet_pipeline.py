@@ -16,7 +16,7 @@ from onnxslim_learn.learners.morphnet.pipeline import learn, shrink
 from onnxslim_learn.learners.morphnet.settings import MorphNetSettings
 from onnxslim_learn.report.sections import training as trained
 from onnxslim_learn.train.distributed import World
-from onnxslim_learn.train.trainer import Job, Training, school
+from onnxslim_learn.train.trainer import Task, Training, trainer
 from onnxslim_learn.workflow import slim
 
 NET = Net(
@@ -57,39 +57,39 @@ def prepare(tmp_path):
 
     def prepare(wanted, stage=quiet, name="run", **training):
         asked = {"steps": 40, "finetune_steps": 10, "batch_size": 16, "every": 6, "folder": tmp_path / name, **training}
-        taught = school(found, source, Training(**asked), World(), stage=stage)
-        return Job(found, source, wanted, taught, tmp_path / f"{name}.onnx", quiet)
+        taught = trainer(found, source, Training(**asked), World(), stage=stage)
+        return Task(found, source, wanted, taught, tmp_path / f"{name}.onnx", quiet)
 
     return prepare
 
 
-def share(job, made, cost):
+def share(task, made, cost):
     price = {"macs", "params", "bytes"} & {cost}
     assert price
-    after, before = (job.analysis.price(cut)[cost] for cut in (made.removal, job.analysis.whole))
+    after, before = (task.analysis.price(cut)[cost] for cut in (made.removal, task.analysis.whole))
     return after / before
 
 
 @pytest.mark.parametrize("cost", COSTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_pair_of_strength_and_cost_meets_its_target(prepare, kind, cost):
-    job = prepare(MorphNetSettings({"macs": 0.5}, cost=cost, regularizer=kind, tau=0.1), steps=10, finetune_steps=2)
-    made, check = shrink(job)
+    task = prepare(MorphNetSettings({"macs": 0.5}, cost=cost, regularizer=kind, tau=0.1), steps=10, finetune_steps=2)
+    made, check = shrink(task)
     assert check.passed
-    assert 0.3 < share(job, made, "macs") <= 0.5
-    written = slim.analyze(job.output)
-    assert written.price(written.whole) == job.analysis.price(made.removal)
-    assert slim.verify(job.analysis, job.output, made.plan).passed
-    assert slim.verify(job.analysis, job.output, type(made.plan).from_json(made.plan.to_json())).passed
+    assert 0.3 < share(task, made, "macs") <= 0.5
+    written = slim.analyze(task.output)
+    assert written.price(written.whole) == task.analysis.price(made.removal)
+    assert slim.verify(task.analysis, task.output, made.plan).passed
+    assert slim.verify(task.analysis, task.output, type(made.plan).from_json(made.plan.to_json())).passed
 
 
 @pytest.mark.parametrize("proximal", [True, False])
 def test_the_structure_is_reached_while_learning(prepare, proximal):
     """The cost if the structure were adopted falls to the target before the end, not at one stroke after it."""
-    job = prepare(
+    task = prepare(
         MorphNetSettings({"macs": 0.5}, proximal=proximal, threshold=1e-2), steps=200, optimizer="sgd", rate=1e-2
     )
-    told = shrink(job)[0].plan.provenance["training"]["structure"]["history"]
+    told = shrink(task)[0].plan.provenance["training"]["structure"]["history"]
     costs = [one["cost"] for one in told]
     assert costs[0] == 1
     assert costs[-1] < 0.6
@@ -99,7 +99,7 @@ def test_the_structure_is_reached_while_learning(prepare, proximal):
 def test_more_strength_leaves_less(prepare):
     found = []
     for strength in (0.1, 1.0):
-        job = prepare(
+        task = prepare(
             MorphNetSettings(strength=strength),
             name=f"run{strength}",
             steps=60,
@@ -108,7 +108,7 @@ def test_more_strength_leaves_less(prepare):
             rate=0.03,
         )
         try:
-            found.append(share(job, shrink(job)[0], "macs"))
+            found.append(share(task, shrink(task)[0], "macs"))
         except InputError:
             found.append(1.0)  # nothing died
     assert found[0] > found[1]
@@ -120,16 +120,16 @@ def test_a_batch_that_the_file_fixes_is_made_of_portions(tmp_path):
     arrays = {"x": np.random.default_rng(0).normal(size=(40, 3, 6, 6)).astype(np.float32)}
     source = open_source(arrays, found.graph, DataSettings(samples=40))
     training = Training(4, 2, 16, folder=tmp_path / "run")
-    taught = school(found, source, training, World(), stage=quiet)
-    made, check = shrink(Job(found, source, MorphNetSettings({"macs": 0.6}), taught, tmp_path / "out.onnx", quiet))
+    taught = trainer(found, source, training, World(), stage=quiet)
+    made, check = shrink(Task(found, source, MorphNetSettings({"macs": 0.6}), taught, tmp_path / "out.onnx", quiet))
     recipe = made.plan.provenance["training"]["structure"]["recipe"]
     assert (recipe["batch_size"], recipe["accumulate"]) == (16, 8)
     assert check.passed
 
 
 def test_learning_stops_when_nothing_changes_any_more(prepare):
-    job = prepare(MorphNetSettings(strength=1e-6), steps=400, rate=1e-7, optimizer="sgd")
-    _, plan, told = learn(job.analysis, job.wanted, job.school)
+    task = prepare(MorphNetSettings(strength=1e-6), steps=400, rate=1e-7, optimizer="sgd")
+    _, plan, told = learn(task.analysis, task.wanted, task.trainer)
     assert told["history"][-1]["step"] == 99  # two windows of fifty steps
     assert not plan.groups
 
@@ -138,9 +138,9 @@ def test_a_run_can_be_watched(prepare):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    job = prepare(MorphNetSettings({"macs": 0.5}), steps=10)
-    learn(job.analysis, job.wanted, job.school)
-    events = EventAccumulator(str(job.folder / "structure" / "events"))
+    task = prepare(MorphNetSettings({"macs": 0.5}), steps=10)
+    learn(task.analysis, task.wanted, task.trainer)
+    events = EventAccumulator(str(task.folder / "structure" / "events"))
     events.Reload()
     assert {"loss", "distill", "term", "cost", "alive"} <= set(events.Tags()["scalars"])
     assert len(events.Scalars("loss")) == 10
@@ -174,9 +174,9 @@ def test_a_killed_run_ends_as_a_whole_one(prepare):
 
 
 def test_structures_are_kept_while_learning(prepare):
-    job = prepare(MorphNetSettings({"macs": 0.5}))
-    shrink(job)
-    folder = job.folder / "learned_structure"
+    task = prepare(MorphNetSettings({"macs": 0.5}))
+    shrink(task)
+    folder = task.folder / "learned_structure"
     steps = sorted(int(file.name.removeprefix("alive_")) for file in folder.glob("alive_*"))
     assert steps == [6, 12, 18, 24, 30, 36, 40]
     alive = json.loads((folder / "alive_40").read_text())
@@ -187,8 +187,8 @@ def test_structures_are_kept_while_learning(prepare):
 
 
 def test_from_scratch_forgets_the_weights(prepare):
-    job = prepare(MorphNetSettings({"macs": 0.5}, from_scratch=True), finetune_steps=0)
-    made, check = shrink(job)
+    task = prepare(MorphNetSettings({"macs": 0.5}, from_scratch=True), finetune_steps=0)
+    made, check = shrink(task)
     assert check.passed
     told = made.plan.provenance["training"]
     assert told["result"]["outputs"]["y"]["relative"] > 0.5
@@ -206,31 +206,31 @@ def test_what_cannot_be_is_refused(prepare):
 
 
 def test_widths_for_a_latency_are_on_the_steps_of_kernels(tmp_path, prepare):
-    job = prepare(MorphNetSettings({"latency": 0.7}), steps=10, finetune_steps=2)
+    task = prepare(MorphNetSettings({"latency": 0.7}), steps=10, finetune_steps=2)
     machine = Device("made up", 1, 1, node_us=0.1, run_us=0.1, steps={"Conv": 4, "depthwise": 4})
-    job = replace(job, analysis=slim.analyze(tmp_path / "net.onnx", device=machine))
-    made, check = shrink(job)
+    task = replace(task, analysis=slim.analyze(tmp_path / "net.onnx", device=machine))
+    made, check = shrink(task)
     assert check.passed
     assert made.plan.groups
     assert all(len(kept) % 4 == 0 for kept in made.plan.groups.values())
-    assert made.analysis.latency.value((~made.removal.gone).astype(float)) <= 0.7 * job.analysis.latency.value(
-        np.ones(job.analysis.coupling.size)
+    assert made.analysis.latency.value((~made.removal.gone).astype(float)) <= 0.7 * task.analysis.latency.value(
+        np.ones(task.analysis.coupling.size)
     )
 
 
 def test_widths_that_steps_do_not_leave_are_not_learnt(tmp_path, prepare):
-    job = prepare(MorphNetSettings({"latency": 0.7}), steps=10, finetune_steps=2)
+    task = prepare(MorphNetSettings({"latency": 0.7}), steps=10, finetune_steps=2)
     machine = Device("made up", 1, 1, node_us=0.1, run_us=0.1, steps={"Conv": 64, "depthwise": 64})
     found = slim.analyze(tmp_path / "net.onnx", device=machine)
-    made, _ = shrink(replace(job, analysis=found))
+    made, _ = shrink(replace(task, analysis=found))
     widths = {len(kept) for kept in made.plan.groups.values()}
     assert widths
     assert max(widths) < 12
 
 
 def test_fine_tuning_that_makes_it_worse_is_taken_back(prepare):
-    job = prepare(MorphNetSettings({"macs": 0.6}), finetune_steps=20, finetune_rate=3.0, norms="frozen")
-    made, _ = shrink(job)
+    task = prepare(MorphNetSettings({"macs": 0.6}), finetune_steps=20, finetune_rate=3.0, norms="frozen")
+    made, _ = shrink(task)
     training = made.plan.provenance["training"]
     held = training["finetune"]["held"]
     assert held["after"] > held["before"] and held["kept"] == "before"

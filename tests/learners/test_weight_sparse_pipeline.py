@@ -18,7 +18,7 @@ from onnxslim_learn.learners.weight_sparse.settings import settings
 from onnxslim_learn.sparse import layer_ratios, patterns, storage
 from onnxslim_learn.sparse.maskable import layers
 from onnxslim_learn.train.distributed import World
-from onnxslim_learn.train.trainer import Training, school
+from onnxslim_learn.train.trainer import Training, trainer
 from tests.train.test_loop import NET
 
 DEEP = Net(
@@ -43,7 +43,7 @@ def samples(count=128):
 def taught(found, tmp_path, count=128):
     source = open_source({"x": samples(count)}, found.graph, DataSettings(samples=count))
     training = Training(batch_size=16, folder=tmp_path)
-    return school(found, source, training, World(), stage=lambda name: lambda *a: None)
+    return trainer(found, source, training, World(), stage=lambda name: lambda *a: None)
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def test_regression_knows_where_samples_lie(tmp_path):
     found = analyze(model)
     source = open_source({"x": rng.normal(size=(256, 8)).astype(np.float32)}, found.graph, DataSettings(samples=256))
     training = Training(batch_size=32, folder=tmp_path)
-    made = school(found, source, training, World(), stage=lambda name: lambda *a: None)
+    made = trainer(found, source, training, World(), stage=lambda name: lambda *a: None)
     scores = []
     for steps in (0, 60):
         asked = settings({"ws_nb_iters_ft": 0, "ws_nb_iters_rg": steps, "ws_lrn_rate_rg": 1e-2})

@@ -10,7 +10,7 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.quality.judgement import Samples, judge
 from onnxslim_learn.quality.metric import Metric, metric
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim as work
 from onnxslim_learn.workflow.slim import analyze
 
@@ -99,7 +99,7 @@ def repaired(judged_by):
     analysis = analyze(classifier())
     slimmed = work.slim(analysis, Plan({"w1:1": [0, 1, 2, 3]}, {"w1:1": HIDDEN}))
     source = open_source({"x": RNG.standard_normal((COUNT, WIDTH)).astype(np.float32)}, analysis.graph)
-    return slimmed.repair(Evidence(analysis.coupling, source, metric=judged_by))
+    return slimmed.repair(Calibration(analysis.coupling, source, metric=judged_by))
 
 
 def test_a_repair_is_undone_where_the_metric_gets_worse():
@@ -122,7 +122,7 @@ def test_allocations_are_tried_by_the_metric(monkeypatch):
         return 0.25
 
     source = open_source({"x": inputs}, analysis.graph)
-    evidence = Evidence(analysis.coupling, source, seconds=5.0, metric=Metric("constant", constant))
-    plan = work.plan(analysis, {"macs": 0.5}, evidence=evidence)
+    calibration = Calibration(analysis.coupling, source, seconds=5.0, metric=Metric("constant", constant))
+    plan = work.plan(analysis, {"macs": 0.5}, calibration=calibration)
     assert asked
     assert set(plan.provenance["trials"].values()) == {-0.25}

@@ -12,7 +12,7 @@ from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.report.sections import quality
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim
 
 
@@ -30,8 +30,8 @@ def test_repair_without_data_is_never_worse_than_none_by_more_than_a_point(tmp_p
 
 def judged(source, tmp_path, share=0.5):
     analysis = analyze(demo.model_path())
-    evidence = Evidence(analysis.coupling, source(analysis), seconds=0.0)
-    slimmed, _ = slim.slim_to(analysis, {"macs": share}, tmp_path / "slim.onnx", evidence=evidence, repair=False)
+    calibration = Calibration(analysis.coupling, source(analysis), seconds=0.0)
+    slimmed, _ = slim.slim_to(analysis, {"macs": share}, tmp_path / "slim.onnx", calibration=calibration, repair=False)
     return json.loads(json.dumps(slimmed.judgement.to_dict()))
 
 

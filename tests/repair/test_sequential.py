@@ -16,7 +16,7 @@ from onnxslim_learn.metrics import deviation, total
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.repair.sequential import Beside, repair
 from onnxslim_learn.rewrite.slim import slim
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim as api
 from onnxslim_learn.workflow.samples import topped_up
 from tests import laws
@@ -174,7 +174,7 @@ def repaired(tmp_path):
     slimmed = api.slim(analysis, api.plan(analysis, {"macs": 0.6}))
     feeds = batches(analysis)
     data = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
-    slimmed.repair(Evidence(analysis.coupling, open_source(data, analysis.graph)))
+    slimmed.repair(Calibration(analysis.coupling, open_source(data, analysis.graph)))
     slimmed.save(tmp_path / "s.onnx")
     return tmp_path / "s.onnx", analysis, slimmed
 
@@ -228,10 +228,12 @@ def test_accuracy_is_told_where_there_are_labels():
     classes = laws.run(model, {"x": inputs})["y"].argmax(axis=1)
     analysis = api.analyze(model)
     slimmed = api.slim(analysis, Plan({"w1:1": [0, 1, 2]}, {"w1:1": 12}))
-    found = slimmed.repair(Evidence(analysis.coupling, open_source({"x": inputs, "labels": classes}, analysis.graph)))
+    found = slimmed.repair(
+        Calibration(analysis.coupling, open_source({"x": inputs, "labels": classes}, analysis.graph))
+    )
     assert found.accuracy == (1.0, found.before["y"].agreement, found.after["y"].agreement)
     assert found.accuracy[1] < 1
-    plain = slimmed.repair(Evidence(analysis.coupling, open_source({"x": inputs}, analysis.graph)))
+    plain = slimmed.repair(Calibration(analysis.coupling, open_source({"x": inputs}, analysis.graph)))
     assert plain.accuracy is None
     assert plain.after == found.after
 
@@ -252,8 +254,10 @@ def test_few_real_samples_are_topped_up_in_their_range():
     drawn = np.random.default_rng(0).random((200, 3, 12, 12)).astype(np.float32)
     for count, added in ((40, 216), (200, 0)):
         data = drawn[:count]
-        evidence = topped_up(Evidence(analysis.coupling, open_source({"x": data}, analysis.graph)), DataSettings())
-        made = [feed["x"] for feed in evidence.more]
+        calibration = topped_up(
+            Calibration(analysis.coupling, open_source({"x": data}, analysis.graph)), DataSettings()
+        )
+        made = [feed["x"] for feed in calibration.more]
         assert sum(map(len, made)) == added
         assert all(data.min() <= x.min() and x.max() <= data.max() for x in made)
-        assert sum(len(feed["x"]) for feed in evidence.held.feeds) <= count // 4 + 4
+        assert sum(len(feed["x"]) for feed in calibration.held.feeds) <= count // 4 + 4

@@ -9,7 +9,7 @@ import pytest
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.select import criteria
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim
 from tests.laws import analysed
 
@@ -38,13 +38,13 @@ def case():
     analysis = slim.analyze(model)
     x = np.random.default_rng(1).standard_normal((512, 4)).astype(np.float32)
     hidden = np.maximum(x @ arrays["w1"], 0)
-    return analysis, arrays, hidden, Evidence(analysis.coupling, open_source({"x": x}, analysis.graph))
+    return analysis, arrays, hidden, Calibration(analysis.coupling, open_source({"x": x}, analysis.graph))
 
 
 def scores(case, name):
-    analysis, _, _, evidence = case
+    analysis, _, _, calibration = case
     (group,) = [g for g in analysis.groups if g.pin is None]
-    return criteria.scores(analysis, analysis.groups, name, evidence)[group.units]
+    return criteria.scores(analysis, analysis.groups, name, calibration)[group.units]
 
 
 def residual(hidden, weights, kept):
@@ -56,8 +56,8 @@ def residual(hidden, weights, kept):
 
 
 def test_samples_reach_the_statistics(case):
-    _, arrays, hidden, evidence = case
-    (found,) = [s for s in evidence.pairs if len(s.mean) == CHANNELS]
+    _, arrays, hidden, calibration = case
+    (found,) = [s for s in calibration.pairs if len(s.mean) == CHANNELS]
     assert np.allclose(found.mean, hidden.mean(axis=0), atol=1e-4)
     assert np.allclose(found.products, hidden.T @ hidden / len(hidden), atol=1e-3)
     assert np.allclose(found.weights, arrays["w2"], atol=1e-6)
@@ -96,9 +96,9 @@ def test_obs_keeps_one_of_two_that_can_stand_for_each_other():
     model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(w1, "w1"))
     analysis = slim.analyze(model)
     x = np.random.default_rng(1).standard_normal((512, 4)).astype(np.float32)
-    evidence = Evidence(analysis.coupling, open_source({"x": x}, analysis.graph))
+    calibration = Calibration(analysis.coupling, open_source({"x": x}, analysis.graph))
     (group,) = [g for g in analysis.groups if g.pin is None]
-    found = criteria.scores(analysis, analysis.groups, "obs", evidence)[group.units]
+    found = criteria.scores(analysis, analysis.groups, "obs", calibration)[group.units]
     first = int(np.argmin(found))
     assert first in (4, 5)
     assert found[9 - first] > 10 * found[first]
@@ -112,8 +112,8 @@ def test_every_unit_with_a_consumer_has_a_finite_score(name, criterion):
     data = {}
     for value, shape in analysis.graph.shapes.analysis.inputs.items():
         data[value] = rng.standard_normal((shape[0] * 8, *shape[1:])).astype(np.float32)
-    evidence = Evidence(analysis.coupling, open_source(data, analysis.graph))
-    found = criteria.scores(analysis, analysis.groups, criterion, evidence)
+    calibration = Calibration(analysis.coupling, open_source(data, analysis.graph))
+    found = criteria.scores(analysis, analysis.groups, criterion, calibration)
     units = np.concatenate([g.units for g in analysis.groups if g.pin is None])
     assert np.isfinite(found).all()
     assert (found[units] >= 0).all()

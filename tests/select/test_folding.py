@@ -18,7 +18,7 @@ from onnxslim_learn.rewrite import merge
 from onnxslim_learn.rewrite.merge import inherited, merged
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.select import folding
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim as api
 from tests import laws
 from tests.laws import ALL, analysed
@@ -40,11 +40,11 @@ def mergeable(analysis):
 
 def halves(group):
     """Heirs: the first half of every stratum goes into the second."""
-    heirs = np.arange(group.width)
+    merged_into = np.arange(group.width)
     for part in group.strata:
         half = len(part) // group.levels * (group.levels // 2)
-        heirs[part[:half]] = part[len(part) - half :]
-    return heirs
+        merged_into[part[:half]] = part[len(part) - half :]
+    return merged_into
 
 
 def halving(analysis, groups):
@@ -56,8 +56,8 @@ def halving(analysis, groups):
         if laws.valid(laws.close(analysis, wider)):
             columns, chosen = wider, [*chosen, group]
     gone = laws.close(analysis, columns).gone
-    heirs = merge.by_class(coupling, chosen, {g.name: halves(g) for g in chosen})
-    return Removal(coupling, gone, inherited(heirs, gone))
+    merged_into = merge.by_class(coupling, chosen, {g.name: halves(g) for g in chosen})
+    return Removal(coupling, gone, inherited(merged_into, gone))
 
 
 def with_copies(analysis, removal):
@@ -78,7 +78,7 @@ def with_copies(analysis, removal):
             classes = [int(coupling.strong[digit.labels[i]]) for i in at]
             places = {(c, classes[:k].count(c)): i for k, (c, i) in enumerate(zip(classes, at, strict=True))}
             for (c, turn), i in places.items():
-                heir = int(removal.heirs[c])
+                heir = int(removal.merged_into[c])
                 if heir != c and (heir, turn) in places:
                     front[i] = front[places[heir, turn]]
         tensor.CopyFrom(onnx.numpy_helper.from_array(view.reshape(array.shape), tensor.name))
@@ -108,7 +108,7 @@ def assert_folds(analysis, groups):
     if not removal.gone.any():
         return
     doubled = api.analyze(with_copies(analysis, removal))
-    cut = slim(Removal(doubled.coupling, removal.gone, removal.heirs))
+    cut = slim(Removal(doubled.coupling, removal.gone, removal.merged_into))
     small, whole = ir.to_proto(cut), laws.normal(doubled)
     feed = laws.input_sets(whole)[0]
     wanted, found = laws.run(whole, feed), laws.run(small, feed)
@@ -124,14 +124,14 @@ def test_clusters_find_the_copies_by_themselves(name):
         removal = halving(analysis, [group])
         doubled = api.analyze(with_copies(analysis, removal))
         twin = doubled.group(group.name)
-        heirs, found = halves(group), folding.clusters(doubled, [twin])
+        merged_into, found = halves(group), folding.clusters(doubled, [twin])
         order = np.argsort(-found.scores[twin.units], kind="stable")
         assert not found.refused
         for part in group.strata:
             ranked = [u for u in order if u in part]
-            gone = ranked[len(part) - int((heirs[part] != part).sum()) :]
-            pairs = {frozenset((u, int(found.heirs[group.name][u]))) for u in gone}
-            assert pairs == {frozenset((int(u), int(heirs[u]))) for u in part if heirs[u] != u}
+            gone = ranked[len(part) - int((merged_into[part] != part).sum()) :]
+            pairs = {frozenset((u, int(found.merged_into[group.name][u]))) for u in gone}
+            assert pairs == {frozenset((int(u), int(merged_into[u]))) for u in part if merged_into[u] != u}
 
 
 # --- clusters ---------------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def test_losses_are_the_sums_of_squares_within_clusters(seed):
 def test_units_that_stand_for_themselves_keep_their_weights(name):
     analysis = analysed(name)
     whole = analysis.whole
-    same = merged(replace(whole, heirs=np.arange(analysis.coupling.size)))
+    same = merged(replace(whole, merged_into=np.arange(analysis.coupling.size)))
     for key, value in analysis.graph.initializers.items():
         assert np.array_equal(same.graph.initializers[key].const_value.numpy(), value.const_value.numpy())
 
@@ -217,7 +217,7 @@ def test_a_plan_replays_and_is_verified(name, tmp_path):
     assert slimmed.plan.merged
     again = Plan.from_json(slimmed.plan.to_json())
     assert again == slimmed.plan
-    assert np.array_equal(api.realize(analysis, again).heirs, slimmed.removal.heirs)
+    assert np.array_equal(api.realize(analysis, again).merged_into, slimmed.removal.merged_into)
     api.slim(analysis, again).save(tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "slim.onnx").read_bytes()
     assert api.verify(analysis, tmp_path / "slim.onnx", again).passed
@@ -232,7 +232,7 @@ def test_an_edited_plan_is_refused(clusters, words):
     analysis = analysed("residual")
     group = mergeable(analysis)[0]
     plan = cut_by_hand(analysis, group, [[0, 1]])
-    assert api.realize(analysis, plan).heirs is not None
+    assert api.realize(analysis, plan).merged_into is not None
     with pytest.raises(PlanError, match=words):
         api.realize(analysis, replace(plan, merged={group.name: clusters}))
 
@@ -249,7 +249,7 @@ def test_units_that_cannot_stand_for_each_other_are_dropped_and_said_why(name):
     analysis, (group, why) = analysed(name), REFUSED[name]
     found = folding.clusters(analysis, analysis.groups)
     assert found.refused[group] == why
-    assert group not in found.heirs
+    assert group not in found.merged_into
     plan = Plan({group: [0]}, {group: analysis.group(group).width}, merged={group: [[0, 1]]})
     with pytest.raises(PlanError, match=r"merged|rows|equal"):
         api.realize(analysis, plan)
@@ -263,9 +263,9 @@ def test_repair_starts_from_merged_weights_and_fits_their_means():
     rng = np.random.default_rng(0)
     shapes = doubled.graph.shapes.analysis.inputs
     data = {value: rng.standard_normal((64, *shape[1:])).astype(np.float32) for value, shape in shapes.items()}
-    evidence = Evidence(doubled.coupling, open_source(data, doubled.graph), seconds=0)
-    cut = Removal(doubled.coupling, removal.gone, removal.heirs)
+    calibration = Calibration(doubled.coupling, open_source(data, doubled.graph), seconds=0)
+    cut = Removal(doubled.coupling, removal.gone, removal.merged_into)
     slimmed = api.slim(doubled, api.describe(doubled, cut, {}))
-    found = slimmed.repair(evidence)
+    found = slimmed.repair(calibration)
     assert max(d.relative for d in found.before.values()) < 1e-5
     assert max(d.relative for d in found.after.values()) < 1e-2

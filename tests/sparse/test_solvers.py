@@ -10,7 +10,7 @@ from onnxslim_learn.registry import METHODS
 from onnxslim_learn.repair.linear_nodes import linears
 from onnxslim_learn.sparse import patterns
 from onnxslim_learn.sparse.maskable import layers
-from onnxslim_learn.sparse.solvers import Cut, Moments, on_support
+from onnxslim_learn.sparse.solvers import LayerPruning, Moments, on_support
 from tests.repair.test_linear_nodes import build
 
 CASES = ["conv", "conv groups", "transposed", "transposed groups", "gemm", "gemm transposed", "matmul", "conv 1-d"]
@@ -27,7 +27,7 @@ def task(case, pattern="unstructured", ratio=0.5, seed=0):
     inputs = rng.standard_normal((groups, 400, width)) @ mixing
     gram = inputs.transpose(0, 2, 1) @ inputs / 400 + 1e-3 * np.eye(width)
     squares = np.square(inputs).mean(axis=1)
-    return Cut(layer, linear.form, patterns.parse(pattern), ratio), Moments(matrix, squares, gram)
+    return LayerPruning(layer, linear.form, patterns.parse(pattern), ratio), Moments(matrix, squares, gram)
 
 
 def error(seen, weights):

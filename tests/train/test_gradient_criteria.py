@@ -7,7 +7,7 @@ import pytest
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.select import criteria
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim
 from tests import laws
 
@@ -51,8 +51,8 @@ def losses(model, weights, x, labels, unit, gate):
 def test_scores_are_those_of_finite_differences(net, criterion, of):
     model, weights, x, labels = net
     analysis = slim.analyze(model)
-    evidence = Evidence(analysis.coupling, open_source({"x": x, "labels": labels}, analysis.graph))
-    found = criteria.scores(analysis, analysis.groups, criterion, evidence)
+    calibration = Calibration(analysis.coupling, open_source({"x": x, "labels": labels}, analysis.graph))
+    found = criteria.scores(analysis, analysis.groups, criterion, calibration)
     group = analysis.group("w1:0")
     for unit in range(group.width):
         up, down = (losses(model, weights, x, labels, unit, 1 + s) for s in (STEP, -STEP))
@@ -63,18 +63,18 @@ def test_scores_are_those_of_finite_differences(net, criterion, of):
 def test_the_units_with_the_lowest_scores_go(net):
     model, _, x, labels = net
     analysis = slim.analyze(model)
-    evidence = Evidence(analysis.coupling, open_source({"x": x, "labels": labels}, analysis.graph), seconds=0)
-    plan = slim.plan(analysis, {"macs": 0.65}, criterion="fisher", evidence=evidence)
+    calibration = Calibration(analysis.coupling, open_source({"x": x, "labels": labels}, analysis.graph), seconds=0)
+    plan = slim.plan(analysis, {"macs": 0.65}, criterion="fisher", calibration=calibration)
     group = analysis.group("w1:0")
-    found = criteria.scores(analysis, analysis.groups, "fisher", evidence)[group.units]
+    found = criteria.scores(analysis, analysis.groups, "fisher", calibration)[group.units]
     assert plan.groups["w1:0"] == sorted(np.argsort(-found)[: len(plan.groups["w1:0"])].tolist())
 
 
 def test_labels_are_asked_for(net):
     model, _, x, _ = net
     analysis = slim.analyze(model)
-    evidence = Evidence(analysis.coupling, open_source({"x": x}, analysis.graph))
+    calibration = Calibration(analysis.coupling, open_source({"x": x}, analysis.graph))
     with pytest.raises(InputError, match="labels"):
-        slim.plan(analysis, {"macs": 0.5}, criterion="taylor", evidence=evidence)
+        slim.plan(analysis, {"macs": 0.5}, criterion="taylor", calibration=calibration)
     with pytest.raises(InputError, match="Give data"):
         slim.plan(analysis, {"macs": 0.5}, criterion="taylor")

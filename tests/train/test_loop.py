@@ -14,7 +14,7 @@ from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.errors import InputError, TrainError
 from onnxslim_learn.train import losses
 from onnxslim_learn.train import samples as pool
-from onnxslim_learn.train.loop import Keeping, Learner, Task, train
+from onnxslim_learn.train.loop import Keeping, Learner, LoopTask, train
 from onnxslim_learn.train.optimizer import Recipe
 from onnxslim_learn.train.teacher import Teacher
 
@@ -49,7 +49,7 @@ def task(found, *, spec="distill", norms="frozen", count=40, **settings):
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
     recipe = Recipe(**{"steps": 30, "batch_size": 8, "rate": 1e-2, **settings})
     objective = losses.objective(spec, teacher.kinds(samples), labelled=samples.labelled)
-    return Task(module, objective, samples, teacher, recipe)
+    return LoopTask(module, objective, samples, teacher, recipe)
 
 
 def weights(one):

@@ -40,6 +40,6 @@ def test_worth_is_the_curvature(kind):
                 curvatures.append(2e6 * float(divergence(wanted, module(inputs)["y"], kind, variance)))
                 gate[unit] = 1
     known = {"y": losses.Taught(kind, variance)}
-    drawn = [unit_sensitivity.worth(found, groups, samples, known, seed=seed) for seed in range(8)]
+    drawn = [unit_sensitivity.unit_sensitivity(found, groups, samples, known, seed=seed) for seed in range(8)]
     measured = torch.stack(drawn).mean(0).numpy()
     np.testing.assert_allclose(measured / measured.mean(), curvatures / np.mean(curvatures), rtol=0.25, atol=0.05)

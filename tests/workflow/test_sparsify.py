@@ -11,7 +11,7 @@ from onnxslim_learn.registry import METHODS
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.runtime.timing import open_session
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.sparse import layer_ratios, one_shot, patterns, ratio_search, storage
 from onnxslim_learn.sparse.maskable import layers
 from onnxslim_learn.workflow import slim as api
@@ -26,12 +26,12 @@ def analyzed(tmp_path, net):
     return api.analyze(tmp_path / "net.onnx")
 
 
-def evidence(found, samples=SAMPLES):
+def calibration(found, samples=SAMPLES):
     rng = np.random.default_rng(0)
     shapes = found.graph.shapes.nominal.inputs
     batch = next(iter(shapes.values()))[0]
     data = {n: rng.standard_normal((samples // batch * batch, *s[1:])).astype("f") for n, s in shapes.items()}
-    return Evidence(found.coupling, open_source(data, found.graph))
+    return Calibration(found.coupling, open_source(data, found.graph))
 
 
 def arrays(path):
@@ -41,7 +41,7 @@ def arrays(path):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_file_holds_exactly_the_zeros_asked_for(tmp_path, method):
     found = analyzed(tmp_path, "residual")
-    made = sparsify.sparsify(found, ZeroSettings(0.6, method=method, protect=("w5",)), evidence(found))
+    made = sparsify.sparsify(found, ZeroSettings(0.6, method=method, protect=("w5",)), calibration(found))
     made.save(tmp_path / "s.onnx")
     before, after = arrays(tmp_path / "net.onnx"), arrays(tmp_path / "s.onnx")
     shares = layer_ratios.heurist([layer.size for layer in made.layers], 0.6)
@@ -54,7 +54,7 @@ def test_the_file_holds_exactly_the_zeros_asked_for(tmp_path, method):
 
 def test_updated_weights_keep_outputs_nearer(tmp_path):
     found = analyzed(tmp_path, "residual")
-    known = evidence(found, 128)
+    known = calibration(found, 128)
     off = {m: sparsify.sparsify(found, ZeroSettings(0.6, method=m), known).deviation["y"].relative for m in METHODS}
     assert max(off["admm"], off["sparsegpt"]) < 0.8 * min(off["wanda"], off["magnitude"])
 
@@ -64,7 +64,7 @@ def test_updated_weights_keep_outputs_nearer(tmp_path):
 def test_all_kinds_of_layers(tmp_path, net, pattern):
     found = analyzed(tmp_path, net)
     asked = ZeroSettings(None if pattern == "2:4" else 0.5, pattern)
-    made = sparsify.sparsify(found, asked, evidence(found))
+    made = sparsify.sparsify(found, asked, calibration(found))
     made.save(tmp_path / "s.onnx")
     after = arrays(tmp_path / "s.onnx")
     for layer in made.layers:
@@ -76,7 +76,7 @@ def test_all_kinds_of_layers(tmp_path, net, pattern):
 
 def test_sparse_initializers_go_through_onnxruntime_and_back(tmp_path):
     found = analyzed(tmp_path, "residual")
-    made = sparsify.sparsify(found, ZeroSettings(0.9), evidence(found))
+    made = sparsify.sparsify(found, ZeroSettings(0.9), calibration(found))
     dense = made.save(tmp_path / "dense.onnx")
     sparse = made.save(tmp_path / "sparse.onnx", sparse=True)
     proto = onnx.load(tmp_path / "sparse.onnx")
@@ -94,7 +94,7 @@ def test_sparse_initializers_go_through_onnxruntime_and_back(tmp_path):
 def test_ratios_at_the_ends(tmp_path):
     found = analyzed(tmp_path, "chain")
     for ratio in (0.0, 1.0):
-        made = sparsify.sparsify(found, ZeroSettings(ratio, protocol="uniform"), evidence(found))
+        made = sparsify.sparsify(found, ZeroSettings(ratio, protocol="uniform"), calibration(found))
         made.save(tmp_path / "s.onnx")
         assert patterns.sparsity([made.array(layer) for layer in made.layers]) == ratio
 
@@ -144,8 +144,8 @@ def test_allocation_is_the_best_of_a_grid():
 
 def test_search_measures_without_changing_and_is_no_worse_than_what_it_starts_from(tmp_path):
     found = analyzed(tmp_path, "residual")
-    record = Record(found.graph.model, evidence(found, 32).feeds, 512, 2)
-    listed, recipe = layers(found.graph.model), one_shot.Recipe({}, patterns.parse("unstructured"))
+    record = Record(found.graph.model, calibration(found, 32).feeds, 512, 2)
+    listed, recipe = layers(found.graph.model), one_shot.OneShotSettings({}, patterns.parse("unstructured"))
     dense = slim(found.whole)
     before = {layer.name: dense.graph.initializers[layer.name].const_value for layer in listed}
     curves = ratio_search.measure(dense, listed, record, recipe, 0.7, seconds=60)
@@ -160,7 +160,7 @@ def test_search_measures_without_changing_and_is_no_worse_than_what_it_starts_fr
 def test_dead_units_are_cut_and_nothing_changes(tmp_path):
     found = analyzed(tmp_path, "residual")
     made = sparsify.sparsify(
-        found, ZeroSettings(0.5, "units", "magnitude", protect=("w0", "w2", "w4", "w5")), evidence(found)
+        found, ZeroSettings(0.5, "units", "magnitude", protect=("w0", "w2", "w4", "w5")), calibration(found)
     )
     made.save(tmp_path / "whole.onnx")
     stored = made.save(tmp_path / "cut.onnx", lossless=True)

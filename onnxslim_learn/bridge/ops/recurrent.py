@@ -153,7 +153,7 @@ LSTM = Kind(4, 2, ("sigmoid", "tanh", "tanh"), lstm_step, torch.lstm, (0, 2, 3, 
 
 
 @dataclass(frozen=True)
-class Settings:
+class CellSettings:
     """The attributes of a recurrent operator, as ONNX names them; ``extra`` goes to every step."""
 
     activations: Plain = None
@@ -179,7 +179,7 @@ class Given:
     p: Tensor | None = None
 
 
-def _layer(kind: Kind, x: Tensor, given: Given, settings: Settings, usual: bool) -> tuple[Tensor, ...]:
+def _layer(kind: Kind, x: Tensor, given: Given, settings: CellSettings, usual: bool) -> tuple[Tensor, ...]:
     """A layer in one or both directions: outputs ``[t, d, b, h]``, then final states ``[d, b, h]``.
 
     Args:
@@ -230,7 +230,7 @@ def _sorted(v: Tensor, kind: Kind) -> Tensor:
 
 
 def _by_step(
-    kind: Kind, x: Tensor, given: Given, states: list[Tensor], settings: Settings, acts: list[Activation]
+    kind: Kind, x: Tensor, given: Given, states: list[Tensor], settings: CellSettings, acts: list[Activation]
 ) -> tuple[Tensor, list[Tensor]]:
     count, outputs, finals = len(kind.usual), [], []
     for d in range(given.r.shape[0]):
@@ -255,7 +255,7 @@ def rnn(
     **settings: Any,
 ) -> tuple[Tensor, ...]:
     """RNN."""
-    return _layer(RNN, x, Given(w, r, b, lengths, (initial,)), Settings(**settings), True)
+    return _layer(RNN, x, Given(w, r, b, lengths, (initial,)), CellSettings(**settings), True)
 
 
 def gru(
@@ -270,7 +270,7 @@ def gru(
     **settings: Any,
 ) -> tuple[Tensor, ...]:
     """GRU; torch's kernel resets after the product."""
-    extra = Settings(**settings, extra=(("linear_before_reset", linear_before_reset),))
+    extra = CellSettings(**settings, extra=(("linear_before_reset", linear_before_reset),))
     return _layer(GRU, x, Given(w, r, b, lengths, (initial,)), extra, bool(linear_before_reset))
 
 
@@ -288,7 +288,7 @@ def lstm(
     **settings: Any,
 ) -> tuple[Tensor, ...]:
     """LSTM."""
-    extra = Settings(**settings, extra=(("input_forget", input_forget),))
+    extra = CellSettings(**settings, extra=(("input_forget", input_forget),))
     return _layer(LSTM, x, Given(w, r, b, lengths, (initial, cell), p), extra, not input_forget)
 
 

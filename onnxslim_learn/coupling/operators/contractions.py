@@ -15,10 +15,10 @@ from onnxslim_learn.coupling.relations import Value
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from onnxslim_learn.coupling.context import Cut, Site
+    from onnxslim_learn.coupling.context import Cut, NodeContext
 
 
-Notation = Callable[["Site"], "tuple[dict[int, str], str]"]
+Notation = Callable[["NodeContext"], "tuple[dict[int, str], str]"]
 
 
 def einsum(notation: Notation, *, zero: int | None = None) -> Operator:
@@ -29,29 +29,29 @@ def einsum(notation: Notation, *, zero: int | None = None) -> Operator:
         zero: Input with the value that stands for zero in the first factor (quantized).
     """
 
-    def rule(site: Site) -> None:
-        inputs, output = notation(site)
-        sizes = _sizes(site, inputs)
+    def rule(context: NodeContext) -> None:
+        inputs, output = notation(context)
+        sizes = _sizes(context, inputs)
         if any(len(set(letters.replace(UNIT, ""))) < len(letters.replace(UNIT, "")) for letters in inputs.values()):
-            opaque(site)  # a diagonal
-            return site.fixed_work(math.prod(sizes.values()))
-        joined = site.join(*((slot, site.operand(slot, letters)) for slot, letters in inputs.items()))
-        site.yields(joined.output(site.ledger, output))
+            opaque(context)  # a diagonal
+            return context.fixed_work(math.prod(sizes.values()))
+        joined = context.join(*((slot, context.operand(slot, letters)) for slot, letters in inputs.items()))
+        context.yields(joined.output(context.relations, output))
         factors = [slot for slot in inputs if any(c not in output and c != UNIT for c in inputs[slot])]
         for slot in factors[: 1 if zero is not None else None]:
             summed = [a for a, letter in enumerate(inputs[slot]) if letter not in output]
-            site.contract(slot, summed, zero, None if zero is not None else (2 if 2 in inputs else -1, -1))
-        site.work(joined.space, sizes)
+            context.contract(slot, summed, zero, None if zero is not None else (2 if 2 in inputs else -1, -1))
+        context.work(joined.space, sizes)
         return None
 
     return Operator(rule, factors=Equation(), weights=tuple(range(8)))
 
 
-def _sizes(site: Site, inputs: Mapping[int, str]) -> dict[str, int]:
+def _sizes(context: NodeContext, inputs: Mapping[int, str]) -> dict[str, int]:
     """Nominal size of every letter."""
     sizes: dict[str, int] = {}
     for slot, letters in inputs.items():
-        for letter, size in zip(letters, site.nominal(slot), strict=True):
+        for letter, size in zip(letters, context.nominal(slot), strict=True):
             sizes[letter] = max(size, sizes.get(letter, 1))
     return sizes
 
@@ -59,9 +59,9 @@ def _sizes(site: Site, inputs: Mapping[int, str]) -> dict[str, int]:
 UNIT = "."  # the letter of axes that have one element
 
 
-def vector(site: Site, slot: int, letter: str) -> str:
+def vector(context: NodeContext, slot: int, letter: str) -> str:
     """Letters of an input that has one entry per ``letter``, or one in all."""
-    shape = site.shape(slot)
+    shape = context.shape(slot)
     return letter if math.prod(shape) > 1 else UNIT * len(shape)
 
 
@@ -74,15 +74,15 @@ def matmul(*, right: int = 1, columns: Sequence[int] = (), zero: int | None = No
         zero: Input with the value that stands for zero in the first factor (quantized).
     """
 
-    def notation(site: Site) -> tuple[dict[int, str], str]:
-        a, b = len(site.shape(0)), len(site.shape(right))
+    def notation(context: NodeContext) -> tuple[dict[int, str], str]:
+        a, b = len(context.shape(0)), len(context.shape(right))
         letters = {}
         for slot, rank, plain, side in ((0, a, "xy", "A"), (right, b, "yz", "B")):
-            last = plain[::-1] if site.attr(f"trans{side}", 0) else plain
+            last = plain[::-1] if context.attr(f"trans{side}", 0) else plain
             batch = aligned(rank - 2) if rank > 1 else ""
-            spelled = last[0] + batch + last[1] if site.attr(f"transBatch{side}", 0) else batch + last
+            spelled = last[0] + batch + last[1] if context.attr(f"transBatch{side}", 0) else batch + last
             letters[slot] = spelled if rank > 1 else "y"
-        letters |= {slot: vector(site, slot, "z") for slot in columns if site.name(slot)}
+        letters |= {slot: vector(context, slot, "z") for slot in columns if context.name(slot)}
         batch = aligned(max(a, b) - 2) if max(a, b) > 2 else ""
         return letters, batch + ("x" if a > 1 else "") + ("z" if b > 1 else "")
 
@@ -93,26 +93,26 @@ def matmul(*, right: int = 1, columns: Sequence[int] = (), zero: int | None = No
 def gemm(*, right: int = 1, bias: int = 2, columns: Sequence[int] = (), zero: int | None = None) -> Operator:
     """Product of two matrices, transposed or not, with a broadcast bias; slots as in :func:`matmul`."""
 
-    def notation(site: Site) -> tuple[dict[int, str], str]:
-        letters = {0: "yx" if site.attr("transA", 0) else "xy", right: "zy" if site.attr("transB", 0) else "yz"}
-        letters |= {slot: vector(site, slot, "z") for slot in columns if site.name(slot)}
-        if site.name(bias):
-            letters[bias] = ["", "z", "xz"][len(site.shape(bias))]
+    def notation(context: NodeContext) -> tuple[dict[int, str], str]:
+        letters = {0: "yx" if context.attr("transA", 0) else "xy", right: "zy" if context.attr("transB", 0) else "yz"}
+        letters |= {slot: vector(context, slot, "z") for slot in columns if context.name(slot)}
+        if context.name(bias):
+            letters[bias] = ["", "z", "xz"][len(context.shape(bias))]
         return letters, "xz"
 
     product = Product(weight=right, bias=bias, quantized=zero is not None)
     return einsum(notation, zero=zero).having(factors=product, weights=() if product.quantized else (0, right, bias))
 
 
-def equation(site: Site) -> tuple[dict[int, str], str]:
+def equation(context: NodeContext) -> tuple[dict[int, str], str]:
     """Letters of Einsum's equation, with an ellipsis written out."""
-    left, arrow, right = site.attr("equation").replace(" ", "").partition("->")
+    left, arrow, right = context.attr("equation").replace(" ", "").partition("->")
     inputs = left.split(",")
     free = [c for c in "ZYXWVUTSRQPONMLKJIHGFEDCBA" if c not in left]
-    extra = max((len(site.shape(k)) - len(text.replace("...", "")) for k, text in enumerate(inputs)), default=0)
+    extra = max((len(context.shape(k)) - len(text.replace("...", "")) for k, text in enumerate(inputs)), default=0)
     batch = "".join(free[:extra])
     for k, text in enumerate(inputs):
-        missing = len(site.shape(k)) - len(text.replace("...", ""))
+        missing = len(context.shape(k)) - len(text.replace("...", ""))
         inputs[k] = text.replace("...", batch[extra - missing :])
     if not arrow:
         joined = "".join(inputs)
@@ -140,32 +140,32 @@ def convolution(
         transposed: Whether the weight is ``(g i)(o)`` instead of ``(g o)(i)``.
     """
 
-    def rule(site: Site) -> None:
-        x, w = site.shape(data), site.shape(weight)
-        groups = int(site.attr("group", 1))
+    def rule(context: NodeContext) -> None:
+        x, w = context.shape(data), context.shape(weight)
+        groups = int(context.attr("group", 1))
         space, kernel = [None] * (len(x) - 2), (1,) * (len(w) - 1)
         inner, outer = w[0] // groups if transposed else w[1], w[1] if transposed else w[0] // groups
-        site.fits(data, 1, groups * inner)
+        context.fits(data, 1, groups * inner)
         view = (groups, inner, outer, *w[2:]) if transposed else (groups, outer, *w[1:])
         letters = "gio" if transposed else "goi"
-        vectors = [(s, _per_filter(site, s, groups, outer)) for s in (bias, *more) if site.name(s)]
-        joined = site.join(
-            (data, site.operand(data, ["n", "g", "i", *space], (x[0], groups, inner, *x[2:]))),
-            (weight, site.operand(weight, [*letters, *space], view, (2, *kernel))),
+        vectors = [(s, _per_filter(context, s, groups, outer)) for s in (bias, *more) if context.name(s)]
+        joined = context.join(
+            (data, context.operand(data, ["n", "g", "i", *space], (x[0], groups, inner, *x[2:]))),
+            (weight, context.operand(weight, [*letters, *space], view, (2, *kernel))),
             *vectors,
         )
-        out = site.out_shape()
-        value = layout.regroup(site.ledger, joined.output(site.ledger, "ngo"), (out[0], groups * outer))
-        site.yields(Value((*value.axes, *site.ledger.free(out[2:]).axes)))
-        site.records.summed.setdefault(str(site.name(weight)), set()).add(0 if transposed else 1)
+        out = context.out_shape()
+        value = layout.regroup(context.relations, joined.output(context.relations, "ngo"), (out[0], groups * outer))
+        context.yields(Value((*value.axes, *context.relations.free(out[2:]).axes)))
+        context.records.summed.setdefault(str(context.name(weight)), set()).add(0 if transposed else 1)
         if inner > 1 or groups == 1:
-            site.contract(data, [1], zero, None if zero is not None or site.node.domain else (bias, 1))
+            context.contract(data, [1], zero, None if zero is not None or context.node.domain else (bias, 1))
         if groups > 1:
             group = joined.seen("g")
-            site.patch(lambda cut: {"group": cut.size(group, 0)})
-        positions = site.nominal(data) if transposed else site.out_shape(nominal=True)
-        sizes = {"n": site.nominal(data)[0], "g": groups, "i": inner, "o": outer}
-        site.work(joined.space, sizes, math.prod(positions[2:]) * math.prod(w[2:]))
+            context.patch(lambda cut: {"group": cut.size(group, 0)})
+        positions = context.nominal(data) if transposed else context.out_shape(nominal=True)
+        sizes = {"n": context.nominal(data)[0], "g": groups, "i": inner, "o": outer}
+        context.work(joined.space, sizes, math.prod(positions[2:]) * math.prod(w[2:]))
 
     kind = Convolution(weight, bias, transposed=transposed, quantized=zero is not None)
     return Operator(rule, factors=kind, weights=() if kind.quantized else (weight, bias))
@@ -175,36 +175,38 @@ def deformed() -> Operator:
     """DeformConv: a convolution from moved places; offsets and their mask are per position, maybe per channel group."""
     plain = convolution(bias=3)
 
-    def rule(site: Site) -> None:
+    def rule(context: NodeContext) -> None:
         for slot in (2, 4):
-            if site.name(slot):
-                site.leave(slot)
-        grouped = int(site.attr("offset_group", 1)) > 1
-        site.pin(site.value(0), [0, 1] if grouped else [0], "has offsets of its own")
-        plain.rule(site)
+            if context.name(slot):
+                context.leave(slot)
+        grouped = int(context.attr("offset_group", 1)) > 1
+        context.pin(context.value(0), [0, 1] if grouped else [0], "has offsets of its own")
+        plain.rule(context)
 
     return plain.having(rule=rule, factors=Convolution(bias=3, moved=True))
 
 
-def _per_filter(site: Site, slot: int, groups: int, outer: int) -> alignment.Operand:
+def _per_filter(context: NodeContext, slot: int, groups: int, outer: int) -> alignment.Operand:
     """An input with one entry per output channel ``(g o)``, or one in all."""
-    if math.prod(site.shape(slot)) == 1:
-        return site.operand(slot, UNIT * len(site.shape(slot)))
-    return site.operand(slot, "go", (groups, outer), (2,))
+    if math.prod(context.shape(slot)) == 1:
+        return context.operand(slot, UNIT * len(context.shape(slot)))
+    return context.operand(slot, "go", (groups, outer), (2,))
 
 
 def fused(plain: Operator, skip: int) -> Operator:
     """A layer with a further input that is added to its output."""
 
-    def both(site: Site) -> None:
-        plain.rule(site)
-        if site.name(skip):
-            output = str(site.node.outputs[0].name)
-            letters = aligned(len(site.out_shape()))
-            result = alignment.Operand(tuple(letters), site.out_shape(), site.values[output].axes)
-            added = site.operand(skip, aligned(len(site.shape(skip))))
-            joined = alignment.join(site.ledger, [result, added], f"is added to a free axis by {site.node.op_type}")
-            site.values[output] = joined.output(site.ledger, letters)
+    def both(context: NodeContext) -> None:
+        plain.rule(context)
+        if context.name(skip):
+            output = str(context.node.outputs[0].name)
+            letters = aligned(len(context.out_shape()))
+            result = alignment.Operand(tuple(letters), context.out_shape(), context.values[output].axes)
+            added = context.operand(skip, aligned(len(context.shape(skip))))
+            joined = alignment.join(
+                context.relations, [result, added], f"is added to a free axis by {context.node.op_type}"
+            )
+            context.values[output] = joined.output(context.relations, letters)
 
     return plain.having(rule=both)
 
@@ -230,29 +232,29 @@ def reduce(*, exact: bool, mean: bool = False) -> Operator:
             root is taken of, normalises all the same.
     """
 
-    def rule(site: Site) -> None:
-        shape = site.shape(0)
+    def rule(context: NodeContext) -> None:
+        shape = context.shape(0)
         rank = len(shape)
-        axes = site.ints(1, "axes")
-        if axes is None and site.name(1):
-            return opaque(site)  # computed axes
+        axes = context.ints(1, "axes")
+        if axes is None and context.name(1):
+            return opaque(context)  # computed axes
         if not axes:
-            axes = [] if site.attr("noop_with_empty_axes", 0) else list(range(rank))
+            axes = [] if context.attr("noop_with_empty_axes", 0) else list(range(rank))
         chosen = [a % rank for a in axes]
-        value = site.value(0)
-        delicate = not exact and not (mean and not _normalises(site.node.outputs[0]))
+        value = context.value(0)
+        delicate = not exact and not (mean and not _normalises(context.node.outputs[0]))
         if delicate:
-            site.delicate(value, chosen, f"is reduced by {site.node.op_type}")
-        if not delicate or (mean and site.sensitive):
-            site.contract(0, chosen)
-        if mean and (site.sensitive or not delicate):
+            context.delicate(value, chosen, f"is reduced by {context.node.op_type}")
+        if not delicate or (mean and context.sensitive):
+            context.contract(0, chosen)
+        if mean and (context.sensitive or not delicate):
 
             def rescale(cut: Cut) -> dict[int | str, Any]:
                 share = math.prod(cut.size(value, a) for a in chosen) / math.prod(value.shape[a] for a in chosen)
                 return {"scale_output": share} if share < 1 else {}
 
-            site.patch(rescale)
-        site.yields(layout.drop(site.ledger, value, chosen, keep=bool(site.attr("keepdims", 1))))
+            context.patch(rescale)
+        context.yields(layout.drop(context.relations, value, chosen, keep=bool(context.attr("keepdims", 1))))
         return None
 
     return Operator(rule, traits=Trait.SMOOTH if exact else Trait.SMOOTH | Trait.WHOLE)

@@ -1,7 +1,7 @@
 """The families of operators: each states coupling, masks, work and patches in one go.
 
 A family is a function that takes declarations and returns a rule ``rule(site) -> None``; the operator table names one
-family per operator. Letters are single characters; ``site`` is the node at hand
+family per operator. Letters are single characters; ``context`` is the node at hand
 (:mod:`onnxslim_learn.coupling.context`).
 """
 
@@ -22,30 +22,34 @@ from onnxslim_learn.runtime.node import reads
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from onnxslim_learn.coupling.context import Cut, Site
+    from onnxslim_learn.coupling.context import Cut, NodeContext
 
 # --- elementwise and per channel --------------------------------------------------------------------------------------
 
 
-def elementwise(site: Site) -> None:
+def elementwise(context: NodeContext) -> None:
     """Broadcast all inputs against each other; every output has the result's layout."""
-    operands = [(slot, site.operand(slot, aligned(len(site.shape(slot))))) for slot in site.given()]
-    joined = site.join(*operands)
-    outputs = range(len(site.node.outputs))
-    site.records.elementwise.add(site.index)
-    site.yields(
-        *(joined.output(site.ledger, aligned(len(site.out_shape(k)))) for k in outputs if site.node.outputs[k].name)
+    operands = [(slot, context.operand(slot, aligned(len(context.shape(slot))))) for slot in context.given()]
+    joined = context.join(*operands)
+    outputs = range(len(context.node.outputs))
+    context.records.elementwise.add(context.index)
+    context.yields(
+        *(
+            joined.output(context.relations, aligned(len(context.out_shape(k))))
+            for k in outputs
+            if context.node.outputs[k].name
+        )
     )
 
 
-def first_input(site: Site) -> None:
+def first_input(context: NodeContext) -> None:
     """Outputs have the first input's layout; of the others only the element type or one number counts."""
-    site.yields(*(site.value(0) for _ in site.node.outputs))
+    context.yields(*(context.value(0) for _ in context.node.outputs))
 
 
 def per_channel(
     *,
-    normalised: Axes = lambda site, rank: (),
+    normalised: Axes = lambda context, rank: (),
     axis: int | None = 1,
     norm: Normalisation | None = None,
 ) -> Operator:
@@ -57,20 +61,20 @@ def per_channel(
         norm: What it normalises by, if it does.
     """
 
-    def rule(site: Site) -> None:
-        rank = len(site.shape(0))
-        if any(len(site.shape(slot)) > 1 for slot in site.given()[1:]):
-            return opaque(site)  # scales by block
-        channel = (int(site.attr("axis", 1)) if axis is None else axis) % max(rank, 1)
-        site.delicate(site.value(0), normalised(site, rank), f"is normalised over by {site.node.op_type}")
+    def rule(context: NodeContext) -> None:
+        rank = len(context.shape(0))
+        if any(len(context.shape(slot)) > 1 for slot in context.given()[1:]):
+            return opaque(context)  # scales by block
+        channel = (int(context.attr("axis", 1)) if axis is None else axis) % max(rank, 1)
+        context.delicate(context.value(0), normalised(context, rank), f"is normalised over by {context.node.op_type}")
         letters = aligned(rank)
-        vectors = [(s, site.operand(s, letters[channel] if site.shape(s) else "")) for s in site.given()[1:]]
-        joined = site.join((0, site.operand(0, letters)), *vectors)
-        result = joined.output(site.ledger, letters)
-        rest = [joined.output(site.ledger, letters[channel]) for _ in site.node.outputs[1:]]
-        site.yields(result, *rest)
+        vectors = [(s, context.operand(s, letters[channel] if context.shape(s) else "")) for s in context.given()[1:]]
+        joined = context.join((0, context.operand(0, letters)), *vectors)
+        result = joined.output(context.relations, letters)
+        rest = [joined.output(context.relations, letters[channel]) for _ in context.node.outputs[1:]]
+        context.yields(result, *rest)
         if norm is not None and norm.scale is not None and norm.shift is not None:
-            site.records.affines.append(Affine(site.index, norm.scale, norm.shift))
+            context.records.affines.append(Affine(context.index, norm.scale, norm.shift))
         return None
 
     if norm is None:
@@ -88,22 +92,22 @@ def norm(axes: Axes, *, scale: int | None = None) -> Operator:
             ones, zero in the masked original, count in its mean square (exact for a root mean square).
     """
 
-    def rule(site: Site) -> None:
-        rank = len(site.shape(0))
-        site.delicate(site.value(0), axes(site, rank), f"is normalised over by {site.node.op_type}")
-        operands = [(slot, site.operand(slot, aligned(len(site.shape(slot))))) for slot in site.given()]
-        joined = site.join(*operands)
-        result = joined.output(site.ledger, aligned(rank))
-        statistics = layout.drop(site.ledger, result, axes(site, rank), keep=True)
-        site.yields(result, *([statistics] * (len(site.node.outputs) - 1)))
-        if site.sensitive and scale is not None and site.name(scale):
-            over = list(axes(site, rank))
+    def rule(context: NodeContext) -> None:
+        rank = len(context.shape(0))
+        context.delicate(context.value(0), axes(context, rank), f"is normalised over by {context.node.op_type}")
+        operands = [(slot, context.operand(slot, aligned(len(context.shape(slot))))) for slot in context.given()]
+        joined = context.join(*operands)
+        result = joined.output(context.relations, aligned(rank))
+        statistics = layout.drop(context.relations, result, axes(context, rank), keep=True)
+        context.yields(result, *([statistics] * (len(context.node.outputs) - 1)))
+        if context.sensitive and scale is not None and context.name(scale):
+            over = list(axes(context, rank))
 
             def correct(cut: Cut) -> dict[int | str, Any]:
                 share = math.prod(cut.size(result, a) for a in over) / math.prod(result.shape[a] for a in over)
                 return {"scale_input": (scale, share**-0.5)} if share < 1 else {}
 
-            site.patch(correct)
+            context.patch(correct)
 
     plain = Operator(rule, traits=Trait.SMOOTH | Trait.WHOLE)
     if scale is None:
@@ -119,19 +123,19 @@ def mixing(axes: Axes, *, vanish: bool = False) -> Operator:
         vanish: Whether outputs may lack these axes.
     """
 
-    def rule(site: Site) -> None:
-        rank = len(site.shape(0))
-        value, chosen = site.value(0), {a % rank for a in axes(site, rank)}
-        for slot in site.given()[1:]:
-            site.leave(slot)
-        results = site.free_outputs(0)
+    def rule(context: NodeContext) -> None:
+        rank = len(context.shape(0))
+        value, chosen = context.value(0), {a % rank for a in axes(context, rank)}
+        for slot in context.given()[1:]:
+            context.leave(slot)
+        results = context.free_outputs(0)
         for k, free in enumerate(results):
-            passed = site.freed(value, chosen, f"is mixed by {site.node.op_type}", site.shape(0))
+            passed = context.freed(value, chosen, f"is mixed by {context.node.op_type}", context.shape(0))
             if vanish and len(free.axes) < rank:
-                results[k] = layout.drop(site.ledger, passed, chosen)
+                results[k] = layout.drop(context.relations, passed, chosen)
             elif len(free.axes) == rank:
-                results[k] = site.freed(value, chosen, f"is mixed by {site.node.op_type}", free.shape)
-        site.yields(*results)
+                results[k] = context.freed(value, chosen, f"is mixed by {context.node.op_type}", free.shape)
+        context.yields(*results)
 
     return Operator(rule)
 
@@ -167,46 +171,48 @@ def _pooled(positions: ir.Value) -> ir.Value | None:
     return node.inputs[0] if node.op_type == "MaxPool" else _pooled(node.inputs[0])  # type: ignore[arg-type]
 
 
-def unpool(site: Site) -> None:
+def unpool(context: NodeContext) -> None:
     """MaxUnpool: values go back to where a pooling found them; its channels and theirs are cut together."""
-    producer = site.node.inputs[1].producer()  # type: ignore[union-attr]
-    letters = ["n", "c", *([None] * (len(site.shape(0)) - 2))]
+    producer = context.node.inputs[1].producer()  # type: ignore[union-attr]
+    letters = ["n", "c", *([None] * (len(context.shape(0)) - 2))]
     for slot in (0, 1) if producer is None or producer.op_type != "MaxPool" else ():
-        site.pin(site.value(slot), [0, 1], FLAT)
-    if site.name(2):
-        site.leave(2)
-    joined = site.join(*((slot, site.operand(slot, letters)) for slot in (0, 1)))
-    passed = joined.output(site.ledger, "nc")
-    result = Value((*passed.axes, *site.ledger.free(site.out_shape()[2:]).axes))
-    site.yields(result)
-    if site.name(2):
-        site.patch(lambda cut: {2: site.resized(cut, result, {a: a for a in range(len(result.axes))})})
+        context.pin(context.value(slot), [0, 1], FLAT)
+    if context.name(2):
+        context.leave(2)
+    joined = context.join(*((slot, context.operand(slot, letters)) for slot in (0, 1)))
+    passed = joined.output(context.relations, "nc")
+    result = Value((*passed.axes, *context.relations.free(context.out_shape()[2:]).axes))
+    context.yields(result)
+    if context.name(2):
+        context.patch(lambda cut: {2: context.resized(cut, result, {a: a for a in range(len(result.axes))})})
 
 
-def regions(site: Site) -> None:
+def regions(context: NodeContext) -> None:
     """Pool the boxes that the second input holds; the third, if there is one, says of which entry of the batch each."""
-    scale = float(site.attr("spatial_scale", 1.0))
-    *_, height, width = site.nominal(0)
-    site.records.boxes[str(site.name(1))] = (width / scale, height / scale)
-    if site.name(2):
-        site.records.indices[str(site.name(2))] = min(site.shape(0)[0], site.nominal(0)[0])
-    spatial(keep=(1,)).rule(site)
+    scale = float(context.attr("spatial_scale", 1.0))
+    *_, height, width = context.nominal(0)
+    context.records.boxes[str(context.name(1))] = (width / scale, height / scale)
+    if context.name(2):
+        context.records.indices[str(context.name(2))] = min(context.shape(0)[0], context.nominal(0)[0])
+    spatial(keep=(1,)).rule(context)
 
 
 def spatial(keep: Sequence[int] = (0, 1)) -> Operator:
     """Work along all axes but some: these pass, the others are free."""
 
-    def rule(site: Site) -> None:
-        for slot in site.given()[1:]:
-            site.leave(slot)
-        value, results = site.value(0), site.free_outputs(0)
-        if not all(_only_unpools(output) for output in site.node.outputs[1:]):
-            site.pin(value, keep, FLAT)  # the indices of MaxPool count all channels
+    def rule(context: NodeContext) -> None:
+        for slot in context.given()[1:]:
+            context.leave(slot)
+        value, results = context.value(0), context.free_outputs(0)
+        if not all(_only_unpools(output) for output in context.node.outputs[1:]):
+            context.pin(value, keep, FLAT)  # the indices of MaxPool count all channels
         for k, free in enumerate(results):
             axes = [a for a in range(len(value.axes)) if a not in keep]
-            if site.node.outputs[k].name:
-                results[k] = site.freed(value, axes, f"is an axis that {site.node.op_type} works along", free.shape)
-        site.yields(*results)
+            if context.node.outputs[k].name:
+                results[k] = context.freed(
+                    value, axes, f"is an axis that {context.node.op_type} works along", free.shape
+                )
+        context.yields(*results)
 
     return Operator(rule)
 
@@ -214,32 +220,32 @@ def spatial(keep: Sequence[int] = (0, 1)) -> Operator:
 # --- the rest ---------------------------------------------------------------------------------------------------------
 
 
-def shape_of(site: Site) -> None:
+def shape_of(context: NodeContext) -> None:
     """Shape and Size read no elements: nothing is tied but an axis whose size is computed with or put out."""
-    value = site.value(0)
+    value = context.value(0)
     labelled = [a for a, axis in enumerate(value.axes) if any(d.labels is not None for d in axis)]
-    told = [a for a in labelled if shape_arithmetic.escapes(site.node, a, site.shapes.analysis, site.sizes_of)]
-    site.pin(value, told, "has its size computed with")
-    site.yields(*site.free_outputs(0))
+    told = [a for a in labelled if shape_arithmetic.escapes(context.node, a, context.shapes.analysis, context.sizes_of)]
+    context.pin(value, told, "has its size computed with")
+    context.yields(*context.free_outputs(0))
 
 
-def fresh_output(site: Site) -> None:
+def fresh_output(context: NodeContext) -> None:
     """Operators whose output has no channels of a model: free."""
-    for slot in site.given():
-        site.leave(slot)
-    site.yields(*site.free_outputs(0))
+    for slot in context.given():
+        context.leave(slot)
+    context.yields(*context.free_outputs(0))
 
 
-def opaque(site: Site) -> None:
+def opaque(context: NodeContext) -> None:
     """An operator without a rule pins all it touches, captured values of its bodies included."""
-    if CHOSEN not in site.node.metadata_props:  # an If of which the branch that runs is cut
-        site.records.opaque[site.node.op_type] = site.records.opaque.get(site.node.op_type, 0) + 1
-    for name in reads(site.node):
-        if name in site.values:
-            value = site.values[name]
-            site.pin(value, range(len(value.axes)), f"feeds {site.node.op_type}, which has no rule")
-        elif name in site.shapes.analysis.shape:
-            site.values[name] = site.ledger.free(site.shapes.analysis.shape[name])
-    for output in site.node.outputs:
+    if CHOSEN not in context.node.metadata_props:  # an If of which the branch that runs is cut
+        context.records.opaque[context.node.op_type] = context.records.opaque.get(context.node.op_type, 0) + 1
+    for name in reads(context.node):
+        if name in context.values:
+            value = context.values[name]
+            context.pin(value, range(len(value.axes)), f"feeds {context.node.op_type}, which has no rule")
+        elif name in context.shapes.analysis.shape:
+            context.values[name] = context.relations.free(context.shapes.analysis.shape[name])
+    for output in context.node.outputs:
         if output.name:
-            site.values[str(output.name)] = site.ledger.free(site.shapes.analysis.shape[str(output.name)])
+            context.values[str(output.name)] = context.relations.free(context.shapes.analysis.shape[str(output.name)])

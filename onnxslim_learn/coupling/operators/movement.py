@@ -17,65 +17,65 @@ from onnxslim_learn.graph.shape_arithmetic import slice_arguments, split_sizes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from onnxslim_learn.coupling.context import Cut, Site
+    from onnxslim_learn.coupling.context import Cut, NodeContext
 
 # --- movement ---------------------------------------------------------------------------------------------------------
 
 
-def reshape(site: Site) -> None:
+def reshape(context: NodeContext) -> None:
     """Regroup digits; the target follows the cut, entries of open axes by a factor."""
-    site.leave(1)
-    result = layout.regroup(site.ledger, site.value(0), site.out_shape())
-    stated = site.stated(1) if site.name(1) else []
-    before, copies = site.value(0), not site.attr("allowzero", 0)
-    lost = [a for a, entry in enumerate(stated) if entry == 0 and copies and _uncopied(site, before, result, a)]
-    lost = lost if site.tells(1) else [a for a in range(len(result.axes)) if _shares_open(site, result, a)]
-    result = site.freed(result, lost, OPEN, site.out_shape()) if lost else result
-    site.yields(result)
+    context.leave(1)
+    result = layout.regroup(context.relations, context.value(0), context.out_shape())
+    stated = context.stated(1) if context.name(1) else []
+    before, copies = context.value(0), not context.attr("allowzero", 0)
+    lost = [a for a, entry in enumerate(stated) if entry == 0 and copies and _uncopied(context, before, result, a)]
+    lost = lost if context.tells(1) else [a for a in range(len(result.axes)) if _shares_open(context, result, a)]
+    result = context.freed(result, lost, OPEN, context.out_shape()) if lost else result
+    context.yields(result)
 
     def make(cut: Cut) -> dict[int | str, Any]:
         kept = {a for a, entry in enumerate(stated) if entry == -1}
         kept |= {a for a, entry in enumerate(stated) if entry == 0 and cut.size(result, a) == cut.size(before, a)}
         places = {a: a for a in range(len(result.axes)) if a not in kept}
-        wanted = site.resized(cut, result, places)
+        wanted = context.resized(cut, result, places)
         return {1: wanted} if wanted else {}
 
-    if site.name(1):
-        site.patch(make)
+    if context.name(1):
+        context.patch(make)
 
 
-def _shares_open(site: Site, result: Value, axis: int) -> bool:
+def _shares_open(context: NodeContext, result: Value, axis: int) -> bool:
     """Whether an open axis of the output has labels."""
     labelled = any(d.labels is not None for d in result.axes[axis])
-    return labelled and site.shapes.is_open(str(site.node.outputs[0].name), axis)
+    return labelled and context.shapes.is_open(str(context.node.outputs[0].name), axis)
 
 
-def _uncopied(site: Site, before: Value, after: Value, axis: int) -> bool:
+def _uncopied(context: NodeContext, before: Value, after: Value, axis: int) -> bool:
     """Whether an open axis that a target copies has other labels than what it is copied from."""
     same = axis < len(before.axes) and [d.key for d in before.axes[axis]] == [d.key for d in after.axes[axis]]
-    return not same and site.shapes.is_open(str(site.node.outputs[0].name), axis)
+    return not same and context.shapes.is_open(str(context.node.outputs[0].name), axis)
 
 
-def regrouped(site: Site) -> None:
+def regrouped(context: NodeContext) -> None:
     """Flatten, Squeeze, Unsqueeze: the target follows from the shapes."""
-    site.yields(layout.regroup(site.ledger, site.value(0), site.out_shape()))
+    context.yields(layout.regroup(context.relations, context.value(0), context.out_shape()))
 
 
-def transpose(site: Site) -> None:
+def transpose(context: NodeContext) -> None:
     """Permute axes."""
-    rank = len(site.shape(0))
-    order = site.attr("perm") or range(rank)[::-1]
-    site.yields(layout.permute(site.value(0), list(order)))
+    rank = len(context.shape(0))
+    order = context.attr("perm") or range(rank)[::-1]
+    context.yields(layout.permute(context.value(0), list(order)))
 
 
 def blocks(*, to_space: bool) -> Operator:
     """DepthToSpace and SpaceToDepth: regroup, permute, regroup."""
 
-    def rule(site: Site) -> None:
-        n, c, *space = site.shape(0)
-        b = int(site.attr("blocksize"))
-        strided = site.attr("mode", "DCR") == "DCR"
-        ledger = site.ledger
+    def rule(context: NodeContext) -> None:
+        n, c, *space = context.shape(0)
+        b = int(context.attr("blocksize"))
+        strided = context.attr("mode", "DCR") == "DCR"
+        relations = context.relations
         if to_space:
             inner = c // (b * b)
             view = (n, b, b, inner, *space) if strided else (n, inner, b, b, *space)
@@ -83,105 +83,109 @@ def blocks(*, to_space: bool) -> Operator:
         else:
             view = (n, c, space[0] // b, b, space[1] // b, b)
             order = (0, 3, 5, 1, 2, 4) if strided else (0, 1, 3, 5, 2, 4)
-        spelled = layout.regroup(ledger, site.value(0), view)
+        spelled = layout.regroup(relations, context.value(0), view)
         inside = ([1, 2] if strided else [2, 3]) if to_space else [3, 5]
-        site.pin(spelled, inside, f"is a position inside a block of {site.node.op_type}")
+        context.pin(spelled, inside, f"is a position inside a block of {context.node.op_type}")
         value = layout.permute(spelled, order)
-        site.yields(layout.regroup(ledger, value, site.out_shape()))
+        context.yields(layout.regroup(relations, value, context.out_shape()))
 
     return Operator(rule, traits=Trait.MOVES)
 
 
-def columns(site: Site) -> None:
+def columns(context: NodeContext) -> None:
     """Col2Im: blocks ``n (c k) l`` are added up into ``n c *image``: channels are rows of whole blocks."""
-    shape, out = site.shape(0), site.out_shape()
+    shape, out = context.shape(0), context.out_shape()
     view = (shape[0], out[1], shape[1] // out[1], shape[2])
-    value = layout.regroup(site.ledger, site.value(0), view)
-    value = site.freed(value, [2, 3], f"is a position inside a block of {site.node.op_type}", view)
-    site.yields(Value((*value.axes[:2], *site.ledger.free(out[2:]).axes)))
+    value = layout.regroup(context.relations, context.value(0), view)
+    value = context.freed(value, [2, 3], f"is a position inside a block of {context.node.op_type}", view)
+    context.yields(Value((*value.axes[:2], *context.relations.free(out[2:]).axes)))
 
 
-def expand(site: Site) -> None:
+def expand(context: NodeContext) -> None:
     """Broadcast to a shape: axes that grow are fresh where their size is fixed, free where it is open."""
-    site.leave(1)
-    before, after = site.value(0), site.out_shape()
+    context.leave(1)
+    before, after = context.value(0), context.out_shape()
     pad = len(after) - len(before.axes)
     axes: list[Axis] = [()] * pad + list(before.axes)
-    name = str(site.node.outputs[0].name)
+    name = str(context.node.outputs[0].name)
     for a, size in enumerate(after):
-        if size != 1 and (a < pad or site.shape(0)[a - pad] == 1):
-            labels = None if site.shapes.is_open(name, a) else site.ledger.fresh(size)
-            axes[a] = (site.ledger.digit(size, labels),)
+        if size != 1 and (a < pad or context.shape(0)[a - pad] == 1):
+            labels = None if context.shapes.is_open(name, a) else context.relations.fresh(size)
+            axes[a] = (context.relations.digit(size, labels),)
     result = Value(tuple(axes))
-    untold = [] if site.tells(1) else [a for a in range(len(after)) if _shares_open(site, result, a)]
-    result = site.freed(result, untold, OPEN, after) if untold else result
-    stated = site.stated(1)
-    site.yields(result)
+    untold = [] if context.tells(1) else [a for a in range(len(after)) if _shares_open(context, result, a)]
+    result = context.freed(result, untold, OPEN, after) if untold else result
+    stated = context.stated(1)
+    context.yields(result)
     first = len(after) - len(stated)  # a target may state the last axes only; 1 keeps an axis as it is
     places = {first + k: k for k, entry in enumerate(stated) if entry != 1}
-    site.patch(lambda cut: {1: site.resized(cut, result, places)})
+    context.patch(lambda cut: {1: context.resized(cut, result, places)})
 
 
-def fill(site: Site) -> None:
+def fill(context: NodeContext) -> None:
     """ConstantOfShape: axes of fixed size are fresh, others free."""
-    site.leave(0)
-    after = site.out_shape()
-    name = str(site.node.outputs[0].name)
-    labels = [None if n == 1 or site.shapes.is_open(name, a) else site.ledger.fresh(n) for a, n in enumerate(after)]
+    context.leave(0)
+    after = context.out_shape()
+    name = str(context.node.outputs[0].name)
+    labels = [
+        None if n == 1 or context.shapes.is_open(name, a) else context.relations.fresh(n) for a, n in enumerate(after)
+    ]
     result = Value(
-        tuple(() if n == 1 else (site.ledger.digit(n, label),) for n, label in zip(after, labels, strict=True))
+        tuple(() if n == 1 else (context.relations.digit(n, label),) for n, label in zip(after, labels, strict=True))
     )
-    site.yields(result)
-    site.patch(lambda cut: {0: site.resized(cut, result, {a: a for a in range(len(after))})})
+    context.yields(result)
+    context.patch(lambda cut: {0: context.resized(cut, result, {a: a for a in range(len(after))})})
 
 
-def tile(site: Site) -> None:
+def tile(context: NodeContext) -> None:
     """Repeat along axes: repeated positions share their labels."""
-    value = site.value(0)
-    repeats = site.static(1)
-    for axis, (old, new) in enumerate(zip(site.shape(0), site.out_shape(), strict=True)):
+    value = context.value(0)
+    repeats = context.static(1)
+    for axis, (old, new) in enumerate(zip(context.shape(0), context.out_shape(), strict=True)):
         if repeats is None and old != new:
-            value = site.freed(value, [axis], "is repeated a computed number of times", site.out_shape())
+            value = context.freed(value, [axis], "is repeated a computed number of times", context.out_shape())
         elif old != new:
-            value = layout.take(site.ledger, value, axis, np.arange(new) % old, new)
-    site.yields(value)
+            value = layout.take(context.relations, value, axis, np.arange(new) % old, new)
+    context.yields(value)
 
 
-def concat(site: Site) -> None:
+def concat(context: NodeContext) -> None:
     """Join end to end: other axes align, labels of the joined axis follow each other."""
-    rank = len(site.shape(0))
-    axis = int(site.attr("axis")) % rank
-    slots = site.given()
-    values = [_part(site, layout.fuse(site.ledger, site.value(slot), axis), axis) for slot in slots]
-    opened = [v.axes[axis][0].labels is None and axis in site.varying(s) for v, s in zip(values, slots, strict=True)]
+    rank = len(context.shape(0))
+    axis = int(context.attr("axis")) % rank
+    slots = context.given()
+    values = [_part(context, layout.fuse(context.relations, context.value(slot), axis), axis) for slot in slots]
+    opened = [v.axes[axis][0].labels is None and axis in context.varying(s) for v, s in zip(values, slots, strict=True)]
     values = [_held(value, axis) for value in values]
     free = any(opened) or not any(value.axes[axis][0].labels.any() for value in values)  # type: ignore[union-attr]
     if free:
-        why = f"is joined with a free part by {site.node.op_type}"
-        values = [site.freed(v, [axis], why, site.shape(slot)) for v, slot in zip(values, slots, strict=True)]
+        why = f"is joined with a free part by {context.node.op_type}"
+        values = [context.freed(v, [axis], why, context.shape(slot)) for v, slot in zip(values, slots, strict=True)]
     # each part has a letter of its own and so keeps its digit, and what depends on it, while the other axes align
     letters = list(aligned(rank))
     parts = [f"+{k}" for k in range(len(slots))]
     operands = [
-        alignment.Operand((*letters[:axis], None if free else part, *letters[axis + 1 :]), site.shape(slot), value.axes)
+        alignment.Operand(
+            (*letters[:axis], None if free else part, *letters[axis + 1 :]), context.shape(slot), value.axes
+        )
         for part, slot, value in zip(parts, slots, values, strict=True)
     ]
-    space = alignment.join(site.ledger, operands, f"is tied to a free axis by {site.node.op_type}").space
-    space[letters[axis]] = site.ledger.axis(site.out_shape()[axis]) if free else ()
+    space = alignment.join(context.relations, operands, f"is tied to a free axis by {context.node.op_type}").space
+    space[letters[axis]] = context.relations.axis(context.out_shape()[axis]) if free else ()
     joined = Value(tuple(space[letter] for letter in letters))
-    site.records.joins.add(site.index)
-    site.yields(joined if free else _put_together(site, joined, [space[part][0] for part in parts], axis))
+    context.records.joins.add(context.index)
+    context.yields(joined if free else _put_together(context, joined, [space[part][0] for part in parts], axis))
 
 
-def _part(site: Site, value: Value, axis: int) -> Value:
+def _part(context: NodeContext, value: Value, axis: int) -> Value:
     """Ready a value to be a part: nothing depends on the joined axis, and size 1 is a digit that nothing can cut."""
     if value.axes[axis]:
         key = value.axes[axis][0].key
         for digit in value.digits.values():
             if key in digit.deps:
-                site.ledger.pin(digit, f"depends on the axis that {site.node.op_type} joins", value.digits)
-        return layout.forget(site.ledger, value, {key})
-    single = Digit(next(site.ledger.keys), 1, np.full(1, PINNED))
+                context.relations.pin(digit, f"depends on the axis that {context.node.op_type} joins", value.digits)
+        return layout.forget(context.relations, value, {key})
+    single = Digit(next(context.relations.keys), 1, np.full(1, PINNED))
     return Value((*value.axes[:axis], (single,), *value.axes[axis + 1 :]))
 
 
@@ -192,43 +196,43 @@ def _held(value: Value, axis: int) -> Value:
     return Value((*value.axes[:axis], (held,), *value.axes[axis + 1 :]))
 
 
-def _put_together(site: Site, value: Value, parts: Sequence[Digit], axis: int) -> Value:
+def _put_together(context: NodeContext, value: Value, parts: Sequence[Digit], axis: int) -> Value:
     """Fill in the joined axis."""
     deps = tuple(dict.fromkeys(k for part in parts for k in part.deps))
-    spread = [_in_rows(site, value, part, deps) for part in parts]
-    joined = site.ledger.digit(sum(part.size for part in parts), np.concatenate(spread, axis=-1), deps)
+    spread = [_in_rows(context, value, part, deps) for part in parts]
+    joined = context.relations.digit(sum(part.size for part in parts), np.concatenate(spread, axis=-1), deps)
     return Value((*value.axes[:axis], (joined,), *value.axes[axis + 1 :]))
 
 
-def _in_rows(site: Site, value: Value, part: Digit, deps: tuple[int, ...]) -> Labels:
+def _in_rows(context: NodeContext, value: Value, part: Digit, deps: tuple[int, ...]) -> Labels:
     """Labels of a part over the rows that other parts have; where it has none of its own, they go with the rows."""
     assert part.labels is not None
     sizes = {d.key: d.size for d in value.digits.values()}
     shared = layout.spread(part.labels, part.deps, deps, sizes)
     if set(part.deps) == set(deps):
         return shared
-    cells = site.ledger.fresh(*shared.shape)
-    site.ledger.tie_columns(cells, shared, layout.lacked(value.digits, deps, part.deps, part.size))
+    cells = context.relations.fresh(*shared.shape)
+    context.relations.tie_columns(cells, shared, layout.lacked(value.digits, deps, part.deps, part.size))
     for key in deps:
         row = value.digits[key]
         if row.labels is not None:
-            site.ledger.place(cells, layout.over(row.labels, (*row.deps, key), deps, sizes)[..., None])
+            context.relations.place(cells, layout.over(row.labels, (*row.deps, key), deps, sizes)[..., None])
     return cells
 
 
-def split_parts(site: Site) -> None:
+def split_parts(context: NodeContext) -> None:
     """Cut into parts along an axis; the sizes follow the plan."""
-    shape = site.shape(0)
-    axis = int(site.attr("axis", 0)) % len(shape)
-    sizes = [site.out_shape(k)[axis] for k in range(len(site.node.outputs))]
-    if site.name(1) and site.static(1) is None:
-        value = site.freed(site.value(0), [axis], "is split at computed places", shape)
+    shape = context.shape(0)
+    axis = int(context.attr("axis", 0)) % len(shape)
+    sizes = [context.out_shape(k)[axis] for k in range(len(context.node.outputs))]
+    if context.name(1) and context.static(1) is None:
+        value = context.freed(context.value(0), [axis], "is split at computed places", shape)
     else:
-        sizes = split_sizes(site.node, shape[axis], site.static(1))
-        value = layout.fuse(site.ledger, site.value(0), axis)
+        sizes = split_sizes(context.node, shape[axis], context.static(1))
+        value = layout.fuse(context.relations, context.value(0), axis)
     ends = np.cumsum([0, *sizes])
     parts = [np.arange(ends[k], ends[k + 1]) for k in range(len(sizes))]
-    site.yields(*(layout.take(site.ledger, value, axis, part, len(part)) for part in parts))
+    context.yields(*(layout.take(context.relations, value, axis, part, len(part)) for part in parts))
 
     def make(cut: Cut) -> dict[int | str, Any]:
         keep = cut.keep(value, axis)
@@ -237,47 +241,47 @@ def split_parts(site: Site) -> None:
         counts = np.array([int(keep[part].sum()) for part in parts], np.int64)
         left = np.flatnonzero(counts)
         changes: dict[int | str, Any] = {"keep_outputs": left.tolist()} if len(left) < len(counts) else {}
-        if site.version < 13:
+        if context.version < 13:
             return {"split": counts[left].tolist(), **changes}
         return {1: counts[left], "num_outputs": None, **changes}
 
-    site.patch(make)
+    context.patch(make)
 
 
-def slice_axes(site: Site) -> None:
+def slice_axes(context: NodeContext) -> None:
     """Take ranges of axes; their ends follow the plan."""
-    shape = site.shape(0)
-    value = site.value(0)
-    old = "starts" in site.node.attributes
-    known = old or all(site.name(s) is None or site.static(s) is not None for s in range(1, 5))
+    shape = context.shape(0)
+    value = context.value(0)
+    old = "starts" in context.node.attributes
+    known = old or all(context.name(s) is None or context.static(s) is not None for s in range(1, 5))
     if not known:
-        return site.yields(_sliced_blindly(site, value))
-    arguments = [site.static(s) for s in range(1, 5)]
-    ranges = slice_arguments(site.node, arguments, len(shape))
+        return context.yields(_sliced_blindly(context, value))
+    arguments = [context.static(s) for s in range(1, 5)]
+    ranges = slice_arguments(context.node, arguments, len(shape))
     touched = [a for a in range(len(shape)) if ranges[a] != slice(None)]
     indices = {a: np.arange(shape[a])[ranges[a]] for a in touched}
     original = value
     for a in touched:
         uneven = len(touched) > 1 and ranges[a].step not in (None, 1, -1)
-        if site.shapes.is_open(str(site.name(0)), a) or not len(indices[a]) or uneven:
-            value = site.freed(value, [a], "is sliced in steps or from an open axis", site.out_shape())
+        if context.shapes.is_open(str(context.name(0)), a) or not len(indices[a]) or uneven:
+            value = context.freed(value, [a], "is sliced in steps or from an open axis", context.out_shape())
         elif len(indices[a]) != shape[a] or (indices[a] != np.arange(shape[a])).any():
-            value = layout.take(site.ledger, value, a, indices[a], len(indices[a]))
-    site.yields(value)
-    site.patch(lambda cut: _slice_patch(site, cut, original, indices, ranges))
+            value = layout.take(context.relations, value, a, indices[a], len(indices[a]))
+    context.yields(value)
+    context.patch(lambda cut: _slice_patch(context, cut, original, indices, ranges))
     return None
 
 
-def _sliced_blindly(site: Site, value: Value) -> Value:
+def _sliced_blindly(context: NodeContext, value: Value) -> Value:
     """A Slice at computed places: axes whose size changes are pinned; with computed axes, all are."""
-    axes = site.ints(3, "axes") if site.name(3) else list(range(len(site.shape(1)) and site.shape(1)[0]))
+    axes = context.ints(3, "axes") if context.name(3) else list(range(len(context.shape(1)) and context.shape(1)[0]))
     rank = len(value.axes)
     chosen = range(rank) if axes is None else [a % rank for a in axes]
-    return site.freed(value, chosen, "is sliced at computed places", site.out_shape())
+    return context.freed(value, chosen, "is sliced at computed places", context.out_shape())
 
 
 def _slice_patch(
-    site: Site, cut: Cut, value: Value, indices: dict[int, Any], ranges: Sequence[slice]
+    context: NodeContext, cut: Cut, value: Value, indices: dict[int, Any], ranges: Sequence[slice]
 ) -> dict[int | str, Any]:
     """New starts, ends, axes and steps for every axis whose positions moved, or a Gather where they are uneven."""
     moved = {a: cut.keep(value, a) for a in indices}
@@ -305,38 +309,38 @@ def _slice_patch(
         ends.append(end if end >= 0 else -(2**31))
         axes.append(a)
         steps.append(pace)
-    if "starts" in site.node.attributes:
+    if "starts" in context.node.attributes:
         return {"starts": starts, "ends": ends, "axes": axes}
     return {s: np.array(v, np.int64) for s, v in enumerate((starts, ends, axes, steps), 1)}
 
 
-def pad(site: Site) -> None:
+def pad(context: NodeContext) -> None:
     """Constant padding of a labelled axis adds removable positions; other modes pin it."""
-    value, before, after = site.value(0), site.shape(0), site.out_shape()
+    value, before, after = context.value(0), context.shape(0), context.out_shape()
     rank = len(before)
-    pads: list[int | None] = site.stated(1) if site.name(1) else list(site.attr("pads", []))
-    given = site.ints(3, "axes") if site.name(3) else None
+    pads: list[int | None] = context.stated(1) if context.name(1) else list(context.attr("pads", []))
+    given = context.ints(3, "axes") if context.name(3) else None
     axes = [a % rank for a in given] if given else list(range(rank))
-    constant = site.attr("mode", "constant") in ("constant", b"constant")
+    constant = context.attr("mode", "constant") in ("constant", b"constant")
     parts: dict[int, tuple[int, int]] = {}
     results = list(value.axes)
     for k, a in enumerate(axes):
         low, high = pads[k], pads[k + len(axes)]
         if low == high == 0:
             continue
-        fused = layout.fuse(site.ledger, Value(tuple(results)), a)
+        fused = layout.fuse(context.relations, Value(tuple(results)), a)
         digit = fused.axes[a][0] if fused.axes[a] else None
         unfit = digit is None or digit.labels is None or bool(digit.deps) or not constant
         if unfit or digit is None or digit.labels is None or low is None or high is None or min(low, high) < 0:
-            results = list(site.freed(Value(tuple(results)), [a], "is padded", after).axes)
+            results = list(context.freed(Value(tuple(results)), [a], "is padded", after).axes)
             continue
-        fresh = site.ledger.fresh(low + high)
+        fresh = context.relations.fresh(low + high)
         joined = np.concatenate([fresh[:low], digit.labels, fresh[low:]])
-        results = list(layout.forget(site.ledger, fused, {digit.key}).axes)
-        results[a] = (site.ledger.digit(after[a], joined),)
+        results = list(layout.forget(context.relations, fused, {digit.key}).axes)
+        results[a] = (context.relations.digit(after[a], joined),)
         parts[k] = (low, high)
     result = Value(tuple(results))
-    site.yields(result)
+    context.yields(result)
 
     def make(cut: Cut) -> dict[int | str, Any]:
         new: dict[int, int] = {}
@@ -344,31 +348,31 @@ def pad(site: Site) -> None:
             keep = cut.keep(result, axes[k])
             new |= {k: int(keep[:low].sum()), k + len(axes): int(keep[len(keep) - high :].sum())}
         changed = {place: size for place, size in new.items() if size != pads[place]}
-        if site.name(1) or not changed:
+        if context.name(1) or not changed:
             return {1: changed}
         return {"pads": [changed.get(place, size) for place, size in enumerate(pads)]}
 
     if parts:
-        site.patch(make)
+        context.patch(make)
 
 
-def resize(site: Site) -> None:
+def resize(context: NodeContext) -> None:
     """Axes whose size and scale stay pass; a constant list of sizes follows the cut."""
-    value, before, after = site.value(0), site.shape(0), site.out_shape()
+    value, before, after = context.value(0), context.shape(0), context.out_shape()
     rank = len(before)
-    for slot in site.given()[1:]:
-        site.leave(slot)
-    scales = site.static(2 if site.node.op_type == "Resize" and site.version > 10 else 1)
-    listed = site.attr("axes") or range(rank)
-    odd = site.attr("coordinate_transformation_mode", "") == "tf_crop_and_resize"
-    odd = odd or site.attr("keep_aspect_ratio_policy", "stretch") != "stretch"
+    for slot in context.given()[1:]:
+        context.leave(slot)
+    scales = context.static(2 if context.node.op_type == "Resize" and context.version > 10 else 1)
+    listed = context.attr("axes") or range(rank)
+    odd = context.attr("coordinate_transformation_mode", "") == "tf_crop_and_resize"
+    odd = odd or context.attr("keep_aspect_ratio_policy", "stretch") != "stretch"
     changed = {a for a in range(rank) if before[a] != after[a] or odd}
-    changed |= {a for a in range(rank) if site.nominal(0)[a] != site.out_shape(nominal=True)[a]}
+    changed |= {a for a in range(rank) if context.nominal(0)[a] != context.out_shape(nominal=True)[a]}
     if scales is not None and scales.size == len(listed):
         changed |= {a % rank for a, scale in zip(listed, scales.reshape(-1), strict=True) if scale != 1}
-    result = site.freed(value, changed, f"is an axis that {site.node.op_type} works along", after)
-    site.yields(result)
-    if site.name(3) and site.node.op_type == "Resize":
+    result = context.freed(value, changed, f"is an axis that {context.node.op_type} works along", after)
+    context.yields(result)
+    if context.name(3) and context.node.op_type == "Resize":
         places = {a % rank: place for place, a in enumerate(listed)}
         old = {a: place for a, place in places.items() if a not in changed}
-        site.patch(lambda cut: {3: site.resized(cut, result, old)})
+        context.patch(lambda cut: {3: context.resized(cut, result, old)})

@@ -12,7 +12,7 @@ from onnxslim_learn.coupling.operators.facts import Operator, Recurrent
 from onnxslim_learn.coupling.relations import Axis, Value
 
 if TYPE_CHECKING:
-    from onnxslim_learn.coupling.context import Cut, Site
+    from onnxslim_learn.coupling.context import Cut, NodeContext
 
 
 # --- recurrent cells --------------------------------------------------------------------------------------------------
@@ -28,67 +28,67 @@ def recurrent(gates: int, states: int) -> Operator:
         states: Kinds of state: hidden, and cell for LSTM.
     """
 
-    def rule(site: Site) -> None:
-        batch_first = bool(site.attr("layout", 0))
+    def rule(context: NodeContext) -> None:
+        batch_first = bool(context.attr("layout", 0))
         steps = ["b", "t"] if batch_first else ["t", "b"]
         start = ["b", "d", "h"] if batch_first else ["d", "b", "h"]
         order = ["b", "t", "d", "h"] if batch_first else ["t", "d", "b", "h"]
-        operands = [(0, site.operand(0, [*steps, "i"])), *_parameters(site, gates)]
-        operands += [(slot, site.operand(slot, start)) for slot in range(5, 5 + states) if site.name(slot)]
-        if site.name(4):
-            site.leave(4)
-        lengths = range(2) if site.name(4) else [1 if batch_first else 0]
-        site.pin(site.value(0), lengths, f"is a step of {site.node.op_type}")
-        joined = site.join(*sorted(operands, key=lambda one: one[0]))
-        site.pin(Value((joined.space["d"],)), [0], f"is a direction of {site.node.op_type}")
-        _same_units(site, joined)
-        final = joined.output(site.ledger, start)
-        site.yields(joined.output(site.ledger, order), *([final] * states))
-        units = joined.output(site.ledger, "dh")
-        site.patch(lambda cut: {"hidden_size": cut.size(units, 1)})
-        site.contract(0, [2])
-        site.contract(2, [2], inner=True)
-        directions, hidden = site.shape(2)[0], site.shape(2)[2]
-        sizes = dict(zip([*steps, "i"], site.nominal(0), strict=True)) | {"d": directions, "h": hidden, "k": hidden}
+        operands = [(0, context.operand(0, [*steps, "i"])), *_parameters(context, gates)]
+        operands += [(slot, context.operand(slot, start)) for slot in range(5, 5 + states) if context.name(slot)]
+        if context.name(4):
+            context.leave(4)
+        lengths = range(2) if context.name(4) else [1 if batch_first else 0]
+        context.pin(context.value(0), lengths, f"is a step of {context.node.op_type}")
+        joined = context.join(*sorted(operands, key=lambda one: one[0]))
+        context.pin(Value((joined.space["d"],)), [0], f"is a direction of {context.node.op_type}")
+        _same_units(context, joined)
+        final = joined.output(context.relations, start)
+        context.yields(joined.output(context.relations, order), *([final] * states))
+        units = joined.output(context.relations, "dh")
+        context.patch(lambda cut: {"hidden_size": cut.size(units, 1)})
+        context.contract(0, [2])
+        context.contract(2, [2], inner=True)
+        directions, hidden = context.shape(2)[0], context.shape(2)[2]
+        sizes = dict(zip([*steps, "i"], context.nominal(0), strict=True)) | {"d": directions, "h": hidden, "k": hidden}
         for letters in ("btdhi", "btdhk"):
-            site.work({c: joined.space[c] for c in letters}, sizes, gates)
+            context.work({c: joined.space[c] for c in letters}, sizes, gates)
 
     return Operator(rule, factors=Recurrent(), weights=(1, 2, 3, 7))
 
 
-def _same_units(site: Site, joined: alignment.Joined) -> None:
+def _same_units(context: NodeContext, joined: alignment.Joined) -> None:
     """Units as outputs and as inputs of the next step are the same: where one cannot go, neither can."""
     sides = [digit for letter in "hk" for digit in joined.space[letter]]
     labelled = [digit for digit in sides if digit.labels is not None]
     if len(labelled) == len(sides) == 2:
-        site.ledger.tie(labelled[0].labels, labelled[1].labels)  # type: ignore[arg-type]
+        context.relations.tie(labelled[0].labels, labelled[1].labels)  # type: ignore[arg-type]
     else:
         for digit in labelled:
-            site.ledger.pin(digit, f"is tied to a free axis by {site.node.op_type}", joined.seen("hk").digits)
+            context.relations.pin(digit, f"is tied to a free axis by {context.node.op_type}", joined.seen("hk").digits)
 
 
-def _parameters(site: Site, gates: int) -> list[tuple[int, alignment.Operand]]:
+def _parameters(context: NodeContext, gates: int) -> list[tuple[int, alignment.Operand]]:
     """The weights of a recurrent cell, their axes split into directions, gates and one set of hidden units."""
-    directions, hidden = site.shape(2)[0], site.shape(2)[2]
-    labels = site.ledger.fresh(directions, hidden)
+    directions, hidden = context.shape(2)[0], context.shape(2)[2]
+    labels = context.relations.fresh(directions, hidden)
     if directions > 1:
-        site.ledger.grids.append(layout.Grid(site.ledger.node, labels, ()))
+        context.relations.grids.append(layout.Grid(context.relations.node, labels, ()))
     views: dict[int, tuple[list[str | None], tuple[int, ...], tuple[int, ...]]] = {
-        1: (["d", None, "h", "i"], (directions, gates, hidden, site.shape(1)[2]), (1, 2, 1)),
+        1: (["d", None, "h", "i"], (directions, gates, hidden, context.shape(1)[2]), (1, 2, 1)),
         2: (["d", None, "h", "k"], (directions, gates, hidden, hidden), (1, 2, 1)),
         3: (["d", None, "h"], (directions, 2 * gates, hidden), (1, 2)),
         7: (["d", None, "h"], (directions, 3, hidden), (1, 2)),
     }
     operands = []
-    for slot in (k for k in views if site.name(k)):
+    for slot in (k for k in views if context.name(k)):
         letters, view, parts = views[slot]
-        operand = site.operand(slot, letters, view, parts)
-        direction = site.ledger.axis(directions)
+        operand = context.operand(slot, letters, view, parts)
+        direction = context.relations.axis(directions)
         known: dict[str, Axis] = {"d": direction}
         for letter in "hk":  # the same units as outputs and as inputs: two digits of one set of labels
             hidden_labels = labels if direction else labels[0]
             known[letter] = (
-                (site.ledger.digit(hidden, hidden_labels, [d.key for d in direction]),) if hidden > 1 else ()
+                (context.relations.digit(hidden, hidden_labels, [d.key for d in direction]),) if hidden > 1 else ()
             )
         axes = [known.get(c or "") if axis is None else axis for c, axis in zip(letters, operand.axes, strict=True)]
         operands.append((slot, replace(operand, axes=tuple(axes))))
@@ -112,105 +112,111 @@ def attention(
         whole: Whether the runtime takes whole heads only.
     """
 
-    def rule(site: Site) -> None:
+    def rule(context: NodeContext) -> None:
         query, key, value = (slots[role] for role in ("query", "key", "value"))
-        four = len(site.shape(query)) == 4
-        if site.name(value) is None or site.name(key) is None or (four and not transposed):
-            return counted.count(site, counted.compared)
-        count = site.shape(query)[1] if four else int(site.attr(heads[0]))
-        groups = site.shape(key)[1] if len(site.shape(key)) == 4 else int(site.attr(heads[1], count))
+        four = len(context.shape(query)) == 4
+        if context.name(value) is None or context.name(key) is None or (four and not transposed):
+            return counted.count(context, counted.compared)
+        count = context.shape(query)[1] if four else int(context.attr(heads[0]))
+        groups = context.shape(key)[1] if len(context.shape(key)) == 4 else int(context.attr(heads[1], count))
         operands = {
-            query: _by_head(site, query, "s", "grh", (groups, count // groups)),
-            key: _by_head(site, key, "t", "gh", (groups,)),
-            value: _by_head(site, value, "t", "gv", (groups,)),
+            query: _by_head(context, query, "s", "grh", (groups, count // groups)),
+            key: _by_head(context, key, "t", "gh", (groups,)),
+            value: _by_head(context, value, "t", "gv", (groups,)),
         }
         sizes = {c: n for op in operands.values() for c, n in zip(op.letters, op.shape, strict=True) if c}
         bias = slots.get("bias", -1)
-        if bias >= 0 and site.name(bias):
+        if bias >= 0 and context.name(bias):
             if sizes["h"] != sizes["v"]:
-                return counted.count(site, counted.compared)
-            operands[bias] = site.operand(bias, [None, "g", "h"], (3, groups, sizes["h"]), (3,))
-        operands |= _past(site, slots)
-        joined = site.join(*operands.items())
-        for slot in site.given():
+                return counted.count(context, counted.compared)
+            operands[bias] = context.operand(bias, [None, "g", "h"], (3, groups, sizes["h"]), (3,))
+        operands |= _past(context, slots)
+        joined = context.join(*operands.items())
+        for slot in context.given():
             if slot not in operands:
-                site.leave(slot)
-        kept_sizes = whole or bias in operands or bool(site.node.domain and _past(site, slots))
-        _attention_pins(site, joined, operands, inside=kept_sizes)
-        _attention_output(site, joined, four=four)
-        _attention_settings(site, joined, heads, sizes["h"], four=four)
-        site.contract(query, [len(site.shape(query)) - 1])
-        sizes |= {"b": site.nominal(query)[0], "s": site.nominal(query)[2 if four else 1]}
-        sizes["t"] = site.nominal(key)[2 if len(site.shape(key)) == 4 else 1]
-        sizes["t"] += site.nominal(slots["past_key"])[2] if site.name(slots["past_key"]) else 0
+                context.leave(slot)
+        kept_sizes = whole or bias in operands or bool(context.node.domain and _past(context, slots))
+        _attention_pins(context, joined, operands, inside=kept_sizes)
+        _attention_output(context, joined, four=four)
+        _attention_settings(context, joined, heads, sizes["h"], four=four)
+        context.contract(query, [len(context.shape(query)) - 1])
+        sizes |= {"b": context.nominal(query)[0], "s": context.nominal(query)[2 if four else 1]}
+        sizes["t"] = context.nominal(key)[2 if len(context.shape(key)) == 4 else 1]
+        sizes["t"] += context.nominal(slots["past_key"])[2] if context.name(slots["past_key"]) else 0
         for letters in ("bsgrth", "bsgrtv"):
-            site.work({c: joined.space.get(c, ()) for c in letters}, sizes)
+            context.work({c: joined.space.get(c, ()) for c in letters}, sizes)
         return None
 
     return Operator(rule, weights=(slots["bias"],) if "bias" in slots else ())
 
 
-def _past(site: Site, slots: dict[str, int]) -> dict[int, alignment.Operand]:
+def _past(context: NodeContext, slots: dict[str, int]) -> dict[int, alignment.Operand]:
     """Cached keys and values: ``b heads position size``."""
     roles = ((slots.get("past_key", -1), "h"), (slots.get("past_value", -1), "v"))
     return {
-        slot: site.operand(slot, ["b", "g", None, letter]) for slot, letter in roles if slot >= 0 and site.name(slot)
+        slot: context.operand(slot, ["b", "g", None, letter])
+        for slot, letter in roles
+        if slot >= 0 and context.name(slot)
     }
 
 
-def _by_head(site: Site, slot: int, position: str, letters: str, counts: tuple[int, ...]) -> alignment.Operand:
+def _by_head(
+    context: NodeContext, slot: int, position: str, letters: str, counts: tuple[int, ...]
+) -> alignment.Operand:
     """Query, key or value, heads spelled out: ``b position (heads size)`` or, of rank 4, ``b heads position size``."""
-    shape = site.shape(slot)
+    shape = context.shape(slot)
     if len(shape) == 4:
         view, parts = (shape[0], *counts, *shape[2:]), (1, len(counts), 1, 1)
-        return site.operand(slot, ["b", *letters[:-1], position, letters[-1]], view, parts)
+        return context.operand(slot, ["b", *letters[:-1], position, letters[-1]], view, parts)
     view = (*shape[:2], *counts, shape[2] // math.prod(counts))
-    return site.operand(slot, ["b", position, *letters], view, (1, 1, len(counts) + 1))
+    return context.operand(slot, ["b", position, *letters], view, (1, 1, len(counts) + 1))
 
 
 def _attention_pins(
-    site: Site, joined: alignment.Joined, operands: dict[int, alignment.Operand], *, inside: bool
+    context: NodeContext, joined: alignment.Joined, operands: dict[int, alignment.Operand], *, inside: bool
 ) -> None:
     """What cannot go: compared positions, what masks and put-out scores line up with, head sizes changed inside."""
-    masks = [site.shape(slot) for slot in site.given() if slot not in operands]
-    window = any(int(site.attr(f"{side}_window_size", -1)) >= 0 for side in ("left", "right"))
-    ordered = inside or window or site.attr("is_causal", 0) or site.attr("unidirectional", 0)
+    masks = [context.shape(slot) for slot in context.given() if slot not in operands]
+    window = any(int(context.attr(f"{side}_window_size", -1)) >= 0 for side in ("left", "right"))
+    ordered = inside or window or context.attr("is_causal", 0) or context.attr("unidirectional", 0)
     letters = {"t": "is compared with all others"}
     letters |= dict.fromkeys("s" if ordered else "", "sees as far as its place lets it")
     letters |= dict.fromkeys("bs" if masks else "", "is masked")
     letters |= dict.fromkeys("gr" if any(len(shape) > 2 for shape in masks) else "", "is masked by head")
-    scores = any(v.uses() or v.is_graph_output() for v in site.node.outputs[3:])
+    scores = any(v.uses() or v.is_graph_output() for v in context.node.outputs[3:])
     letters |= dict.fromkeys("bsgr" if scores else "", "has its scores put out")
-    letters |= dict.fromkeys("hv" if inside else "", f"is a head size that {site.node.op_type} fixes")
+    letters |= dict.fromkeys("hv" if inside else "", f"is a head size that {context.node.op_type} fixes")
     known = joined.seen(()).digits
     for letter, reason in letters.items():
         for digit in joined.space.get(letter, ()):
-            site.ledger.pin(digit, reason, known)
+            context.relations.pin(digit, reason, known)
 
 
-def _attention_output(site: Site, joined: alignment.Joined, *, four: bool) -> None:
+def _attention_output(context: NodeContext, joined: alignment.Joined, *, four: bool) -> None:
     """The result, then present keys and values; other outputs are free."""
-    ledger = site.ledger
-    result = joined.output(ledger, "bgrsv" if four else "bsgrv")
-    values = [layout.regroup(ledger, result, site.out_shape(0))]
-    for number, output in enumerate(site.node.outputs[1:], 1):
+    relations = context.relations
+    result = joined.output(relations, "bgrsv" if four else "bsgrv")
+    values = [layout.regroup(relations, result, context.out_shape(0))]
+    for number, output in enumerate(context.node.outputs[1:], 1):
         if not output.name:
             values.append(result)
             continue
-        shape = site.out_shape(number)
+        shape = context.out_shape(number)
         letter = "h" if number == 1 else "v"
         if number <= 2:
-            cache = joined.output(ledger, ["b", "g", letter])
-            values.append(Value((cache.axes[0], cache.axes[1], ledger.axis(shape[2]), cache.axes[2])))
+            cache = joined.output(relations, ["b", "g", letter])
+            values.append(Value((cache.axes[0], cache.axes[1], relations.axis(shape[2]), cache.axes[2])))
         else:
-            values.append(ledger.free(shape))
-    site.yields(*values)
+            values.append(relations.free(shape))
+    context.yields(*values)
 
 
-def _attention_settings(site: Site, joined: alignment.Joined, heads: tuple[str, str], size: int, *, four: bool) -> None:
+def _attention_settings(
+    context: NodeContext, joined: alignment.Joined, heads: tuple[str, str], size: int, *, four: bool
+) -> None:
     """Numbers of heads follow the plan; the default scale is frozen at the old head size."""
     space = joined.seen("gr")
-    units = joined.output(site.ledger, ["g", "h"])
+    units = joined.output(context.relations, ["g", "h"])
 
     def make(cut: Cut) -> dict[int | str, Any]:
         groups, repeats = cut.size(space, 0), cut.size(space, 1)
@@ -219,85 +225,92 @@ def _attention_settings(site: Site, joined: alignment.Joined, heads: tuple[str, 
             wanted = (
                 {heads[0]: groups * repeats} if heads[0] == heads[1] else {heads[0]: groups * repeats, heads[1]: groups}
             )
-        if cut.size(units, 1) != size and not site.attr("scale"):
+        if cut.size(units, 1) != size and not context.attr("scale"):
             wanted["scale"] = 1.0 / math.sqrt(size)
         return wanted
 
-    site.patch(make)
+    context.patch(make)
 
 
-def linear_attention(site: Site) -> None:
+def linear_attention(context: NodeContext) -> None:
     """LinearAttention: heads share a state ``b g h v`` that each step updates; whole heads go."""
-    ledger, groups, count = site.ledger, int(site.attr("kv_num_heads")), int(site.attr("q_num_heads"))
+    relations, groups, count = context.relations, int(context.attr("kv_num_heads")), int(context.attr("q_num_heads"))
     operands = {
-        0: _by_head(site, 0, "t", "grh", (groups, count // groups)),
-        1: _by_head(site, 1, "t", "gh", (groups,)),
-        2: _by_head(site, 2, "t", "gv", (groups,)),
+        0: _by_head(context, 0, "t", "grh", (groups, count // groups)),
+        1: _by_head(context, 1, "t", "gh", (groups,)),
+        2: _by_head(context, 2, "t", "gv", (groups,)),
     }
     for slot in (4, 5):  # decay and update rate: per head, or per head and key entry
-        if site.name(slot):
-            whole = site.shape(slot)[2] > groups
-            operands[slot] = _by_head(site, slot, "t", "gh", (groups,)) if whole else site.operand(slot, "btg")
-    if site.name(3):
-        operands[3] = site.operand(3, "bghv")
-    joined = site.join(*operands.items())
+        if context.name(slot):
+            whole = context.shape(slot)[2] > groups
+            operands[slot] = _by_head(context, slot, "t", "gh", (groups,)) if whole else context.operand(slot, "btg")
+    if context.name(3):
+        operands[3] = context.operand(3, "bghv")
+    joined = context.join(*operands.items())
     for letter, reason in (("t", "is a step of LinearAttention"), ("h", "is summed inside"), ("v", "is summed inside")):
-        site.pin(joined.seen(letter), [0], reason)
-    site.yields(
-        layout.regroup(ledger, joined.output(ledger, "btgrv"), site.out_shape(0)), joined.output(ledger, "bghv")
+        context.pin(joined.seen(letter), [0], reason)
+    context.yields(
+        layout.regroup(relations, joined.output(relations, "btgrv"), context.out_shape(0)),
+        joined.output(relations, "bghv"),
     )
     heads = joined.seen("gr")
-    site.patch(lambda cut: {"kv_num_heads": cut.size(heads, 0), "q_num_heads": cut.size(heads, 0) * cut.size(heads, 1)})
+    context.patch(
+        lambda cut: {"kv_num_heads": cut.size(heads, 0), "q_num_heads": cut.size(heads, 0) * cut.size(heads, 1)}
+    )
     sizes = {c: n for op in operands.values() for c, n in zip(op.letters, op.shape, strict=True) if c}
-    sizes |= dict(zip("bt", site.nominal(0), strict=False))
+    sizes |= dict(zip("bt", context.nominal(0), strict=False))
     for letters in ("btghv", "btgrhv"):  # the state's update, and the queries' reading of it
-        site.work(dict(zip(letters, joined.output(ledger, letters).axes, strict=True)), sizes)
+        context.work(dict(zip(letters, joined.output(relations, letters).axes, strict=True)), sizes)
 
 
-def causal_convolution(site: Site) -> None:
+def causal_convolution(context: NodeContext) -> None:
     """CausalConvWithState: every channel along time with a kernel of its own, from a state of the last positions."""
     letters: dict[int, list[str | None]] = {0: ["b", "c", None], 1: ["c", None, None], 2: ["c"], 3: ["b", "c", None]}
-    joined = site.join(
-        *((slot, site.operand(slot, letters_of_slot)) for slot, letters_of_slot in letters.items() if site.name(slot))
+    joined = context.join(
+        *(
+            (slot, context.operand(slot, letters_of_slot))
+            for slot, letters_of_slot in letters.items()
+            if context.name(slot)
+        )
     )
-    passed = joined.output(site.ledger, "bc")
-    site.yields(*(Value((*passed.axes, free.axes[2])) for free in site.free_outputs(0) if len(free.axes) == 3))
-    b, c, steps = site.nominal(0)
-    site.work({k: joined.space[k] for k in "bc"}, {"b": b, "c": c}, steps * site.shape(1)[2])
+    passed = joined.output(context.relations, "bc")
+    context.yields(*(Value((*passed.axes, free.axes[2])) for free in context.free_outputs(0) if len(free.axes) == 3))
+    b, c, steps = context.nominal(0)
+    context.work({k: joined.space[k] for k in "bc"}, {"b": b, "c": c}, steps * context.shape(1)[2])
 
 
-def packed_attention(site: Site) -> None:
+def packed_attention(context: NodeContext) -> None:
     """com.microsoft.Attention: input ``b s c``, weight ``c (p g h)`` with query, key and value stacked, their bias."""
-    groups = int(site.attr("num_heads"))
-    if site.attr("qkv_hidden_sizes") or site.name(4) or site.attr("do_rotary", 0):
-        return counted.count(site, counted.projected)
-    size = site.shape(1)[1] // (3 * groups)
-    ledger, labels = site.ledger, site.ledger.fresh(groups * size)
-    weight = site.operand(1, ["c", "p", "f"], (site.shape(1)[0], 3, groups * size), (1, 2))
-    stacked, flat = ledger.axis(3), (ledger.digit(groups * size, labels),)
+    groups = int(context.attr("num_heads"))
+    if context.attr("qkv_hidden_sizes") or context.name(4) or context.attr("do_rotary", 0):
+        return counted.count(context, counted.projected)
+    size = context.shape(1)[1] // (3 * groups)
+    relations, labels = context.relations, context.relations.fresh(groups * size)
+    weight = context.operand(1, ["c", "p", "f"], (context.shape(1)[0], 3, groups * size), (1, 2))
+    stacked, flat = relations.axis(3), (relations.digit(groups * size, labels),)
     if weight.axes[1] is None:
         weight = replace(weight, axes=(weight.axes[0], stacked, flat))
-    operands = [(0, site.operand(0, ["b", "s", "c"])), (1, weight)]
-    if site.name(2):
-        bias = site.operand(2, ["p", "f"], (3, groups * size), (2,))
+    operands = [(0, context.operand(0, ["b", "s", "c"])), (1, weight)]
+    if context.name(2):
+        bias = context.operand(2, ["p", "f"], (3, groups * size), (2,))
         if bias.axes[0] is None:
-            bias = replace(bias, axes=(ledger.axis(3), (ledger.digit(groups * size, labels),)))
+            bias = replace(bias, axes=(relations.axis(3), (relations.digit(groups * size, labels),)))
         operands.append((2, bias))
-    joined = site.join(*operands)
-    for slot in site.given():
+    joined = context.join(*operands)
+    for slot in context.given():
         if slot > 2:
-            site.leave(slot)
-    result = joined.output(ledger, ["b", "s", "f"])
-    site.yields(result, *site.free_outputs(1))
-    units = layout.regroup(ledger, Value((result.axes[2],)), (groups, size))
-    site.pin(result, [0, 1], "is compared with all others, or masked")
-    site.pin(units, [1], "is summed inside")
+            context.leave(slot)
+    result = joined.output(relations, ["b", "s", "f"])
+    context.yields(result, *context.free_outputs(1))
+    units = layout.regroup(relations, Value((result.axes[2],)), (groups, size))
+    context.pin(result, [0, 1], "is compared with all others, or masked")
+    context.pin(units, [1], "is summed inside")
 
-    site.patch(lambda cut: {"num_heads": cut.size(units, 0)})
-    site.contract(0, [2])
-    sizes = dict(zip("bsc", site.nominal(0), strict=True)) | {"f": groups * size}
-    site.work({c: joined.space[c] for c in "bscf"}, sizes, 3)
-    site.work({c: joined.space[c] for c in "bsf"}, sizes, 2 * sizes["s"])
+    context.patch(lambda cut: {"num_heads": cut.size(units, 0)})
+    context.contract(0, [2])
+    sizes = dict(zip("bsc", context.nominal(0), strict=True)) | {"f": groups * size}
+    context.work({c: joined.space[c] for c in "bscf"}, sizes, 3)
+    context.work({c: joined.space[c] for c in "bsf"}, sizes, 2 * sizes["s"])
     return None
 
 
@@ -309,32 +322,32 @@ def rotary(*, positions: int, cosine: int) -> Operator:
         cosine: First of the two inputs with tables.
     """
 
-    def rule(site: Site) -> None:
-        shape = site.shape(0)
-        half = site.shape(cosine)[-1]
-        heads = int(site.attr("num_heads", 0)) or (shape[1] if len(shape) == 4 else shape[2] // (2 * half))
+    def rule(context: NodeContext) -> None:
+        shape = context.shape(0)
+        half = context.shape(cosine)[-1]
+        heads = int(context.attr("num_heads", 0)) or (shape[1] if len(shape) == 4 else shape[2] // (2 * half))
         size = shape[3] if len(shape) == 4 else shape[2] // heads
         if size != 2 * half:
-            return elementwise.opaque(site)
-        turn = ["c", "p"] if site.attr("interleaved", 0) else ["p", "c"]
-        factors = (half, 2) if site.attr("interleaved", 0) else (2, half)
+            return elementwise.opaque(context)
+        turn = ["c", "p"] if context.attr("interleaved", 0) else ["p", "c"]
+        factors = (half, 2) if context.attr("interleaved", 0) else (2, half)
         if len(shape) == 4:
-            data = site.operand(0, ["b", "g", "s", *turn], (*shape[:3], *factors), (1, 1, 1, 2))
+            data = context.operand(0, ["b", "g", "s", *turn], (*shape[:3], *factors), (1, 1, 1, 2))
         else:
-            data = site.operand(0, ["b", "s", "g", *turn], (shape[0], shape[1], heads, *factors), (1, 1, 3))
-        rank = len(site.shape(cosine))
-        tables = [(slot, site.operand(slot, [*([None] * (rank - 1)), "c"])) for slot in (cosine, cosine + 1)]
-        joined = site.join((0, data), *tables)
-        if site.name(positions) or rank > 2:
-            site.leave(positions)
-            site.pin(Value((joined.space["b"], joined.space["s"])), [0, 1], "has a position")
+            data = context.operand(0, ["b", "s", "g", *turn], (shape[0], shape[1], heads, *factors), (1, 1, 3))
+        rank = len(context.shape(cosine))
+        tables = [(slot, context.operand(slot, [*([None] * (rank - 1)), "c"])) for slot in (cosine, cosine + 1)]
+        joined = context.join((0, data), *tables)
+        if context.name(positions) or rank > 2:
+            context.leave(positions)
+            context.pin(Value((joined.space["b"], joined.space["s"])), [0, 1], "has a position")
         for digit in joined.space["p"]:
-            site.ledger.pin(digit, "turns together with another part", joined.seen(()).digits)
+            context.relations.pin(digit, "turns together with another part", joined.seen(()).digits)
         letters = ["b", "g", "s", *turn] if len(shape) == 4 else ["b", "s", "g", *turn]
-        site.yields(layout.regroup(site.ledger, joined.output(site.ledger, letters), shape))
+        context.yields(layout.regroup(context.relations, joined.output(context.relations, letters), shape))
         groups = joined.seen("g")
-        if site.attr("num_heads", 0):
-            site.patch(lambda cut: {"num_heads": cut.size(groups, 0)})
+        if context.attr("num_heads", 0):
+            context.patch(lambda cut: {"num_heads": cut.size(groups, 0)})
         return None
 
     return Operator(rule)

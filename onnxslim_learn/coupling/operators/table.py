@@ -34,49 +34,49 @@ from onnxslim_learn.registry import operator
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from onnxslim_learn.coupling.context import Axes, Rule, Site
+    from onnxslim_learn.coupling.context import Axes, NodeContext, Rule
 
 
 def _axis(default: int = -1) -> Axes:
     """The single axis given as attribute."""
-    return lambda site, rank: [int(site.attr("axis", default)) % rank]
+    return lambda context, rank: [int(context.attr("axis", default)) % rank]
 
 
 def _from_axis(default: int = -1) -> Axes:
     """All axes from the one given as attribute to the last."""
-    return lambda site, rank: range(int(site.attr("axis", default)) % rank, rank)
+    return lambda context, rank: range(int(context.attr("axis", default)) % rank, rank)
 
 
-def _softmax(site: Site, rank: int) -> Iterable[int]:
+def _softmax(context: NodeContext, rank: int) -> Iterable[int]:
     """One axis since opset 13; all from ``axis`` (default 1) before."""
-    return _axis(-1)(site, rank) if site.version >= 13 else _from_axis(1)(site, rank)
+    return _axis(-1)(context, rank) if context.version >= 13 else _from_axis(1)(context, rank)
 
 
-def _cumsum(site: Site, rank: int) -> Iterable[int]:
+def _cumsum(context: NodeContext, rank: int) -> Iterable[int]:
     """The axis given as an input, or all if it is computed."""
-    axis = site.static(1)
+    axis = context.static(1)
     return range(rank) if axis is None else [int(axis.reshape(-1)[0])]
 
 
-def _transformed(site: Site, rank: int) -> Iterable[int]:
+def _transformed(context: NodeContext, rank: int) -> Iterable[int]:
     """The axis of a DFT, an input since opset 20, and the last one, which holds real and imaginary parts."""
-    axis = site.ints(2, "axis") if site.version >= 20 else [int(site.attr("axis", 1))]
-    return range(rank) if site.name(2) and axis is None else [*(axis or [-2]), -1]
+    axis = context.ints(2, "axis") if context.version >= 20 else [int(context.attr("axis", 1))]
+    return range(rank) if context.name(2) and axis is None else [*(axis or [-2]), -1]
 
 
-def _matrix(site: Site, rank: int) -> Iterable[int]:
+def _matrix(context: NodeContext, rank: int) -> Iterable[int]:
     """The last two axes."""
     return range(rank - 2, rank)
 
 
-def _listed(site: Site, rank: int) -> Iterable[int]:
+def _listed(context: NodeContext, rank: int) -> Iterable[int]:
     """The axes given as attribute, or all."""
-    return list(site.attr("axes") or range(rank))
+    return list(context.attr("axes") or range(rank))
 
 
-def _trained(site: Site, rank: int) -> Iterable[int]:
+def _trained(context: NodeContext, rank: int) -> Iterable[int]:
     """Batch norm in training mode normalises over all axes but the channel."""
-    return [a for a in range(rank) if a != 1] if site.attr("training_mode", 0) else []
+    return [a for a in range(rank) if a != 1] if context.attr("training_mode", 0) else []
 
 
 def _each(names: str, rule: Rule | Operator, traits: Trait = NOTHING) -> dict[str, Operator]:
@@ -127,16 +127,16 @@ TABLE: dict[str, Operator] = {
     "CastLike": _SAME.having(rule=f.first_input),
     "Dropout": _SAME.having(Trait.VIEW | Trait.DROPS, rule=f.first_input),
     "BatchNormalization": f.per_channel(normalised=_trained, norm=_BATCH),
-    "InstanceNormalization": f.per_channel(normalised=lambda site, rank: range(2, rank), norm=Normalisation()),
+    "InstanceNormalization": f.per_channel(normalised=lambda context, rank: range(2, rank), norm=Normalisation()),
     "GroupNormalization": x.group_norm(),
     "QuantizeLinear": f.per_channel(axis=None).having(Trait.QUANTIZES, weights=(0,)),
     "DequantizeLinear": f.per_channel(axis=None).having(Trait.DEQUANTIZES),
-    "DynamicQuantizeLinear": f.mixing(lambda site, rank: range(rank)),
+    "DynamicQuantizeLinear": f.mixing(lambda context, rank: range(rank)),
     **_each("LayerNormalization RMSNormalization", f.norm(_from_axis(), scale=1)),
     "SimplifiedLayerNormalization": f.norm(_from_axis(), scale=1),  # onnxruntime's own, in the default domain
     "LpNormalization": f.norm(_axis()).having(puts_out="embeddings"),
-    "MeanVarianceNormalization": f.norm(lambda site, rank: site.attr("axes", [0, 2, 3])),
-    "LRN": f.norm(lambda site, rank: [1]),
+    "MeanVarianceNormalization": f.norm(lambda context, rank: context.attr("axes", [0, 2, 3])),
+    "LRN": f.norm(lambda context, rank: [1]),
     "Softmax": _SOFTMAX.having(puts_out="probabilities"),
     "LogSoftmax": _SOFTMAX.having(puts_out="logits"),
     "Hardmax": _SOFTMAX,
@@ -147,7 +147,7 @@ TABLE: dict[str, Operator] = {
     "TopK": f.mixing(_axis()).having(sizes=(1,)),
     **_each("ArgMax ArgMin", f.mixing(_axis(0), vanish=True)),
     "Trilu": f.mixing(_matrix),
-    "ReverseSequence": f.mixing(lambda site, rank: [site.attr("batch_axis", 1), site.attr("time_axis", 0)]),
+    "ReverseSequence": f.mixing(lambda context, rank: [context.attr("batch_axis", 1), context.attr("time_axis", 0)]),
     "MatMul": c.matmul(),
     "Gemm": c.gemm(),
     "Einsum": c.einsum(c.equation),

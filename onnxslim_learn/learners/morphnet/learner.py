@@ -85,7 +85,7 @@ class MorphNet(Learner):
         """Prepare; ``provenance`` goes into the provenance of plans."""
         self.space, self.strengths, self.control = space, strengths, control
         self.steps, self.momentum = recipe.steps, MOMENTUM if recipe.optimizer == "sgd" else 0.0
-        self.made = {"criterion": "morphnet", "allocation": "learned", **provenance}
+        self.provenance = {"criterion": "morphnet", "allocation": "learned", **provenance}
         self.removal: Removal = space.analysis.whole
         self.slopes = torch.zeros(strengths.count)
         self.weight = torch.tensor(START if control.strength is None else control.strength, dtype=torch.float64)
@@ -221,7 +221,7 @@ class MorphNet(Learner):
             TargetError: If the narrowest widths do not meet the bounds.
         """
         self._look()
-        return self.space.plan(self.space.decided(self.ratios()), self.made)
+        return self.space.plan(self.space.decided(self.ratios()), self.provenance)
 
     # --- what is kept and shown ---------------------------------------------------------------------------------------
 
@@ -264,7 +264,7 @@ class MorphNet(Learner):
 
     def structure(self, step: int) -> dict[str, str]:
         """MorphNet's alive counts, and the plan with indices."""
-        plan = self.space.plan(self.removal, {**self.made, "step": step})
+        plan = self.space.plan(self.removal, {**self.provenance, "step": step})
         return {
             f"learned_structure/alive_{step}": self.space.alive_json(self.removal),
             f"learned_structure/plan_{step}.json": plan.to_json(),

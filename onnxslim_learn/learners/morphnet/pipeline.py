@@ -16,18 +16,18 @@ from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.registry import LATENCY, MACS
 from onnxslim_learn.select.bounds import bounds, named
 from onnxslim_learn.train import feature_distillation
-from onnxslim_learn.train.unit_sensitivity import worth
+from onnxslim_learn.train.unit_sensitivity import unit_sensitivity
 
 if TYPE_CHECKING:
     from torch import fx
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.rewrite.verify import Verification
-    from onnxslim_learn.train.trainer import Job, School
+    from onnxslim_learn.train.trainer import Task, Trainer
     from onnxslim_learn.workflow.slimmed import Slimmed
 
 
-def shrink(job: Job[MorphNetSettings]) -> tuple[Slimmed, Verification] | None:
+def shrink(task: Task[MorphNetSettings]) -> tuple[Slimmed, Verification] | None:
     """Learn a structure and write the smaller, trained model.
 
     Returns:
@@ -36,16 +36,18 @@ def shrink(job: Job[MorphNetSettings]) -> tuple[Slimmed, Verification] | None:
     Raises:
         InputError, TargetError, PlanError, TrainError, VerifyError: In one sentence each; nothing is written then.
     """
-    module, plan, told = learn(job.analysis, job.wanted, job.school)
+    module, plan, told = learn(task.analysis, task.wanted, task.trainer)
     if not plan.groups:
         raise InputError("model: the structure learnt is the whole model. Use a higher ⟨strength⟩, or a ⟨target⟩.")
-    return fit(job, module, plan, told)
+    return fit(task, module, plan, told)
 
 
-def learn(analysis: Analysis, wanted: MorphNetSettings, school: School) -> tuple[fx.GraphModule, Plan, dict[str, Any]]:
+def learn(
+    analysis: Analysis, wanted: MorphNetSettings, trainer: Trainer
+) -> tuple[fx.GraphModule, Plan, dict[str, Any]]:
     """Learn a structure: the trained net, all of it, and the plan of what stays."""
     wanted = replace(wanted, target=named(analysis, wanted.target))
-    module, recipe = school.module(analysis), school.recipe(analysis.graph, "steps")
+    module, recipe = trainer.module(analysis), trainer.recipe(analysis.graph, "steps")
     space = _space(analysis, wanted)
     tied = ties(space.groups, space.bonds)
     strengths_of_units: strengths.Strengths | Gates
@@ -58,21 +60,21 @@ def learn(analysis: Analysis, wanted: MorphNetSettings, school: School) -> tuple
             module, analysis, space.groups, wanted.regularizer, how=wanted.combine, l1=wanted.l1_fraction, ties=tied
         )
     control = Control(wanted.dies, wanted.strength, wanted.exactly)
-    school = school.comparing(feature_distillation.untouched(analysis, space.groups, school.features))
-    learner = MorphNet(space, strengths_of_units, control, recipe, _made(wanted, school))
+    trainer = trainer.comparing(feature_distillation.untouched(analysis, space.groups, trainer.features))
+    learner = MorphNet(space, strengths_of_units, control, recipe, _made(wanted, trainer))
     if wanted.strength is None and not wanted.no_calibration and wanted.exactly:
-        kinds = school.teacher.kinds(school.samples)
-        learner.calibrate(worth(analysis, space.groups, school.samples, kinds, seed=school.training.seed))
-    told = school.run("structure", module, recipe, learner)
+        kinds = trainer.teacher.kinds(trainer.samples)
+        learner.calibrate(unit_sensitivity(analysis, space.groups, trainer.samples, kinds, seed=trainer.training.seed))
+    told = trainer.run("structure", module, recipe, learner)
     plan = learner.decided()
     if isinstance(strengths_of_units, Gates):
         strengths_of_units.open()
-    school.settle(module)
+    trainer.settle(module)
     told |= {"cost": told["history"][-1]["cost"], "term": told["history"][-1]["term"]}
     return module, plan, told
 
 
-def _made(wanted: MorphNetSettings, school: School) -> dict[str, Any]:
+def _made(wanted: MorphNetSettings, trainer: Trainer) -> dict[str, Any]:
     """What a plan says of where it comes from."""
     return {
         "target": dict(wanted.target),

@@ -9,13 +9,13 @@ from onnxslim_learn.learners.morphnet import shrink_expand, strength_sweep
 if TYPE_CHECKING:
     from onnxslim_learn.learners.morphnet.settings import MorphNetSettings
     from onnxslim_learn.rewrite.verify import Verification
-    from onnxslim_learn.train.trainer import Job
+    from onnxslim_learn.train.trainer import Task
     from onnxslim_learn.workflow.slimmed import Slimmed
 
 
-def run(job: Job[MorphNetSettings]) -> tuple[Slimmed, Verification] | list[dict[str, Any]] | None:
+def run(task: Task[MorphNetSettings]) -> tuple[Slimmed, Verification] | list[dict[str, Any]] | None:
     """Learn widths: for one target or strength, for several strengths, or in turns with widening."""
-    wanted = job.wanted
+    wanted = task.wanted
     if wanted.sweep:
-        return strength_sweep.sweep(job, strength_sweep.strengths(wanted.sweep, wanted.strength or 1.0))
-    return shrink_expand.shrink(job, wanted.cycles)
+        return strength_sweep.sweep(task, strength_sweep.strengths(wanted.sweep, wanted.strength or 1.0))
+    return shrink_expand.shrink(task, wanted.cycles)

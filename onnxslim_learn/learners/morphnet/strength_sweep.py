@@ -14,7 +14,7 @@ from onnxslim_learn.workflow.pareto import mark
 
 if TYPE_CHECKING:
     from onnxslim_learn.learners.morphnet.settings import MorphNetSettings
-    from onnxslim_learn.train.trainer import Job
+    from onnxslim_learn.train.trainer import Task
 
 WIDE = 10.0  # the strengths of a sweep lie between a tenth and ten times the middle one
 
@@ -26,7 +26,7 @@ def strengths(count: int, middle: float = 1.0) -> list[float]:
     return [float(x) for x in middle * np.geomspace(1 / WIDE, WIDE, count)]
 
 
-def sweep(job: Job[MorphNetSettings], tried: Sequence[float]) -> list[dict[str, Any]]:
+def sweep(task: Task[MorphNetSettings], tried: Sequence[float]) -> list[dict[str, Any]]:
     """Learn, cut and fine-tune at every strength; a file each, numbered like the strengths.
 
     Returns:
@@ -35,24 +35,24 @@ def sweep(job: Job[MorphNetSettings], tried: Sequence[float]) -> list[dict[str, 
     """
     rows = []
     for number, strength in enumerate(tried):
-        training = replace(job.school.training, folder=job.folder / f"strength_{number}")
-        output = job.output.with_name(f"{job.output.stem}-{number}{job.output.suffix}")
-        school = replace(job.school, training=training)
-        wanted = replace(job.wanted, strength=strength, target={})
-        rows.append(_row(replace(job, wanted=wanted, school=school, output=output)))
+        training = replace(task.trainer.training, folder=task.folder / f"strength_{number}")
+        output = task.output.with_name(f"{task.output.stem}-{number}{task.output.suffix}")
+        trainer = replace(task.trainer, training=training)
+        wanted = replace(task.wanted, strength=strength, target={})
+        rows.append(_row(replace(task, wanted=wanted, trainer=trainer, output=output)))
     return mark(rows)
 
 
-def _row(job: Job[MorphNetSettings]) -> dict[str, Any]:
+def _row(task: Task[MorphNetSettings]) -> dict[str, Any]:
     """One strength."""
-    whole = job.analysis.price(job.analysis.whole)
-    row: dict[str, Any] = {"strength": job.wanted.strength, "output": None, "before": whole, "after": whole}
+    whole = task.analysis.price(task.analysis.whole)
+    row: dict[str, Any] = {"strength": task.wanted.strength, "output": None, "before": whole, "after": whole}
     row |= {"relative": 0.0, "accuracy": None}
-    module, plan, told = learn(job.analysis, job.wanted, job.school)
-    fitted = fit(job, module, plan, told) if plan.groups else None
+    module, plan, told = learn(task.analysis, task.wanted, task.trainer)
+    fitted = fit(task, module, plan, told) if plan.groups else None
     if fitted is not None:
         result = fitted[0].plan.provenance["training"]["result"]
         relative = [one["relative"] for one in result["outputs"].values()]
-        row |= {"output": str(job.output), "after": job.analysis.price(fitted[0].removal)}
+        row |= {"output": str(task.output), "after": task.analysis.price(fitted[0].removal)}
         row |= {"relative": float(np.mean(relative)) if relative else 0.0, "accuracy": result["accuracy"]}
     return row

@@ -35,7 +35,7 @@ LOGIT = 2.5
 
 
 @dataclass(frozen=True)
-class Part:
+class StrengthPart:
     """What one parameter says of the units it makes.
 
     Attributes:
@@ -117,7 +117,7 @@ class Strengths:
         ties: For every unit the first one it is tied to by ``force_group`` (itself if none).
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[StrengthPart, ...]
     count: int
     how: How
     ties: Tensor
@@ -206,15 +206,15 @@ def read(
     """
     starts = np.cumsum([0, *(group.width for group in groups)])
     start = {group.name: int(first) for group, first in zip(groups, starts, strict=False)}
-    parts: list[Part] = []
+    parts: list[StrengthPart] = []
     if kind == "gamma":
         for scale in gammas.attach(module, analysis, groups, carry_norm=True):
             places = np.arange(1, len(scale.parameter) + 1) if scale.virtual else scale.places
-            parts.append(Part(scale.parameter, None, _units(places, start[scale.group])))
+            parts.append(StrengthPart(scale.parameter, None, _units(places, start[scale.group])))
     else:
         trained = initializers.parameters(module)
         for name, axis, group, places in gammas.producers(module, analysis, groups):
-            parts.append(Part(trained[name], axis, _units(places, start[group]), l1))
+            parts.append(StrengthPart(trained[name], axis, _units(places, start[group]), l1))
     if not parts:
         raise InputError(f"⟨regularizer⟩ {kind}: no weight makes the units alone. Use ⟨regularizer⟩ gates.")
     ties = torch.arange(int(starts[-1])) if ties is None else ties

@@ -53,7 +53,7 @@ FINALISTS = 5  # choices that are judged again, beside those
 
 
 @dataclass
-class Search:
+class RatioSearch:
     """Where a search stands.
 
     Attributes:
@@ -71,7 +71,7 @@ class Search:
     rewards: list[float] = field(default_factory=list)
 
 
-class Walk(gymnasium.Env[Array, Array]):
+class PruningEnvironment(gymnasium.Env[Array, Array]):
     """A walk over the layers; an episode is a roll-out."""
 
     def __init__(self, layers: Sequence[Layer], settings: MethodSettings, play: Play) -> None:
@@ -80,7 +80,7 @@ class Walk(gymnasium.Env[Array, Array]):
         self.sizes = [layer.size for layer in layers]
         self.known = [protocol(self.sizes, settings.ws_prune_ratio) for protocol in KNOWN]
         self.chosen: list[float] = []
-        self.search = Search()
+        self.search = RatioSearch()
         self.fixed = features(layers)
         width = self.fixed.shape[1] + 2
         self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (width,), np.float32)
@@ -185,7 +185,7 @@ class Policy(TD3Policy):
 class Agent(DDPG):
     """DDPG that explores by a normal distribution cut off at the ends of the actions, ever narrower."""
 
-    walk: Walk
+    walk: PruningEnvironment
 
     def _sample_action(self, learning_starts: int, action_noise: Any = None, n_envs: int = 1) -> tuple[Array, Array]:
         """An action and what the buffer keeps: as known, by chance, then around the actor's."""
@@ -222,7 +222,7 @@ def optimal(
     resume: bool = False,
     seed: int = 0,
     progress: Callable[..., None] = lambda share, said="": None,
-) -> Search:
+) -> RatioSearch:
     """Search shares by reinforcement learning; the best are in what is returned.
 
     Args:
@@ -238,14 +238,14 @@ def optimal(
     Raises:
         InputError: If what is in the folder is of another search.
     """
-    walk = Walk(layers, settings, play)
+    walk = PruningEnvironment(layers, settings, play)
     facts = {"settings": asdict(settings), "layers": [layer.name for layer in layers], "seed": seed}
     agent = _agent(walk, seed)
     checkpoint = checkpoints.load(folder) if resume else None
     if checkpoint is not None:
         if checkpoint.facts["made"] != json.loads(json.dumps(facts)):
             raise InputError(f"⟨resume⟩: {folder} is of a search with other settings. Give the same ones.")
-        walk.search = Search(**checkpoint.facts["search"])
+        walk.search = RatioSearch(**checkpoint.facts["search"])
         _take_up(agent, checkpoint)
         agent.num_timesteps = walk.search.rollouts * len(layers)
     left = settings.ws_nb_rlouts - walk.search.rollouts
@@ -254,7 +254,7 @@ def optimal(
     return walk.search if again is None else _final(walk.search, again, settings)
 
 
-def _final(search: Search, again: Play, settings: MethodSettings) -> Search:
+def _final(search: RatioSearch, again: Play, settings: MethodSettings) -> RatioSearch:
     """Judge the finalists again; the best of them is the result, of equal ones one known beforehand."""
     judged = []
     for choice in search.finalists:
@@ -263,7 +263,7 @@ def _final(search: Search, again: Play, settings: MethodSettings) -> Search:
     return replace(search, finalists=judged, best=max(judged, key=lambda choice: choice["reward"]))
 
 
-def _agent(walk: Walk, seed: int) -> Agent:
+def _agent(walk: PruningEnvironment, seed: int) -> Agent:
     agent = Agent(
         Policy,
         walk,
@@ -310,9 +310,11 @@ def _take_up(agent: DDPG, checkpoint: checkpoints.Checkpoint) -> None:
 class _Keep(BaseCallback):
     """Keeps everything after every roll-out, and lets chance follow from the seed and the roll-out alone."""
 
-    def __init__(self, walk: Walk, folder: Path, facts: dict[str, Any], progress: Callable[..., None]) -> None:
+    def __init__(
+        self, walk: PruningEnvironment, folder: Path, facts: dict[str, Any], progress: Callable[..., None]
+    ) -> None:
         super().__init__()
-        self.walk, self.folder, self.made, self.progress, self.kept = (
+        self.walk, self.folder, self.facts, self.progress, self.kept = (
             walk,
             folder,
             facts,
@@ -325,7 +327,7 @@ class _Keep(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self._keep()
-        seed = self.made["seed"] * 1_000_003 + self.walk.search.rollouts
+        seed = self.facts["seed"] * 1_000_003 + self.walk.search.rollouts
         set_random_seed(seed)
         self.model.action_space.seed(seed)
 
@@ -343,7 +345,7 @@ class _Keep(BaseCallback):
         if search.rollouts == self.kept:
             return
         self.kept = search.rollouts
-        facts = {"step": search.rollouts, "made": self.made, "search": asdict(search)}
+        facts = {"step": search.rollouts, "made": self.facts, "search": asdict(search)}
         assert isinstance(self.model, Agent)
         checkpoints.save(self.folder, checkpoints.Checkpoint(_tensors(self.model), facts))
         self.progress(self.kept / self.walk.settings.ws_nb_rlouts, f"best {search.best['score']:.4f}")

@@ -24,9 +24,9 @@ from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.runtime import atomic
-from onnxslim_learn.select.calibration import Evidence
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.sparse import patterns
-from onnxslim_learn.sparse.one_shot import OneShot, Pruned, Recipe
+from onnxslim_learn.sparse.one_shot import OneShot, OneShotSettings, Pruned
 from onnxslim_learn.sparse.ratio_search import search
 from onnxslim_learn.sparse.schedule import Schedule
 from onnxslim_learn.train import losses
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from torch import fx
 
     from onnxslim_learn.sparse.maskable import Layer
-    from onnxslim_learn.train.trainer import Job
+    from onnxslim_learn.train.trainer import Task
     from onnxslim_learn.workflow.sparsify import Stored
 
 SEARCHED_ON, PLACES = 512, 16384  # samples to sparsify in one go and to measure curves on; rows of a regression
@@ -48,16 +48,16 @@ FINAL = 8  # times the held-back batches of a roll-out decide between the best o
 EPOCHS = 3  # as many times the steps that structure learning takes where nobody says
 
 
-def run(job: Job[WeightSparseSettings]) -> tuple[Sparsified, Stored] | None:
+def run(task: Task[WeightSparseSettings]) -> tuple[Sparsified, Stored] | None:
     """Learn which weights are zero."""
-    return sparsen(job, sparse=job.wanted.sparse_initializers, lossless=job.wanted.lossless)
+    return sparsen(task, sparse=task.wanted.sparse_initializers, lossless=task.wanted.lossless)
 
 
-def sparsen(job: Job[WeightSparseSettings], **how: bool) -> tuple[Sparsified, Stored] | None:
+def sparsen(task: Task[WeightSparseSettings], **how: bool) -> tuple[Sparsified, Stored] | None:
     """Learn zeros, and write the sparse, trained model.
 
     Args:
-        job: What to do.
+        task: What to do.
         **how: How to write it, see :meth:`onnxslim_learn.workflow.sparsify.Sparsified.save`.
 
     Returns:
@@ -66,16 +66,16 @@ def sparsen(job: Job[WeightSparseSettings], **how: bool) -> tuple[Sparsified, St
     Raises:
         InputError, TrainError, VerifyError: In one sentence each; nothing is written then.
     """
-    school, wanted = job.school, job.wanted
+    trainer, wanted = task.trainer, task.wanted
     if wanted.one_shot and wanted.from_scratch:
         raise InputError("⟨one_shot⟩: keeps weights, but ⟨from_scratch⟩ draws them anew. Leave one of them out.")
-    listed = chosen(job.analysis, patterns.parse(wanted.pattern), wanted.protect)
-    shares = _shares(job, listed)
-    module = school.module(job.analysis, fresh=wanted.from_scratch)
+    listed = chosen(task.analysis, patterns.parse(wanted.pattern), wanted.protect)
+    shares = _shares(task, listed)
+    module = trainer.module(task.analysis, fresh=wanted.from_scratch)
     if wanted.from_scratch:
-        redraw(module, school.training.seed)
-    recipe = replace(school.recipe(job.analysis.graph, "steps"), schedule="cosine")
-    if school.training.steps is None:
+        redraw(module, trainer.training.seed)
+    recipe = replace(trainer.recipe(task.analysis.graph, "steps"), schedule="cosine")
+    if trainer.training.steps is None:
         recipe = replace(recipe, steps=EPOCHS * recipe.steps)
     asked = wanted.method
     window = (asked.ws_iter_ratio_beg, asked.ws_iter_ratio_end, asked.ws_prune_ratio_exp, asked.ws_mask_update_step)
@@ -83,48 +83,48 @@ def sparsen(job: Job[WeightSparseSettings], **how: bool) -> tuple[Sparsified, St
         module, listed, shares["ratios"], Schedule(recipe.steps, *window), patterns.parse(wanted.pattern)
     )
     if wanted.one_shot:
-        learner = _begun(job, module, learner)
-    run = school.improve if wanted.one_shot else school.run  # without, weights before it have no zeros
+        learner = _begun(task, module, learner)
+    run = trainer.improve if wanted.one_shot else trainer.run  # without, weights before it have no zeros
     told = run("weight-sparse", module, recipe, learner)
-    school.settle(module)
-    told |= {"search": shares["search"], "result": school.judge(module), "learner": "weight-sparse"}
-    told |= {"settings": asdict(asked), "loss": losses.told(school.training.loss), "data": job.source.name}
+    trainer.settle(module)
+    told |= {"search": shares["search"], "result": trainer.judge(module), "learner": "weight-sparse"}
+    told |= {"settings": asdict(asked), "loss": losses.told(trainer.training.loss), "data": task.source.name}
 
     def finish() -> tuple[Sparsified, Stored]:
-        job.stage("verifying")
-        export.export(module.to("cpu"), job.analysis.graph, job.folder / "trained.onnx")
-        result = _result(job, learner, shares, told)
-        return result, result.save(job.output, **how)
+        task.stage("verifying")
+        export.export(module.to("cpu"), task.analysis.graph, task.folder / "trained.onnx")
+        result = _result(task, learner, shares, told)
+        return result, result.save(task.output, **how)
 
-    return school.world.led(finish)
+    return trainer.world.led(finish)
 
 
-def _begun(job: Job[WeightSparseSettings], module: fx.GraphModule, learner: WeightSparse) -> WeightSparse:
+def _begun(task: Task[WeightSparseSettings], module: fx.GraphModule, learner: WeightSparse) -> WeightSparse:
     """Give a module the weights of :mod:`onnxslim_learn.sparse.one_shot`, and mask their zeros for good."""
-    place = job.folder / "one-shot.onnx"
+    place = task.folder / "one-shot.onnx"
 
     def cut() -> None:
         listed = list(learner.layers.values())
-        model = _sparsified(job, listed, learner.ratios, _record(job), job.stage("sparsifying"))
-        save.staged(model, place.name, job.folder, external=False)
+        model = _sparsified(task, listed, learner.ratios, _record(task), task.stage("sparsifying"))
+        save.staged(model, place.name, task.folder, external=False)
 
-    if not (job.school.training.resume and place.is_file()):
-        job.school.world.led(cut)
+    if not (task.trainer.training.resume and place.is_file()):
+        task.trainer.world.led(cut)
     _take_weights(module, ir.load(place))
     learner.keep_zeros()
     return Fixed(learner)
 
 
 def _sparsified(
-    job: Job[WeightSparseSettings],
+    task: Task[WeightSparseSettings],
     listed: Sequence[Layer],
     shares: Mapping[str, float],
     record: Record,
     progress: Callable[[float], None] = lambda share: None,
 ) -> ir.Model:
     """The original, sparsified in one go."""
-    model = slim(job.analysis.whole)
-    OneShot(model, listed, record, Recipe(shares, patterns.parse(job.wanted.pattern))).go(progress)
+    model = slim(task.analysis.whole)
+    OneShot(model, listed, record, OneShotSettings(shares, patterns.parse(task.wanted.pattern))).go(progress)
     return model
 
 
@@ -137,34 +137,34 @@ def _take_weights(module: fx.GraphModule, model: ir.Model) -> None:
                 parameter.copy_(to_torch(initializers_of_model[name].const_value, master=True))  # type: ignore[arg-type]
 
 
-def _record(job: Job[WeightSparseSettings]) -> Record:
+def _record(task: Task[WeightSparseSettings]) -> Record:
     """What the original does on some samples."""
-    analysis = job.analysis
-    feeds = Evidence(analysis.coupling, job.source, SEARCHED_ON).feeds
+    analysis = task.analysis
+    feeds = Calibration(analysis.coupling, task.source, SEARCHED_ON).feeds
     return Record(analysis.graph.model, feeds, -(-PLACES // len(feeds)), 4 if len(feeds) >= 4 else 2)
 
 
 def _result(
-    job: Job[WeightSparseSettings], learner: WeightSparse, shares: dict[str, Any], told: dict[str, Any]
+    task: Task[WeightSparseSettings], learner: WeightSparse, shares: dict[str, Any], told: dict[str, Any]
 ) -> Sparsified:
     """What was made of the file ``trained.onnx`` in the folder."""
     listed = list(learner.layers.values())
-    fixed = patterns.parse(job.wanted.pattern).ratio
-    ratio = None if fixed is not None else job.wanted.target
-    asked = ZeroSettings(ratio, job.wanted.pattern, "training", shares["protocol"], job.wanted.protect)
+    fixed = patterns.parse(task.wanted.pattern).ratio
+    ratio = None if fixed is not None else task.wanted.target
+    asked = ZeroSettings(ratio, task.wanted.pattern, "training", shares["protocol"], task.wanted.protect)
     result = told["result"]
     apart = {name: Deviation(**one) for name, one in result["outputs"].items()}
     sparsified = Sparsified(
-        job.analysis,
+        task.analysis,
         asked,
         listed,
         {layer.name: shares["ratios"][layer.name] for layer in listed},
         shares["protocol"],
         shares["trials"],
         {layer.name: Pruned("training") for layer in listed},
-        (job.source.name, result["samples"]),
+        (task.source.name, result["samples"]),
         apart,
-        load(job.folder / "trained.onnx").model,
+        load(task.folder / "trained.onnx").model,
         told,
     )
     for layer in listed:
@@ -176,81 +176,83 @@ def _result(
 # --- shares per layer -------------------------------------------------------------------------------------------------
 
 
-def _shares(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
+def _shares(task: Task[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
     """Shares per layer, found by the leading process and kept in the folder: ``ratios``, ``protocol``, ``trials``."""
-    place = job.folder / "ratios.json"
-    job.school.world.led(lambda: _choose(job, listed, place))
+    place = task.folder / "ratios.json"
+    task.trainer.world.led(lambda: _choose(task, listed, place))
     shares: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
     return shares
 
 
-def _choose(job: Job[WeightSparseSettings], listed: list[Layer], place: Path) -> None:
+def _choose(task: Task[WeightSparseSettings], listed: list[Layer], place: Path) -> None:
     choice = {
-        "source": job.analysis.graph.digest,
-        "wanted": json.loads(json.dumps(asdict(job.wanted))),
+        "source": task.analysis.graph.digest,
+        "wanted": json.loads(json.dumps(asdict(task.wanted))),
         "layers": [layer.name for layer in listed],
     }
-    if job.school.training.resume and place.is_file():
+    if task.trainer.training.resume and place.is_file():
         known = json.loads(place.read_text(encoding="utf-8"))
         if known["made"] == choice:
             return
         raise InputError(f"⟨resume⟩: {place} is of a run with other settings. Give the same ones.")
-    protocol = job.wanted.method.ws_prune_ratio_prtl
-    if patterns.parse(job.wanted.pattern).ratio is not None or not 0 < job.wanted.target < 1:
+    protocol = task.wanted.method.ws_prune_ratio_prtl
+    if patterns.parse(task.wanted.pattern).ratio is not None or not 0 < task.wanted.target < 1:
         protocol = UNIFORM  # nothing is left to spread
-    chosen = _spread(protocol, job, listed)
-    job.folder.mkdir(parents=True, exist_ok=True)
+    chosen = _spread(protocol, task, listed)
+    task.folder.mkdir(parents=True, exist_ok=True)
     atomic.write_text(
         place, json.dumps({"protocol": protocol, "trials": {}, "search": None, **chosen, "made": choice}) + "\n"
     )
 
 
-def _spread(protocol: str, job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
+def _spread(protocol: str, task: Task[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
     """Shares of layers by a protocol, and what there is to tell of how they were found."""
     function = PROTOCOLS.load(protocol, "⟨ws_prune_ratio_prtl⟩")
     if not PROTOCOLS.row(protocol).sized:
-        spread: dict[str, Any] = function(job, listed)
+        spread: dict[str, Any] = function(task, listed)
         return spread
-    shares = function([layer.size for layer in listed], job.wanted.target)
+    shares = function([layer.size for layer in listed], task.wanted.target)
     return {"ratios": {layer.name: share for layer, share in zip(listed, shares, strict=True)}}
 
 
-def by_search(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
+def by_search(task: Task[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
     """By curves measured on samples, without training."""
-    analysis = job.analysis
-    recipe = Recipe({}, patterns.parse(job.wanted.pattern))
-    progress = job.stage("measuring")
-    searched = search(lambda: slim(analysis.whole), listed, _record(job), recipe, job.wanted.target, progress=progress)
+    analysis = task.analysis
+    recipe = OneShotSettings({}, patterns.parse(task.wanted.pattern))
+    progress = task.stage("measuring")
+    searched = search(
+        lambda: slim(analysis.whole), listed, _record(task), recipe, task.wanted.target, progress=progress
+    )
     return {"ratios": searched.ratios, "protocol": searched.protocol, "trials": searched.trials}
 
 
-def by_agent(job: Job[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
+def by_agent(task: Task[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
     """By reinforcement learning."""
     from onnxslim_learn.learners.weight_sparse import ddpg
     from onnxslim_learn.learners.weight_sparse.rollouts import Rollouts
 
-    school, wanted = job.school, job.wanted
-    if school.world.size > 1:
+    trainer, wanted = task.trainer, task.wanted
+    if trainer.world.size > 1:
         raise InputError(
             "⟨ws_prune_ratio_prtl⟩ optimal: its roll-outs run in one process. Search alone first, then go on with "
             "⟨resume⟩ in several."
         )
-    module = school.module(job.analysis).to(school.world.device)
-    rollouts = Rollouts.of(school, module, listed, wanted.method, patterns.parse(wanted.pattern))
+    module = trainer.module(task.analysis).to(trainer.world.device)
+    rollouts = Rollouts.of(trainer, module, listed, wanted.method, patterns.parse(wanted.pattern))
     if wanted.one_shot:
-        record = _record(job)
+        record = _record(task)
         rollouts = replace(
-            rollouts, begun=lambda shares: _take_weights(module, _sparsified(job, listed, shares, record))
+            rollouts, begun=lambda shares: _take_weights(module, _sparsified(task, listed, shares, record))
         )
-    with undisturbed(school.world.device):
+    with undisturbed(trainer.world.device):
         searched = ddpg.optimal(
             listed,
             wanted.method,
             rollouts.run,
-            job.folder / "agent",
+            task.folder / "agent",
             again=partial(rollouts.run, times=FINAL) if rollouts.more else None,
-            resume=school.training.resume,
-            seed=school.training.seed,
-            progress=job.stage("roll-outs"),
+            resume=trainer.training.resume,
+            seed=trainer.training.seed,
+            progress=task.stage("roll-outs"),
         )
     return {"ratios": searched.best["ratios"], "search": asdict(searched)}

@@ -21,7 +21,7 @@ from onnxslim_learn.learners.weight_sparse.learner import Fixed, WeightSparse
 from onnxslim_learn.metrics import classifies
 from onnxslim_learn.sparse.schedule import Schedule
 from onnxslim_learn.train import samples as pool
-from onnxslim_learn.train.loop import Task, train
+from onnxslim_learn.train.loop import LoopTask, train
 from onnxslim_learn.train.optimizer import Recipe
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.learners.weight_sparse.settings import MethodSettings
     from onnxslim_learn.sparse.maskable import Layer
     from onnxslim_learn.sparse.patterns import Pattern
-    from onnxslim_learn.train.trainer import School
+    from onnxslim_learn.train.trainer import Trainer
 
 REGRESSED = 512  # samples of a roll-out's regression; each of its steps sees a batch of them
 
@@ -42,7 +42,7 @@ class Rollouts:
     """What roll-outs need.
 
     Attributes:
-        school: Samples, teacher and loss.
+        trainer: Samples, teacher and loss.
         module: The net, of which the weights are used up.
         dense: Its weights as they were.
         layers: What is masked.
@@ -51,7 +51,7 @@ class Rollouts:
         begun: Gives the module sparse weights for shares in one go, where that is asked for.
     """
 
-    school: School
+    trainer: Trainer
     module: fx.GraphModule
     dense: dict[str, Tensor]
     layers: Sequence[Layer]
@@ -61,15 +61,20 @@ class Rollouts:
 
     @classmethod
     def of(
-        cls, school: School, module: fx.GraphModule, layers: Sequence[Layer], settings: MethodSettings, pattern: Pattern
+        cls,
+        trainer: Trainer,
+        module: fx.GraphModule,
+        layers: Sequence[Layer],
+        settings: MethodSettings,
+        pattern: Pattern,
     ) -> Rollouts:
         """Remember the weights of a module."""
         dense = {name: value.clone() for name, value in module.state_dict().items()}
-        return cls(school, module, dense, layers, settings, pattern)
+        return cls(trainer, module, dense, layers, settings, pattern)
 
     def run(self, ratios: Mapping[str, float], times: int = 1) -> float:
         """How good the net is with these shares, from 0 to 1, on so many times the batches of a roll-out."""
-        settings, school = self.settings, self.school
+        settings, trainer = self.settings, self.trainer
         self.module.load_state_dict(self.dense)
         learner = WeightSparse(self.module, self.layers, ratios, Schedule(1), self.pattern)
         if self.begun is not None:
@@ -80,39 +85,42 @@ class Rollouts:
             if settings.ws_nb_iters_rg:
                 self._regress(learner)
         if settings.ws_nb_iters_ft:
-            training = school.training
+            training = trainer.training
             recipe = Recipe(settings.ws_nb_iters_ft, training.batch_size, rate=settings.ws_lrn_rate_ft, decay=0.0)
             recipe = replace(recipe, schedule="constant", warmup=0.0, clip=0.0, seed=training.seed)
             recipe = replace(recipe, accumulate=training.accumulate)
-            alone = replace(school.world, rank=0, size=1)
-            train(Task(self.module, school.objective, school.samples, school.teacher, recipe, alone), Fixed(learner))
+            alone = replace(trainer.world, rank=0, size=1)
+            train(
+                LoopTask(self.module, trainer.objective, trainer.samples, trainer.teacher, recipe, alone),
+                Fixed(learner),
+            )
         return self.score(times)
 
     @property
     def more(self) -> bool:
         """Whether more samples are held back than a roll-out is judged by."""
-        return self.school.held.count > self.settings.ws_nb_iters_feval * self.school.training.batch_size
+        return self.trainer.held.count > self.settings.ws_nb_iters_feval * self.trainer.training.batch_size
 
     def score(self, times: int = 1) -> float:
         """Share of right classes on held-back samples, or of classes as the original's, or 1/(1 + squared error)."""
-        school, predictions = self.school, []
-        size = school.training.batch_size
-        held = school.held if school.held.count else school.samples
+        trainer, predictions = self.trainer, []
+        size = trainer.training.batch_size
+        held = trainer.held if trainer.held.count else trainer.samples
         self.module.eval()
         for batch in islice(pool.portions(held, size), times * self.settings.ws_nb_iters_feval):
-            inputs, labels = pool.tensors(batch, school.world.device)
+            inputs, labels = pool.tensors(batch, trainer.world.device)
             with torch.no_grad():
                 outputs = self.module(*(inputs[name] for name in self.module.meta["inputs"]))
-            predictions.append((judged(outputs, school.teacher(inputs), labels), batch.count))
+            predictions.append((judged(outputs, trainer.teacher(inputs), labels), batch.count))
         scores, counts = np.transpose(predictions)
         return float(np.average(scores, weights=counts))
 
     def _regress(self, learner: WeightSparse) -> None:
         """Fit every layer to what the full net puts out there."""
-        samples, device = self.school.samples, self.school.world.device
+        samples, device = self.trainer.samples, self.trainer.world.device
         shelf = samples.shelves[0]
         count = min(REGRESSED, shelf.count) if samples.declared.batch is None else samples.declared.batch
-        batch = samples.take(0, np.random.default_rng(self.school.training.seed).permutation(shelf.count)[:count])
+        batch = samples.take(0, np.random.default_rng(self.trainer.training.seed).permutation(shelf.count)[:count])
         inputs, _ = pool.tensors(batch, device)
         given = [inputs[name] for name in self.module.meta["inputs"]]
         nodes = readers(self.module, learner)
@@ -123,8 +131,8 @@ class Rollouts:
         with torch.no_grad():
             full.run(*given)
         self.module.load_state_dict(sparse)
-        torch.manual_seed(self.school.training.seed)
-        size = count if samples.declared.batch else self.school.training.batch_size
+        torch.manual_seed(self.trainer.training.seed)
+        size = count if samples.declared.batch else self.trainer.training.batch_size
         _Regression(self.module, nodes, full.heard, learner, (self.settings, size)).run(*given)
 
 
