@@ -97,12 +97,12 @@ def rows(one: Net, targets: list[float], samples: int) -> Iterator[Row]:
     real = open_source({"image": one.data.images[:samples]}, analysis.graph)
     dense = one.accuracy(one.path)
     for target in targets:
-        found = [_cut(one, analysis, target, source) for source in (None, made_up, real)]
+        found = [cut(one, analysis, target, source) for source in (None, made_up, real)]
         yield Row(one.name, target, dense, *found)
 
 
-def _cut(one: Net, analysis: Analysis, target: float, source: Source | None) -> float:
-    """The accuracy after a cut, without repair where there are no samples, as the command line does it."""
+def cut(one: Net, analysis: Analysis, target: float, source: Source | None) -> float:
+    """Accuracy after a cut, without repair where there are no samples, as the command line does it."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "slim.onnx"
         calibration = None

@@ -137,9 +137,11 @@ def _several(analysis: Analysis, settings: SlimSettings, asked: Mapping[str, Any
     name = models.named(analysis)
     title = f"slim {name} {settings.result.output}"
     report = {"model": str(analysis.graph.source or ""), "targets": rows}
-    return Result(title, report, lambda told: training.targets(told["targets"]), lambda told: told["targets"]).told(
-        settings.report
-    )
+    faults = [(row["output"], quality.fault(row["quality"], settings.quality.min_quality)) for row in rows]
+    notes = tuple(f"{file}: {fault}" for file, fault in faults if fault)
+    about: dict[str, Any] = {"passed": not notes, "notes": notes, "failure": WORSE}
+    result = Result(title, report, lambda r: training.targets(r["targets"]), lambda r: r["targets"], **about)
+    return result.told(settings.report)
 
 
 def _file(analysis: Analysis) -> str:

@@ -38,7 +38,8 @@ def slim_each(
 
     Returns:
         A row for each: ``target``, ``output``, costs ``before`` and ``after``, ``relative`` L2 distance of the outputs
-        to the original's and ``accuracy`` (both on held-back samples), ``pareto`` as :func:`mark` says.
+        to the original's and ``accuracy`` (both on held-back samples), ``quality`` as judged, ``pareto`` as
+        :func:`mark` says.
 
     Raises:
         TargetError: If one cannot be met; models of targets before it are written.
@@ -74,6 +75,7 @@ def _told(slimmed: Slimmed, check: Verification) -> dict[str, Any]:
         "after": analysis.price(slimmed.removal),
         "relative": check.change,
         "accuracy": None,
+        "quality": None if slimmed.judgement is None else slimmed.judgement.to_dict(),
     }
     if repaired is not None:
         deviations = repaired.after if repaired.kept else repaired.before

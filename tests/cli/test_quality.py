@@ -57,6 +57,17 @@ def test_a_metric_is_told_before_and_after(samples, run):
     assert told["before"] > 0
 
 
+def test_each_of_several_targets_is_judged(samples, run):
+    line = CUT.replace("macs=0.4", "macs=0.99,0.3")
+    code, out, err = run(f"{line} --data real.npz --no-repair --min-quality 0.5 --json -")
+    assert code == 3
+    assert "new-0.3.onnx" in err
+    assert "new-0.99.onnx" not in err
+    assert [row["quality"]["destroyed"] for row in strict(out)["targets"]] == [False, True]
+    _, out, _ = run(f"{line} --data real.npz --no-repair")
+    assert "destroyed" in out
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

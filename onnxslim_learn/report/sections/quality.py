@@ -54,6 +54,15 @@ def destroyed(quality: Mapping[str, Any]) -> str:
     return f"Of {', '.join(gone)}, less than half of the original's variance is left ({kept} at worst). {advice}."
 
 
+def kept(quality: Mapping[str, Any] | None) -> str:
+    """The variance that is left of the worst block in a word."""
+    if quality is None or quality["worst"] is None:
+        return "-"
+    made_up = " (made-up inputs)" if quality["inputs"] == "made-up" else ""
+    word = "destroyed" if quality["destroyed"] else share(max(quality["worst"]["explained"], 0.0))
+    return f"{word}{made_up}"
+
+
 def notes(quality: Mapping[str, Any] | None) -> tuple[str, ...]:
     """What must not be missed."""
     return (f"the result is destroyed. {destroyed(quality)}",) if quality and quality["destroyed"] else ()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.report.blocks import Block, Point, Scatter, Table, Text
 from onnxslim_learn.report.format import before_and_after, count, ms, plural, share
-from onnxslim_learn.report.sections import repair
+from onnxslim_learn.report.sections import quality, repair
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -106,12 +106,13 @@ def compared(names: Sequence[str], rows: Sequence[Mapping[str, Any]], words: tup
         size_left = row["after"]["params"] / max(row["before"]["params"], 1)
         right = "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}"
         best, file = "yes" if row["pareto"] else "no", row["output"] or "-"
-        cells.append((name, share(left), share(size_left), f"{far:.3f}", right, best, file))
+        kept = quality.kept(row.get("quality"))
+        cells.append((name, share(left), share(size_left), kept, f"{far:.3f}", right, best, file))
         text = f"{share(left)} of the MACs, relative L2 {far:.3f}" + ("" if right == "-" else f", right on {right}")
         text = text if row["output"] else "nothing was cut"
         points.append(Point(name, left, far, text, row["pareto"]))
-    heads = (words[0], "MACs", "parameters", "relative L2", "right", "worth keeping", "file")
+    heads = (words[0], "MACs", "parameters", "worst block", "relative L2", "right", "worth keeping", "file")
     axes = "share of the MACs that is left", "relative L2 distance to the original's outputs"
     said = f"Each point is a model, with its {words[0]}. {READ}"
     chart = Scatter("What is left, and how far it is", said, axes, ("{:.0%}", "{:.3g}"), tuple(points))
-    return [Table(words[1], heads, tuple(cells), (0, 6)), chart]
+    return [Table(words[1], heads, tuple(cells), (0, 7)), chart]
