@@ -159,6 +159,10 @@ class Registry(Mapping[str, R], Generic[R]):
         require(row.extra, f"{parameter or self.parameter} {row.name}")
         return row.load()
 
+    def told(self, value: str | Callable[..., Any]) -> str:
+        """How reports call what a user gave: a name as it is, a function by its row."""
+        return self.row(value).name if callable(value) else value
+
     def _of(self, function: Callable[..., Any], name: str) -> R:
         """The row of a function: the one that it was registered with, if it was."""
         known = (row for row in self._rows.values() if row.where is function)

@@ -110,7 +110,7 @@ def _met(analysis: Analysis, settings: SlimSettings, meter: LatencyMeter | None,
     source = sampling.gathered(analysis, settings.samples, stage, repair=settings.repair)
     repair = not settings.repair.no_repair
     asked: dict[str, Any] = {"repair": repair, "meter": meter, "stage": stage, **_choice(settings)}
-    asked["evidence"] = sampling.calibration(
+    asked["calibration"] = sampling.calibration(
         analysis,
         source,
         settings.samples,

@@ -127,7 +127,7 @@ class Inside:
 
 @dataclass
 class Records:
-    """What all rules of a model stated, beside the relations of the ledger.
+    """What all rules of a model stated, beside the relations.
 
     Attributes:
         contractions: Inputs that are summed over.

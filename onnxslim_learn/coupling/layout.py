@@ -1,6 +1,6 @@
 """The few moves that operators make with axis layouts: split, fuse, regroup, permute, take, drop.
 
-Every move appends relations between atoms to the ledger; nothing is solved here.
+Every move appends relations between atoms; nothing is solved here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Digits and values, and the ledger of relations between atoms that operators append to.
+"""Digits and values, and the relations between atoms that operators append to.
 
 A *digit* is a named mixed-radix factor of an axis; an axis is a tuple of digits, outermost first, and a size-1 axis has
 none. A labelled digit carries one integer *atom* per index: what can be removed. A digit's labels may depend on outer

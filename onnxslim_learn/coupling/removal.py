@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Removal:
-    """A closed set of removed classes: what a patch, a slice or a mask asks (see :class:`site.Cut`).
+    """A closed set of removed classes: what a patch, a slice or a mask asks (see :class:`context.Cut`).
 
     Attributes:
         coupling: The model.
@@ -58,7 +58,7 @@ class Removal:
         return int(counts[0]) if len(counts) else 0
 
     def _alive(self, value: Value, digit: Digit) -> Mask:
-        """Which rows of a digit (:func:`ledger.in_rows`) stay."""
+        """Which rows of a digit (:func:`relations.in_rows`) stay."""
         sizes = {d.key: d.size for d in value.digits.values()}
         alive = np.ones(math.prod([sizes[k] for k in rows_of(value.digits, digit.deps)]), bool)
         for atoms in row_atoms(value.digits, digit):

@@ -118,7 +118,7 @@ class OneShot:
         rows, held = observed(linear, plain, self.targets, self.runner)
         weights, error = prune(cut, rows, held, Circumstances(plain, linear, self.recipe.method))
         linear.write(weights)
-        return Pruned(self.recipe.method, *error)
+        return Pruned(METHODS.told(self.recipe.method), *error)
 
     def _refit(self, linear: Linear) -> None:
         plain = linear.read()

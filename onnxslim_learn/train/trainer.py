@@ -141,7 +141,7 @@ class Trainer:
         return bridge(source, norms=norms, features=self.features)
 
     def comparing(self, compared: Mapping[str, Mapping[int, Any]]) -> Trainer:
-        """The same school, in which other parts of inner tensors are compared (:mod:`.features`)."""
+        """The same trainer, by which other parts of inner tensors are compared (:mod:`.features`)."""
         return replace(self, teacher=self.teacher.comparing(compared))
 
     def run(self, name: str, module: fx.GraphModule, recipe: Recipe, learner: Learner | None = None) -> dict[str, Any]:

@@ -132,7 +132,7 @@ class Slimmed:
         """Compare what was written with the original on samples that repair did not fit on.
 
         Raises:
-            InputError: If the metric of the evidence fails.
+            InputError: If the metric of the calibration fails.
         """
         graph = self.analysis.graph
         lie = channels(self.analysis.coupling)

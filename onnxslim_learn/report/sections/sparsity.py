@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.array_types import Array
-from onnxslim_learn.registry import MACS, PARAMS
+from onnxslim_learn.registry import MACS, METHODS, PARAMS, PROTOCOLS
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
 from onnxslim_learn.report.format import count, held_back, ms, plural, shapes, share, size, times
 from onnxslim_learn.report.format import provider as runtime
@@ -71,8 +71,14 @@ def outcome(
 def _asked(sparsified: Sparsified) -> dict[str, Any]:
     """What was asked for."""
     asked = sparsified.asked
-    told = {"ratio": asked.ratio, "pattern": asked.pattern, "method": asked.method, "protocol": sparsified.protocol}
-    return {**told, "protect": list(asked.protect), "seconds": asked.search_seconds}
+    named = {"method": METHODS.told(asked.method), "protocol": PROTOCOLS.told(sparsified.protocol)}
+    return {
+        "ratio": asked.ratio,
+        "pattern": asked.pattern,
+        **named,
+        "protect": list(asked.protect),
+        "seconds": asked.search_seconds,
+    }
 
 
 def _dense(sparsified: Sparsified) -> list[str]:
