@@ -116,3 +116,27 @@ def test_warnings_of_what_is_outdated_are_errors_where_this_package_uses_it(cate
 def test_laws_on_all_nets_are_there():
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     assert [name for name in ON_ALL_NETS if f"def {name}(" not in sources] == []
+
+
+SAYS_NOTHING = {"found", "made", "own"}
+"""Names that tell where a value comes from, not what it is."""
+
+
+def bound(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Names that a module binds: variables and parameters; and the lines."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+
+
+def test_names_are_read_wherever_they_are_bound():
+    source = "def f(made):\n    for own in made:\n        found = [x for x in own]\n    return lambda y: found"
+    assert sorted(bound(ast.parse(source))) == [("found", 3), ("made", 1), ("own", 2), ("x", 3), ("y", 4)]
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if name.partition(".")[0] == PACKAGE))
+def test_names_say_what_they_hold(module):
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    assert [f"{module}:{line}: {name}" for name, line in bound(tree) if name in SAYS_NOTHING] == []

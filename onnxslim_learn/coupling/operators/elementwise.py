@@ -1,7 +1,7 @@
 """The families of operators: each states coupling, masks, work and patches in one go.
 
-A family is a function that takes declarations and returns a rule ``rule(context) -> None``; the operator table names one
-family per operator. Letters are single characters; ``context`` is the node at hand
+A family is a function that takes declarations and returns a rule ``rule(context) -> None``; the operator table names
+one family per operator. Letters are single characters; ``context`` is the node at hand
 (:mod:`onnxslim_learn.coupling.context`).
 """
 
