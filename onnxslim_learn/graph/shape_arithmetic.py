@@ -260,7 +260,9 @@ def check_view(node: ir.Node, sample: Sample) -> None:
 
 def unlike(node: ir.Node, sample: Sample) -> list[tuple[int, int]]:
     """Sizes of a node's inputs that may have to be alike but are not: of axes that face each other in some operator."""
-    shapes = [sample.shape.get(str(value.name), ()) for value in node.inputs if value is not None]
+    names = [str(value.name) for value in node.inputs if value is not None]
+    stated = {name for name in names[1:] if name in sample.value and sample.value[name].ndim == 1}
+    shapes = [tuple(map(int, sample.value[n])) if n in stated else sample.shape.get(n, ()) for n in names]
     pairs: list[tuple[int, int]] = []
     for k, one in enumerate(shapes):
         for other in shapes[k + 1 :]:

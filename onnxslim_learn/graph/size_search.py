@@ -70,14 +70,14 @@ def resolve(
             continue
         known.append(sizes)
         try:
-            nominal, sizes, fixed = search.nominal(sizes, frozenset(settled or {}))
+            nominal, sizes, moved = search.nominal(sizes, frozenset(settled or {}))
         except UndeclaredError:
             raise
         except InputError as error:
             failure = failure or error
         else:
-            triples = {key: triple for key, triple in tried.items() if key not in fixed}
-            return with_other_data(module, search.varied(nominal, sizes, triples))
+            triples = {key: triple for key, triple in tried.items() if key not in (settled or {})}
+            return with_other_data(module, search.varied(nominal, sizes, triples, moved))
     what = "other sizes" if overrides else "the input shapes"
     raise InputError(f"{failure.message if failure else ''} Give {what} with ⟨input⟩ NAME:1x3x224x224.")
 
@@ -133,7 +133,7 @@ class _Search:
         """All shapes at sizes that fit: those asked for, or what the file bakes in instead of them.
 
         Returns:
-            The sample, its sizes, and the dimensions that can have no other.
+            The sample, its sizes, and the dimensions that are settled or were moved to what fits.
         """
         try:
             return self.sample(sizes), sizes, fixed
@@ -145,11 +145,17 @@ class _Search:
                     return self.nominal({**sizes, **change}, fixed | change.keys())
             raise
 
-    def varied(self, nominal: Sample, sizes: dict[str, int], triples: Mapping[str, Triple]) -> Shapes:
-        """The nominal sample, and some at other sizes of every dimension that has others."""
+    def varied(
+        self, nominal: Sample, sizes: dict[str, int], triples: Mapping[str, Triple], moved: frozenset[str]
+    ) -> Shapes:
+        """The nominal sample, and some at other sizes of every dimension that has others.
+
+        Those that were ``moved`` are tried at no multiple of their size, which a length that is baked in may take.
+        """
         lengths = [key for key in triples if self.symbols[key].kind != "batch"]
         places = {key: place for place, key in enumerate(lengths)}
         pairs = {k: input_sizes.variations(sizes[k], triple, places.get(k, 0)) for k, triple in triples.items()}
+        pairs = {key: listed[:2] if key in moved else listed for key, listed in pairs.items()}
         for chosen in self._choices(sizes, pairs):
             if not chosen:
                 break
@@ -164,7 +170,7 @@ class _Search:
         self, sizes: dict[str, int], pairs: Mapping[str, Sequence[tuple[int, ...]]]
     ) -> Iterator[dict[str, tuple[int, ...]]]:
         """Other sizes to try: of all dimensions, of those that have others while the rest stays, of batches alone."""
-        yield from ({key: listed[k] for key, listed in pairs.items()} for k in (0, 1, 2))
+        yield from ({key: listed[min(k, len(listed) - 1)] for key, listed in pairs.items()} for k in (0, 1, 2))
         yield self._alone(sizes, pairs, "")
         yield self._alone(sizes, pairs, "batch")
 

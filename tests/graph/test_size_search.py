@@ -37,6 +37,16 @@ def test_a_length_that_the_file_bakes_in_is_the_one_to_use(text, weights):
     assert sampled(text, weights) == [{"x": (n, 9, 6)} for n in (*input_sizes.BATCH, 5)]
 
 
+def test_a_table_bounds_a_length_that_stays_open():
+    text = """(float[n, s, 6] x) => (float[n, s, 3] y) {
+        m = Shape(x) e = Gather(m, [1]) t = Slice(p, [0], e, [1]) a = MatMul(x, w1) b = Expand(t, m) c = Add(a, b)
+        y = MatMul(c, w2)
+    }"""
+    sizes = [inputs["x"][1] for inputs in sampled(text, "w1 6x6, p 1x40x6, w2 6x3")]
+    assert len(set(sizes)) == len(sizes) > 1
+    assert max(sizes) <= 40
+
+
 def test_height_and_width_follow_from_a_table_of_positions():
     sizes = sampled(IMAGE, "w1 8x3x4x4, p 1x9x8, w2 8x2")
     assert sizes == [{"x": (n, 3, 12, 12)} for n in (*input_sizes.BATCH, 5)]
