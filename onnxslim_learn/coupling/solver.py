@@ -235,6 +235,7 @@ def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
     relations, records, values = Relations(), Records(), {}
     for value in graph.model.graph.inputs:
         values[str(value.name)] = relations.free(graph.shapes.analysis.shape[str(value.name)])
+    values |= {name: relations.free(graph.shapes.analysis.shape[name]) for name in _counting(graph)}
     for index, node in enumerate(graph.nodes):
         relations.node = index
         version = graph.model.opset_imports.get(node.domain, 1)
@@ -254,6 +255,18 @@ def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
     strong = _components(relations.count, relations.strong)
     column = _components(int(strong.max()) + 1, relations.weak, strong)
     return Coupling(graph, values, relations, records, strong, column)
+
+
+def _counting(graph: Graph) -> list[str]:
+    """Constants that only count positions, or descend from sizes alone: no unit lies on them."""
+    nominal = graph.shapes.nominal
+    counts = []
+    for name in graph.initializers:
+        known = nominal.value.get(name)
+        steps = np.diff(known) if known is not None and known.ndim == 1 and known.dtype.kind in "if" else np.zeros(0)
+        if name in nominal.derived or (len(steps) > 1 and steps[0] != 0 and (steps == steps[0]).all()):
+            counts.append(name)
+    return counts
 
 
 def _count_inside(context: NodeContext) -> None:
