@@ -13,7 +13,7 @@ import onnx
 from onnxslim_learn.array_types import Array, Feeds
 from onnxslim_learn.data import input_needs, random_inputs
 from onnxslim_learn.errors import InputError, reason
-from onnxslim_learn.rewrite import save
+from onnxslim_learn.rewrite import chance, save
 from onnxslim_learn.rewrite.mask import OPEN, mask
 from onnxslim_learn.rewrite.merge import merged
 from onnxslim_learn.runtime import atomic
@@ -240,11 +240,13 @@ def _open(removal: Removal, slimmed: Path, folder: Path) -> _Models:
     given = sorted(graph.shapes.analysis.inputs)
     reference = save.staged(mask(removal), "masked.onnx", folder, external=False)
     source = graph.source or _written(graph.data, folder / "source.onnx")
-    opened, small = _opened(source, given, names), _opened(slimmed, given, names)
+    same = [chance.without(path, folder / str(k)) for k, path in enumerate((source, slimmed, reference))]
+    opened, small = (_opened(path, given, names) for path in same[:2])
     lifted = opened
     if removal.merged_into is not None:  # the source with the weights of merged units combined
-        lifted = _ready(save.staged(merged(removal), "merged.onnx", folder, external=False))
-    return _Models(opened, lifted, small, _ready(reference), names, removal.exact, source)
+        whole = save.staged(merged(removal), "merged.onnx", folder, external=False)
+        lifted = _ready(chance.without(whole, folder / "merged"))
+    return _Models(opened, lifted, small, _ready(same[2]), names, removal.exact, source)
 
 
 def _ready(path: Path) -> _Model:

@@ -1,0 +1,55 @@
+"""Models that draw noise are verified: both get the same, of the distribution that is asked for."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from onnxslim_learn.rewrite import chance
+from onnxslim_learn.workflow import slim
+from tests import laws
+
+N = helper.make_node
+DRAWN = {
+    "normal like": (N("RandomNormalLike", ["x"], ["z"], mean=2.0, scale=3.0), 2.0, 3.0),
+    "normal": (N("RandomNormal", [], ["z"], shape=[2, 50, 40], mean=-1.0, scale=0.5), -1.0, 0.5),
+    "uniform like": (N("RandomUniformLike", ["x"], ["z"], low=-1.0, high=1.0), 0.0, 1 / np.sqrt(3)),
+    "uniform": (N("RandomUniform", [], ["z"], shape=[2, 50, 40]), 0.5, 1 / np.sqrt(12)),
+}
+
+
+def model(node):
+    rng = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array(rng.standard_normal(s).astype(np.float32), n)
+        for n, s in (("a", (40, 12)), ("b", (12, 3)))
+    ]
+    nodes = [node, N("Add", ["x", "z"], ["s"]), N("MatMul", ["s", "a"], ["h"]), N("Relu", ["h"], ["r"])]
+    nodes += [N("MatMul", ["r", "b"], ["y"])]
+    ends = [helper.make_tensor_value_info(n, 1, s) for n, s in (("x", [2, 50, 40]), ("y", [2, 50, 3]))]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_noise_of_the_distribution_is_the_same_in_every_run(name, tmp_path):
+    node, mean, deviation = DRAWN[name]
+    proto = model(node)
+    proto.graph.output.append(helper.make_tensor_value_info("z", 1, [2, 50, 40]))
+    onnx.save(proto, tmp_path / "m.onnx")
+    same = onnx.load(chance.without(tmp_path / "m.onnx", tmp_path / "same"))
+    feeds = {"x": np.ones((2, 50, 40), np.float32)}
+    one, other = (laws.run(same, feeds)["z"] for _ in range(2))
+    np.testing.assert_array_equal(one, other)
+    assert abs(one.mean() - mean) < 0.1 * deviation
+    assert abs(one.std() - deviation) < 0.1 * deviation
+    assert len(np.unique(one)) > 0.9 * one.size
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_model_that_draws_noise_is_cut_and_verified(name, tmp_path):
+    onnx.save(model(DRAWN[name][0]), tmp_path / "m.onnx")
+    _, check = slim.slim_to(slim.analyze(tmp_path / "m.onnx"), {"macs": 0.5}, tmp_path / "s.onnx")
+    assert check.passed
+    assert check.undecided == 0
+    assert DRAWN[name][0].op_type in [node.op_type for node in onnx.load(tmp_path / "s.onnx").graph.node]
