@@ -8,9 +8,9 @@ Every command is a function, with its options as keywords:
 
 or in steps:
 
->>> found = osl.analyze("model.onnx")
->>> plan = osl.plan(found, macs=0.5)
->>> osl.slim(found, plan).save("slim.onnx")
+>>> analysis = osl.analyze("model.onnx")
+>>> plan = osl.plan(analysis, macs=0.5)
+>>> osl.slim(analysis, plan).save("slim.onnx")
 """
 
 from importlib import import_module

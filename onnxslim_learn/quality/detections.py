@@ -36,14 +36,14 @@ class Detections:
     Attributes:
         layout: The family whose layout the outputs have.
         original: Detections of the original over 0.25.
-        found: Those of them that the model finds over 0.25, too, in the same class and place.
+        matched: Those of them that the model finds over 0.25, too, in the same class and place.
         precision: Mean average precision over classes, the original's detections being the truth; ``None`` where it
             finds nothing on the samples.
     """
 
     layout: str
     original: int
-    found: int
+    matched: int
     precision: float | None
 
 

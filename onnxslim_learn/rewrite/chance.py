@@ -25,7 +25,7 @@ def without(path: Path, folder: Path) -> Path:
     if not drawing or version < RANGE:
         return path
     proto = onnx.load(path)
-    nodes = [own for node in proto.graph.node for own in (_computed(node) if _kind(node) else [node])]
+    nodes = [replacement for node in proto.graph.node for replacement in (_computed(node) if _kind(node) else [node])]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
     folder.mkdir()
@@ -43,11 +43,11 @@ def _kind(node: onnx.NodeProto) -> str:
 def _computed(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     """Nodes that put out numbers of the same distribution, told by their places."""
     settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    made: list[onnx.NodeProto] = []
+    nodes: list[onnx.NodeProto] = []
 
     def add(op_type: str, *inputs: str, **attributes: Any) -> str:
-        name = f"{node.output[0]}~{len(made)}"
-        made.append(helper.make_node(op_type, list(inputs), [name], name=name, **attributes))
+        name = f"{node.output[0]}~{len(nodes)}"
+        nodes.append(helper.make_node(op_type, list(inputs), [name], name=name, **attributes))
         return name
 
     def number(value: float, kind: type = np.float64) -> str:
@@ -73,5 +73,5 @@ def _computed(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     shaped = add("Reshape", add("Add", add("Mul", drawn, number(scale)), number(shift)), shape)
     typed = "dtype" in settings or not like
     last = add("Cast", shaped, to=settings.get("dtype", TensorProto.FLOAT)) if typed else add("CastLike", shaped, like)
-    made.append(helper.make_node("Identity", [last], [node.output[0]], name=node.name))
-    return made
+    nodes.append(helper.make_node("Identity", [last], [node.output[0]], name=node.name))
+    return nodes

@@ -55,9 +55,9 @@ def test_a_detector_matches_itself_and_no_dead_one(family):
     wanted = FAMILIES[family](boxes, scores)
     same = detections(wanted, wanted)
     assert same.layout == family.split(" ")[0]
-    assert (same.original, same.found, same.precision) == (2 * SAMPLES, 2 * SAMPLES, 1.0)
+    assert (same.original, same.matched, same.precision) == (2 * SAMPLES, 2 * SAMPLES, 1.0)
     dead = detections(wanted, FAMILIES[family](boxes, 0.03 * scores))
-    assert (dead.found, dead.precision) == (0, 0.0)
+    assert (dead.matched, dead.precision) == (0, 0.0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -66,7 +66,7 @@ def test_boxes_elsewhere_and_other_classes_are_no_matches(family):
     wanted = FAMILIES[family](boxes, scores)
     aside = boxes + np.array([100, 0, 0, 0])
     for found in (FAMILIES[family](aside, scores), FAMILIES[family](boxes, scores[..., [1, 2, 0]])):
-        assert detections(wanted, found).found == 0
+        assert detections(wanted, found).matched == 0
     near = FAMILIES[family](boxes + np.array([1, -1, 2, 2]), scores)
     assert detections(wanted, near).precision == pytest.approx(1)
 
@@ -81,7 +81,7 @@ def test_what_is_found_on_top_lowers_the_precision():
     found[:2, 0], found[2:, 7] = 0.5, 0.9
     layout = FAMILIES["YOLOv8"]
     told = detections(layout(boxes, scores), layout(boxes, found))
-    assert (told.original, told.found) == (4, 2)
+    assert (told.original, told.matched) == (4, 2)
     assert told.precision == pytest.approx(2 / 4 * 1 / 2)
 
 

@@ -115,7 +115,7 @@ def _detections(quality: Mapping[str, Any]) -> list[str]:
     if matched["precision"] is None:
         return [f"detections ({matched['layout']}): the original finds nothing on these inputs"]
     return [
-        f"detections ({matched['layout']}): {matched['found']} of the original's {matched['original']} are found;"
+        f"detections ({matched['layout']}): {matched['matched']} of the original's {matched['original']} are found;"
         f" mean average precision against them {matched['precision']:.3f}"
     ]
 
