@@ -5,8 +5,10 @@ Keys are operators; those of onnxruntime's own domain are spelled with it.
 
 from nets.notation import Net
 from nets.variants import VARIANTS
+from onnxslim_learn.coupling.operators import counted
+from onnxslim_learn.coupling.operators.facts import Operator
 
-__all__ = ["EXAMPLES", "UNCHECKED", "UNRUNNABLE", "VARIANTS"]
+__all__ = ["EXAMPLES", "UNCHECKED", "UNRUNNABLE", "VARIANTS", "is_only_counted"]
 
 _FLOAT32, _UINT8, _INT32, _INT64, _UINT32 = 1, 2, 6, 7, 12
 """Element types as numbers."""
@@ -379,3 +381,8 @@ UNRUNNABLE = {
     "com.microsoft.BiasDropout": "no kernel for the CPU",
 }
 """Operators with a rule of which onnxruntime can run no example."""
+
+
+def is_only_counted(operator: Operator) -> bool:
+    """Whether an operator has a row for its work alone: no rule cuts it, and torch need not run it."""
+    return operator.rule.__module__ == counted.__name__

@@ -16,7 +16,7 @@ ZOO = """
 
 OPERATORS = """
     Dropout Upsample Tile GatherND GatherElements AffineGrid DeformConv Col2Im TensorScatter CausalConvWithState
-    MaxUnpool RotaryEmbedding LinearAttention ConvInteger QLinearConv RNN Where Softsign ArgMax
+    MaxUnpool RotaryEmbedding LinearAttention ConvInteger QLinearConv RoiAlign RNN Where Softsign ArgMax
     com.microsoft.FusedConv com.microsoft.MatMulNBits com.microsoft.Attention com.microsoft.SkipLayerNormalization
     com.microsoft.EmbedLayerNormalization com.microsoft.FusedMatMul
 """.split()  # noqa: SIM905

@@ -26,7 +26,7 @@ import onnxruntime as ort
 
 from nets.forms import NETS as FORMS
 from nets.notation import Net
-from nets.operators import EXAMPLES, UNRUNNABLE
+from nets.operators import EXAMPLES, UNRUNNABLE, is_only_counted
 from nets.zoo import NETS, feeds
 from onnxslim_learn.coupling.operators.table import CONTRIB, OPAQUE, TABLE
 from onnxslim_learn.coupling.operators.table import row as declaration
@@ -128,8 +128,9 @@ def operators_of(net: Net) -> frozenset[str]:
 
 
 def declared() -> list[str]:
-    """Return every operator with a rule."""
-    return [*sorted(TABLE), *(f"com.microsoft.{name}" for name in sorted(CONTRIB))]
+    """Return every operator with a rule, not those that only have a row for their work."""
+    known = {**TABLE, **{f"com.microsoft.{name}": row for name, row in CONTRIB.items()}}
+    return [name for name in (*sorted(TABLE), *sorted(known.keys() - TABLE.keys())) if not is_only_counted(known[name])]
 
 
 def is_declared(operator: str) -> bool:

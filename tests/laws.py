@@ -15,8 +15,6 @@ from nets.operators import EXAMPLES, VARIANTS
 from nets.zoo import NETS, feeds
 from onnxslim_learn.coupling import groups as grouping
 from onnxslim_learn.coupling.layout import over
-from onnxslim_learn.coupling.operators import counted
-from onnxslim_learn.coupling.operators.facts import Operator
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.rewrite.mask import OPEN, mask
@@ -45,11 +43,6 @@ OTHER_SIZES = ({"batch": 1, "seq": 7, "height": 9, "width": 12}, {"batch": 5, "s
 def analysed(name: str, *, sensitive: bool = False) -> slim.Analysis:
     """Return the analysis of a zoo net or an example; shared, so do not change it."""
     return slim.analyze(ALL[name].build(), allow_sensitive=sensitive)
-
-
-def is_only_counted(operator: Operator) -> bool:
-    """Whether an operator has a row for its work alone: no rule cuts it, and torch need not run it."""
-    return operator.rule.__module__ == counted.__name__
 
 
 def free(analysis: slim.Analysis) -> list[slim.Group]:

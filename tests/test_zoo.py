@@ -7,11 +7,10 @@ import pytest
 
 from nets import representatives
 from nets.forms import NETS as FORMS
-from nets.operators import EXAMPLES
+from nets.operators import EXAMPLES, is_only_counted
 from nets.variants import VARIANTS
 from nets.zoo import NETS, feeds
 from onnxslim_learn.coupling.operators.table import DOMAINS, row
-from tests.laws import is_only_counted
 
 
 @pytest.mark.parametrize("name", NETS)

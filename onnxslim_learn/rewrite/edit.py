@@ -116,7 +116,7 @@ def _keep_outputs(graph: ir.Graph, node: ir.Node, kept: list[int]) -> None:
 
 
 def _scale_output(graph: ir.Graph, node: ir.Node, factor: float) -> None:
-    """Multiply the first output of a node before its consumers see it."""
+    """Multiply the first output of a node before its consumers, or the graph's own, see it."""
     output = node.outputs[0]
     dtype = output.dtype or (node.inputs[0].dtype if node.inputs[0] is not None else None) or ir.DataType.FLOAT
     name = f"{node.name}.rescaled"
@@ -127,6 +127,9 @@ def _scale_output(graph: ir.Graph, node: ir.Node, factor: float) -> None:
     graph.insert_after(node, product)
     for user, slot in users:
         user.replace_input_with(slot, product.outputs[0])
+    if output.is_graph_output():
+        product.outputs[0].name, product.outputs[0].shape, output.name = output.name, output.shape, f"{name}.plain"
+        graph.outputs[:] = [product.outputs[0] if value is output else value for value in graph.outputs]
 
 
 def constant(graph: ir.Graph, wish: str, array: np.ndarray[Any, Any]) -> ir.Value:

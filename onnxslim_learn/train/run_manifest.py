@@ -35,7 +35,7 @@ def begin(folder: Path, facts: Mapping[str, Any], *, resume: bool) -> None:
     place, text = folder / NAME, json.dumps(facts, sort_keys=True, default=str)
     if resume and place.is_file():
         known, asked = json.loads(place.read_text(encoding="utf-8")), json.loads(text)
-        for name in sorted({*known, *asked}):
+        for name in sorted({*known, *asked}, key=lambda name: (not name.startswith("⟨"), name)):  # options first
             was, now = known.get(name), asked.get(name)
             if was != now:
                 difference = f"{name} {_said(was)}, not {_said(now)}"

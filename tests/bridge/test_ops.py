@@ -7,7 +7,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from nets.forms import NETS as FORMS
-from nets.operators import EXAMPLES, UNRUNNABLE, VARIANTS
+from nets.operators import EXAMPLES, UNRUNNABLE, VARIANTS, is_only_counted
 from nets.zoo import NETS
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.bridge.ops import DOMAINS
@@ -15,7 +15,7 @@ from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.coupling.operators.table import CONTRIB, TABLE
 from onnxslim_learn.workflow import slim
 from tests.bridge.test_module import assert_alike, call
-from tests.laws import analysed, input_sets, is_only_counted, normal, run
+from tests.laws import analysed, input_sets, normal, run
 
 OPERATORS = [*TABLE, *(f"com.microsoft.{name}" for name, row in CONTRIB.items() if not is_only_counted(row))]
 RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial")

@@ -88,5 +88,5 @@ def test_progress_is_told(coupling):
 
 def test_a_model_without_normalisations_is_refused():
     assert normalisations(graph("image")) == []
-    with pytest.raises(InputError, match="no batch normalisations"):
+    with pytest.raises(InputError, match="keeps no batch statistics"):
         matched(couple(graph("image"), sensitive=False))

@@ -97,6 +97,6 @@ def test_a_full_disk_is_said_in_one_sentence(monkeypatch):
     def full(self, name, array):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(samples.Spill, "add", full)
+    monkeypatch.setattr(samples.MappedBuffer, "add", full)
     with pytest.raises(InputError, match=r"large: no room in .* \(No space left on device\)\. Use fewer"):
         samples.gather(large())
