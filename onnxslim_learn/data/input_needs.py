@@ -111,19 +111,45 @@ def _check_lookups(coupling: Coupling) -> None:
     indices = {n: s for n, s in random_inputs.computed(coupling).items() if not _weighs(coupling, n)}
     if not indices:
         return
-    run = random_inputs.reader(coupling, list(indices))
-    for sample in coupling.graph.shapes.samples:
-        feeds = random_inputs.random_inputs(coupling, sample)
-        for (name, sources), places in zip(indices.items(), run(feeds), strict=True):
-            excess = int(places.max(initial=0)) - coupling.records.indices[name] + 1
-            longest = {k: n - excess for k, n in _opened(coupling, sample, sources).items() if n > excess}
-            if excess > 0 and longest:
-                table = coupling.records.indices[name]
+    lookups, tables = random_inputs.Places(coupling, indices), coupling.records.indices
+    samples = coupling.graph.shapes.samples
+    feeds = [random_inputs.drawn(coupling, sample) for sample in samples]
+    shortest = lookups.read(_shortest(coupling, feeds[0]))
+    for sample, places in zip(samples, map(lookups.read, feeds), strict=True):
+        for name, sources in indices.items():
+            # where one entry is too many, entries of the inputs add up to too much, whatever the length
+            if _inside(places[name], tables[name]) or not _inside(shortest[name], tables[name]):
+                continue
+            longest = _longest(_opened(coupling, sample, sources), places[name], tables[name])
+            if longest:
+                place = "a place" if (known := places[name]) is None else f"place {known.max()}"
                 raise TooLargeError(
-                    f"value {name}: place {places.max()} is looked up in a table of {table} at {sample.sizes}."
+                    f"value {name}: {place} is looked up in a table of {tables[name]} at {sample.sizes}."
                     " Give shorter inputs with ⟨input⟩ NAME:1x128.",
                     longest,
                 )
+
+
+def _inside(places: Array | None, size: int) -> bool:
+    """Whether places are known and lie in a table of a size."""
+    return places is not None and int(places.max(initial=0)) < size
+
+
+def _longest(sizes: Mapping[str, int], places: Array | None, table: int) -> dict[str, int]:
+    """How long open dimensions may be: shorter by what lies behind the table, or half where nothing is known."""
+    excess = None if places is None else int(places.max()) - table + 1
+    shorter = {name: size // 2 if excess is None else size - excess for name, size in sizes.items()}
+    return {name: size for name, size in shorter.items() if size > 0}
+
+
+def _shortest(coupling: Coupling, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """The same inputs with one entry along every open dimension but the first axis."""
+    inputs = {str(v.name): v for v in coupling.graph.model.graph.inputs}
+    short = {name: {axis for axis in open_axes(inputs[name]) if axis > 0} for name in feeds}
+    return {
+        name: array[tuple(slice(1) if axis in short[name] else slice(None) for axis in range(array.ndim))]
+        for name, array in feeds.items()
+    }
 
 
 def _weighs(coupling: Coupling, name: str) -> bool:

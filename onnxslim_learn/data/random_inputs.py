@@ -16,7 +16,7 @@ from onnxslim_learn.graph.dataflow import dataflow
 from onnxslim_learn.runtime import timing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.graph.shape_info import Sample
@@ -35,18 +35,23 @@ def random_inputs(coupling: Coupling, sample: Sample, seed: int = 0) -> dict[str
     """
     limits = index_limits(coupling)
     feeds = _draw(coupling, sample, limits, seed)
-    indices = computed(coupling)
-    places = reader(coupling, list(indices)) if indices else None
+    indices, sizes = computed(coupling), coupling.records.indices
+    places = Places(coupling, indices) if indices else None
     while places:
-        positions = dict(zip(indices, places(feeds), strict=True))
-        sizes = coupling.records.indices
-        beyond = {source for name, i in positions.items() if _outside(i, sizes[name]) for source in indices[name]}
+        positions = places.read(feeds)
+        outside = {name for name, i in positions.items() if i is None or _outside(i, sizes[name])}
+        beyond = {source for name in outside for source in indices[name]}
         wide = {source for source in beyond if limits.get(source, BINARY) > 1}
         if not wide:
             break
         limits |= {source: limits.get(source, BINARY) // 2 for source in wide}
         feeds = _draw(coupling, sample, limits, seed)
     return feeds
+
+
+def drawn(coupling: Coupling, sample: Sample, seed: int = 0) -> dict[str, Array]:
+    """Draw inputs of the shapes of a sample without a look at lookups whose places are computed."""
+    return _draw(coupling, sample, index_limits(coupling), seed)
 
 
 def _draw(coupling: Coupling, sample: Sample, limits: dict[str, int], seed: int) -> dict[str, Array]:
@@ -95,11 +100,11 @@ def _patchy(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 
 def index_limits(coupling: Coupling) -> dict[str, int]:
-    """Graph input -> exclusive upper bound, for inputs that reach a lookup."""
+    """Graph input -> exclusive upper bound, for inputs whose entries are themselves looked up."""
     limits: dict[str, int] = {}
     sources = _sources(coupling)
     for name, size in coupling.records.indices.items():
-        for source in sources[name]:
+        for source in (source for source, moved in sources[name].items() if moved):
             limits[source] = min(size, limits.get(source, size))
     return limits
 
@@ -126,6 +131,28 @@ def reader(coupling: Coupling, names: list[str]) -> Reader:
     return lambda feeds: [
         np.asarray(output) for output in session.run(None, {k: x for k, x in feeds.items() if k in taken})
     ]
+
+
+class Places:
+    """Reads the places that lookups use, which a model computes from its inputs."""
+
+    def __init__(self, coupling: Coupling, names: Iterable[str]) -> None:
+        """Prepare to read the values of these names."""
+        self.coupling, self.names = coupling, list(names)
+        self.together = reader(coupling, self.names)
+
+    def read(self, feeds: dict[str, Array]) -> dict[str, Array | None]:
+        """Places by the name of the value; ``None`` where another lookup on the way to them fails."""
+        try:
+            return dict(zip(self.names, self.together(feeds), strict=True))
+        except Exception:  # of onnxruntime's
+            return {name: self._alone(name, feeds) for name in self.names}
+
+    def _alone(self, name: str, feeds: dict[str, Array]) -> Array | None:
+        try:
+            return reader(self.coupling, [name])(feeds)[0]
+        except Exception:  # of onnxruntime's
+            return None
 
 
 def _sources(coupling: Coupling) -> dict[str, dict[str, bool]]:
