@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -296,20 +294,20 @@ def _run_for_shapes(module: ir.Model, sample: Sample, missing: Sequence[str]) ->
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        onnx.save(proto, path)
-        try:
-            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-            feeds = {
-                name: sample.value.get(name, np.ones(shape, onnx.helper.tensor_dtype_to_np_dtype(sample.dtype[name])))
-                for name, shape in sample.inputs.items()
-            }
-            results = session.run(list(missing), feeds)
-        except Exception as error:
-            if "is not a registered" in str(error) or "No Op registered" in str(error):
-                raise _undeclared(module, missing) from error
-            raise InputError(f"onnxruntime cannot run it at {sample.sizes}: {reason(error)}.") from error
+    outside = (value.const_value for value in module.graph.initializers.values())
+    if folder := next((str(tensor.base_dir) for tensor in outside if isinstance(tensor, ir.ExternalTensor)), ""):
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    try:
+        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        feeds = {
+            name: sample.value.get(name, np.ones(shape, onnx.helper.tensor_dtype_to_np_dtype(sample.dtype[name])))
+            for name, shape in sample.inputs.items()
+        }
+        results = session.run(list(missing), feeds)
+    except Exception as error:
+        if "is not a registered" in str(error) or "No Op registered" in str(error):
+            raise _undeclared(module, missing) from error
+        raise InputError(f"onnxruntime cannot run it at {sample.sizes}: {reason(error)}.") from error
     for name, result in zip(missing, results, strict=True):
         if isinstance(result, np.ndarray):
             sample.shape[name] = result.shape

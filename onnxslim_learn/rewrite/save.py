@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
 LARGEST_FILE = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2 GiB
+SMALL = 1024  # bytes of a weight that stays in the file of the model, wherever the others go
 
 
 def staged(model: ir.Model, name: str, folder: Path, *, external: bool) -> Path:
@@ -29,12 +31,12 @@ def staged(model: ir.Model, name: str, folder: Path, *, external: bool) -> Path:
         value.shape = value.type = None  # else the format repeats both beside the tensor
     weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
     aside = external or weights > LARGEST_FILE
-    if not aside:
-        for value in model.graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                value.const_value = ir.tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=value.name)
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and (not aside or tensor.nbytes <= SMALL):  # kept in the model's file
+            value.const_value = ir.tensor(np.array(tensor.numpy()), dtype=tensor.dtype, name=value.name)
     with writing(name, folder):
-        ir.save(model, path, external_data=f"{name}.data" if aside else None)
+        ir.save(model, path, external_data=f"{name}.data" if aside else None, size_threshold_bytes=SMALL)
     return path
 
 
