@@ -46,7 +46,8 @@ def write_bad_models(folder):
     write(folder / "undefined.onnx", [["MatMul", "x c", "h"], ["Add", "h nobody", "y"]])
     write(folder / "misfit.onnx", [["MatMul", "x b", "y"]])
     write(folder / "cycle.onnx", [["Add", "x q", "p"], ["Relu", "p", "q"], ["Relu", "p", "y"]])
-    noisy = [["MatMul", "x c", "h"], ["MatMul", "h b", "g"], ["RandomNormalLike", "g", "r"], ["Add", "g r", "y"]]
+    noise = [["Sigmoid", "g", "p"], ["Bernoulli", "p", "r"]]  # no noise is made alike for it
+    noisy = [["MatMul", "x c", "h"], ["MatMul", "h b", "g"], *noise, ["Add", "g r", "y"]]
     write(folder / "random.onnx", noisy)
 
 
