@@ -8,6 +8,7 @@ import pytest
 import onnxslim_learn as osl
 from nets.exports import EXPORTERS, export
 from nets.pretrained import MODELS, fetch
+from onnxslim_learn.workflow import slim as workflow
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,7 @@ AMPLIFIED = 20  # times what one rounding error in the inputs does, for nets tha
 def halve(path, out):
     found = osl.analyze(path)
     plan = osl.plan(found, {"macs": 0.5})
-    slimmed = osl.slim(found, plan)
+    slimmed = workflow.slim(found, plan)
     check = slimmed.save(out)
     before, after = found.price(found.whole), found.price(slimmed.removal)
     assert 0.49 < after["macs"] / before["macs"] <= 0.5
@@ -72,7 +73,7 @@ def test_pretrained_models_at_half(name, tmp_path):
 
 def test_dynamic_axes_stay_dynamic(tmp_path):
     found = osl.analyze(export("bert_dyn", "legacy", tmp_path / "bert.onnx"))
-    osl.slim(found, osl.plan(found, {"macs": 0.5})).save(tmp_path / "slim.onnx")
+    workflow.slim(found, osl.plan(found, {"macs": 0.5})).save(tmp_path / "slim.onnx")
     session = ort.InferenceSession(str(tmp_path / "slim.onnx"))
     for batch, length in ((1, 3), (3, 50)):
         feeds = {i.name: np.ones((batch, length), np.int64) for i in session.get_inputs()}

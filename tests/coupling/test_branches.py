@@ -8,6 +8,7 @@ from nets.zoo import NETS
 from onnxslim_learn.coupling.branches import foresee
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.workflow import slim
+from onnxslim_learn.workflow import slim as workflow
 
 # Net -> the groups that can go as a whole.
 VANISHING = {
@@ -41,7 +42,7 @@ def test_dropped_branches_compute_what_the_masked_net_computes(name, tmp_path):
     for group in free:
         cut = emptied(found, group)
         plan = slim.describe(found, cut, {"allow_empty": True})
-        slimmed = osl.slim(found, osl.Plan.from_json(plan.to_json()))
+        slimmed = workflow.slim(found, osl.Plan.from_json(plan.to_json()))
         assert slimmed.save(tmp_path / "slim.onnx").passed
         again = osl.analyze(tmp_path / "slim.onnx")
         assert len(again.graph.nodes) <= len(found.graph.nodes)
