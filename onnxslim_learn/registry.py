@@ -444,7 +444,7 @@ PROTOCOLS = Registry(
 
 @dataclass(frozen=True)
 class LearnerRow(Row):
-    """A learner; ``where`` takes a :class:`~onnxslim_learn.train.trainer.Job` whose ``wanted`` are its settings.
+    """A learner; ``where`` takes a :class:`~onnxslim_learn.train.trainer.Task` whose ``wanted`` are its settings.
 
     Attributes:
         settings: Where the dataclass of its settings is, whose fields are its options.
@@ -557,7 +557,7 @@ SAMPLERS = Registry(
 class OperatorRow(Row):
     """An operator of a domain that the package does not know, named ``domain:op_type``.
 
-    ``where`` is its rule, a function of a :class:`~onnxslim_learn.coupling.context.Site`, or what the operator table
+    ``where`` is its rule, a function of a :class:`~onnxslim_learn.coupling.context.NodeContext`, or what the operator table
     says of an operator (:class:`~onnxslim_learn.coupling.operators.facts.Operator`). A function of this name that a
     file holds stays a function there, so that onnxruntime can run it.
 
@@ -595,7 +595,7 @@ def register_operator(
     Args:
         domain: Of the operator.
         op_type: Its name there.
-        rule: What it does with labels: a function of a :class:`~onnxslim_learn.coupling.context.Site`, such as those of
+        rule: What it does with labels: a function of a :class:`~onnxslim_learn.coupling.context.NodeContext`, such as those of
             :mod:`onnxslim_learn.coupling.operators.elementwise`, or an
             :class:`~onnxslim_learn.coupling.operators.facts.Operator` that also says what the operator is.
         torch: What it computes, to train models that have it.
