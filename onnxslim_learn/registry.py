@@ -557,8 +557,8 @@ SAMPLERS = Registry(
 class OperatorRow(Row):
     """An operator of a domain that the package does not know, named ``domain:op_type``.
 
-    ``where`` is its rule, a function of a :class:`~onnxslim_learn.coupling.context.NodeContext`, or what the operator table
-    says of an operator (:class:`~onnxslim_learn.coupling.operators.facts.Operator`). A function of this name that a
+    ``where`` is its rule, a function of a :class:`~onnxslim_learn.coupling.context.NodeContext`, or what the operator
+    table says of an operator (:class:`~onnxslim_learn.coupling.operators.facts.Operator`). A function of this name that a
     file holds stays a function there, so that onnxruntime can run it.
 
     Attributes:
@@ -595,8 +595,8 @@ def register_operator(
     Args:
         domain: Of the operator.
         op_type: Its name there.
-        rule: What it does with labels: a function of a :class:`~onnxslim_learn.coupling.context.NodeContext`, such as those of
-            :mod:`onnxslim_learn.coupling.operators.elementwise`, or an
+        rule: What it does with labels: a function of a :class:`~onnxslim_learn.coupling.context.NodeContext`, such as
+            those of :mod:`onnxslim_learn.coupling.operators.elementwise`, or an
             :class:`~onnxslim_learn.coupling.operators.facts.Operator` that also says what the operator is.
         torch: What it computes, to train models that have it.
 

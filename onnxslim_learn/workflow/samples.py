@@ -77,7 +77,7 @@ def calibration(
 
 
 def topped_up(known: Calibration, reading: DataSettings) -> Calibration:
-    """Few real samples with made-up ones beside them (:meth:`onnxslim_learn.select.calibration.Calibration.topped_up`)."""
+    """Few real samples with made-up ones beside them; see :class:`~onnxslim_learn.select.calibration.Calibration`."""
 
     def make(count: int, bounds: tuple[float, float]) -> Source:
         samples = min(count, affordable(known.coupling))
