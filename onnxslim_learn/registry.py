@@ -558,8 +558,8 @@ class OperatorRow(Row):
     """An operator of a domain that the package does not know, named ``domain:op_type``.
 
     ``where`` is its rule, a function of a :class:`~onnxslim_learn.coupling.context.NodeContext`, or what the operator
-    table says of an operator (:class:`~onnxslim_learn.coupling.operators.facts.Operator`). A function of this name that a
-    file holds stays a function there, so that onnxruntime can run it.
+    table says of an operator (:class:`~onnxslim_learn.coupling.operators.facts.Operator`). A function of this name that
+    a file holds stays a function there, so that onnxruntime can run it.
 
     Attributes:
         torch: The torch function, which takes inputs in order and attributes as keywords; needed to train alone.
