@@ -162,18 +162,18 @@ def test_a_killed_run_goes_on_with_the_same_masks(found, tmp_path, stop):
 WORKER = """
 import sys, torch
 from onnxslim_learn.workflow.slim import analyze
-from onnxslim_learn.train import worlds
+from onnxslim_learn.train import distributed
 from onnxslim_learn.train.loop import train
 from tests.train.test_loop import NET, task
 from tests.learners.test_weight_sparse import STEPS, learner
 from dataclasses import replace
 found = analyze(NET.build())
-world = worlds.join("cpu")
+world = distributed.join("cpu")
 one = replace(task(found, steps=STEPS), world=world)
 watched = learner(found, one)
 train(one, watched)
 torch.save({"masks": watched.masks, "weights": one.module.state_dict()}, f"{sys.argv[1]}/rank{world.rank}.pt")
-worlds.leave()
+distributed.leave()
 """
 
 
