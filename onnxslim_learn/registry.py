@@ -384,7 +384,9 @@ CRITERIA = Registry(
 
 @dataclass(frozen=True)
 class MethodRow(Row):
-    """What zeroes weights of one node; ``where`` takes a :class:`~onnxslim_learn.sparse.solvers.LayerPruning` and moments.
+    """What zeroes weights of one node.
+
+    ``where`` takes a :class:`~onnxslim_learn.sparse.solvers.LayerPruning` and moments.
 
     Attributes:
         refits: Whether it also changes the weights that stay.
