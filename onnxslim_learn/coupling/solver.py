@@ -261,7 +261,9 @@ def _counting(graph: Graph) -> list[str]:
     """Constants that only count positions, or descend from sizes alone: no unit lies on them."""
     nominal = graph.shapes.nominal
     counts = []
-    for name in graph.initializers:
+    for name, value in graph.initializers.items():
+        if not any(use.idx not in roles.sizes(use.node) for use in value.uses()):
+            continue  # it only says how large something is
         known = nominal.value.get(name)
         steps = np.diff(known) if known is not None and known.ndim == 1 and known.dtype.kind in "if" else np.zeros(0)
         if name in nominal.derived or (len(steps) > 1 and steps[0] != 0 and (steps == steps[0]).all()):
