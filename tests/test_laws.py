@@ -104,6 +104,10 @@ def test_slim_is_mask_for_many_random_graphs(request):
     large_graphs_hold_the_law()
 
 
+FLAT = {("MaxUnpool", "i")}
+"""Net and tensor that holds flat positions: they count the channels that are left, and so are other numbers."""
+
+
 @pytest.mark.parametrize("name", NETS_CUT)
 @PLANS
 @given(st.data())
@@ -112,7 +116,7 @@ def test_every_tensor_is_the_cut_of_the_masked_one(name, data):
     small, reference = laws.exposed(slimmed(removal)), laws.exposed(laws.masked(removal))
     feed = laws.analysis_inputs(analysed(name))
     found, wanted = laws.run(small, feed), laws.run(reference, feed)
-    shared = [n for n in found if n in wanted and n in removal.coupling.values]
+    shared = [n for n in found if n in wanted and n in removal.coupling.values and (name, n) not in FLAT]
     assert any(found[n].shape != wanted[n].shape for n in shared)
     for n in shared:
         stays = laws.kept(removal, n).all()
