@@ -266,7 +266,8 @@ def _counting(graph: Graph) -> list[str]:
             continue  # it only says how large something is
         known = nominal.value.get(name)
         steps = np.diff(known) if known is not None and known.ndim == 1 and known.dtype.kind in "if" else np.zeros(0)
-        if name in nominal.derived or (len(steps) > 1 and steps[0] != 0 and (steps == steps[0]).all()):
+        derived = name in nominal.derived and known is not None and len(np.unique(known)) > 1  # a fill counts nothing
+        if derived or (len(steps) > 1 and steps[0] != 0 and (steps == steps[0]).all()):
             counts.append(name)
     return counts
 

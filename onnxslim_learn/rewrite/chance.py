@@ -18,8 +18,11 @@ FACTORS = ((12.9898, 43758.5453), (78.233, 12543.1234))
 
 
 def without(path: Path, folder: Path) -> Path:
-    """A file in which nothing is drawn by chance: the same, or a copy in a folder."""
-    proto = onnx.load(path, load_external_data=False)
+    """A file in which nothing is drawn by chance: the same (what is no model, too), or a copy in a folder."""
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except Exception:  # of protobuf's: who opens it says what is wrong
+        return path
     drawing = [node for node in proto.graph.node if _kind(node)]
     version = max((entry.version for entry in proto.opset_import if not entry.domain), default=0)
     if not drawing or version < RANGE:
