@@ -47,7 +47,7 @@ def halve(path, out):
     assert 0.49 < after["macs"] / before["macs"] <= 0.5
     assert check.max_rel_diff <= max(RELATIVE, AMPLIFIED * (check.noise or 0))
     assert check.change > 0
-    again = osl.analyze(out)
+    again = osl.analyze(out, inputs=found.graph.shapes.nominal.inputs)  # a file may fit at several sizes
     assert again.price(again.whole) == after
     onnx.checker.check_model(str(out))
     ort.InferenceSession(str(out))
