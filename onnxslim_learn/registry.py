@@ -3,7 +3,8 @@
 A row says where the thing is, what it needs and how it is told; parser, help, checks, reports and documentation read
 the rows, so that adding one is all that adding a cost or a criterion takes. What a row points to is imported when it is
 used. Wherever a name is accepted, so are a function, ``module:function``, and the name of an entry point that an
-installed package declares in the registry's group (``onnxslim_learn.criteria`` and so on).
+installed package declares in the registry's group (``onnxslim_learn.criteria`` and so on). A function that stands in no
+row says by its attributes what a row would: ``score.samples = True``, ``prune.settings = PruneSettings``.
 
 Registering in Python changes a registry for the whole process; nothing else in this package has such a state.
 """
@@ -15,7 +16,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, TypeVar
 
 from onnxslim_learn.errors import InputError
@@ -98,9 +99,26 @@ class Registry(Mapping[str, R], Generic[R]):
         self._rows[row.name] = row
         return row
 
+    def installed(self) -> dict[str, str]:
+        """Names that installed packages add to the rows -> the packages; nothing of them is imported."""
+        from importlib.metadata import entry_points
+
+        names = {entry.name: entry.dist.name if entry.dist else "" for entry in entry_points(group=self.group)}
+        return {name: names[name] for name in sorted(set(names) - set(self._rows))}
+
+    def names(self) -> list[str]:
+        """All names that are accepted: those of rows, and those that installed packages add."""
+        return [*self._rows, *self.installed()]
+
+    def find(self, name: str) -> R | None:
+        """The row of a name, an installed package's included; ``None`` if there is none."""
+        return self._rows.get(name) or self._entry(name)
+
     def listed(self, which: Callable[[R], bool] = lambda row: True) -> str:
-        """Rows in words, for help: ``name (what it is), name (what it is)``."""
-        return ", ".join(f"{row.name} ({row.help})" for row in self._rows.values() if which(row))
+        """Rows in words, for help: ``name (what it is), name (what it is), name (of an installed package)``."""
+        told = {row.name: row.help for row in self._rows.values() if which(row)}
+        told |= {name: f"of {package}" for name, package in self.installed().items()}
+        return ", ".join(f"{name} ({said})" for name, said in told.items())
 
     def register(self, name: str, where: str | Callable[..., Any] | None = None, /, **data: Any) -> Any:
         """Add a function under a name for the rest of the process; without a function, decorate one.
@@ -142,12 +160,10 @@ class Registry(Mapping[str, R], Generic[R]):
         """
         if callable(value):
             return self._of(value, f"{value.__module__}:{getattr(value, '__qualname__', type(value).__qualname__)}")
-        if value in self._rows:
-            return self._rows[value]
         asked = parameter or self.parameter
-        if is_name(value):
+        if value not in self._rows and is_name(value):
             return self._of(by_name(value, asked), value)
-        return self.installed(value) or self._refuse(value, asked)
+        return self.find(value) or self._refuse(value, asked)
 
     def load(self, value: str | Callable[..., Any], parameter: str = "") -> Any:
         """What a user gave, imported; see :meth:`row`.
@@ -164,11 +180,11 @@ class Registry(Mapping[str, R], Generic[R]):
         return self.row(value).name if callable(value) else value
 
     def _of(self, function: Callable[..., Any], name: str) -> R:
-        """The row of a function: the one that it was registered with, if it was."""
+        """The row of a function: the one that it was registered with, or of what its attributes say."""
         known = (row for row in self._rows.values() if row.where is function)
-        return next(known, None) or self._kind(name, function, _summary(function))
+        return next(known, None) or self._kind(name, function, _summary(function), **_attributes(self._kind, function))
 
-    def installed(self, name: str) -> R | None:
+    def _entry(self, name: str) -> R | None:
         """The row of an entry point, which may hold a function or a row."""
         from importlib.metadata import entry_points
 
@@ -183,9 +199,8 @@ class Registry(Mapping[str, R], Generic[R]):
 
     def _refuse(self, value: str, parameter: str) -> R:
         from difflib import get_close_matches
-        from importlib.metadata import entry_points
 
-        known = [*self._rows, *(entry.name for entry in entry_points(group=self.group))]
+        known = self.names()
         close = get_close_matches(value, known, 1)
         meant = f" Did you mean {close[0]}?" if close else ""
         others = " or ".join(filter(None, [self._also, "module:function"]))
@@ -212,6 +227,16 @@ def require(extra: str, what: str) -> None:
 def _summary(function: object) -> str:
     """The first line of a function's documentation."""
     return (getattr(function, "__doc__", None) or "").strip().partition("\n")[0].rstrip(".")
+
+
+def _attributes(kind: type[Row], function: object) -> dict[str, Any]:
+    """What a function says of itself by attributes that are named, and of the kind, as those of a row."""
+    told = {}
+    for one in fields(kind):
+        value = getattr(function, one.name, None)
+        if one.name not in ("name", "where", "help") and isinstance(value, type(one.default) | type):
+            told[one.name] = value
+    return told
 
 
 # --- what a model costs -----------------------------------------------------------------------------------------------
@@ -449,7 +474,7 @@ class LearnerRow(Row):
     """A learner; ``where`` takes a :class:`~onnxslim_learn.train.trainer.Task` whose ``wanted`` are its settings.
 
     Attributes:
-        settings: Where the dataclass of its settings is, whose fields are its options.
+        settings: The dataclass of its settings, whose fields are its options, or where it is.
         report: Where the function is that makes a result of what the learner returns.
     """
 
@@ -586,7 +611,7 @@ def operator(domain: str, op_type: str) -> OperatorRow | None:
     name = f"{domain}:{op_type}"
     if name in OPERATORS:
         return OPERATORS[name]
-    return OPERATORS.installed(name) if name in _installed_operators() else None
+    return OPERATORS.find(name) if name in _installed_operators() else None
 
 
 def register_operator(

@@ -272,13 +272,8 @@ def with_file(known: Mapping[str, Declared], given: Mapping[str, Any]) -> dict[s
     rest = {name: value for name, value in given.items() if name != "config"}
     if config is None or "config" not in known:
         return dict(given)
-    try:
-        entries = tomllib.loads(Path(config).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        said = getattr(error, "strerror", None) or reason(error)
-        raise InputError(f"⟨config⟩ {config}: cannot be read ({said}). Give a TOML file.") from error
     options_read = {}
-    for key, value in entries.items():
+    for key, value in in_file(given).items():
         try:
             name, entry = _named(known, key, value)
         except InputError as error:
@@ -289,6 +284,22 @@ def with_file(known: Mapping[str, Declared], given: Mapping[str, Any]) -> dict[s
             raise InputError(f"⟨config⟩ {config}: {key} = {value!r}: {error}.") from error
         options_read[name] = entry
     return {**options_read, **rest}
+
+
+def in_file(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of the file of options that keywords name; none where they name none.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    config = given.get("config")
+    if config is None:
+        return {}
+    try:
+        return tomllib.loads(Path(config).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        said = getattr(error, "strerror", None) or reason(error)
+        raise InputError(f"⟨config⟩ {config}: cannot be read ({said}). Give a TOML file.") from error
 
 
 def given(settings: Any) -> dict[str, Any]:
@@ -310,10 +321,18 @@ class Keywords:
     Attributes:
         options: By name.
         build: Makes of keywords what the function takes.
+        chosen: The options there are where some of them are given; ``None`` for the same ones whatever is given.
+        first: The options that decide about others.
     """
 
     options: Mapping[str, Declared]
     build: Callable[[Mapping[str, Any]], Any]
+    chosen: Callable[[Mapping[str, Any]], Mapping[str, Declared]] | None = None
+    first: tuple[str, ...] = ()
+
+    def where(self, given: Mapping[str, Any]) -> Mapping[str, Declared]:
+        """The options there are where some of them are given."""
+        return self.options if self.chosen is None else self.chosen(given)
 
 
 def keywords(kind: type) -> Keywords:

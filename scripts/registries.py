@@ -8,7 +8,20 @@ from onnxslim_learn.registry import Registry
 HEAD = """# What can be named
 
 Every name below is a row of `onnxslim_learn/registry.py`. Where a name is taken, so are a function in Python,
-`module:function`, and the name of an entry point of an installed package in the group given.
+`module:function`, and the name of an entry point of an installed package in the group given. A function says by its
+attributes what a row would (`score.samples = True`); the options of a learner are the fields of its `settings`:
+
+    @dataclass(frozen=True)
+    class PruneSettings:
+        left: float = option(0.5, "share of the MACs that stays", read=share)  # of onnxslim_learn.settings
+
+    def prune(task):
+        ...  # task.wanted.left
+
+    prune.settings = PruneSettings
+
+Then `onnxslim-learn learn model.onnx --learner mine:prune --help` tells of `--left`; `left = 0.7` in a file of options
+and `left=0.7` in Python are the same.
 """
 
 

@@ -29,7 +29,7 @@ class Entry:
     """An entry point of an installed package."""
 
     def __init__(self, name, held):
-        self.name, self.held, self.value = name, held, f"elsewhere:{name}"
+        self.name, self.held, self.value, self.dist = name, held, f"elsewhere:{name}", None
 
     def load(self):
         if isinstance(self.held, Exception):

@@ -18,7 +18,7 @@ from onnxslim_learn.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from onnxslim_learn.settings import Declared
+    from onnxslim_learn.settings import Declared, Keywords
 
 PROGRAM = "onnxslim-learn"
 
@@ -57,7 +57,8 @@ def parse(arguments: Sequence[str] | None = None) -> Call:
     Raises:
         InputError: If it cannot be understood.
     """
-    parsed = vars(parser().parse_args(sys.argv[1:] if arguments is None else list(arguments)))
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    parsed = vars(parser(arguments).parse_args(arguments))
     name = parsed.pop("command", None) or ""
     version = parsed.pop("version")
     if not name:
@@ -65,8 +66,9 @@ def parse(arguments: Sequence[str] | None = None) -> Call:
     command = COMMANDS[name]
     files = [parsed.pop(place.name) for place in command.places]
     files = files[0] if any(place.several for place in command.places) else files
-    given = settings.with_file(command.keywords.options, parsed)
-    for option in command.keywords.options.values():
+    known = command.keywords.where(parsed)
+    given = settings.with_file(known, parsed)
+    for option in known.values():
         if option.option.required and option.name not in given:
             flags = "/".join(filter(None, [option.option.short, f"--{option.name.replace('_', '-')}"]))
             raise InputError(f"the following arguments are required: {flags}. See {PROGRAM} {name} --help.")
@@ -82,8 +84,13 @@ def flag(parameter: str) -> str:
     return f"{shown} {cost}" if cost else shown
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser of all commands, with the options that there are where arguments choose about them.
+
+    Raises:
+        InputError: If what they choose cannot be used.
+    """
+    asked = next((argument for argument in arguments if not argument.startswith("-")), "")
     main = _Parser(
         prog=PROGRAM,
         description="Find what an ONNX model can lose, say what each cut buys, and write the smaller, verified model.",
@@ -94,8 +101,17 @@ def parser() -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=command.help, argument_default=argparse.SUPPRESS)
         for place in command.places:
             one.add_argument(place.name, metavar=place.metavar, help=place.help, nargs="+" if place.several else None)
-        _fill(one, command.keywords.options.values())
+        keywords = command.keywords
+        known = keywords.where(_first(one.prog, keywords, arguments)) if name == asked else keywords.options
+        _fill(one, known.values())
     return main
+
+
+def _first(program: str, keywords: Keywords, arguments: Sequence[str]) -> dict[str, Any]:
+    """What arguments give for the options that decide about others; the rest of them is passed over."""
+    scan = _Parser(prog=program, add_help=False, argument_default=argparse.SUPPRESS)
+    _fill(scan, [keywords.options[name] for name in keywords.first])
+    return vars(scan.parse_known_args(arguments)[0])
 
 
 def _fill(parser: argparse.ArgumentParser, declared: Iterable[Declared]) -> None:

@@ -48,22 +48,24 @@ def learn(model: Model, *, progress: Watcher | None = None, settings: tuple[Lear
     shared, wanted = settings
     require("train", "learn")
     claim([shared, wanted], models.read(model), models.read(shared.training.teacher))
-    wanted.check(shared)
+    if hasattr(wanted, "check"):
+        wanted.check(shared)
     from onnxslim_learn.learners.run import run
 
     stage, row = staged(progress), LEARNERS.row(shared.learner)
+    require(row.extra, f"{LEARNERS.parameter} {row.name}")
 
     def analysis(world: World) -> Analysis:
         stage("analyzing")
         return _analysed(model, shared, wanted, world, stage)
 
     with place(shared.result.output, "model.onnx") as (path, folder):
-        outcome = run(LEARNERS.load(shared.learner), analysis, (shared, wanted), path, stage)
+        outcome = run(row, analysis, (shared, wanted), path, stage)
         if outcome is None:
             return None
         if isinstance(outcome, list):
             title = f"learn {models.named(model)} {path}"
-            report = {"model": models.named(model), "strengths": outcome}
+            report = {"model": models.named(model), **_learner(shared), "strengths": outcome}
             rows = Result(title, report, lambda told: training.sweep(told["strengths"]), lambda told: told["strengths"])
             return rows.told(shared.report)
         result: Result = imported(row.report)(outcome, (path, folder), (shared, wanted), stage)
@@ -91,11 +93,16 @@ def cut(
     """Report of a model that was cut and trained."""
     if plan_out := declared.given(asked[1]).get("plan_out"):
         atomic.write_text(Path(plan_out), outcome[0].plan.to_json())
-    return slim.finished("learn", outcome, written, asked[0], stage)
+    return slim.finished("learn", outcome, written, asked[0], stage, told=_learner(asked[0]))
 
 
 def zeroed(
     outcome: tuple[Sparsified, Stored], written: Place, asked: tuple[LearnSettings, Any], stage: Stage
 ) -> Result:
     """Report of a model with zeros that were learnt."""
-    return sparsify.finished("learn", outcome, written, asked[0], stage)
+    return sparsify.finished("learn", outcome, written, asked[0], stage, told=_learner(asked[0]))
+
+
+def _learner(shared: LearnSettings) -> dict[str, str]:
+    """What reports say of the learner."""
+    return {"learner": LEARNERS.told(shared.learner)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.array_types import Stage, Watcher, staged
@@ -287,6 +288,8 @@ def finished(
     written: tuple[Path, TemporaryDirectory[str] | None],
     settings: Any,
     stage: Stage,
+    *,
+    told: Mapping[str, str] = MappingProxyType({}),
 ) -> ModelResult:
     """Time what was written against the original, and report.
 
@@ -296,13 +299,14 @@ def finished(
         written: Where it lies, and the folder that holds it if it is in memory.
         settings: The command's; their parts ``result``, ``runtime`` and ``report`` are looked at.
         stage: Called with the name of the stage.
+        told: What else is reported.
     """
     (slimmed, check), (path, folder) = outcome, written
     analysis, timings, feeds = slimmed.analysis, None, dict[str, Any]()
     if not settings.result.no_latency:
         timings, feeds = against_original(analysis, path, settings.runtime, stage, kept=folder is None)
     report = records.outcome(slimmed, path, check, timings, feeds)
-    report["output"] = str(path) if folder is None else None
+    report |= {"output": str(path) if folder is None else None, **told}
     notes = quality.notes(report["quality"])
     if not slimmed.plan.groups and "training" not in slimmed.plan.provenance:
         why = "had to be cut" if slimmed.folded is None else "can go without a change"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.array_types import Stage, Watcher, staged
@@ -56,6 +58,8 @@ def finished(
     written: tuple[Path, TemporaryDirectory[str] | None],
     settings: Any,
     stage: Stage,
+    *,
+    told: Mapping[str, str] = MappingProxyType({}),
 ) -> ModelResult:
     """Time both models, and report what zeros buy; see :func:`onnxslim_learn.commands.slim.finished`."""
     (sparsified, stored), (path, folder) = outcome, written
@@ -63,7 +67,7 @@ def finished(
     if not settings.result.no_latency:
         timings, feeds = against_original(analysis, path, settings.runtime, stage, kept=folder is None)
     report = sparsity.outcome(sparsified, path, stored, timings, feeds)
-    report["output"] = str(path) if folder is None else None
+    report |= {"output": str(path) if folder is None else None, **told}
     title = " ".join([command, models.named(analysis), *([str(path)] if folder is None else [])])
     result = ModelResult(
         title, report, sparsity.blocks, lambda told: told["layers"], file=path, analysis=analysis, place=folder

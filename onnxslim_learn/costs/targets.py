@@ -23,7 +23,8 @@ class Boundable:
     """The names of the costs that may be bounded, those that users added included."""
 
     def __contains__(self, name: object) -> bool:
-        return name in COSTS and COSTS[str(name)].bounded
+        row = COSTS.find(str(name))
+        return row is not None and row.bounded
 
     def __iter__(self) -> Iterator[str]:
         return (row.name for row in COSTS.values() if row.bounded)
@@ -87,7 +88,8 @@ def entry(cost: str | Callable[..., Any], bound: Any) -> str:
     """The text of a bound that Python gives as a number, or as several; a latency above 1 is in milliseconds."""
     cost = COSTS.row(cost, "⟨target⟩").name if callable(cost) else cost
     numbers = bound if isinstance(bound, list | tuple) else [bound]
-    unit = "ms" if cost in COSTS and COSTS[cost].unit == MICROSECONDS else ""
+    row = COSTS.find(cost)
+    unit = "ms" if row is not None and row.unit == MICROSECONDS else ""
     texts = [one if isinstance(one, str) else f"{one}{unit if one > 1 else ''}" for one in numbers]
     return f"{cost}={','.join(texts)}"
 

@@ -59,7 +59,8 @@ def fit(
     """Cut a trained net to a plan, repair, fine-tune, verify and write it; see :func:`shrink`.
 
     Args:
-        task: What it is for.
+        task: What it is for; without ``from_scratch`` and ``repair`` among what is wanted, weights are not drawn
+            anew, and repaired.
         module: The whole net.
         plan: What stays.
         told: What there is to report of how it was learnt.
@@ -67,16 +68,19 @@ def fit(
     trainer = task.trainer.comparing(feature_distillation.kept(realize(task.analysis, plan), task.trainer.features))
     task = replace(task, trainer=trainer)
     trainer.world.led(lambda: _cut(task, module, plan))
-    student = load(task.folder / "slimmed.onnx")
-    net = trainer.module(student, fresh=task.wanted.from_scratch)
-    if task.wanted.from_scratch:
+    student, from_scratch = load(task.folder / "slimmed.onnx"), getattr(task.wanted, "from_scratch", False)
+    net = trainer.module(student, fresh=from_scratch)
+    if from_scratch:
         redraw(net, trainer.training.seed)
     before, recipe = trainer.judge(net), trainer.recipe(student, "finetune_steps")
-    zeros = metadata.promised(student.model) and not plan.groups and not task.wanted.from_scratch
+    zeros = metadata.promised(student.model) and not plan.groups and not from_scratch
     keeping = weight_sparse.zeros_of(net, maskable(student.model)) if zeros else None
     finetuned = trainer.improve("finetune", net, recipe, keeping) if recipe.steps else {"history": []}
-    learner = "morphnet" if plan.groups else "finetune"
-    stages: dict[str, Any] = {"learner": learner, "data": task.source.name, "loss": losses.told(trainer.training.loss)}
+    stages: dict[str, Any] = {
+        "learner": task.learner,
+        "data": task.source.name,
+        "loss": losses.told(trainer.training.loss),
+    }
     stages |= json.loads((task.folder / "start.json").read_text(encoding="utf-8"))
     stages |= {"structure": told, "finetune": finetuned, "cut": before, "result": trainer.judge(net)}
     return trainer.world.led(lambda: _finish(task, plan, net, stages))
@@ -96,10 +100,11 @@ def _cut(task: Task[Any], module: fx.GraphModule, plan: Plan) -> None:
     shapes, values = task.analysis.graph.shapes.nominal.inputs, task.analysis.graph.values
     sensitive = task.analysis.sensitive
     learned = api.analyze(task.folder / "learned.onnx", inputs=shapes, values=values, allow_sensitive=sensitive)
+    repair = getattr(task.wanted, "repair", True) and not getattr(task.wanted, "from_scratch", False)
     far = {}
     for name, analysis in (("learned", learned), ("original", task.analysis)):
         slimmed = api.slim(analysis, plan)
-        if task.wanted.repair and not task.wanted.from_scratch and slimmed.removal.gone.any():
+        if repair and slimmed.removal.gone.any():
             calibration = Calibration(analysis.coupling, task.source, REPAIRED_ON, seconds=0.0)
             slimmed.repair(calibration, seed=training.seed, progress=task.stage("repairing"))
         slimmed.save(task.folder / f"{name}.slim.onnx")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.array_types import Stage
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.learners.settings import LearnSettings
+    from onnxslim_learn.registry import LearnerRow
     from onnxslim_learn.train.distributed import World
     from onnxslim_learn.train.trainer import Trainer
 
@@ -33,7 +34,7 @@ ALL = 1_000_000_000  # samples
 
 
 def run(
-    act: Callable[[Task[Any]], Any],
+    row: LearnerRow,
     analysis: Callable[[World], Analysis],
     asked: tuple[LearnSettings, Any],
     output: Path,
@@ -42,7 +43,7 @@ def run(
     """Carry out a learner in the processes that take part.
 
     Args:
-        act: The learner.
+        row: The learner.
         analysis: Analyses the model.
         asked: What is asked of every learner, and of this one.
         output: Where the model is written.
@@ -51,13 +52,13 @@ def run(
     Returns:
         What the learner made; ``None`` in a process that does not lead.
     """
-    shared, wanted = asked
+    act, (shared, wanted) = row.load(), asked
     world = distributed.join(shared.training.train_on)
     try:
         with _folder(shared, wanted, world) as folder:
             model = analysis(world)
             source, taught = _school(model, asked, folder, world, stage)
-            outcome = act(Task(model, source, wanted, taught, output, stage))
+            outcome = act(Task(model, source, wanted, taught, output, stage, row.name))
             return outcome if world.leads else None
     finally:
         distributed.leave()

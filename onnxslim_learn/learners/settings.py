@@ -138,7 +138,8 @@ class LearnSettings:
     result: ResultSettings = part(ResultSettings)
     learner: str = option(
         "morphnet",
-        ", ".join(f"{row.name}: {row.help}" for row in LEARNERS.values()) + " (default morphnet)",
+        f"what is learnt (default morphnet): {LEARNERS.listed()}, or module:function; for the options of one:"
+        " --learner NAME --help",
         metavar="NAME",
     )
     clock: ClockSettings = part(ClockSettings)
@@ -164,7 +165,3 @@ class FinetuneSettings:
     length: FinetuneSteps = part(FinetuneSteps)
     from_scratch: bool = declared(False, FROM_SCRATCH)
     plan_out: str | None = declared(None, replace(PLAN_OUT, purpose=WIDTHS))
-    repair: ClassVar = False  # nothing is cut
-
-    def check(self, shared: LearnSettings) -> None:
-        """Refuse what cannot be asked for together: nothing."""

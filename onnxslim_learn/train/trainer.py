@@ -313,6 +313,7 @@ class Task(Generic[W]):
         trainer: How to train.
         output: Where to write.
         stage: Called with the name of each stage; returns what to call with the share done.
+        learner: What the learner is called.
     """
 
     analysis: Analysis
@@ -321,6 +322,7 @@ class Task(Generic[W]):
     trainer: Trainer
     output: Path
     stage: Stage
+    learner: str = ""
 
     @property
     def folder(self) -> Path:

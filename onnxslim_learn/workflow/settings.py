@@ -42,7 +42,7 @@ TARGET = Option(
     keys=targets.Boundable(),
 )
 DEVICE = Option(
-    "estimate latency for a machine: a file that calibrate wrote, or one of " + ", ".join(DEVICES),
+    "estimate latency for a machine: a file that calibrate wrote, or one of " + ", ".join(DEVICES.names()),
     metavar="FILE|NAME",
 )
 INPUT = Option(
@@ -81,7 +81,8 @@ SENSITIVE = Option("also cut normalised axes (not exact)")
 EMPTY = Option("whole branches may go; else one unit always stays")
 NO_REPAIR = Option("leave the weights that stay as they are")
 CRITERION = Option(
-    f"what scores units: {', '.join(CRITERIA)} (default obs; energy with --no-repair and no --data)", metavar="NAME"
+    f"what scores units: {', '.join(CRITERIA.names())} (default obs; energy with --no-repair and no --data)",
+    metavar="NAME",
 )
 SENSITIVITY = Option(
     "time to measure what each group's width is worth (default 60 with --data; else 0: not measured)",
@@ -180,8 +181,8 @@ class QualitySettings:
 
     metric: Any = option(
         None,
-        f"{', '.join(METRICS)}, or module:function of outputs and labels: told before and after on held-back samples;"
-        " decides between allocations and about repair (needs --data)",
+        f"{', '.join(METRICS.names())}, or module:function of outputs and labels: told before and after on held-back"
+        " samples; decides between allocations and about repair (needs --data)",
         metavar="NAME",
     )
     min_quality: float | None = option(

@@ -82,7 +82,7 @@ class MorphNetSettings:
     )
     cost: str | None = option(
         None,
-        f"what units are charged for: {', '.join(COSTS)} (default: the first target's)",
+        f"what units are charged for: {', '.join(COSTS.names())} (default: the first target's)",
         metavar="NAME",
         purpose=WIDTHS,
     )

@@ -87,7 +87,7 @@ def sparsen(task: Task[WeightSparseSettings], **how: bool) -> tuple[Sparsified, 
     run = trainer.improve if wanted.one_shot else trainer.run  # without, weights before it have no zeros
     told = run("weight-sparse", module, recipe, learner)
     trainer.settle(module)
-    told |= {"search": shares["search"], "result": trainer.judge(module), "learner": "weight-sparse"}
+    told |= {"search": shares["search"], "result": trainer.judge(module), "learner": task.learner}
     told |= {"settings": asdict(asked), "loss": losses.told(trainer.training.loss), "data": task.source.name}
 
     def finish() -> tuple[Sparsified, Stored]:

@@ -58,7 +58,7 @@ class MethodSettings:
     ws_prune_ratio_prtl: str = option(
         "optimal",
         f"its spread over layers (default optimal): {PROTOCOLS.listed()}",
-        choices=tuple(PROTOCOLS),
+        metavar="NAME",
         purpose=ZEROS,
     )
     ws_nb_rlouts: int = _whole(200, "optimal: roll-outs of the agent", ONE_OR_MORE)
@@ -98,6 +98,7 @@ class MethodSettings:
             low, high = about.span
             if low > -MOST and not low <= value <= high:
                 raise InputError(f"⟨{one.name}⟩ {value}: expected a number from {low:g} to {high:g}. Change it.")
+        PROTOCOLS.row(self.ws_prune_ratio_prtl, "⟨ws_prune_ratio_prtl⟩")
         if self.ws_iter_ratio_beg > self.ws_iter_ratio_end:
             raise InputError("⟨ws_iter_ratio_beg⟩: expected at most ⟨ws_iter_ratio_end⟩. Change one of them.")
 

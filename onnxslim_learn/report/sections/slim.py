@@ -224,7 +224,14 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
         table,
         Text(
             "\n".join(
-                [*_cut(data), *_merged(data["merged"]), *_folded(data["lossless"]), *_timed(data), *_checked(data)]
+                [
+                    *training.learner(data),
+                    *_cut(data),
+                    *_merged(data["merged"]),
+                    *_folded(data["lossless"]),
+                    *_timed(data),
+                    *_checked(data),
+                ]
             )
         ),
         *latency.targeted(data.get("latency_target")),

@@ -14,7 +14,7 @@ from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
 from onnxslim_learn.report.format import count, held_back, ms, plural, shapes, share, size, times
 from onnxslim_learn.report.format import provider as runtime
 from onnxslim_learn.report.records import counted, latency, side
-from onnxslim_learn.report.sections.training import taken_back
+from onnxslim_learn.report.sections.training import learner, taken_back
 from onnxslim_learn.sparse import patterns, storage
 from onnxslim_learn.sparse.maskable import maskable
 
@@ -155,7 +155,7 @@ def _stored(sparsified: Sparsified, stored: Stored, model: ir.Model) -> dict[str
 
 def blocks(data: Mapping[str, Any]) -> list[Block]:
     """The report."""
-    return [_table(data), Text("\n".join([*_said(data), *_files(data), *_timed(data)])), *_layers(data)]
+    return [_table(data), Text("\n".join([*learner(data), *_said(data), *_files(data), *_timed(data)])), *_layers(data)]
 
 
 def _table(data: Mapping[str, Any]) -> Table:

@@ -35,6 +35,11 @@ def blocks(training: Mapping[str, Any] | None) -> list[Block]:
     return [*table, Text("\n".join(_said(training)))]
 
 
+def learner(data: Mapping[str, Any]) -> list[str]:
+    """Which learner it was, in the report of one."""
+    return [f"Learnt by {data['learner']}."] if "learner" in data else []
+
+
 def _said(training: Mapping[str, Any]) -> list[str]:
     lines = []
     for stage, name in NAMES.items():
