@@ -6,11 +6,12 @@ Python they are keywords, the command line makes flags of them (:meth:`SlimError
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _NOISE = re.compile(
     r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from \S+ failed: ?|\[\w+Error\] ?|^/\S+:\d+ [^()]*\([^()]*\) ?"
@@ -40,6 +41,18 @@ def reason(error: BaseException) -> str:
     while (shorter := _NOISE.sub("", text)) != text:
         text = shorter
     return re.sub(r"[.!?]\s+(?=\S)", "; ", " ".join(text.split()))[:300].rstrip(".")
+
+
+def meant(word: str, known: Iterable[str], shown: str = "{}") -> str:
+    """Ask whether the name that is nearest to a word was meant; empty where none is near.
+
+    Args:
+        word: What was given.
+        known: The names there are.
+        shown: How the name is written.
+    """
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"Did you mean {shown.format(near[0])}?" if near else ""
 
 
 _PARAMETER = re.compile("⟨([^⟩]*)⟩")

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, TypeVar
 
-from onnxslim_learn.errors import InputError
+from onnxslim_learn.errors import InputError, meant
 from onnxslim_learn.runtime.functions import by_name, is_name
 
 DISTRIBUTION = "onnxslim-learn"
@@ -40,12 +40,14 @@ class Row:
         where: ``module:attribute``, imported on first use, or the thing itself.
         help: What it is, in one line.
         extra: The extra of the distribution that it needs, if any: a key of :data:`EXTRAS`.
+        also: Other names that users know it by.
     """
 
     name: str
     where: str | Callable[..., Any]
     help: str = ""
     extra: str = ""
+    also: tuple[str, ...] = ()
 
     def load(self) -> Any:
         """Import what the row points to."""
@@ -80,7 +82,11 @@ class Registry(Mapping[str, R], Generic[R]):
         self._rows = {row.name: row for row in rows}
 
     def __getitem__(self, name: str) -> R:
-        return self._rows[name]
+        also = (row for row in self._rows.values() if name in row.also)
+        row = self._rows.get(name) or next(also, None)
+        if row is None:
+            raise KeyError(name)
+        return row
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
@@ -94,7 +100,7 @@ class Registry(Mapping[str, R], Generic[R]):
         Raises:
             InputError: If its name is taken.
         """
-        if row.name in self._rows:
+        if row.name in self:
             raise InputError(f"{self.parameter} {row.name}: there is one of this name already. Choose another name.")
         self._rows[row.name] = row
         return row
@@ -112,11 +118,11 @@ class Registry(Mapping[str, R], Generic[R]):
 
     def find(self, name: str) -> R | None:
         """The row of a name, an installed package's included; ``None`` if there is none."""
-        return self._rows.get(name) or self._entry(name)
+        return self.get(name) or self._entry(name)
 
     def listed(self, which: Callable[[R], bool] = lambda row: True) -> str:
         """Rows in words, for help: ``name (what it is), name (what it is), name (of an installed package)``."""
-        told = {row.name: row.help for row in self._rows.values() if which(row)}
+        told = {" or ".join((row.name, *row.also)): row.help for row in self._rows.values() if which(row)}
         told |= {name: f"of {package}" for name, package in self.installed().items()}
         return ", ".join(f"{name} ({said})" for name, said in told.items())
 
@@ -161,7 +167,7 @@ class Registry(Mapping[str, R], Generic[R]):
         if callable(value):
             return self._of(value, f"{value.__module__}:{getattr(value, '__qualname__', type(value).__qualname__)}")
         asked = parameter or self.parameter
-        if value not in self._rows and is_name(value):
+        if value not in self and is_name(value):
             return self._of(by_name(value, asked), value)
         return self.find(value) or self._refuse(value, asked)
 
@@ -198,15 +204,11 @@ class Registry(Mapping[str, R], Generic[R]):
         return None
 
     def _refuse(self, value: str, parameter: str) -> R:
-        from difflib import get_close_matches
-
         known = self.names()
-        close = get_close_matches(value, known, 1)
-        meant = f" Did you mean {close[0]}?" if close else ""
+        names = [*known, *(also for row in self._rows.values() for also in row.also)]
         others = " or ".join(filter(None, [self._also, "module:function"]))
-        raise InputError(
-            f"{parameter} {value}: expected {', '.join(known)}, or {others}.{meant or ' Use one of them.'}"
-        )
+        guess = meant(value, names) or "Use one of them."
+        raise InputError(f"{parameter} {value}: expected {', '.join(known)}, or {others}. {guess}")
 
 
 def require(extra: str, what: str) -> None:
@@ -287,8 +289,8 @@ COSTS = Registry(
     "costs",
     CostRow,
     [
-        CostRow(MACS, f"{_COSTS}.polynomial:macs", "multiply-accumulates", title="MACs"),
-        CostRow(PARAMS, f"{_COSTS}.polynomial:params", "elements of all weights", title="parameters"),
+        CostRow(MACS, f"{_COSTS}.polynomial:macs", "multiply-accumulates", title="MACs", also=("flops",)),
+        CostRow(PARAMS, f"{_COSTS}.polynomial:params", "elements of all weights", title="parameters", also=("size",)),
         CostRow(
             FILE,
             f"{_COSTS}.polynomial:weight_bytes",

@@ -7,7 +7,6 @@ command line, so that both are refused alike; what has no text (arrays, function
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import math
@@ -21,7 +20,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 
-from onnxslim_learn.errors import InputError, reason
+from onnxslim_learn.errors import InputError, meant, reason
 
 FLAG = re.compile(r"--([a-z][a-z-]*[a-z])")
 R = TypeVar("R")
@@ -201,8 +200,7 @@ def _named(known: Mapping[str, Declared], keyword: str, value: Any) -> tuple[str
             and (f"no_{keyword}" == name or (f"no_{name}" == keyword and one.option.opposite))
         ):
             return name, not value
-    near = difflib.get_close_matches(keyword, known, 1)
-    raise InputError(f"⟨{keyword}⟩: is no option here. {f'Did you mean ⟨{near[0]}⟩?' if near else 'Leave it out.'}")
+    raise InputError(f"⟨{keyword}⟩: is no option here. {meant(keyword, known, '⟨{}⟩') or 'Leave it out.'}")
 
 
 def read(one: Declared, value: Any) -> Any:
@@ -215,7 +213,8 @@ def read(one: Declared, value: Any) -> Any:
         return _read(one, value)
     except ValueError as error:
         where = f"⟨{one.name}⟩" if " but got " in str(error) else f"⟨{one.name}⟩ {value}"
-        raise InputError(f"{where}: {error}. Change it.") from error
+        guess = meant(value, one.option.choices) if isinstance(value, str) else ""
+        raise InputError(f"{where}: {error}. {guess or 'Change it.'}") from error
 
 
 def _read(one: Declared, value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxslim_learn import registry
-from onnxslim_learn.registry import Registry
+from onnxslim_learn.registry import Registry, Row
 
 HEAD = """# What can be named
 
@@ -30,10 +30,15 @@ def page() -> str:
     parts = [HEAD]
     for found in (value for value in vars(registry).values() if isinstance(value, Registry)):
         parts.append(f"## {found.parameter.strip('⟨⟩')} (entry points: `{found.group}`)\n")
-        rows = [f"| `{row.name}` | {row.help} | {row.extra or '-'} |" for row in found.values()]
+        rows = [f"| {_names(row)} | {row.help} | {row.extra or '-'} |" for row in found.values()]
         head = ["| name | what it is | extra |", "| --- | --- | --- |"]
         parts.append("\n".join([*head, *rows] if rows else ["None yet: declare one with `register_operator`."]) + "\n")
     return "\n".join(parts)
+
+
+def _names(row: Row) -> str:
+    """What a row is called, other names behind the first."""
+    return ", ".join(f"`{name}`" for name in (row.name, *row.also))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn import settings
 from onnxslim_learn.cli.table import COMMANDS
-from onnxslim_learn.errors import InputError
+from onnxslim_learn.errors import InputError, meant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,6 +48,11 @@ class _Parser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"-\.?\d")  # as in Python 3.14: -1,1 is a value, no option
 
     def error(self, message: str) -> None:  # type: ignore[override]
+        command = re.match(r"argument COMMAND: invalid choice: '([^']*)'", message)
+        if command:
+            known = ", ".join(COMMANDS)
+            guess = _meant(command[1], COMMANDS, self.prog)
+            raise InputError(f"{command[1]}: is no command, expected {known}. {guess}")
         raise InputError(f"{message}. See {self.prog} --help.")
 
 
@@ -58,8 +63,11 @@ def parse(arguments: Sequence[str] | None = None) -> Call:
         InputError: If it cannot be understood.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    parsed = vars(parser(arguments).parse_args(arguments))
+    space, rest = parser(arguments).parse_known_args(arguments)
+    parsed = vars(space)
     name = parsed.pop("command", None) or ""
+    if rest:
+        _refuse(name, rest, COMMANDS[name].keywords.where(parsed) if name else ("help", "version"))
     version = parsed.pop("version")
     if not name:
         return Call("", (), {}, version)
@@ -73,6 +81,18 @@ def parse(arguments: Sequence[str] | None = None) -> Call:
             flags = "/".join(filter(None, [option.option.short, f"--{option.name.replace('_', '-')}"]))
             raise InputError(f"the following arguments are required: {flags}. See {PROGRAM} {name} --help.")
     return Call(name, tuple(files), parsed, version)
+
+
+def _refuse(name: str, rest: Sequence[str], known: Iterable[str]) -> None:
+    """Refuse arguments of a command that are none of its options."""
+    flags = [f"--{one.replace('_', '-')}" for one in known]
+    said = f"unrecognized arguments: {' '.join(rest)}."
+    raise InputError(f"{said} {_meant(rest[0].partition('=')[0], flags, f'{PROGRAM} {name}'.strip())}")
+
+
+def _meant(word: str, known: Iterable[str], program: str) -> str:
+    """What was meant by a word, or where to read what there is."""
+    return meant(word, known) or f"See {program} --help."
 
 
 def flag(parameter: str) -> str:

@@ -19,6 +19,18 @@ SWITCHES = {"true": 1.0, "false": 0.0}
 UNITS = {"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 
 
+LARGEST = 1000.0  # shares of a model end here; no budget in single multiply-accumulates or bytes is as small
+
+
+class Share(float):
+    """A bound that is a share of a model, above 1, too."""
+
+
+def is_share(bound: float) -> bool:
+    """Whether a bound is a share of a model, not an amount."""
+    return bound <= 1 or isinstance(bound, Share)
+
+
 class Boundable:
     """The names of the costs that may be bounded, those that users added included."""
 
@@ -46,8 +58,21 @@ def each(texts: Sequence[str]) -> dict[str, dict[str, float]]:
     return {number: targets([f"{cost}={number}", *rest]) for number in numbers.split(",")}
 
 
-def targets(texts: Sequence[str]) -> dict[str, float]:
+def budgets(texts: Sequence[str]) -> dict[str, float]:
+    """Read ``cost=number`` texts of what may grow: 1.5 and 150% are shares, too.
+
+    Raises:
+        InputError: If one cannot be read.
+    """
+    return targets(texts, largest=LARGEST)
+
+
+def targets(texts: Sequence[str], *, largest: float = 1.0) -> dict[str, float]:
     """Read ``cost=number`` texts; numbers may end in k, M, G or T.
+
+    Args:
+        texts: Of each cost at most one.
+        largest: The largest share of a model; numbers up to it that have no unit are shares.
 
     Raises:
         InputError: If one cannot be read.
@@ -61,9 +86,10 @@ def targets(texts: Sequence[str]) -> dict[str, float]:
             raise InputError(f"⟨target⟩ {text}: expected one of {listed} and a number. For example macs=0.5.")
         if "," in number:
             raise InputError(f"{_told(text)}: expected one number here.")
+        name = row.name if name in COSTS else name
         if name in bounds:
             raise InputError(f"{_told(text)}: {name} is bounded twice. Give one bound for each cost.")
-        bounds[name] = _time(text, number) if row.unit == MICROSECONDS else _number(text, number)
+        bounds[name] = (_time if row.unit == MICROSECONDS else _number)(text, number, largest)
     return bounds
 
 
@@ -94,28 +120,29 @@ def entry(cost: str | Callable[..., Any], bound: Any) -> str:
     return f"{cost}={','.join(texts)}"
 
 
-def _time(text: str, number: str) -> float:
-    """A fraction, or a time in microseconds."""
+def _time(text: str, number: str, largest: float) -> float:
+    """A share, or a time in microseconds."""
     unit = next((unit for unit in TIMES if number.endswith(unit)), "")
-    value = _number(text, number.removesuffix(unit) if unit else number)
-    if not unit and value > 1:
+    value = _number(text, number.removesuffix(unit) if unit else number, 0.0 if unit else largest)
+    if not unit and not is_share(value):
         raise InputError(f"{_told(text)}: above 1 it is a time, which needs a unit. For example latency=4ms.")
     if unit and value * TIMES[unit] <= 1:
         raise InputError(f"{_told(text)}: expected more than a microsecond. For example latency=4ms.")
     return value * TIMES[unit] if unit else value
 
 
-def _number(text: str, number: str) -> float:
+def _number(text: str, number: str, largest: float) -> float:
+    """A share of at most ``largest``, or an amount."""
     unit = number[-1:] if number[-1:] in UNITS else ""
     try:
         value = float(number[: len(number) - len(unit)]) * UNITS[unit]
     except ValueError as error:
         raise InputError(f"{_told(text)}: {number!r} is no number. For example macs=0.5 or params=2M.") from error
-    if unit == "%" and value > 1:
-        raise InputError(f"{_told(text)}: expected at most 100 %. For example macs=50%.")
+    if unit == "%" and value > largest:
+        raise InputError(f"{_told(text)}: expected at most {100 * largest:g} %. For example macs=50%.")
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"{_told(text)}: expected a positive number. For example macs=0.5 or params=2M.")
-    return value
+    return Share(value) if unit in ("", "%") and 1 < value <= largest else value
 
 
 def given(texts: Sequence[str]) -> dict[str, list[float] | float]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from onnxslim_learn.costs.targets import is_share
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.registry import COSTS
 from onnxslim_learn.rewrite import save
@@ -44,7 +45,7 @@ def bounds(analysis: Analysis, target: Target) -> dict[str, tuple[Priced, float]
         if row.file and analysis.graph.source is not None:
             size = save.size_on_disk(analysis.graph.source)
             total, overhead = size, max(size - total, 0)
-        bound = wish * total if wish <= 1 else wish
+        bound = wish * total if is_share(wish) else wish
         limits[row.name] = (cost, bound - overhead)
     return limits
 

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxslim_learn.analysis import Analysis, analyze
+from onnxslim_learn.costs.targets import is_share
 from onnxslim_learn.errors import TargetError, VerifyError
 from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.rewrite import save
@@ -52,7 +53,8 @@ class Widening:
     """How to widen.
 
     Attributes:
-        target: Cost -> bound; at most 1 is a fraction, more is absolute. Latency is in microseconds.
+        target: Cost -> bound; at most 1 is a fraction, and so is a
+            :class:`~onnxslim_learn.costs.targets.Share`, more is absolute. Latency is in microseconds.
         like: The model that fractions are of; ``None`` for the one that is widened.
         multiple: MorphNetSettings are multiples of this.
         protect: Regular expressions; groups they find keep their width.
@@ -119,7 +121,7 @@ def _limits(analysis: Analysis, asked: Widening) -> dict[str, tuple[Priced, floa
     if asked.like is not None:
         whole, like = np.ones(asked.like.coupling.size), asked.like.asked_like(analysis)
         wishes = named(analysis, asked.target)
-        parts = {name: wish * like.cost(name).value(whole) for name, wish in wishes.items() if wish <= 1}
+        parts = {name: wish * like.cost(name).value(whole) for name, wish in wishes.items() if is_share(wish)}
         limits |= {name: (limits[name][0], bound) for name, bound in parts.items()}
     return limits
 
@@ -140,7 +142,7 @@ def _timed(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Size
     assert asked.watch is not None
     limits, name, total = _limits(analysis, asked), LATENCY, asked.watch.total
     cost, wish = limits[name][0], asked.target[name]
-    if wish <= 1:
+    if is_share(wish):
         like = None if asked.like is None else asked.like.graph.source
         wish *= total if like is None else asked.watch.time(like)
     if wish <= total:

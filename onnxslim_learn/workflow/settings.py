@@ -448,8 +448,9 @@ class ExpandSettings:
         {},
         replace(
             TARGET,
-            help="budget, as in slim; at most 1 is a fraction of --like, a latency is on this machine, or on that of"
-            " --device (repeatable)",
+            help="budget: 1.5 or 150% is a share of --like, numbers with a unit and those above 1000 are absolute, a"
+            " latency is on this machine, or on that of --device (repeatable)",
+            gather=targets.budgets,
             required=True,
         ),
     )

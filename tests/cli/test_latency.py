@@ -106,7 +106,7 @@ def test_expand_to_a_latency_is_estimated_for_a_device(run):
 @pytest.mark.parametrize(
     ("line", "code", "words"),
     [
-        ("expand residual.onnx -o new.onnx --target latency=1.5", 2, "above 1 a time unit latency=4ms"),
+        ("slim residual.onnx -o new.onnx --target latency=1.5", 2, "above 1 a time unit latency=4ms"),
         ("expand residual.onnx -o new.onnx --target latency=0.5 --device T4", 1, "latency no room --like"),
         ("learn residual.onnx -o new.onnx --target latency=0.5 --cycles 2", 2, "--cycles --device calibrate"),
     ],

@@ -119,6 +119,14 @@ def test_expand_fills_the_budget_of_the_original(run):
     assert run("expand small.onnx -o fresh.onnx --target macs=1.0 --like residual.onnx --fresh")[0] == 0
 
 
+@pytest.mark.parametrize("budget", ["flops=150%", "macs=1.5"])
+def test_expand_to_more_than_the_original(run, budget):
+    code, out, _ = run(f"expand slim.onnx -o wide.onnx --target {budget} --like residual.onnx --json -")
+    data, whole = json.loads(out), slim.analyze("residual.onnx")
+    assert code == 0
+    assert 1.3 < data["after"]["macs"] / whole.price(whole.whole)["macs"] <= 1.5
+
+
 def test_expand_without_room_says_so(refused):
     refused("expand residual.onnx -o wide.onnx --target macs=1.0", 1, "no room to grow")
 

@@ -26,7 +26,15 @@ REFUSALS = [
     # arguments, exit code, words in the sentence
     # usage
     ("nothing", 2, "nothing analyze slim --help"),
+    ("anlyze residual.onnx", 2, "anlyze slim Did you mean analyze?"),
     ("--nothing", 2, "--nothing"),
+    ("--versoin", 2, "Did you mean --version?"),
+    (f"{SLIM} --critreion l2", 2, "--critreion Did you mean --criterion?"),
+    (f"{SLIM} --criterion wnada", 2, "wnada Did you mean wanda?"),
+    (f"{SLIM} --layout nhwd", 2, "--layout nhwd nchw Did you mean nhwc?"),
+    (f"{SLIM} --data samples.npz --metric acuracy", 2, "--metric Did you mean accuracy?"),
+    ("slim residual.onnx -o new.onnx --target parms=0.5", 2, "--target parms=0.5 Did you mean params?"),
+    ("learn residual.onnx -o new.onnx --target macs=0.5 --learner fintune", 2, "Did you mean finetune?"),
     ("analyze", 2, "MODEL analyze --help"),
     ("slim residual.onnx", 2, "--output"),
     (f"{SLIM} --prot w1", 2, "--prot"),  # an abbreviation might change its meaning

@@ -206,7 +206,7 @@ def test_help_lists_what_is_installed_and_imports_nothing_of_it(folder):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("--learner thinning:thin --lefd 0.7", "unrecognized arguments: --lefd 0.7. See onnxslim-learn"),
+        ("--learner thinning:thin --lefd 0.7", "unrecognized arguments: --lefd 0.7. Did you mean --left?"),
         ("--learner thinning:thin --left 7", "--left: expected a number between 0 and 1, but got '7'"),
         ("--learner thinning:thin --strength 2", "--strength: is for structure learning, not for --learner thinning"),
         ("--learner finetune --left 0.7", "unrecognized arguments: --left 0.7"),
