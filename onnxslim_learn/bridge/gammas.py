@@ -131,7 +131,7 @@ def _normalising(coupling: Coupling, tied: Mapping[str, str], trained: Container
     """Scales of normalisations."""
     places = []
     for affine in coupling.records.affines:
-        value = coupling.graph.nodes[affine.node].inputs[affine.scale]
+        value = coupling.nodes[affine.node].inputs[affine.scale]
         scale = "" if value is None else str(value.name)
         name = tied.get(scale, scale)
         if name in trained and scale in coupling.values:
@@ -141,7 +141,7 @@ def _normalising(coupling: Coupling, tied: Mapping[str, str], trained: Container
 
 def _producers(coupling: Coupling, trained: Container[str], *, normalised: bool = False) -> list[Where]:
     """Factors of products, and the axes that are not summed over; of those that a scale follows only if asked for."""
-    nodes = coupling.graph.nodes
+    nodes = coupling.nodes
     followed = set() if normalised else {nodes[affine.node].inputs[0] for affine in coupling.records.affines}
     sums = coupling.summed
     names = dict.fromkeys(

@@ -71,7 +71,7 @@ def attach(
 
 def _once(analysis: Analysis, carried: Array) -> Iterator[tuple[Contraction, list[Factor]]]:
     """Contractions with their gates, activations first: what one input of a product is gated by, others are not."""
-    nodes, seen = analysis.coupling.graph.nodes, dict[int, set[int]]()
+    nodes, seen = analysis.coupling.nodes, dict[int, set[int]]()
 
     def fixed(contraction: Contraction) -> bool:
         source = nodes[contraction.node].inputs[contraction.slot]

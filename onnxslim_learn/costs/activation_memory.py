@@ -79,7 +79,7 @@ def peak(coupling: Coupling) -> Peak:
 def _owners(coupling: Coupling) -> dict[str, str]:
     """Output of a view -> the activation whose memory it shows."""
     owners: dict[str, str] = {}
-    for node in coupling.graph.nodes:
+    for node in coupling.nodes:
         source = node.inputs[0] if node.inputs else None
         if roles.has(node, IDLE) and source is not None and not source.is_initializer():
             owners |= {str(v.name): owners.get(str(source.name), str(source.name)) for v in node.outputs if v.name}

@@ -23,12 +23,12 @@ def channels(coupling: Coupling) -> Cost:
 
 def elements(coupling: Coupling) -> Cost:
     """Elements of everything that operators put out, at the nominal input sizes."""
-    return polynomial("elements", coupling, _outputs(coupling, range(len(coupling.graph.nodes)), elements=True))
+    return polynomial("elements", coupling, _outputs(coupling, range(len(coupling.nodes)), elements=True))
 
 
 def _outputs(coupling: Coupling, nodes: Iterable[int], *, elements: bool) -> Iterable[tuple[str, int, Sequence[Digit]]]:
     for index in nodes:
-        node = coupling.graph.nodes[index]
+        node = coupling.nodes[index]
         for output in node.outputs:
             layout = coupling.values.get(str(output.name))
             if layout is None or coupling.graph.shapes.is_arithmetic(node):

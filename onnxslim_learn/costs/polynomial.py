@@ -7,6 +7,7 @@ splits it. Report, budget search and learners read this one object. MACs are mul
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,13 +15,14 @@ import onnx_ir as ir
 import scipy.sparse as sp
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling.constraints import incidence, linked
 from onnxslim_learn.coupling.context import Term
 from onnxslim_learn.graph import bodies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from onnxslim_learn.array_types import Labels
+    from onnxslim_learn.array_types import Labels, Mask
     from onnxslim_learn.coupling.relations import Digit
     from onnxslim_learn.coupling.solver import Coupling
 
@@ -35,6 +37,13 @@ class Priced(Protocol):
 
     def gradient(self, alive: Array) -> Array:
         """Its derivative by every class's aliveness, shape ``(classes,)``."""
+
+
+def saved(cost: Priced, gone: Mask) -> float:
+    """What the whole model costs more than it does without these classes."""
+    if isinstance(cost, Cost):
+        return cost.saved(np.flatnonzero(gone))
+    return cost.value(np.ones(len(gone))) - cost.value((~gone).astype(float))
 
 
 @dataclass(frozen=True)
@@ -68,12 +77,41 @@ class Cost:
 
     def terms(self, alive: Array) -> Array:
         """Cost of every term."""
-        sizes = np.append(self.counts @ alive + self.fixed, 1.0)
-        factors = sizes[self.widths]
+        return self._terms(np.append(self.counts @ alive + self.fixed, 1.0), slice(None))
+
+    def _terms(self, sizes: Array, chosen: Labels | slice) -> Array:
+        """Cost of some terms at these sizes of the widths; the last size is that of none."""
+        factors, exponents = sizes[self.widths[chosen]], self.exponents[chosen]
         with np.errstate(divide="ignore", invalid="ignore"):
-            products = np.prod(np.where(self.exponents == 0, 1.0, factors**self.exponents), axis=1)
-        result: Array = self.coefficients * np.nan_to_num(products, posinf=0.0)
+            products = np.prod(np.where(exponents == 0, 1.0, factors**exponents), axis=1)
+        result: Array = self.coefficients[chosen] * np.nan_to_num(products, posinf=0.0)
         return result
+
+    def saved(self, gone: Labels) -> float:
+        """What the whole model costs more than it does without these classes: only terms that have them are looked at.
+
+        Args:
+            gone: Indices of classes, each once.
+        """
+        touched = linked(self._widths_of_class, gone)
+        lost = np.zeros(len(self._whole))
+        np.add.at(lost, touched, linked(self._widths_of_class, gone, self._widths_of_class.data))
+        terms = np.unique(linked(self._terms_of_width, np.unique(touched)))
+        return float((self._terms(self._whole, terms) - self._terms(self._whole - lost, terms)).sum())
+
+    @cached_property
+    def _whole(self) -> Array:
+        """Sizes of the widths while nothing is gone, and of none."""
+        return np.append(self.counts @ np.ones(self.counts.shape[1]) + self.fixed, 1.0)
+
+    @cached_property
+    def _widths_of_class(self) -> Any:
+        return self.counts.T.tocsr()
+
+    @cached_property
+    def _terms_of_width(self) -> Any:
+        numbers = np.repeat(np.arange(len(self.widths)), self.widths.shape[1])
+        return incidence(self.widths.reshape(-1), numbers, (len(self._whole), len(self.widths)))
 
     def gradient(self, alive: Array, weights: Array | float = 1.0) -> Array:
         """Derivative of the total by every class's aliveness, shape ``(classes,)``; ``weights`` are for the terms."""
@@ -161,7 +199,7 @@ def _counts(coupling: Coupling, arrays: Sequence[Labels]) -> tuple[Any, Array]:
 
 def macs(coupling: Coupling) -> Cost:
     """Multiply-accumulates of all contractions at the nominal input sizes."""
-    nodes = coupling.graph.nodes
+    nodes = coupling.nodes
     stated: list[Term] = coupling.records.terms
     return polynomial("macs", coupling, ((str(nodes[t.node].name), t.coefficient, t.digits) for t in stated))
 
@@ -182,7 +220,7 @@ def weight_bytes(coupling: Coupling) -> Cost:
 
 
 def _sizes(coupling: Coupling, *, bits: bool) -> Iterable[tuple[str, int, Sequence[Digit]]]:
-    inside = [held for node in coupling.graph.nodes for held in bodies.parameters(node)]
+    inside = [held for node in coupling.nodes for held in bodies.parameters(node)]
     for name, value in (*parameters(coupling).items(), *((n, v) for n, v in inside if is_parameter(v))):
         layout = coupling.values.get(name)
         digits = list(layout.digits.values()) if layout else []

@@ -107,7 +107,7 @@ def roofline(coupling: Coupling, device: Device) -> Roofline:
     work = macs(coupling)
     named = {*work.owners, *moved.owners}
     return Roofline(
-        device, coupling, work, moved, tuple(n for node in coupling.graph.nodes if (n := str(node.name)) in named)
+        device, coupling, work, moved, tuple(n for node in coupling.nodes if (n := str(node.name)) in named)
     )
 
 
@@ -127,7 +127,7 @@ def volume(coupling: Coupling, name: str) -> tuple[int, Sequence[Digit]]:
 
 def _moved(coupling: Coupling) -> Iterable[tuple[str, int, Sequence[Digit]]]:
     """Bytes that every node reads and writes."""
-    for node in coupling.graph.nodes:
+    for node in coupling.nodes:
         if roles.has(node, IDLE):
             continue
         outputs = [value for value in node.outputs if value.name]

@@ -46,7 +46,7 @@ def foresee(removal: Removal) -> Fate:
         return fate
     records = coupling.records.contractions
     summed = {r.node: r for r in records if math.prod(removal.size(r.value, axis) for axis in r.axes) == 0}
-    for index, node in enumerate(coupling.graph.nodes):
+    for index, node in enumerate(coupling.nodes):
         if all(str(value.name) in fate.dead for value in node.outputs if value.name):
             continue
         if index in summed:

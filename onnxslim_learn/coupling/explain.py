@@ -50,7 +50,7 @@ def axes_of(coupling: Coupling, classes: Mask) -> Any:
             if shared.any():
                 view.add_node((name, axis))
                 carried.setdefault(name, []).append((axis, shared))
-    for node in coupling.graph.nodes:
+    for node in coupling.nodes:
         near = [name for name in dict.fromkeys(_touched(node)) if name in carried]
         ends = [(name, axis, shared) for name in near for axis, shared in carried[name]]
         for k, (name, axis, shared) in enumerate(ends):
@@ -132,7 +132,7 @@ def _why_fixed(coupling: Coupling, axis: Axis) -> list[Step]:
     shape = coupling.values[name].shape
     alike = shape[: position + 1].count(shape[position])
     sources = _sources(coupling)
-    for node in coupling.graph.nodes:
+    for node in coupling.nodes:
         for other in dict.fromkeys((name, *_touched(node))) if name in _touched(node) else ():
             source = sources.get(other)
             if source and alike <= coupling.values[source].shape.count(shape[position]):
@@ -184,7 +184,7 @@ def _holder(coupling: Coupling, index: int) -> tuple[str, str, set[str]]:
     """Name and operator of what pins, and the tensors it touches; the model itself for its outputs."""
     if index < 0:
         return "the model", "graph output", {str(v.name) for v in coupling.graph.model.graph.outputs}
-    node = coupling.graph.nodes[index]
+    node = coupling.nodes[index]
     return str(node.name), node.op_type, set(_touched(node))
 
 

@@ -93,7 +93,7 @@ class _Built:
     def place(self) -> None:
         """Give every part of a label array its place: the first parameter axis that has it."""
         coupling, placed = self.coupling, set[str]()
-        for index, node in enumerate(coupling.graph.nodes):
+        for index, node in enumerate(coupling.nodes):
             for value in node.inputs:
                 name = "" if value is None else str(value.name)
                 if name in coupling.graph.initializers and name in coupling.values and name not in placed:
@@ -173,7 +173,7 @@ class _Built:
             self.view.add_edge(one, other, relation=relation, **self._named(index))
 
     def _named(self, index: int) -> dict[str, str]:
-        nodes = self.coupling.graph.nodes
+        nodes = self.coupling.nodes
         known = 0 <= index < len(nodes)
         return {"node": str(nodes[index].name), "op_type": nodes[index].op_type} if known else _MODEL
 

@@ -72,7 +72,7 @@ def find(coupling: Coupling) -> list[Group]:
 
 def _places(coupling: Coupling) -> list[Occurrence]:
     """Parameter axes by name first, then fresh atoms."""
-    used = dict.fromkeys(str(v.name) for node in coupling.graph.nodes for v in node.inputs if v is not None)
+    used = dict.fromkeys(str(v.name) for node in coupling.nodes for v in node.inputs if v is not None)
     named = [
         (f"{name}:{axis}", digit.labels)
         for name in used

@@ -8,7 +8,7 @@ what a plan decides on. Rows (attention heads, convolution groups) are atoms lik
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,17 @@ from scipy.sparse.csgraph import connected_components
 
 from onnxslim_learn.array_types import Labels, Mask
 from onnxslim_learn.coupling import roles
+from onnxslim_learn.coupling.constraints import Constraints, incidence, linked
 from onnxslim_learn.coupling.context import Inside, NodeContext, Records
-from onnxslim_learn.coupling.relations import Grid, Relation, Relations, Value
+from onnxslim_learn.coupling.relations import Relation, Relations, Value
 from onnxslim_learn.graph import bodies, standalone
 from onnxslim_learn.graph.load import Graph
 from onnxslim_learn.runtime import node as running
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import onnx_ir as ir
 
 logger = logging.getLogger(__name__)
 
@@ -49,17 +52,21 @@ class Coupling:
     records: Records
     strong: Labels
     column: Labels
-    _cells: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Coupling of {len(self.values)} values: {self.columns} units>"
+
+    @cached_property
+    def nodes(self) -> list[ir.Node]:
+        """The nodes of the graph in topological order."""
+        return self.graph.nodes
 
     @property
     def size(self) -> int:
         """Number of classes."""
         return len(self.column)
 
-    @property
+    @cached_property
     def columns(self) -> int:
         """Number of columns."""
         return int(self.column.max()) + 1
@@ -84,7 +91,7 @@ class Coupling:
         """Parameter -> its axes that a contraction sums over."""
         axes_summed = {name: set(axes) for name, axes in self.records.summed.items()}
         for record in self.records.contractions:
-            source = self.graph.nodes[record.node].inputs[record.slot]
+            source = self.nodes[record.node].inputs[record.slot]
             assert source is not None
             axes_summed.setdefault(str(source.name), set()).update(record.axes)
         return axes_summed
@@ -138,15 +145,34 @@ class Coupling:
 
     def close(self, columns: Mask) -> Mask:
         """Which classes go when these columns go: cells follow rows and what they lie under, rows all their cells."""
-        gone = columns[self.column].copy()
-        counts = np.asarray(self.membership.sum(axis=0)).reshape(-1)
-        while True:
-            before = int(gone.sum())
-            gone |= (self.membership @ (gone & self.is_row).astype(np.int32)) > 0
-            gone |= (self.under @ gone.astype(np.int32)) > 0
-            gone |= self.is_row & ((self.membership.T @ gone.astype(np.int32)) == counts)
-            if int(gone.sum()) == before:
-                return gone
+        gone = np.zeros(self.size, bool)
+        fresh = linked(self._classes_of_column, np.flatnonzero(columns))
+        while len(fresh):
+            gone[fresh] = True
+            rows = np.unique(linked(self.membership, fresh))
+            emptied = rows[self._intact(rows, gone) == 0]
+            reached = np.concatenate([linked(self._cells_of_row, fresh), linked(self._above, fresh), emptied])
+            fresh = np.unique(reached[~gone[reached]])
+        return gone
+
+    def _intact(self, rows: Labels, gone: Mask) -> Labels:
+        """How many cells of each row stay."""
+        cells = linked(self._cells_of_row, rows)
+        counts = np.diff(self._cells_of_row.indptr)[rows]
+        return np.bincount(np.repeat(np.arange(len(rows)), counts), ~gone[cells], len(rows)).astype(np.int64)
+
+    @cached_property
+    def _classes_of_column(self) -> Any:
+        return incidence(self.column, np.arange(self.size), (self.columns, self.size))
+
+    @cached_property
+    def _cells_of_row(self) -> Any:
+        return self.membership.T.tocsr()
+
+    @cached_property
+    def _above(self) -> Any:
+        """Sparse matrix over classes: which take which with them when they go, of weakly tied ones."""
+        return self.under.T.tocsr()
 
     def faults(self, gone: Mask, *, empty: bool = False) -> list[str]:
         """Constraints that a set of removed classes breaks, in words; empty for a valid plan.
@@ -155,69 +181,37 @@ class Coupling:
             gone: The classes.
             empty: Whether parts and parameters may vanish as a whole.
         """
-        broken = []
+        broken, went = [], np.flatnonzero(gone)
         classes, columns = self.pinned
-        if (gone & (classes >= 0)).any():
-            pin = self.relations.pins[int(classes[gone & (classes >= 0)][0])]
+        held = classes[went]
+        if (held >= 0).any():
+            pin = self.relations.pins[int(held[held >= 0][0])]
             broken.append(f"{self.where(pin.node)}: removes positions pinned because it {pin.reason}")
-        rowless = gone & ((self.membership @ (gone & self.is_row).astype(np.int32)) == 0)
-        if (rowless & (columns[self.column] >= 0)).any():
-            pin = self.relations.pins[int(columns[self.column[rowless]].max())]
+        single = columns[self.column[went[~self._with_row(went, gone)]]]
+        if (single >= 0).any():
+            pin = self.relations.pins[int(single.max())]
             broken.append(f"{self.where(pin.node)}: removes single positions pinned because it {pin.reason}")
-        broken += self._uneven(gone, empty=empty) + self._partial(gone) + self._misaligned(gone)
-        return broken if empty else broken + self._empty(gone)
+        return broken + self._constraints.broken(gone, empty=empty)
 
-    def _empty(self, gone: Mask) -> list[str]:
-        broken = []
-        for node, atoms in self.relations.some:
-            if gone[self.strong[atoms]].all() and (atoms > 0).all():
-                broken.append(f"{self.where(node)}: nothing would be left of a part")
-        for name in self.graph.initializers:
-            for axis in self.values[name].axes if name in self.values else ():
-                for digit in axis:
-                    if digit.labels is not None and self.removed(digit.labels, gone).all():
-                        broken.append(f"{name}: nothing would be left of it")
-        return broken
+    def _with_row(self, classes: Labels, gone: Mask) -> Mask:
+        """Which of these classes are cells of a row that goes."""
+        counts = np.diff(self.membership.indptr)[classes]
+        rows = linked(self.membership, classes)
+        return np.bincount(np.repeat(np.arange(len(classes)), counts), gone[rows], len(classes)) > 0
 
-    def _uneven(self, gone: Mask, *, empty: bool) -> list[str]:
-        broken = []
-        for grid in self.relations.grids:
-            counts = self._kept(grid, gone).sum(axis=1)
-            if len(counts) and (counts.min() != counts.max() or counts.min() < (0 if empty else grid.least)):
-                broken.append(
-                    f"{self.where(grid.node)}: its rows must keep equally many, not {counts.min()} to {counts.max()}"
-                )
-        return broken
-
-    def _partial(self, gone: Mask) -> list[str]:
-        return [
-            f"{self.where(grid.node)}: removes single positions from rows that keep all"
-            for grid in self.relations.whole
-            if not self._kept(grid, gone).all()
-        ]
-
-    def _kept(self, grid: Grid, gone: Mask) -> Mask:
-        """Which cells of a grid stay, in the rows that stay."""
-        kept = ~self.removed(grid.cells, gone)
-        alive = np.ones(len(kept), bool)
-        for rows in grid.rows:
-            alive &= ~self.removed(rows, gone)
-        return kept[alive]
-
-    def _misaligned(self, gone: Mask) -> list[str]:
-        broken = []
-        for relation in self.relations.weak:
-            wrong = gone[self.strong[relation.a]] != gone[self.strong[relation.b]]
-            for rows in relation.rows:
-                wrong &= ~self.removed(rows, gone)
-            if wrong.any():
-                broken.append(f"{self.where(relation.node)}: positions that meet would not go together")
-        return broken
+    @cached_property
+    def _constraints(self) -> Constraints:
+        parameters = (
+            (name, digit.labels)
+            for name in self.graph.initializers
+            for digit in (self.values[name].digits.values() if name in self.values else ())
+            if digit.labels is not None
+        )
+        return Constraints(self.relations, parameters, self.strong, self.where)
 
     def where(self, node: int) -> str:
         """A node in words."""
-        nodes = self.graph.nodes
-        return f"node {nodes[node].name} ({nodes[node].op_type})" if 0 <= node < len(nodes) else "model"
+        return f"node {self.nodes[node].name} ({self.nodes[node].op_type})" if 0 <= node < len(self.nodes) else "model"
 
     def removed(self, labels: Labels, gone: Mask) -> Mask:
         """Which positions of a label array go (pinned ones never)."""
@@ -310,6 +304,4 @@ def _matrix(relations: Sequence[Relation], strong: Labels, size: int) -> Any:
     b = np.concatenate([r.b for r in relations])
     use = (a > 0) & (b > 0)
     ends = (strong[a[use]], strong[b[use]])
-    matrix = sp.coo_matrix((np.ones(len(ends[0]), np.int32), ends), shape=(size, size)).tocsr()
-    matrix.data[:] = 1  # pairs stated twice were added up
-    return matrix
+    return incidence(*ends, (size, size))

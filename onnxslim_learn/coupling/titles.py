@@ -216,17 +216,17 @@ class _Carried:
     def _constants(self) -> set[str]:
         """Initializers, and what is computed from them alone."""
         known = set(self.graph.initializers)
-        for node in self.graph.nodes:
+        for node in self.coupling.nodes:
             inputs = [str(v.name) for v in node.inputs if v is not None]
             if inputs and all(name in known for name in inputs):
                 known |= {str(v.name) for v in node.outputs if v.name}
         return known
 
     def _inputs(self, index: int) -> list[str]:
-        return [str(v.name) for v in self.graph.nodes[index].inputs if v is not None]
+        return [str(v.name) for v in self.coupling.nodes[index].inputs if v is not None]
 
     def _outputs(self, index: int) -> list[str]:
-        return [str(v.name) for v in self.graph.nodes[index].outputs if v.name]
+        return [str(v.name) for v in self.coupling.nodes[index].outputs if v.name]
 
     def carried(self, names: Iterable[str]) -> frozenset[int]:
         """Groups that values carry."""
@@ -247,7 +247,7 @@ class _Carried:
             inner[record.node] = inner.get(record.node, False) or record.inner
             if record.inner:
                 self._vote(numbers, "recurrent")
-        for index, node in enumerate(self.graph.nodes):
+        for index, node in enumerate(self.coupling.nodes):
             reads, writes = self.carried(self._inputs(index)), self.carried(self._outputs(index))
             for number in reads | writes:
                 self.nodes.setdefault(number, []).append(index)
@@ -268,7 +268,7 @@ class _Carried:
             self._vote(summed, "queries-keys")
             self._vote(writes - summed, "values")
             return
-        convolves = roles.convolution(self.graph.nodes[index]) is not None
+        convolves = roles.convolution(self.coupling.nodes[index]) is not None
         for number in summed:
             self.readers.setdefault(number, []).append(index)
         weights = self.carried(name for name in names if name in self.constant)
@@ -296,7 +296,7 @@ class _Carried:
         carriers = writers or readers or self.nodes.get(number, [])
         said = place(path) or self._stretch(carriers)
         if not said and role != "residual" and carriers:
-            said = str(self.graph.nodes[carriers[0]].name)
+            said = str(self.coupling.nodes[carriers[0]].name)
         what = TEXTS[role].format(n=group.width)
         if role == "heads" and (size := self._size(number, group)):
             what += f" of {size}"
@@ -357,7 +357,7 @@ class _Carried:
         return min(sizes, default=0)
 
     def _path(self, index: int) -> Path:
-        return module_path(self.graph.nodes[index], [n for n in self._inputs(index) if n in self.graph.initializers])
+        return module_path(self.coupling.nodes[index], [n for n in self._inputs(index) if n in self.graph.initializers])
 
     def _contents(self, number: int, group: Group) -> tuple[str, ...]:
         nodes = self.nodes.get(number, [])
@@ -365,4 +365,4 @@ class _Carried:
         tensors = {
             n for i in nodes for n in (*self._inputs(i), *self._outputs(i)) if number in self.by_value.get(n, ())
         }
-        return (*group.members, *sorted(paths | tensors | {str(self.graph.nodes[i].name) for i in nodes}))
+        return (*group.members, *sorted(paths | tensors | {str(self.coupling.nodes[i].name) for i in nodes}))

@@ -91,7 +91,7 @@ def _undefined(run: random_inputs.Reader, names: list[str], feeds: dict[str, Arr
 
 def first_undefined(coupling: Coupling, feeds: Mapping[str, Array]) -> str:
     """Where the first number comes from that is none, in words: the node, and the inputs that it descends from."""
-    kinds, nodes = coupling.graph.shapes.analysis.dtype, coupling.graph.nodes
+    kinds, nodes = coupling.graph.shapes.analysis.dtype, coupling.nodes
     outputs = [str(v.name) for node in nodes for v in node.outputs if v.name and _is_float(kinds.get(str(v.name), 0))]
     wrong = set(_undefined(random_inputs.reader(coupling, outputs), outputs, dict(feeds)))
     for node in nodes:
@@ -154,7 +154,7 @@ def _shortest(coupling: Coupling, feeds: Mapping[str, Array]) -> dict[str, Array
 
 def _weighs(coupling: Coupling, name: str) -> bool:
     """Whether weights are needed to compute a value."""
-    values = {str(v.name): v for node in coupling.graph.nodes for v in node.outputs}
+    values = {str(v.name): v for node in coupling.nodes for v in node.outputs}
     stack, seen = [values[name]] if name in values else [], set()
     while stack:
         value = stack.pop()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PLAIN = {getattr(ir.AttributeType, kind + end) for kind in ("INT", "FLOAT", "STRING") for end in ("", "S")}
 LARGEST_RUN = 1 << 28  # elements of all tensors whose shapes are known: a model that has more is not run for others
 
 
@@ -254,14 +255,48 @@ def _note(name: str, declared: onnx.TypeProto | None, sample: Sample) -> Dims | 
 
 
 def _infer(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, onnx.TypeProto]:
-    """Shape inference of a single node by the onnx package, with the small values it needs."""
+    """Shape inference of a single node by the onnx package, with the small values it needs.
+
+    What it said of a node is kept with the model: blocks repeat, and so do the sizes within them.
+    """
+    given: list[tuple[Any, ...] | None] = []
+    for value in node.inputs:
+        if value is None or not value.name:
+            given.append(None)
+            continue
+        if value.name not in sample.shape:
+            return {}
+        data = sample.value.get(value.name)
+        stated = None if data is None else (data.dtype.str, data.shape, data.tobytes())
+        given.append((sample.dtype[value.name], sample.shape[value.name], stated))
+    kind = _kind(node)
+    if kind is None:
+        return _infer_now(node, module, sample)
+    known = module.meta.setdefault("inferred shapes", {})
+    key = (kind, tuple(given), tuple(bool(value.name) for value in node.outputs))
+    if key not in known:
+        types = _infer_now(node, module, sample)
+        known[key] = [types.get(str(value.name)) for value in node.outputs]
+    return {str(v.name): told for v, told in zip(node.outputs, known[key], strict=True) if told is not None}
+
+
+def _kind(node: ir.Node) -> tuple[Any, ...] | None:
+    """What tells a node's operator and attributes from others, or ``None`` where they are no plain numbers and text."""
+    told: list[Any] = [node.domain, node.op_type, node.version, node.overload]
+    for name, attribute in node.attributes.items():
+        if attribute.is_ref() or attribute.type not in PLAIN:
+            return None
+        value = attribute.value
+        told.append((name, attribute.type, value if isinstance(value, int | float | str) else tuple(value)))
+    return tuple(told)
+
+
+def _infer_now(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, onnx.TypeProto]:
     schema = schemas.at(node, module.opset_imports.get(node.domain, 1))
     types, data = {}, {}
     for value in node.inputs:
         if value is None or not value.name:
             continue
-        if value.name not in sample.shape:
-            return {}
         kind = sample.dtype[value.name]
         types[value.name] = onnx.helper.make_tensor_type_proto(kind, sample.shape[value.name])
         if value.name in sample.value:

@@ -104,7 +104,7 @@ class FittedLatency:
     @cached_property
     def _places(self) -> tuple[Array, Array]:
         """Fragment of every term, of what is computed and what is moved."""
-        names = [str(node.name) for node in self._coupling.graph.nodes]
+        names = [str(node.name) for node in self._coupling.nodes]
         owner = {names[index]: place for place, one in enumerate(self.fragments) for index in one.nodes}
         macs, moved = ([owner[name] for name in c.owners] for c in (self.roofline.macs, self.roofline.moved))
         return np.array(macs, np.int64), np.array(moved, np.int64)

@@ -41,7 +41,7 @@ def fragments(coupling: Coupling) -> list[Fragment]:
     heads = {term.node for term in coupling.records.terms if term.coefficient}
     at: dict[str, int] = {}
     parts: list[list[int]] = []
-    for index, node in enumerate(coupling.graph.nodes):
+    for index, node in enumerate(coupling.nodes):
         if index in heads or not parts:
             parts.append([])
             place = len(parts) - 1
@@ -49,13 +49,13 @@ def fragments(coupling: Coupling) -> list[Fragment]:
             place = max((at[name] for name in reads(node) if name in at), default=0)
         parts[place].append(index)
         at |= {str(value.name): place for value in node.outputs}
-    nodes = coupling.graph.nodes
+    nodes = coupling.nodes
     return [Fragment(str(nodes[part[0]].name), tuple(part)) for part in parts]
 
 
 def key(fragment: Fragment, removal: Removal) -> str:
     """What tells a fragment apart from all whose times differ: operators, attributes, shapes, types, and how tied."""
-    nodes = removal.coupling.graph.nodes
+    nodes = removal.coupling.nodes
     numbers: dict[str, int] = {}
     told = [_described(nodes[index], _attributes(nodes, index, removal), removal, numbers) for index in fragment.nodes]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -57,7 +57,7 @@ class Constant:
 
 def takers(coupling: Coupling) -> set[int]:
     """Nodes, by index, that multiply an input by weights and can take constants over."""
-    return {index for index, node in enumerate(coupling.graph.nodes) if _takes(node)}
+    return {index for index, node in enumerate(coupling.nodes) if _takes(node)}
 
 
 def _takes(node: ir.Node) -> bool:
@@ -79,7 +79,7 @@ def constants(
     coupling = removal.coupling
     lost = [(m, m.lost(removal) & ~m.silent) for m in met]
     lost = [(m, where) for m, where in lost if where.any()]
-    nodes = coupling.graph.nodes
+    nodes = coupling.nodes
     names = {id(m): str(nodes[m.contraction.node].inputs[m.contraction.slot].name) for m, _ in lost}  # type: ignore[union-attr]
     runner = Runner(coupling.graph.model, feeds[:1], set(names.values()))
     constants_met, refused = [], []

@@ -104,7 +104,7 @@ def meetings(
     coupling: Coupling, feeds: Sequence[Mapping[str, Array]], progress: Callable[[float], None] = lambda share: None
 ) -> list[Meeting]:
     """Run a model and see which positions of its contractions' inputs are zero or constant."""
-    nodes, unread, never = coupling.graph.nodes, _unread(coupling), np.zeros(coupling.size, bool)
+    nodes, unread, never = coupling.nodes, _unread(coupling), np.zeros(coupling.size, bool)
     wanted = [c for c in coupling.records.contractions if any(d.labels is not None for d in c.value.digits.values())]
     names = [str(nodes[c.node].inputs[c.slot].name) for c in wanted]  # type: ignore[union-attr]
     fixed = coupling.graph.initializers
@@ -147,7 +147,7 @@ def _unread(coupling: Coupling) -> dict[int, Array]:
     met: dict[int, Array] = {}
     read: dict[int, Array] = {}
     for contraction in coupling.records.contractions:
-        node = coupling.graph.nodes[contraction.node]
+        node = coupling.nodes[contraction.node]
         others = [str(v.name) for k, v in enumerate(node.inputs) if v is not None and k != contraction.slot]
         for classes, used in (part for name in others for part in rows.get(name, ())):
             met.setdefault(contraction.node, np.zeros(coupling.size, bool))[classes] = True
@@ -157,7 +157,7 @@ def _unread(coupling: Coupling) -> dict[int, Array]:
 
 def suspects(coupling: Coupling) -> Array:
     """Which columns have a slice of weights, or a gain, that is all zero."""
-    nodes = coupling.graph.nodes
+    nodes = coupling.nodes
     gains = {str(v.name) for a in coupling.records.affines if (v := nodes[a.node].inputs[a.scale]) is not None}
     gains |= {str(v.name) for n in nodes if roles.of(n).arithmetic == "multiply" for v in n.inputs if v is not None}
     for node in nodes:

@@ -298,7 +298,7 @@ def observed(
 def changed(removal: Removal, model: ir.Model) -> set[str]:
     """Values of a slimmed model that are no mere cut of the original's: what comes after a node that lost inputs."""
     coupling = removal.coupling
-    names = [str(node.name) for node in coupling.graph.nodes]
+    names = [str(node.name) for node in coupling.nodes]
     records = coupling.records
     lost = {names[c.node] for c in records.contractions if not kept_parts(c.value, c.axes, removal)[0].all()}
     lost |= {names[d.node] for d in records.delicate if not removal.exact}

@@ -96,12 +96,11 @@ def row(analysis: Analysis, group: Group) -> Row:
     coupling = analysis.coupling
     columns = np.zeros(coupling.columns, bool)
     columns[group.units] = True
-    alive = (~Removal(coupling, coupling.close(columns)).gone).astype(float)
-    everything = np.ones(coupling.size)
-    told = {row.name: (row, analysis.cost(row.name)) for row in analysis.counted if not row.file}
-    saved = {name: cost.value(everything) - cost.value(alive) for name, (_, cost) in told.items()}
-    pin, timed = group.pin, analysis.latency
-    ms = None if timed is None else (timed.value(everything) - timed.value(alive)) / 1e3
+    gone = coupling.close(columns)
+    told = {row.name: (row.whole, analysis.cost(row.name)) for row in analysis.counted if not row.file}
+    amounts = {name: (whole, polynomial.saved(cost, gone)) for name, (whole, cost) in told.items()}
+    pin = group.pin
+    ms = None if analysis.latency is None else polynomial.saved(analysis.latency, gone) / 1e3
     return Row(
         group.name,
         analysis.titles[group.name],
@@ -111,7 +110,7 @@ def row(analysis: Analysis, group: Group) -> Row:
         pin is None,
         "" if pin is None or pin.node < 0 else coupling.where(pin.node),
         "" if pin is None else pin.reason + (f" (axis {pin.axis})" if pin.axis else ""),
-        {name: round(value) if told[name][0].whole else value for name, value in saved.items()},
+        {name: round(amount) if whole else amount for name, (whole, amount) in amounts.items()},
         ms,
         delicate=pin is not None and bool(coupling.delicate[group.units].all()),
     )
@@ -218,7 +217,7 @@ def layers(cut: Removal, macs: Cost) -> list[dict[str, Any]]:
     coupling = cut.coupling
     before, after = macs.by_node(np.ones(coupling.size)), macs.by_node((~cut.gone).astype(float))
     rows_of_layers = []
-    for node in coupling.graph.nodes:
+    for node in coupling.nodes:
         name = str(node.name)
         if round(before.get(name, 0)) == 0:
             continue

@@ -173,7 +173,7 @@ def restated(coupling: Coupling, cut: Cut) -> dict[str, Array]:
             shapes[name] = tuple(cut.size(value, axis) for axis in range(len(value.axes)))
     constants = {name: array for name, array in analysis.value.items() if name in coupling.graph.initializers}
     trial = replace(analysis, shape=analysis.shape | shapes, value=constants, dtype=dict(analysis.dtype), loose=set())
-    for node in coupling.graph.nodes:
+    for node in coupling.nodes:
         if any(str(value.name) in analysis.value for value in node.outputs):
             shape_arithmetic.evaluate(node, trial)
     return analysis.value | trial.value

@@ -35,7 +35,7 @@ def mask(removal: Removal) -> ir.Model:
     graph.inputs.append(lift)
     for contraction in coupling.records.contractions:
         node = nodes[contraction.node]
-        source = coupling.graph.nodes[contraction.node].inputs[contraction.slot]
+        source = coupling.nodes[contraction.node].inputs[contraction.slot]
         assert source is not None
         varying = coupling.graph.shapes.varying(str(source.name))
         keep, spoken = kept_parts(contraction.value, contraction.axes, removal, varying)

@@ -75,7 +75,7 @@ def merged(removal: Removal) -> ir.Model:
 def _gains(removal: Removal) -> dict[str, Array]:
     """Tensor -> factor for the slices of every class: a linear map, or the scale of a batch normalisation after it."""
     coupling, gains = removal.coupling, dict[str, Array]()
-    for node in coupling.graph.nodes:
+    for node in coupling.nodes:
         for source in node.inputs:
             name = "" if source is None else str(source.name)
             if name in coupling.summed and name in coupling.graph.initializers:
@@ -277,7 +277,7 @@ def refusal(coupling: Coupling, group: Group) -> str:
         grouped = coupling.records.summed.get(name, set())
         if group.rows and any(digit.deps for axis in grouped for digit in value.axes[axis]):
             return f"{name} has its groups and what they sum over on one axis"
-    nodes, summed = coupling.graph.nodes, coupling.summed
+    nodes, summed = coupling.nodes, coupling.summed
     for record in coupling.records.contractions:  # of rows, too, if within them: heads attend by queries and keys
         node = nodes[record.node]
         source = node.inputs[record.slot]

@@ -87,13 +87,13 @@ def collect(
 
 
 def _names(coupling: Coupling, wanted: Sequence[tuple[Contraction, Array, Array]]) -> list[str]:
-    nodes = coupling.graph.nodes
+    nodes = coupling.nodes
     return [str(nodes[c.node].inputs[c.slot].name) for c, _, _ in wanted]  # type: ignore[union-attr]
 
 
 def _with_weights(coupling: Coupling) -> list[tuple[Contraction, Array, Array]]:
     """The contractions of activations with weights, with the class and the weights of every position."""
-    nodes = coupling.graph.nodes
+    nodes = coupling.nodes
     by_name: dict[str, list[tuple[Array, Array]]] = {}
     for part in slices(coupling, least_rank=2):
         if part.summed:

@@ -86,7 +86,7 @@ def undominated(
 def _touched(coupling: Coupling) -> dict[str, Array]:
     """Kind of contraction -> which columns are a width of one."""
     touched: dict[str, Array] = {}
-    nodes = coupling.graph.nodes
+    nodes = coupling.nodes
     for term in coupling.records.terms:
         columns = touched.setdefault(kind(coupling, nodes[term.node]), np.zeros(coupling.columns, bool))
         for digit in term.digits:

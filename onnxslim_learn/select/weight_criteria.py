@@ -93,7 +93,7 @@ def energy(analysis: Analysis, groups: Sequence[Group], samples: Calibration | N
     coupling = analysis.coupling
     mean, deviation = _moments(coupling)
     sums = _Sums(coupling)
-    nodes = coupling.graph.nodes
+    nodes = coupling.nodes
     norms: dict[str, list[tuple[Labels, Array]]] = {}
     for part in slices(coupling, least_rank=2):
         if part.summed:
@@ -120,7 +120,7 @@ def energy(analysis: Analysis, groups: Sequence[Group], samples: Calibration | N
 
 def _moments(coupling: Coupling) -> tuple[Array, Array]:
     """Mean and deviation of every class before its activation."""
-    nodes = coupling.graph.nodes
+    nodes = coupling.nodes
     mean, variance = np.zeros(coupling.size), np.zeros(coupling.size)
     normal = np.zeros(coupling.size, bool)
     roles: dict[str, tuple[int, bool]] = {}

@@ -112,7 +112,7 @@ def _obstacle(analysis: Analysis, group: Group) -> str:
         return "its units lie in rows"
     axes = coupling.summed
     for contraction in coupling.records.contractions:
-        node, value = coupling.graph.nodes[contraction.node], contraction.value
+        node, value = coupling.nodes[contraction.node], contraction.value
         try:
             touched = any(growth.size(value, axis) != value.shape[axis] for axis in contraction.axes)
         except NotImplementedError:

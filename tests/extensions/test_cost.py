@@ -25,7 +25,7 @@ from onnxslim_learn.registry import COSTS
 @COSTS.register("energy", unit="pJ", title="energy")
 def energy(coupling):
     """Three picojoules for a multiply-accumulate."""
-    nodes = coupling.graph.nodes
+    nodes = coupling.nodes
     terms = ((str(nodes[t.node].name), 3 * t.coefficient, t.digits) for t in coupling.records.terms)
     return polynomial("energy", coupling, terms)
 '''
@@ -34,7 +34,7 @@ HALF = 0.5
 
 def energy(coupling):
     """Three picojoules for a multiply-accumulate."""
-    nodes = coupling.graph.nodes
+    nodes = coupling.nodes
     terms = ((str(nodes[t.node].name), 3 * t.coefficient, t.digits) for t in coupling.records.terms)
     return polynomial("energy", coupling, terms)
 

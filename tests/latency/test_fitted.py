@@ -92,11 +92,11 @@ def test_every_node_is_in_one_fragment_and_no_path_returns(name):
     coupling = analysed(name).coupling
     parts = fragments(coupling)
     owner = {index: place for place, part in enumerate(parts) for index in part.nodes}
-    assert sorted(owner) == list(range(len(coupling.graph.nodes)))
+    assert sorted(owner) == list(range(len(coupling.nodes)))
     heads = [owner[term.node] for term in coupling.records.terms]
     assert len({term.node for term in coupling.records.terms}) == len(set(heads)), "one contraction each"
-    makers = {value: index for index, node in enumerate(coupling.graph.nodes) for value in node.outputs}
-    for index, node in enumerate(coupling.graph.nodes):
+    makers = {value: index for index, node in enumerate(coupling.nodes) for value in node.outputs}
+    for index, node in enumerate(coupling.nodes):
         for value in node.inputs:
             if value in makers:
                 assert owner[makers[value]] <= owner[index]

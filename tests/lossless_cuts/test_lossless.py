@@ -218,7 +218,7 @@ def test_dead_heads_go():
 
 def output_projection(coupling):
     """The last weight that is multiplied with."""
-    weights = [v.name for node in coupling.graph.nodes for v in node.inputs if v is not None and v.is_initializer()]
+    weights = [v.name for node in coupling.nodes for v in node.inputs if v is not None and v.is_initializer()]
     return [n for n in weights if n in coupling.values and len(coupling.values[n].axes) == 2][-1]
 
 

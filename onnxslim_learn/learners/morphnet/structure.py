@@ -202,7 +202,7 @@ class Structure:
         coupling = self.analysis.coupling
         return {
             str(node.name): removal.size(coupling.values[str(node.outputs[0].name)], 1)
-            for node in coupling.graph.nodes
+            for node in coupling.nodes
             if roles.convolution(node)
         }
 
