@@ -19,6 +19,7 @@ import onnx_ir as ir
 from onnxslim_learn.errors import InputError, MisfitError, reason
 from onnxslim_learn.graph import inlining, schemas, shape_arithmetic
 from onnxslim_learn.graph.shape_info import Sample, Shapes
+from onnxslim_learn.runtime.node import output_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -209,7 +210,8 @@ def _refilled(module: ir.Model, reference: Sample, fill: Callable[[int], int]) -
             if stating and before and stating[0] in sample.value:
                 sample.shape[name] = tuple(int(n) for n in sample.value[stating[0]])
             elif name in reference.loose:
-                told = known if known is not None and len(known) == len(before) else (None,) * len(before)
+                told = _as_onnxruntime_infers(node, sample).get(name, ()) if known is None else known
+                told = told if len(told) == len(before) else (None,) * len(before)
                 sample.shape[name] = tuple(fill(n) if k is None else k for k, n in zip(told, before, strict=True))
             elif any(reference.shape[read] != sample.shape[read] for read in inputs):
                 raise InputError(f"node {node.name} ({node.op_type}): no rule tells how its shape depends on data.")
@@ -310,6 +312,15 @@ def _infer_now(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, onn
         ir_version=module.ir_version,
     )
     return inferred
+
+
+def _as_onnxruntime_infers(node: ir.Node, sample: Sample) -> dict[str, Dims]:
+    """Shape inference of a single node by onnxruntime, which knows operators of its own."""
+    names = [str(value.name) for value in node.inputs if value is not None and value.name]
+    assert node.graph is not None
+    return output_shapes(
+        ir.to_proto(node), {n: (sample.dtype[n], sample.shape[n]) for n in names}, node.graph.opset_imports
+    )
 
 
 def _run_for_shapes(module: ir.Model, sample: Sample, missing: Sequence[str]) -> None:

@@ -96,6 +96,28 @@ def model_of(
     return onnx.helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION)
 
 
+def output_shapes(
+    node: onnx.NodeProto, inputs: Mapping[str, tuple[int, tuple[int, ...]]], opsets: Mapping[str, int]
+) -> dict[str, tuple[int | None, ...]]:
+    """Shapes that onnxruntime infers for the outputs of a node; nothing if it cannot open the node.
+
+    Args:
+        node: The node.
+        inputs: Name -> ONNX element type number and shape.
+        opsets: Domain -> version.
+
+    Returns:
+        Name -> shape, ``None`` for sizes that depend on data.
+    """
+    names = [name for name in node.output if name]
+    model = model_of([node], {}, names, opsets)
+    model.graph.input.extend(onnx.helper.make_tensor_value_info(name, *known) for name, known in inputs.items())
+    with contextlib.suppress(Exception):  # of onnxruntime's, which have no base in common
+        outputs = open_session(model.SerializeToString(), optimize=False).get_outputs()
+        return {o.name: tuple(d if isinstance(d, int) else None for d in o.shape) for o in outputs}
+    return {}
+
+
 def compute(node: ir.Node, known: Feeds) -> dict[str, Array]:
     """Compute the outputs of a node by name; nothing if neither onnxruntime nor the onnx reference can run it.
 
