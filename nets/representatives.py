@@ -30,4 +30,7 @@ FORMS = """
 """.split()  # noqa: SIM905
 """Forms of fused, attention, recurrent and quantized operators."""
 
-REPRESENTATIVES = {*ZOO, *OPERATORS, *FORMS}
+FUSED = "residual-extended attention-extended squeeze_excite_gemm-basic".split()  # noqa: SIM905
+"""Forms in which onnxruntime fuses nets."""
+
+REPRESENTATIVES = {*FUSED, *ZOO, *OPERATORS, *FORMS}

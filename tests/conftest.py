@@ -28,7 +28,7 @@ ON_ALL_NETS = {
     "test_price_of_a_plan_is_the_price_of_its_file",
     "test_every_operator_of_the_graph_table_has_a_torch_function",
 }
-"""Laws that the default run, too, checks on all nets."""
+"""Laws that the default run, too, checks on all nets as they are."""
 
 
 def pytest_addoption(parser):
@@ -49,17 +49,19 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     """Mark as slow: laws on nets that others stand for and, in the slow run, laws with random examples."""
     from nets.forms import NETS as FORMS
+    from nets.fused import in_all_forms, plain
     from nets.operators import EXAMPLES
     from nets.representatives import REPRESENTATIVES
     from nets.variants import VARIANTS
     from nets.zoo import NETS
 
-    names = {*NETS, *VARIANTS, *EXAMPLES, *FORMS}
+    names = {*in_all_forms({**NETS, **VARIANTS, **EXAMPLES}), *FORMS}
     for _, law in groupby(items, lambda item: item.nodeid.partition("[")[0]):
         about_nets = [(item, found) for item in law if (found := names.intersection(strings(item)))]
-        if about_nets and about_nets[0][0].originalname not in ON_ALL_NETS:
-            others = [item for item, found in about_nets if not found & REPRESENTATIVES]
-            for item in others[len(others) == len(about_nets) :]:  # a law about none of them keeps its first net
+        others = [(item, found) for item, found in about_nets if not found & REPRESENTATIVES]
+        others = others[len(others) == len(about_nets) :]  # a law about none of them keeps its first net
+        for item, found in others:
+            if item.originalname not in ON_ALL_NETS or any(name != plain(name) for name in found):
                 item.add_marker(pytest.mark.slow)
     if not in_default_run(config):
         for item in items:

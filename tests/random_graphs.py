@@ -1,10 +1,11 @@
-"""Random valid models over feature maps and tokens, as a hypothesis strategy."""
+"""Random valid models over feature maps and tokens, plain and fused, as a hypothesis strategy."""
 
 import numpy as np
 import onnx
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+from nets.fused import LEVELS, fused
 from tests.random_growth import Growing, new_model
 from tests.random_pieces import PIECES, is_map, is_tokens
 
@@ -32,7 +33,7 @@ def outputs(g: Growing) -> list[str]:
 
 @st.composite
 def graphs(draw: st.DrawFn, least: int = 5, most: int = 40) -> onnx.ModelProto:
-    """Draw a valid float32 model of about `least` to `most` nodes.
+    """Draw a valid float32 model of about `least` to `most` nodes, as it is or as onnxruntime fuses it.
 
     It has one or two inputs and outputs, and every tensor leads to an output. The batch is 2, or dynamic (named batch).
     """
@@ -57,7 +58,8 @@ def graphs(draw: st.DrawFn, least: int = 5, most: int = 40) -> onnx.ModelProto:
         )
     )
     onnx.checker.check_model(model, full_check=True)
-    return model
+    level = draw(st.sampled_from([None, *LEVELS]))
+    return fused(model, level) if level else model
 
 
 def _info(g: Growing, name: str) -> onnx.ValueInfoProto:

@@ -11,22 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from nets.fused import plain
 from nets.operators import EXAMPLES, UNCHECKED, UNRUNNABLE, is_only_counted
-from nets.zoo import NETS
+from nets.zoo import NETS as ZOO
 from onnxslim_learn.coupling.operators.table import DOMAINS
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.rewrite.slim import cut, slim
 from onnxslim_learn.workflow import slim as api
 from tests import laws
-from tests.laws import ALL, PLANS, analysed, draw_removal
+from tests.laws import ALL, CUT, NETS, PLANS, WHOLE, analysed, draw_removal
 from tests.random_graphs import graphs
 
-WHOLE = {"spatial_attention", "gru_bidirectional"}
-"""Nets of which nothing can go: their channels are normalised over, or an output."""
-
-CUT = [name for name in ALL if name not in WHOLE]
-NETS_CUT = [pytest.param(name, marks=pytest.mark.slow if name in EXAMPLES else ()) for name in CUT]
+NETS_CUT = [pytest.param(name, marks=pytest.mark.slow if plain(name) in EXAMPLES else ()) for name in CUT]
 """All that can be cut; single operators only in the slow run, where a law is about whole nets."""
 
 
@@ -52,7 +49,7 @@ def assert_slim_is_mask(removal: Removal) -> None:
 
 
 def test_nets_of_which_nothing_can_go_are_known():
-    assert {name for name in ALL if not laws.free(analysed(name))} == WHOLE
+    assert {name for name in ALL if plain(name) == name and not laws.free(analysed(name))} == WHOLE
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -116,7 +113,7 @@ def test_every_tensor_is_the_cut_of_the_masked_one(name, data):
     small, reference = laws.exposed(slimmed(removal)), laws.exposed(laws.masked(removal))
     feed = laws.analysis_inputs(analysed(name))
     found, wanted = laws.run(small, feed), laws.run(reference, feed)
-    shared = [n for n in found if n in wanted and n in removal.coupling.values and (name, n) not in FLAT]
+    shared = [n for n in found if n in wanted and n in removal.coupling.values and (plain(name), n) not in FLAT]
     assert any(found[n].shape != wanted[n].shape for n in shared)
     for n in shared:
         stays = laws.kept(removal, n).all()
@@ -127,14 +124,14 @@ def free_names(name: str, *, sensitive: bool) -> set[str]:
     return {group.name for group in laws.free(analysed(name, sensitive=sensitive))}
 
 
-SENSITIVE = [name for name in NETS if free_names(name, sensitive=True) > free_names(name, sensitive=False)]
+SENSITIVE = [name for name in ZOO if free_names(name, sensitive=True) > free_names(name, sensitive=False)]
 
 
 def test_nets_with_axes_that_are_normalised_over_are_known():
     assert {"layer_norm", "layer_norm_decomposed", "convnext", "group_norm", "spatial_attention"} <= set(SENSITIVE)
 
 
-@pytest.mark.parametrize("name", SENSITIVE)
+@pytest.mark.parametrize("name", [name for name in NETS if plain(name) in SENSITIVE])
 @PLANS
 @given(st.data())
 def test_cutting_axes_that_are_normalised_over(name, data):
@@ -239,7 +236,7 @@ def test_file_keeps_all_but_widths(name, data):
     onnx.helper.set_model_props(source, {"author": "somebody", "task": "a test"})
     analysis = api.analyze(source)
     result = laws.written(analysis, draw_removal(data.draw, analysis))
-    if name not in UNCHECKED:
+    if plain(name) not in UNCHECKED:
         onnx.checker.check_model(result, full_check=True)
     listed = {tensor.name for tensor in source.graph.initializer}
     assert list(result.graph.input) == [info for info in source.graph.input if info.name not in listed]
@@ -368,7 +365,7 @@ def test_every_operator_with_a_rule_has_an_example():
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_holds_its_operator_and_no_net_does(name):
     assert name in operators_of(EXAMPLES[name].build())
-    assert not any(name in operators_of(net.build()) for net in NETS.values())
+    assert not any(name in operators_of(net.build()) for net in ZOO.values())
 
 
 @pytest.mark.parametrize("name", UNRUNNABLE)

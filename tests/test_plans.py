@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from nets.operators import VARIANTS
-from nets.zoo import NETS
+from nets.fused import plain
+from nets.operators import EXAMPLES
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.workflow import slim
 from tests import laws
-from tests.laws import ALL, PLANS, analysed, draw_removal
+from tests.laws import ALL, CUT, PLANS, analysed, draw_removal
 
-CUT = [name for name in {**NETS, **VARIANTS} if laws.free(analysed(name))]
+NETS_CUT = [name for name in CUT if plain(name) not in EXAMPLES]
 
 
-@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("name", NETS_CUT)
 @PLANS
 @given(st.data())
 def test_plan_survives_json_and_gives_the_same_removal(name, data):
@@ -33,7 +33,7 @@ def test_plan_survives_json_and_gives_the_same_removal(name, data):
     assert np.array_equal(slim.realize(analysis, Plan(plan.groups, plan.widths)).gone, removal.gone)
 
 
-@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("name", NETS_CUT)
 @PLANS
 @given(st.data())
 def test_tensors_say_what_is_kept_of_every_weight(name, data):
@@ -74,7 +74,7 @@ def arrays_of(model):
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
-@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("name", NETS_CUT)
 def test_provenance_says_source_and_costs(name, tmp_path):
     onnx.save(ALL[name].build(), tmp_path / "net.onnx")
     analysis = slim.analyze(tmp_path / "net.onnx")

@@ -7,14 +7,14 @@ import torch
 from onnx import helper, numpy_helper
 
 from nets.notation import Net
-from nets.zoo import NETS, feeds
+from nets.zoo import feeds
 from onnxslim_learn.bridge.export import export, updated
 from onnxslim_learn.bridge.initializers import parameters
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.errors import InputError
 from tests.bridge.test_module import NORMED, TIED, assert_alike, call
-from tests.laws import run
+from tests.laws import NETS, run
 
 BARE = {"bare_constants", "branch", "function"}
 """Nets that keep weights elsewhere than in initializers of the main graph."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nets.notation import Net
-from nets.zoo import NETS, feeds
+from nets.zoo import feeds
 from onnxslim_learn.bridge import gammas, gates
 from onnxslim_learn.bridge.export import updated
 from onnxslim_learn.bridge.initializers import parameters
@@ -15,13 +15,11 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.workflow import slim
 from tests.bridge.test_export import weights_of
 from tests.bridge.test_module import NORMED, assert_alike, call
-from tests.laws import analysed, analysis_inputs, free, normal, run
-
-CUTTABLE = sorted(name for name in NETS if free(analysed(name)))
+from tests.laws import NETS, ZOO_CUT, analysed, analysis_inputs, free, normal, run
 
 
 @pytest.mark.parametrize("carry_norm", [False, True])
-@pytest.mark.parametrize("name", CUTTABLE)
+@pytest.mark.parametrize("name", ZOO_CUT)
 def test_fresh_gammas_change_nothing_and_trained_ones_fold(name, carry_norm):
     analysis = analysed(name)
     module = bridge(analysis)

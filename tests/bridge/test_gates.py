@@ -6,14 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nets.zoo import NETS
 from onnxslim_learn.bridge import gates
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.coupling import groups as grouping
 from tests.bridge.test_module import assert_alike, call
-from tests.laws import PLANS, analysed, analysis_inputs, draw_removal, free, masked, normal, run
-
-CUTTABLE = sorted(name for name in NETS if free(analysed(name)))
+from tests.laws import PLANS, ZOO_CUT, analysed, analysis_inputs, draw_removal, masked, normal, run
 
 
 def close(module, removal, groups):
@@ -27,7 +24,7 @@ def close(module, removal, groups):
             found[group.name].copy_(torch.from_numpy((~whole[group.units]).astype(np.float32)))
 
 
-@pytest.mark.parametrize("name", CUTTABLE)
+@pytest.mark.parametrize("name", ZOO_CUT)
 @PLANS
 @given(data=st.data())
 def test_closed_gates_are_the_mask(name, data):

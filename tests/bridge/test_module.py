@@ -12,13 +12,12 @@ from torch import nn
 from nets.exports import EXPORTERS, NAMES, export
 from nets.notation import Net
 from nets.pretrained import MODELS, fetch
-from nets.zoo import NETS
 from onnxslim_learn.bridge.initializers import look_up, parameters, paths, place
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.workflow import slim
-from tests.laws import analysed, analysis_inputs, input_sets, normal, run
+from tests.laws import NETS, analysed, analysis_inputs, input_sets, normal, run
 
 RELATIVE = {"float16": 1e-2, "float32": 1e-4, "float64": 1e-4}
 """Largest difference allowed, of an output's largest magnitude: kernels of two libraries differ by the order of

@@ -7,15 +7,15 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from nets.forms import NETS as FORMS
-from nets.operators import EXAMPLES, UNRUNNABLE, VARIANTS, is_only_counted
-from nets.zoo import NETS
+from nets.fused import plain
+from nets.operators import UNRUNNABLE, is_only_counted
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.bridge.ops import DOMAINS
 from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.coupling.operators.table import CONTRIB, TABLE
 from onnxslim_learn.workflow import slim
 from tests.bridge.test_module import assert_alike, call
-from tests.laws import analysed, input_sets, normal, run
+from tests.laws import ALL, analysed, input_sets, normal, run
 
 OPERATORS = [*TABLE, *(f"com.microsoft.{name}" for name, row in CONTRIB.items() if not is_only_counted(row))]
 RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial")
@@ -28,7 +28,7 @@ def test_every_operator_of_the_graph_table_has_a_torch_function(name):
     assert op_type in DOMAINS[domain]
 
 
-@pytest.mark.parametrize("name", sorted({*EXAMPLES, *VARIANTS, *NETS} - {*RANDOM, "Bernoulli"}))
+@pytest.mark.parametrize("name", [name for name in ALL if plain(name) not in (*RANDOM, "Bernoulli")])
 def test_nets_compute_what_onnxruntime_computes(name):
     analysis = analysed(name)
     module, model = bridge(analysis), normal(analysis)

@@ -7,13 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nets.notation import Net
-from nets.zoo import NETS
 from onnxslim_learn.coupling import groups as grouping
 from onnxslim_learn.coupling.removal import removal
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.workflow import slim
 from tests import laws
-from tests.laws import ALL, PLANS, analysed
+from tests.laws import ALL, NETS, PLANS, analysed
 
 
 def group_of(analysis, name):

@@ -6,14 +6,13 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from nets.zoo import NETS
 from onnxslim_learn.coupling import explain
 from onnxslim_learn.coupling.graph import coupling_graph
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph import dataflow
 from onnxslim_learn.workflow import slim
 from tests import laws
-from tests.laws import analysed
+from tests.laws import NETS, analysed
 
 PAIRS = 12
 """Pairs of axes asked about in one group: shortest paths over a whole net take long, and pairs repeat each other."""

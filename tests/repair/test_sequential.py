@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nets.zoo import NETS
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.random_inputs import random_inputs
@@ -20,10 +19,9 @@ from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim as api
 from onnxslim_learn.workflow.samples import topped_up
 from tests import laws
-from tests.laws import ALL, PLANS, analysed, draw_removal
+from tests.laws import ALL, PLANS, ZOO_CUT, analysed, draw_removal
 
 EXACT = 2e-3  # ridge regressions stop a little short of the exact solution
-CUT = [name for name in NETS if laws.free(analysed(name))]
 
 
 def batches(analysis, count=8):
@@ -57,7 +55,7 @@ def test_what_the_kept_channels_can_tell_is_not_lost():
     assert found.kept
 
 
-@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("name", ZOO_CUT)
 @PLANS
 @given(st.data())
 def test_held_back_samples_never_get_worse(name, data):

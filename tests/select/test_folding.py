@@ -21,9 +21,8 @@ from onnxslim_learn.select import folding
 from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim as api
 from tests import laws
-from tests.laws import ALL, analysed
+from tests.laws import ALL, CUT, ZOO_CUT, analysed
 
-FREE = [name for name in ALL if laws.free(analysed(name))]
 REFUSED = {
     "attention": ("wq:1", "node raw (MatMul) sums over it without weights"),
     "attention_dynamic": ("wq:1/4", "node raw (MatMul) sums over it without weights"),
@@ -88,7 +87,7 @@ def with_copies(analysis, removal):
 # --- copies -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FREE)
+@pytest.mark.parametrize("name", CUT)
 def test_copies_fold_to_half_the_width_and_outputs_stay(name):
     """Every group by itself: residual streams, depthwise, concatenations, normalisations, heads, rows and strata."""
     analysis = analysed(name)
@@ -96,7 +95,7 @@ def test_copies_fold_to_half_the_width_and_outputs_stay(name):
         assert_folds(analysis, [group])
 
 
-@pytest.mark.parametrize("name", [n for n in NETS if n in FREE])
+@pytest.mark.parametrize("name", ZOO_CUT)
 def test_copies_in_all_groups_fold_together(name):
     analysis = analysed(name)
     together = [g for g in mergeable(analysis) if not g.rows]

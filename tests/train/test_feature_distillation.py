@@ -18,10 +18,10 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.train import feature_distillation, losses
 from onnxslim_learn.train.samples import Portion
 from onnxslim_learn.workflow import slim
-from tests.bridge.test_gates import CUTTABLE, close
+from tests.bridge.test_gates import close
 from tests.bridge.test_module import call
 from tests.cli.conftest import prepared, run  # noqa: F401
-from tests.laws import analysed, analysis_inputs, draw_removal, examples, written
+from tests.laws import ZOO_CUT, analysed, analysis_inputs, draw_removal, examples, written
 
 QUICK = "--steps 12 --finetune-steps 30 --batch-size 8 --no-latency --data samples.npz --json out.json"
 
@@ -30,7 +30,7 @@ def everything(analysis):
     return feature_distillation.find(analysis, ["."])
 
 
-@pytest.mark.parametrize("name", CUTTABLE)
+@pytest.mark.parametrize("name", ZOO_CUT)
 @examples(2)
 @given(data=st.data())
 def test_what_is_kept_of_the_masked_net_is_in_the_cut_one(name, data):

@@ -5,7 +5,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from nets.zoo import NETS
+from nets.fused import plain
+from nets.zoo import NETS as ZOO
 from onnxslim_learn.costs import devices
 from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.errors import InputError, TargetError
@@ -14,16 +15,20 @@ from onnxslim_learn.workflow import slim
 from onnxslim_learn.workflow import widen as widening
 from onnxslim_learn.workflow.expand import Widening, expand
 from onnxslim_learn.workflow.latency_target import LEAST, MOST, Stopwatch
-from tests.laws import analysed, analysis_inputs, normal, run
+from tests.laws import NETS, analysed, analysis_inputs, normal, run
 
-GROWING = sorted(name for name in NETS if widening.growable(analysed(name), analysed(name).groups))
+GROWING = {name for name in ZOO if widening.growable(analysed(name), analysed(name).groups)}
 
 
 def test_most_kinds_of_nets_grow():
-    assert {"residual", "concat", "depthwise", "squeeze_excite", "unet", "conv_transpose", "dense"} <= set(GROWING)
+    assert {"residual", "concat", "depthwise", "squeeze_excite", "unet", "conv_transpose", "dense"} <= GROWING
 
 
-@pytest.mark.parametrize("name", GROWING)
+CAST = {"half-basic", "half-extended"}
+"""Nets of half precision, of which onnxruntime casts every weight: what is computed does not grow."""
+
+
+@pytest.mark.parametrize("name", [name for name in NETS if plain(name) in GROWING and name not in CAST])
 @pytest.mark.parametrize("factor", [1.3, 2.5])
 def test_a_wider_net_computes_what_it_did(name, factor):
     analysis = analysed(name)
