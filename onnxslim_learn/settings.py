@@ -22,6 +22,9 @@ import numpy as np
 
 from onnxslim_learn.errors import InputError, meant, reason
 
+AUTO = "auto"
+"""Of widths: multiples of the steps of this machine's kernels."""
+
 FLAG = re.compile(r"--([a-z][a-z-]*[a-z])")
 R = TypeVar("R")
 S = TypeVar("S")
@@ -396,6 +399,13 @@ def positive(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) > 0):
         raise ValueError(f"expected a positive whole number, but got {text!r}")
     return int(text)
+
+
+def multiple_of(text: str) -> int | str:
+    """Read what widths are multiples of: a whole number above zero, or ``auto``."""
+    if text != AUTO and not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise ValueError(f"expected a positive whole number or {AUTO}, but got {text!r}")
+    return text if text == AUTO else int(text)
 
 
 def threads(text: str) -> int:

@@ -11,6 +11,7 @@ from onnxslim_learn.errors import TargetError
 from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.report import records
 from onnxslim_learn.report.sections import slim as slim_pages
+from onnxslim_learn.settings import AUTO
 from onnxslim_learn.workflow import slim
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 # Option of the command line -> the setting of ``api.plan`` that it gives, and the freest value.
 RELAXED: dict[str, tuple[str, Any]] = {
-    "without ⟨multiple⟩": ("multiple", 1),
+    "without ⟨multiple⟩": ("multiple", AUTO),
     "without ⟨protect⟩": ("protect", ()),
     "without ⟨only⟩": ("only", ()),
     "without ⟨keep⟩": ("keep", {}),

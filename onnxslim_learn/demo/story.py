@@ -18,7 +18,7 @@ from onnxslim_learn.report.format import percent, share
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.runtime import timing
 from onnxslim_learn.select.calibration import Calibration
-from onnxslim_learn.settings import takes
+from onnxslim_learn.settings import AUTO, takes
 from onnxslim_learn.workflow import slim
 from onnxslim_learn.workflow.settings import DemoSettings
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 TARGET = {"macs": 0.4}
 SECONDS = 12.0  # to measure what each group's width is worth
-MULTIPLE = 8  # onnxruntime is slow on CPU at other widths
 BATCH = 32  # images per timed run: one alone takes too little time to compare
 
 
@@ -65,7 +64,7 @@ def tell(output: Path | None, stage: Stage) -> dict[str, Any]:
             TARGET,
             path,
             stage=stage,
-            multiple=MULTIPLE,
+            multiple=AUTO,
             real=[{"image": held["image"]}],
             calibration=Calibration(analysis.coupling, source, seconds=SECONDS),
         )

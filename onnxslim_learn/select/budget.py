@@ -69,13 +69,14 @@ class Freedom:
     """How far a budget may go.
 
     Attributes:
-        multiple: Kept positions on a group's parameter axis are a multiple of this, where it is long enough.
+        multiple: Kept positions on a group's parameter axis are a multiple of this, where it is long enough; ``auto``
+            is for :mod:`onnxslim_learn.select.kernel_widths`, and any number here.
         cells: Whether to cut inside rows that could go as a whole, too.
         empty: Whether whole branches may go.
         least: Group -> share of its units that it keeps at least.
     """
 
-    multiple: int = 1
+    multiple: int | str = 1
     cells: bool = False
     empty: bool = False
     least: Mapping[str, float] = field(default_factory=dict)
@@ -93,6 +94,7 @@ def choices(coupling: Coupling, groups: Sequence[Group], scores: Array, freedom:
     free = [group for group in groups if group.pin is None]
     shadowed = set() if freedom.cells else _shadowed(coupling, free)
     decidable_choices = []
+    multiple = 1 if isinstance(freedom.multiple, str) else freedom.multiple
     for group in free:
         if group.name in shadowed:
             continue
@@ -100,9 +102,9 @@ def choices(coupling: Coupling, groups: Sequence[Group], scores: Array, freedom:
         step = group.width // group.levels
         each = span(coupling, group)
         if freedom.cells and not group.rows:  # rows may go too: what stays of each must be a multiple by itself
-            kept = [k for k in range(step, group.width, step) if k // len(group.strata) % freedom.multiple == 0]
+            kept = [k for k in range(step, group.width, step) if k // len(group.strata) % multiple == 0]
         else:
-            kept = [k for k in range(step, group.width, step) if k * each % freedom.multiple == 0]
+            kept = [k for k in range(step, group.width, step) if k * each % multiple == 0]
         if freedom.empty and _can_vanish(coupling, group):
             kept = [0, *kept]
         kept = [k for k in kept if k >= freedom.least.get(group.name, 0.0) * group.width - 1e-9]

@@ -14,6 +14,7 @@ from onnxslim_learn.rewrite import merge
 from onnxslim_learn.select import budget, criteria, kernel_widths
 from onnxslim_learn.select.allocation import choose
 from onnxslim_learn.select.bounds import bounds, named
+from onnxslim_learn.settings import AUTO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
     target: Target,
     *,
     criterion: str | Callable[..., Any] | None = None,
-    multiple: int = 1,
+    multiple: int | str = 1,
     protect: Sequence[str] = (),
     only: Sequence[str] = (),
     keep: Mapping[str, float] | None = None,
@@ -47,7 +48,8 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
             analysis has it ``latency`` (microseconds), a function of a coupling, or ``module:function``.
         criterion: What scores the units of a group: see :func:`onnxslim_learn.select.criteria.rank`; by default ``obs``
             where there are samples, else ``energy``.
-        multiple: Widths are multiples of this where the group is wide enough.
+        multiple: Widths are multiples of this where the group is wide enough; ``auto`` for the steps of this machine's
+            kernels (:func:`onnxslim_learn.select.kernel_widths.on_kernels`).
         protect: Regular expressions; groups of which they find anything (role, module, nodes, tensors) stay whole.
         only: Regular expressions; all groups but those that they name, or that lie in modules they find, stay whole.
         keep: Regular expression -> share of its units that a group at least keeps of which it finds anything.
@@ -59,17 +61,18 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
         InputError: If an argument does not fit.
         TargetError: If a target cannot be met.
     """
-    if multiple < 1:
-        raise InputError(f"⟨multiple⟩ {multiple}: expected a positive number. Use 1 for any width.")
+    if multiple != AUTO and not (isinstance(multiple, int) and multiple > 0):
+        raise InputError(f"⟨multiple⟩ {multiple}: expected a positive number, or auto. Use 1 for any width.")
     limits, target = bounds(analysis, target), named(analysis, target)
     asked = budget.Search(analysis.coupling, (), limits, target, allow_empty)
     groups = analysis.free_groups(protect, only)
-    freedom = budget.Freedom(multiple, empty=allow_empty, least=selection.shares(groups, analysis.titles, keep or {}))
+    least = selection.shares(groups, analysis.titles, keep or {})
+    freedom = budget.Freedom(multiple, empty=allow_empty, least=least)
     criterion = criterion or criteria.usual(calibration)
     ranking = criteria.rank(analysis, groups, criterion, calibration)
     task = _decidable(analysis, groups, ranking, asked, freedom)
     chosen = choose(task, calibration, progress)
-    provenance = {"criterion": CRITERIA.row(criterion).name, "target": target, "multiple": multiple}
+    provenance: dict[str, Any] = {"criterion": CRITERIA.row(criterion).name, "target": target, "multiple": multiple}
     provenance |= {"protect": list(protect), "allow_empty": allow_empty}
     provenance |= {"only": list(only)} if only else {}
     provenance |= {"keep": dict(keep)} if keep else {}
@@ -96,7 +99,7 @@ def _decidable(
         cut = [choice.group for choice in choices]
         merged_into = None if ranking.merged_into is None else merge.by_class(coupling, cut, ranking.merged_into)
         task = replace(asked, choices=choices, merged_into=merged_into)
-        task = kernel_widths.on_steps(task, timed.device.steps, below=timed.below) if timed else task
+        task = kernel_widths.narrowed(task, freedom.multiple, timed, below=timed is not None and timed.below)
         if task.fits(task.at(0.0)):
             break
     return task

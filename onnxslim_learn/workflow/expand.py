@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,6 +18,7 @@ from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.verify import Verification, verify
 from onnxslim_learn.runtime import atomic
+from onnxslim_learn.select import kernel_widths
 from onnxslim_learn.select.bounds import bounds, named
 from onnxslim_learn.workflow import widen as widening
 from onnxslim_learn.workflow.latency_target import AIM, LEAST, MOST, ROUNDS
@@ -56,7 +57,7 @@ class Widening:
         target: Cost -> bound; at most 1 is a fraction, and so is a
             :class:`~onnxslim_learn.costs.targets.Share`, more is absolute. Latency is in microseconds.
         like: The model that fractions are of; ``None`` for the one that is widened.
-        multiple: MorphNetSettings are multiples of this.
+        multiple: Widths are multiples of this; ``auto`` for the steps of this machine's kernels.
         protect: Regular expressions; groups they find keep their width.
         fresh: Whether weights that grow are drawn anew.
         seed: Determines how weights are shared out or drawn.
@@ -65,7 +66,7 @@ class Widening:
 
     target: Target
     like: Analysis | None = None
-    multiple: int = 1
+    multiple: int | str = 1
     protect: Sequence[str] = ()
     fresh: bool = False
     seed: int = 0
@@ -126,10 +127,17 @@ def _limits(analysis: Analysis, asked: Widening) -> dict[str, tuple[Priced, floa
     return limits
 
 
+def _multiple(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> int | Mapping[str, int]:
+    """What widths are multiples of."""
+    if isinstance(asked.multiple, str):
+        return kernel_widths.units_in_steps(analysis.coupling, groups)
+    return asked.multiple
+
+
 def _counted(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Sized:
     """As wide as costs allow."""
     limits = _limits(analysis, asked)
-    factor, growth = widening.largest(analysis, groups, limits, multiple=asked.multiple)
+    factor, growth = widening.largest(analysis, groups, limits, multiple=_multiple(analysis, asked, groups))
     cost = limits[LATENCY][0] if LATENCY in limits else None
     if cost is None:
         return factor, growth, None
@@ -148,10 +156,11 @@ def _timed(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Size
     if wish <= total:
         here, there = (f"{us / 1e3:.4g} ms" for us in (total, wish))
         raise TargetError(f"⟨target.latency⟩: leaves no room to grow (the model takes {here} of {there}). Raise it.")
+    multiple = _multiple(analysis, asked, groups)
     seen, tried = [(total, cost.value(np.ones(analysis.coupling.size)))], list[Sized]()
     for _ in range(ROUNDS):
         bound = _predicted(seen, AIM * wish)
-        factor, growth = widening.largest(analysis, groups, {**limits, name: (cost, bound)}, multiple=asked.multiple)
+        factor, growth = widening.largest(analysis, groups, {**limits, name: (cost, bound)}, multiple=multiple)
         if any((growth.copies == other.copies).all() for _, other, _ in tried):
             break
         us = _time(analysis, growth, asked.watch)

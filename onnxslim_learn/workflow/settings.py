@@ -12,10 +12,12 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.registry import COSTS, CRITERIA, DEVICES, METHODS, METRICS, PROTOCOLS, SPREAD, UNIFORM
 from onnxslim_learn.runtime.settings import SECONDS, RuntimeSettings
 from onnxslim_learn.settings import (
+    AUTO,
     Option,
     any_number,
     declared,
     listed,
+    multiple_of,
     number,
     option,
     part,
@@ -62,7 +64,11 @@ VALUE = Option(
     entry=targets.value,
     also=("values",),
 )
-MULTIPLE = Option("keep widths a multiple of N", metavar="N", read=positive)
+MULTIPLE = Option(
+    "keep widths a multiple of N; auto (default): of the steps of this machine's kernels, 1: any width",
+    metavar="N|auto",
+    read=multiple_of,
+)
 PROTECT = Option("groups whose name or members match stay whole", metavar="REGEX", read=pattern, repeat=True)
 ONLY = Option(
     "cut only groups with this role or name, or that lie in modules it finds",
@@ -199,7 +205,7 @@ class LimitSettings:
     """What may be cut, and how far.
 
     Attributes:
-        multiple: MorphNetSettings are multiples of this.
+        multiple: Widths are multiples of this.
         protect: Regular expressions; groups they find stay whole.
         only: Regular expressions; all groups but those that they name, or that lie in modules they find, stay whole.
         keep: Regular expression -> share of its units that a group at least keeps of which it finds anything.
@@ -207,7 +213,7 @@ class LimitSettings:
         allow_empty: Whether whole branches may go.
     """
 
-    multiple: int = declared(1, MULTIPLE)
+    multiple: int | str = declared(AUTO, MULTIPLE)
     protect: tuple[str, ...] = declared((), PROTECT)
     only: tuple[str, ...] = declared((), ONLY)
     keep: Mapping[str, float] = declared({}, KEEP)
@@ -435,7 +441,7 @@ class ExpandSettings:
         output: Where the wider model is written.
         target: Cost -> bound.
         like: The model that fractions are of.
-        multiple: MorphNetSettings are multiples of this.
+        multiple: Widths are multiples of this.
         protect: Regular expressions; groups they find keep their width.
         fresh: Whether weights that grow are drawn anew.
         seed: Determines how weights are shared out.
@@ -455,7 +461,10 @@ class ExpandSettings:
         ),
     )
     like: Any = option(None, "the model that fractions are of: the original, before slim", metavar="MODEL")
-    multiple: int = declared(1, replace(MULTIPLE, help="widths are multiples of N"))
+    multiple: int | str = declared(
+        AUTO,
+        replace(MULTIPLE, help="widths are multiples of N; auto (default): of the steps of this machine's kernels"),
+    )
     protect: tuple[str, ...] = option((), "groups that keep their width", metavar="REGEX", repeat=True)
     fresh: bool = option(False, "draw the weights that grow anew, to train from scratch")
     seed: int = option(0, "of how weights are shared out (default 0)", metavar="N", read=whole)

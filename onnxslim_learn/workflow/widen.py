@@ -150,11 +150,21 @@ def _growth(coupling: Coupling, copies: Mapping[int, int]) -> Growth:
     return Growth(coupling, columns[coupling.column])
 
 
-def widen(analysis: Analysis, groups: Sequence[Group], factor: float, *, multiple: int = 1) -> Growth:
-    """Multiply all widths by one factor, each rounded once; the first units of a group are copied once more."""
+def widen(
+    analysis: Analysis, groups: Sequence[Group], factor: float, *, multiple: int | Mapping[str, int] = 1
+) -> Growth:
+    """Multiply all widths by one factor, each rounded once; the first units of a group are copied once more.
+
+    Args:
+        analysis: The model.
+        groups: What grows.
+        factor: By how much.
+        multiple: What widths are multiples of: one number, or one by group.
+    """
     copies: dict[int, int] = {}
     for group in groups:
-        width = max(round(factor * group.width / multiple) * multiple, group.width)
+        step = multiple if isinstance(multiple, int) else multiple[group.name]
+        width = max(round(factor * group.width / step) * step, group.width)
         times = np.full(group.width, width // group.width)
         times[: width % group.width] += 1
         copies.update(zip(group.units.tolist(), times.tolist(), strict=True))
@@ -162,7 +172,11 @@ def widen(analysis: Analysis, groups: Sequence[Group], factor: float, *, multipl
 
 
 def largest(
-    analysis: Analysis, groups: Sequence[Group], bounds: Mapping[str, tuple[Priced, float]], *, multiple: int = 1
+    analysis: Analysis,
+    groups: Sequence[Group],
+    bounds: Mapping[str, tuple[Priced, float]],
+    *,
+    multiple: int | Mapping[str, int] = 1,
 ) -> tuple[float, Growth]:
     """The largest factor within all bounds, and what it makes.
 

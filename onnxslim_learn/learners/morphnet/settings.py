@@ -17,7 +17,7 @@ from onnxslim_learn.learners.settings import (
     compares_features,
 )
 from onnxslim_learn.registry import COSTS
-from onnxslim_learn.settings import Option, declared, number, option, part, positive, share
+from onnxslim_learn.settings import AUTO, Option, declared, number, option, part, positive, share
 from onnxslim_learn.workflow.settings import EMPTY, MULTIPLE, NO_REPAIR, PLAN_OUT, PROTECT, SENSITIVE, TARGET
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class MorphNetSettings:
             what they are worth, too.
         count_depthwise_twice: Whether depthwise convolutions count twice.
         force_group: Regular expressions; the groups that one finds are tied.
-        multiple: MorphNetSettings are multiples of this.
+        multiple: Widths are multiples of this.
         protect: Regular expressions; groups they find stay whole.
         allow_sensitive: Whether axes that are normalised over are cut, too.
         allow_empty: Whether whole branches may go.
@@ -113,7 +113,7 @@ class MorphNetSettings:
     force_group: tuple[str, ...] = option(
         (), "ties the groups it matches", metavar="REGEX", repeat=True, purpose=WIDTHS
     )
-    multiple: int = declared(1, _widths(MULTIPLE))
+    multiple: int | str = declared(AUTO, _widths(MULTIPLE))
     protect: tuple[str, ...] = declared((), _widths(PROTECT))
     allow_sensitive: bool = declared(False, _widths(SENSITIVE))
     allow_empty: bool = declared(False, _widths(EMPTY))

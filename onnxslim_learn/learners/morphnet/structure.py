@@ -242,8 +242,9 @@ def structure(
     groups = analysis.free_groups(protect)
     choices = budget.choices(analysis.coupling, groups, np.zeros(analysis.coupling.columns), freedom)
     search = Search(analysis.coupling, choices, bounds, wishes, freedom.empty)
-    if analysis.latency is not None and LATENCY in {cost, *bounds}:
-        search = kernel_widths.on_steps(search, analysis.latency.device.steps, below=True)
+    timed = analysis.latency if LATENCY in {cost, *bounds} else None
+    search = kernel_widths.narrowed(search, freedom.multiple, timed)
+    if timed is not None:
         search = replace(search, choices=[choice for choice in search.choices if len(choice.kept) > 1])
     if not search.choices:
         raise InputError("model: nothing can be cut, so there is no structure to learn. See analyze for why.")

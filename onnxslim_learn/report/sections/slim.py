@@ -20,6 +20,7 @@ from onnxslim_learn.report.format import (
     times,
 )
 from onnxslim_learn.report.sections import latency, quality, repair, training
+from onnxslim_learn.settings import AUTO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -300,8 +301,8 @@ def _timed(data: Mapping[str, Any]) -> list[str]:
     if timed["faster"] is not True and data["after"]["macs"] < data["before"]["macs"]:
         verdict = "Slower" if timed["faster"] is False else "Not measurably faster"
         advice = "See profile --per-node for where the time goes."
-        if data["multiple"] % 4:
-            advice = "On CPU, widths that are no multiple of 4 are slow: try --multiple 8."
+        if data["multiple"] != AUTO:
+            advice = "Widths between the steps of this machine's kernels are slow: leave out --multiple."
         lines.append(f"{verdict}. {advice}")
     return lines
 
