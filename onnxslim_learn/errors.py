@@ -82,6 +82,11 @@ class SlimError(Exception):
         return self.told(_keyword)
 
 
+def with_flags(text: str) -> str:
+    """A text with parameters in ⟨brackets⟩ as the command line calls them."""
+    return _PARAMETER.sub(lambda mark: "--" + mark.group(1).replace("_", "-"), text)
+
+
 def _keyword(parameter: str) -> str:
     """A parameter in Python; the bound of a cost (``target.macs``) is a keyword of its own."""
     return parameter.rpartition(".")[2]

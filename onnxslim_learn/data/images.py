@@ -9,8 +9,10 @@ import numpy as np
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.data import input_range
+from onnxslim_learn.data.recipes import Recipe
 from onnxslim_learn.data.signature import LAYOUTS, Declared, accept, layout_of
 from onnxslim_learn.errors import InputError, reason
+from onnxslim_learn.graph.stated import Stated, stated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +28,7 @@ SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff",
 CHANNELS = {1: "grey", 3: "rgb"}
 MODES = {"grey": "L", "rgb": "RGB", "bgr": "RGB"}  # colour -> Pillow's mode
 PIXEL = 255.0
-RAW = 2.0  # first layers that expect more than this take pixels as they are
+RAW = 20.0  # first layers that expect more than this take pixels as they are
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,12 @@ class Look:
     mean: Array
     std: Array
     dtype: np.dtype[Any]
+
+    @property
+    def recipe(self) -> Recipe:
+        """The same, without sizes."""
+        mean, std = (tuple(map(float, x)) for x in (self.mean, self.std))
+        return Recipe("what was asked for", self.scale, mean, std, self.colour, self.layout)
 
     def __str__(self) -> str:
         said = f"{self.size[0]}x{self.size[1]} {self.colour} from 0 to {PIXEL / self.scale:g}"
@@ -81,16 +89,17 @@ def look(where: str, declared: Declared, graph: Graph, options: DataSettings) ->
     Args:
         where: The folder, for errors.
         declared: What the model declares.
-        graph: The model; its first layers may tell the range of numbers, nominal sizes stand for open ones.
+        graph: The model; its metadata and first layers may tell what it expects, nominal sizes stand for open ones.
         options: What was asked for.
 
     Raises:
         InputError: If the model takes no images, or what was asked for does not fit it.
     """
     one = _image_input(where, declared)
-    layout = options.layout or layout_of(one)
+    told = stated(graph.model.metadata_props, next(v for v in graph.model.graph.inputs if v.name == one.name))
+    layout = options.layout or told.layout or layout_of(one)
     channel, *spatial = LAYOUTS[layout]
-    colour = _colour(one, one.dims[channel], options)
+    colour = _colour(one, one.dims[channel], options, told)
     sizes = graph.shapes.nominal.inputs[one.name]
     size = options.image_size or (sizes[spatial[0]], sizes[spatial[1]])
     for axis, wanted in zip(spatial, size, strict=True):
@@ -99,8 +108,9 @@ def look(where: str, declared: Declared, graph: Graph, options: DataSettings) ->
     whole = one.dtype.kind in "iu"
     implied = input_range.implied(graph, one.name)
     raw = whole or (implied is not None and np.max(implied.high) > RAW)
-    scale = options.scale or (1.0 if raw else PIXEL)
-    mean, std = np.array(options.mean or (0.0,)), np.array(options.std or (1.0,))
+    scale = options.scale or (1.0 if raw else told.scale or PIXEL)
+    usual = Stated() if whole or options.mean or options.std else told
+    mean, std = np.array(options.mean or usual.mean or (0.0,)), np.array(options.std or usual.std or (1.0,))
     for flag, value in (("⟨mean⟩", mean), ("⟨std⟩", std)):
         if len(value) not in (1, len(MODES[colour])):
             raise InputError(f"{flag}: {len(value)} numbers, but images are {colour}. Give one for each channel.")
@@ -117,8 +127,9 @@ def _image_input(where: str, declared: Declared) -> Input:
     return inputs[0]
 
 
-def _colour(one: Input, channels: int | str, options: DataSettings) -> str:
-    colour = options.colour or CHANNELS.get(channels if isinstance(channels, int) else 3, "")
+def _colour(one: Input, channels: int | str, options: DataSettings, told: Stated) -> str:
+    fits = isinstance(channels, str) or len(MODES.get(told.colour, "")) == channels
+    colour = options.colour or (fits and told.colour) or CHANNELS.get(channels if isinstance(channels, int) else 3, "")
     if not colour or (isinstance(channels, int) and len(MODES[colour]) != channels):
         raise InputError(
             f"⟨colour⟩ {colour or 'rgb|bgr|grey'}: input {one.name} has {channels} channels. "

@@ -51,7 +51,7 @@ def _nonnegative(coupling: Coupling) -> frozenset[str]:
     floats = [n for n in dict.fromkeys(front) if graph.model.graph.inputs and _is_float(kinds.get(n, 0))]
     if not floats:
         return frozenset()
-    run, sample = random_inputs.reader(coupling, floats), graph.shapes.analysis
+    run, sample = random_inputs.reader(coupling.graph, floats), graph.shapes.analysis
     feeds = random_inputs.random_inputs(coupling, sample)
     wrong = _undefined(run, floats, feeds)
     inputs = {n for name in wrong for n in sources[name] if _is_float(kinds[n])}
@@ -93,7 +93,7 @@ def first_undefined(coupling: Coupling, feeds: Mapping[str, Array]) -> str:
     """Where the first number comes from that is none, in words: the node, and the inputs that it descends from."""
     kinds, nodes = coupling.graph.shapes.analysis.dtype, coupling.nodes
     outputs = [str(v.name) for node in nodes for v in node.outputs if v.name and _is_float(kinds.get(str(v.name), 0))]
-    wrong = set(_undefined(random_inputs.reader(coupling, outputs), outputs, dict(feeds)))
+    wrong = set(_undefined(random_inputs.reader(coupling.graph, outputs), outputs, dict(feeds)))
     for node in nodes:
         for value in node.outputs:
             if value.name in wrong:

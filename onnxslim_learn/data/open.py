@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.array_types import Array
-from onnxslim_learn.data import arrays, functions, images
+from onnxslim_learn.data import agreement, arrays, functions, images
 from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.data.options import DataSettings
+from onnxslim_learn.data.recipes import Recipe
 from onnxslim_learn.data.signature import UNNAMED, Declared, declared
 from onnxslim_learn.data.source import Source, limited, regroup
-from onnxslim_learn.errors import InputError
+from onnxslim_learn.errors import InputError, with_flags
 from onnxslim_learn.graph.load import check_file
 from onnxslim_learn.runtime.functions import by_name, is_name
 
 if TYPE_CHECKING:
     from onnxslim_learn.graph.load import Graph
 
-Opened = tuple[str, int | None, Callable[[], Iterator[Batch]]]  # name, number of samples, portions of any size
+# Name, number of samples, portions of any size, and how images were prepared.
+Opened = tuple[str, int | None, Callable[[], Iterator[Batch]], Recipe | None]
 Spec = str | Path | Mapping[str, Any] | Array | Source | Iterable[Any] | Callable[..., Any]
 
 KINDS = "an .npz or .npy file, a folder of images, or module:function"
@@ -38,25 +40,30 @@ def open_source(spec: Spec, graph: Graph, options: DataSettings | None = None) -
         options: How they are read; of arrays and images so many are chosen by chance, a function is read up to there.
 
     Raises:
-        InputError: If it is nothing of the kind, or does not fit the model.
+        InputError: If it is nothing of the kind, does not fit the model, or is surely not what the model was made for.
     """
     if isinstance(spec, Source):
         return spec
     options, takes = options or DataSettings(), declared(graph)
     where = str(spec) if isinstance(spec, str | Path) else "data"
-    name, count, chunks = _kind(spec, where, options)(graph, takes, options)
+    name, count, chunks, recipe = _kind(spec, where, options)(graph, takes, options)
     if count is not None and takes.batch is not None:
         count = count // takes.batch * takes.batch
 
     def stream() -> Iterator[Batch]:
         return limited(regroup(chunks(), takes, options.batch_size), takes, options.count)
 
-    first = next(stream(), None)
-    if first is None:
+    first = list(limited(stream(), takes, agreement.CHECKED))
+    if not first:
         few = "holds no samples" if takes.batch is None else f"holds fewer than the {takes.batch} samples of a batch"
         raise InputError(f"{where}: {few}. Give more.")
+    doubts = agreement.doubts(where, graph, takes, first, recipe)
+    refused = next((doubt.said for doubt in doubts if doubt.sure and not options.as_given), None)
+    if refused is not None:
+        raise InputError(f"{refused.removesuffix('.')}, or ⟨as_given⟩ if it is meant so.")
+    told = tuple(with_flags(doubt.said) for doubt in doubts)
     said = name if count is None else f"{name} ({count} samples)"
-    return Source(said, False, count, first.labels is not None, stream, takes)
+    return Source(said, False, count, first[0].labels is not None, stream, takes, told)
 
 
 def _kind(spec: Spec, where: str, options: DataSettings) -> Callable[[Graph, Declared, DataSettings], Opened]:
@@ -89,7 +96,7 @@ def _order(count: int, options: DataSettings) -> Array:
 def _arrays(where: str, given: Mapping[str, Any], graph: Graph, takes: Declared, options: DataSettings) -> Opened:
     samples = arrays.whole(where, given, takes)
     chosen = _order(samples.count, options)
-    return where, len(chosen), partial(arrays.portions, where, samples, takes, chosen, options.batch_size)
+    return where, len(chosen), partial(arrays.portions, where, samples, takes, chosen, options.batch_size), None
 
 
 def _images(folder: Path, graph: Graph, takes: Declared, options: DataSettings) -> Opened:
@@ -98,8 +105,8 @@ def _images(folder: Path, graph: Graph, takes: Declared, options: DataSettings) 
     chosen = _order(len(files), options)
     labels = None if classes is None else [classes[k] for k in chosen]
     stream = partial(images.portions, [files[k] for k in chosen], labels, look, takes, options.batch_size)
-    return f"{folder}, {look}", len(chosen), stream
+    return f"{folder}, {look}", len(chosen), stream, look.recipe
 
 
 def _function(where: str, function: Callable[..., Any], graph: Graph, takes: Declared, options: DataSettings) -> Opened:
-    return where, None, partial(functions.portions, where, function, takes, options.batch_size)
+    return where, None, partial(functions.portions, where, function, takes, options.batch_size), None

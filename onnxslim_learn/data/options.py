@@ -33,6 +33,7 @@ class DataSettings:
         std: Scaled pixels are divided by it afterwards.
         layout: ``nchw`` or ``nhwc``.
         colour: ``rgb``, ``bgr`` or ``grey``.
+        as_given: Whether samples are taken that are surely not what the model expects.
     """
 
     TITLE: ClassVar = ("samples", "inputs to choose, repair and check on; made up without --data")
@@ -58,6 +59,7 @@ class DataSettings:
     std: tuple[float, ...] = option((), f"{IMAGES}divides scaled pixels", metavar="R,G,B", read=numbers, between=",")
     layout: str | None = option(None, f"{IMAGES}order of axes", choices=("nchw", "nhwc"))
     colour: str | None = option(None, f"{IMAGES}order of channels", choices=("rgb", "bgr", "grey"))
+    as_given: bool = option(False, "take samples that are surely not what the model expects")
 
     @property
     def count(self) -> int:

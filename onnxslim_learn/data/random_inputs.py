@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from onnxslim_learn.coupling.solver import Coupling
+    from onnxslim_learn.graph.load import Graph
     from onnxslim_learn.graph.shape_info import Sample
 
     Reader = Callable[[dict[str, Array]], list[Array]]  # inputs -> some values
@@ -120,9 +121,9 @@ def computed(coupling: Coupling) -> dict[str, list[str]]:
     return computed
 
 
-def reader(coupling: Coupling, names: list[str]) -> Reader:
+def reader(graph: Graph, names: list[str]) -> Reader:
     """How to find out what the values of these names are for given inputs."""
-    model = coupling.graph.model.clone()
+    model = graph.model.clone()
     values = {str(v.name): v for node in model.graph for v in node.outputs}
     model.graph.outputs[:] = [values[name] for name in names]
     constant_folding.drop_unused(model)
@@ -139,7 +140,7 @@ class Places:
     def __init__(self, coupling: Coupling, names: Iterable[str]) -> None:
         """Prepare to read the values of these names."""
         self.coupling, self.names = coupling, list(names)
-        self.together = reader(coupling, self.names)
+        self.together = reader(coupling.graph, self.names)
 
     def read(self, feeds: dict[str, Array]) -> dict[str, Array | None]:
         """Places by the name of the value; ``None`` where another lookup on the way to them fails."""
@@ -150,7 +151,7 @@ class Places:
 
     def _alone(self, name: str, feeds: dict[str, Array]) -> Array | None:
         try:
-            return reader(self.coupling, [name])(feeds)[0]
+            return reader(self.coupling.graph, [name])(feeds)[0]
         except Exception:  # of onnxruntime's
             return None
 

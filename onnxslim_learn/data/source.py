@@ -27,6 +27,7 @@ class Source:
         labelled: Whether batches have labels.
         stream: Starts over and yields all batches.
         declared: What the model declares.
+        doubts: Why the samples are hardly what the model was made for, in sentences.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Source:
     labelled: bool
     stream: Callable[[], Iterator[Batch]]
     declared: Declared
+    doubts: tuple[str, ...] = ()
 
     def batches(self, limit: int | None = None) -> Iterator[Batch]:
         """The batches from the start, the same every time.

@@ -110,6 +110,14 @@ def _kind(key: str, places: Sequence[tuple[ir.Value, int]], batched: bool) -> st
     return "length" if len(value.shape) < 4 else ("height", "width")[axis == len(value.shape) - 1]
 
 
+def usual(image: tuple[int, int] | None) -> tuple[dict[str, Triple], ...]:
+    """Sizes to try for open dimensions, those first that the file says its images have: height and width."""
+    if image is None:
+        return SIZES
+    triples: list[Triple] = [(size, max(size // 2, 1), max(size * 3 // 2, 2)) for size in image]
+    return ({**SIZES[0], "height": triples[0], "width": triples[1]}, *SIZES)
+
+
 def within(triple: Triple, largest: int | None) -> Triple:
     """Sizes of which none is larger than what fits."""
     if largest is None or max(triple) <= largest:

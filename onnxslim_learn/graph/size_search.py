@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxslim_learn.errors import InputError, MisfitError
-from onnxslim_learn.graph import input_sizes
+from onnxslim_learn.graph import input_sizes, stated
 from onnxslim_learn.graph.shape_info import Sample, Shapes
 from onnxslim_learn.graph.shapes import UndeclaredError, complete, with_other_data
 
@@ -63,7 +63,7 @@ def resolve(
         return with_other_data(module, Shapes(sample, sample, sample))
     failure: InputError | None = None
     known: list[dict[str, int]] = []
-    for usual in input_sizes.SIZES:
+    for usual in input_sizes.usual(stated.stated(module.metadata_props).size):
         tried = {key: input_sizes.within(usual[s.kind], (longest or {}).get(key)) for key, s in symbols.items()}
         sizes = {key: symbol.given or tried[key][0] for key, symbol in symbols.items()} | dict(settled or {})
         if sizes in known:

@@ -29,12 +29,14 @@ class Samples:
         feeds: Inputs by name, in batches.
         labels: What outputs should be, for every batch, or ``None``.
         made_up: Whether they are made up, so that what is measured on them says little about real ones.
+        doubts: Why they are hardly what the model was made for.
     """
 
     name: str
     feeds: Sequence[Feeds]
     labels: Sequence[Array | None] = ()
     made_up: bool = False
+    doubts: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Judgement:
         outputs: Every output against the original's.
         detections: What it detects against what the original does, if it is a detector of a known family.
         metric: What the metric that was asked for says.
+        doubts: Why the samples are hardly what the model was made for.
     """
 
     data: str
@@ -74,6 +77,7 @@ class Judgement:
     outputs: dict[str, Deviation]
     detections: Detections | None = None
     metric: Measured | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def worst(self) -> tuple[str, Block] | None:
@@ -94,7 +98,8 @@ class Judgement:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        data = {"data": self.data, "samples": self.samples, "inputs": "made-up" if self.made_up else "given"}
+        data: dict[str, Any] = {"data": self.data, "samples": self.samples, "doubts": list(self.doubts)}
+        data["inputs"] = "made-up" if self.made_up else "given"
         told = {name: None if one is None else asdict(one) for name, one in self._parts().items()}
         block = None if self.worst is None else {"output": self.worst[0], **asdict(self.worst[1])}
         outputs = {name: asdict(d) for name, d in self.outputs.items()}
@@ -130,7 +135,8 @@ def judge(
         before, after = (metric(side, samples.labels) for side in sides)
         measured = Measured(metric.name, before, after, metric.higher, metric.ratio(before, after))
     count = sum(len(next(iter(feed.values()))) for feed in samples.feeds)
-    return Judgement(samples.name, count, samples.made_up, apart, detections(wanted, actual), measured)
+    known = detections(wanted, actual)
+    return Judgement(samples.name, count, samples.made_up, apart, known, measured, tuple(samples.doubts))
 
 
 def _outputs(model: Path | bytes, feeds: Sequence[Feeds]) -> dict[str, Array]:

@@ -105,7 +105,8 @@ class Calibration:
         """The samples that repair does not fit on; of a single batch, that one."""
         chosen = divide(len(self.feeds))[1]
         labels = [self.labels[k] for k in chosen]
-        return Samples(self.source.name, [self.feeds[k] for k in chosen], labels, self.source.synthetic)
+        source = self.source
+        return Samples(source.name, [self.feeds[k] for k in chosen], labels, source.synthetic, source.doubts)
 
     @cached_property
     def pairs(self) -> list[activation_statistics.Inputs]:

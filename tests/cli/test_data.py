@@ -1,11 +1,13 @@
 """Samples on the command line: real ones are verified on, and what does not fit is refused before any work."""
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 from onnxslim_learn.workflow import slim
 from tests.cli.folder import SLIM, strict
+from tests.data import photos
 
 VERIFY = "verify residual.onnx slim.onnx --plan slim.json"
 BATCH = 2  # the model fixes it
@@ -110,3 +112,17 @@ def test_verify_says_what_was_repaired(samples, run):
     assert repaired
     assert f"{len(repaired)} repaired weights compared as cut" in " ".join(run(line)[1].split())
     assert strict(run(f"{VERIFY} --json -")[1])["repaired"] == []
+
+
+def test_samples_that_are_not_as_in_training_are_refused_or_told(run, refused):
+    onnx.save(photos.exported(), "trained.onnx")
+    np.savez("pixels.npz", image=photos.prepared(photos.photographs(64, 1)[0], (0.0,), (1.0,), 1.0))
+    line = "slim trained.onnx -o new.onnx --target macs=0.5 --no-latency --sensitivity-seconds 0 --data pixels.npz"
+    refused(line, 2, "pixels.npz first normalisation 0.485,0.456,0.406 --as-given")
+    code, out, err = run(f"{line} --as-given")
+    assert code == 0, err
+    assert out.startswith("Quality:")
+    assert "Doubtful samples: pixels.npz" in " ".join(out.split())
+    assert "onnxslim-learn: pixels.npz" in err
+    (doubt,) = strict(run(f"{line} --as-given --json -")[1])["quality"]["doubts"]
+    assert "first normalisation" in doubt

@@ -22,7 +22,8 @@ def blocks(quality: Mapping[str, Any] | None) -> list[Block]:
     if quality is None:
         return []
     told = [line for line in (*_outputs(quality), *_detections(quality), *_metric(quality)) if line]
-    return [Text("\n".join([verdict(quality), *(f"  {line}" for line in told)]))]
+    doubts = [f"Doubtful samples: {doubt}" for doubt in quality["doubts"]]
+    return [Text("\n".join([verdict(quality), *doubts, *(f"  {line}" for line in told)]))]
 
 
 def verdict(quality: Mapping[str, Any]) -> str:
@@ -65,7 +66,10 @@ def kept(quality: Mapping[str, Any] | None) -> str:
 
 def notes(quality: Mapping[str, Any] | None) -> tuple[str, ...]:
     """What must not be missed."""
-    return (f"the result is destroyed. {destroyed(quality)}",) if quality and quality["destroyed"] else ()
+    if quality is None:
+        return ()
+    gone = [f"the result is destroyed. {destroyed(quality)}"] if quality["destroyed"] else []
+    return (*quality["doubts"], *gone)
 
 
 def fault(quality: Mapping[str, Any] | None, least: float | None) -> str | None:
