@@ -26,7 +26,7 @@ from onnxslim_learn.graph.load import Graph
 from onnxslim_learn.runtime import node as running
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import onnx_ir as ir
 
@@ -155,6 +155,38 @@ class Coupling:
             fresh = np.unique(reached[~gone[reached]])
         return gone
 
+    def classes_of(self, columns: Labels) -> Labels:
+        """Classes of some columns."""
+        return linked(self._classes_of_column, columns)
+
+    def cells_of(self, rows: Labels) -> Labels:
+        """Classes of the cells of some rows."""
+        return linked(self._cells_of_row, rows)
+
+    def first_positions(self, classes: Labels) -> int:
+        """How many positions these classes take along the first parameter digit that has any of them."""
+        digits = linked(self._digits_of_class, classes)
+        if not len(digits):
+            return 0
+        return int(linked(self._digits_of_class, classes, self._digits_of_class.data)[digits == digits.min()].sum())
+
+    @cached_property
+    def _digits_of_class(self) -> Any:
+        """Sparse matrix, classes × digits of parameters: how many positions are of a class."""
+        labels = [labels.reshape(-1) for _, labels in self._parameter_labels()]
+        numbers = np.repeat(np.arange(len(labels)), [len(flat) for flat in labels])
+        atoms = np.concatenate([np.zeros(0, np.int64), *labels])
+        places = (self.strong[atoms[atoms > 0]], numbers[atoms > 0])
+        counts = sp.coo_matrix((np.ones(len(places[0]), np.int64), places), shape=(self.size, max(1, len(labels))))
+        return counts.tocsr()
+
+    def _parameter_labels(self) -> Iterator[tuple[str, Labels]]:
+        """Names of parameters and the labels of each of their digits."""
+        for name in self.graph.initializers:
+            for digit in self.values[name].digits.values() if name in self.values else ():
+                if digit.labels is not None:
+                    yield name, digit.labels
+
     def _intact(self, rows: Labels, gone: Mask) -> Labels:
         """How many cells of each row stay."""
         cells = linked(self._cells_of_row, rows)
@@ -201,13 +233,7 @@ class Coupling:
 
     @cached_property
     def _constraints(self) -> Constraints:
-        parameters = (
-            (name, digit.labels)
-            for name in self.graph.initializers
-            for digit in (self.values[name].digits.values() if name in self.values else ())
-            if digit.labels is not None
-        )
-        return Constraints(self.relations, parameters, self.strong, self.where)
+        return Constraints(self.relations, self._parameter_labels(), self.strong, self.where)
 
     def where(self, node: int) -> str:
         """A node in words."""

@@ -14,13 +14,15 @@ normalisations are not folded, but 79 to 78 on a MobileNet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxslim_learn.array_types import Array
+from onnxslim_learn.array_types import Array, Labels, Mask
+from onnxslim_learn.costs.polynomial import Cost
 from onnxslim_learn.coupling.branches import foresee
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.errors import TargetError
@@ -28,15 +30,16 @@ from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.rewrite.merge import inherited
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
-    from onnxslim_learn.array_types import Labels
     from onnxslim_learn.costs.polynomial import Priced
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.solver import Coupling
 
 
 ROWS_SUFFICE = 4  # with at least this many rows (heads, convolution groups), whole rows go and not cells of each
+Widths = Sequence[int] | Labels  # one per choice
+ROUNDING = 1e-7  # of a bound: what is nearer than that is tried
 SMALL = 1000  # an absolute bound below this is likely meant as a fraction
 
 
@@ -56,12 +59,11 @@ class Choice:
     kept: tuple[int, ...]
     curve: Array | None = None
 
-    def columns_removed(self, kept: int) -> Array:
-        """Columns that go when ``kept`` units stay."""
-        width = self.group.width
-        parts = [part[len(part) * kept // width :] for part in self.order]
-        removed: Array = self.group.units[np.concatenate(parts)]
-        return removed
+    @property
+    def places(self) -> Array:
+        """Every unit's column, place in the order of its stratum, and size of that; shape ``(units, 3)``."""
+        parts = [np.column_stack([self.group.units[p], np.arange(len(p)), np.full(len(p), len(p))]) for p in self.order]
+        return np.concatenate(parts)
 
 
 @dataclass(frozen=True)
@@ -138,23 +140,10 @@ def _shadowed(coupling: Coupling, groups: Sequence[Group]) -> set[str]:
 
 def span(coupling: Coupling, group: Group) -> int:
     """Positions on the first parameter axis that one unit takes."""
-    units = np.zeros(coupling.columns, bool)
-    units[group.units[0]] = True
+    inside = coupling.classes_of(group.units[:1])
     if group.rows:
-        cells = coupling.membership[:, np.flatnonzero(units[coupling.column])]
-        inside = np.unique(cells.nonzero()[0])
-    else:
-        inside = np.flatnonzero(units[coupling.column])
-    chosen = np.zeros(coupling.size, bool)
-    chosen[inside] = True
-    for name in coupling.graph.initializers:
-        for axis in coupling.values[name].axes if name in coupling.values else ():
-            for digit in axis:
-                if digit.labels is not None:
-                    count = int((chosen[coupling.strong[digit.labels]] & (digit.labels > 0)).sum())
-                    if count:
-                        return count
-    return 1
+        inside = np.unique(coupling.cells_of(inside))
+    return coupling.first_positions(inside) or 1
 
 
 @dataclass(frozen=True)
@@ -177,13 +166,21 @@ class Search:
     empty: bool = False
     merged_into: Labels | None = None
 
-    def removal(self, widths: Sequence[int]) -> Removal:
+    def removal(self, widths: Widths) -> Removal:
         """The removal that keeps these numbers of units, unchecked."""
+        column, place, length, owner, width = self._places
         columns = np.zeros(self.coupling.columns, bool)
-        for choice, kept in zip(self.choices, widths, strict=True):
-            columns[choice.columns_removed(kept)] = True
+        columns[column[place >= length * np.asarray(widths, np.int64)[owner] // width]] = True
         gone = self.coupling.close(columns)
         return Removal(self.coupling, gone, None if self.merged_into is None else inherited(self.merged_into, gone))
+
+    @cached_property
+    def _places(self) -> tuple[Array, ...]:
+        """For every unit its column, place, size of its stratum, choice and width of that."""
+        places = np.concatenate([np.zeros((0, 3), np.int64), *(choice.places for choice in self.choices)])
+        widths = np.array([choice.group.width for choice in self.choices], np.int64)
+        owner = np.repeat(np.arange(len(widths)), widths)
+        return (*places.T, owner, widths[owner])
 
     def faults(self, removal: Removal) -> list[str]:
         """What makes a removal invalid."""
@@ -191,10 +188,36 @@ class Search:
         problem = foresee(removal).problem if self.empty else ""
         return [*broken, problem] if problem else broken
 
-    def fits(self, widths: Sequence[int]) -> bool:
+    def fits(self, widths: Widths) -> bool:
         """Whether all bounds hold."""
         alive = (~self.removal(widths).gone).astype(float)
         return all(cost.value(alive) <= bound * (1 + 1e-9) for cost, bound in self.bounds.values())
+
+    def prices(self, widths: Widths, names: Iterable[str]) -> Array:
+        """What one unit of every choice costs at these widths, in shares of some bounds; shape ``(choices,)``.
+
+        One step more costs at least that for each of its units where a cost is a polynomial in widths.
+        """
+        alive = (~self.removal(widths).gone).astype(float)
+        total = np.zeros(self.coupling.size)
+        for cost, bound in (self.bounds[name] for name in names):
+            total += cost.gradient(alive) * alive / bound
+        by_column = np.bincount(self.coupling.column, total, self.coupling.columns)
+        rows = np.flatnonzero(self.coupling.is_row)
+        inside = self.coupling.membership.T @ total  # a row is worth its cells
+        by_column += np.bincount(self.coupling.column[rows], inside[rows], self.coupling.columns)
+        column, _, _, owner, _ = self._places
+        sums = np.bincount(owner, by_column[column], len(self.choices))
+        result: Array = sums / np.maximum(widths, 1)
+        return result
+
+    def filled(self, widths: Widths, steps: Array) -> Mask:
+        """Choices that surely have no room for their next step of so many units; shape ``(choices,)``."""
+        alive, full = (~self.removal(widths).gone).astype(float), np.zeros(len(self.choices), bool)
+        for name, (cost, bound) in self.bounds.items():
+            if isinstance(cost, Cost):
+                full |= self.prices(widths, [name]) * steps > 1 + ROUNDING - cost.value(alive) / bound
+        return full
 
     def at(self, fraction: float) -> list[int]:
         """Widths at one fraction of every group, rounded down to what is allowed."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxslim_learn.array_types import Array
+from onnxslim_learn.array_types import Array, Labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 STRIDE = 48  # a group is narrowed in at most about so many steps
 TRADES = 120  # tried
+PRICED = 64  # of more choices than that, several take a step at the prices of a moment
 
 
 def allocate(
@@ -44,94 +45,94 @@ def _falling(curve: Array) -> Array:
 
 
 class _Knapsack:
+    """The widths of all choices laid end to end; ``at`` says for every choice at which of its widths it stands."""
+
     def __init__(self, search: Search, curves: list[Array]) -> None:
-        self.search, self.curves = search, curves
-        self.kept = [c.kept for c in search.choices]
+        self.search = search
+        self.counts = np.array([len(curve) for curve in curves])
+        self.first = np.cumsum(self.counts) - self.counts
+        self.kept = np.concatenate([np.array(c.kept) for c in search.choices])
+        self.losses = np.concatenate(curves)
+        self.gains = np.append(self.losses[:-1] - self.losses[1:], 0.0)  # of the next width
+        self.gains[self.first + self.counts - 1] = -np.inf  # nothing is beyond the last
+        self.units = np.append(np.diff(self.kept), 0)
+        self.at_once = max(1, len(curves) // PRICED)
 
     def solve(self, progress: Callable[[float], None]) -> list[int]:
-        at = [len(kept) - 1 for kept in self.kept]
+        at = self.counts - 1
         start = self._excess(at)
+        steps = [self._cheapest(k, here) for k, here in enumerate(at.tolist())]
         while (excess := self._excess(at)) > 0:
             progress(1 - excess / start)
-            k, to = self._cheapest(at)
-            at[k] = to
-        at = self._give_back(at)
-        at = self._trade(at)
-        return [kept[k] for kept, k in zip(self.kept, at, strict=True)]
+            slopes = np.array([slope for slope, _ in steps]) / self._prices(at, exceeded=True)
+            chosen = np.argsort(slopes, kind="stable")[: self.at_once]
+            assert np.isfinite(slopes[chosen[0]]), "the narrowest widths meet the bounds"
+            for k in chosen[np.isfinite(slopes[chosen])].tolist():
+                at[k] = steps[k][1]
+                steps[k] = self._cheapest(k, int(at[k]))
+        widths: list[int] = self._widths(self._trade(self._give_back(at))).tolist()
+        return widths
 
-    def _widths(self, at: Sequence[int]) -> list[int]:
-        return [kept[k] for kept, k in zip(self.kept, at, strict=True)]
+    def _widths(self, at: Labels) -> Labels:
+        result: Labels = self.kept[self.first + at]
+        return result
 
-    def _alive(self, at: Sequence[int]) -> Array:
-        return (~self.search.removal(self._widths(at)).gone).astype(float)
-
-    def _excess(self, at: Sequence[int]) -> float:
+    def _excess(self, at: Labels) -> float:
         """By which share the bounds are exceeded, summed."""
-        alive = self._alive(at)
-        return sum(max(c.value(alive) / (bound * (1 + 1e-9)) - 1, 0) for c, bound in self.search.bounds.values())
+        return sum(max(share - 1, 0) for share in self._shares(at).values())
 
-    def _fits(self, at: Sequence[int]) -> bool:
-        return self.search.fits(self._widths(at))
+    def _shares(self, at: Labels) -> dict[str, float]:
+        """What is used of every bound."""
+        alive = (~self.search.removal(self._widths(at)).gone).astype(float)
+        return {n: cost.value(alive) / (bound * (1 + 1e-9)) for n, (cost, bound) in self.search.bounds.items()}
 
-    def _prices(self, at: Sequence[int], *, exceeded: bool) -> list[float]:
+    def _prices(self, at: Labels, *, exceeded: bool) -> Array:
         """What one unit of every choice costs at the widths of the moment, in shares of the bounds (still exceeded)."""
-        alive, coupling = self._alive(at), self.search.coupling
-        total = np.zeros(coupling.size)
-        for cost, bound in self.search.bounds.values():
-            if not exceeded or cost.value(alive) > bound:
-                total += cost.gradient(alive) * alive / bound
-        by_column = np.bincount(coupling.column, total, coupling.columns)
-        rows = np.flatnonzero(coupling.is_row)
-        inside = coupling.membership.T @ total  # a row is worth its cells
-        by_column += np.bincount(coupling.column[rows], inside[rows], coupling.columns)
-        pairs = zip(self.search.choices, self._widths(at), strict=True)
-        return [max(float(by_column[c.group.units].sum()) / max(width, 1), 1e-15) for c, width in pairs]
+        names = [name for name, share in self._shares(at).items() if share > 1] if exceeded else self.search.bounds
+        return np.maximum(self.search.prices(self._widths(at), names), 1e-15)
 
-    def _cheapest(self, at: Sequence[int]) -> tuple[int, int]:
-        """The step that loses least for what it saves: which choice, to which of its widths."""
-        prices, best = self._prices(at, exceeded=True), (np.inf, 0, -1)
-        for k, here in enumerate(at):
-            if here == 0:
-                continue
-            kept, curve = np.array(self.kept[k]), self.curves[k]
-            saved = (kept[here] - kept[:here]) * prices[k]
-            slopes = (curve[:here] - curve[here] + 1e-12) / saved
-            lowest = int(np.argmin(slopes[::-1]))  # the nearest of the best: curves need not be convex
-            near = here - 1 - lowest
-            slope = float(slopes[near])
-            step = max(1, len(kept) // STRIDE)
-            if slope < best[0]:
-                best = (slope, k, max(near, here - step))
-        assert best[2] >= 0, "the narrowest widths meet the bounds"
-        return best[1], best[2]
+    def _cheapest(self, k: int, here: int) -> tuple[float, int]:
+        """A choice's step that loses least for the units that go: what it loses for each, and to which width."""
+        if here == 0:
+            return np.inf, 0
+        span = slice(self.first[k], self.first[k] + here + 1)
+        kept, losses = self.kept[span], self.losses[span]
+        slopes = (losses[:-1] - losses[-1] + 1e-12) / (kept[-1] - kept[:-1])
+        near = here - 1 - int(np.argmin(slopes[::-1]))  # the nearest of the best: curves need not be convex
+        return float(slopes[near]), max(near, here - max(1, int(self.counts[k]) // STRIDE))
 
-    def _give_back(self, at: list[int], but: int = -1) -> list[int]:
+    def _give_back(self, at: Labels, but: int = -1) -> Labels:
         """Widen where that gains most, until nothing fits any more."""
-        stuck = {but}
+        at, gains, prices = at.copy(), self.gains[self.first + at], self._prices(at, exceeded=False)
+        if but >= 0:
+            gains[but] = -np.inf
         while True:
-            able = [k for k in range(len(at)) if k not in stuck and at[k] + 1 < len(self.kept[k])]
-            if not able:
+            k = int(np.argmax(gains / prices))
+            if gains[k] == -np.inf:
                 return at
-            prices = self._prices(at, exceeded=False)
-            k = max(able, key=lambda k: (self.curves[k][at[k]] - self.curves[k][at[k] + 1]) / prices[k])
-            tried = [*at[:k], at[k] + 1, *at[k + 1 :]]
-            if self._fits(tried):
-                at = tried
+            at[k] += 1
+            if self.search.fits(self._widths(at)):
+                gains[k] = self.gains[self.first[k] + at[k]]
+                prices = self._prices(at, exceeded=False)
             else:
-                stuck.add(k)
+                at[k] -= 1
+                gains[k] = -np.inf
+                gains[self.search.filled(self._widths(at), self.units[self.first + at])] = -np.inf
 
-    def _trade(self, at: list[int]) -> list[int]:
+    def _trade(self, at: Labels) -> Labels:
         """Narrow one group and give what that saves to the others, as long as the total falls."""
         rng, loss = np.random.default_rng(0), self._loss(at)
         for number in range(TRADES if len(at) > 1 else 0):
             a = number % len(at)
-            step = int(rng.integers(1, 4)) * max(1, len(self.kept[a]) // STRIDE)
+            step = int(rng.integers(1, 4)) * max(1, int(self.counts[a]) // STRIDE)
             if at[a] < step:
                 continue
-            tried = self._give_back([*at[:a], at[a] - step, *at[a + 1 :]], but=a)
+            narrowed = at.copy()
+            narrowed[a] -= step
+            tried = self._give_back(narrowed, but=a)
             if (tried_loss := self._loss(tried)) < loss - 1e-12:
                 at, loss = tried, tried_loss
         return at
 
-    def _loss(self, at: Sequence[int]) -> float:
-        return float(sum(curve[k] for curve, k in zip(self.curves, at, strict=True)))
+    def _loss(self, at: Labels) -> float:
+        return float(self.losses[self.first + at].sum())

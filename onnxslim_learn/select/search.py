@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
+import heapq
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.errors import PlanError
@@ -11,7 +16,9 @@ from onnxslim_learn.select.budget import Choice, Search
 from onnxslim_learn.select.knapsack import allocate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from onnxslim_learn.array_types import Mask
 
 
 BISECTIONS = 24
@@ -40,22 +47,49 @@ def solve(search: Search, progress: Callable[[float], None] = lambda share: None
 
 def _fill(search: Search, widths: list[int], progress: Callable[[float], None]) -> list[int]:
     """Give back steps, to the most narrowed group first, until none fits."""
-    stuck: set[int] = set()
-    while len(stuck) < len(search.choices):
-        open_ = [k for k in range(len(search.choices)) if k not in stuck]
-        k = min(open_, key=lambda k: (widths[k] / search.choices[k].group.width, k))
-        kept = search.choices[k].kept
-        after = kept.index(widths[k]) + 1
-        if after == len(kept):
-            stuck.add(k)
+    stuck, ahead = np.zeros(len(search.choices), bool), 1
+    while True:
+        steps = list(itertools.islice(_steps(search, widths, stuck), ahead))
+        if not steps:
+            return widths
+        fitting = bisect.bisect_left(
+            range(len(steps)), 1, key=lambda n: not search.fits(_after(widths, steps[: n + 1]))
+        )
+        widths = _after(widths, steps[:fitting])
+        if fitting == len(steps):
+            ahead *= 2
             continue
-        tried = [*widths[:k], kept[after], *widths[k + 1 :]]
-        if search.fits(tried):
-            widths = tried
-        else:
-            stuck.add(k)
-        progress(0.5 + 0.5 * len(stuck) / len(search.choices))
-    return widths
+        ahead = max(1, fitting)
+        stuck[steps[fitting][0]] = True
+        sizes = [_next(choice, width) - width for choice, width in zip(search.choices, widths, strict=True)]
+        stuck |= search.filled(widths, np.array(sizes))
+        progress(0.5 + 0.5 * float(stuck.mean()))
+
+
+def _steps(search: Search, widths: Sequence[int], stuck: Mask) -> Iterator[tuple[int, int]]:
+    """Steps in the order in which they are given back while all fit: which choice, to which of its widths."""
+    shares = [(k, choice.group.width) for k, choice in enumerate(search.choices) if not stuck[k]]
+    waiting = [(widths[k] / whole, k, widths[k]) for k, whole in shares if widths[k] < whole]
+    heapq.heapify(waiting)
+    while waiting:
+        _, k, width = heapq.heappop(waiting)
+        choice = search.choices[k]
+        wider = _next(choice, width)
+        yield k, wider
+        if wider < choice.group.width:
+            heapq.heappush(waiting, (wider / choice.group.width, k, wider))
+
+
+def _next(choice: Choice, width: int) -> int:
+    """The next of its widths, or the last."""
+    return choice.kept[min(bisect.bisect_right(choice.kept, width), len(choice.kept) - 1)]
+
+
+def _after(widths: Sequence[int], steps: Iterable[tuple[int, int]]) -> list[int]:
+    wider = list(widths)
+    for k, width in steps:
+        wider[k] = width
+    return wider
 
 
 def search(search: Search, progress: Callable[[float], None] = lambda share: None) -> Removal:
