@@ -128,7 +128,7 @@ class TargetError(SlimError):
     """Raised when a cost target cannot be reached; says the best that can (exit code 1).
 
     Attributes:
-        missed: Cost -> its least value in reach, and the bound; from public functions, latency in milliseconds.
+        missed: Cost -> its least value in reach, and the bound; latency in milliseconds.
     """
 
     exit_code = 1

@@ -218,3 +218,15 @@ def test_plan_file_that_cannot_be_read_is_refused(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(PlanError, match=r"plan\.json"):
         Plan.load(path)
+
+
+def test_a_former_plan_had_times_in_microseconds(plan):
+    target = {"latency": 4500.0, "macs": 3e6}
+    told = json.loads(plan.to_json())
+    told["provenance"]["target"] = target
+    again = Plan.from_json(json.dumps(told))
+    assert again.groups == plan.groups
+    assert again.provenance["target"] == {"latency": "4.5ms", "macs": 3e6}
+    assert Plan.from_json(again.to_json()) == again
+    told["provenance"]["target"] = {"latency": 0.7}
+    assert Plan.from_json(json.dumps(told)).provenance["target"] == {"latency": 0.7}

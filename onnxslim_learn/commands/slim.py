@@ -77,15 +77,7 @@ def slim(
         return _met(analysis, settings, meter, stage)
     except TargetError as error:
         said = advice.advise(analysis, _choice(settings), error)
-        raise TargetError(f"{error.message}{said}", _told(error.missed)) from error
-
-
-def _told(missed: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """What was missed, in the units of the command line: times in milliseconds."""
-    return {
-        name: (least / 1e3, bound / 1e3) if name == LATENCY else (least, bound)
-        for name, (least, bound) in missed.items()
-    }
+        raise TargetError(f"{error.message}{said}", error.missed) from error
 
 
 def _choice(settings: SlimSettings | PlanSettings) -> dict[str, Any]:

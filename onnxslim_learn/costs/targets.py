@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.registry import COSTS, MICROSECONDS
 from onnxslim_learn.runtime.functions import is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from onnxslim_learn.registry import CostRow
 
-TIMES = {"us": 1.0, "ms": 1e3, "s": 1e6}  # microseconds
+Bound: TypeAlias = "float | str"
+"""At most 1, a fraction; more is absolute, times in milliseconds; or a text such as ``0.5ms`` or ``300M``."""
+
+TIMES = {"us": 1e-3, "ms": 1.0, "s": 1e3}  # milliseconds
+PER_MILLISECOND = 1e3  # microseconds
 SWITCHES = {"true": 1.0, "false": 0.0}
 UNITS = {"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 
@@ -26,9 +30,9 @@ class Share(float):
     """A bound that is a share of a model, above 1, too."""
 
 
-def is_share(bound: float) -> bool:
+def is_share(bound: Bound) -> bool:
     """Whether a bound is a share of a model, not an amount."""
-    return bound <= 1 or isinstance(bound, Share)
+    return not isinstance(bound, str) and (bound <= 1 or isinstance(bound, Share))
 
 
 class Boundable:
@@ -42,7 +46,7 @@ class Boundable:
         return (row.name for row in COSTS.values() if row.bounded)
 
 
-def each(texts: Sequence[str]) -> dict[str, dict[str, float]]:
+def each(texts: Sequence[str]) -> dict[str, dict[str, Bound]]:
     """Read ``cost=number`` texts, one of which may list several numbers: a target for each, named by the number.
 
     Raises:
@@ -58,7 +62,7 @@ def each(texts: Sequence[str]) -> dict[str, dict[str, float]]:
     return {number: targets([f"{cost}={number}", *rest]) for number in numbers.split(",")}
 
 
-def budgets(texts: Sequence[str]) -> dict[str, float]:
+def budgets(texts: Sequence[str]) -> dict[str, Bound]:
     """Read ``cost=number`` texts of what may grow: 1.5 and 150% are shares, too.
 
     Raises:
@@ -67,8 +71,8 @@ def budgets(texts: Sequence[str]) -> dict[str, float]:
     return targets(texts, largest=LARGEST)
 
 
-def targets(texts: Sequence[str], *, largest: float = 1.0) -> dict[str, float]:
-    """Read ``cost=number`` texts; numbers may end in k, M, G or T.
+def targets(texts: Sequence[str], *, largest: float = 1.0) -> dict[str, Bound]:
+    """Read ``cost=number`` texts; numbers may end in k, M, G or T. A time stays a text, in milliseconds.
 
     Args:
         texts: Of each cost at most one.
@@ -77,7 +81,7 @@ def targets(texts: Sequence[str], *, largest: float = 1.0) -> dict[str, float]:
     Raises:
         InputError: If one cannot be read.
     """
-    bounds: dict[str, float] = {}
+    bounds: dict[str, Bound] = {}
     for text in texts:
         name, equals, number = text.partition("=")
         row = _cost(text, name) if equals else None
@@ -120,15 +124,59 @@ def entry(cost: str | Callable[..., Any], bound: Any) -> str:
     return f"{cost}={','.join(texts)}"
 
 
-def _time(text: str, number: str, largest: float) -> float:
-    """A share, or a time in microseconds."""
+def amount(row: CostRow, bound: Bound, whole: float) -> float:
+    """A bound in the unit that a cost is counted in, which is microseconds for times; ``whole`` is what 1 stands for.
+
+    Raises:
+        InputError: If it is a text that cannot be read.
+    """
+    known = read(row, bound)
+    if isinstance(known, str):
+        return float(known.removesuffix("ms")) * PER_MILLISECOND
+    return known * whole if is_share(known) else known
+
+
+def read(row: CostRow, bound: Bound) -> Bound:
+    """A bound as plans tell it: a number, or for a time a text in milliseconds.
+
+    Raises:
+        InputError: If it is a text that cannot be read.
+    """
+    if isinstance(bound, str):
+        return targets([f"{row.name}={bound}"])[row.name]
+    return _milliseconds(bound) if row.unit == MICROSECONDS and not is_share(bound) else bound
+
+
+def stated(row: CostRow | None, amount: float) -> Bound:
+    """An amount in the unit that a cost is counted in as a bound: a time as text."""
+    return _milliseconds(amount / PER_MILLISECOND) if row is not None and row.unit == MICROSECONDS else amount
+
+
+def shown(bound: Bound, row: CostRow | None = None) -> str:
+    """A bound as it was asked for."""
+    if isinstance(bound, str):
+        return bound
+    return f"{bound:.4g}ms" if row is not None and row.unit == MICROSECONDS and not is_share(bound) else f"{bound:g}"
+
+
+def dated(bounds: Mapping[str, Any]) -> dict[str, Any]:
+    """Bounds of a plan; those of former plans have times as numbers of microseconds."""
+    times = {row.name for row in COSTS.values() if row.unit == MICROSECONDS}
+    former = {n: b for n, b in bounds.items() if n in times and isinstance(b, int | float) and b > 1}
+    return {**bounds, **{name: _milliseconds(bound / PER_MILLISECOND) for name, bound in former.items()}}
+
+
+def _milliseconds(time: float) -> str:
+    return f"{time:.12g}ms"
+
+
+def _time(text: str, number: str, largest: float) -> Bound:
+    """A share, or a time."""
     unit = next((unit for unit in TIMES if number.endswith(unit)), "")
     value = _number(text, number.removesuffix(unit) if unit else number, 0.0 if unit else largest)
     if not unit and not is_share(value):
         raise InputError(f"{_told(text)}: above 1 it is a time, which needs a unit. For example latency=4ms.")
-    if unit and value * TIMES[unit] <= 1:
-        raise InputError(f"{_told(text)}: expected more than a microsecond. For example latency=4ms.")
-    return value * TIMES[unit] if unit else value
+    return _milliseconds(value * TIMES[unit]) if unit else value
 
 
 def _number(text: str, number: str, largest: float) -> float:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onnxslim_learn.costs.targets import dated
 from onnxslim_learn.errors import PlanError
 
 FORMAT = "onnxslim-learn plan 1"
@@ -66,6 +67,8 @@ class Plan:
         tensors, provenance = data.get("tensors", {}), data.get("provenance", {})
         if not isinstance(tensors, dict) or not isinstance(provenance, dict):
             raise PlanError(f"{where}: 'tensors' and 'provenance' must be objects. Write it with slim.")
+        if isinstance(target := provenance.get("target"), dict):
+            provenance = {**provenance, "target": dated(target)}
         merged = data.get("merged", {})
         if not isinstance(merged, dict) or not all(
             isinstance(kind, list) and _indices(dict(enumerate(kind))) and all(kind) for kind in merged.values()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from onnxslim_learn.costs.targets import is_share
+from onnxslim_learn.costs.targets import amount, read, shown
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.registry import COSTS
 from onnxslim_learn.rewrite import save
@@ -16,15 +16,18 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.costs.polynomial import Priced
+    from onnxslim_learn.costs.targets import Bound
 
-Target: TypeAlias = "Mapping[str | Callable[..., Any], float] | Mapping[str, float]"
+Target: TypeAlias = "Mapping[str | Callable[..., Any], Bound] | Mapping[str, Bound] | Mapping[str, float]"
 """Cost -> bound: a name of :data:`onnxslim_learn.registry.COSTS`, a function, or ``module:function``."""
 
 TARGET = "⟨target⟩"
 
 
 def bounds(analysis: Analysis, target: Target) -> dict[str, tuple[Priced, float]]:
-    """Absolute bounds of cost targets by name; one on the file leaves room for everything but weights.
+    """Absolute bounds of cost targets by name, in the units that costs are counted in.
+
+    One on the file leaves room for everything but weights.
 
     Raises:
         InputError: If there is no such cost, it cannot be bounded, or a bound is none.
@@ -34,25 +37,26 @@ def bounds(analysis: Analysis, target: Target) -> dict[str, tuple[Priced, float]
         row, cost = analysis.priced(value, TARGET)
         if not row.bounded:
             raise InputError(f"{TARGET} {row.name}: only learners charge for it. Bound {', '.join(boundable())}.")
-        if not wish > 0 or not np.isfinite(wish):
+        if not isinstance(wish, str) and not (wish > 0 and np.isfinite(wish)):
             raise InputError(
                 f"⟨target.{row.name}⟩={wish}: expected a positive number. At most 1 is a fraction, more is absolute."
             )
         total, overhead = cost.value(np.ones(analysis.coupling.size)), 0.0
         total = float(round(total)) if row.whole and row.counted else total
         if not total:
-            raise TargetError(f"{row.name}={wish:g} cannot be reached: the model has no {row.name} that are counted.")
+            said = f"{row.name}={shown(wish, row)} cannot be reached"
+            raise TargetError(f"{said}: the model has no {row.name} that are counted.")
         if row.file and analysis.graph.source is not None:
             size = save.size_on_disk(analysis.graph.source)
             total, overhead = size, max(size - total, 0)
-        bound = wish * total if is_share(wish) else wish
-        limits[row.name] = (cost, bound - overhead)
+        limits[row.name] = (cost, amount(row, wish, total) - overhead)
     return limits
 
 
-def named(analysis: Analysis, target: Target) -> dict[str, float]:
-    """The same bounds as they were asked for, by the names of their costs."""
-    return {analysis.priced(value, TARGET)[0].name: wish for value, wish in target.items()}
+def named(analysis: Analysis, target: Target) -> dict[str, Bound]:
+    """The same bounds as they were asked for, by the names of their costs; a time is a text."""
+    rows = [(analysis.priced(value, TARGET)[0], wish) for value, wish in target.items()]
+    return {row.name: read(row, wish) for row, wish in rows}
 
 
 def boundable() -> list[str]:

@@ -23,16 +23,18 @@ import numpy as np
 
 from onnxslim_learn.array_types import Array, Labels, Mask
 from onnxslim_learn.costs.polynomial import Cost
+from onnxslim_learn.costs.targets import shown
 from onnxslim_learn.coupling.branches import foresee
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.errors import TargetError
-from onnxslim_learn.registry import LATENCY
+from onnxslim_learn.registry import COSTS, LATENCY
 from onnxslim_learn.rewrite.merge import inherited
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from onnxslim_learn.costs.polynomial import Priced
+    from onnxslim_learn.costs.targets import Bound
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.solver import Coupling
 
@@ -162,7 +164,7 @@ class Search:
     coupling: Coupling
     choices: Sequence[Choice]
     bounds: Mapping[str, tuple[Priced, float]]
-    wishes: Mapping[str, float]
+    wishes: Mapping[str, Bound]
     empty: bool = False
     merged_into: Labels | None = None
 
@@ -243,12 +245,13 @@ class Search:
         for name, (cost, bound) in self.bounds.items():
             best, total = cost.value(alive), cost.value(everything)
             if best > bound:
-                wish = self.wishes.get(name, bound)
                 timed = name == LATENCY
-                read = " (above 1, so absolute)" if 1 < wish < SMALL and not timed else ""
-                wished, least = (f"{wish / 1e3:.4g}ms", f"{best / 1e3:.4g}ms") if timed else (f"{wish:g}", round(best))
-                wished = f"{wish:g}" if wish <= 1 else wished
+                missed[name] = (best / 1e3, bound / 1e3) if timed else (best, bound)
+                wish = self.wishes.get(name, missed[name][1])
+                small = not isinstance(wish, str) and 1 < wish < SMALL and not timed
+                read = " (above 1, so absolute)" if small else ""
+                least = f"{best / 1e3:.4g}ms" if timed else round(best)
                 share = f"{least} ({best / total:.4f} of the original)"
+                wished = shown(wish, COSTS.find(name))
                 sentences.append(f"⟨target.{name}⟩={wished}{read} cannot be reached, the best is {share}")
-                missed[name] = (best, bound)
         return TargetError(f"{'; '.join(sentences)}. Raise it, or see analyze for what is pinned.", missed)

@@ -45,7 +45,7 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
         analysis: The model.
         target: Cost -> bound; at most 1 is a fraction of the original, more is absolute. A cost is ``macs``,
             ``params``, ``bytes`` (the size of the file), ``memory`` (the peak of activations, bytes), where the
-            analysis has it ``latency`` (microseconds), a function of a coupling, or ``module:function``.
+            analysis has it ``latency`` (milliseconds), a function of a coupling, or ``module:function``.
         criterion: What scores the units of a group: see :func:`onnxslim_learn.select.criteria.rank`; by default ``obs``
             where there are samples, else ``energy``.
         multiple: Widths are multiples of this where the group is wide enough; ``auto`` for the steps of this machine's

@@ -12,9 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxslim_learn.analysis import Analysis, analyze
-from onnxslim_learn.costs.targets import is_share
+from onnxslim_learn.costs.targets import amount, is_share
 from onnxslim_learn.errors import TargetError, VerifyError
-from onnxslim_learn.registry import LATENCY
+from onnxslim_learn.registry import COSTS, LATENCY
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.verify import Verification, verify
 from onnxslim_learn.runtime import atomic
@@ -37,12 +37,12 @@ class Times:
     """Latency before and after.
 
     Attributes:
-        before_us, after_us: Microseconds.
+        before_ms, after_ms: Of a run.
         measured: On this machine, or estimated for a device.
     """
 
-    before_us: float
-    after_us: float
+    before_ms: float
+    after_ms: float
     measured: bool
 
 
@@ -55,7 +55,7 @@ class Widening:
 
     Attributes:
         target: Cost -> bound; at most 1 is a fraction, and so is a
-            :class:`~onnxslim_learn.costs.targets.Share`, more is absolute. Latency is in microseconds.
+            :class:`~onnxslim_learn.costs.targets.Share`, more is absolute, a latency in milliseconds.
         like: The model that fractions are of; ``None`` for the one that is widened.
         multiple: Widths are multiples of this; ``auto`` for the steps of this machine's kernels.
         protect: Regular expressions; groups they find keep their width.
@@ -122,8 +122,8 @@ def _limits(analysis: Analysis, asked: Widening) -> dict[str, tuple[Priced, floa
     if asked.like is not None:
         whole, like = np.ones(asked.like.coupling.size), asked.like.asked_like(analysis)
         wishes = named(analysis, asked.target)
-        parts = {name: wish * like.cost(name).value(whole) for name, wish in wishes.items() if is_share(wish)}
-        limits |= {name: (limits[name][0], bound) for name, bound in parts.items()}
+        for name in filter(lambda name: is_share(wishes[name]), wishes):
+            limits[name] = (limits[name][0], float(wishes[name]) * like.cost(name).value(whole))
     return limits
 
 
@@ -142,17 +142,16 @@ def _counted(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Si
     if cost is None:
         return factor, growth, None
     before, after = (cost.value(copies) for copies in (np.ones(len(growth.copies)), growth.copies.astype(float)))
-    return factor, growth, Times(before, after, measured=False)
+    return factor, growth, Times(before / 1e3, after / 1e3, measured=False)
 
 
 def _timed(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Sized:
     """As wide as measured latency allows: sized by what is predicted, timed, sized again by what that corrects."""
     assert asked.watch is not None
     limits, name, total = _limits(analysis, asked), LATENCY, asked.watch.total
-    cost, wish = limits[name][0], asked.target[name]
-    if is_share(wish):
-        like = None if asked.like is None else asked.like.graph.source
-        wish *= total if like is None else asked.watch.time(like)
+    cost, asked_for = limits[name][0], named(analysis, asked.target)[name]
+    like = None if asked.like is None or not is_share(asked_for) else asked.like.graph.source
+    wish = amount(COSTS[LATENCY], asked_for, total if like is None else asked.watch.time(like))
     if wish <= total:
         here, there = (f"{us / 1e3:.4g} ms" for us in (total, wish))
         raise TargetError(f"⟨target.latency⟩: leaves no room to grow (the model takes {here} of {there}). Raise it.")
@@ -164,7 +163,7 @@ def _timed(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Size
         if any((growth.copies == other.copies).all() for _, other, _ in tried):
             break
         us = _time(analysis, growth, asked.watch)
-        tried.append((factor, growth, Times(total, us, measured=True)))
+        tried.append((factor, growth, Times(total / 1e3, us / 1e3, measured=True)))
         if LEAST * wish <= us <= MOST * wish:
             break
         seen.append((us, cost.value(growth.copies.astype(float))))
@@ -187,12 +186,12 @@ def _time(analysis: Analysis, growth: Growth, watch: Stopwatch) -> float:
 
 def _widest(tried: Sequence[Sized], wish: float) -> Sized:
     """The widest of those that keep to the bound."""
-    meeting = [one for one in tried if one[2] is not None and one[2].after_us <= MOST * wish]
+    meeting = [one for one in tried if one[2] is not None and 1e3 * one[2].after_ms <= MOST * wish]
     if not meeting:
-        least = min(one[2].after_us for one in tried if one[2] is not None)
+        least = min(one[2].after_ms for one in tried if one[2] is not None)
         raise TargetError(
             f"⟨target.latency⟩={wish / 1e3:.4g}ms: {len(tried)} widths were timed, and the fastest takes "
-            f"{least / 1e3:.4g} ms. Raise it."
+            f"{least:.4g} ms. Raise it."
         )
     return max(meeting, key=lambda one: one[0])
 

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.array_types import Stage, unannounced
 from onnxslim_learn.costs.devices import Device
+from onnxslim_learn.costs.targets import amount
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.errors import TargetError
 from onnxslim_learn.latency import calibrate
 from onnxslim_learn.latency.fragment_times import Measurements, measurements, write
-from onnxslim_learn.registry import LATENCY
+from onnxslim_learn.registry import COSTS, LATENCY
 from onnxslim_learn.runtime import cache, timing
 from onnxslim_learn.runtime.session import CPU
 
 if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.costs.targets import Bound
     from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.latency.profile import RuntimeSetting
     from onnxslim_learn.runtime.timing import Ratio
@@ -156,9 +158,9 @@ def this_machine(threads: int, provider: str) -> Device:
 
 def meet(
     analysis: Analysis,
-    target: Mapping[str, float],
+    target: Mapping[str, Bound],
     meter: LatencyMeter,
-    make: Callable[[Analysis, Mapping[str, float]], Slimmed],
+    make: Callable[[Analysis, Mapping[str, Bound]], Slimmed],
 ) -> Slimmed:
     """Slim until what is measured meets a bound on latency.
 
@@ -171,7 +173,7 @@ def meet(
     Raises:
         TargetError: If the bound cannot be reached; says the least that was measured.
     """
-    wish = target[LATENCY] * (meter.total if target[LATENCY] <= 1 else 1.0)
+    wish = amount(COSTS[LATENCY], target[LATENCY], meter.total)
     tried: list[tuple[Slimmed, Round]] = []
 
     def fresh(bound: float) -> Slimmed | None:
@@ -223,7 +225,7 @@ def _unreachable(error: TargetError, wish: float, total: float) -> TargetError:
     least, _ = error.missed[LATENCY]
     return TargetError(
         f"⟨target.latency⟩={wish / 1e3:.4g}ms cannot be reached, at the narrowest widths the model is predicted to take"
-        f" {least / 1e3:.4g} ms ({least / total:.3f} of the original). Raise it, or see analyze for what is pinned.",
+        f" {least:.4g} ms ({1e3 * least / total:.3f} of the original). Raise it, or see analyze for what is pinned.",
         error.missed,
     )
 
@@ -254,7 +256,7 @@ def narrowed(analysis: Analysis, meter: LatencyMeter) -> Analysis:
     return replace(analysis, latency=meter.measured.model(meter.total))
 
 
-def _best(tried: list[tuple[Slimmed, Round]], wish: float, target: Mapping[str, float], meter: LatencyMeter) -> Slimmed:
+def _best(tried: list[tuple[Slimmed, Round]], wish: float, target: Mapping[str, Bound], meter: LatencyMeter) -> Slimmed:
     """The slowest model that meets the bound, else the fastest."""
     meeting = [one for one in tried if 1e3 * one[1].measured_ms <= MOST * wish]
     slimmed, round_ = (

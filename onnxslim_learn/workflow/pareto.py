@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.errors import TargetError
-from onnxslim_learn.registry import COSTS, MICROSECONDS
 from onnxslim_learn.runtime import atomic
 from onnxslim_learn.workflow import slim
 
@@ -16,13 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.costs.targets import Bound
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.workflow.slimmed import Slimmed
 
 
 def slim_each(
     analysis: Analysis,
-    targets: Mapping[str, Mapping[str, float]],
+    targets: Mapping[str, Mapping[str, Bound]],
     output: Path,
     plans: str | None = None,
     **settings: Any,
@@ -54,14 +54,8 @@ def slim_each(
             raise TargetError(f"{error.message} {f'Written before: {written}.' if rows else ''}".strip()) from error
         if plans is not None:
             atomic.write_text(_named(Path(plans), name), slimmed.plan.to_json())
-        rows.append({"target": _public(target), "output": str(path), **_told(slimmed, check)})
+        rows.append({"target": dict(target), "output": str(path), **_told(slimmed, check)})
     return mark(rows)
-
-
-def _public(target: Mapping[str, float]) -> dict[str, float]:
-    """A target in the units that users see: times that are no fractions in milliseconds."""
-    times = {name for name in target if name in COSTS and COSTS[name].unit == MICROSECONDS}
-    return {name: wish / 1e3 if name in times and wish > 1 else wish for name, wish in target.items()}
 
 
 def _named(path: Path, name: str) -> Path:

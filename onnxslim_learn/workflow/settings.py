@@ -282,7 +282,7 @@ class SlimSettings:
     """
 
     result: ResultSettings = part(ResultSettings)
-    target: Mapping[str, Mapping[str, float]] = declared({}, replace(TARGET, gather=targets.each))
+    target: Mapping[str, Mapping[str, float | str]] = declared({}, replace(TARGET, gather=targets.each))
     lossless: bool = option(False, "no target: cut exactly what changes no output")
     criterion: str | None = declared(None, CRITERION)
     limits: LimitSettings = part(LimitSettings)
@@ -338,7 +338,7 @@ class PlanSettings:
         sensitivity_seconds: Time to measure what each group's width is worth.
     """
 
-    target: Mapping[str, float] = declared({}, TARGET)
+    target: Mapping[str, float | str] = declared({}, TARGET)
     criterion: str | None = declared(None, CRITERION)
     limits: LimitSettings = part(LimitSettings)
     sensitivity_seconds: float | None = declared(None, SENSITIVITY)
@@ -450,7 +450,7 @@ class ExpandSettings:
     """
 
     output: str | None = output("where to write the wider model")
-    target: Mapping[str, float] = declared(
+    target: Mapping[str, float | str] = declared(
         {},
         replace(
             TARGET,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.analysis import Analysis, analyze
 from onnxslim_learn.array_types import Stage, unannounced
+from onnxslim_learn.costs.targets import amount, shown
 from onnxslim_learn.coupling import explain
 from onnxslim_learn.coupling.groups import Group
 from onnxslim_learn.coupling.removal import Removal
@@ -16,7 +17,7 @@ from onnxslim_learn.errors import TargetError
 from onnxslim_learn.graph.load import check_file
 from onnxslim_learn.lossless_cuts import find
 from onnxslim_learn.plans.realize import describe, realize
-from onnxslim_learn.registry import FILE, LATENCY
+from onnxslim_learn.registry import COSTS, FILE, LATENCY
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite import verify as checking
 from onnxslim_learn.rewrite.slim import slim as rewrite
@@ -140,7 +141,7 @@ def slim_to(
     target = named(analysis, target)
     limit = _file_limit(analysis, target)
 
-    def make(analysis_now: Analysis, bounds: Mapping[str, float]) -> Slimmed:
+    def make(analysis_now: Analysis, bounds: Mapping[str, float | str]) -> Slimmed:
         return _fitting(analysis_now, bounds, limit, stage, calibration=calibration, **settings)
 
     timed = meter is not None and LATENCY in target
@@ -158,7 +159,7 @@ def slim_to(
 
 def _fitting(
     analysis: Analysis,
-    target: Mapping[str, float],
+    target: Mapping[str, float | str],
     limit: float | None,
     stage: Stage,
     **settings: Any,
@@ -175,15 +176,14 @@ def _fitting(
         slack = 2 * slack + excess
         assert limit is not None
         tight[FILE] = max(limit - slack, 2.0)
-    raise TargetError(f"⟨target.{FILE}⟩={target[FILE]:g}: cannot be reached by the whole file. Raise it.")
+    raise TargetError(f"⟨target.{FILE}⟩={shown(target[FILE])}: cannot be reached by the whole file. Raise it.")
 
 
-def _file_limit(analysis: Analysis, target: Mapping[str, float]) -> float | None:
+def _file_limit(analysis: Analysis, target: Mapping[str, float | str]) -> float | None:
     """Largest file allowed, in bytes."""
     if FILE not in target or analysis.graph.source is None:
         return None
-    wish = target[FILE]
-    return wish * save.size_on_disk(analysis.graph.source) if wish <= 1 else wish
+    return amount(COSTS[FILE], target[FILE], save.size_on_disk(analysis.graph.source))
 
 
 def why(analysis: Analysis, question: str) -> list[explain.Step]:

@@ -4,6 +4,7 @@ import inspect
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ import onnxslim_learn as osl
 from nets.zoo import NETS
 from onnxslim_learn.cli import commands, parser
 from onnxslim_learn.cli.table import COMMANDS
+from onnxslim_learn.costs import devices
 from onnxslim_learn.learners import table
 from onnxslim_learn.learners.settings import FinetuneSettings
 from onnxslim_learn.registry import imported
+from onnxslim_learn.workflow import slim
 
 QUICK = {"steps": 6, "finetune_steps": 2, "batch_size": 8, "data": "samples.npz"}
 CALLS = [
@@ -193,8 +196,28 @@ def test_this_machine_is_measured_and_given_as_a_device(folder, monkeypatch):
     ]
     assert times[0] == pytest.approx(times[1])
     assert osl.plan("residual.onnx", latency=0.9, device="mine.toml").groups
-    with pytest.raises(osl.TargetError, match=r"latency=1e-06 cannot be reached, the best is .*ms"):
+    with pytest.raises(osl.TargetError, match=r"latency=1e-06 cannot be reached, the best is .*ms") as refused:
         osl.plan("residual.onnx", latency=1e-6, device="mine.toml")
+    least, bound = refused.value.missed["latency"]
+    whole = osl.analyze("residual.onnx", device="mine.toml").report["costs"]["latency_ms"]
+    assert bound == pytest.approx(1e-6 * whole)
+    assert bound < least < whole
+
+
+def test_a_time_is_in_milliseconds_wherever_it_is_given_or_told(folder):
+    device = devices.load("K80")
+    analysis = slim.analyze("residual.onnx", device=device)
+    whole = analysis.latency.value(np.ones(analysis.coupling.size)) / 1e3
+    for target in ({"latency": f"{0.8 * whole}ms"}, {"latency": f"{800 * whole}us"}):
+        plan = osl.slim_to(analysis, target, "thin.onnx")[0].plan
+        told = plan.provenance["target"]["latency"]
+        assert float(told.removesuffix("ms")) == pytest.approx(0.8 * whole)
+    slow = slim.analyze("residual.onnx", device=replace(device, run_us=9000))
+    plan = osl.slim_to(slow, {"latency": 9.01}, "thin.onnx")[0].plan
+    assert plan.provenance["target"] == {"latency": "9.01ms"}
+    assert osl.Plan.from_json(plan.to_json()) == plan
+    with pytest.raises(osl.InputError, match="latency=soon"):
+        osl.slim_to(slow, {"latency": "soon"}, "thin.onnx")
 
 
 def test_progress_is_told_in_stages(folder):

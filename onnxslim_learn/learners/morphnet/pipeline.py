@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from onnxslim_learn.costs.targets import shown
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.finetune import fit
 from onnxslim_learn.learners.morphnet import strengths
@@ -103,7 +104,7 @@ def _space(analysis: Analysis, wanted: MorphNetSettings) -> Structure:
     if not wanted.target:
         return space
     if space.search.fits(space.search.at(1.0)):
-        asked = ", ".join(f"⟨target.{name}⟩={wish:g}" for name, wish in wanted.target.items())
+        asked = ", ".join(f"⟨target.{name}⟩={shown(wish)}" for name, wish in wanted.target.items())
         raise InputError(f"{asked}: the model meets it as it is. Ask for less.")
     least = wanted.least_width
     if least is None:

@@ -72,7 +72,7 @@ class MorphNetSettings:
 
     TITLE: ClassVar = STRUCTURE
 
-    target: Mapping[str, float] = declared({}, _widths(replace(TARGET, help="as in slim (repeatable)")))
+    target: Mapping[str, float | str] = declared({}, _widths(replace(TARGET, help="as in slim (repeatable)")))
     strength: float | None = option(None, "weight of the cost in the loss, for a --target", read=number, purpose=WIDTHS)
     sweep: int | None = option(
         None, "try N strengths on a log scale around --strength", metavar="N", read=positive, purpose=WIDTHS

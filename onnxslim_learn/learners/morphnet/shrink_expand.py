@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from onnxslim_learn.costs.targets import stated
 from onnxslim_learn.learners.morphnet import pipeline as once
+from onnxslim_learn.registry import COSTS
 from onnxslim_learn.select.bounds import bounds
 from onnxslim_learn.workflow import expand, slim
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from onnxslim_learn.learners.morphnet.settings import MorphNetSettings
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.train.trainer import Task
@@ -22,7 +26,9 @@ def shrink(task: Task[MorphNetSettings], cycles: int) -> tuple[Slimmed, Verifica
     The teacher is the original all along. What comes between is written beside the result, as ``OUT.thin1.onnx`` and
     ``OUT.wide1.onnx`` and so on; what is returned tells the last shrinking, from the last of the wide ones.
     """
-    target = {name: bound for name, (_, bound) in bounds(task.analysis, task.wanted.target).items()}
+    target = {
+        name: stated(COSTS.find(name), bound) for name, (_, bound) in bounds(task.analysis, task.wanted.target).items()
+    }
     result, here = None, task
     for cycle in range(cycles):
         if cycle:
@@ -39,7 +45,7 @@ def shrink(task: Task[MorphNetSettings], cycles: int) -> tuple[Slimmed, Verifica
     return result
 
 
-def _next(task: Task[MorphNetSettings], cycle: int, target: dict[str, float]) -> Task[MorphNetSettings]:
+def _next(task: Task[MorphNetSettings], cycle: int, target: Mapping[str, float | str]) -> Task[MorphNetSettings]:
     """The job of a further cycle: the last result, widened."""
     thin = task.output.with_name(f"{task.output.stem}.thin{cycle}{task.output.suffix}")
     wide = task.output.with_name(f"{task.output.stem}.wide{cycle}{task.output.suffix}")

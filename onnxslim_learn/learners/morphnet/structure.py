@@ -215,7 +215,7 @@ def structure(
     analysis: Analysis,
     cost: str | Callable[..., Any],
     bounds: Mapping[str, tuple[Any, float]],
-    wishes: Mapping[str, float],
+    wishes: Mapping[str, float | str],
     *,
     freedom: Freedom | None = None,
     protect: Sequence[str] = (),

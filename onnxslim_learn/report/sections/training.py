@@ -76,9 +76,9 @@ def widened(data: Mapping[str, Any]) -> list[Block]:
     """What the command expand did."""
     rows = before_and_after(data, "bytes of weights")
     if data["latency"] is not None:
-        old, new = data["latency"]["before_us"], data["latency"]["after_us"]
+        old, new = data["latency"]["before_ms"], data["latency"]["after_ms"]
         how = "measured" if data["latency"]["measured"] else "estimated"
-        rows.append((f"latency, {how}", ms(old / 1e3), ms(new / 1e3), f"{new / old:.3f}"))
+        rows.append((f"latency, {how}", ms(old), ms(new), f"{new / old:.3f}"))
     said = [f"Widths of {plural(len(data['groups']), 'group')} times {data['factor']:.3f}."]
     check = data["verify"]
     if check is None:
