@@ -120,7 +120,7 @@ def bench(name: str, options: argparse.Namespace, folder: Path) -> Bench:
     asked = DataSettings(samples=options.samples)
     real = options.data is not None and name not in nets.NETS
     samples = open_source(options.data, analysis.graph, asked) if real else synthetic(analysis.coupling, asked)
-    return Bench(name, analysis, watch, Calibration(analysis.coupling, samples, seconds=0), options, folder)
+    return Bench(name, analysis, watch, Calibration(analysis.coupling, samples, work=0), options, folder)
 
 
 def rows(found: Bench) -> Iterator[Row]:

@@ -125,7 +125,7 @@ def morphnet(bench: Bench, share: float, output: Path, folder: str) -> None:
 def uniform(bench: Bench, share: float, output: Path, folder: str) -> None:
     """All groups alike."""
     task = longer(bench.task(bench.found, {"macs": share}, output, folder))
-    calibration = Calibration(bench.found.coupling, bench.source, REPAIRED, seconds=0.0)
+    calibration = Calibration(bench.found.coupling, bench.source, REPAIRED, work=0)
     plan = slim.plan(bench.found, {"macs": share}, multiple=bench.options.multiple, calibration=calibration)
     assert fit(task, task.trainer.module(bench.found), plan, {"history": []})
 

@@ -107,7 +107,7 @@ def cut(one: Net, analysis: Analysis, target: float, source: Source | None) -> f
         output = Path(folder) / "slim.onnx"
         calibration = None
         if source is not None:
-            calibration = topped_up(Calibration(analysis.coupling, source, seconds=0.0), DataSettings())
+            calibration = topped_up(Calibration(analysis.coupling, source, work=0), DataSettings())
         slim.slim_to(analysis, {"macs": target}, output, calibration=calibration)
         return one.accuracy(output)
 

@@ -26,7 +26,6 @@ from onnxslim_learn.workflow import slim
 
 COSINE = 0.98  # wanted of every output
 JUDGED = 32  # samples
-SECONDS = 60.0  # for finding out what each group's width is worth
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def measure(name: str, target: float, count: int) -> list[dict[str, Any]]:
     found = []
     for repaired in (False, True):
         start = time.perf_counter()
-        calibration = Calibration(analysis.coupling, source, seconds=SECONDS) if repaired else None
+        calibration = Calibration(analysis.coupling, source) if repaired else None
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "slim.onnx"
             slimmed, _ = slim.slim_to(analysis, {"macs": target}, output, calibration=calibration)

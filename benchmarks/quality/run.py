@@ -34,7 +34,6 @@ from onnxslim_learn.workflow import slim as api
 
 NETS = ("resnet20", "mobilenet", "vit")
 BATCH = 500
-SECONDS = 60.0  # for finding out what each group's width is worth
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def slim(bench: Bench, path: Path, setting: Setting, seed: int, output: Path) ->
     analysis = api.analyze(path)
     calibration = None
     if setting.data is not None:
-        calibration = Calibration(analysis.coupling, SOURCES[setting.data](bench, analysis, seed), seconds=SECONDS)
+        calibration = Calibration(analysis.coupling, SOURCES[setting.data](bench, analysis, seed))
     api.slim_to(analysis, {"macs": setting.target}, output, calibration=calibration)
 
 

@@ -1,7 +1,7 @@
 """Sparse weights on Fashion-MNIST: accuracy on the 10,000 test images after every way to make weights zero.
 
     python -m benchmarks.sparse.run [NET ...] [--json FILE] [--cache FOLDER] [--data FOLDER] [--parts PART,...]
-                                    [--seeds N] [--search-seconds S] [--rollouts N] [--steps N] [--trained X ...]
+                                    [--seeds N] [--search-work N] [--rollouts N] [--steps N] [--trained X ...]
 
 The nets are those of ``benchmarks.quality.train``. Parts:
 
@@ -118,7 +118,7 @@ def protocols(bench: Bench) -> Iterator[dict[str, Any]]:
     for ratio in (0.9, 0.95):
         for seed in range(bench.options.seeds):
             for protocol in ("uniform", "heurist", "search"):
-                asked = ZeroSettings(ratio, protocol=protocol, search_seconds=bench.options.search_seconds)
+                asked = ZeroSettings(ratio, protocol=protocol, search_work=bench.options.search_work)
                 yield one_shot(bench, asked, seed)
 
 
@@ -207,7 +207,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000, help="of training (default 2000)")
     parser.add_argument("--trained", type=float, nargs="+", default=[0.75, 0.9], help="shares learnt (0.75 0.9)")
     parser.add_argument("--rollouts", type=int, default=200, help="of the agent (default 200)")
-    parser.add_argument("--search-seconds", type=float, default=120.0, help="to measure curves (default 120)")
+    parser.add_argument(
+        "--search-work", type=float, default=4e12, help="multiply-accumulates for curves (default 4e12)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="default 1")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -116,6 +116,7 @@ def _met(analysis: Analysis, settings: SlimSettings, meter: LatencyMeter | None,
         source,
         settings.samples,
         repair=repair,
+        work=settings.work,
         seconds=settings.sensitivity_seconds,
         metric=sampling.judged_by(settings.quality, settings.samples),
     )
@@ -217,6 +218,7 @@ def plan(
         source,
         settings.samples,
         repair=not settings.repair.no_repair,
+        work=settings.work,
         seconds=settings.sensitivity_seconds,
     )
     return planner.plan(analysis, wishes, calibration=known, progress=stage("choosing"), **_choice(settings))

@@ -193,6 +193,18 @@ def _number(text: str, number: str, largest: float) -> float:
     return Share(value) if unit in ("", "%") and 1 < value <= largest else value
 
 
+def amount(text: str) -> float:
+    """Read a number from zero, which may end in k, M, G or T."""
+    unit = text[-1:] if text[-1:] in UNITS and text[-1:] != "%" else ""
+    try:
+        value = float(text[: len(text) - len(unit)]) * UNITS[unit]
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"expected a number from 0 as in 500G or 2T, but got {text!r}")
+    return value
+
+
 def given(texts: Sequence[str]) -> dict[str, list[float] | float]:
     """Read ``NAME=16000`` texts; several numbers have commas between them.
 

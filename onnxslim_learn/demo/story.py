@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TARGET = {"macs": 0.4}
-SECONDS = 12.0  # to measure what each group's width is worth
 BATCH = 32  # images per timed run: one alone takes too little time to compare
 
 
@@ -66,7 +65,7 @@ def tell(output: Path | None, stage: Stage) -> dict[str, Any]:
             stage=stage,
             multiple=AUTO,
             real=[{"image": held["image"]}],
-            calibration=Calibration(analysis.coupling, source, seconds=SECONDS),
+            calibration=Calibration(analysis.coupling, source),
         )
         feeds = {"image": held["image"][:BATCH]}
         timings = timing.measure([model, path], [feeds, feeds], progress=stage("timing"))

@@ -105,7 +105,7 @@ def _cut(task: Task[Any], module: fx.GraphModule, plan: Plan) -> None:
     for name, analysis in (("learned", learned), ("original", task.analysis)):
         slimmed = api.slim(analysis, plan)
         if repair and slimmed.removal.gone.any():
-            calibration = Calibration(analysis.coupling, task.source, REPAIRED_ON, seconds=0.0)
+            calibration = Calibration(analysis.coupling, task.source, REPAIRED_ON, work=0)
             slimmed.repair(calibration, seed=training.seed, progress=task.stage("repairing"))
         slimmed.save(task.folder / f"{name}.slim.onnx")
         far[name] = task.trainer.distance(_net(task, name))

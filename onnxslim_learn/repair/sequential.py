@@ -29,12 +29,13 @@ from onnxslim_learn.rewrite.unfuse import give_back, unfuse
 from onnxslim_learn.runtime.executor import Runner, outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import onnx_ir as ir
 
     from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.data.batch import Batch
+    from onnxslim_learn.data.signature import Declared
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.quality.metric import Metric
 
@@ -165,10 +166,15 @@ def _lost(
 
 def small_batches(source: Source, samples: int | None) -> list[Batch]:
     """The samples of a source, in batches so small that some can be held back."""
-    batches = list(source.batches(samples))
-    count = sum(batch.count for batch in batches)
+    return in_small_batches(source.batches(samples), source.declared)
+
+
+def in_small_batches(batches: Iterable[Batch], declared: Declared) -> list[Batch]:
+    """Samples in batches so small that some can be held back."""
+    held = list(batches)
+    count = sum(batch.count for batch in held)
     size = max(1, min(LARGEST_BATCH, count // (2 * HELD_BACK)))
-    return list(regroup(batches, source.declared, size))
+    return list(regroup(held, declared, size))
 
 
 class SequentialRepair:

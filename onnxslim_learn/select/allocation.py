@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from time import perf_counter
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxslim_learn import metrics
-from onnxslim_learn.array_types import Progress
+from onnxslim_learn.array_types import Array, Progress
 from onnxslim_learn.quality.channels import channels
-from onnxslim_learn.repair.least_squares import ENOUGH
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.runtime import cache
-from onnxslim_learn.runtime.parallel import WORKERS, spread
+from onnxslim_learn.runtime.parallel import spread
 from onnxslim_learn.select import search, sensitivity
+from onnxslim_learn.select.schedule import Portion, Schedule, schedule
 from onnxslim_learn.select.sensitivity import Curves
 
 if TYPE_CHECKING:
     from onnxslim_learn.coupling.removal import Removal
+    from onnxslim_learn.quality.metric import Metric
     from onnxslim_learn.select.budget import Choice, Search
     from onnxslim_learn.select.calibration import Calibration
 
 
-MOST = 448  # samples to measure curves on
-FEWEST = 32
-CURVES = 0.5  # share of the time for curves of single groups
-ALONE = 0.8  # of a trial's time: what one group's takes, as what comes before it is not run again
-CROWD = 0.7  # of a core's work, in each of several cores at once
 KEPT = "curves"  # kind of what is kept on disk
 
 # How measured losses are weighed: by a power, higher ones spread them evenly; and how far below the uniform width a
@@ -46,6 +42,27 @@ WAYS: dict[str, tuple[float, float]] = {
 
 
 @dataclass(frozen=True)
+class Spent:
+    """What was done to find widths.
+
+    Attributes:
+        work: Multiply-accumulates that were allowed.
+        all_measured: What would have to be allowed to measure every group, at the least.
+        groups: How many groups were measured, and how many there are.
+        points: How many measurements were made, and how many were to be.
+        samples: How many samples they were made on.
+        seconds: The time after which no more were begun, if that came before the end.
+    """
+
+    work: float
+    all_measured: float
+    groups: tuple[int, int]
+    points: tuple[int, int]
+    samples: int
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class Chosen:
     """A choice of widths.
 
@@ -53,37 +70,61 @@ class Chosen:
         removal: What goes.
         allocation: How it was found: ``uniform`` or one of :data:`WAYS`.
         trials: Every allocation tried and its loss after a quick repair: that of the metric, if there is one.
+        spent: What was done to find it, if anything was to be.
     """
 
     removal: Removal
     allocation: str
     trials: dict[str, float]
+    spent: Spent | None = None
 
 
-def choose(task: Search, calibration: Calibration | None, progress: Progress = lambda share: None) -> Chosen:
+def choose(
+    task: Search, scores: Array, calibration: Calibration | None, progress: Progress = lambda share: None
+) -> Chosen:
     """Meet the bounds: all groups alike, or by measured losses where that turns out better on the samples.
 
-    Half of the time goes to curves of single groups, which serve every target. To go on from the best allocation, one
+    Half of the work goes to curves of single groups, which serve every target. To go on from the best allocation, one
     group's width at a time with all others cut, was measured and is left out: on a residual net at 30 % of the MACs it
     lowered the loss on 512 samples by a sixth and cost 0.2 points on test images (the mean of three draws).
+
+    Args:
+        task: The choices, and what is bounded.
+        scores: Of every column: what groups that are not measured lose is told by them.
+        calibration: The samples, and how much may be done with them.
+        progress: Called with the share done.
 
     Raises:
         TargetError, PlanError: See :func:`onnxslim_learn.select.search.search`.
     """
     uniform = search.search(task, progress)
-    if calibration is None or not calibration.seconds or not uniform.gone.any():
+    if calibration is None or 0 in (calibration.work, calibration.seconds) or not uniform.gone.any():
         return Chosen(uniform, "uniform", {})
-    feeds = calibration.feeds[: _affordable(task, calibration, uniform)]
-    if feeds:
-        _measure(task, calibration, feeds, progress)
-    if not calibration.curves.complete(task.choices):
-        return Chosen(uniform, "uniform", {})
-    record = Record(task.coupling.graph.model, calibration.feeds, _places(calibration), whole=True)
+    planned = schedule(task, calibration, len(WAYS))
+    calibration.curves = _measured(task, calibration, planned, progress) if planned.ways else Curves()
+    spent = _spent(task, calibration, planned)
+    if not planned.ways:
+        return Chosen(uniform, "uniform", {}, spent)
+    portion = planned.trials
+    record = Record(task.coupling.graph.model, portion.feeds, portion.rows, whole=True)
+    curves = calibration.curves.curves(task.choices, scores)
+    ways = list(WAYS.items())[: planned.ways]
     candidates = {"uniform": uniform}
-    candidates |= {name: search.search(_weighed(task, calibration, uniform, way)) for name, way in WAYS.items()}
-    trials = dict(spread((name, partial(_trial, cut, record, calibration)) for name, cut in candidates.items()))
+    candidates |= {name: search.search(_weighed(task, curves, uniform, way)) for name, way in ways}
+    judge = partial(_trial, record=record, metric=calibration.metric, labels=portion.labels)
+    trials = dict(spread((name, partial(judge, cut)) for name, cut in candidates.items()))
     best = min(trials, key=lambda name: trials[name])
-    return Chosen(candidates[best], best, {name: lost[0] for name, lost in trials.items()})
+    return Chosen(candidates[best], best, {name: lost[0] for name, lost in trials.items()}, spent)
+
+
+def _spent(task: Search, calibration: Calibration, planned: Schedule) -> Spent:
+    """What was done."""
+    points = calibration.curves.points
+    done, all_points = sum(map(len, points.values())), len(planned.points) if planned.ways else 0
+    seconds = calibration.seconds if done < all_points else None
+    samples = calibration.curves.samples
+    groups, counts = (len(points), len(task.choices)), (done, all_points)
+    return Spent(planned.work, planned.all_measured, groups, counts, samples, seconds)
 
 
 def _widths(task: Search, cut: Removal) -> list[int]:
@@ -93,76 +134,58 @@ def _widths(task: Search, cut: Removal) -> list[int]:
     return [int(columns[choice.group.units].sum()) for choice in task.choices]
 
 
-def _weighed(task: Search, calibration: Calibration, uniform: Removal, way: tuple[float, float]) -> Search:
-    """The same search by measured curves, with widths bounded from below."""
+def _weighed(task: Search, curves: Sequence[Array], uniform: Removal, way: tuple[float, float]) -> Search:
+    """The same search by curves, with widths bounded from below."""
     power, least = way
-    bounded = task.above(_widths(task, uniform), least)
-    curves = [calibration.curves.curve(choice) ** power for choice in bounded.choices]
-    return replace(bounded, choices=[replace(c, curve=x) for c, x in zip(bounded.choices, curves, strict=True)])
+    weighed = [replace(c, curve=curve**power) for c, curve in zip(task.choices, curves, strict=True)]
+    return replace(task, choices=weighed).above(_widths(task, uniform), least)
 
 
-def _trial(cut: Removal, record: Record, calibration: Calibration) -> tuple[float, ...]:
+def _trial(cut: Removal, record: Record, metric: Metric | None, labels: Sequence[Any]) -> tuple[float, ...]:
     """What is lost after a quick repair of everything: by the metric, if there is one, then by divergence."""
     outputs = sensitivity.repaired(cut, slim(cut), record)
     lost = metrics.loss(record.outputs(), outputs, channels(cut.coupling))
-    if calibration.metric is None:
-        return (lost,)
-    return calibration.metric.lost(outputs, [calibration.labels[k] for k in record.judged]), lost
+    return (lost,) if metric is None else (metric.lost(outputs, [labels[k] for k in record.judged]), lost)
 
 
-def _affordable(task: Search, calibration: Calibration, uniform: Removal) -> int:
-    """How many batches the time allows to measure every choice with; none if they would say nothing."""
-    batch, every = len(next(iter(calibration.feeds[0].values()))), len(calibration.feeds)
-    some = calibration.feeds[: max(2, -(-ENOUGH // batch))]
-    record = Record(task.coupling.graph.model, some, _places(calibration))
-    start = perf_counter()
-    _trial(uniform, record, calibration)
-    each = ALONE * (perf_counter() - start) / len(some)
-    round_ = each * sensitivity.LEAST * max(len(task.choices), 1) / max(CROWD * WORKERS, 1)
-    count = min(every, -(-MOST // batch), int(calibration.seconds * CURVES / max(round_, 1e-9)))
-    enough = count * batch >= min(FEWEST, every * batch) and count > 1
-    return count if enough else 0
-
-
-def _measure(task: Search, calibration: Calibration, feeds: Sequence[Mapping[str, Any]], progress: Progress) -> None:
+def _measured(task: Search, calibration: Calibration, planned: Schedule, progress: Progress) -> Curves:
+    """The curves that are planned; what was measured before, in this run or in another, is not measured again."""
+    about, model = _about(task, planned.curves), task.coupling.graph.model
+    known = calibration.measured.setdefault(str(cache.path(KEPT, about)), {})
+    known |= {**cache.read(KEPT, about), **known}
     widths = [choice.group.width for choice in task.choices]
 
     def alone(choice: Choice, kept: int) -> Removal:
         return task.removal([kept if c is choice else w for c, w in zip(task.choices, widths, strict=True)])
 
-    about = _about(task, feeds, _places(calibration))
-    stored = Curves()
-    for key, lost in cache.read(KEPT, about).items():
-        kept, _, name = key.partition(" ")
-        stored.points.setdefault(name, {})[int(kept)] = lost
-    for name, points in calibration.curves.points.items():
-        stored.points.setdefault(name, {}).update(points)
-    calibration.curves = sensitivity.measure(
-        task.coupling.graph.model,
-        Record(task.coupling.graph.model, feeds, _places(calibration), whole=True),
-        task.choices,
-        alone,
-        seconds=calibration.seconds * CURVES,
-        known=stored,
-        keep=lambda name, kept, lost: cache.add(KEPT, about, {f"{kept} {name}": lost}),
-        progress=progress,
-    )
+    def keep(choice: Choice, kept: int, lost: float) -> None:
+        known[_key(choice, kept)] = lost
+        cache.add(KEPT, about, {_key(choice, kept): lost})
+
+    missing = [(choice, kept) for choice, kept in planned.points if _key(choice, kept) not in known]
+    if missing:
+        record = Record(model, planned.curves.feeds, planned.curves.rows, whole=True)
+        sensitivity.measure(model, record, missing, alone, seconds=calibration.seconds, keep=keep, progress=progress)
+    points: dict[str, dict[int, float]] = {}
+    for choice, kept in planned.points:
+        if (key := _key(choice, kept)) in known:
+            points.setdefault(choice.group.name, {})[kept] = known[key]
+    return Curves(points, sum(len(next(iter(feed.values()))) for feed in planned.curves.feeds))
 
 
-def _places(calibration: Calibration) -> int:
-    """Rows of a regression that come from one batch."""
-    return -(-sensitivity.PLACES // len(calibration.feeds))
+def _key(choice: Choice, kept: int) -> str:
+    """A measurement among those of one model and its samples: what stays of which group, in which order units go."""
+    order = hashlib.sha256(b"".join(part.tobytes() for part in choice.order)).hexdigest()[:16]
+    return f"{kept} {order} {choice.group.name}"
 
 
-def _about(task: Search, feeds: Sequence[Mapping[str, Any]], places: int) -> dict[str, str | int]:
-    """What measured losses depend on: the model, the samples, and the order in which units go."""
-    samples, orders = hashlib.sha256(), hashlib.sha256()
-    for feed in feeds:
+def _about(task: Search, portion: Portion) -> dict[str, str | int]:
+    """What measured losses depend on beside the cut: the model, the samples, what is merged, and who computes."""
+    samples = hashlib.sha256()
+    for feed in portion.feeds:
         for name, array in sorted(feed.items()):
-            samples.update(name.encode() + np.ascontiguousarray(array).tobytes())
-    for choice in task.choices:
-        orders.update(choice.group.name.encode() + b"".join(part.tobytes() for part in choice.order))
-    if task.merged_into is not None:
-        orders.update(task.merged_into.tobytes())
-    about = {"model": task.coupling.graph.digest, "samples": samples.hexdigest(), "orders": orders.hexdigest()}
-    return {**about, "places": places}
+            samples.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    merged = b"" if task.merged_into is None else task.merged_into.tobytes()
+    about = {"model": task.coupling.graph.digest, "samples": samples.hexdigest()}
+    versions = {name: metadata.version(name) for name in ("onnxslim-learn", "onnxruntime", "numpy")}
+    return {**about, "rows": portion.rows, "merged": hashlib.sha256(merged).hexdigest(), **versions}

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from onnxslim_learn.data.source import limited
 from onnxslim_learn.quality.judgement import Samples
 from onnxslim_learn.repair.least_squares import FULL, Effort
-from onnxslim_learn.repair.sequential import small_batches
+from onnxslim_learn.repair.sequential import in_small_batches, small_batches
 from onnxslim_learn.repair.targets import divide
 from onnxslim_learn.select import activation_statistics
 from onnxslim_learn.select.sensitivity import Curves
@@ -37,8 +38,11 @@ class Calibration:
         coupling: The model.
         source: Where samples come from.
         samples: At most so many of them.
-        seconds: Time for measuring what each group's width is worth; 0 to narrow all groups alike.
-        curves: What was measured.
+        work: Multiply-accumulates to spend on what each group's width is worth; 0 to narrow all groups alike, ``None``
+            for as much as is usual (:mod:`onnxslim_learn.select.schedule`).
+        seconds: After which no further measurement starts, or ``None``; 0 to narrow all groups alike.
+        curves: What was measured for the last target.
+        measured: Everything that was, by what it depends on.
         ranked: Rankings, by criterion and names of the groups that can be cut.
         extra: Made-up samples beside few real ones, fitted on and never judged by; see :meth:`topped_up`.
         metric: What decides between ways to share out a cut, and about a repair; divergence where there is none.
@@ -47,8 +51,10 @@ class Calibration:
     coupling: Coupling
     source: Source
     samples: int | None = None
-    seconds: float = 60.0
+    work: float | None = None
+    seconds: float | None = None
     curves: Curves = field(default_factory=Curves)
+    measured: dict[str, dict[str, float]] = field(default_factory=dict)
     ranked: dict[tuple[Any, ...], Ranking] = field(default_factory=dict)
     metric: Metric | None = None
     extra: Source | None = None
@@ -62,7 +68,7 @@ class Calibration:
         Args:
             make: Makes so many samples up in a range.
         """
-        count = sum(batch.count for batch in self._batches)
+        count = self.count
         bounds = None if self.source.synthetic or count >= FEW else self._range()
         if bounds is not None:
             self.extra = make(TOPPED - count, bounds)
@@ -89,6 +95,18 @@ class Calibration:
     @cached_property
     def _batches(self) -> list[Batch]:
         return small_batches(self.source, self.samples)
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return sum(batch.count for batch in self._batches)
+
+    def some(self, count: int) -> tuple[Sequence[Mapping[str, Any]], list[Any]]:
+        """Inputs and labels of the first samples, in batches so small that some can be held back."""
+        if count >= self.count:
+            return self.feeds, self.labels
+        batches = in_small_batches(limited(self._batches, self.source.declared, count), self.source.declared)
+        return [batch.inputs for batch in batches], [batch.labels for batch in batches]
 
     @cached_property
     def feeds(self) -> Sequence[Mapping[str, Any]]:

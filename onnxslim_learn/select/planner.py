@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.coupling import selection
@@ -71,7 +71,7 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
     criterion = criterion or criteria.usual(calibration)
     ranking = criteria.rank(analysis, groups, criterion, calibration)
     task = _decidable(analysis, groups, ranking, asked, freedom)
-    chosen = choose(task, calibration, progress)
+    chosen = choose(task, ranking.scores, calibration, progress)
     provenance: dict[str, Any] = {"criterion": CRITERIA.row(criterion).name, "target": target, "multiple": multiple}
     provenance |= {"protect": list(protect), "allow_empty": allow_empty}
     provenance |= {"only": list(only)} if only else {}
@@ -81,7 +81,7 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
         decided = {choice.group.name for choice in task.choices}
         provenance["dropped"] = {name: why for name, why in ranking.refused.items() if name in decided}
     if calibration is not None:
-        provenance |= {"data": calibration.source.name, "sensitivity_seconds": calibration.seconds}
+        provenance |= {"data": calibration.source.name, "work": chosen.spent and asdict(chosen.spent)}
         provenance["curves"] = {
             name: {str(k): v for k, v in points.items()} for name, points in calibration.curves.points.items()
         }

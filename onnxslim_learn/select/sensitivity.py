@@ -1,8 +1,9 @@
 """What every group loses at every width: measured one group at a time, after repair, on samples not fitted on.
 
 Of one group some units go, all layers after it are refitted, and the outputs are compared with the original's.
-Few widths are measured, half first, then finer, as long as time allows; in between the square root of the loss, which
-grows about evenly with what goes, is interpolated.
+Few widths are measured; in between the square root of the loss, which grows about evenly with what goes, is
+interpolated. Groups that were not measured get the loss that those measured have where as large a share of their scores
+goes (:class:`Law`).
 """
 
 from __future__ import annotations
@@ -33,10 +34,35 @@ if TYPE_CHECKING:
     from onnxslim_learn.select.budget import Choice
 
 
-SHARES = (1 / 2, 1 / 4, 3 / 4, 1 / 8, 3 / 8, 7 / 8, 1 / 16)  # of a group's units that stay, in the order measured
-PLACES = 8192  # rows of each regression on all samples, those held back included
+SMALL_SPREAD = 1e-6  # of logarithms: points at one share tell no power
+TINY = 1e-300
 STEEP = 2.0  # power by which the root of the loss grows below the narrowest width measured
-LEAST = 1  # rounds over all groups that have to be made
+POWERS = 0.5, 3.0  # least and largest power of a share of the scores that losses grow with
+
+
+@dataclass(frozen=True)
+class Law:
+    """Losses by the share of a group's scores that goes: ``scale * share ** power``."""
+
+    scale: float = 1.0
+    power: float = 1.0
+
+    @classmethod
+    def of(cls, shares: Array, losses: Array) -> Law:
+        """The least squares of logarithms, in a range of powers; without points, or with one, losses in proportion."""
+        known = (shares > 0) & (losses > 0)
+        if not known.any():
+            return cls()
+        x, y = np.log(shares[known]), np.log(losses[known])
+        spread = float(((x - x.mean()) ** 2).sum())
+        power = float(((x - x.mean()) * (y - y.mean())).sum()) / spread if spread > SMALL_SPREAD else 1.0
+        power = min(max(power, POWERS[0]), POWERS[1])
+        return cls(float(np.exp(y.mean() - power * x.mean())), power)
+
+    def __call__(self, shares: Array) -> Array:
+        """The losses at some shares."""
+        losses: Array = self.scale * shares**self.power
+        return losses
 
 
 @dataclass(frozen=True)
@@ -46,19 +72,27 @@ class Curves:
     Attributes:
         points: Group name -> number of units kept -> loss.
         samples: Samples used, those fitted on included.
-        seconds: Time it took.
     """
 
     points: dict[str, dict[int, float]] = field(default_factory=dict)
     samples: int = 0
-    seconds: float = 0.0
 
-    def complete(self, choices: Sequence[Choice]) -> bool:
-        """Whether every choice was measured at enough widths."""
-        return all(len(self.points.get(c.group.name, ())) >= min(LEAST, len(c.kept) - 1) for c in choices)
+    def curves(self, choices: Sequence[Choice], scores: Array) -> list[Array]:
+        """The loss at every allowed width of every choice: as measured, else by the law of those that were.
+
+        Args:
+            choices: The groups.
+            scores: Of every column, by which units are ranked.
+        """
+        points = [(c, kept, lost) for c in choices for kept, lost in self.points.get(c.group.name, {}).items()]
+        shares = [float(removed_share(c, scores, (kept,))[0]) for c, kept, _ in points]
+        law = Law.of(np.array(shares), np.array([lost for *_, lost in points]))
+        return [
+            self.curve(c) if c.group.name in self.points else law(removed_share(c, scores, c.kept)) for c in choices
+        ]
 
     def curve(self, choice: Choice) -> Array:
-        """The loss at every allowed width of a choice."""
+        """The loss at every allowed width of a choice that was measured."""
         points = {**self.points[choice.group.name], choice.group.width: 0.0}
         widths = np.array(sorted(points))
         roots = np.sqrt([max(points[w], 0.0) for w in widths])
@@ -71,57 +105,55 @@ class Curves:
         return result
 
 
+def removed_share(choice: Choice, scores: Array, widths: Sequence[int]) -> Array:
+    """The share of a group's summed scores that goes where so many units stay."""
+    scores = np.maximum(scores, 0.0)
+    column, place, length = choice.places.T
+    lost = [scores[column[place >= length * kept // choice.group.width]].sum() for kept in widths]
+    result: Array = np.array(lost) / max(float(scores[column].sum()), TINY)
+    return result
+
+
 def measure(
     model: ir.Model,
     record: Record,
-    choices: Sequence[Choice],
+    points: Sequence[tuple[Choice, int]],
     removal: Callable[[Choice, int], Removal],
     *,
-    seconds: float,
-    known: Curves | None = None,
-    keep: Callable[[str, int, float], None] = lambda group, kept, loss: None,
+    seconds: float | None = None,
+    keep: Callable[[Choice, int, float], None] = lambda choice, kept, loss: None,
     progress: Progress = lambda share: None,
-) -> Curves:
-    """Measure curves within a time.
+) -> None:
+    """Measure losses.
 
     Args:
         model: The model.
         record: What it does on some batches of inputs, half of them held back.
-        choices: The groups to measure, with the order in which their units go.
+        points: What is measured: a group, with the order in which its units go, and how many of them are kept.
         removal: What goes when a choice keeps so many units.
-        seconds: After which no further measurement starts.
-        known: Points measured before; they are not measured again.
-        keep: Called with every point measured: group, units kept, loss.
+        seconds: After which no further measurement starts; ``None`` for all.
+        keep: Called with every point measured.
         progress: Called with the share done.
     """
-    start, curves = perf_counter(), {name: dict(points) for name, points in (known or Curves()).points.items()}
-    rounds = [(n / len(SHARES), share, choice) for n, share in enumerate(SHARES) for choice in choices]
-    begun = {(name, kept) for name, points in curves.items() for kept in points}
+    start = perf_counter()
 
-    def jobs() -> Iterator[tuple[tuple[str, int, float], Callable[[], float]]]:
+    def jobs() -> Iterator[tuple[tuple[Choice, int], Callable[[], float]]]:
         whole = unfuse(model)
         trunk = Runner(whole, record.feeds, (), threads=1)
-        for done, share, choice in rounds:
-            kept = min(choice.kept, key=lambda k: abs(k - share * choice.group.width))
-            point = choice.group.name, kept
-            if point in begun or kept == choice.group.width:
-                continue
-            if perf_counter() - start > seconds:
+        for choice, kept in points:
+            if seconds is not None and perf_counter() - start > seconds:
                 return
-            begun.add(point)
             cut = removal(choice, kept)
             slimmed = unfuse(slim(cut))
             alike = common(whole, slimmed)
             if alike < trunk.position:
                 trunk = Runner(whole, record.feeds, (), threads=1)
             trunk.run_to(alike)
-            yield (*point, done), partial(loss, cut, slimmed, record, trunk.branch(slimmed))
+            yield (choice, kept), partial(loss, cut, slimmed, record, trunk.branch(slimmed))
 
-    for (name, kept, done), lost in spread(jobs()):
-        curves.setdefault(name, {})[kept] = lost
-        keep(name, kept, lost)
-        progress(max((perf_counter() - start) / seconds, done))
-    return Curves(curves, record.samples, perf_counter() - start)
+    for number, ((choice, kept), lost) in enumerate(spread(jobs())):
+        keep(choice, kept, lost)
+        progress((number + 1) / len(points))
 
 
 def loss(cut: Removal, slimmed: ir.Model, record: Record, runner: Runner | None = None) -> float:

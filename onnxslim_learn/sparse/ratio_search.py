@@ -67,7 +67,8 @@ def search(
     recipe: OneShotSettings,
     target: float,
     *,
-    seconds: float = 120.0,
+    rounds: int = len(DENSITIES),
+    seconds: float | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Found:
     """Find the shares per layer that lose least at an overall share.
@@ -78,11 +79,12 @@ def search(
         targets: What the original does, recorded (asked for again and again).
         recipe: Pattern and method.
         target: Share of all weights that goes.
-        seconds: After which no further curve is measured.
+        rounds: How many densities are measured.
+        seconds: After which no further one is begun; ``None`` for no limit.
         progress: Called with the share done.
     """
     names, sizes = [layer.name for layer in layers], [layer.size for layer in layers]
-    curves = measure(fresh(), layers, targets, recipe, target, seconds=seconds, progress=progress)
+    curves = measure(fresh(), layers, targets, recipe, target, rounds=rounds, seconds=seconds, progress=progress)
     tried = {row.name: row.load()(sizes, target) for row in PROTOCOLS.values() if row.sized}
     if all(len(curves[name]) > 1 for name in names):
         listed = [curves[name] for name in names]
@@ -104,24 +106,23 @@ def measure(
     recipe: OneShotSettings,
     target: float,
     *,
-    seconds: float,
+    rounds: int = len(DENSITIES),
+    seconds: float | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, Curve]:
-    """Loss of every layer at some densities, all others dense; a round over all layers for each density."""
+    """Loss of every layer at some densities, all others dense; a round over all layers for each; see :func:`search`."""
     start, curves = perf_counter(), {layer.name: {1.0: 0.0} for layer in layers}
     by_name = {layer.name: layer for layer in layers}
     model = unfuse(model)
     todo = [one for one in linears(model) if str(one.weight.name) in by_name]
     targets.expect([one.target for one in todo])
-    for number, relative in enumerate(DENSITIES):
-        density = (1 - target) * relative
-        if not 0 < density < 1:
-            continue
+    densities = [density for relative in DENSITIES if 0 < (density := (1 - target) * relative) < 1][:rounds]
+    for number, density in enumerate(densities):
+        if number and seconds is not None and perf_counter() - start > seconds:
+            break
         runner, losses = Runner(model, targets.feeds, ()), {}
         for place, linear in enumerate(todo):
-            if number and perf_counter() - start > seconds:
-                return curves
-            progress((number + place / len(todo)) / len(DENSITIES))
+            progress((number + place / len(todo)) / len(densities))
             runner.run_to(runner.place[str(linear.node.outputs[0].name)])
             cut = LayerPruning(by_name[str(linear.weight.name)], linear.form, recipe.pattern, 1 - density)
             losses[cut.layer.name] = _loss(linear, cut, runner, targets, recipe)

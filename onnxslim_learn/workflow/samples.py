@@ -29,7 +29,6 @@ WORK = 200_000_000_000  # multiply-accumulates of made-up samples: some ten seco
 
 FEWEST, MOST = 32, 512
 VERIFIED = 8  # samples: verification runs both models without optimisations
-SENSITIVITY = 60.0  # seconds to measure what each group's width is worth, where there are real samples
 
 
 def gathered(
@@ -64,15 +63,16 @@ def calibration(
     asked: SampleSettings,
     *,
     repair: bool,
+    work: float | None = None,
     seconds: float | None = None,
     metric: Metric | None = None,
 ) -> Calibration | None:
-    """Samples to choose and repair by; what a width is worth is measured on real ones, or for as long as asked."""
+    """Samples to choose and repair by; what a width is worth is measured on real ones, or where that is asked for."""
     if source is None or (not repair and asked.data is None):
         return None
-    if seconds is None:
-        seconds = 0.0 if asked.data is None else SENSITIVITY
-    known = Calibration(analysis.coupling, source, seconds=seconds, metric=metric)
+    if asked.data is None and work is None and seconds is None:
+        work = 0.0
+    known = Calibration(analysis.coupling, source, work=work, seconds=seconds, metric=metric)
     return topped_up(known, asked.reading) if repair else known
 
 

@@ -90,8 +90,14 @@ CRITERION = Option(
     f"what scores units: {', '.join(CRITERIA.names())} (default obs; energy with --no-repair and no --data)",
     metavar="NAME",
 )
+WORK = Option(
+    "multiply-accumulates to spend on finding out what each group's width is worth (default 2T with --data, or three"
+    " runs over all samples where that is more; else 0: all groups alike)",
+    metavar="N",
+    read=targets.amount,
+)
 SENSITIVITY = Option(
-    "time to measure what each group's width is worth (default 60 with --data; else 0: not measured)",
+    "stop measuring what widths are worth after this time, and go on from there next time (default: no limit)",
     metavar="S",
     read=some_seconds,
 )
@@ -278,7 +284,8 @@ class SlimSettings:
         lossless: Whether exactly what changes no output is cut.
         criterion: What scores units.
         plan_out: Where the plan is written.
-        sensitivity_seconds: Time to measure what each group's width is worth.
+        work: Multiply-accumulates to spend on what each group's width is worth.
+        sensitivity_seconds: After which measuring that stops.
     """
 
     result: ResultSettings = part(ResultSettings)
@@ -287,6 +294,7 @@ class SlimSettings:
     criterion: str | None = declared(None, CRITERION)
     limits: LimitSettings = part(LimitSettings)
     plan_out: str | None = declared(None, PLAN_OUT)
+    work: float | None = declared(None, WORK)
     sensitivity_seconds: float | None = declared(None, SENSITIVITY)
     clock: ClockSettings = part(ClockSettings)
     repair: RepairSettings = part(RepairSettings)
@@ -335,12 +343,14 @@ class PlanSettings:
         target: Cost -> bound.
         criterion: What scores units.
         device: A machine to estimate latency for.
-        sensitivity_seconds: Time to measure what each group's width is worth.
+        work: Multiply-accumulates to spend on what each group's width is worth.
+        sensitivity_seconds: After which measuring that stops.
     """
 
     target: Mapping[str, float | str] = declared({}, TARGET)
     criterion: str | None = declared(None, CRITERION)
     limits: LimitSettings = part(LimitSettings)
+    work: float | None = declared(None, WORK)
     sensitivity_seconds: float | None = declared(None, SENSITIVITY)
     device: Any = declared(None, DEVICE)
     repair: RepairSettings = part(RepairSettings)
@@ -359,7 +369,8 @@ class ZeroSettings:
         protocol: How shares are spread over layers; by default ``heurist``, or ``uniform`` for patterns with a fixed
             share or whole units.
         protect: Regular expressions of weights and nodes that stay dense.
-        search_seconds: Time for measuring curves where the protocol is ``search``.
+        search_work: Multiply-accumulates for measuring curves where the protocol is ``search``.
+        search_seconds: After which no further round of that is begun.
     """
 
     ratio: float | None = option(None, "share of the weights that goes, from 0 to 1", read=any_number)
@@ -377,7 +388,15 @@ class ZeroSettings:
     protect: tuple[str, ...] = option(
         (), "weights whose name, or whose node's, matches stay dense", metavar="REGEX", repeat=True
     )
-    search_seconds: float = option(120.0, "time for --protocol search", metavar="S", read=number)
+    search_work: float = option(
+        4e12, "multiply-accumulates to spend on --protocol search (default 4T)", metavar="N", read=targets.amount
+    )
+    search_seconds: float | None = option(
+        None,
+        "begin no further round of --protocol search after this time (default: no limit)",
+        metavar="S",
+        read=number,
+    )
 
     def target(self) -> float:
         """The share that goes.

@@ -22,6 +22,7 @@ from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.runtime import atomic
 from onnxslim_learn.runtime.timing import open_session
 from onnxslim_learn.select.calibration import CAREFUL
+from onnxslim_learn.select.trial_cost import TrialCost
 from onnxslim_learn.sparse import patterns, storage
 from onnxslim_learn.sparse.maskable import Layer, layers
 from onnxslim_learn.sparse.metadata import KEY
@@ -237,6 +238,7 @@ def sparsify(
             record,
             recipe,
             target,
+            rounds=max(1, int(asked.search_work // TrialCost.of(analysis.coupling).singly(feeds, ROWS))),
             seconds=asked.search_seconds,
             progress=stage("measuring"),
         )

@@ -1,6 +1,7 @@
 """The command slim: targets, places for results, options, and what it says of the files."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from nets.zoo import NETS
 from onnxslim_learn.rewrite import save
+from onnxslim_learn.runtime import cache
 from onnxslim_learn.workflow import slim
 from tests.cli.folder import BRIEF, HALF, SLIM, TO, strict
 
@@ -273,12 +275,36 @@ def test_without_time_to_measure_all_groups_are_narrowed_alike(run):
     assert json.loads(out)["choice"]["allocation"] == "uniform"
 
 
-@pytest.mark.parametrize(("seconds", "said"), [("0.000001", "all groups alike"), ("30", "the best of 5 allocations")])
-def test_how_the_cut_was_shared_out_is_said(run, seconds, said):
+SHARED_OUT = {
+    "--work 1": "all groups alike, because trying others takes more than the 1 multiply-accumulates",
+    "--work 2T": "the best of 5 allocations tried on the samples.",
+    "--sensitivity-seconds 0.000001": "the same command goes on from there",
+}
+
+
+@pytest.mark.parametrize("allowed", SHARED_OUT)
+def test_how_the_cut_was_shared_out_is_said(run, allowed, monkeypatch, tmp_path):
+    monkeypatch.setenv(cache.PLACE, str(tmp_path / "curves"))
+    samples()
+    line = f"slim residual.onnx -o new.onnx --target macs=0.6 --data samples.npz {allowed}"
+    code, out, _ = run(f"{line} --no-latency")
+    assert code == 0
+    assert SHARED_OUT[allowed] in " ".join(out.split())
+
+
+def test_the_work_that_measures_all_groups_is_said(run):
+    samples()
+    line = "slim residual.onnx -o new.onnx --target macs=0.6 --data samples.npz --no-latency --work"
+    told = " ".join(run(f"{line} 1")[1].split())
+    enough = re.search(r"Give --work (\S+) for better ones", told)[1]
+    code, out, _ = run(f"{line} {enough} --json -")
+    assert code == 0
+    measured, groups = json.loads(out)["choice"]["work"]["groups"]
+    assert measured == groups
+
+
+def samples():
+    """Samples of the residual net."""
     ((name, shape),) = slim.analyze("residual.onnx").graph.shapes.nominal.inputs.items()
     rng = np.random.default_rng(0)
     np.savez("samples.npz", **{name: rng.normal(size=(32, *shape[1:])).astype(np.float32)})
-    line = f"slim residual.onnx -o new.onnx --target macs=0.6 --data samples.npz --sensitivity-seconds {seconds}"
-    code, out, _ = run(f"{line} --no-latency")
-    assert code == 0
-    assert said in " ".join(out.split())

@@ -82,7 +82,7 @@ def test_it_is_given_samples_and_kept_beside_them():
         return np.arange(analysis.coupling.columns)
 
     arrays = {name: np.concatenate([value] * 4) for name, value in feeds(laws.normal(analysis)).items()}
-    samples = Calibration(analysis.coupling, open_source(arrays, analysis.graph), seconds=0)
+    samples = Calibration(analysis.coupling, open_source(arrays, analysis.graph), work=0)
     with CRITERIA.having("counting", counting, samples=True):
         for share in (0.8, 0.5):
             planner.plan(analysis, {"macs": share}, criterion="counting", calibration=samples)

@@ -122,7 +122,7 @@ def test_allocations_are_tried_by_the_metric(monkeypatch):
         return 0.25
 
     source = open_source({"x": inputs}, analysis.graph)
-    calibration = Calibration(analysis.coupling, source, seconds=5.0, metric=Metric("constant", constant))
+    calibration = Calibration(analysis.coupling, source, metric=Metric("constant", constant))
     plan = work.plan(analysis, {"macs": 0.5}, calibration=calibration)
     assert asked
     assert set(plan.provenance["trials"].values()) == {-0.25}

@@ -34,7 +34,7 @@ def test_repair_without_data_is_never_worse_than_none_by_more_than_a_point(tmp_p
 
 def judged(source, tmp_path, share=0.5):
     analysis = analyze(demo.model_path())
-    calibration = Calibration(analysis.coupling, source(analysis), seconds=0.0)
+    calibration = Calibration(analysis.coupling, source(analysis), work=0)
     slimmed, _ = slim.slim_to(analysis, {"macs": share}, tmp_path / "slim.onnx", calibration=calibration, repair=False)
     return json.loads(json.dumps(slimmed.judgement.to_dict()))
 

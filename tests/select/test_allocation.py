@@ -1,4 +1,6 @@
-"""Choosing by samples: bounds hold, no choice is worse than narrowing all groups alike, and time is kept to."""
+"""Choosing by samples: bounds hold, no choice is worse than narrowing all groups alike, and work is kept to."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -13,18 +15,18 @@ from tests.laws import analysed
 NETS = ["residual", "depthwise", "squeeze_excite"]
 
 
-def calibration(name, seconds):
+def calibration(name, **allowed):
     """Samples of a zoo net."""
     analysis = analysed(name)
     rng = np.random.default_rng(0)
     shapes = analysis.graph.shapes.analysis.inputs
     data = {value: rng.standard_normal((64, *shape[1:])).astype(np.float32) for value, shape in shapes.items()}
-    return Calibration(analysis.coupling, open_source(data, analysis.graph), seconds=seconds)
+    return Calibration(analysis.coupling, open_source(data, analysis.graph), **allowed)
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_measured_widths_meet_the_target_and_do_no_worse_than_uniform_ones(name):
-    analysis, known = analysed(name), calibration(name, 20)
+    analysis, known = analysed(name), calibration(name)
     plan = slim.plan(analysis, {"macs": 0.6}, calibration=known)
     assert plan.provenance["after"]["macs"] <= 0.6 * plan.provenance["before"]["macs"]
     trials = plan.provenance["trials"]
@@ -34,22 +36,69 @@ def test_measured_widths_meet_the_target_and_do_no_worse_than_uniform_ones(name)
     assert all(len(points) >= 1 for points in known.curves.points.values())
 
 
-def test_without_time_all_groups_are_narrowed_alike():
-    known = calibration("residual", 0)
+@pytest.mark.parametrize("nothing", [{"work": 0}, {"seconds": 0}])
+def test_without_work_or_time_all_groups_are_narrowed_alike(nothing):
+    known = calibration("residual", **nothing)
     plan = slim.plan(analysed("residual"), {"macs": 0.6}, calibration=known)
     assert plan.provenance["allocation"] == "uniform"
     assert known.curves.points == {}
 
 
-def test_too_little_time_measures_nothing_rather_than_noise():
-    known = calibration("residual", 1e-6)
-    plan = slim.plan(analysed("residual"), {"macs": 0.6}, calibration=known)
+def test_work_that_is_not_enough_to_try_anything_is_told_with_what_would_be():
+    little = calibration("residual", work=1.0)
+    plan = slim.plan(analysed("residual"), {"macs": 0.6}, calibration=little)
     assert plan.provenance["allocation"] == "uniform"
-    assert known.curves.points == {}
+    assert plan.provenance["trials"] == {}
+    assert little.curves.points == {}
+    enough = calibration("residual", work=plan.provenance["work"]["all_measured"])
+    plan = slim.plan(analysed("residual"), {"macs": 0.6}, calibration=enough)
+    measured, groups = plan.provenance["work"]["groups"]
+    assert measured == groups > 1
+    assert plan.provenance["trials"]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_where_work_does_not_do_for_all_groups_the_costliest_are_measured_and_the_rest_is_told_by_scores(name):
+    analysis = analysed(name)
+    enough = slim.plan(analysis, {"macs": 0.6}, calibration=calibration(name, work=1.0)).provenance["work"]
+    for share in (0.9, 0.6):
+        some = calibration(name, work=share * enough["all_measured"])
+        plan = slim.plan(analysis, {"macs": 0.6}, calibration=some)
+        measured, groups = plan.provenance["work"]["groups"]
+        if 0 < measured < groups:
+            break
+    else:
+        raise AssertionError("no share of the work measures some groups and not others")
+    trials = plan.provenance["trials"]
+    assert {"uniform"} < set(trials)
+    assert trials[plan.provenance["allocation"]] == min(trials.values())
+    whole = np.ones(analysis.coupling.size)
+    slope = analysis.costs["macs"].gradient(whole)
+    carried = {g.name: slope[analysis.coupling.close(one_column(analysis, g))].sum() for g in analysis.groups}
+    first = max((g.name for g in analysis.groups if g.pin is None), key=lambda one: carried[one])
+    assert first in some.curves.points
+
+
+def one_column(analysis, group):
+    """The columns of a group."""
+    columns = np.zeros(analysis.coupling.columns, bool)
+    columns[group.units] = True
+    return columns
+
+
+def test_more_work_measures_what_less_does_and_more():
+    plans = {}
+    for work in (3e8, 1e9, 4e9, 2e12):
+        known = calibration("residual", work=work)
+        slim.plan(analysed("residual"), {"macs": 0.6}, calibration=known)
+        plans[work] = {(name, kept) for name, points in known.curves.points.items() for kept in points}
+    sizes = [len(points) for points in plans.values()]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
 
 
 def test_what_was_measured_once_serves_the_next_target(monkeypatch):
-    analysis, known = analysed("residual"), calibration("residual", 60)
+    analysis, known = analysed("residual"), calibration("residual")
     slim.plan(analysis, {"macs": 0.7}, calibration=known)
     points = {name: dict(p) for name, p in known.curves.points.items()}
 
@@ -63,7 +112,7 @@ def test_what_was_measured_once_serves_the_next_target(monkeypatch):
 
 def test_a_run_that_was_stopped_goes_on_from_what_was_kept_on_disk(monkeypatch, tmp_path):
     monkeypatch.setenv(cache.PLACE, str(tmp_path / "whole"))
-    whole = calibration("residual", 60)
+    whole = calibration("residual")
     slim.plan(analysed("residual"), {"macs": 0.6}, calibration=whole)
     monkeypatch.setenv(cache.PLACE, str(tmp_path / "parts"))
     monkeypatch.setattr(parallel, "WORKERS", 1)
@@ -76,10 +125,10 @@ def test_a_run_that_was_stopped_goes_on_from_what_was_kept_on_disk(monkeypatch, 
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(sensitivity, "loss", stopped)
-        slim.plan(analysed("residual"), {"macs": 0.6}, calibration=calibration("residual", 60))
+        slim.plan(analysed("residual"), {"macs": 0.6}, calibration=calibration("residual"))
     calls = []
     monkeypatch.setattr(sensitivity, "loss", lambda *arguments: calls.append(1) or loss(*arguments))
-    again = calibration("residual", 60)
+    again = calibration("residual")
     slim.plan(analysed("residual"), {"macs": 0.6}, calibration=again)
     assert again.curves.points == whole.curves.points
     assert len(calls) == sum(map(len, whole.curves.points.values())) - 3
@@ -87,15 +136,32 @@ def test_a_run_that_was_stopped_goes_on_from_what_was_kept_on_disk(monkeypatch, 
 
 def test_other_samples_have_losses_of_their_own(monkeypatch, tmp_path):
     monkeypatch.setenv(cache.PLACE, str(tmp_path))
-    first, other = calibration("residual", 60), calibration("residual", 60)
+    first, other = calibration("residual"), calibration("residual")
     slim.plan(analysed("residual"), {"macs": 0.6}, calibration=first)
     other.feeds[0] = {name: array + 1 for name, array in other.feeds[0].items()}
     slim.plan(analysed("residual"), {"macs": 0.6}, calibration=other)
     assert other.curves.points != first.curves.points
 
 
+def test_a_limit_in_seconds_is_told_and_the_same_command_goes_on_to_the_end(monkeypatch, tmp_path):
+    monkeypatch.setenv(cache.PLACE, str(tmp_path / "whole"))
+    whole = slim.plan(analysed("residual"), {"macs": 0.6}, calibration=calibration("residual"))
+    monkeypatch.setenv(cache.PLACE, str(tmp_path / "parts"))
+    done, planned = [], 1
+    while not done or done[-1] < planned:
+        clock = itertools.count()
+        monkeypatch.setattr(sensitivity, "perf_counter", lambda clock=clock: next(clock))
+        plan = slim.plan(analysed("residual"), {"macs": 0.6}, calibration=calibration("residual", seconds=15))
+        count, planned = plan.provenance["work"]["points"]
+        assert count > (done[-1] if done else 0)
+        assert plan.provenance["work"]["seconds"] == (None if count == planned else 15)
+        done.append(count)
+    assert len(done) > 1
+    assert plan.to_json() == whole.to_json()
+
+
 def test_losses_grow_with_what_goes():
-    analysis, known = analysed("residual"), calibration("residual", 60)
+    analysis, known = analysed("residual"), calibration("residual")
     slim.plan(analysis, {"macs": 0.7}, calibration=known)
     for points in known.curves.points.values():
         widths = sorted(points)

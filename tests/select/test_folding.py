@@ -262,7 +262,7 @@ def test_repair_starts_from_merged_weights_and_fits_their_means():
     rng = np.random.default_rng(0)
     shapes = doubled.graph.shapes.analysis.inputs
     data = {value: rng.standard_normal((64, *shape[1:])).astype(np.float32) for value, shape in shapes.items()}
-    calibration = Calibration(doubled.coupling, open_source(data, doubled.graph), seconds=0)
+    calibration = Calibration(doubled.coupling, open_source(data, doubled.graph), work=0)
     cut = Removal(doubled.coupling, removal.gone, removal.merged_into)
     slimmed = api.slim(doubled, api.describe(doubled, cut, {}))
     found = slimmed.repair(calibration)

@@ -63,7 +63,7 @@ def test_scores_are_those_of_finite_differences(net, criterion, of):
 def test_the_units_with_the_lowest_scores_go(net):
     model, _, x, labels = net
     analysis = slim.analyze(model)
-    calibration = Calibration(analysis.coupling, open_source({"x": x, "labels": labels}, analysis.graph), seconds=0)
+    calibration = Calibration(analysis.coupling, open_source({"x": x, "labels": labels}, analysis.graph), work=0)
     plan = slim.plan(analysis, {"macs": 0.65}, criterion="fisher", calibration=calibration)
     group = analysis.group("w1:0")
     found = criteria.scores(analysis, analysis.groups, "fisher", calibration)[group.units]

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.repair.sequential import UNCHANGED
 from onnxslim_learn.report.blocks import Block, Lines, Table, Text
-from onnxslim_learn.report.format import held_back, percent, plural
+from onnxslim_learn.report.format import count, held_back, percent, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from onnxslim_learn.repair.sequential import Repaired
 
+ROUNDED = 1.01  # of a number that is told in three digits, not to be less than it is
 NAMED = 3  # layers passed over for one reason that are told by name
 SIDES = ("original", "cut", "repaired")
 HEADS = ("output against the original's", "worst block", "cosine", "relative L2", "KL", "same class")
@@ -109,12 +110,24 @@ def curves(choice: Mapping[str, Any], widths: Mapping[str, int]) -> list[Block]:
 
 def _allocated(choice: Mapping[str, Any]) -> str:
     """How the cut was shared out among groups, where samples had a say."""
-    trials, seconds = choice.get("trials"), choice.get("sensitivity_seconds")
-    if trials:
-        return f"Widths: {choice['allocation']}, the best of {plural(len(trials), 'allocation')} tried on the samples."
-    if seconds:
+    trials, work = choice.get("trials"), choice.get("work")
+    if not work:
+        return ""
+    allowed, enough = count(work["work"]).replace(" ", ""), count(work["all_measured"] * ROUNDED).replace(" ", "")
+    if not trials:
         return (
-            "Widths: all groups alike, because finding out what each of them loses takes longer than "
-            f"{seconds:g} s here. Raise --sensitivity-seconds for better ones."
+            f"Widths: all groups alike, because trying others takes more than the {allowed} multiply-accumulates that "
+            f"are allowed. Give --work {enough} for better ones."
         )
-    return ""
+    said = [f"Widths: {choice['allocation']}, the best of {plural(len(trials), 'allocation')} tried on the samples."]
+    (measured, groups), (done, planned) = work["groups"], work["points"]
+    if work["seconds"] is not None:
+        said.append(
+            f"Measuring stopped after {work['seconds']:g} s, with {done} of {planned} measurements; the same command "
+            "goes on from there, and without --sensitivity-seconds to the end."
+        )
+    if measured < groups:
+        rest = "the others lose by their scores what these do" if measured else "all lose in proportion to their scores"
+        said.append(f"What {measured} of {plural(groups, 'group')} lose was measured; {rest}.")
+        said += [f"--work {enough} measures all (allowed: {allowed})."] if work["seconds"] is None else []
+    return " ".join(said)

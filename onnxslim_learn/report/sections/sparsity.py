@@ -77,6 +77,7 @@ def _asked(sparsified: Sparsified) -> dict[str, Any]:
         "pattern": asked.pattern,
         **named,
         "protect": list(asked.protect),
+        "work": asked.search_work,
         "seconds": asked.search_seconds,
     }
 
