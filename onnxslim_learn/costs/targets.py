@@ -193,7 +193,7 @@ def _number(text: str, number: str, largest: float) -> float:
     return Share(value) if unit in ("", "%") and 1 < value <= largest else value
 
 
-def amount(text: str) -> float:
+def many(text: str) -> float:
     """Read a number from zero, which may end in k, M, G or T."""
     unit = text[-1:] if text[-1:] in UNITS and text[-1:] != "%" else ""
     try:

@@ -94,7 +94,7 @@ WORK = Option(
     "multiply-accumulates to spend on finding out what each group's width is worth (default 2T with --data, or three"
     " runs over all samples where that is more; else 0: all groups alike)",
     metavar="N",
-    read=targets.amount,
+    read=targets.many,
 )
 SENSITIVITY = Option(
     "stop measuring what widths are worth after this time, and go on from there next time (default: no limit)",
@@ -389,7 +389,7 @@ class ZeroSettings:
         (), "weights whose name, or whose node's, matches stay dense", metavar="REGEX", repeat=True
     )
     search_work: float = option(
-        4e12, "multiply-accumulates to spend on --protocol search (default 4T)", metavar="N", read=targets.amount
+        4e12, "multiply-accumulates to spend on --protocol search (default 4T)", metavar="N", read=targets.many
     )
     search_seconds: float | None = option(
         None,
