@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxslim_learn import registry
-from onnxslim_learn.registry import Registry, Row
+from onnxslim_learn.rows import Registry, Row
 
 HEAD = """# What can be named
 

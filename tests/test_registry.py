@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from onnxslim_learn import registry
+from onnxslim_learn import registry, rows
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.registry import CRITERIA, DEVICES, METHODS, CriterionRow, Registry
+from onnxslim_learn.registry import CRITERIA, DEVICES, METHODS, CriterionRow
+from onnxslim_learn.rows import Registry
 from scripts import registries
 
 ROOT = Path(__file__).parents[1]
@@ -122,7 +123,7 @@ def test_what_an_installed_package_brings_is_found_and_named(installed):
 
 
 def test_a_missing_extra_is_named(monkeypatch):
-    monkeypatch.setitem(registry.EXTRAS, "train", ("no_such_module",))
+    monkeypatch.setitem(rows.EXTRAS, "train", ("no_such_module",))
     with (
         CRITERIA.having("halves", halves, extra="train"),
         pytest.raises(InputError, match=r"criterion halves: needs no_such_module. Install onnxslim-learn\[train\]"),

@@ -33,7 +33,7 @@ def _run(call: Call) -> int:
 
 def _act(call: Call) -> int:
     """Carry out a command, and show what it found."""
-    from onnxslim_learn.registry import imported
+    from onnxslim_learn.rows import imported
 
     act, printed = imported(COMMANDS[call.command].act), call.options.get("json") == "-"
     options = {name: value for name, value in call.options.items() if not (printed and name == "json")}

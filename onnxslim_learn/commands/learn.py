@@ -12,8 +12,9 @@ from onnxslim_learn.commands.results import Result, claim, place
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners import table
 from onnxslim_learn.learners.settings import LearnSettings
-from onnxslim_learn.registry import LATENCY, LEARNERS, imported, require
+from onnxslim_learn.registry import LATENCY, LEARNERS
 from onnxslim_learn.report.sections import training
+from onnxslim_learn.rows import imported, require
 from onnxslim_learn.runtime import atomic
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import onnx
 
     from onnxslim_learn.costs.devices import Device
-    from onnxslim_learn.workflow.settings import InputSettings
+    from onnxslim_learn.workflow.options import InputSettings
 
     Model: TypeAlias = str | Path | onnx.ModelProto | Analysis
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.plans.plan import Plan
     from onnxslim_learn.report.blocks import Block
     from onnxslim_learn.rewrite.verify import Verification
-    from onnxslim_learn.workflow.settings import ReportSettings
+    from onnxslim_learn.workflow.options import ReportSettings
 
 Blocks: TypeAlias = Callable[[Any], Sequence["Block"]]
 Rows: TypeAlias = Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]]

@@ -15,7 +15,8 @@ from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.settings import takes
 from onnxslim_learn.workflow import samples as sampling
 from onnxslim_learn.workflow import sparsify as work
-from onnxslim_learn.workflow.settings import RepairSettings, SparsifySettings
+from onnxslim_learn.workflow.options import RepairSettings
+from onnxslim_learn.workflow.settings import SparsifySettings
 from onnxslim_learn.workflow.timed import against_original
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from onnxslim_learn.data.options import DataSettings, SampleSettings
 from onnxslim_learn.registry import LEARNERS, LOSSES
 from onnxslim_learn.runtime.settings import RuntimeSettings
 from onnxslim_learn.settings import Option, bound, declared, number, option, part, positive, whole
-from onnxslim_learn.workflow.settings import (
+from onnxslim_learn.workflow.options import (
     CONFIG,
     PLAN_OUT,
     ClockSettings,

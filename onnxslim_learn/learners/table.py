@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.learners.settings import LearnSettings
-from onnxslim_learn.registry import LEARNERS, imported
+from onnxslim_learn.registry import LEARNERS
+from onnxslim_learn.rows import imported
 from onnxslim_learn.settings import Keywords, assembled, in_file, options, values
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ import torch.nn.functional as F  # noqa: N812
 
 from onnxslim_learn import metrics
 from onnxslim_learn.errors import InputError, reason
-from onnxslim_learn.registry import LOSSES, require
+from onnxslim_learn.registry import LOSSES
+from onnxslim_learn.rows import require
 
 if TYPE_CHECKING:
     from torch import Tensor

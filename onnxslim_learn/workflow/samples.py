@@ -12,7 +12,8 @@ from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.quality.metric import metric as metric_of
-from onnxslim_learn.registry import SAMPLERS, STATISTICS, require
+from onnxslim_learn.registry import SAMPLERS, STATISTICS
+from onnxslim_learn.rows import require
 from onnxslim_learn.select.calibration import Calibration
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.data.options import DataSettings, SampleSettings
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.quality.metric import Metric
-    from onnxslim_learn.workflow.settings import QualitySettings, RepairSettings
+    from onnxslim_learn.workflow.options import QualitySettings, RepairSettings
 
 
 WORK = 200_000_000_000  # multiply-accumulates of made-up samples: some ten seconds on two cores

@@ -18,7 +18,7 @@ from onnxslim_learn.cli.table import COMMANDS
 from onnxslim_learn.costs import devices
 from onnxslim_learn.learners import table
 from onnxslim_learn.learners.settings import FinetuneSettings
-from onnxslim_learn.registry import imported
+from onnxslim_learn.rows import imported
 from onnxslim_learn.workflow import slim
 
 QUICK = {"steps": 6, "finetune_steps": 2, "batch_size": 8, "data": "samples.npz"}

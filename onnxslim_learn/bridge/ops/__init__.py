@@ -23,7 +23,8 @@ from onnxslim_learn.bridge.ops import (
     sample,
     signal,
 )
-from onnxslim_learn.registry import imported, operator
+from onnxslim_learn.registry import operator
+from onnxslim_learn.rows import imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable

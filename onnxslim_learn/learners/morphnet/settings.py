@@ -18,7 +18,7 @@ from onnxslim_learn.learners.settings import (
 )
 from onnxslim_learn.registry import COSTS
 from onnxslim_learn.settings import AUTO, Option, declared, number, option, part, positive, share
-from onnxslim_learn.workflow.settings import EMPTY, MULTIPLE, NO_REPAIR, PLAN_OUT, PROTECT, SENSITIVE, TARGET
+from onnxslim_learn.workflow.options import EMPTY, MULTIPLE, NO_REPAIR, PLAN_OUT, PROTECT, SENSITIVE, TARGET
 
 if TYPE_CHECKING:
     from onnxslim_learn.select.budget import Freedom

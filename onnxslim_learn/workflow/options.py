@@ -1,0 +1,234 @@
+"""Options that several commands have, and the parts of settings that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from onnxslim_learn.costs import targets
+from onnxslim_learn.registry import COSTS, CRITERIA, DEVICES, METRICS
+from onnxslim_learn.settings import (
+    AUTO,
+    Option,
+    declared,
+    multiple_of,
+    option,
+    pattern,
+    seconds,
+    share,
+    some_seconds,
+)
+
+# --- options that several commands have -------------------------------------------------------------------------------
+
+TARGET = Option(
+    f"{COSTS.listed(lambda row: row.bounded)}; at most 1 is a fraction, more is absolute: macs=0.5, macs=300M,"
+    " latency=4ms (repeatable)",
+    metavar="COST=NUMBER",
+    repeat=True,
+    gather=targets.targets,
+    entry=targets.entry,
+    keys=targets.Boundable(),
+)
+DEVICE = Option(
+    "estimate latency for a machine: a file that calibrate wrote, or one of " + ", ".join(DEVICES.names()),
+    metavar="FILE|NAME",
+)
+INPUT = Option(
+    "shape of an input whose dimensions the file leaves open, for costs and latency (repeatable)",
+    metavar="NAME:1x3x224x224",
+    repeat=True,
+    gather=targets.shapes,
+    entry=targets.shape,
+    also=("inputs",),
+)
+VALUE = Option(
+    "value of an input that chooses a branch of the model: that branch is analysed, cut and checked"
+    " (repeatable; numbers with commas for an input of several)",
+    metavar="NAME=16000",
+    repeat=True,
+    gather=targets.given,
+    entry=targets.value,
+    also=("values",),
+)
+MULTIPLE = Option(
+    "keep widths a multiple of N; auto (default): of the steps of this machine's kernels, 1: any width",
+    metavar="N|auto",
+    read=multiple_of,
+)
+PROTECT = Option("groups whose name or members match stay whole", metavar="REGEX", read=pattern, repeat=True)
+ONLY = Option(
+    "cut only groups with this role or name, or that lie in modules it finds",
+    metavar="REGEX",
+    read=pattern,
+    repeat=True,
+)
+KEEP = Option(
+    "groups of which REGEX finds anything keep at least this share of their units",
+    metavar="REGEX=0.7",
+    repeat=True,
+    gather=targets.shares,
+    entry=targets.value,
+)
+SENSITIVE = Option("also cut normalised axes (not exact)")
+EMPTY = Option("whole branches may go; else one unit always stays")
+NO_REPAIR = Option("leave the weights that stay as they are")
+CRITERION = Option(
+    f"what scores units: {', '.join(CRITERIA.names())} (default obs; energy with --no-repair and no --data)",
+    metavar="NAME",
+)
+WORK = Option(
+    "multiply-accumulates to spend on finding out what each group's width is worth (default 2T with --data, or three"
+    " runs over all samples where that is more; else 0: all groups alike)",
+    metavar="N",
+    read=targets.many,
+)
+SENSITIVITY = Option(
+    "stop measuring what widths are worth after this time, and go on from there next time (default: no limit)",
+    metavar="S",
+    read=some_seconds,
+)
+PLAN_OUT = Option("write the plan as JSON", metavar="FILE", writes=True, decides=False)
+GRAPH = Option(".graphml, .dot or .json", metavar="FILE", writes=True, decides=False)
+CONFIG = Option("options in a TOML file; those given here win", metavar="FILE", decides=False)
+PATTERN = Option(
+    "where zeros may be: unstructured (default), N:M as in 2:4, RxC blocks as in 4x1, or units", metavar="NAME"
+)
+LOSSLESS_TOO = Option("also cut units that change no output any more")
+SPARSE_INITIALIZERS = Option("write weights as sparse initializers where that is smaller")
+
+
+def output(what: str, *, required: bool = True) -> Any:
+    """The file of a result; in Python it stays in memory without one."""
+    return option(
+        None, what, metavar="FILE" if not required else "OUT", short="-o", required=required, writes=True, decides=False
+    )
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """Where a report is written.
+
+    Attributes:
+        html: A page with charts.
+        json: The report as data; the command line takes ``-`` for standard output.
+    """
+
+    html: str | None = option(
+        None, "write the result as a page with charts", metavar="FILE", writes=True, decides=False
+    )
+    json: str | None = option(
+        None,
+        "write the result as JSON to a file, or - for standard output",
+        metavar="FILE|-",
+        writes=True,
+        decides=False,
+    )
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """At which sizes a model is looked at.
+
+    Attributes:
+        input: Graph input -> shape.
+        value: Graph input -> its value, where it chooses a branch or a size.
+    """
+
+    input: Mapping[str, tuple[int, ...]] = declared({}, INPUT)
+    value: Mapping[str, Any] = declared({}, VALUE)
+
+
+@dataclass(frozen=True)
+class ResultSettings:
+    """What becomes of a result.
+
+    Attributes:
+        output: Where it is written; ``None`` keeps it in memory.
+        no_latency: Whether models are not timed.
+    """
+
+    output: str | None = output("where to write the slimmed model")
+    no_latency: bool = option(False, "do not time the models", decides=False)
+
+
+@dataclass(frozen=True)
+class RepairSettings:
+    """What becomes of the weights that stay.
+
+    Attributes:
+        no_repair: Whether they stay as they are.
+        match_statistics: Whether made-up samples are fitted to the statistics of batch normalisations.
+    """
+
+    no_repair: bool = declared(False, NO_REPAIR)
+    match_statistics: bool = option(
+        False,
+        "without --data: fit made-up inputs to the statistics of batch normalisations (needs the extra train)",
+    )
+
+
+@dataclass(frozen=True)
+class QualitySettings:
+    """What a result is judged by, on real samples that were held back.
+
+    Attributes:
+        metric: A metric by name, or a function of outputs and labels; higher is better unless its attribute
+            ``higher_is_better`` is false. It also decides between allocations, and whether a repair stands.
+        min_quality: The least share that is left of the metric, else of the variance of the worst block of an output.
+    """
+
+    metric: Any = option(
+        None,
+        f"{', '.join(METRICS.names())}, or module:function of outputs and labels: told before and after on held-back"
+        " samples; decides between allocations and about repair (needs --data)",
+        metavar="NAME",
+    )
+    min_quality: float | None = option(
+        None,
+        "exit with 3 if less is left on held-back samples: of the metric, else of the variance of the worst block of an"
+        " output (needs --data); the file is written all the same",
+        metavar="X",
+        read=share,
+    )
+
+
+@dataclass(frozen=True)
+class LimitSettings:
+    """What may be cut, and how far.
+
+    Attributes:
+        multiple: Widths are multiples of this.
+        protect: Regular expressions; groups they find stay whole.
+        only: Regular expressions; all groups but those that they name, or that lie in modules they find, stay whole.
+        keep: Regular expression -> share of its units that a group at least keeps of which it finds anything.
+        allow_sensitive: Whether axes that are normalised over are cut, too.
+        allow_empty: Whether whole branches may go.
+    """
+
+    multiple: int | str = declared(AUTO, MULTIPLE)
+    protect: tuple[str, ...] = declared((), PROTECT)
+    only: tuple[str, ...] = declared((), ONLY)
+    keep: Mapping[str, float] = declared({}, KEEP)
+    allow_sensitive: bool = declared(False, SENSITIVE)
+    allow_empty: bool = declared(False, EMPTY)
+
+
+@dataclass(frozen=True)
+class ClockSettings:
+    """What latency is counted by.
+
+    Attributes:
+        measure_seconds: Time to measure what widths are worth on this machine.
+        device: A machine to estimate for instead.
+    """
+
+    measure_seconds: float = option(
+        30.0,
+        "with --target latency: time to measure what widths are worth on this machine",
+        metavar="S",
+        read=seconds,
+        decides=False,
+    )
+    device: Any = declared(None, DEVICE)
