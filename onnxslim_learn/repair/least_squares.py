@@ -181,13 +181,15 @@ def _least_squares(rows: Rows, held: Rows, plain: Weights, setting: FitSetting) 
     problem, activation, effort = Problem.of(rows, plain, setting.biased), setting.activation, setting.effort
     products = problem.products(rows.wanted)
     factor, chosen, least = None, plain, math.inf
+    determined = rows.inputs.shape[1] > rows.inputs.shape[2]  # with fewer rows, the least ridges amplify rounding
     for ridge in effort.ridges:
         tried = problem.factor(ridge)
         weights = problem.solve(tried, products)
         error = held.error(weights, activation)
-        if error >= least:
-            break  # ridges ascend, and what they cost has one minimum
-        factor, chosen, least = tried, weights, error
+        if error > least * (1 + GAIN) and determined:
+            break  # ridges ascend, and what they cost has one minimum, but for rounding
+        if error < least:
+            factor, chosen, least = tried, weights, error
     yield chosen, least
     if activation != LINEAR and factor is not None:
         for _ in range(effort.resolves):
