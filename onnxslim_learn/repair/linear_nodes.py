@@ -130,16 +130,22 @@ def layers(model: ir.Model) -> list[Layer]:
     """The nodes of a model with weights, in order: layers, and normalisations by constants that can be refitted."""
     order = {node: number for number, node in enumerate(model.graph)}
     constants = _constants(model.graph)
-    layers_in_order = []
+    layers_in_order: list[Layer] = []
+    carried: set[str] = set()  # outputs of normalisations that are refitted with the layers before them
     for node in order:
         for inner in inside(node):
             if roles.factors(inner) and any(v is not None and _weighs(v, constants) for v in inner.inputs[1:3]):
                 layers_in_order.append(Layer(inner, f"it lies inside the body of {node.name}"))
         factors, norm = roles.factors(node), roles.normalisation(node)
         if factors is not None and any(v in constants for v in _factors(node, factors)):
-            layers_in_order.append(Layer(node, _linear(node, factors.weight, order)))
-        elif norm is not None and norm.stored and isinstance(linear := _linear(node, norm.scale or 1, order), Linear):
+            linear = _linear(node, factors.weight, order)
             layers_in_order.append(Layer(node, linear))
+            if isinstance(linear, Linear) and linear.gain is not None:
+                carried.add(linear.output)
+        elif norm is not None and norm.stored and node.outputs[0].name not in carried:
+            linear = _linear(node, norm.scale or 1, order)
+            if isinstance(linear, Linear):
+                layers_in_order.append(Layer(node, linear))
     return layers_in_order
 
 

@@ -85,7 +85,7 @@ class OneShot:
         """Sparsify every layer and run to the end."""
         nodes = linears(self.model)
         formed = {str(one.weight.name) for one in nodes}
-        for name in self.layers.keys() - formed:  # seen by what comes after, wherever they are
+        for name in [name for name in self.layers if name not in formed]:  # seen by what comes after, wherever they are
             self._by_size(name)
         updating = METHODS.row(self.recipe.method).refits
         todo = [one for one in nodes if updating or str(one.weight.name) in self.layers]
@@ -171,8 +171,8 @@ def prune(
     mask, matrix = METHODS.load(given.method)(cut, seen)
     candidates = [fitting.Weights(plain.matrix * mask, plain.bias)]
     if updating:
-        exact = on_support(seen, mask)
-        candidates += [_with_bias(problem, rows, weights, given) for weights in (matrix, exact) if weights is not None]
+        tried = (candidates[0].matrix, matrix, on_support(seen, mask))
+        candidates += [_with_bias(problem, rows, weights, given) for weights in tried if weights is not None]
     errors = [held.error(one, activation) for one in candidates]
     scale = max(float(np.var(activation(held.targets))), 1e-30)
     least = int(np.argmin(errors))
