@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -135,7 +134,7 @@ class Record:
 
 
 def pick(target: Array, linear: Linear, seed: tuple[int, int], count: int) -> tuple[Picks, Array]:
-    """Random places of a target, always the same ones for one seed and node."""
+    """Random places of a target, always the same ones for one seed and size, whatever the target is called."""
     if linear.form.channel == -1 and target.ndim > 1:
         target = target.reshape(-1, target.shape[-1])
     channel = linear.form.channel % target.ndim
@@ -143,7 +142,7 @@ def pick(target: Array, linear: Linear, seed: tuple[int, int], count: int) -> tu
     if not places:
         raise PlanError(f"{linear.target}: is a single vector, to which nothing is fitted.")
     total = int(np.prod(places))
-    rng = np.random.default_rng((*seed, zlib.crc32(linear.target.encode())))
+    rng = np.random.default_rng((*seed, total))
     flat = np.arange(total) if total <= count else np.sort(rng.choice(total, count, replace=False))
     picks = np.unravel_index(flat, places)
     return picks, np.moveaxis(target, channel, -1)[picks].astype(np.float32)

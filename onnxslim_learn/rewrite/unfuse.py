@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from onnxslim_learn.coupling import roles
+from onnxslim_learn.runtime.node import reads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,13 +20,34 @@ SUM = 3  # output of a normalisation that adds before: the sum
 
 
 def unfuse(model: ir.Model) -> ir.Model:
-    """The model with its fused nodes taken apart; the model itself where none is fused."""
-    if not any(roles.of(node).parts for node in model.graph):
+    """The model with its fused nodes taken apart, in reading order; the model itself where it is so."""
+    if list(model.graph) == _reading_order(model.graph) and not any(roles.of(node).parts for node in model.graph):
         return model
     twin = model.clone()
     for node in list(twin.graph):
         take_apart(twin, node)
+    order = _reading_order(twin.graph)
+    twin.graph.remove(order)
+    twin.graph.extend(order)
     return twin
+
+
+def _reading_order(graph: ir.Graph) -> list[ir.Node]:
+    """All nodes, each behind those that it reads, first operands first.
+
+    Which of two summands makes up for the other is decided so, and not by the order in which a file has its nodes.
+    """
+    makers = {str(value.name): node for node in graph for value in node.outputs if value.name}
+    ends = [makers[str(value.name)] for value in graph.outputs if value.name in makers]
+    order: dict[ir.Node, None] = {}
+    pending = [*reversed(graph), *reversed(ends)]
+    while pending:
+        waiting = [makers[name] for name in reads(pending[-1]) if name in makers and makers[name] not in order]
+        if waiting and pending[-1] not in order:
+            pending += reversed(waiting)
+        else:
+            order[pending.pop()] = None
+    return list(order)
 
 
 def take_apart(model: ir.Model, node: ir.Node) -> ir.Node:
