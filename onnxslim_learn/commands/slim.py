@@ -297,7 +297,7 @@ def finished(
     """
     (slimmed, check), (path, folder) = outcome, written
     analysis, timings, feeds = slimmed.analysis, None, dict[str, Any]()
-    if not settings.result.no_latency:
+    if not settings.result.no_latency and LATENCY not in slimmed.plan.provenance:
         timings, feeds = against_original(analysis, path, settings.runtime, stage, kept=folder is None)
     report = records.outcome(slimmed, path, check, timings, feeds)
     report |= {"output": str(path) if folder is None else None, **told}

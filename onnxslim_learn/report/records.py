@@ -15,7 +15,7 @@ from onnxslim_learn.registry import FILE, MACS
 from onnxslim_learn.report.sections import repair
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime import node as running
-from onnxslim_learn.runtime.timing import compare
+from onnxslim_learn.runtime.timing import Ratio, compare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.titles import Title
     from onnxslim_learn.registry import CostRow
     from onnxslim_learn.rewrite.verify import Verification
-    from onnxslim_learn.runtime.timing import Latency, Timings
+    from onnxslim_learn.runtime.timing import Timings
     from onnxslim_learn.workflow.expand import Widened
     from onnxslim_learn.workflow.slimmed import Slimmed
 
@@ -196,14 +196,14 @@ def estimated(analysis: Analysis, timed: Timed) -> list[dict[str, Any]]:
     return [{"name": name, "op_type": operators.get(name, ""), "ms": us / 1e3} for name, us in slowest_first]
 
 
-def side(analysis: Analysis, cut: Removal, path: Path | None, latency: Latency | None) -> dict[str, Any]:
+def side(analysis: Analysis, cut: Removal, path: Path | None, latency_ms: float | None) -> dict[str, Any]:
     """Costs of one model: as counted, on disk (in memory without a path), as timed."""
     price = analysis.price(cut)
     return {
         **price,
         FILE: len(analysis.graph.data) if path is None else save.size_on_disk(path),
         "weight_bytes": price[FILE],
-        "latency_ms": None if latency is None else latency.median_ms,
+        "latency_ms": latency_ms,
     }
 
 
@@ -237,8 +237,11 @@ def outcome(
 ) -> dict[str, Any]:
     """A finished slimming as plain data; ``timed`` are the inputs at which it was timed, by name."""
     analysis = slimmed.analysis
-    times: list[Any] = [None, None] if timings is None else timings.latencies()
-    kept = slimmed.plan.groups
+    kept, targeted = slimmed.plan.groups, slimmed.plan.provenance.get("latency")
+    times = [None, None] if timings is None else [one.median_ms for one in timings.latencies()]
+    measured = None if timings is None else latency(timings, timed)
+    if targeted is not None:
+        times, measured = [targeted["original_ms"], targeted["measured_ms"]], _on_target(analysis, targeted)
     total = totals(analysis)
     return {
         "model": str(analysis.graph.source or ""),
@@ -248,8 +251,8 @@ def outcome(
         "counted": counted(analysis.counted),
         "before": side(analysis, analysis.whole, analysis.graph.source, times[0]),
         "after": side(analysis, slimmed.removal, output, times[1]),
-        "latency": None if timings is None else latency(timings, timed),
-        "latency_target": slimmed.plan.provenance.get("latency"),
+        "latency": measured,
+        "latency_target": targeted,
         "verify": verification.to_dict(),
         "repair": repair.as_data(slimmed.repaired, slimmed.plan.provenance.get("repair", {}).get("data", "")),
         "quality": None if slimmed.judgement is None else slimmed.judgement.to_dict(),
@@ -309,7 +312,26 @@ def latency(timings: Timings, timed: Mapping[str, Any]) -> dict[str, Any]:
         "high": comparison.high,
         "faster": comparison.faster,
         "rounds": len(timings.ms),
+        "processor_time": timings.wall_ms is not None,
+        "wall_ratio": comparison.wall,
         "threads": timings.threads,
         "provider": timings.provider,
         "inputs": {name: list(np.shape(array)) for name, array in timed.items()},
+    }
+
+
+def _on_target(analysis: Analysis, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The slimmed model's time against the original's, as it was measured when it met its target."""
+    low, ratio, high = (told[name] / told["original_ms"] for name in ("low_ms", "measured_ms", "high_ms"))
+    return {
+        "ratio": ratio,
+        "low": low,
+        "high": high,
+        "faster": Ratio(ratio, low, high).faster,
+        "rounds": None,
+        "processor_time": told["processor_time"],
+        "wall_ratio": told["wall_ratio"],
+        "threads": told["threads"],
+        "provider": told["provider"],
+        "inputs": {name: list(shape) for name, shape in analysis.graph.shapes.nominal.inputs.items()},
     }

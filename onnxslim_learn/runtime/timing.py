@@ -82,11 +82,13 @@ class Ratio:
     Attributes:
         median: Quotient of the two medians; below 1 the model is faster.
         low, high: Its 95 % interval when the rounds, each with the times of both, are drawn again.
+        wall: The quotient by the wall clock, where the times are of another clock.
     """
 
     median: float
     low: float
     high: float
+    wall: float | None = None
 
     @property
     def faster(self) -> bool | None:
@@ -99,15 +101,17 @@ class Timings:
     """Raw times of paired rounds.
 
     Attributes:
-        ms: Wall-clock times, milliseconds, ``(rounds, models)``.
+        ms: Times by the clock that was asked for, milliseconds, ``(rounds, models)``.
         load_ms: Least time of up to three to read and build each model, milliseconds.
         threads, provider: As in ``Latency``.
+        wall_ms: The same runs by the wall clock, where ``ms`` are of another.
     """
 
     ms: npt.NDArray[np.float64]
     load_ms: tuple[float, ...]
     threads: int
     provider: str
+    wall_ms: npt.NDArray[np.float64] | None = None
 
     def latencies(self) -> list[Latency]:
         """Summarise every column, in the order of the models."""
@@ -151,7 +155,8 @@ def measure(
         with saying(model, "its inputs must fit the provider", "Time it without ⟨io_binding⟩."):
             runs.append(runner(session, feed, provider=provider, bind=bind))
         warm_up(model, session, runs[-1], seconds)
-    return Timings(_rounds(runs, seconds, progress or (lambda part: None), clock), tuple(load_ms), threads, provider)
+    ms, wall_ms = _rounds(runs, seconds, progress or (lambda part: None), clock)
+    return Timings(ms, tuple(load_ms), threads, provider, None if clock is perf_counter else wall_ms)
 
 
 def steady_clock(threads: int, provider: str) -> Clock:
@@ -182,13 +187,24 @@ def compare(
     middles = np.quantile(pair[drawn], quantile, axis=1)
     low, high = np.quantile(middles[:, 0] / middles[:, 1], (0.025, 0.975))
     mine, other = np.quantile(pair, quantile, axis=0)
-    return Ratio(float(mine / other), float(low), float(high))
+    wall = None
+    if timings.wall_ms is not None:
+        wall = float(np.divide(*np.quantile(timings.wall_ms[:, [model, base]], quantile, axis=0)))
+    return Ratio(float(mine / other), float(low), float(high), wall)
 
 
-def _time(run: Run, clock: Clock = perf_counter) -> float:
-    start = clock()
+def _time(run: Run) -> float:
+    start = perf_counter()
     run()
-    return (clock() - start) * 1e3
+    return (perf_counter() - start) * 1e3
+
+
+def _by_both(run: Run, clock: Clock) -> tuple[float, float]:
+    """Milliseconds of a run by a clock and by the wall clock."""
+    began, start = perf_counter(), clock()
+    run()
+    end = clock()
+    return (end - start) * 1e3, (perf_counter() - began) * 1e3
 
 
 def warm_up(model: Model, session: InferenceSession, run: Run, seconds: float) -> None:
@@ -211,13 +227,16 @@ def warm_up(model: Model, session: InferenceSession, run: Run, seconds: float) -
 def _rounds(
     runs: Sequence[Run], seconds: float, progress: Callable[[float], None], clock: Clock = perf_counter
 ) -> npt.NDArray[np.float64]:
-    """Run every model once per round, in a fresh order each, until the time is used."""
+    """Run every model once per round, in a fresh order each, until the time is used: ``(2, rounds, models)``.
+
+    The first are times by the clock, the second by the wall clock.
+    """
     order, start, part = np.random.default_rng(0), perf_counter(), 0.0
-    rounds: list[list[float]] = []
+    rounds: list[list[tuple[float, float]]] = []
     while part < 1:
-        times = {model: _time(runs[model], clock) for model in order.permutation(len(runs))}
+        times = {model: _by_both(runs[model], clock) for model in order.permutation(len(runs))}
         rounds.append([times[model] for model in range(len(runs))])
         spent = (perf_counter() - start) / seconds if seconds > 0 else 1.0
         part = max(min(spent, len(rounds) / _ROUNDS, 1.0), len(rounds) / _MOST_ROUNDS)
         progress(part)
-    return np.array(rounds)
+    return np.moveaxis(np.array(rounds), 2, 0)

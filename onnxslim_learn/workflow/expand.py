@@ -21,7 +21,7 @@ from onnxslim_learn.runtime import atomic
 from onnxslim_learn.select import kernel_widths
 from onnxslim_learn.select.bounds import bounds, named
 from onnxslim_learn.workflow import widen as widening
-from onnxslim_learn.workflow.latency_target import AIM, LEAST, MOST, ROUNDS
+from onnxslim_learn.workflow.latency_target import AIM, LEAST, ROUNDS
 
 if TYPE_CHECKING:
     from onnxslim_learn.costs.polynomial import Priced
@@ -164,7 +164,7 @@ def _timed(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Size
             break
         us = _time(analysis, growth, asked.watch)
         tried.append((factor, growth, Times(total / 1e3, us / 1e3, measured=True)))
-        if LEAST * wish <= us <= MOST * wish:
+        if LEAST * wish <= us <= wish:
             break
         seen.append((us, cost.value(growth.copies.astype(float))))
     return _widest(tried, wish)
@@ -186,7 +186,7 @@ def _time(analysis: Analysis, growth: Growth, watch: Stopwatch) -> float:
 
 def _widest(tried: Sequence[Sized], wish: float) -> Sized:
     """The widest of those that keep to the bound."""
-    meeting = [one for one in tried if one[2] is not None and 1e3 * one[2].after_ms <= MOST * wish]
+    meeting = [one for one in tried if one[2] is not None and 1e3 * one[2].after_ms <= wish]
     if not meeting:
         least = min(one[2].after_ms for one in tried if one[2] is not None)
         raise TargetError(

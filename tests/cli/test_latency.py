@@ -3,10 +3,12 @@
 import json
 import tomllib
 from pathlib import Path
+from time import perf_counter
 
+import numpy as np
 import pytest
 
-from onnxslim_learn.runtime import cache
+from onnxslim_learn.runtime import cache, timing
 from onnxslim_learn.workflow.latency_target import CALIBRATION, STEP
 from tests.cli.folder import BRIEF, strict
 
@@ -84,6 +86,39 @@ def test_json_tells_how_a_bound_on_latency_was_met(run):
     assert {**told, "rounds": None}.items() >= told["rounds"][-1].items()
     assert json.loads(Path("new.json").read_text())["provenance"]["target"] == {"latency": "10000ms", "macs": 0.5}
     assert "Latency of every choice of widths" in Path("new.html").read_text()
+
+
+@pytest.fixture
+def clocked(monkeypatch):
+    """Sets what every slimmed model takes: its ratios to the original in processor and in wall-clock time."""
+
+    def take(processor, wall):
+        def measure(models, feeds, *, clock=perf_counter, threads=1, provider="CPU", **rest):
+            ms, wall_ms = (np.array([[10.0, 10.0 * ratio]] * 20)[:, : len(models)] for ratio in (processor, wall))
+            other = None if clock is perf_counter else wall_ms
+            return timing.Timings(wall_ms if other is None else ms, (1.0,) * len(models), threads, provider, other)
+
+        monkeypatch.setattr(timing, "measure", measure)
+
+    return take
+
+
+def test_the_figures_of_a_target_that_is_met_are_those_it_was_met_by(run, clocked):
+    clocked(0.8997, 0.95)
+    code, out, _ = run(f"{LATENCY} latency=0.9 --json new.json")
+    assert code == 0
+    told = json.loads(Path("new.json").read_text())
+    assert (told["before"]["latency_ms"], told["after"]["latency_ms"]) == pytest.approx((10.0, 8.997))
+    assert told["latency"]["ratio"] == pytest.approx(told["latency_target"]["measured_ms"] / 10.0)
+    assert told["latency"]["ratio"] <= 0.9
+    assert (told["latency"]["processor_time"], told["latency"]["wall_ratio"]) == (True, pytest.approx(0.95))
+    assert "processor time, as the target was met" in " ".join(out.split())
+    assert "In wall-clock time, which other work on the machine disturbs, the ratio is 0.950." in " ".join(out.split())
+
+
+def test_a_target_that_is_missed_by_a_hair_is_missed(refused, clocked):
+    clocked(0.901, 0.4)
+    refused(f"{LATENCY} latency=0.9", 1, "latency=9ms missed choices timed fastest 9.01 processor 0.901")
 
 
 def test_expand_to_a_latency_is_timed_here(run):

@@ -87,7 +87,10 @@ def test_every_pair_of_strength_and_cost_meets_its_target(prepare, kind, cost):
 def test_the_structure_is_reached_while_learning(prepare, proximal):
     """The cost if the structure were adopted falls to the target before the end, not at one stroke after it."""
     task = prepare(
-        MorphNetSettings({"macs": 0.5}, proximal=proximal, threshold=1e-2), steps=200, optimizer="sgd", rate=1e-2
+        MorphNetSettings({"macs": 0.5}, proximal=proximal, threshold=1e-2, multiple=1),
+        steps=200,
+        optimizer="sgd",
+        rate=1e-2,
     )
     told = shrink(task)[0].plan.provenance["training"]["structure"]["history"]
     costs = [one["cost"] for one in told]

@@ -118,11 +118,11 @@ def test_a_much_larger_product_is_slower(tmp_path):
 def test_rounds_shuffle_all_models_and_stop_at_the_limits():
     log = []
     runs = [partial(log.append, name) for name in range(3)]
-    assert measure_module._rounds(runs, 0.0, lambda part: None).shape == (10, 3)
+    assert measure_module._rounds(runs, 0.0, lambda part: None).shape == (2, 10, 3)
     orders = [tuple(log[start : start + 3]) for start in range(0, len(log), 3)]
     assert all(sorted(order) == [0, 1, 2] for order in orders)
     assert len(set(orders)) > 1
-    assert measure_module._rounds(runs, math.inf, lambda part: None).shape == (2000, 3)
+    assert measure_module._rounds(runs, math.inf, lambda part: None).shape == (2, 2000, 3)
 
 
 def test_warm_up_waits_until_the_times_settle(monkeypatch):

@@ -64,11 +64,23 @@ def targeted(data: Mapping[str, Any] | None) -> list[Block]:
 
 def _how(data: Mapping[str, Any]) -> str:
     """How choices were timed."""
-    quiet = "processor time" if data["processor_time"] else "time"
+    where = f"on {plural(data['threads'], 'thread')} of {provider(data['provider'])}"
     return (
-        f"Measured: {quiet} of the least disturbed runs against the original's, on {plural(data['threads'], 'thread')}"
-        f" of {provider(data['provider'])}. Each prediction was corrected by the measurements before it."
+        f"Measured: {clock(data)} of the least disturbed runs against the original's, {where}. Each prediction was"
+        " corrected by the measurements before it."
     )
+
+
+def clock(data: Mapping[str, Any]) -> str:
+    """What a latency was measured in."""
+    return "processor time" if data["processor_time"] else "wall-clock time"
+
+
+def other_clock(data: Mapping[str, Any]) -> str:
+    """The ratio by the clock that a latency was not measured in, in a sentence; empty where there is none."""
+    if data["wall_ratio"] is None:
+        return ""
+    return f" In wall-clock time, which other work on the machine disturbs, the ratio is {data['wall_ratio']:.3f}."
 
 
 def _rounds(data: Mapping[str, Any]) -> Bars:

@@ -294,9 +294,10 @@ def _timed(data: Mapping[str, Any]) -> list[str]:
         return []
     where = f"on {plural(timed['threads'], 'thread')} of {provider(timed['provider'])}"
     counted = "" if timed["inputs"] == data["inputs"] else f" (MACs are counted at {shapes(data['inputs'])})"
+    paired = timed["rounds"] and f"medians of {timed['rounds']} paired rounds"
     lines = [
-        f"Latency at {shapes(timed['inputs'])}{counted} {where}: medians of {timed['rounds']} paired rounds;"
-        " the ratio with its 95 % interval."
+        f"Latency at {shapes(timed['inputs'])}{counted} {where}: {latency.clock(timed)},"
+        f" {paired or 'as the target was met'}; the ratio with its 95 % interval.{latency.other_clock(timed)}"
     ]
     if timed["faster"] is not True and data["after"]["macs"] < data["before"]["macs"]:
         verdict = "Slower" if timed["faster"] is False else "Not measurably faster"

@@ -35,7 +35,7 @@ def outcome(
 ) -> dict[str, Any]:
     """A finished sparsification as plain data; ``timed`` are the inputs at which it was timed, by name."""
     analysis = sparsified.analysis
-    both: list[Any] = [None, None] if timings is None else timings.latencies()
+    both: list[Any] = [None, None] if timings is None else [one.median_ms for one in timings.latencies()]
     rows = [_row(sparsified, layer) for layer in sparsified.layers]
     written = (
         analyze(output, inputs=analysis.graph.shapes.nominal.inputs, values=analysis.graph.values)
