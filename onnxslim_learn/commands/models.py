@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import onnx
 
     from onnxslim_learn.costs.devices import Device
+    from onnxslim_learn.data.source import Source
     from onnxslim_learn.workflow.options import InputSettings
 
     Model: TypeAlias = str | Path | onnx.ModelProto | Analysis
@@ -52,6 +54,32 @@ def understood(
     if sensitive and not model.sensitive:
         raise InputError("⟨allow_sensitive⟩: the model is analysed already, without it. Give it to analyze.")
     return model if machine is None else replace(model, latency=roofline(model.coupling, machine))
+
+
+def at_samples(
+    model: Model, analysis: Analysis, source: Source | None, at: InputSettings, *, machine: Device | None = None
+) -> Analysis:
+    """The analysis of a model at the shapes of samples, where its file leaves them open and nothing else is said.
+
+    Args:
+        model: A file, a model in memory, or its analysis, which stays.
+        analysis: Its analysis at usual shapes.
+        source: The samples, if some were given; the first batch tells.
+        at: Shapes and values of its inputs.
+        machine: To estimate latency for.
+    """
+    nominal = analysis.graph.shapes.nominal.inputs
+    if source is None or isinstance(model, Analysis) or at.input:
+        return analysis
+    shapes = dict(nominal)
+    for name, array in next(iter(source.batches(1))).inputs.items():
+        axis = source.declared.inputs[name].axis
+        shapes[name] = tuple(nominal[name][k] if k == axis else size for k, size in enumerate(array.shape))
+    if shapes == nominal:
+        return analysis
+    with suppress(InputError):
+        return understood(model, replace(at, input=shapes), sensitive=analysis.sensitive, machine=machine)
+    return analysis
 
 
 def named(model: Model) -> str:

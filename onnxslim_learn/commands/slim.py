@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.commands.models import Model
+    from onnxslim_learn.costs.targets import Bound
+    from onnxslim_learn.data.source import Source
     from onnxslim_learn.plans.plan import Plan
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.runtime.settings import RuntimeSettings
@@ -70,14 +72,36 @@ def slim(
     analysis = models.understood(model, settings.inputs, sensitive=limits.allow_sensitive, machine=machine)
     if settings.lossless:
         return _lossless(analysis, settings, stage)
-    meter = None
-    if LATENCY in target and machine is None:
-        analysis, meter = measured(analysis, settings.runtime, settings.clock.measure_seconds, stage)
+    source, meter = sampling.given(analysis, settings.samples, repair=settings.repair), None
+    analysis = models.at_samples(model, analysis, source, settings.inputs, machine=machine)
     try:
-        return _met(analysis, settings, meter, stage)
+        _check(analysis, settings.target.values(), settings)
+        if LATENCY in target and machine is None:
+            analysis, meter = measured(analysis, settings.runtime, settings.clock.measure_seconds, stage)
+        return _met(analysis, source, settings, meter, stage)
     except TargetError as error:
         said = advice.advise(analysis, _choice(settings), error)
         raise TargetError(f"{error.message}{said}", error.missed) from error
+
+
+def _check(analysis: Analysis, targets: Iterable[Mapping[str, Bound]], settings: SlimSettings | PlanSettings) -> None:
+    """Refuse targets none of which can be reached, before samples are made and anything is measured.
+
+    Raises:
+        TargetError: If they are out of reach, as far as that is known without timing anything.
+    """
+    choice = {name: value for name, value in _choice(settings).items() if name != "criterion"}
+    missed = []
+    for target in targets:
+        known = {cost: bound for cost, bound in target.items() if cost != LATENCY or analysis.latency is not None}
+        try:
+            planner.check(analysis, known, **choice)
+        except TargetError as error:
+            missed.append(error)
+        else:
+            return
+    if missed:
+        raise missed[0]
 
 
 def _choice(settings: SlimSettings | PlanSettings) -> dict[str, Any]:
@@ -106,9 +130,11 @@ def measured(
     )
 
 
-def _met(analysis: Analysis, settings: SlimSettings, meter: LatencyMeter | None, stage: Stage) -> Result:
-    """Slim to one target, or to several."""
-    source = sampling.gathered(analysis, settings.samples, stage, repair=settings.repair)
+def _met(
+    analysis: Analysis, given: Source | None, settings: SlimSettings, meter: LatencyMeter | None, stage: Stage
+) -> Result:
+    """Slim to one target, or to several, on the samples that were given or on some that are made up."""
+    source = given or sampling.gathered(analysis, settings.samples, stage, repair=settings.repair)
     repair = not settings.repair.no_repair
     asked: dict[str, Any] = {"repair": repair, "meter": meter, "stage": stage, **_choice(settings)}
     asked["calibration"] = sampling.calibration(
@@ -212,10 +238,12 @@ def plan(
     wishes = {**settings.target, **(build(PlanSettings, {"target": target}).target if target else {})}
     machine = models.device(settings.device)
     analysis = models.understood(model, settings.inputs, sensitive=settings.limits.allow_sensitive, machine=machine)
-    source = sampling.gathered(analysis, settings.samples, stage, repair=settings.repair)
+    source = sampling.given(analysis, settings.samples, repair=settings.repair)
+    analysis = models.at_samples(model, analysis, source, settings.inputs, machine=machine)
+    _check(analysis, [wishes], settings)
     known = sampling.calibration(
         analysis,
-        source,
+        source or sampling.gathered(analysis, settings.samples, stage, repair=settings.repair),
         settings.samples,
         repair=not settings.repair.no_repair,
         work=settings.work,

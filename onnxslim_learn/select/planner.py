@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from onnxslim_learn.coupling import selection
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.plans.plan import Plan
@@ -14,16 +16,17 @@ from onnxslim_learn.rewrite import merge
 from onnxslim_learn.select import budget, criteria, kernel_widths
 from onnxslim_learn.select.allocation import choose
 from onnxslim_learn.select.bounds import bounds, named
+from onnxslim_learn.select.ranking import Ranking
 from onnxslim_learn.settings import AUTO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.costs.targets import Bound
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.select.bounds import Target
     from onnxslim_learn.select.calibration import Calibration
-    from onnxslim_learn.select.ranking import Ranking
 
 
 def plan(  # noqa: PLR0913  everything a user may say about a plan
@@ -61,13 +64,8 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
         InputError: If an argument does not fit.
         TargetError: If a target cannot be met.
     """
-    if multiple != AUTO and not (isinstance(multiple, int) and multiple > 0):
-        raise InputError(f"⟨multiple⟩ {multiple}: expected a positive number, or auto. Use 1 for any width.")
-    limits, target = bounds(analysis, target), named(analysis, target)
-    asked = budget.Search(analysis.coupling, (), limits, target, allow_empty)
-    groups = analysis.free_groups(protect, only)
-    least = selection.shares(groups, analysis.titles, keep or {})
-    freedom = budget.Freedom(multiple, empty=allow_empty, least=least)
+    target, groups = named(analysis, target), analysis.free_groups(protect, only)
+    asked, freedom = _asked(analysis, target, groups, multiple, keep or {}, empty=allow_empty)
     criterion = criterion or criteria.usual(calibration)
     ranking = criteria.rank(analysis, groups, criterion, calibration)
     task = _decidable(analysis, groups, ranking, asked, freedom)
@@ -86,6 +84,46 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
             name: {str(k): v for k, v in points.items()} for name, points in calibration.curves.points.items()
         }
     return describe(analysis, chosen.removal, provenance)
+
+
+def check(
+    analysis: Analysis,
+    target: Target,
+    *,
+    multiple: int | str = 1,
+    protect: Sequence[str] = (),
+    only: Sequence[str] = (),
+    keep: Mapping[str, float] | None = None,
+    allow_empty: bool = False,
+) -> None:
+    """Refuse a target that the narrowest widths miss, before there are samples; see :func:`plan`.
+
+    Raises:
+        InputError: If an argument does not fit.
+        TargetError: If the target cannot be met.
+    """
+    groups = analysis.free_groups(protect, only)
+    asked, freedom = _asked(analysis, named(analysis, target), groups, multiple, keep or {}, empty=allow_empty)
+    task = _decidable(analysis, groups, Ranking(np.zeros(analysis.coupling.columns)), asked, freedom)
+    if not task.fits(task.at(0.0)) and not task.fits(task.at(1.0)):
+        raise task.unreachable()
+
+
+def _asked(
+    analysis: Analysis,
+    target: Mapping[str, Bound],
+    groups: Sequence[Group],
+    multiple: int | str,
+    keep: Mapping[str, float],
+    *,
+    empty: bool,
+) -> tuple[budget.Search, budget.Freedom]:
+    """A search without choices, and how far it may go."""
+    if multiple != AUTO and not (isinstance(multiple, int) and multiple > 0):
+        raise InputError(f"⟨multiple⟩ {multiple}: expected a positive number, or auto. Use 1 for any width.")
+    least = selection.shares(groups, analysis.titles, keep)
+    search = budget.Search(analysis.coupling, (), bounds(analysis, target), target, empty)
+    return search, budget.Freedom(multiple, empty=empty, least=least)
 
 
 def _decidable(

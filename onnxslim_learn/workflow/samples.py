@@ -32,6 +32,12 @@ FEWEST, MOST = 32, 512
 VERIFIED = 8  # samples: verification runs both models without optimisations
 
 
+def given(analysis: Analysis, asked: SampleSettings, *, repair: RepairSettings | None = None) -> Source | None:
+    """The samples that were given, if there are some; see :func:`gathered`."""
+    asked.reading.check(asked.data, matching=repair is not None and repair.match_statistics)
+    return None if asked.data is None else open_source(asked.data, analysis.graph, asked.reading)
+
+
 def gathered(
     analysis: Analysis, asked: SampleSettings, stage: Stage, *, repair: RepairSettings | None = None
 ) -> Source | None:
@@ -46,10 +52,9 @@ def gathered(
     Raises:
         InputError: If what was given is no source of samples, or does not fit the model.
     """
+    if (source := given(analysis, asked, repair=repair)) is not None:
+        return source
     repairs, matching = repair is not None and not repair.no_repair, repair is not None and repair.match_statistics
-    asked.reading.check(asked.data, matching=matching)
-    if asked.data is not None:
-        return open_source(asked.data, analysis.graph, asked.reading)
     if repairs:  # as many as take little time
         reading = replace(asked.reading, samples=asked.reading.samples or affordable(analysis.coupling))
         if matching:
