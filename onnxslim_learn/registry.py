@@ -289,6 +289,34 @@ LEARNERS = Registry(
 
 
 @dataclass(frozen=True)
+class OptimizerRow(Row):
+    """How weights are trained; ``where`` takes groups of parameters and a rate: an optimizer of torch.
+
+    Attributes:
+        rate: The highest learning rate, where nobody says.
+        momentum: The share of a step that goes on in the next.
+    """
+
+    rate: float = 1e-3
+    momentum: float = 0.0
+
+
+ADAM = "adam"
+"""The optimizer that is used where nobody says."""
+
+_OPTIMIZERS = "onnxslim_learn.train.optimizer"
+OPTIMIZERS = Registry(
+    "⟨optimizer⟩",
+    "optimizers",
+    OptimizerRow,
+    [
+        OptimizerRow("sgd", f"{_OPTIMIZERS}:sgd", "Nesterov momentum 0.9", "train", rate=0.05, momentum=0.9),
+        OptimizerRow(ADAM, f"{_OPTIMIZERS}:adam", "AdamW", "train"),
+    ],
+)
+
+
+@dataclass(frozen=True)
 class LossRow(Row):
     """A loss; ``where`` takes outputs by name and a :class:`~onnxslim_learn.train.samples.Portion`: one number.
 

@@ -15,6 +15,7 @@ from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.settings import compares_features
+from onnxslim_learn.registry import OPTIMIZERS
 from onnxslim_learn.train import distributed
 from onnxslim_learn.train.run_manifest import begin, fingerprint
 from onnxslim_learn.train.trainer import Task, Training, trainer
@@ -123,7 +124,7 @@ def _training(shared: LearnSettings, wanted: Any, folder: Path, source: Source) 
         reading.batch_size,
         asked.learning_rate,
         options_given.get("finetune_rate"),
-        asked.optimizer,  # type: ignore[arg-type]
+        asked.optimizer and OPTIMIZERS.told(asked.optimizer),
         asked.norms,  # type: ignore[arg-type]
         asked.loss,
         asked.features,

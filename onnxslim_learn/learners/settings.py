@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from onnxslim_learn.data.options import DataSettings, SampleSettings
-from onnxslim_learn.registry import LEARNERS, LOSSES
+from onnxslim_learn.registry import LEARNERS, LOSSES, OPTIMIZERS
 from onnxslim_learn.runtime.settings import RuntimeSettings
 from onnxslim_learn.settings import Option, bound, declared, number, option, part, positive, whole
 from onnxslim_learn.workflow.options import (
@@ -77,7 +77,7 @@ class TrainingSettings:
         teacher: The model whose outputs are wanted; ``None`` for the one that is trained.
         val_data: Samples to judge by; ``None`` for a tenth of the others.
         learning_rate: The highest; ``None`` for what suits the model.
-        optimizer: ``sgd``, ``adam``, or ``None`` for what suits the model.
+        optimizer: By name, or a function of groups of parameters and a rate; ``None`` for what suits the model.
         norms: Whether batch normalisation uses the statistics of batches; ``auto`` where weights are drawn anew.
         loss: See :func:`onnxslim_learn.train.losses.objective`.
         features: Regular expressions of the tensors that the loss ``features`` compares.
@@ -99,7 +99,7 @@ class TrainingSettings:
     )
     val_data: Any = option(None, "samples to judge by (default: a tenth of --data)", metavar="SRC", decides=False)
     learning_rate: float | None = option(None, "the highest (default: by the model)", read=number, also=("lr",))
-    optimizer: str | None = option(None, "(default: by the model)", choices=("sgd", "adam"))
+    optimizer: Any = option(None, f"{OPTIMIZERS.listed()}, or module:function (default: by the model)", metavar="NAME")
     norms: str = option("auto", "batch normalisation", choices=("auto", "frozen", "batch"))
     loss: Any = option(
         "distill",

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from onnxslim_learn.coupling import roles
+from onnxslim_learn.registry import ADAM, OPTIMIZERS
 
 if TYPE_CHECKING:
     from torch import nn
 
     from onnxslim_learn.graph.load import Graph
 
-RATES = {"sgd": 0.05, "adam": 1e-3}
 DELICATE = 0.3  # of the rate, where LayerNormalization says that it is a transformer
-MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Recipe:
     Attributes:
         steps: Steps of the optimizer.
         batch_size: Samples a step, over all processes and accumulated portions.
-        optimizer: ``sgd`` (Nesterov momentum 0.9) or ``adam`` (AdamW).
+        optimizer: See :data:`onnxslim_learn.registry.OPTIMIZERS`.
         rate: The highest learning rate.
         schedule: ``cosine`` falls to zero, ``constant`` stays; both rise in the warm-up.
         warmup: Share of the steps in which the rate rises.
@@ -41,8 +40,8 @@ class Recipe:
 
     steps: int
     batch_size: int = 64
-    optimizer: Literal["sgd", "adam"] = "adam"
-    rate: float = RATES["adam"]
+    optimizer: str = ADAM
+    rate: float = OPTIMIZERS[ADAM].rate
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: float = 0.05
     decay: float = 1e-4
@@ -65,9 +64,8 @@ class Recipe:
         wide, thin = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
         groups = [{"params": wide, "weight_decay": self.decay}, {"params": thin, "weight_decay": 0.0}]
         groups = [{"factor": 1.0, "weight_decay": 0.0, **group} for group in [*groups, *extra] if group["params"]]
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=self.rate, momentum=MOMENTUM, nesterov=True)
-        return torch.optim.AdamW(groups, lr=self.rate)
+        optimizer: torch.optim.Optimizer = OPTIMIZERS.load(self.optimizer)(groups, self.rate)
+        return optimizer
 
     def pace(self, optimizer: torch.optim.Optimizer, step: int) -> float:
         """Set the rates of a step; returns the common one."""
@@ -77,7 +75,17 @@ class Recipe:
         return rate
 
 
-def sensible(graph: Graph) -> tuple[Literal["sgd", "adam"], float]:
+def sgd(groups: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
+    """Stochastic gradients with Nesterov momentum."""
+    return torch.optim.SGD(groups, lr=rate, momentum=OPTIMIZERS["sgd"].momentum, nesterov=True)
+
+
+def adam(groups: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
+    """AdamW."""
+    return torch.optim.AdamW(groups, lr=rate)
+
+
+def sensible(graph: Graph) -> tuple[str, float]:
     """Optimizer and rate for a trained graph of which nothing else is known: Adam, gently for transformers."""
     delicate = any((norm := roles.normalisation(node)) is not None and norm.features for node in graph.nodes)
-    return "adam", RATES["adam"] * (DELICATE if delicate else 1.0)
+    return ADAM, OPTIMIZERS[ADAM].rate * (DELICATE if delicate else 1.0)

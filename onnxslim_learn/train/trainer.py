@@ -15,6 +15,7 @@ from onnxslim_learn.array_types import Stage
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.metrics import accuracy, deviation
+from onnxslim_learn.registry import OPTIMIZERS
 from onnxslim_learn.train import feature_distillation as features
 from onnxslim_learn.train import losses
 from onnxslim_learn.train import optimizer as recipes
@@ -52,7 +53,7 @@ class Training:
         batch_size: Samples a step.
         rate: The highest learning rate, or ``None`` for what suits the model.
         finetune_rate: The same for what was learnt; ``None`` for the same.
-        optimizer: ``sgd``, ``adam``, or ``None`` for what suits the model.
+        optimizer: See :data:`onnxslim_learn.registry.OPTIMIZERS`; ``None`` for what suits the model.
         norms: Whether batch normalisation uses the statistics of batches; ``auto`` where weights are drawn anew.
         loss: See :func:`onnxslim_learn.train.losses.objective`.
         features: Regular expressions of the tensors that the loss ``features`` compares; by default see
@@ -72,7 +73,7 @@ class Training:
     batch_size: int = 64
     rate: float | None = None
     finetune_rate: float | None = None
-    optimizer: Literal["sgd", "adam"] | None = None
+    optimizer: str | None = None
     norms: Literal["auto", "frozen", "batch"] = "auto"
     loss: losses.Spec = "distill"
     features: Sequence[str] = ()
@@ -116,7 +117,7 @@ class Trainer:
         training = self.training
         optimizer, rate = recipes.sensible(graph)
         if training.optimizer is not None and training.optimizer != optimizer:
-            optimizer, rate = training.optimizer, recipes.RATES[training.optimizer]
+            optimizer, rate = training.optimizer, OPTIMIZERS.row(training.optimizer).rate
         asked = training.rate if what == "steps" else training.finetune_rate or training.rate
         steps = getattr(training, what)
         if steps is None:

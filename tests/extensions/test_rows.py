@@ -18,7 +18,7 @@ class MineSettings:
 
 NAMES = {
     "COSTS": "costmine", "CRITERIA": "criterionmine", "METHODS": "methodmine", "PROTOCOLS": "protocolmine",
-    "LOSSES": "lossmine", "METRICS": "metricmine", "DEVICES": "devicemine", "LEARNERS": "learnermine",
+    "LOSSES": "lossmine", "METRICS": "metricmine", "DEVICES": "devicemine", "LEARNERS": "learnermine", "OPTIMIZERS": "optimizermine",
 }
 for table, name in NAMES.items():
     more = {"settings": MineSettings} if table == "LEARNERS" else {}
@@ -35,7 +35,7 @@ print(json.dumps({**told, "page": page(), "keywords": list(inspect.signature(osl
 """
 SHOWN = {
     "slim": "costmine criterionmine metricmine devicemine",
-    "learn": "costmine learnermine lossmine eagerness",
+    "learn": "costmine learnermine lossmine optimizermine eagerness",
     "sparsify": "methodmine protocolmine",
     "page": "costmine criterionmine methodmine protocolmine lossmine metricmine devicemine learnermine",
     "keywords": "eagerness",

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from onnxslim_learn.coupling.groups import expression
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.registry import OPTIMIZERS
 from onnxslim_learn.train.loop import Learner
-from onnxslim_learn.train.optimizer import MOMENTUM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,7 +84,7 @@ class MorphNet(Learner):
     ) -> None:
         """Prepare; ``provenance`` goes into the provenance of plans."""
         self.space, self.strengths, self.control = space, strengths, control
-        self.steps, self.momentum = recipe.steps, MOMENTUM if recipe.optimizer == "sgd" else 0.0
+        self.steps, self.momentum = recipe.steps, OPTIMIZERS.row(recipe.optimizer).momentum
         self.provenance = {"criterion": "morphnet", "allocation": "learned", **provenance}
         self.removal: Removal = space.analysis.whole
         self.slopes = torch.zeros(strengths.count)

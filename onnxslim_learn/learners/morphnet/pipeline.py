@@ -11,7 +11,7 @@ from onnxslim_learn.learners.finetune import fit
 from onnxslim_learn.learners.morphnet import strengths
 from onnxslim_learn.learners.morphnet.learner import Control, MorphNet, bonds, ties
 from onnxslim_learn.learners.morphnet.logistic_gates import Gates
-from onnxslim_learn.learners.morphnet.settings import LEAST, MorphNetSettings
+from onnxslim_learn.learners.morphnet.settings import GATES, LEAST, MorphNetSettings
 from onnxslim_learn.learners.morphnet.structure import Structure, structure
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.registry import LATENCY, MACS
@@ -52,7 +52,7 @@ def learn(
     space = _space(analysis, wanted)
     tied = ties(space.groups, space.bonds)
     strengths_of_units: strengths.Strengths | Gates
-    if wanted.regularizer == "gates":
+    if wanted.regularizer == GATES:
         if wanted.exactly:
             raise InputError("⟨proximal⟩: gates go by gradients alone. Leave it out, or use ⟨regularizer⟩ gamma.")
         strengths_of_units = Gates(module, analysis, space.groups, ties=tied, tau=wanted.tau)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.settings import (
@@ -23,11 +23,32 @@ from onnxslim_learn.workflow.options import EMPTY, MULTIPLE, NO_REPAIR, PLAN_OUT
 if TYPE_CHECKING:
     from onnxslim_learn.select.budget import Freedom
 
-Kind = Literal["gamma", "group-lasso", "gates"]
-How = Literal["max", "l2", "probabilistic"]
+
+@dataclass(frozen=True)
+class Regularizer:
+    """What tells how much of every unit there is.
+
+    Attributes:
+        help: What it is, in a few words.
+        threshold: Above which units are alive.
+        exact: Whether strengths can be lowered exactly to zero; others go by gradients alone.
+    """
+
+    help: str
+    threshold: float
+    exact: bool = True
+
+
+GATES = "gates"
+REGULARIZERS = {
+    "gamma": Regularizer("scales of normalisations, virtual ones where none are", 1e-3),
+    "group-lasso": Regularizer("weights of units", 1e-2),
+    GATES: Regularizer("a gate for every unit", 0.1, exact=False),
+}
+COMBINATIONS = {"max": "the largest", "l2": "root of the sum of squares", "probabilistic": "1 - Π(1 - p)"}
+"""How strengths of coupled layers are combined -> in a few words."""
 
 LEAST = 0.75  # what a unit is worth by itself says little about extremes of several groups together (cf. select.choose)
-THRESHOLDS: dict[Kind, float] = {"gamma": 1e-3, "group-lasso": 1e-2, "gates": 0.1}
 L2_THRESHOLD = 1e-2
 TAU = 1e-3
 
@@ -86,13 +107,19 @@ class MorphNetSettings:
         metavar="NAME",
         purpose=WIDTHS,
     )
-    regularizer: Kind = option(
+    regularizer: str = option(
         "gamma",
-        "what tells a unit's strength (default gamma: scales of normalisations, virtual ones where none are)",
-        choices=("gamma", "group-lasso", "gates"),
+        "what tells a unit's strength (default gamma): "
+        + ", ".join(f"{name} ({one.help})" for name, one in REGULARIZERS.items()),
+        choices=tuple(REGULARIZERS),
         purpose=WIDTHS,
     )
-    combine: How = option("max", "of coupled layers", choices=("max", "l2", "probabilistic"), purpose=WIDTHS)
+    combine: str = option(
+        "max",
+        "of coupled layers (default max): " + ", ".join(f"{name} ({said})" for name, said in COMBINATIONS.items()),
+        choices=tuple(COMBINATIONS),
+        purpose=WIDTHS,
+    )
     threshold: float | None = option(None, "units whose strength is above are alive", read=share, purpose=WIDTHS)
     l1_fraction: float = option(0.0, "group-lasso: share of the L1 norm", read=share, purpose=WIDTHS)
     tau: float = option(TAU, "gates: temperature", read=number, purpose=WIDTHS)
@@ -158,10 +185,10 @@ class MorphNetSettings:
     @property
     def exactly(self) -> bool:
         """Whether strengths are lowered exactly to zero."""
-        return self.regularizer != "gates" if self.proximal is None else self.proximal
+        return REGULARIZERS[self.regularizer].exact if self.proximal is None else self.proximal
 
     @property
     def dies(self) -> float:
         """The threshold."""
-        usual = L2_THRESHOLD if self.combine == "l2" else THRESHOLDS[self.regularizer]
+        usual = L2_THRESHOLD if self.combine == "l2" else REGULARIZERS[self.regularizer].threshold
         return usual if self.threshold is None else self.threshold

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from onnxslim_learn.bridge import gammas, initializers
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.learners.morphnet.settings import How, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +64,7 @@ class StrengthPart:
             self.parameter.mul_(factors.reshape(shape))
 
 
-def combine(values: Tensor, units: Tensor, count: int, how: How = "max") -> Tensor:
+def combine(values: Tensor, units: Tensor, count: int, how: str = "max") -> Tensor:
     """Strengths of units from those of their members.
 
     Args:
@@ -82,7 +81,7 @@ def combine(values: Tensor, units: Tensor, count: int, how: How = "max") -> Tens
     return torch.where(squares > 0, squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt(), squares)
 
 
-def lowered(values: Tensor, units: Tensor, amounts: Tensor, how: How) -> Tensor:
+def lowered(values: Tensor, units: Tensor, amounts: Tensor, how: str) -> Tensor:
     """Members' strengths after their units' were lowered by the proximal operator, exactly to zero where it gets there.
 
     Of the maximum it lowers the highest members to a common level until so much has been taken off all of them; of the
@@ -113,13 +112,13 @@ class Strengths:
     Attributes:
         parts: What parameters say.
         count: Number of units.
-        how: How members are combined.
+        how: str members are combined.
         ties: For every unit the first one it is tied to by ``force_group`` (itself if none).
     """
 
     parts: tuple[StrengthPart, ...]
     count: int
-    how: How
+    how: str
     ties: Tensor
 
     speed = 1.0
@@ -187,9 +186,9 @@ def read(
     module: fx.GraphModule,
     analysis: Analysis,
     groups: Sequence[Group],
-    kind: Kind,
+    kind: str,
     *,
-    how: How = "max",
+    how: str = "max",
     l1: float = 0.0,
     ties: Tensor | None = None,
 ) -> Strengths:

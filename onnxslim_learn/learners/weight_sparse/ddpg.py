@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.weight_sparse.rollouts import reward
+from onnxslim_learn.learners.weight_sparse.settings import SINGLE
 from onnxslim_learn.sparse import layer_ratios
 from onnxslim_learn.train import checkpoints
 
@@ -96,11 +97,11 @@ class PruningEnvironment(gymnasium.Env[Array, Array]):
         """Choose the share of the next layer."""
         target = self.settings.ws_prune_ratio
         share = layer_ratios.from_action((float(action[0]) + 1) / 2, target)
-        if self.settings.ws_reward_type == "single-obj":
+        if self.settings.ws_reward_type == SINGLE:
             share = max(share, layer_ratios.least(self.sizes, self.chosen, target))
         self.chosen.append(float(np.clip(share, *layer_ratios.bounds(target))))
         ends = len(self.chosen) == len(self.layers)
-        if ends and self.settings.ws_reward_type == "single-obj":
+        if ends and self.settings.ws_reward_type == SINGLE:
             self.chosen = layer_ratios.met(self.sizes, self.chosen, target)  # what is over is given back
         return self._state(), self._rewarded() if ends else 0.0, ends, False, {}
 

@@ -18,6 +18,7 @@ import torch
 from torch import fx
 
 from onnxslim_learn.learners.weight_sparse.learner import Fixed, WeightSparse
+from onnxslim_learn.learners.weight_sparse.settings import SINGLE
 from onnxslim_learn.metrics import classifies
 from onnxslim_learn.sparse.schedule import Schedule
 from onnxslim_learn.train import samples as pool
@@ -151,7 +152,7 @@ def judged(outputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor], labels: 
 
 def reward(score: float, ratio: float, kind: str) -> float:
     """``single-obj``: the score; ``multi-obj``: score · ln(1 + overall share)."""
-    return score if kind == "single-obj" else score * math.log(1 + ratio)
+    return score if kind == SINGLE else score * math.log(1 + ratio)
 
 
 def readers(module: fx.GraphModule, learner: WeightSparse) -> dict[fx.Node, str]:

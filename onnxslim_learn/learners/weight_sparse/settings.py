@@ -15,6 +15,9 @@ from onnxslim_learn.workflow.options import LOSSLESS_TOO, PATTERN, PROTECT, SPAR
 
 ZEROS = "weight-sparse"  # purpose
 MOST = 1e9
+SINGLE = "single-obj"
+REWARDS = {SINGLE: "accuracy, with the share met exactly", "multi-obj": "accuracy times ln(1 + share)"}
+"""What roll-outs are rewarded by -> in a few words."""
 SHARE, ONE_OR_MORE, NONE_OR_MORE, ABOVE_ZERO = (0.0, 1.0), (1.0, MOST), (0.0, MOST), (1e-9, MOST)
 
 
@@ -36,8 +39,7 @@ class MethodSettings:
             learning) or ``search`` (by measured curves, in minutes).
         ws_nb_rlouts: Roll-outs of the agent.
         ws_nb_rlouts_min: Roll-outs by chance before the agent trains.
-        ws_reward_type: ``single-obj``: accuracy, with the share met exactly. ``multi-obj``: accuracy times
-            ln(1 + share).
+        ws_reward_type: One of :data:`REWARDS`.
         ws_lrn_rate_rg: Rate of the layer-wise regression in a roll-out.
         ws_nb_iters_rg: Its steps per layer.
         ws_lrn_rate_ft: Rate of the fine-tuning in a roll-out.
@@ -65,9 +67,9 @@ class MethodSettings:
     ws_nb_rlouts: int = _whole(200, "optimal: roll-outs of the agent", ONE_OR_MORE)
     ws_nb_rlouts_min: int = _whole(50, "optimal: roll-outs by chance before it trains", NONE_OR_MORE)
     ws_reward_type: str = option(
-        "single-obj",
-        "optimal: single-obj (accuracy; default) or multi-obj (times ln(1 + share))",
-        choices=("single-obj", "multi-obj"),
+        SINGLE,
+        f"optimal (default {SINGLE}): " + ", ".join(f"{name} ({said})" for name, said in REWARDS.items()),
+        choices=tuple(REWARDS),
         purpose=ZEROS,
     )
     ws_lrn_rate_rg: float = _number(3e-2, "optimal: rate of a roll-out's layer-wise regression", ABOVE_ZERO)
