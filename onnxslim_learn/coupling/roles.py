@@ -46,6 +46,8 @@ __all__ = [
     "sizes",
 ]
 
+NEAR = 8  # nodes between a normalisation and an output
+
 
 class Named(Protocol):
     """A node of a graph, or of a file."""
@@ -123,9 +125,28 @@ def alike(node: Named, op_type: str) -> bool:
 
 
 def puts_out(value: ir.Value) -> str:
-    """What an output is, as far as the operator that makes it tells: a word of :func:`onnxslim_learn.metrics.kind`."""
+    """What an output is, as far as operators tell that make or read it: a word of :func:`onnxslim_learn.metrics.kind`.
+
+    What is ranked, or made probabilities of, are logits; what was normalised over features and went through no layer
+    since are embeddings. Views in between change nothing.
+    """
     node = value.producer()
-    return "" if node is None else of(node).puts_out
+    if node is not None and of(node).puts_out:
+        return of(node).puts_out
+    if any(has(use.node, Trait.RANKS) or of(use.node).puts_out == "probabilities" for use in value.uses()):
+        return "logits"
+    if node is not None and has(node, Trait.VIEW) and node.inputs[0] is not None:
+        return puts_out(node.inputs[0])
+    return "embeddings" if _normalised(value, NEAR) else ""
+
+
+def _normalised(value: ir.Value | None, depth: int) -> bool:
+    """Whether a value comes from a normalisation over features with no layer in between."""
+    node = None if value is None else value.producer()
+    if node is None or not depth or of(node).factors is not None:
+        return False
+    norm = of(node).norm
+    return (norm is not None and norm.features) or any(_normalised(x, depth - 1) for x in node.inputs)
 
 
 def bounds(node: ir.Node) -> Bounds | None:

@@ -13,6 +13,8 @@ from onnxslim_learn.coupling.relations import Pin
 from onnxslim_learn.coupling.titles import ROLES, Title
 from onnxslim_learn.errors import InputError
 
+SYMBOLS = "stands for symbols of the input"
+
 
 def protected(groups: Sequence[Group], titles: Mapping[str, Title], patterns: Iterable[str]) -> list[Group]:
     """Pin the groups of which a pattern finds the name, the role, or anything that they contain.
@@ -31,15 +33,22 @@ def protected(groups: Sequence[Group], titles: Mapping[str, Title], patterns: It
 def only(groups: Sequence[Group], titles: Mapping[str, Title], patterns: Sequence[str]) -> list[Group]:
     """Pin all groups but those that a pattern names: by name, role, title or module, or that lie in modules it finds.
 
+    Symbols of the input are cut only where a pattern finds their role or their name: samples that happen to lack one do
+    not say that nobody needs it.
+
     Raises:
         InputError: If a pattern is invalid or finds nothing.
     """
     if not patterns:
-        return list(groups)
+        return [_pinned(g, SYMBOLS) if titles[g.name].role == "symbols" else g for g in groups]
     compiled = [_matched("⟨only⟩", text, groups, lambda group, p: titles[group.name].lies_in(p)) for text in patterns]
-    meant = [any(titles[group.name].lies_in(p) for p in compiled) for group in groups]
+    meant = [any(_meant(titles[group.name], p) for p in compiled) for group in groups]
     reason = f"is not among those to cut only: {' '.join(patterns)}"
     return [g if chosen else _pinned(g, reason) for g, chosen in zip(groups, meant, strict=True)]
+
+
+def _meant(title: Title, pattern: re.Pattern[str]) -> bool:
+    return any(map(pattern.search, title.names)) if title.role == "symbols" else title.lies_in(pattern)
 
 
 def shares(groups: Sequence[Group], titles: Mapping[str, Title], keep: Mapping[str, float]) -> dict[str, float]:

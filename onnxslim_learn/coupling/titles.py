@@ -38,6 +38,7 @@ ROLES = {
     "residual": "channels of a residual stream, which many layers read and add to",
     "recurrent": "units of a recurrent cell",
     "convolution-groups": "groups of a convolution",
+    "symbols": "symbols of the input (bytes, tokens, categories), which stay unless --only names them",
     "inputs": "what the model takes in",
     "outputs": "what the model puts out",
     "other": "anything else",
@@ -53,6 +54,7 @@ TEXTS = {
     "residual": "{n} channels of the residual stream",
     "recurrent": "{n} recurrent units",
     "convolution-groups": "{n} groups of channels",
+    "symbols": "{n} symbols of the input",
     "inputs": "{n} inputs",
     "outputs": "{n} outputs",
     "other": "{n} units",
@@ -180,6 +182,15 @@ def place(path: Path) -> str:
     return f"{side} {text}" if side and text != side and numbered else text
 
 
+def _is_identity(table: ir.Value | None) -> bool:
+    """Whether a parameter is an identity matrix: its rows are one-hot vectors."""
+    tensor = None if table is None else table.const_value
+    if tensor is None or len(tensor.shape) != 2 or len(set(tensor.shape)) > 1:
+        return False
+    numbers = np.asarray(tensor.numpy())
+    return bool((np.diag(numbers) == 1).all() and np.count_nonzero(numbers) == len(numbers))
+
+
 class _Carried:
     """Which groups every value carries, and what nodes do with them."""
 
@@ -257,6 +268,15 @@ class _Carried:
                 self._vote(writes, "values")
             elif roles.of(node).arithmetic == "add":
                 self._adds(index)
+            self._stands_for(index, writes)
+
+    def _stands_for(self, index: int, writes: frozenset[int]) -> None:
+        """One-hot vectors: what is compared with all candidates, or picked from the rows of an identity matrix."""
+        names, node = self._inputs(index), self.graph.nodes[index]
+        if roles.has(node, roles.Trait.EQUATES):
+            self._vote(writes & self.carried(n for n in names if n in self.constant), "symbols")
+        elif self.coupling.records.indices.keys() & set(names) and _is_identity(self.graph.initializers.get(names[0])):
+            self._vote(writes, "symbols")
 
     def _contracts(self, index: int, summed: frozenset[int], writes: frozenset[int]) -> None:
         """A node that sums over channels: with a weight, or one activation against another (attention)."""
@@ -330,6 +350,8 @@ class _Carried:
         votes = self.role.get(number, Counter())
         if group.pin is not None and group.pin.node == -1:
             return "outputs"
+        if votes["symbols"]:
+            return "symbols"
         if group.rows:
             attends = votes["queries-keys"] + votes["values"]
             return "heads" if attends else "convolution-groups" if votes["channels"] else "other"

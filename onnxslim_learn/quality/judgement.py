@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxslim_learn.array_types import Array, Feeds
-from onnxslim_learn.metrics import Block, Channels, Deviation, deviation, worst
+from onnxslim_learn.metrics import Block, Channels, Deviation, deviation, told_by_labels, worst
 from onnxslim_learn.quality.detections import Detections, detections
 from onnxslim_learn.runtime.timing import open_session
 
@@ -129,7 +129,7 @@ def judge(
         InputError: If the metric fails.
     """
     wanted, actual = sides = [_outputs(side, samples.feeds) for side in (original, model)]
-    apart = deviation(wanted, actual, channels)
+    apart = deviation(wanted, actual, _labelled(channels, wanted, samples.labels))
     measured = None
     if metric is not None:
         before, after = (metric(side, samples.labels) for side in sides)
@@ -137,6 +137,16 @@ def judge(
     count = sum(len(next(iter(feed.values()))) for feed in samples.feeds)
     known = detections(wanted, actual)
     return Judgement(samples.name, count, samples.made_up, apart, known, measured, tuple(samples.doubts))
+
+
+def _labelled(
+    channels: Mapping[str, Channels], outputs: Mapping[str, Array], labels: Sequence[Array | None]
+) -> dict[str, Channels]:
+    """Channels, with what labels say of the first output."""
+    name = next(iter(outputs), "")
+    hint = told_by_labels(outputs[name], labels) if name else ""
+    first = channels.get(name, Channels(None))
+    return {**channels, name: replace(first, hint=first.hint or hint)} if hint else dict(channels)
 
 
 def _outputs(model: Path | bytes, feeds: Sequence[Feeds]) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -146,3 +147,47 @@ def test_paths_come_from_what_the_exporter_left():
     assert module_path(bare, ["model.layers.0.fc.weight"]) == ("model", "layers", "0", "fc")
     assert module_path(bare, ["onnx::MatMul_3"]) == ()
     assert re.search("layers", ".".join(module_path(bare, ["model.layers.0.fc.weight"])))
+
+
+VALUES = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
+TABLES = {
+    "candidates": onnx.numpy_helper.from_array(np.arange(12, dtype=np.float32).reshape(1, 1, 12), "candidates"),
+    "table": onnx.numpy_helper.from_array(np.eye(12, dtype=np.float32), "table"),
+    "w": onnx.numpy_helper.from_array(VALUES, "w"),
+    "v": onnx.numpy_helper.from_array(VALUES[:8, :3].copy(), "v"),
+}
+ONE_HOT = {
+    "compared": ("float[n, 5, 1] x", "e = Equal(x, candidates) o = Cast<to=1>(e)", "candidates"),
+    "picked": ("int64[n, 5] x", "o = Gather(table, x)", "table"),
+}
+
+
+def one_hot(name):
+    given, front, table = ONE_HOT[name]
+    text = f"net ({given}) => (float[n, 5, 3] y) {{ {front} m = MatMul(o, w) r = Relu(m) y = MatMul(r, v) }}"
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}')
+    model.graph.initializer.extend(TABLES[tensor] for tensor in (table, "w", "v"))
+    return analyze(model)
+
+
+@pytest.mark.parametrize("name", ONE_HOT)
+def test_symbols_of_the_input_stay_unless_they_are_meant(name):
+    net = one_hot(name)
+    (symbols,) = [group for group in net.groups if net.titles[group.name].role == "symbols"]
+    assert (symbols.width, symbols.pin) == (12, None)
+    assert symbols.name not in plan(net, {"macs": 0.9}).groups
+    assert symbols.name in plan(net, {"macs": 0.9}, only=["symbols"]).groups
+    assert symbols.name not in plan(net, {"macs": 0.9}, only=["hidden"]).groups
+    found = dict(zip(("none", "all"), (net.free_groups(), net.free_groups(only=["."])), strict=True))
+    pinned = {key: [g.name for g in groups if g.pin is not None] for key, groups in found.items()}
+    assert symbols.name in pinned["none"]
+    assert symbols.name not in pinned["all"]
+
+
+def test_a_table_of_learnt_rows_holds_no_symbols():
+    net = one_hot("picked")
+    model = onnx.ModelProto()
+    model.CopyFrom(onnx.load_from_string(net.graph.data))
+    (table,) = [tensor for tensor in model.graph.initializer if tensor.name == "table"]
+    table.CopyFrom(onnx.numpy_helper.from_array(np.eye(12, dtype=np.float32) + 0.1, "table"))
+    assert "symbols" not in {title.role for title in analyze(model).titles.values()}

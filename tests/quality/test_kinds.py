@@ -2,11 +2,13 @@
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 
+from onnxslim_learn import demo
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.coupling import roles
-from onnxslim_learn.metrics import deviation, kind
+from onnxslim_learn.metrics import deviation, kind, told_by_labels
 
 SAMPLES = 24
 RNG = np.random.default_rng(0)
@@ -26,6 +28,14 @@ def logits(*shape):
 
 
 VECTORS = RNG.normal(0, 1, (SAMPLES, 64))
+QUANTITIES = RNG.normal(0, 1, (SAMPLES, 4)) + np.array([0, 90, -40, 20])
+
+
+def zero_sum(rows):
+    """What a cross-entropy leaves of logits: nothing that all have in common."""
+    return rows - 0.95 * rows.mean(axis=1, keepdims=True)
+
+
 KINDS = {
     "logits": (logits(SAMPLES, 10), "", "logits"),
     "many logits": (logits(SAMPLES, 1000), "", "logits"),
@@ -50,6 +60,15 @@ KINDS = {
     "scores of boxes": (RNG.normal(0, 1, (SAMPLES, 100, 4)), "scores", "logits"),
     "one number without an axis": (RNG.normal(0, 1, SAMPLES), "", "number"),
     "a row of one length": (VECTORS[:2, :4] / np.linalg.norm(VECTORS[:2, :4], axis=1, keepdims=True), "", "embeddings"),
+    "few quantities with places of their own": (QUANTITIES, "", "numbers"),
+    "few quantities of different scales": (RNG.normal(0, 1, (SAMPLES, 3)) * [1, 40, 0.5], "", "numbers"),
+    "few quantities without a sign": (np.abs(RNG.normal(40, 10, (SAMPLES, 2))), "", "numbers"),
+    "few quantities that are called scores": (QUANTITIES, "scores", "logits"),
+    "classes of which one always leads": (zero_sum(logits(SAMPLES, 10)) + np.eye(10)[3] * 40, "", "logits"),
+    "many classes without peaks": (zero_sum(RNG.normal(0, 1, (SAMPLES, 40))), "", "logits"),
+    "places of many points": (RNG.normal(0, 1, (SAMPLES, 1)) + VECTORS + 9 * np.arange(64), "", "numbers"),
+    "two classes": (zero_sum(RNG.normal(0, 1, (SAMPLES, 2))), "", "logits"),
+    "a single row": (QUANTITIES[:1], "", "logits"),
     "whole numbers": (np.ones((SAMPLES, 4), np.int64), "", "numbers"),
 }
 
@@ -86,6 +105,46 @@ def test_the_operator_table_tells_what_operators_put_out(operator, hint):
         f'<ir_version: 10, opset_import: ["": 21]> net (float[N,4] x) => (float[N,4] y) {{ y = {operator}(x) }}'
     )
     assert roles.puts_out(analyze(model).graph.model.graph.outputs[0]) == hint
+
+
+READ = [
+    ("float[N] r", "y = Gemm(x, w) r0 = ArgMax<axis=1,keepdims=0>(y) r = Cast<to=1>(r0)", "logits"),
+    ("float[N,4] r", "y = Gemm(x, w) r = Softmax(y)", "logits"),
+    ("float[N,4] r", "h = Gemm(x, w) y = Flatten(h) r = Softmax(h)", "logits"),
+    ("float[N,4] r", "h = LayerNormalization(x, g) y = Tanh(h) r = Relu(x)", "embeddings"),
+    ("float[N,4] r", "h = LayerNormalization(x, g) y = Gemm(h, w) r = Relu(x)", ""),
+    ("float[N,4] r", "y = Gemm(x, w) r = Relu(y)", ""),
+]
+
+
+@pytest.mark.parametrize(("other", "nodes", "hint"), READ)
+def test_the_graph_tells_what_an_output_is_read_as(other, nodes, hint):
+    weights = "float[4,4] w = {" + ",".join("1" for _ in range(16)) + "}, float[4] g = {1,2,1,2}"
+    net = f"net (float[N,4] x) => (float[N,4] y, {other}) <{weights}> {{ {nodes} }}"
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 21]> {net}')
+    assert roles.puts_out(analyze(model).graph.model.graph.outputs[0]) == hint
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (np.arange(SAMPLES) % 4, "logits"),
+        (np.arange(SAMPLES), ""),
+        (QUANTITIES, "numbers"),
+        (np.eye(4)[np.arange(SAMPLES) % 4], ""),
+        (None, ""),
+    ],
+)
+def test_labels_tell_what_an_output_is(labels, told):
+    assert told_by_labels(RNG.normal(0, 1, (SAMPLES, 4)), [labels]) == told
+    assert told_by_labels(RNG.normal(0, 1, (SAMPLES, 4)), [labels, None]) == ""
+
+
+def test_a_trained_classifier_is_read_as_one_whatever_it_sees():
+    session = ort.InferenceSession(str(demo.model_path()))
+    noise = RNG.random((64, 1, 8, 8)).astype(np.float32)
+    for images in (demo.held_out()["image"][:24], noise, 0.1 * noise, 5 * noise):
+        assert kind(session.run(None, {"image": images})[0]) == "logits"
 
 
 def compared(wanted, found, name="y"):

@@ -191,6 +191,7 @@ class Trait(enum.Flag):
     DEQUANTIZES = enum.auto()  # the inverse
     ARRANGES = enum.auto()  # it only brings entries into another order or shape: runtimes insert such nodes
     EQUATES = enum.auto()  # it tells which entries are equal
+    RANKS = enum.auto()  # it tells which entries along an axis are largest
 
 
 NOTHING = Trait(0)

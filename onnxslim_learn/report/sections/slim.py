@@ -228,6 +228,7 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
                 [
                     *training.learner(data),
                     *_cut(data),
+                    *_symbols(data),
                     *_merged(data["merged"]),
                     *_folded(data["lossless"]),
                     *_timed(data),
@@ -248,6 +249,13 @@ def _unknown(data: Mapping[str, Any]) -> list[Block]:
     """That nobody knows how good a cut is; what is trained is told by what training found."""
     changed = _cut(data) and not data["lossless"] and not data.get("training")
     return [Text(f"Quality: not measured, since there are no samples. {quality.ASK}")] if changed else []
+
+
+def _symbols(data: Mapping[str, Any]) -> list[str]:
+    """Symbols that stayed, and how they are cut."""
+    symbols = [group for group in data["groups"] if group["role"] == "symbols" and group["kept"] == group["width"]]
+    count = sum(group["width"] for group in symbols)
+    return [f"Kept: {plural(count, 'symbol')} of the input; --only symbols cuts them."] if symbols else []
 
 
 def _cut(data: Mapping[str, Any]) -> list[str]:
