@@ -20,11 +20,10 @@ from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.runtime import atomic
 from onnxslim_learn.select import planner
 from onnxslim_learn.settings import build, takes
-from onnxslim_learn.workflow import latency_target, pareto
+from onnxslim_learn.workflow import latency_target, pareto, timed
 from onnxslim_learn.workflow import samples as sampling
 from onnxslim_learn.workflow import slim as work
 from onnxslim_learn.workflow.settings import ApplySettings, LosslessSettings, PlanSettings, SlimSettings
-from onnxslim_learn.workflow.timed import against_original
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
@@ -147,6 +146,7 @@ def _met(
         metric=sampling.judged_by(settings.quality, settings.samples),
     )
     asked["real"] = sampling.real_inputs(source, settings.samples)
+    asked["time"] = None if settings.result.no_latency else timed.briefly(analysis, settings.runtime)
     if len(settings.target) > 1:
         return _several(analysis, settings, asked)
     target = next(iter(settings.target.values()))
@@ -326,8 +326,10 @@ def finished(
     (slimmed, check), (path, folder) = outcome, written
     analysis, timings, feeds = slimmed.analysis, None, dict[str, Any]()
     if not settings.result.no_latency and LATENCY not in slimmed.plan.provenance:
-        timings, feeds = against_original(analysis, path, settings.runtime, stage, kept=folder is None)
+        timings, feeds = timed.against_original(analysis, path, settings.runtime, stage, kept=folder is None)
     report = records.outcome(slimmed, path, check, timings, feeds)
+    if timings is not None and report["latency"]["faster"] is not True and _less(report):
+        report["latency"]["unchanged"] = timed.unchanged(analysis, path, feeds, settings.runtime)
     report |= {"output": str(path) if folder is None else None, **told}
     notes = quality.notes(report["quality"])
     if not slimmed.plan.groups and "training" not in slimmed.plan.provenance:
@@ -341,6 +343,11 @@ def finished(
     about |= {"notes": notes, "passed": fault is None, "failure": WORSE}
     result = ModelResult(title, report, pages.outcome, _groups, file=path, analysis=analysis, **about)
     return result.told(settings.report)
+
+
+def _less(report: Mapping[str, Any]) -> bool:
+    """Whether a model has less work to do than it had."""
+    return bool(report["after"]["macs"] < report["before"]["macs"])
 
 
 def _groups(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:

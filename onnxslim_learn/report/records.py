@@ -259,6 +259,7 @@ def outcome(
         "lossless": None if slimmed.folded is None else slimmed.folded.to_dict(),
         "merged": _merged(slimmed),
         "training": slimmed.plan.provenance.get("training"),
+        "timed": slimmed.plan.provenance.get("timed", []),
         "choice": {k: slimmed.plan.provenance.get(k) for k in CHOICE},
         "groups": [
             {
@@ -316,6 +317,7 @@ def latency(timings: Timings, timed: Mapping[str, Any]) -> dict[str, Any]:
         "wall_ratio": comparison.wall,
         "threads": timings.threads,
         "provider": timings.provider,
+        "unchanged": {},
         "inputs": {name: list(np.shape(array)) for name, array in timed.items()},
     }
 
@@ -333,5 +335,6 @@ def _on_target(analysis: Analysis, told: Mapping[str, Any]) -> dict[str, Any]:
         "wall_ratio": told["wall_ratio"],
         "threads": told["threads"],
         "provider": told["provider"],
+        "unchanged": {},
         "inputs": {name: list(shape) for name, shape in analysis.graph.shapes.nominal.inputs.items()},
     }

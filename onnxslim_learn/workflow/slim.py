@@ -25,12 +25,14 @@ from onnxslim_learn.select.bounds import bounds, named
 from onnxslim_learn.select.planner import plan
 from onnxslim_learn.workflow import latency_target
 from onnxslim_learn.workflow.slimmed import Slimmed
+from onnxslim_learn.workflow.timed import not_slower
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from onnxslim_learn.lossless_cuts.bias_absorption import Constant
     from onnxslim_learn.plans.plan import Plan
+    from onnxslim_learn.runtime.timing import Ratio
     from onnxslim_learn.select.bounds import Target
     from onnxslim_learn.select.calibration import Calibration
 
@@ -108,7 +110,7 @@ def verify(
         return checking.verify(cut, plain, real)
 
 
-def slim_to(
+def slim_to(  # noqa: PLR0913  everything a user may say about a cut
     analysis: Analysis,
     target: Target,
     path: str | Path,
@@ -118,6 +120,7 @@ def slim_to(
     calibration: Calibration | None = None,
     repair: bool = True,
     meter: latency_target.LatencyMeter | None = None,
+    time: Callable[[Removal], Ratio] | None = None,
     **settings: Any,
 ) -> tuple[Slimmed, checking.Verification]:
     """Plan, slim, repair, verify and write in one go; a bound on file bytes is met by the file itself.
@@ -132,6 +135,8 @@ def slim_to(
         repair: Whether to repair, where there are samples.
         meter: How to time what comes out, where there is a bound on latency: see
             :func:`onnxslim_learn.workflow.latency_target.prepare`. Without it, that bound holds for the estimate.
+        time: How to time a removal where there is none: what is slower than the original is chosen again
+            (:func:`onnxslim_learn.workflow.timed.not_slower`).
         **settings: See :func:`plan`.
 
     Raises:
@@ -141,11 +146,14 @@ def slim_to(
     target = named(analysis, target)
     limit = _file_limit(analysis, target)
 
-    def make(analysis_now: Analysis, bounds: Mapping[str, float | str]) -> Slimmed:
-        return _fitting(analysis_now, bounds, limit, stage, calibration=calibration, **settings)
+    def make(analysis_now: Analysis, bounds: Mapping[str, float | str], **changed: Any) -> Slimmed:
+        return _fitting(analysis_now, bounds, limit, stage, calibration=calibration, **{**settings, **changed})
 
-    timed = meter is not None and LATENCY in target
-    slimmed = latency_target.meet(analysis, target, meter, make) if timed and meter else make(analysis, target)
+    if meter is not None and LATENCY in target:
+        slimmed = latency_target.meet(analysis, target, meter, make)
+    else:
+        time = None if LATENCY in target else time
+        slimmed = not_slower(lambda step: make(analysis, target, multiple=step), settings.get("multiple", 1), time)
     if repair and calibration is not None and slimmed.removal.gone.any():
         slimmed.repair(calibration, progress=stage("repairing"))
     stage("cutting and verifying")

@@ -1,19 +1,34 @@
-"""What was written, timed against the original."""
+"""What was cut, timed against the original; what is slower is chosen again, or it is said where its time goes."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.data import random_inputs
+from onnxslim_learn.errors import InputError, TargetError
+from onnxslim_learn.latency.node_times import per_node
+from onnxslim_learn.latency.profile import RuntimeSetting
 from onnxslim_learn.runtime import timing
+from onnxslim_learn.runtime.session import CPU
+from onnxslim_learn.settings import AUTO
+from onnxslim_learn.workflow import latency_target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.array_types import Stage
+    from onnxslim_learn.array_types import Feeds, Stage
+    from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.runtime.settings import RuntimeSettings
-    from onnxslim_learn.runtime.timing import Timings
+    from onnxslim_learn.runtime.timing import Ratio, Timings
+    from onnxslim_learn.workflow.slimmed import Slimmed
+
+COARSER = (8, 16)  # multiples that are tried where widths on the steps of kernels turn out slower than the original
+SLOWER = 1.02  # of the original's time: where all of the interval lies above, what was measured was no accident
+BRIEFLY = 0.5  # seconds: enough to tell so
 
 
 def against_original(
@@ -43,3 +58,71 @@ def against_original(
             error.add_note(f"{written} is written and verified; only its latency is missing.")
         raise
     return timings, feeds
+
+
+def briefly(analysis: Analysis, asked: RuntimeSettings) -> Callable[[Removal], Ratio]:
+    """What times the model that a removal leaves against the original, for a choice between removals."""
+    setting, seconds = RuntimeSetting(asked.threads, asked.provider), min(asked.seconds, BRIEFLY)
+    return latency_target.of_removal(analysis, latency_target.beside(analysis, setting, seconds=seconds))
+
+
+def not_slower(
+    make: Callable[[int | str], Slimmed], multiple: int | str, time: Callable[[Removal], Ratio] | None
+) -> Slimmed:
+    """A slimmed model that is not slower than the original, if one of a few choices of widths is not.
+
+    Only what is surely slower is chosen again, so that the same inputs give the same result on a busy machine, too.
+
+    Args:
+        make: Slims to widths that are multiples of a number.
+        multiple: What was asked for; only ``auto`` leaves a choice.
+        time: How to time what comes out; ``None`` if it must not be.
+
+    Returns:
+        The first that is not slower, else the fastest. Where more than one was tried, its plan tells them all.
+    """
+    slimmed = make(multiple)
+    if multiple != AUTO or time is None or not slimmed.removal.gone.any():
+        return slimmed
+    tried: list[tuple[Slimmed, int | str, Ratio]] = [(slimmed, multiple, time(slimmed.removal))]
+    for coarser in COARSER:
+        if tried[-1][2].low <= SLOWER:
+            break
+        try:
+            slimmed = make(coarser)
+        except TargetError:
+            break
+        tried.append((slimmed, coarser, time(slimmed.removal)))
+    slimmed = min(tried, key=lambda one: one[2].median)[0]
+    if len(tried) > 1:
+        told = [{"multiple": step, **_told(ratio)} for _, step, ratio in tried]
+        provenance = {**slimmed.plan.provenance, "multiple": multiple, "timed": told}
+        slimmed.plan = replace(slimmed.plan, provenance=provenance)
+    return slimmed
+
+
+def _told(ratio: Ratio) -> dict[str, float]:
+    """A ratio as plain data."""
+    known = asdict(ratio)
+    return {"ratio": known["median"], "low": known["low"], "high": known["high"]}
+
+
+def unchanged(analysis: Analysis, written: Path, feeds: Feeds, asked: RuntimeSettings) -> dict[str, float]:
+    """Where the time of a model goes that is not faster than the original.
+
+    Returns:
+        Operator -> share of the time that its nodes take that are no faster than before, the largest first; empty
+        where nodes cannot be timed.
+    """
+    if asked.provider != CPU:
+        return {}
+    models: list[Any] = [analysis.graph.source or analysis.graph.data, written]
+    try:
+        old, new = per_node(models, [feeds, feeds], threads=asked.threads, provider=asked.provider)
+    except InputError:
+        return {}
+    before, shares = {node.name: node.ms for node in old}, defaultdict[str, float](float)
+    for node in new:
+        if node.ms >= latency_target.UNCHANGED * before.get(node.name, 0.0):
+            shares[node.op_type] += node.share
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))

@@ -10,8 +10,9 @@ import onnx
 import pytest
 
 from nets.zoo import NETS
+from onnxslim_learn import demo
 from onnxslim_learn.rewrite import save
-from onnxslim_learn.runtime import cache
+from onnxslim_learn.runtime import cache, timing
 from onnxslim_learn.workflow import slim
 from tests.cli.folder import BRIEF, HALF, SLIM, TO, strict
 
@@ -308,3 +309,46 @@ def samples():
     ((name, shape),) = slim.analyze("residual.onnx").graph.shapes.nominal.inputs.items()
     rng = np.random.default_rng(0)
     np.savez("samples.npz", **{name: rng.normal(size=(32, *shape[1:])).astype(np.float32)})
+
+
+TIMED = f"slim {demo.model_path()} -o new.onnx --no-repair --target macs=0.5"
+
+
+@pytest.mark.parametrize("given", ["", "--multiple 2"])
+def test_a_result_that_is_slower_says_what_was_tried_and_where_time_goes(run, monkeypatch, given):
+    def slower(models, feeds, *, clock=None, threads=1, provider="CPUExecutionProvider", **rest):
+        ms = np.array([[10.0, 12.0]] * 20)[:, : len(models)]
+        return timing.Timings(ms, (1.0,) * len(models), threads, provider)
+
+    monkeypatch.setattr(timing, "measure", slower)
+    code, out, _ = run(f"{TIMED} {given} --json new.json")
+    assert code == 0
+    told, said = strict(Path("new.json").read_text()), " ".join(out.split())
+    assert told["latency"]["faster"] is False
+    assert "Slower" in said
+    assert ("leave out --multiple" in said) == bool(given)
+    assert ("so they were chosen again: in multiples of 8 1.20 (1.20 to 1.20), in multiples of 16" in said) == (
+        not given
+    )
+    assert [one["multiple"] for one in told["timed"]] == ([] if given else ["auto", 8, 16])
+    if told["latency"]["unchanged"]:
+        assert "of its time is in nodes that take as long as before" in said
+
+
+@pytest.mark.parametrize("other", [0.3, 1.03])
+def test_the_time_of_a_result_that_is_not_surely_slower_decides_nothing(run, monkeypatch, other):
+    """The same plan and the same file, whatever is measured."""
+
+    def measured(ratio):
+        def measure(models, feeds, *, clock=None, threads=1, provider="CPUExecutionProvider", **rest):
+            ms = np.array([[10.0, 10.0 * ratio], [10.0, 10.0]] * 20)[:, : len(models)]
+            return timing.Timings(ms, (1.0,) * len(models), threads, provider)
+
+        return measure
+
+    files = []
+    for ratio in (0.9, other):
+        monkeypatch.setattr(timing, "measure", measured(ratio))
+        assert run(f"{TIMED} --plan-out p.json")[0] == 0
+        files.append((Path("p.json").read_bytes(), Path("new.onnx").read_bytes()))
+    assert files[0] == files[1]

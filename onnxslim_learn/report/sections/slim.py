@@ -25,6 +25,7 @@ from onnxslim_learn.settings import AUTO
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+OPERATORS = 3  # named where time goes
 MEMBERS = 2  # parameter axes named in a row; the rest are counted
 ONE = "has one unit only"
 REPEATED = 4  # groups alike in so many blocks are one row
@@ -307,13 +308,39 @@ def _timed(data: Mapping[str, Any]) -> list[str]:
         f"Latency at {shapes(timed['inputs'])}{counted} {where}: {latency.clock(timed)},"
         f" {paired or 'as the target was met'}; the ratio with its 95 % interval.{latency.other_clock(timed)}"
     ]
+    lines += _chosen_again(data["timed"])
     if timed["faster"] is not True and data["after"]["macs"] < data["before"]["macs"]:
-        verdict = "Slower" if timed["faster"] is False else "Not measurably faster"
-        advice = "See profile --per-node for where the time goes."
-        if data["multiple"] != AUTO:
-            advice = "Widths between the steps of this machine's kernels are slow: leave out --multiple."
-        lines.append(f"{verdict}. {advice}")
+        lines.append(f"{_not_faster(timed)} {_advice(data['multiple'])}")
     return lines
+
+
+def _chosen_again(tried: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which widths were tried because others were slower than the original."""
+    if not tried:
+        return []
+    first, *rest = (f"{one['ratio']:.2f} ({one['low']:.2f} to {one['high']:.2f})" for one in tried)
+    others = ", ".join(f"in multiples of {one['multiple']} {said}" for one, said in zip(tried[1:], rest, strict=True))
+    return [
+        f"Widths on the steps of this machine's kernels took {first} of the original's time, so they were chosen"
+        f" again: {others}. The fastest is what was taken."
+    ]
+
+
+def _not_faster(timed: Mapping[str, Any]) -> str:
+    """That nothing was won, and where the time goes."""
+    verdict = "Slower" if timed["faster"] is False else "Not measurably faster"
+    if not timed["unchanged"]:
+        return f"{verdict}."
+    parts = ", ".join(f"{operator} {share(part)}" for operator, part in list(timed["unchanged"].items())[:OPERATORS])
+    total = share(sum(timed["unchanged"].values()))
+    return f"{verdict}: {total} of its time is in nodes that take as long as before ({parts})."
+
+
+def _advice(multiple: int | str) -> str:
+    """What to do where nothing was won."""
+    if multiple != AUTO:
+        return "Widths between the steps of this machine's kernels are slow: leave out --multiple."
+    return "See profile --per-node, or ask for time itself with --target latency=0.7."
 
 
 def checked(check: Mapping[str, Any], *, lossless: bool = False) -> list[str]:
