@@ -15,7 +15,7 @@ from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.latency.profile import RuntimeSetting
 from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.report import records
-from onnxslim_learn.report.sections import quality, training
+from onnxslim_learn.report.sections import quality
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.runtime import atomic
 from onnxslim_learn.select import planner
@@ -161,15 +161,26 @@ def _several(analysis: Analysis, settings: SlimSettings, asked: Mapping[str, Any
     """Slim to several targets, a file for each."""
     if settings.result.output is None:
         raise InputError("⟨output⟩: is needed where several models are written. Give a file name.")
-    rows = pareto.slim_each(analysis, settings.target, Path(settings.result.output), settings.plan_out, **asked)
-    name = models.named(analysis)
-    title = f"slim {name} {settings.result.output}"
+    notes, passed = list[str](), list[bool]()
+
+    def tell(slimmed: Slimmed, check: Verification, path: Path) -> Mapping[str, Any]:
+        result = _result("slim", (slimmed, check), (path, None), settings, asked["stage"])
+        notes.extend(f"{path}: {note}" for note in result.notes)
+        passed.append(result.passed)
+        return result.report
+
+    place_of_all = Path(settings.result.output)
+    rows = pareto.slim_each(analysis, settings.target, place_of_all, settings.plan_out, tell=tell, **asked)
+    title = f"slim {models.named(analysis)} {settings.result.output}"
     report = {"model": str(analysis.graph.source or ""), "targets": rows}
-    faults = [(row["output"], quality.fault(row["quality"], settings.quality.min_quality)) for row in rows]
-    notes = tuple(f"{file}: {fault}" for file, fault in faults if fault)
-    about: dict[str, Any] = {"passed": not notes, "notes": notes, "failure": WORSE}
-    result = Result(title, report, lambda r: training.targets(r["targets"]), lambda r: r["targets"], **about)
+    about: dict[str, Any] = {"passed": all(passed), "notes": tuple(notes), "failure": WORSE}
+    result = Result(title, report, lambda r: pages.each(r["targets"]), _rows, **about)
     return result.told(settings.report)
+
+
+def _rows(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A row for each target, without what is reported of each by itself."""
+    return [{key: value for key, value in row.items() if key != "report"} for row in report["targets"]]
 
 
 def _file(analysis: Analysis) -> str:
@@ -323,6 +334,19 @@ def finished(
         stage: Called with the name of the stage.
         told: What else is reported.
     """
+    return _result(command, outcome, written, settings, stage, told=told).told(settings.report)
+
+
+def _result(
+    command: str,
+    outcome: tuple[Slimmed, Verification],
+    written: tuple[Path, TemporaryDirectory[str] | None],
+    settings: Any,
+    stage: Stage,
+    *,
+    told: Mapping[str, str] = MappingProxyType({}),
+) -> ModelResult:
+    """What was written, with its report, which is not told yet; see :func:`finished`."""
     (slimmed, check), (path, folder) = outcome, written
     analysis, timings, feeds = slimmed.analysis, None, dict[str, Any]()
     if not settings.result.no_latency and LATENCY not in slimmed.plan.provenance:
@@ -341,8 +365,7 @@ def finished(
     title = " ".join([command, models.named(analysis), *([str(path)] if folder is None else [])])
     about: dict[str, Any] = {"plan": slimmed.plan, "verification": check, "place": folder}
     about |= {"notes": notes, "passed": fault is None, "failure": WORSE}
-    result = ModelResult(title, report, pages.outcome, _groups, file=path, analysis=analysis, **about)
-    return result.told(settings.report)
+    return ModelResult(title, report, pages.outcome, _groups, file=path, analysis=analysis, **about)
 
 
 def _less(report: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from onnxslim_learn.runtime import atomic
 from onnxslim_learn.workflow import slim
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.costs.targets import Bound
@@ -25,6 +25,8 @@ def slim_each(
     targets: Mapping[str, Mapping[str, Bound]],
     output: Path,
     plans: str | None = None,
+    *,
+    tell: Callable[[Slimmed, Verification, Path], Mapping[str, Any]] = lambda slimmed, check, path: {},
     **settings: Any,
 ) -> list[dict[str, Any]]:
     """Slim a model to several targets; what is measured for one serves the others.
@@ -34,12 +36,13 @@ def slim_each(
         targets: Name -> bounds, as in :func:`api.slim_to`.
         output: Where to write; the target's name is put behind the file's.
         plans: Where to write the plans, likewise, if they are wanted.
+        tell: What is reported of each by itself, once it is written.
         **settings: See :func:`api.slim_to`.
 
     Returns:
         A row for each: ``target``, ``output``, costs ``before`` and ``after``, ``relative`` L2 distance of the outputs
-        to the original's and ``accuracy`` (both on held-back samples), ``quality`` as judged, ``pareto`` as
-        :func:`mark` says.
+        to the original's and ``accuracy`` (both on held-back samples), ``quality`` as judged, ``report``, and
+        ``pareto`` as :func:`mark` says.
 
     Raises:
         TargetError: If one cannot be met; models of targets before it are written.
@@ -54,7 +57,8 @@ def slim_each(
             raise TargetError(f"{error.message} {f'Written before: {written}.' if rows else ''}".strip()) from error
         if plans is not None:
             atomic.write_text(_named(Path(plans), name), slimmed.plan.to_json())
-        rows.append({"target": dict(target), "output": str(path), **_told(slimmed, check)})
+        row = {"target": dict(target), "output": str(path), **_told(slimmed, check)}
+        rows.append({**row, "report": tell(slimmed, check, path)})
     return mark(rows)
 
 

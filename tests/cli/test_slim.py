@@ -263,6 +263,21 @@ def test_several_targets_give_a_model_each_as_if_asked_for_alone(run):
         assert row["after"]["macs"] <= float(share) * row["before"]["macs"]
 
 
+def test_of_several_targets_each_is_reported_as_if_asked_for_alone(run):
+    samples()
+    line = "slim residual.onnx -o new.onnx --data samples.npz --work 20G --no-latency --target macs={}"
+    code, out, _ = run(f"{line.format('0.7,0.4')} --json -")
+    assert code == 0
+    _, shown, _ = run(line.format("0.7,0.4"))
+    for row in json.loads(out)["targets"]:
+        alone = json.loads(run(f"{line.format(row['target']['macs'])} --json -")[1])
+        assert {**row["report"], "output": ""} == {**alone, "output": ""}
+        text = run(line.format(row["target"]["macs"]))[1]
+        verdict, widths = text.splitlines()[0], next(one for one in text.splitlines() if "Widths: " in one)
+        assert verdict in shown
+        assert widths in shown
+
+
 def test_models_of_targets_that_are_met_stay_where_a_later_one_is_not(run):
     code, _, err = run("slim residual.onnx -o new.onnx --target macs=0.7,0.00001 --no-repair")
     assert code == 1

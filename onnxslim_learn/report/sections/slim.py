@@ -246,6 +246,14 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
     ]
 
 
+def each(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """What several targets leave: side by side, then each as if it had been asked for alone."""
+    blocks = training.targets(rows)
+    for row in rows:
+        blocks += [Text(f"\n{row['output']}", title=True), *outcome(row["report"])]
+    return blocks
+
+
 def _unknown(data: Mapping[str, Any]) -> list[Block]:
     """That nobody knows how good a cut is; what is trained is told by what training found."""
     changed = _cut(data) and not data["lossless"] and not data.get("training")
