@@ -341,25 +341,30 @@ ATTENTION = {
 }
 
 
+def _directions(op: str, gates: int) -> dict[str, Net]:
+    """A cell in every direction, with its weights alone and with all inputs that it may have."""
+    nets = {}
+    states, peepholes = ("h0, c0", ", p4") if op == "LSTM" else ("h0", "")
+    for way, number in (("forward", 1), ("reverse", 1), ("bidirectional", 2)):
+        flat = f"q1 = Transpose<perm=[0,2,1,3]>(s) q = Reshape(q1, [4, 2, {5 * number}])"
+        tail = f"{flat} z = Transpose<perm=[1,0,2]>(q)"
+        weights = f"w4 {number}x{5 * gates}x8, r4 {number}x{5 * gates}x5"
+        starts = ", ".join(f"{s} {number}x2x5" for s in states.split(", "))
+        head = f't = Transpose<perm=[1,0,2]>(a) s, = {op}<hidden_size=5, direction="{way}"'
+        nets[f"{op}_{way}"] = _tokens(f"{head}>(t, w4, r4) {tail}", weights, wide=5 * number)
+        nets[f"{op}_{way}_all"] = _tokens(
+            f"{head}>(t, w4, r4, b4, ends, {states}{peepholes}) {tail}",
+            f"{weights}, b4 {number}x{10 * gates}, {starts}" + (f", p4 {number}x15" if peepholes else ""),
+            wide=5 * number,
+            given="int32[2] ends = {4, 3}",
+        )
+    return nets
+
+
 def _cells() -> dict[str, Net]:
     nets = {}
     for op, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4)):
-        states = "h0, c0" if op == "LSTM" else "h0"
-        starts = ", ".join(f"{s} DIRx2x5" for s in states.split(", "))
-        for way, number in (("forward", 1), ("reverse", 1), ("bidirectional", 2)):
-            merge = "z = Transpose<perm=[1,0,2]>(q)"
-            flat = f"q1 = Transpose<perm=[0,2,1,3]>(s) q = Reshape(q1, [4, 2, {5 * number}])"
-            weights = f"w4 {number}x{5 * gates}x8, r4 {number}x{5 * gates}x5"
-            head = f't = Transpose<perm=[1,0,2]>(a) s, = {op}<hidden_size=5, direction="{way}"'
-            nets[f"{op}_{way}"] = _tokens(f"{head}>(t, w4, r4) {flat} {merge}", weights, wide=5 * number)
-            peepholes = ", p4" if op == "LSTM" else ""
-            nets[f"{op}_{way}_all"] = _tokens(
-                f"{head}>(t, w4, r4, b4, ends, {states}{peepholes}) {flat} {merge}",
-                f"{weights}, b4 {number}x{10 * gates}, {starts.replace('DIR', str(number))}"
-                + (f", p4 {number}x15" if peepholes else ""),
-                wide=5 * number,
-                given="int32[2] ends = {4, 3}",
-            )
+        nets |= _directions(op, gates)
         nets[f"{op}_final"] = _tokens(
             f"""t = Transpose<perm=[1,0,2]>(a) , f = {op}<hidden_size=5>(t, w4, r4, b4) g = Squeeze(f, [0])
                 z = Unsqueeze(g, [1])""",

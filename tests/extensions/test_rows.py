@@ -18,7 +18,8 @@ class MineSettings:
 
 NAMES = {
     "COSTS": "costmine", "CRITERIA": "criterionmine", "METHODS": "methodmine", "PROTOCOLS": "protocolmine",
-    "LOSSES": "lossmine", "METRICS": "metricmine", "DEVICES": "devicemine", "LEARNERS": "learnermine", "OPTIMIZERS": "optimizermine",
+    "LOSSES": "lossmine", "METRICS": "metricmine", "DEVICES": "devicemine", "LEARNERS": "learnermine",
+    "OPTIMIZERS": "optimizermine",
 }
 for table, name in NAMES.items():
     more = {"settings": MineSettings} if table == "LEARNERS" else {}
