@@ -362,6 +362,7 @@ def _result(
     least = settings.quality.min_quality if hasattr(settings, "quality") else None
     if (fault := quality.fault(report["quality"], least)) is not None:
         notes = (*notes, fault)
+    notes = (*slimmed.doubts, *notes)
     title = " ".join([command, models.named(analysis), *([str(path)] if folder is None else [])])
     about: dict[str, Any] = {"plan": slimmed.plan, "verification": check, "place": folder}
     about |= {"notes": notes, "passed": fault is None, "failure": WORSE}

@@ -70,7 +70,6 @@ def finished(
     report = sparsity.outcome(sparsified, path, stored, timings, feeds)
     report |= {"output": str(path) if folder is None else None, **told}
     title = " ".join([command, models.named(analysis), *([str(path)] if folder is None else [])])
-    result = ModelResult(
-        title, report, sparsity.blocks, lambda told: told["layers"], file=path, analysis=analysis, place=folder
-    )
+    about: dict[str, Any] = {"file": path, "analysis": analysis, "place": folder, "notes": sparsified.doubts}
+    result = ModelResult(title, report, sparsity.blocks, lambda told: told["layers"], **about)
     return result.told(settings.report)

@@ -77,6 +77,7 @@ def verify(
         pages.verified,
         lambda told: [told["verify"]],
         passed=verification.passed,
+        notes=() if source is None else source.doubts,
         verification=verification,
     )
     return result.told(settings.report)

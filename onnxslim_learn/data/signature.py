@@ -179,11 +179,24 @@ def _check_one(where: str, array: Array, one: Input) -> None:
     if array.ndim != len(one.dims):
         advice = "Add the batch axis in front: array[None]" if array.ndim == len(one.dims) - 1 else "Reshape it"
         raise InputError(f"{complaint}. {advice}.")
+    if (order := _other_order(array, one)) is not None:
+        raise InputError(f"{complaint}. Store array.transpose{order}.")
     for axis, (size, dim) in enumerate(zip(array.shape, one.dims, strict=True)):
         if size == 0 or (isinstance(dim, int) and size != dim and axis != one.axis):
             raise InputError(f"{complaint}. Make its axis {axis} {dim if isinstance(dim, int) else 'at least 1'}.")
     if array.dtype.kind not in CASTS.get(one.dtype.kind, ""):
         raise InputError(f"{complaint}. Store it as {one.dtype.name}.")
+
+
+def _other_order(array: Array, one: Input) -> tuple[int, ...] | None:
+    """The order in which axes fit, if that is another layout of images and they do not as they are."""
+
+    def fits(shape: tuple[int, ...]) -> bool:
+        pairs = zip(shape, one.dims, strict=True)
+        return all(not isinstance(dim, int) or size == dim or k == one.axis for k, (size, dim) in enumerate(pairs))
+
+    orders = ((0, 3, 1, 2), (0, 2, 3, 1)) if array.ndim == len(one.dims) == 4 and not fits(array.shape) else ()
+    return next((order for order in orders if fits(tuple(array.shape[k] for k in order))), None)
 
 
 def _cast(where: str, array: Array, one: Input) -> Array:

@@ -133,7 +133,7 @@ def _finish(task: Task[Any], plan: Plan, net: fx.GraphModule, stages: dict[str, 
     if not check.passed:
         raise VerifyError(f"{task.output}: {check.complaint}. Nothing was written.")
     export.export(net, graph, task.output)
-    return slimmed.Slimmed(task.analysis, plan, removal, slim(removal)), check
+    return slimmed.Slimmed(task.analysis, plan, removal, slim(removal), doubts=task.source.doubts), check
 
 
 def _changed(path: Path, plain: ir.Model) -> list[str]:

@@ -41,6 +41,7 @@ class Slimmed:
         repaired: What repair did, if it was asked for.
         folded: What a lossless cut did with constants, if it is one; it is checked against the original itself.
         judgement: How good what was written is, if there were samples to tell.
+        doubts: Why the samples it was trained on are hardly what the model was made for.
     """
 
     analysis: Analysis
@@ -50,6 +51,7 @@ class Slimmed:
     repaired: sequential.Repaired | None = None
     folded: find.Folded | None = None
     judgement: Judgement | None = None
+    doubts: tuple[str, ...] = ()
     _better: ir.Model | None = field(repr=False, default=None)
 
     def __repr__(self) -> str:

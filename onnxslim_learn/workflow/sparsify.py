@@ -56,6 +56,7 @@ class Sparsified:
         deviation: How far outputs are from the original's on held-back samples.
         model: The model.
         training: What training did, where there was any.
+        doubts: Why the samples are hardly what the model was made for.
     """
 
     analysis: Analysis
@@ -69,6 +70,7 @@ class Sparsified:
     deviation: dict[str, Deviation]
     model: ir.Model = field(repr=False)
     training: dict[str, Any] | None = field(repr=False, default=None)
+    doubts: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Sparsified, not yet written: {len(self.layers)} weights of {self.analysis!r}>"
@@ -252,4 +254,5 @@ def sparsify(
     work.go(stage("sparsifying"))
     apart = deviation(record.outputs(), work.outputs(), channels(analysis.coupling))
     data = (calibration.source.name, record.samples)
-    return Sparsified(analysis, asked, listed, shares, protocol, trials, work.done, data, apart, model)
+    doubts = calibration.source.doubts
+    return Sparsified(analysis, asked, listed, shares, protocol, trials, work.done, data, apart, model, doubts=doubts)

@@ -10,6 +10,7 @@ from tests.cli.folder import SLIM, strict
 from tests.data import photos
 
 VERIFY = "verify residual.onnx slim.onnx --plan slim.json"
+VERIFY_TRAINED = "verify trained.onnx new.onnx --plan p.json"
 BATCH = 2  # the model fixes it
 
 
@@ -117,12 +118,15 @@ def test_verify_says_what_was_repaired(samples, run):
 def test_samples_that_are_not_as_in_training_are_refused_or_told(run, refused):
     onnx.save(photos.exported(), "trained.onnx")
     np.savez("pixels.npz", image=photos.prepared(photos.photographs(64, 1)[0], (0.0,), (1.0,), 1.0))
-    line = "slim trained.onnx -o new.onnx --target macs=0.5 --no-latency --sensitivity-seconds 0 --data pixels.npz"
+    line = "slim trained.onnx -o new.onnx --target macs=0.5 --no-latency --sensitivity-seconds 0"
+    line += " --data pixels.npz --plan-out p.json"
     refused(line, 2, "pixels.npz first normalisation 0.485,0.456,0.406 --as-given")
     code, out, err = run(f"{line} --as-given")
     assert code == 0, err
     assert out.startswith("Quality:")
     assert "Doubtful samples: pixels.npz" in " ".join(out.split())
     assert "onnxslim-learn: pixels.npz" in err
+    for other in ("sparsify trained.onnx -o s.onnx --ratio 0.5 --no-latency", VERIFY_TRAINED):
+        assert "onnxslim-learn: pixels.npz" in run(f"{other} --data pixels.npz --as-given")[2]
     (doubt,) = strict(run(f"{line} --as-given --json -")[1])["quality"]["doubts"]
     assert "first normalisation" in doubt

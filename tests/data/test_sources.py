@@ -312,7 +312,7 @@ def test_a_turned_photo_is_turned_back(tmp_path):
 BAD_ARRAYS = {
     "channels missing": ("image", {"image": IMAGES[:, 0]}, "image float32 11 x 8 x 6 batch 3 Add"),
     "too many channels": ("image", {"image": IMAGES.repeat(2, 1)}, "axis 1 3 6"),
-    "channels last": ("image", {"image": IMAGES.transpose(0, 2, 3, 1)}, "11 x 8 x 6 x 3 axis 1"),
+    "channels last": ("image", {"image": IMAGES.transpose(0, 2, 3, 1)}, "11 x 8 x 6 x 3 array.transpose(0,"),
     "one name wrong": ("image", {"img": IMAGES}, "img image Name"),
     "one missing": ("two", {"a": ROWS}, "a b inputs"),
     "one too many": ("image", {"image": IMAGES, "ids": LABELS}, "ids image"),

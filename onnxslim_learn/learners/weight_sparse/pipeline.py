@@ -166,6 +166,7 @@ def _result(
         apart,
         load(task.folder / "trained.onnx").model,
         told,
+        task.source.doubts,
     )
     for layer in listed:
         mask = learner.masks[layer.name].cpu().numpy()
