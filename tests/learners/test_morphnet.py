@@ -152,7 +152,9 @@ def test_parts_that_overlap_are_cut_where_any_ends():
 
 
 @pytest.mark.parametrize("cost", ["macs", "params", "bytes"])
-@pytest.mark.parametrize("name", ["residual", "depthwise", "concat", "attention"])
+@pytest.mark.parametrize(
+    "name", ["residual", "depthwise", "concat", "attention", "residual-extended", "attention-extended"]
+)
 def test_the_term_is_the_gradient_of_the_cost(name, cost):
     """Against the cost of a structure in which a unit's classes are half there."""
     analysis = analysed(name)
