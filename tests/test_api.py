@@ -174,7 +174,7 @@ def test_profile_times_models_side_by_side(model):
 
 REFUSALS = [
     # call on an analysis of the residual net, error, words in its message
-    (lambda found: osl.plan(found, {"flops": 0.5}), osl.InputError, ["flops", "macs, params, bytes"]),
+    (lambda found: osl.plan(found, {"speed": 0.5}), osl.InputError, ["speed", "macs, params, bytes"]),
     (lambda found: osl.plan(found, {"macs": 0}), osl.InputError, ["macs", "positive"]),
     (lambda found: osl.plan(found, {"macs": float("nan")}), osl.InputError, ["macs", "positive"]),
     (lambda found: osl.plan(found, {"macs": 1e-6}), osl.TargetError, ["macs", "best", "8704"]),
