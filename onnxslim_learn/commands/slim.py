@@ -117,7 +117,7 @@ def _choice(settings: SlimSettings | PlanSettings) -> dict[str, Any]:
 
 
 def measured(
-    analysis: Analysis, runtime: RuntimeSettings, seconds: float, stage: Stage
+    analysis: Analysis, runtime: RuntimeSettings, seconds: float | None, stage: Stage
 ) -> tuple[Analysis, LatencyMeter]:
     """What widths are worth on this machine, and how to time what is made of them."""
     return latency_target.prepare(

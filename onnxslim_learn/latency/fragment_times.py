@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from onnxslim_learn.costs.polynomial import work
 from onnxslim_learn.costs.roofline import Roofline, roofline
 from onnxslim_learn.latency import calibrate, node_times
 from onnxslim_learn.latency.fitted import FittedLatency, fitted
@@ -41,6 +42,7 @@ DESIGN = (0.5, None, 0.25, 0.75, None, None, 0.375, None, 0.625, None, 0.125, No
 MIXED = (0.25, 0.5, 0.75, 1.0)
 TOGETHER = 3  # models side by side
 NARROWED = 6  # models with widths below steps
+WORK = 2e12  # multiply-accumulates of all runs of models that are profiled; a few are in any case
 RUNS, LOW = 20, 0.1  # rounds, and the quantile of their times: other work only slows them
 LEFT = 0.1  # of a node's time at least, whatever profiling adds
 FRAGMENTS = "fragments"
@@ -73,18 +75,23 @@ class Measurements:
         self.parts = fragments(self.analysis.coupling)
         self.known = cache.read(FRAGMENTS, self.about)
 
-    def gather(self, seconds: float, progress: Callable[[float], None] = lambda share: None) -> None:
-        """Measure the original, then slimmed models until the time is up."""
+    def gather(self, seconds: float | None = None, progress: Callable[[float], None] = lambda share: None) -> None:
+        """Measure the original, then slimmed models: as many as the size of the model allows, whatever time they take.
+
+        Args:
+            seconds: After which only what is known already is taken in, if there is such a limit.
+            progress: Called with the share done.
+        """
         start = self.clock()
         self.add([self.analysis.whole])
-        removals = [*designs(self.analysis, self.roofline.device)]
+        most = max(TOGETHER, int(WORK // max(RUNS * work(self.analysis.coupling), 1)))
+        removals = list(itertools.islice(designs(self.analysis, self.roofline.device), most))
         for at in range(0, len(removals), TOGETHER):
             batch = removals[at : at + TOGETHER]
-            spent = self.clock() - start
-            if spent >= seconds:
+            if seconds is not None and self.clock() - start >= seconds:
                 batch = [removal for removal in batch if not self._unknown(removal)]
             self.add(batch)
-            progress(max(at / len(removals), min(spent / seconds, 1.0)))
+            progress(at / len(removals))
 
     def narrow(self) -> None:
         """Measure widths below a step of the machine's kernels, too, unless that is done."""

@@ -135,7 +135,7 @@ def _steadily(setting: RuntimeSetting, seconds: float) -> dict[str, Any]:
 
 
 def prepare(
-    analysis: Analysis, setting: RuntimeSetting, *, seconds: float, measure_seconds: float, stage: Stage
+    analysis: Analysis, setting: RuntimeSetting, *, seconds: float, measure_seconds: float | None, stage: Stage
 ) -> tuple[Analysis, LatencyMeter]:
     """Measure this machine and what the widths of a model are worth on it.
 
@@ -143,7 +143,7 @@ def prepare(
         analysis: The model.
         setting: Threads and provider.
         seconds: Time for every comparison of whole models.
-        measure_seconds: Time for measuring what widths are worth.
+        measure_seconds: After which measuring what widths are worth stops, if there is such a limit.
         stage: Called with the name of each stage; returns what to call with the share done.
 
     Returns:

@@ -220,13 +220,13 @@ class ClockSettings:
     """What latency is counted by.
 
     Attributes:
-        measure_seconds: Time to measure what widths are worth on this machine.
+        measure_seconds: After which measuring what widths are worth on this machine stops.
         device: A machine to estimate for instead.
     """
 
-    measure_seconds: float = option(
-        30.0,
-        "with --target latency: time to measure what widths are worth on this machine",
+    measure_seconds: float | None = option(
+        None,
+        "with --target latency: stop measuring what widths are worth here after this time (default: no limit)",
         metavar="S",
         read=seconds,
         decides=False,

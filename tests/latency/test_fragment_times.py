@@ -53,6 +53,9 @@ class Machine:
     def clock(self):
         return self.now
 
+    def tick(self, seconds):
+        self.now += seconds
+
     def measurements(self):
         roof = roofline(self.analysis.coupling, self.guess)
         return fragment_times.Measurements(self.analysis, roof, self.profile, ABOUT, self.clock)
@@ -100,6 +103,24 @@ def test_time_is_bounded_and_the_rest_comes_from_disk():
     found = gathered(known, seconds=1e-9)
     assert known.seen == []
     assert same(found, gathered(Machine(analysed(NET))))
+
+
+def test_a_machine_that_is_slow_measures_as_much_as_a_fast_one():
+    fast, slow = Machine(analysed(NET)), Machine(analysed(NET))
+    gathered(fast, seconds=None)
+    cache.path(fragment_times.FRAGMENTS, ABOUT).unlink()
+    profile, slow.profile = slow.profile, lambda removals: [slow.tick(1e6), *profile(removals)][1:]
+    gathered(slow, seconds=None)
+    assert len(slow.seen) == len(fast.seen) > 4
+
+
+def test_of_a_large_model_fewer_are_measured(monkeypatch):
+    whole, large = Machine(analysed(NET)), Machine(analysed(NET))
+    gathered(whole, seconds=None)
+    cache.path(fragment_times.FRAGMENTS, ABOUT).unlink()
+    monkeypatch.setattr(fragment_times, "WORK", 1.0)
+    gathered(large, seconds=None)
+    assert fragment_times.TOGETHER <= len(large.seen) < len(whole.seen)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"about": {}, "measured": {"a": 1}}', '{"measured": 3}'])
