@@ -241,18 +241,22 @@ class NodeContext:
             return [None] * self.shape(slot)[0]
         return [int(column[0]) if len(set(column)) == 1 else None for column in zip(*values, strict=True)]
 
-    def resized(self, cut: Cut, result: Value, places: Mapping[int, int]) -> Changes:
+    def resized(self, cut: Cut, slot: int, result: Value, places: Mapping[int, int]) -> Changes:
         """How the entries of a vector of sizes follow a cut: to a number, or in proportion where the axis is open.
 
         Args:
             cut: What goes.
+            slot: The input that is the vector. One that is computed may change by itself, with what it is the shape of:
+                then it is told what stays, too.
             result: The layout whose sizes the vector states: the node's first output.
             places: Axis -> entry that states its size.
         """
         name, changes = str(self.node.outputs[0].name), {}
+        initial = self.node.inputs[slot].is_initializer()  # type: ignore[union-attr]
+        now = None if initial else self.shapes.analysis.value.get(str(self.name(slot)))
         for axis, place in places.items():
             old, new = result.shape[axis], cut.size(result, axis)
-            if new != old:
+            if new != old or (now is not None and now[place] == old):
                 changes[place] = InProportion(new) if self.shapes.is_open(name, axis) else new
         return changes
 

@@ -2,11 +2,14 @@
 
 Sizes that are given come first, then a few usual ones, small before large. Where a file bakes a length in (a Reshape to
 the traced one, a table of positions), what does not fit tells the size that would, and the dimension stays at it. A
-dimension is open if other sizes fit, too.
+dimension is open if other sizes fit, too. Sizes at which a tensor becomes very large (attention over every place of an
+image) are taken only where no smaller ones fit.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -19,13 +22,14 @@ from onnxslim_learn.graph.shape_info import Sample, Shapes
 from onnxslim_learn.graph.shapes import UndeclaredError, complete, with_other_data
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import onnx_ir as ir
 
     from onnxslim_learn.array_types import Array
     from onnxslim_learn.graph.input_sizes import Symbol, Triple
 
+LARGEST = 1 << 26  # elements of one tensor: where sizes that are tried give a larger one, smaller ones are looked for
 WALKS = 48  # how often the shapes of one model are evaluated at most
 REMEDIES = 6  # changes tried where sizes do not fit
 
@@ -61,25 +65,21 @@ def resolve(
         except InputError as error:
             raise InputError(f"{error.message} Export the model again.") from error
         return with_other_data(module, Shapes(sample, sample, sample))
-    failure: InputError | None = None
-    known: list[dict[str, int]] = []
-    for usual in input_sizes.usual(stated.stated(module.metadata_props).size):
-        tried = {key: input_sizes.within(usual[s.kind], (longest or {}).get(key)) for key, s in symbols.items()}
-        sizes = {key: symbol.given or tried[key][0] for key, symbol in symbols.items()} | dict(settled or {})
-        if sizes in known:
-            continue
-        known.append(sizes)
-        try:
-            nominal, sizes, moved = search.nominal(sizes, frozenset(settled or {}))
-        except UndeclaredError:
-            raise
-        except InputError as error:
-            failure = failure or error
-        else:
-            triples = {key: triple for key, triple in tried.items() if key not in (settled or {})}
-            return with_other_data(module, search.varied(nominal, sizes, triples, moved))
-    what = "other sizes" if overrides else "the input shapes"
-    raise InputError(f"{failure.message if failure else ''} Give {what} with ⟨input⟩ NAME:1x3x224x224.")
+    size = stated.stated(module.metadata_props).size
+    fitting = search.fitting(
+        input_sizes.usual(size), dict(settled or {}), "other sizes" if overrides else "the input shapes"
+    )
+    first = next(fitting)
+    if size:
+        return with_other_data(module, first)
+    chosen = next((shapes for shapes in itertools.chain([first], fitting) if _largest(shapes) <= LARGEST), first)
+    return with_other_data(module, chosen)
+
+
+def _largest(shapes: Shapes) -> int:
+    """Elements of the largest tensor at the sizes that a model is run at."""
+    run_at = (shapes.nominal, shapes.analysis)
+    return max((math.prod(shape) for sample in run_at for shape in sample.shape.values()), default=0)
 
 
 def alternatives(
@@ -128,6 +128,34 @@ class _Search:
         inputs = input_sizes.shapes_at(self.module, sizes)
         told = {name: np.broadcast_to(value, inputs[name]) for name, value in self.values.items()}
         return complete(self.module, Sample(inputs, value=dict(told), told=set(told)))
+
+    def fitting(self, usual: Iterable[Mapping[str, Triple]], settled: dict[str, int], what: str) -> Iterator[Shapes]:
+        """All shapes at those of the usual sizes that fit, in turn; ``what`` is what to give where none do.
+
+        Raises:
+            InputError: If none do.
+        """
+        failure: InputError | None = None
+        known: list[dict[str, int]] = []
+        fits = False
+        for triples_of in usual:
+            tried = {k: input_sizes.within(triples_of[s.kind], self.longest.get(k)) for k, s in self.symbols.items()}
+            sizes = {key: symbol.given or tried[key][0] for key, symbol in self.symbols.items()} | settled
+            if sizes in known:
+                continue
+            known.append(sizes)
+            try:
+                nominal, sizes, moved = self.nominal(sizes, frozenset(settled))
+            except UndeclaredError:
+                raise
+            except InputError as error:
+                failure = failure or error
+            else:
+                fits = True
+                triples = {key: triple for key, triple in tried.items() if key not in settled}
+                yield self.varied(nominal, sizes, triples, moved)
+        if not fits:
+            raise InputError(f"{failure.message if failure else ''} Give {what} with ⟨input⟩ NAME:1x3x224x224.")
 
     def nominal(self, sizes: dict[str, int], fixed: frozenset[str]) -> tuple[Sample, dict[str, int], frozenset[str]]:
         """All shapes at sizes that fit: those asked for, or what the file bakes in instead of them.

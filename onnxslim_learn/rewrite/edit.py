@@ -182,9 +182,17 @@ def restated(coupling: Coupling, cut: Cut) -> dict[str, Array]:
 def _set_elements(
     graph: ir.Graph, node: ir.Node, slot: int, elements: Mapping[int, int | InProportion], sizes: Vectors
 ) -> None:
-    """Change elements of an integer vector: of a constant in place, of a computed one by what is computed then."""
+    """Change elements of an integer vector: of a constant in place, of a computed one by what is computed then.
+
+    Elements that are as they should be, as what they are computed from is cut, stay.
+    """
     old = node.inputs[slot]
     assert old is not None
+    if (now := sizes.get(str(old.name))) is not None:
+        wished = {place: new.size if isinstance(new, InProportion) else new for place, new in elements.items()}
+        elements = {place: new for place, new in elements.items() if now[place] != wished[place]}
+    if not elements:
+        return
     if old.is_initializer() and old.const_value is not None:
         array = old.const_value.numpy().copy()
         for place, new in elements.items():

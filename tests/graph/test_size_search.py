@@ -77,6 +77,16 @@ def test_a_weight_fixes_the_channels_of_an_input():
         sampled(CHANNELS, weights, {"x": (1, 2, 64)})
 
 
+def test_sizes_at_which_a_tensor_is_very_large_are_not_taken_if_smaller_ones_fit():
+    """Attention over all places of an image grows with the fourth power of its side."""
+    text = """(float[n, 3, h, w] x) => (float[n, p, p] y) {
+        a = Conv(x, w1) b = Reshape(a, [0, 8, -1]) c = Transpose<perm=[0, 2, 1]>(b) y = MatMul(c, b)
+    }"""
+    sizes = sampled(text, "w1 8x3x1x1")
+    assert [inputs["x"][2:] for inputs in sizes[:2]] == [(32, 32), (64, 64)]
+    assert sampled(text, "w1 8x3x1x1", {"x": (1, 3, 224, 224)})[0] == {"x": (1, 3, 224, 224)}
+
+
 def test_what_a_file_asks_to_be_computed_is_bounded():
     """A vector of sizes may ask for any number of elements: such values are data, and are not computed."""
     text = """(float[n, 6] x) => (float[n, 3] y) {

@@ -120,6 +120,25 @@ CUT = {
         TOKENS,
         None,
     ),
+    "as large as what is cut, and stays": (
+        """(float[n, s, 6] x) => (float[n, s, 2] y) {
+            a = MatMul(x, w1) m = Shape(a) z = ConstantOfShape(m) q = Add(z, p) b = Softmax<axis=-1>(q)
+            c = MatMul(b, w2) d = MatMul(a, w3) y = Add(c, d)
+        }""",
+        "w1 6x8, p 8, w2 8x2, w3 8x2",
+        TOKENS,
+        [8],
+    ),
+    "places seen as channels": (
+        """(float[n, 3, h, w] x) => (float[n, 2, h2, w2] y) {
+            a = Conv<strides=[32, 32]>(x, w1) k = Conv<strides=[32, 32]>(x, w4)
+            b = Reshape(k, [0, 64, -1]) c = Transpose<perm=[0, 2, 1]>(b)
+            m = Shape(a) d = Reshape(c, m) e = Add(a, d) f = Conv(e, w2) y = Conv(f, w3)
+        }""",
+        "w1 w4 64x3x1x1, w2 6x64x1x1, w3 2x6x1x1",
+        [(1, 3, 64, 96), (3, 3, 160, 64)],
+        [6],
+    ),
     "weights of experts in chunks of a computed size": (
         """(float[n, s, 6] x) => (float[n, s, 2] y) {
             z = Shape(w) e = Gather(z, {0}) one = Div(e, {2}) ends = Unsqueeze(one, [0]) far = Mul(ends, [2])

@@ -184,7 +184,7 @@ def unpool(context: NodeContext) -> None:
     result = Value((*passed.axes, *context.relations.free(context.out_shape()[2:]).axes))
     context.yields(result)
     if context.name(2):
-        context.patch(lambda cut: {2: context.resized(cut, result, {a: a for a in range(len(result.axes))})})
+        context.patch(lambda cut: {2: context.resized(cut, 2, result, {a: a for a in range(len(result.axes))})})
 
 
 def regions(context: NodeContext) -> None:

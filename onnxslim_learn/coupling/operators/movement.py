@@ -30,6 +30,7 @@ def reshape(context: NodeContext) -> None:
     before, copies = context.value(0), not context.attr("allowzero", 0)
     lost = [a for a, entry in enumerate(stated) if entry == 0 and copies and _uncopied(context, before, result, a)]
     lost = lost if context.tells(1) else [a for a in range(len(result.axes)) if _shares_open(context, result, a)]
+    lost += [a for a in range(len(result.axes)) if _has_open(context, before, result, a)]
     result = context.freed(result, lost, OPEN, context.out_shape()) if lost else result
     context.yields(result)
 
@@ -37,7 +38,7 @@ def reshape(context: NodeContext) -> None:
         kept = {a for a, entry in enumerate(stated) if entry == -1}
         kept |= {a for a, entry in enumerate(stated) if entry == 0 and cut.size(result, a) == cut.size(before, a)}
         places = {a: a for a in range(len(result.axes)) if a not in kept}
-        wanted = context.resized(cut, result, places)
+        wanted = context.resized(cut, 1, result, places)
         return {1: wanted} if wanted else {}
 
     if context.name(1):
@@ -48,6 +49,16 @@ def _shares_open(context: NodeContext, result: Value, axis: int) -> bool:
     """Whether an open axis of the output has labels."""
     labelled = any(d.labels is not None for d in result.axes[axis])
     return labelled and context.shapes.is_open(str(context.node.outputs[0].name), axis)
+
+
+def _has_open(context: NodeContext, before: Value, result: Value, axis: int) -> bool:
+    """Whether an output axis of fixed size has labels beside what was an open axis: so at these sizes alone."""
+    if context.shapes.is_open(str(context.node.outputs[0].name), axis) or not context.name(0):
+        return False
+    digits = result.axes[axis]
+    inside = {d.key for d in digits}
+    opened = [{d.key for d in before.axes[a]} for a in context.varying(0)]
+    return any(d.labels is not None for d in digits) and any(keys <= inside for keys in opened if keys)
 
 
 def _uncopied(context: NodeContext, before: Value, after: Value, axis: int) -> bool:
@@ -119,7 +130,7 @@ def expand(context: NodeContext) -> None:
     context.yields(result)
     first = len(after) - len(stated)  # a target may state the last axes only; 1 keeps an axis as it is
     places = {first + k: k for k, entry in enumerate(stated) if entry != 1}
-    context.patch(lambda cut: {1: context.resized(cut, result, places)})
+    context.patch(lambda cut: {1: context.resized(cut, 1, result, places)})
 
 
 def fill(context: NodeContext) -> None:
@@ -134,7 +145,7 @@ def fill(context: NodeContext) -> None:
         tuple(() if n == 1 else (context.relations.digit(n, label),) for n, label in zip(after, labels, strict=True))
     )
     context.yields(result)
-    context.patch(lambda cut: {0: context.resized(cut, result, {a: a for a in range(len(after))})})
+    context.patch(lambda cut: {0: context.resized(cut, 0, result, {a: a for a in range(len(after))})})
 
 
 def tile(context: NodeContext) -> None:
@@ -375,4 +386,4 @@ def resize(context: NodeContext) -> None:
     if context.name(3) and context.node.op_type == "Resize":
         places = {a % rank: place for place, a in enumerate(listed)}
         old = {a: place for a, place in places.items() if a not in changed}
-        context.patch(lambda cut: {3: context.resized(cut, result, old)})
+        context.patch(lambda cut: {3: context.resized(cut, 3, result, old)})
