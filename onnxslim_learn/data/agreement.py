@@ -34,13 +34,14 @@ if TYPE_CHECKING:
     from onnxslim_learn.data.batch import Batch
     from onnxslim_learn.graph.load import Graph
 
-    Fit = Callable[[Array], float]  # an input's numbers -> how far they are from what is expected
+    Fit = Callable[[Array], "Far"]  # an input's numbers -> how far they are from what is stored
 
 CHECKED = 32  # samples
 FRONT = 200  # nodes at most between an input and its first normalisation
 CHANNELS = 8  # of the first normalisations: fewer fit by chance
 FLOOR = 0.01  # of the median variance, added to all: silent channels tell nothing
-DIFFERENT = 0.5  # deviation of the logarithms of variances, from which on they were estimated, not set
+SET, DIFFERENT = 0.2, 0.5  # deviations of the logarithms of variances: less was set, from there on they were estimated
+ALIKE = 0.8  # correlation of those with the samples': what was estimated from such images
 MOST = 25.0  # nats that one channel counts at most
 WARNED, SURE = (0.25, 4.0), (0.75, 8.0)  # nats away as given, and times as far as what agrees best
 AGREES = 0.25  # nats
@@ -62,6 +63,20 @@ class Doubt:
 
     said: str
     sure: bool
+
+
+@dataclass(frozen=True)
+class Far:
+    """How far samples are from what normalisations have stored.
+
+    Attributes:
+        nats: Divergence of normal distributions, for each channel.
+        alike: Correlation of the logarithms of variances over channels: filters pass the same shares of any images,
+            however these are scaled.
+    """
+
+    nats: float
+    alike: float
 
 
 def doubts(where: str, graph: Graph, takes: Declared, batches: Sequence[Batch], recipe: Recipe | None) -> list[Doubt]:
@@ -100,10 +115,13 @@ def _alike(batches: Sequence[Batch], one: Input) -> bool:
 
 
 def _range(graph: Graph, one: Input, rows: Array, recipe: Recipe | None) -> Doubt | None:
-    """Numbers of another magnitude, or another sign, than what the first layers or the metadata expect."""
+    """Numbers of another magnitude, or another sign, than what the first layers or the metadata expect.
+
+    What is no image may be scaled in any way by its first layers; there, limits alone tell.
+    """
     expected = input_range.implied(graph, one.name, stored=False)
-    image = len(one.dims) == 4
-    if expected is None or (one.dtype.kind != "f" and not image):
+    image = len(one.dims) == 4 and rows.shape[LAYOUTS[layout_of(one)][0]] in COLOURS
+    if expected is None or not (image or (one.dtype.kind == "f" and expected.why in input_range.LIMITS)):
         return None
     low, high = (float(x) for x in np.percentile(rows, (0.5, 99.5)))
     size = max(abs(float(np.min(expected.low))), abs(float(np.max(expected.high))))
@@ -114,8 +132,7 @@ def _range(graph: Graph, one: Input, rows: Array, recipe: Recipe | None) -> Doub
         return Doubt(f"{told}. {cure}.", True)
     if 0 < largest < size / SMALL and expected.why != input_range.CLIPPING:
         return Doubt(f"{told}. {cure}.", one.dtype.kind == "f")
-    pixels = np.min(expected.low) == 0 and image
-    if pixels and low < -size / 10:
+    if image and np.min(expected.low) == 0 and low < -size / 10:
         return Doubt(f"{told}. {cure}.", False)
     return None
 
@@ -131,7 +148,7 @@ def _statistics(graph: Graph, one: Input, rows: Array, batches: Sequence[Batch],
     """Samples whose mean and variance at the first normalisations are not those that are stored there."""
     norms = first_normalisations(graph, one.name)
     fit = _fit(graph, norms, one, batches, len(rows)) if norms else None
-    away = 0.0 if fit is None else fit(rows)
+    away = 0.0 if fit is None else fit(rows).nats
     if fit is None or away < WARNED[0]:
         return None
     said = f"mean and variance at {norms[0].name}, the first normalisation, are {away:.2g} nats from what it has stored"
@@ -144,7 +161,7 @@ def _statistics(graph: Graph, one: Input, rows: Array, batches: Sequence[Batch],
     if cured is not None:
         return Doubt(f"{said}, and {cured[0]:.2g} with {cured[1].name}. {cured[1].advice(recipe)}.", sure)
     strange = f"these inputs are not of the model's kind: {said}. Give inputs prepared as for training."
-    return Doubt(strange, False) if away > STRANGE else None
+    return Doubt(strange, False) if away > STRANGE and _spread(norms) > DIFFERENT else None
 
 
 def _cured(
@@ -152,10 +169,10 @@ def _cured(
 ) -> tuple[float, Recipe] | None:
     """How near the best of some ways is, and the most usual that is nearly as near, where these agree far better."""
     fits = [(fit(way.of(pixels)), way) for pixels, way in ways]
-    least = min((far for far, _ in fits), default=np.inf)
+    least = min((far.nats for far, _ in fits if far.alike > ALIKE), default=np.inf)
     if least > AGREES or away < least_so[0] or away < least_so[1] * least:
         return None
-    return next((far, way) for far, way in fits if far <= least + NEARLY)
+    return next((far.nats, way) for far, way in fits if far.nats <= least + NEARLY)
 
 
 def first_normalisations(graph: Graph, name: str) -> list[ir.Node]:
@@ -189,10 +206,16 @@ def _stored(node: ir.Node) -> tuple[Array, Array, float]:
     return mean, variance, max(float(attribute(node, "epsilon", 1e-5)), floor)
 
 
+def _spread(norms: Sequence[ir.Node]) -> float:
+    """Deviation of the logarithms of stored variances."""
+    stored = [_stored(node) for node in norms]
+    return float(np.concatenate([np.log(variance + floor) for _, variance, floor in stored]).std())
+
+
 def _trained(node: ir.Node) -> bool:
-    """Whether what is stored was estimated from images: filters of a first layer pass very different shares of them."""
-    mean, variance, floor = _stored(node)
-    return bool(mean.size and mean.size == variance.size and np.log(variance + floor).std() > DIFFERENT)
+    """Whether what is stored may have been estimated: filters of a first layer pass different shares of images."""
+    mean, variance, _ = _stored(node)
+    return bool(mean.size and mean.size == variance.size and _spread([node]) > SET)
 
 
 def _fit(graph: Graph, norms: Sequence[ir.Node], one: Input, batches: Sequence[Batch], count: int) -> Fit | None:
@@ -205,18 +228,20 @@ def _fit(graph: Graph, norms: Sequence[ir.Node], one: Input, batches: Sequence[B
     except Exception:  # of onnxruntime's: what cannot be run is told where the whole model is
         return None
 
-    def fit(rows: Array) -> float:
+    def fit(rows: Array) -> Far:
         starts = itertools.accumulate(sizes, initial=0)
         parts = [rows[start : start + size] for start, size in zip(starts, sizes, strict=False)]
         taken = [run({**batch.inputs, one.name: part}) for batch, part in zip(batches, parts, strict=True)]
-        far: list[Array] = []
-        for number, values in enumerate(zip(*taken, strict=True)):
-            mean, variance = _moments(values)
-            far.append(_apart(mean, variance, *stored[number]))
-        return float(np.concatenate(far).mean())
+        measured = [_moments(values) for values in zip(*taken, strict=True)]
+        pairs = list(zip(measured, stored, strict=True))
+        nats = np.concatenate([_apart(mean, variance, *its) for (mean, variance), its in pairs])
+        logs = [np.log([variance + floor, its + floor]) for (_, variance), (_, its, floor) in pairs]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            alike = np.corrcoef(np.concatenate(logs, axis=1))[0, 1]
+        return Far(float(nats.mean()), float(np.nan_to_num(alike)))
 
     try:
-        return fit if sum(sizes) == count and np.isfinite(fit(_first(batches, one))) else None
+        return fit if sum(sizes) == count and np.isfinite(fit(_first(batches, one)).nats) else None
     except Exception:  # of onnxruntime's, as above
         return None
 
@@ -270,7 +295,7 @@ def _classes(
         return None
     (one,), classes = takes.inputs.values(), np.concatenate([x for x in labels if x is not None])
     value = graph.model.graph.outputs[0]
-    ways = list(_ways(one, rows, recipe))
+    ways = [(pixels, way) for pixels, way in _ways(one, rows, recipe) if way.colour != "bgr" or way.scale == 1]
     if not ways or len(set(classes.tolist())) < 2 or value.is_graph_input():
         return None
     try:

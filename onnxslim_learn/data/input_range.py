@@ -24,7 +24,8 @@ STORED = (*PIXELS[:2], (-2.2, 2.7), PIXELS[2])  # the same, and that of images n
 ROUNDED = 0.02
 HALF = 0.45  # of a range: what deviates by more was divided by the range, not by a deviation
 SPREAD = 2.5  # standard deviations taken as the range, where nothing usual fits
-CLIPPING = "its clipping"
+CLIPPING, QUANTIZATION = "its clipping", "its quantization"
+LIMITS = (CLIPPING, QUANTIZATION)  # what lies beyond is lost
 ALONG, ACROSS = 0.95, 0.9  # correlations of neighbouring pixels, and of channels, in images
 EXPLAINED = 0.5  # deviations: from there on, no mean of the input explains what a normalisation has stored
 
@@ -252,7 +253,7 @@ def _quantized(node: ir.Node, line: _Line) -> Range | None:
     if scale is None or zero.dtype.kind not in "iu":
         return None
     limits = np.iinfo(zero.dtype)
-    return _back(line, (limits.min - 1.0 * zero) * scale, (limits.max - 1.0 * zero) * scale, "its quantization")
+    return _back(line, (limits.min - 1.0 * zero) * scale, (limits.max - 1.0 * zero) * scale, QUANTIZATION)
 
 
 def _looked_up(node: ir.Node, line: _Line) -> Range | None:

@@ -107,8 +107,9 @@ def test_nets_that_nobody_trained_tell_nothing(name):
     sample = graph.shapes.nominal
     if any(onnx.helper.tensor_dtype_to_np_dtype(kind).kind != "f" for kind in sample.dtype.values()):
         return
-    arrays = {name: rng.standard_normal(sample.inputs[name]).astype(np.float32) for name in sample.inputs}
-    assert doubts(lambda: [arrays], graph) == ()
+    for draw in (rng.standard_normal, rng.random):
+        arrays = {name: draw(sample.inputs[name]).astype(np.float32) for name in sample.inputs}
+        assert doubts(lambda arrays=arrays: [arrays] * 8, graph) == ()
 
 
 # --- ranges -----------------------------------------------------------------------------------------------------------
@@ -131,6 +132,19 @@ def test_numbers_of_another_magnitude_are_refused(text, good, bad, words):
     rows = np.random.default_rng(0).random((16, 3, 8, 8)).astype(np.float32)
     assert doubts({"image": rows * np.float32(good)}, graph) == ()
     assert words in refusal({"image": rows * np.float32(bad)}, graph)
+
+
+SCALED = "net (float[n, 9] x) => (float[n, 9] y) <float k = {{0.001}}> {{ s = Mul(x, k) y = {}(s) }}"
+CLIPPED = """net (float[n, 9] x) => (float[n, 9] y) <float a = {-1}, float b = {1}> { s = Clip(x, a, b) y = Relu(s) }"""
+
+
+def test_what_is_no_image_may_have_any_scale_but_not_lie_beyond_limits():
+    rows = np.random.default_rng(0).normal(0, 1, (16, 9)).astype(np.float32)
+    for factor in (1, 1e-3, 1e6):
+        assert doubts({"x": rows * np.float32(factor)}, load(parser.parse_model(HEADER + SCALED.format("Relu")))) == ()
+    clipped = load(parser.parse_model(HEADER + CLIPPED))
+    assert doubts({"x": rows * np.float32(1e-3)}, clipped) == ()
+    assert "its clipping" in refusal({"x": rows * np.float32(1e4)}, clipped)
 
 
 def test_the_range_is_solved_from_what_the_first_normalisation_has_stored(net):
