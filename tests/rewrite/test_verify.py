@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 from nets.notation import Net
 from onnxslim_learn.coupling.removal import removal
-from onnxslim_learn.rewrite import verify as checking
+from onnxslim_learn.rewrite import comparison
 from onnxslim_learn.rewrite.verify import MORE, verify
 from onnxslim_learn.workflow import slim
 from tests import laws
@@ -81,14 +81,14 @@ def test_one_rounding_that_moves_nothing_does_not_speak_for_all(monkeypatch):
         moved.append(seed)
         return {name: x + np.float32(seed > 1) for name, x in feed.items()}
 
-    monkeypatch.setattr(checking, "_shaken", shaken)
-    models = checking._Models(None, None, None, None, ["y"], True, Path())
+    monkeypatch.setattr(comparison, "_shaken", shaken)
+    models = comparison.Models(None, None, None, None, ["y"], True, Path())
     runs = (lambda feed: [feed["x"]], lambda feed: [feed["x"] + np.float32(1e-2)])
     feed = {"x": np.ones(3, np.float32)}
     found = models._check(feed, runs, [feed["x"]])
     assert moved == [0, 0, 1, 1, 2, 2]  # of both models
     assert found.noise > 0.1
-    assert found.allowed == checking.WORST
+    assert found.allowed == comparison.WORST
 
 
 def test_inputs_of_whole_numbers_alone_are_judged_by_rounding_of_weights(tmp_path):
@@ -101,8 +101,8 @@ def test_inputs_of_whole_numbers_alone_are_judged_by_rounding_of_weights(tmp_pat
     graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
     path = tmp_path / "m.onnx"
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), path)
-    model, feed = checking._ready(path), {"ids": np.array([3, 1, 4, 1])}
-    (plain,), (moved,), (other,) = model(feed), checking._moved(model, feed, 0), checking._moved(model, feed, 1)
+    model, feed = comparison.ready(path), {"ids": np.array([3, 1, 4, 1])}
+    (plain,), (moved,), (other,) = model(feed), comparison._moved(model, feed, 0), comparison._moved(model, feed, 1)
     exact = arrays["e"][feed["ids"]] @ arrays["w"]
     scale = np.abs(arrays["e"][feed["ids"]]) @ np.abs(arrays["w"])
     for one in (moved, other):

@@ -364,7 +364,8 @@ def checked(check: Mapping[str, Any], *, lossless: bool = False) -> list[str]:
         if check["max_abs_diff"]
         else "identical outputs"
     )
-    lines = [f"Verified on {inputs} against the {'' if lossless else 'masked '}original: {sentence}."]
+    how = f", in {check['stretches']} stretches one after the other," if check.get("stretches", 1) > 1 else ""
+    lines = [f"Verified on {inputs}{how} against the {'' if lossless else 'masked '}original: {sentence}."]
     if check["noise"] is not None:
         lines.append(
             f"This net amplifies rounding: one rounding error in its inputs moves them by {check['noise']:.1e}."

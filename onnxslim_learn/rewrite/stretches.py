@@ -1,0 +1,196 @@
+"""A model in stretches that are checked one after the other: for models that are too large, or overflow, as a whole.
+
+A stretch begins and ends between two nodes where every number that is still to be read is a floating tensor with a
+layout. What a slimmed model computes there is what stays of the original's tensors; so each stretch of both gets the
+same tensors, cut for the slimmed one, and must put out the same, cut likewise. That all stretches agree says that the
+models do, without ever holding one as a whole.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from onnxslim_learn.array_types import Array, Feeds
+from onnxslim_learn.rewrite import chance
+from onnxslim_learn.rewrite.comparison import Models, ready
+from onnxslim_learn.rewrite.mask import OPEN, mask
+from onnxslim_learn.rewrite.merge import merged
+from onnxslim_learn.rewrite.slim import cut
+from onnxslim_learn.runtime import atomic
+from onnxslim_learn.runtime.node import model_of, reads
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from onnxslim_learn.coupling.removal import Removal
+    from onnxslim_learn.coupling.solver import Coupling
+    from onnxslim_learn.rewrite.comparison import Check
+
+Dimension = onnx.TensorShapeProto.Dimension
+NODES = 200  # of a stretch, at least, unless its weights are large
+BYTES = 1 << 28  # of a stretch's weights, before the next place to end is taken
+LARGE, TINY = 1e4, 1e-4  # magnitudes beyond which a tensor is drawn anew, so that long models do not overflow
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Some nodes in a row.
+
+    Attributes:
+        begins: Values that come from before, besides inputs of the graph.
+        ends: Values that it puts out.
+    """
+
+    begins: tuple[str, ...]
+    ends: tuple[str, ...]
+
+
+def stretches(coupling: Coupling, present: Collection[str]) -> Iterator[Stretch]:
+    """Cut a graph into stretches, each as short as its size and what is read later allow.
+
+    Args:
+        coupling: The model.
+        present: Names of the values that the slimmed model has, too.
+    """
+    graph, last = coupling.graph, _last_reads(coupling)
+    outputs = [str(v.name) for v in graph.model.graph.outputs]
+    living, begins = dict[str, None](), tuple[str, ...]()
+    nodes = weights = 0
+    for index, node in enumerate(coupling.nodes):
+        living |= dict.fromkeys(str(v.name) for v in node.outputs if v.name)
+        nodes += 1
+        weights += sum(_bytes(graph.initializers[name]) for name in reads(node) if name in graph.initializers)
+        living = {name: None for name in living if last.get(name, -1) > index}
+        passing = [name for name in living if _passes(coupling, name)]
+        if index + 1 == len(coupling.nodes):
+            yield Stretch(begins, tuple(outputs))
+        elif (nodes >= NODES or weights >= BYTES) and len(passing) == len(living) and living.keys() <= set(present):
+            yield Stretch(begins, tuple(living))
+            begins, nodes, weights = tuple(living), 0, 0
+
+
+def _last_reads(coupling: Coupling) -> dict[str, int]:
+    """For every value the last node that reads it; outputs of the graph are read after all of them."""
+    last = {name: index for index, node in enumerate(coupling.nodes) for name in reads(node)}
+    return last | {str(v.name): len(coupling.nodes) for v in coupling.graph.model.graph.outputs}
+
+
+def _passes(coupling: Coupling, name: str) -> bool:
+    """Whether a tensor can be handed on: of floating numbers that sizes do not tell, laid out as large as it is."""
+    sample, layout = coupling.graph.shapes.analysis, coupling.values.get(name)
+    kind = sample.dtype.get(name, 0)
+    floating = kind in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+    told = name in sample.value or not sample.shape.get(name)
+    return floating and not told and layout is not None and layout.shape == sample.shape[name]
+
+
+def weight_bytes(coupling: Coupling) -> int:
+    """Bytes of all weights."""
+    return sum(_bytes(value) for value in coupling.graph.initializers.values())
+
+
+def _bytes(value: ir.Value) -> int:
+    return 0 if value.const_value is None else value.const_value.nbytes
+
+
+class _Nodes:
+    """A model from which stretches are taken as models of their own."""
+
+    def __init__(self, model: ir.Model) -> None:
+        """Note what makes every value."""
+        self.model, self.nodes = model, list(model.graph)
+        self.maker = {str(v.name): index for index, node in enumerate(self.nodes) for v in node.outputs if v.name}
+        self.inputs = {str(v.name): v for v in model.graph.inputs}
+
+    def part(self, given: Feeds, wanted: Iterable[str]) -> onnx.ModelProto:
+        """The nodes that make some values of given ones (and of inputs of the graph) as a model."""
+        needed, chosen, read = list(wanted), set[int](), set[str]()
+        while needed:
+            name = needed.pop()
+            if name in read:
+                continue
+            read.add(name)
+            if name not in given and name in self.maker and self.maker[name] not in chosen:
+                chosen.add(self.maker[name])
+                needed += reads(self.nodes[self.maker[name]])
+        weights = [name for name in sorted(read) if name in self.model.graph.initializers and name not in given]
+        tensors = [_tensor(name, self.model.graph.initializers[name]) for name in weights]
+        fed = {name: given[name] for name in sorted(read) if name in given}
+        protos = [ir.to_proto(self.nodes[index]) for index in sorted(chosen)]
+        part = model_of(protos, fed, list(wanted), self.model.opset_imports, tensors)
+        for entry in part.graph.input:  # some bodies must be told the shapes of what they get
+            entry.type.tensor_type.shape.CopyFrom(onnx.TensorShapeProto())
+            entry.type.tensor_type.shape.dim.extend(Dimension(dim_value=size) for size in fed[entry.name].shape)
+        part.functions.extend(ir.to_proto(function) for function in self.model.functions.values())
+        return part
+
+
+def _tensor(name: str, value: ir.Value) -> onnx.TensorProto:
+    assert value.const_value is not None
+    proto = ir.to_proto(ir.tensor(np.array(value.const_value.numpy()), dtype=value.const_value.dtype, name=name))
+    assert isinstance(proto, onnx.TensorProto)
+    return proto
+
+
+def kept(removal: Removal, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """What stays of tensors of the original, by name."""
+    values = removal.coupling.values
+    return {
+        name: cut(array, values[name], removal) if name in values and values[name].shape == array.shape else array
+        for name, array in arrays.items()
+    }
+
+
+def tamed(arrays: Mapping[str, Array], rng: np.random.Generator) -> dict[str, Array]:
+    """Tensors as they are, or drawn anew where their numbers have run away."""
+    calm = {}
+    for name, array in arrays.items():
+        size = float(np.max(np.abs(array.astype(np.float64)), initial=0.0)) if array.dtype.kind == "f" else 1.0
+        wild = not np.isfinite(size) or not TINY < size < LARGE
+        calm[name] = np.asarray(rng.standard_normal(array.shape)).astype(array.dtype) if wild and size else array
+    return calm
+
+
+def compared(removal: Removal, slimmed: Path, given: Feeds) -> Iterator[tuple[Check, Check, float]]:
+    """Compare the stretches of a slimmed file with those of the masked original, on what flows from inputs.
+
+    The original is its normal form here.
+
+    Raises:
+        InputError: If a stretch cannot be run, or puts out no numbers.
+    """
+    rng, flowing = np.random.default_rng(0), dict(given)
+    whole, masked, small = _Nodes(removal.coupling.graph.model), _Nodes(mask(removal)), _Nodes(ir.load(slimmed))
+    lifted = whole if removal.merged_into is None else _Nodes(merged(removal))
+    for stretch in stretches(removal.coupling, small.maker):
+        names = list(stretch.ends)
+
+        def left(outputs: list[Array], names: list[str] = names) -> list[Array]:
+            return list(kept(removal, dict(zip(names, outputs, strict=True))).values())
+
+        with tempfile.TemporaryDirectory(prefix=atomic.PREFIX) as temporary:
+            folder = Path(temporary)
+            original, reference, united = (
+                replace(
+                    ready(_written(nodes.part({OPEN: np.array(False), **flowing}, names), folder / name)), leave=left
+                )
+                for nodes, name in ((whole, "source"), (masked, "masked"), (lifted, "merged"))
+            )
+            cut_part = _written(small.part(kept(removal, flowing), names), folder / "slimmed")
+            slim_part = replace(ready(cut_part), enter=lambda feed: kept(removal, feed))
+            yield Models(original, united, slim_part, reference, names, removal.exact, folder).compare(flowing)
+            flowing = {**given, **tamed(dict(zip(names, replace(original, leave=list)(flowing), strict=True)), rng)}
+
+
+def _written(part: onnx.ModelProto, folder: Path) -> Path:
+    """A part as a file in which nothing is drawn by chance."""
+    folder.mkdir()
+    onnx.save(part, folder / "part.onnx")
+    return chance.without(folder / "part.onnx", folder / "noise")
