@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -129,13 +129,20 @@ class TargetError(SlimError):
 
     Attributes:
         missed: Cost -> its least value in reach, and the bound; latency in milliseconds.
+        changes: Options that would make it reachable, with what they would have to be.
+        next: A command line with those; empty where there are none.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, missed: Mapping[str, tuple[float, float]] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        missed: Mapping[str, tuple[float, float]] | None = None,
+        changes: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
-        self.missed = dict(missed or {})
+        self.missed, self.changes, self.next = dict(missed or {}), dict(changes or {}), ""
 
 
 class VerifyError(SlimError):

@@ -264,6 +264,29 @@ def _text(about: Option, value: Any) -> Any:
     return value
 
 
+def words(known: Mapping[str, Declared], given: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Keywords as the command line has them: option -> its flags and their values.
+
+    What has no text there, as arrays, is the name of its option in capitals.
+    """
+    told: dict[str, list[str]] = {}
+    for keyword, value_given in given.items():
+        name, value = _named(known, keyword, value_given)
+        if value is not None:
+            told[name] = [*told.get(name, ()), *_words(known[name], value)]
+    return told
+
+
+def _words(one: Declared, value: Any) -> list[str]:
+    """An option as the command line has it."""
+    about = one.option
+    if one.switch:
+        return [one.flag] if value else [f"--no-{one.name.replace('_', '-')}"] if about.opposite else []
+    entries = _entries(about, value) if about.repeat or about.keys else [value]
+    texts = [_text(about, entry) for entry in entries]
+    return [word for text in texts for word in (one.flag, text if isinstance(text, str) else one.name.upper())]
+
+
 def with_file(known: Mapping[str, Declared], given: Mapping[str, Any]) -> dict[str, Any]:
     """Options with those of ``config``, a TOML file, for what is not given; the names there may have hyphens.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxslim_learn.cli import parser, shell
+from onnxslim_learn.cli import parser, progress, shell
 from onnxslim_learn.cli.table import COMMANDS
+from onnxslim_learn.settings import with_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,15 +34,20 @@ def _run(call: Call) -> int:
 
 def _act(call: Call) -> int:
     """Carry out a command, and show what it found."""
+    from onnxslim_learn.commands import stages
     from onnxslim_learn.rows import imported
 
-    act, printed = imported(COMMANDS[call.command].act), call.options.get("json") == "-"
+    command, printed = COMMANDS[call.command], call.options.get("json") == "-"
     options = {name: value for name, value in call.options.items() if not (printed and name == "json")}
-    with shell.progress() as watcher:
-        result = act(*call.files, progress=watcher, **options)
-    if result is None:  # a process that does not lead
-        return 0
-    shell.show(result, printed=printed)
+    given = with_file(command.keywords.where(options), options)
+    told = call.shell
+    with progress.logging(told.log_file) as log, shell.logged(log):
+        act, listed = imported(command.act), stages.listed(call.command, given)
+        with progress.progress(listed, quiet=told.quiet, verbose=told.verbose, log=log) as watcher:
+            result = act(*call.files, progress=watcher, **options)
+        if result is None:  # a process that does not lead
+            return 0
+        shell.show(result, told, log, printed=printed)
     return 0 if result.passed else int(result.failure)
 
 

@@ -8,19 +8,22 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn import settings
-from onnxslim_learn.cli.table import COMMANDS
+from onnxslim_learn.cli.table import COMMANDS, ShellSettings
 from onnxslim_learn.errors import InputError, meant
+from onnxslim_learn.runtime import atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from onnxslim_learn.settings import Declared, Keywords
 
 PROGRAM = "onnxslim-learn"
+MAIN = ["help", "version"]  # options without a command
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,14 @@ class Call:
         files: What is given by its place.
         options: What is given by flags: keyword -> text, ``True``, or a list of texts.
         version: Whether the version is asked for.
+        shell: How it is answered.
     """
 
     command: str
     files: tuple[Any, ...]
     options: dict[str, Any]
     version: bool = False
+    shell: ShellSettings = field(default_factory=ShellSettings)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,20 +72,41 @@ def parse(arguments: Sequence[str] | None = None) -> Call:
     parsed = vars(space)
     name = parsed.pop("command", None) or ""
     if rest:
-        _refuse(name, rest, COMMANDS[name].keywords.where(parsed) if name else ("help", "version"))
+        flags = [*COMMANDS[name].keywords.where(parsed), *settings.options(ShellSettings)] if name else MAIN
+        _refuse(name, rest, flags)
     version = parsed.pop("version")
     if not name:
         return Call("", (), {}, version)
     command = COMMANDS[name]
+    told = {name: parsed.pop(name) for name in settings.options(ShellSettings) if name in parsed}
     files = [parsed.pop(place.name) for place in command.places]
     files = files[0] if any(place.several for place in command.places) else files
     known = command.keywords.where(parsed)
     given = settings.with_file(known, parsed)
     for option in known.values():
         if option.option.required and option.name not in given:
-            flags = "/".join(filter(None, [option.option.short, f"--{option.name.replace('_', '-')}"]))
-            raise InputError(f"the following arguments are required: {flags}. See {PROGRAM} {name} --help.")
-    return Call(name, tuple(files), parsed, version)
+            both = "/".join(filter(None, [option.option.short, f"--{option.name.replace('_', '-')}"]))
+            raise InputError(f"the following arguments are required: {both}. See {PROGRAM} {name} --help.")
+    return Call(name, tuple(files), parsed, version, _shell(told, files, known, parsed))
+
+
+def _shell(
+    told: Mapping[str, Any], files: Iterable[str], known: Mapping[str, Declared], parsed: Mapping[str, Any]
+) -> ShellSettings:
+    """How a command answers, by its flags.
+
+    Raises:
+        InputError: If they contradict each other, or its file is one that the command uses.
+    """
+    shell = settings.build(ShellSettings, told)
+    if shell.quiet and shell.verbose:
+        raise InputError("--quiet: says less, and --verbose more. Leave one of them out.")
+    if shell.log_file is not None:
+        used = [*files, *(text for name, text in parsed.items() if known[name].option.writes)]
+        if Path(shell.log_file).resolve() in [Path(file).resolve() for file in used]:
+            raise InputError(f"--log-file {shell.log_file}: is a file of the command itself. Give another name.")
+        atomic.check_target(Path(shell.log_file), "--log-file")
+    return shell
 
 
 def _refuse(name: str, rest: Sequence[str], known: Iterable[str]) -> None:
@@ -123,7 +149,7 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
             one.add_argument(place.name, metavar=place.metavar, help=place.help, nargs="+" if place.several else None)
         keywords = command.keywords
         known = keywords.where(_first(one.prog, keywords, arguments)) if name == asked else keywords.options
-        _fill(one, known.values())
+        _fill(one, [*known.values(), *settings.options(ShellSettings).values()])
     return main
 
 

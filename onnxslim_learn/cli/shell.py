@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from onnxslim_learn.errors import SlimError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from onnxslim_learn.array_types import Watcher
+    from onnxslim_learn.cli.progress import Log
+    from onnxslim_learn.cli.table import ShellSettings
 
-SHOWN = ("loss", "regularization", "term", "cost", "alive")  # numbers of a step that the progress bar has room for
 DEBUG = "ONNXSLIM_LEARN_DEBUG"
 DEFECT = 70  # as in sysexits.h: an internal software error
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a closed terminal
@@ -40,6 +40,8 @@ def answer(act: Callable[[], int]) -> int:
                 raise
             sentence, code = ("interrupted.", 128 + stopped[0]) if stopped else _failure(error)
             print("onnxslim-learn:", sentence, *getattr(error, "__notes__", ()), file=sys.stderr)
+            if following := getattr(error, "next", ""):
+                print(f"  {following}", file=sys.stderr)
             return code
 
 
@@ -80,6 +82,17 @@ def _stoppable() -> Iterator[list[int]]:
             signal.signal(number, before[number])
 
 
+@contextmanager
+def logged(log: Log | None) -> Iterator[None]:
+    """Write to a log what went wrong while a block ran, too."""
+    try:
+        yield
+    except BaseException as error:
+        if log is not None and not isinstance(error, SystemExit | GeneratorExit):
+            log.write(_failure(error)[0])
+        raise
+
+
 def _failure(error: BaseException) -> tuple[str, int]:
     """One sentence and the exit code for what went wrong."""
     if isinstance(error, SlimError):
@@ -96,36 +109,20 @@ def _failure(error: BaseException) -> tuple[str, int]:
     return f"a defect of ours, {type(error).__name__}: {said}. Please report it; {DEBUG}=1 shows where.", DEFECT
 
 
-@contextmanager
-def progress() -> Iterator[Watcher]:
-    """A progress bar on standard error, which is told of stages."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: list[Any] = []
-
-        def tell(stage: str, share: float, numbers: Mapping[str, float]) -> None:
-            if share == 0 and not numbers:
-                for task in tasks:
-                    bar.update(task, visible=False)
-                tasks.append(bar.add_task(stage, total=None))
-                return
-            said = ", ".join(f"{key} {numbers[key]:.3g}" for key in SHOWN if key in numbers)
-            bar.update(tasks[-1], total=1.0, completed=share, description=f"{stage} {said}".rstrip())
-
-        yield tell
-
-
-def show(result: Any, *, printed: bool) -> None:
-    """Print a result: as JSON, or as tables."""
-    for note in result.notes:
-        print(f"onnxslim-learn: {note}", file=sys.stderr)
-    if printed:
-        sys.stdout.write(result.to_json())
-        return
+def show(result: Any, told: ShellSettings, log: Log | None, *, printed: bool) -> None:
+    """Print a result: as JSON, as tables, or in one line."""
     from onnxslim_learn.report import terminal
 
-    terminal.show(result.blocks(result.report))
+    for note in result.notes:
+        if not told.quiet or not result.passed:
+            print(f"onnxslim-learn: {note}", file=sys.stderr)
+        if log is not None:
+            log.write(note)
+    if log is not None:
+        log.write(terminal.plain(result.shown()))
+    if printed:
+        sys.stdout.write(result.to_json())
+    elif told.quiet:
+        print(result.in_short())
+    else:
+        terminal.show(result.shown(), opened=told.verbose)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from onnxslim_learn.learners import table
-from onnxslim_learn.settings import keywords
+from onnxslim_learn.settings import keywords, option
 from onnxslim_learn.workflow.settings import (
     AnalyzeSettings,
     ApplySettings,
@@ -21,6 +21,25 @@ from onnxslim_learn.workflow.settings import (
 
 if TYPE_CHECKING:
     from onnxslim_learn.settings import Keywords
+
+
+@dataclass(frozen=True)
+class ShellSettings:
+    """How any command answers.
+
+    Attributes:
+        quiet: Whether it says its verdict in one line, and on standard error only errors.
+        verbose: Whether stages are told as they run, and every one of repeated blocks has a row.
+        log_file: Where progress and report are written, with times.
+    """
+
+    TITLE: ClassVar = ("output", "")
+
+    quiet: bool = option(False, "print the verdict in one line, and on standard error only errors")
+    verbose: bool = option(False, "name every stage as it runs, and every one of repeated blocks")
+    log_file: str | None = option(
+        None, "write progress and report to a file, with times", metavar="FILE", writes=True, decides=False
+    )
 
 
 @dataclass(frozen=True)

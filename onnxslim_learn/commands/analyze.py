@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 from onnxslim_learn.analysis import Analysis
 from onnxslim_learn.array_types import Watcher, staged
 from onnxslim_learn.commands import models
+from onnxslim_learn.commands.command import command
 from onnxslim_learn.commands.results import Reported, claim
 from onnxslim_learn.coupling import explain
 from onnxslim_learn.report import graph_files, records
 from onnxslim_learn.report.sections import slim as pages
-from onnxslim_learn.settings import takes
 from onnxslim_learn.workflow.graphs import coupling_graph, dataflow
 from onnxslim_learn.workflow.settings import AnalyzeSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from onnxslim_learn.commands.models import Model
     from onnxslim_learn.coupling.explain import Step
@@ -37,7 +37,15 @@ class Understood(Analysis, Reported):
     @cached_property
     def report(self) -> dict[str, Any]:  # type: ignore[override]
         """What there is to report, as plain data: what ``analyze ⟨json⟩`` writes."""
-        return records.overview(self)
+        report = records.overview(self)
+        ending = vars(self).get("ending")
+        return report if ending is None else {**report, **ending(report)}
+
+    def ends(self, ending: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        """Add to the report what stands at its end: when it is looked at, if nobody has."""
+        if "report" in vars(self):
+            super().ends(ending)
+        vars(self)["ending"] = ending
 
     @staticmethod
     def blocks(report: Mapping[str, Any]) -> list[Block]:
@@ -58,7 +66,7 @@ class Understood(Analysis, Reported):
         return explain.why(self.coupling, self.groups, question)
 
 
-@takes(AnalyzeSettings)
+@command("analyze", AnalyzeSettings)
 def analyze(model: Model, *, progress: Watcher | None = None, settings: AnalyzeSettings) -> Understood:
     """Understand a model: what can be cut, what cannot and why, and what everything costs.
 
@@ -84,4 +92,4 @@ def analyze(model: Model, *, progress: Watcher | None = None, settings: AnalyzeS
         graph_files.save(coupling_graph(answer), Path(settings.graph))
     if settings.dataflow is not None:
         graph_files.save(dataflow(answer), Path(settings.dataflow))
-    return answer.told(settings.report)
+    return answer

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from onnxslim_learn.array_types import Watcher, staged
 from onnxslim_learn.commands import models
+from onnxslim_learn.commands.command import command
 from onnxslim_learn.commands.results import ModelResult, claim, place
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.latency.profile import RuntimeSetting
 from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.report import records
 from onnxslim_learn.report.sections import training
-from onnxslim_learn.settings import takes
 from onnxslim_learn.workflow import expand as work
 from onnxslim_learn.workflow import latency_target
 from onnxslim_learn.workflow.settings import ExpandSettings
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.commands.models import Model
 
 
-@takes(ExpandSettings)
+@command("expand", ExpandSettings)
 def expand(model: Model, *, progress: Watcher | None = None, settings: ExpandSettings) -> ModelResult:
     """Widen a model to a budget without changing what it computes.
 
@@ -55,9 +55,9 @@ def expand(model: Model, *, progress: Watcher | None = None, settings: ExpandSet
     name = analysis.graph.source.name if analysis.graph.source is not None else "model.onnx"
     with place(settings.output, name) as (path, folder):
         widened = work.expand(analysis, asked, path)
-        report = records.widened(models.named(model), str(path) if folder is None else None, widened)
+        report = records.widened(analysis, settings.target, str(path) if folder is None else None, widened)
         title = " ".join(["expand", models.named(model), *([str(path)] if folder is None else [])])
-        result = ModelResult(
+        return ModelResult(
             title,
             report,
             training.widened,
@@ -67,4 +67,3 @@ def expand(model: Model, *, progress: Watcher | None = None, settings: ExpandSet
             verification=widened.verification,
             place=folder,
         )
-        return result.told(settings.report)

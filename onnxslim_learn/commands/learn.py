@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from onnxslim_learn import settings as declared
 from onnxslim_learn.array_types import Stage, Watcher, staged
 from onnxslim_learn.commands import models, slim, sparsify
+from onnxslim_learn.commands.command import command
 from onnxslim_learn.commands.results import Result, claim, place
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners import table
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     Place = tuple[Path, TemporaryDirectory[str] | None]
 
 
-@declared.takes(table.KEYWORDS)
+@command("learn", table.KEYWORDS)
 def learn(model: Model, *, progress: Watcher | None = None, settings: tuple[LearnSettings, Any]) -> Result | None:
     """Learn a structure, or which weights are zero, and write the trained model.
 
@@ -67,8 +68,7 @@ def learn(model: Model, *, progress: Watcher | None = None, settings: tuple[Lear
         if isinstance(outcome, list):
             title = f"learn {models.named(model)} {path}"
             report = {"model": models.named(model), **_learner(shared), "strengths": outcome}
-            rows = Result(title, report, lambda told: training.sweep(told["strengths"]), lambda told: told["strengths"])
-            return rows.told(shared.report)
+            return Result(title, report, lambda told: training.sweep(told["strengths"]), lambda told: told["strengths"])
         result: Result = imported(row.report)(outcome, (path, folder), (shared, wanted), stage)
         return result
 

@@ -14,6 +14,7 @@ from onnxslim_learn import settings as declared
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.report import html
 from onnxslim_learn.report.format import before_and_after, ms, share
+from onnxslim_learn.report.sections import verdict
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime import atomic
 
@@ -70,11 +71,23 @@ class Reported:
 
     def to_html(self) -> str:
         """Return the report as a page with charts."""
-        return html.page(self.title, self.blocks(self.report))
+        return html.page(self.title, self.shown())
+
+    def in_short(self) -> str:
+        """The verdict in one line."""
+        return verdict.line(self.report, self.title)
+
+    def shown(self) -> list[Block]:
+        """The report as tables and charts, and what was done at its end."""
+        return [*self.blocks(self.report), *verdict.blocks(self.report)]
 
     def to_json(self) -> str:
         """Return the report as JSON."""
         return json.dumps(self.report, indent=1) + "\n"
+
+    def ends(self, ending: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        """Add to the report what stands at its end, made of what it says."""
+        self.report.update(ending(self.report))
 
     def told(self, where: ReportSettings) -> Self:
         """The same result, its report written where that was asked for."""

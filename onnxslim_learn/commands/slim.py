@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.array_types import Stage, Watcher, staged
 from onnxslim_learn.commands import advice, models
+from onnxslim_learn.commands.command import command
 from onnxslim_learn.commands.results import WORSE, ModelResult, Result, claim, place
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.latency.profile import RuntimeSetting
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.workflow.slimmed import Slimmed
 
 
-@takes(SlimSettings)
+@command("slim", SlimSettings)
 def slim(
     model: Model, plan: Plan | str | Path | None = None, *, progress: Watcher | None = None, settings: SlimSettings
 ) -> Result:
@@ -79,8 +80,9 @@ def slim(
             analysis, meter = measured(analysis, settings.runtime, settings.clock.measure_seconds, stage)
         return _met(analysis, source, settings, meter, stage)
     except TargetError as error:
-        said = advice.advise(analysis, _choice(settings), error)
-        raise TargetError(f"{error.message}{said}", error.missed) from error
+        asked = {**_choice(settings), "target": [*settings.target.values()][-1]}
+        said, changes = advice.advise(analysis, asked, error)
+        raise TargetError(f"{error.message}{said}", error.missed, changes) from error
 
 
 def _check(analysis: Analysis, targets: Iterable[Mapping[str, Bound]], settings: SlimSettings | PlanSettings) -> None:
@@ -164,7 +166,7 @@ def _several(analysis: Analysis, settings: SlimSettings, asked: Mapping[str, Any
     notes, passed = list[str](), list[bool]()
 
     def tell(slimmed: Slimmed, check: Verification, path: Path) -> Mapping[str, Any]:
-        result = _result("slim", (slimmed, check), (path, None), settings, asked["stage"])
+        result = finished("slim", (slimmed, check), (path, None), settings, asked["stage"])
         notes.extend(f"{path}: {note}" for note in result.notes)
         passed.append(result.passed)
         return result.report
@@ -174,8 +176,7 @@ def _several(analysis: Analysis, settings: SlimSettings, asked: Mapping[str, Any
     title = f"slim {models.named(analysis)} {settings.result.output}"
     report = {"model": str(analysis.graph.source or ""), "targets": rows}
     about: dict[str, Any] = {"passed": all(passed), "notes": tuple(notes), "failure": WORSE}
-    result = Result(title, report, lambda r: pages.each(r["targets"]), _rows, **about)
-    return result.told(settings.report)
+    return Result(title, report, lambda r: pages.each(r["targets"]), _rows, **about)
 
 
 def _rows(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -188,7 +189,7 @@ def _file(analysis: Analysis) -> str:
     return analysis.graph.source.name if analysis.graph.source is not None else "model.onnx"
 
 
-@takes(LosslessSettings)
+@command("slim", LosslessSettings, lossless=True)
 def lossless(model: Model, *, progress: Watcher | None = None, settings: LosslessSettings) -> ModelResult:
     """Cut exactly what changes no output.
 
@@ -263,7 +264,7 @@ def plan(
     return planner.plan(analysis, wishes, calibration=known, progress=stage("choosing"), **_choice(settings))
 
 
-@takes(ApplySettings)
+@command("apply", ApplySettings)
 def apply(
     model: Model, plan: Plan | str | Path, *, progress: Watcher | None = None, settings: ApplySettings
 ) -> ModelResult:
@@ -334,19 +335,6 @@ def finished(
         stage: Called with the name of the stage.
         told: What else is reported.
     """
-    return _result(command, outcome, written, settings, stage, told=told).told(settings.report)
-
-
-def _result(
-    command: str,
-    outcome: tuple[Slimmed, Verification],
-    written: tuple[Path, TemporaryDirectory[str] | None],
-    settings: Any,
-    stage: Stage,
-    *,
-    told: Mapping[str, str] = MappingProxyType({}),
-) -> ModelResult:
-    """What was written, with its report, which is not told yet; see :func:`finished`."""
     (slimmed, check), (path, folder) = outcome, written
     analysis, timings, feeds = slimmed.analysis, None, dict[str, Any]()
     if not settings.result.no_latency and LATENCY not in slimmed.plan.provenance:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.array_types import Stage, Watcher, staged
 from onnxslim_learn.commands import models
+from onnxslim_learn.commands.command import command
 from onnxslim_learn.commands.results import ModelResult, claim, place
 from onnxslim_learn.report.sections import sparsity
 from onnxslim_learn.select.calibration import Calibration
-from onnxslim_learn.settings import takes
 from onnxslim_learn.workflow import samples as sampling
 from onnxslim_learn.workflow import sparsify as work
 from onnxslim_learn.workflow.options import RepairSettings
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.workflow.sparsify import Sparsified, Stored
 
 
-@takes(SparsifySettings)
+@command("sparsify", SparsifySettings)
 def sparsify(model: Model, *, progress: Watcher | None = None, settings: SparsifySettings) -> ModelResult:
     """Zero weights in one go, refit the others where the method does, and say what that buys.
 
@@ -71,5 +71,4 @@ def finished(
     report |= {"output": str(path) if folder is None else None, **told}
     title = " ".join([command, models.named(analysis), *([str(path)] if folder is None else [])])
     about: dict[str, Any] = {"file": path, "analysis": analysis, "place": folder, "notes": sparsified.doubts}
-    result = ModelResult(title, report, sparsity.blocks, lambda told: told["layers"], **about)
-    return result.told(settings.report)
+    return ModelResult(title, report, sparsity.blocks, lambda told: told["layers"], **about)

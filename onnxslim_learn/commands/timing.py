@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.array_types import Watcher, staged
 from onnxslim_learn.commands import models
+from onnxslim_learn.commands.command import command
 from onnxslim_learn.commands.results import Result, claim
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.latency import calibrate as measuring
@@ -17,7 +18,6 @@ from onnxslim_learn.latency import profile as profiling
 from onnxslim_learn.report.sections import latency
 from onnxslim_learn.report.sections import profile as pages
 from onnxslim_learn.runtime import atomic, session
-from onnxslim_learn.settings import takes
 from onnxslim_learn.workflow.settings import CalibrateSettings, ProfileSettings
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.costs.devices import Device
 
 
-@takes(ProfileSettings)
+@command("profile", ProfileSettings)
 def profile(*given: Model, progress: Watcher | None = None, settings: ProfileSettings) -> Result:
     """Time one or several models on onnxruntime, in turns.
 
@@ -58,8 +58,7 @@ def profile(*given: Model, progress: Watcher | None = None, settings: ProfileSet
     )
     every = [one["faster"] for setting in report["settings"] for one in setting["comparisons"]]
     title = " ".join(["profile", *map(str, files)])
-    result = Result(title, report, pages.profile, _timings, passed=not settings.compare or all(every))
-    return result.told(settings.report)
+    return Result(title, report, pages.profile, _timings, passed=not settings.compare or all(every))
 
 
 def _timings(report: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -96,7 +95,7 @@ class CalibrateResult(Result):
         return f"<{self.title}: {one.name}, {one.gflops:.4g} GFLOP/s, {one.gbytes:.4g} GB/s>"
 
 
-@takes(CalibrateSettings)
+@command("calibrate", CalibrateSettings)
 def calibrate(*, progress: Watcher | None = None, settings: CalibrateSettings) -> CalibrateResult:
     """Measure this machine, to estimate and bound latency.
 
@@ -118,4 +117,4 @@ def calibrate(*, progress: Watcher | None = None, settings: CalibrateSettings) -
     result = CalibrateResult(title, asdict(device), blocks, lambda told: [told], device=device)
     if settings.output is not None:
         result.save(settings.output)
-    return result.told(settings.report)
+    return result

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.array_types import Watcher, staged
 from onnxslim_learn.commands import models
+from onnxslim_learn.commands.command import command
 from onnxslim_learn.commands.results import Result, claim
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.report.sections import slim as pages
-from onnxslim_learn.settings import takes
 from onnxslim_learn.workflow import samples as sampling
 from onnxslim_learn.workflow import slim as work
 from onnxslim_learn.workflow.settings import VerifySettings
@@ -37,7 +37,7 @@ class VerifyResult(Result):
         return f"<{self.title}: {said}, largest relative difference {self.verification.max_rel_diff:.1e}>"
 
 
-@takes(VerifySettings)
+@command("verify", VerifySettings)
 def verify(
     original: Model,
     slimmed: str | Path,
@@ -71,7 +71,7 @@ def verify(
     report: dict[str, Any] = {"original": name, "slimmed": str(slimmed), "verify": verification.to_dict()}
     report["repaired"] = (chosen.provenance.get("repair") or {}).get("weights", [])
     report["lossless"] = "lossless" in chosen.provenance
-    result = VerifyResult(
+    return VerifyResult(
         f"verify {name} {slimmed}",
         report,
         pages.verified,
@@ -80,4 +80,3 @@ def verify(
         notes=() if source is None else source.doubts,
         verification=verification,
     )
-    return result.told(settings.report)

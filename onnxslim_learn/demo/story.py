@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxslim_learn import demo as shipped
 from onnxslim_learn.array_types import Stage, Watcher, staged
+from onnxslim_learn.commands.command import command
 from onnxslim_learn.commands.results import Result, claim
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.report import records
@@ -18,7 +19,7 @@ from onnxslim_learn.report.format import percent, share
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.runtime import timing
 from onnxslim_learn.select.calibration import Calibration
-from onnxslim_learn.settings import AUTO, takes
+from onnxslim_learn.settings import AUTO
 from onnxslim_learn.workflow import slim
 from onnxslim_learn.workflow.settings import DemoSettings
 
@@ -29,7 +30,7 @@ TARGET = {"macs": 0.4}
 BATCH = 32  # images per timed run: one alone takes too little time to compare
 
 
-@takes(DemoSettings)
+@command("demo", DemoSettings)
 def demo(*, progress: Watcher | None = None, settings: DemoSettings) -> Result:
     """Tell the whole story on the net that ships with the package.
 
@@ -40,7 +41,7 @@ def demo(*, progress: Watcher | None = None, settings: DemoSettings) -> Result:
     claim(settings)
     report = tell(Path(settings.output) if settings.output else None, staged(progress))
     title = " ".join(filter(None, ["demo", settings.output]))
-    return Result(title, report, blocks, lambda told: told["groups"]).told(settings.report)
+    return Result(title, report, blocks, lambda told: told["groups"])
 
 
 def tell(output: Path | None, stage: Stage) -> dict[str, Any]:

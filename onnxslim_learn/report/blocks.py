@@ -13,10 +13,12 @@ class Text:
     Attributes:
         text: Its lines.
         title: Whether it heads what follows.
+        copied: Whether it is there to be copied, so that no line is folded.
     """
 
     text: str
     title: bool = False
+    copied: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Table:
         rows: Texts, as many as there are heads.
         words: Columns of words, aligned to the left; the others hold numbers.
         page_only: Whether only pages have room for it.
+        opened: The rows with nothing folded, where some are; terminals show them when asked to.
     """
 
     title: str
@@ -36,6 +39,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     words: tuple[int, ...] = (0,)
     page_only: bool = False
+    opened: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.costs import polynomial
+from onnxslim_learn.costs.targets import PER_MILLISECOND, amount, is_share
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.graph import inlining
 from onnxslim_learn.graph.bodies import parameters
-from onnxslim_learn.registry import FILE, MACS
+from onnxslim_learn.registry import COSTS, FILE, LATENCY, MACS
 from onnxslim_learn.report.sections import repair
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime import node as running
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.costs.polynomial import Cost
     from onnxslim_learn.costs.roofline import Timed
+    from onnxslim_learn.costs.targets import Bound
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.titles import Title
     from onnxslim_learn.registry import CostRow
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from onnxslim_learn.runtime.timing import Timings
     from onnxslim_learn.workflow.expand import Widened
     from onnxslim_learn.workflow.slimmed import Slimmed
+
+
+NEAR = 0.01  # of a latency that was asked for
 
 
 @dataclass(frozen=True)
@@ -176,6 +181,54 @@ def _weights(analysis: Analysis, node: ir.Node) -> list[Any]:
     return [value for value in held if polynomial.is_parameter(value)]
 
 
+def met(slimmed: Slimmed, output: Path) -> list[dict[str, Any]] | None:
+    """What was asked of every cost that a plan bounds, and what came out; ``None`` where nothing was."""
+    told, rows = slimmed.plan.provenance, []
+    for name, wish in (told.get("target") or {}).items():
+        if name == LATENCY and told.get("latency"):
+            bound, got = (PER_MILLISECOND * told["latency"][key] for key in ("target_ms", "measured_ms"))
+            rows.append(bounded(COSTS[LATENCY], wish, bound, got, slack=NEAR))
+        elif name != LATENCY or slimmed.analysis.latency is not None:
+            row, whole, got = _before_and_after(slimmed, name, output)
+            rows.append(bounded(row, wish, amount(row, wish, whole), got))
+    return rows or None
+
+
+def bounded(row: CostRow, wish: Bound, bound: float, got: float, *, slack: float = 1e-9) -> dict[str, Any]:
+    """What was asked of a cost, and what came out.
+
+    Args:
+        row: The cost.
+        wish: What was asked for: a share, an amount, or a time as text.
+        bound: The same as an amount.
+        got: What came out.
+        slack: By which share of the bound it may be missed.
+    """
+    relative = not isinstance(wish, str) and is_share(wish)
+    return {
+        "cost": row.name,
+        "title": row.heading,
+        "unit": row.unit,
+        "asked": wish,
+        "relative": relative,
+        "bound": bound,
+        "got": got,
+        "share": got * float(wish) / bound if relative else None,
+        "met": bool(got <= bound * (1 + slack)),
+    }
+
+
+def _before_and_after(slimmed: Slimmed, name: str, output: Path) -> tuple[CostRow, float, float]:
+    """A cost, and how much of it there was and is; of bytes, those of the files."""
+    row, cost = slimmed.analysis.priced(name)
+    if row.file:
+        graph = slimmed.analysis.graph
+        whole = len(graph.data) if graph.source is None else save.size_on_disk(graph.source)
+        return row, whole, save.size_on_disk(output)
+    alive = (~slimmed.removal.gone).astype(float)
+    return row, cost.value(np.ones(slimmed.removal.coupling.size)), cost.value(alive)
+
+
 CHOICE = ("criterion", "allocation", "trials", "work", "curves")  # of a plan's provenance
 
 
@@ -276,6 +329,7 @@ def outcome(
         "pinned": [row(analysis, g).to_dict(total) for g in analysis.groups if g.pin is not None],
         "unknown_operators": analysis.opaque,
         "bodies": bodies(analysis),
+        "verdict": {"met": met(slimmed, output)},
     }
 
 
@@ -289,18 +343,24 @@ def _merged(slimmed: Slimmed) -> dict[str, Any] | None:
     return {"units": units, "dropped": cut}
 
 
-def widened(model: str, output: str | None, result: Widened) -> dict[str, Any]:
+def widened(analysis: Analysis, target: Mapping[str, Bound], output: str | None, result: Widened) -> dict[str, Any]:
     """A widened model as plain data."""
+    titles = analysis.titles
+    met_by = [bounded(COSTS[name], target[name], bound, result.after[name]) for name, bound in result.bounds.items()]
     return {
-        "model": model,
+        "model": str(analysis.graph.source or "model"),
         "output": output,
         "factor": result.factor,
         "counted": counted(result.costs),
         "before": result.before,
         "after": result.after,
         "latency": None if result.latency is None else asdict(result.latency),
-        "groups": [{"name": name, "width": old, "after": new} for name, (old, new) in result.widths.items()],
+        "groups": [
+            {"name": name, "title": titles[name].text, "role": titles[name].role, "width": old, "after": new}
+            for name, (old, new) in result.widths.items()
+        ],
         "verify": None if result.verification is None else result.verification.to_dict(),
+        "verdict": {"met": met_by or None},
     }
 
 

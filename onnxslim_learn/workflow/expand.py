@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -85,6 +85,7 @@ class Widened:
         verification: Comparison with the original; ``None`` where weights were drawn anew.
         latency: Where it was bounded.
         costs: How costs are told.
+        bounds: Cost -> its bound, in what it is counted in.
     """
 
     factor: float
@@ -94,6 +95,7 @@ class Widened:
     verification: Verification | None
     latency: Times | None = None
     costs: tuple[CostRow, ...] = ()
+    bounds: Mapping[str, float] = field(default_factory=dict)
 
 
 def expand(analysis: Analysis, asked: Widening, output: Path) -> Widened:
@@ -113,7 +115,8 @@ def expand(analysis: Analysis, asked: Widening, output: Path) -> Widened:
     after.asked_like(analysis)
     check = _write(analysis, model, output, check=not asked.fresh)
     before, widths = analysis.price(analysis.whole), _widths(growth, groups)
-    return Widened(factor, before, after.price(after.whole), widths, check, latency, tuple(analysis.counted))
+    limits = {name: bound for name, (_, bound) in _limits(analysis, asked).items() if name in before}
+    return Widened(factor, before, after.price(after.whole), widths, check, latency, tuple(analysis.counted), limits)
 
 
 def _limits(analysis: Analysis, asked: Widening) -> dict[str, tuple[Priced, float]]:

@@ -54,7 +54,8 @@ def refused(run):
         before = contents()
         found, out, err = run(arguments)
         assert (found, out) == (code, "")
-        (sentence,) = err.splitlines()
+        sentence, *following = err.splitlines()
+        assert all(line.startswith("  onnxslim-learn ") for line in following), "only a command to copy follows"
         assert sentence.startswith("onnxslim-learn: ")
         assert sentence[-1] in ".?"
         assert [word for word in words.split() if word not in sentence] == [], sentence

@@ -34,12 +34,41 @@ def verdict(quality: Mapping[str, Any]) -> str:
     worst = quality["worst"]
     if worst is None:
         return f"Quality: no output could be compared {where}."
-    named = worst["output"] + ("" if worst["channels"] == "all" else f"[{worst['channels']}]")
+    named = _named(worst)
     kept = share(max(worst["explained"], 0.0))
     if quality["destroyed"]:
         return f"Quality: DESTROYED. {destroyed(quality)} {where[:1].upper()}{where[1:]}."
     word = "good" if worst["explained"] >= GOOD else "lower"
     return f"Quality: {word}. At least {kept} of the variance of every output is kept (least: {named}), {where}."
+
+
+def told(quality: Mapping[str, Any] | None) -> str:
+    """What there is to say of a result in a few words."""
+    if quality is None:
+        return "not measured, since there are no samples"
+    if quality["inputs"] == "made-up":
+        return "unknown on real inputs, since inputs were made up"
+    if quality["worst"] is None:
+        return "no output could be compared"
+    left = f"{share(max(quality['worst']['explained'], 0.0))} of the variance of {_named(quality['worst'])} is left"
+    if quality["destroyed"]:
+        return f"DESTROYED, {left}"
+    metric = quality["metric"]
+    beside = "" if metric is None else f"; {metric['name']} {metric['before']:.4g} before, {metric['after']:.4g} after"
+    return f"{'good' if quality['worst']['explained'] >= GOOD else 'lower'}, at least {left}{beside}"
+
+
+def of_outputs(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What outputs on real samples say of a result, where nothing else was judged."""
+    blocks_told = [{**block, "output": name} for name, output in outputs.items() for block in output["blocks"]]
+    worst = min(blocks_told, key=lambda block: block["explained"], default=None)
+    gone = worst is not None and worst["explained"] < DESTROYED
+    return {"inputs": "given", "worst": worst, "destroyed": gone, "metric": None}
+
+
+def _named(block: Mapping[str, Any]) -> str:
+    """A block of an output."""
+    return str(block["output"]) + ("" if block["channels"] == "all" else f"[{block['channels']}]")
 
 
 def destroyed(quality: Mapping[str, Any]) -> str:

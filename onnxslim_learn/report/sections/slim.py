@@ -99,7 +99,7 @@ def _free(rows: Sequence[Mapping[str, Any]], counted: Sequence[Mapping[str, str]
     heads |= {"latency": "latency_share"} if "latency_share" in rows[0] else {}
     blocks = sorted(repeats(rows), key=lambda alike: -sum(row["macs_share"] for row in alike))
     cells = [
-        (_called(alike), alike[0]["name"], _ties(alike), *(share(sum(r[key] for r in alike)) for key in heads.values()))
+        (called(alike), alike[0]["name"], _ties(alike), *(share(sum(r[key] for r in alike)) for key in heads.values()))
         for alike in blocks
     ]
     return Table("Groups that can be cut", ("group", "named", "ties", *heads), tuple(cells), (0, 1, 2))
@@ -115,7 +115,7 @@ def repeats(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     return several + [[row] for row in rows if row["name"] not in known]
 
 
-def _called(alike: Sequence[Mapping[str, Any]]) -> str:
+def called(alike: Sequence[Mapping[str, Any]]) -> str:
     """What groups are called that are alike: the first one's title, and how many there are."""
     title = str(alike[0]["title"])
     if len(alike) == 1:
@@ -145,7 +145,7 @@ def _pinned(data: Mapping[str, Any]) -> list[Block]:
     if shown:
         rows = sorted(repeats(shown), key=lambda alike: -sum(row["macs_share"] for row in alike))
         cells = tuple(
-            (_called(alike), alike[0]["name"], share(sum(r["macs_share"] for r in alike)), _because(alike[0]))
+            (called(alike), alike[0]["name"], share(sum(r["macs_share"] for r in alike)), because(alike[0]))
             for alike in rows
         )
         blocks.append(Table("Groups that cannot be cut", ("group", "named", "MACs", "because"), cells, (0, 1, 3)))
@@ -179,7 +179,7 @@ def inside(row: Mapping[str, Any]) -> str:
     return f"{said}."
 
 
-def _because(row: Mapping[str, Any]) -> str:
+def because(row: Mapping[str, Any]) -> str:
     """Node and reason; a reason that names its node stands alone."""
     reason = UNEVEN.sub(r"cut alone, it would leave rows of \1 and \2 units, which must be equally many", row["reason"])
     if row["delicate"]:
@@ -192,7 +192,7 @@ def _because(row: Mapping[str, Any]) -> str:
 def _legend(data: Mapping[str, Any]) -> list[Block]:
     """What the words in the tables mean, as far as they occur."""
     shown = [*data["groups"], *_working(data)]
-    texts = [text for row in shown for text in (row["name"], _units(row))] + [_called(a) for a in repeats(shown)]
+    texts = [text for row in shown for text in (row["name"], _units(row))] + [called(a) for a in repeats(shown)]
     said = [sentence for pattern, sentence in LEGEND if any(re.search(pattern, text) for text in texts)]
     return [Text("\n" + "\n".join(said))] if said else []
 

@@ -87,9 +87,7 @@ def widened(data: Mapping[str, Any]) -> list[Block]:
         said.append(
             f"It computes what it did: difference at most {check['max_rel_diff']:.1e} of the output's magnitude."
         )
-    widths = tuple((g["name"], str(g["width"]), str(g["after"])) for g in data["groups"])
-    groups = Table("Groups that can grow", ("group", "units before", "after"), widths)
-    return [Table("", ("", "before", "after", "ratio"), tuple(rows)), Text("\n".join(said)), groups]
+    return [Table("", ("", "before", "after", "ratio"), tuple(rows)), Text("\n".join(said))]
 
 
 def sweep(rows: Sequence[Mapping[str, Any]]) -> list[Block]:

@@ -1,0 +1,118 @@
+"""The stages of every command, so that they can be told before they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from onnxslim_learn.registry import LATENCY, LEARNERS
+
+Given: TypeAlias = Mapping[str, Any]
+Row: TypeAlias = tuple[str, Callable[[Given], Any]]
+
+
+def listed(command: str, given: Given) -> list[str]:
+    """The stages that a command will run, in order, as far as options tell.
+
+    Args:
+        command: Its name.
+        given: Its options as they were given.
+    """
+    return [stage for stage, runs in STAGES[command] if runs(given)]
+
+
+def _always(given: Given) -> bool:
+    return True
+
+
+def _has(*names: str) -> Callable[[Given], bool]:
+    return lambda given: any(given.get(name) for name in names)
+
+
+def _lacks(*names: str) -> Callable[[Given], bool]:
+    return lambda given: not any(given.get(name) for name in names)
+
+
+def _measured(given: Given) -> bool:
+    """Whether a latency is asked for that is measured here."""
+    targets = given.get("target") or ()
+    texts = [targets] if isinstance(targets, str) else targets
+    return not given.get("device") and any(str(text).startswith(LATENCY) for text in texts)
+
+
+def _all(*conditions: Callable[[Given], Any]) -> Callable[[Given], bool]:
+    return lambda given: all(condition(given) for condition in conditions)
+
+
+def _learner(*names: str) -> Callable[[Given], bool]:
+    return lambda given: (given.get("learner") or next(iter(LEARNERS))) in names
+
+
+_DRAWN: tuple[Row, ...] = (
+    ("matching statistics", _all(_lacks("data", "no_repair", "lossless"), _has("match_statistics"))),
+    ("making samples up", _lacks("data", "no_repair", "lossless", "match_statistics")),
+)
+_TIMED: Row = ("timing", _lacks("no_latency"))
+
+STAGES: dict[str, tuple[Row, ...]] = {
+    "analyze": (("analyzing", _always),),
+    "slim": (
+        ("analyzing", _always),
+        ("looking for what changes nothing", _has("lossless")),
+        ("measuring this machine", _measured),
+        ("measuring widths", _measured),
+        *_DRAWN,
+        ("choosing", _lacks("lossless")),
+        ("repairing", _lacks("lossless", "no_repair")),
+        ("cutting and verifying", _always),
+        ("judging", lambda given: not given.get("lossless") and (given.get("data") or not given.get("no_repair"))),
+        _TIMED,
+    ),
+    "apply": (
+        ("analyzing", _always),
+        ("cutting and verifying", _always),
+        *_DRAWN,
+        ("repairing", _lacks("no_repair")),
+        _TIMED,
+    ),
+    "learn": (
+        ("analyzing", _always),
+        ("measuring this machine", _measured),
+        ("measuring widths", _measured),
+        ("reading samples", _always),
+        ("running the original", _always),
+        ("structure", _learner("morphnet")),
+        ("weight-sparse", _learner("weight-sparse")),
+        ("cutting", _learner("morphnet", "finetune")),
+        ("repairing", _all(_learner("morphnet"), _lacks("no_repair"))),
+        ("finetune", _learner("morphnet", "finetune")),
+        ("verifying", _always),
+        _TIMED,
+    ),
+    "expand": (
+        ("analyzing", _always),
+        ("measuring this machine", _measured),
+        ("widening and verifying", _always),
+    ),
+    "sparsify": (
+        ("analyzing", _always),
+        ("making samples up", _lacks("data")),
+        ("measuring", lambda given: given.get("protocol") == "search"),
+        ("sparsifying", _always),
+        ("verifying", _always),
+        _TIMED,
+    ),
+    "verify": (("verifying", _always),),
+    "profile": (
+        ("reading", _always),
+        ("timing", _always),
+        ("measuring memory", _always),
+        ("timing nodes", _has("per_node")),
+    ),
+    "calibrate": (("measuring this machine", _always),),
+    "demo": tuple(
+        (stage, _always)
+        for stage in ("analyzing", "choosing", "repairing", "cutting and verifying", "judging", "timing")
+    ),
+}
+"""Command -> its stages, each with whether options let it run."""

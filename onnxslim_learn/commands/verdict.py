@@ -1,0 +1,379 @@
+"""What stands at the end of every command: whether it did what was asked, what limited it, and what to try next.
+
+Rows of two tables decide: of :data:`LIMITS` all whose condition holds are told, of :data:`NEXT` the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from onnxslim_learn.commands.asked import line
+from onnxslim_learn.coupling import selection
+from onnxslim_learn.registry import MICROSECONDS
+from onnxslim_learn.report.format import plural, share
+from onnxslim_learn.report.sections import quality
+from onnxslim_learn.report.sections import slim as pages
+from onnxslim_learn.settings import AUTO
+
+if TYPE_CHECKING:
+    from onnxslim_learn.commands.asked import Asked, Change
+
+MUCH = 0.1  # of a model is worth a sentence
+MOST = 3  # groups that are named
+SMALLER, NEARER = 0.8, 0.5  # the next target: this share of it, or so far on the way back to the original
+CUTS = ("slim", "apply", "learn")
+SAMPLES = "SAMPLES"  # where a command line needs them
+GIVE = "(SAMPLES: a folder of images, an .npz file, or module:function)"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command that has ended.
+
+    Attributes:
+        asked: What it was told to do.
+        report: What it reports.
+        result: What it returns.
+    """
+
+    asked: Asked
+    report: Mapping[str, Any]
+    result: Any
+
+    @property
+    def model(self) -> str:
+        """The file it began with."""
+        return self.asked.files[0] if self.asked.files else "MODEL.onnx"
+
+    @property
+    def output(self) -> str:
+        """The file it wrote, or what it may be called."""
+        return str(self.asked.value("output") or beside(self.model, "slim"))
+
+    @property
+    def judged(self) -> list[Mapping[str, Any] | None]:
+        """How good every model that was written is."""
+        rows = self.report.get("targets") or self.report.get("strengths") or [self.report]
+        return [quality.of_outputs(row["deviation"]) if row.get("deviation") else row.get("quality") for row in rows]
+
+    @property
+    def unknown(self) -> bool:
+        """Whether nothing tells how good what was cut is on real inputs."""
+        return "data" not in self.asked.options and bool(self.changed)
+
+    @property
+    def changed(self) -> bool:
+        """Whether outputs are others than those of the original."""
+        return not self.report.get("lossless") and self.asked.command in (*CUTS, "sparsify")
+
+    @property
+    def worst(self) -> float:
+        """The variance that is left of the worst block of all models; 1 where nobody knows."""
+        return min([one["worst"]["explained"] for one in self.judged if one and one["worst"]], default=1.0)
+
+    @property
+    def faster(self) -> bool:
+        """Whether what was written is faster, or was not timed."""
+        timed = _timed(self.report)
+        return timed is None or timed["faster"] is True
+
+    def again(self, **changes: Change) -> str:
+        """The same command with other options."""
+        return self.asked.line(**changes)
+
+    def kept(self, *names: str) -> dict[str, Change]:
+        """Options that another command is given, too."""
+        return {name: self.asked.options[name][1::2] for name in names if self.asked.options.get(name)}
+
+
+Line: TypeAlias = Callable[[Case], str]
+
+
+def beside(path: str, name: str) -> str:
+    """Another file beside one."""
+    file = Path(path)
+    return str(file.with_name(f"{file.stem}-{name}.onnx"))
+
+
+def of(case: Case) -> dict[str, Any]:
+    """The verdict on a command, as plain data."""
+    timed = _timed(case.report)
+    following = next((row for row in NEXT if case.asked.command in row.after and row.when(case)), None)
+    ratio = None if timed is None else {key: timed[key] for key in ("ratio", "faster")}
+    return {
+        "met": (case.report.get("verdict") or {}).get("met"),
+        "quality": _quality(case),
+        "faster": ratio,
+        "limited_by": [sentence for limit in LIMITS for sentence in limit(case)],
+        "next": None if following is None else {"why": following.why, "command": following.line(case)},
+        "written": _written(case),
+    }
+
+
+def _timed(report: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """How a model's time compares with that of another, where there is one of each."""
+    pairs = [pair for setting in report.get("settings", ()) for pair in setting["comparisons"]]
+    timed = pairs[0] if len(pairs) == 1 else report.get("latency")
+    return timed if timed and "ratio" in timed else None
+
+
+def _quality(case: Case) -> str | None:
+    """How good the result is, in a sentence; the worst of several."""
+    if not case.changed:
+        return None
+    known = [one for one in case.judged if one is not None and one["worst"] is not None]
+    worst = min(known, key=lambda one: one["worst"]["explained"], default=None)
+    return quality.told(worst if worst is not None else case.judged[0])
+
+
+def _written(case: Case) -> list[str]:
+    """The files that were written."""
+    rows = case.report.get("targets") or case.report.get("strengths") or []
+    several = [str(row["output"]) for row in rows if row["output"]]
+    files = [name for name in case.asked.written() if name != "-"]
+    return several + [name for name in files if not (several and name == case.asked.value("output"))]
+
+
+# --- what limited it --------------------------------------------------------------------------------------------------
+
+
+def _pinned(case: Case) -> Iterator[str]:
+    """Groups that cannot go and hold much of the model."""
+    rows = [row for row in case.report.get("pinned", ()) if row["macs_share"] > MUCH and row["reason"] != pages.ONE]
+    alike = sorted(pages.repeats(rows), key=lambda rows: -sum(row["macs_share"] for row in rows))
+    for rows in alike[:MOST]:
+        carried = share(min(sum(row["macs_share"] for row in rows), 1.0))
+        yield f"{pages.called(rows)} (named {rows[0]['name']}), with up to {carried} of the MACs, cannot be cut: " + (
+            f"{pages.because(rows[0])}."
+        )
+
+
+def _bodies(case: Case) -> Iterator[str]:
+    """Graphs inside nodes that hold much of the model."""
+    for row in case.report.get("bodies", ()):
+        if max(row["macs_share"], row["params_share"]) > MUCH:
+            yield pages.inside(row)
+
+
+def _protected(case: Case) -> Iterator[str]:
+    """Groups that options keep whole, or nearly."""
+    plan = getattr(case.result, "plan", None)
+    if plan is None:
+        return
+    analysis, told = case.result.analysis, plan.provenance
+    protect, only, keep = (told.get(name) or () for name in ("protect", "only", "keep"))
+    free = [group for group in analysis.groups if group.pin is None]
+    whole = len(free) - sum(group.pin is None for group in analysis.free_groups(protect, only))
+    if whole:
+        flags = " and ".join([*(["--protect"] if protect else []), *(["--only"] if only else [])])
+        yield f"{whole} of {plural(len(free), 'group')} that could be cut stay whole by {flags}."
+    if keep:
+        least = selection.shares(free, analysis.titles, dict(keep))
+        held = [name for name in least if len(plan.groups.get(name, ())) <= least[name] * _width(free, name) + 1]
+        if held := [name for name in held if name in plan.groups]:
+            yield f"{plural(len(held), 'group')} kept the least that --keep allows."
+
+
+def _width(groups: Any, name: str) -> int:
+    return next(int(group.width) for group in groups if group.name == name)
+
+
+def _narrowest(case: Case) -> Iterator[str]:
+    """Groups that could not become narrower."""
+    multiple = case.report.get("multiple", 1)
+    multiple = 1 if multiple == AUTO else multiple
+    rows = [g for g in case.report.get("groups", ()) if "kept" in g and g["kept"] < g["width"]]
+    if narrow := [g for g in rows if g["kept"] <= multiple]:
+        said = "one unit" if multiple == 1 else f"{multiple} units, the least multiple of {multiple}"
+        yield f"{plural(len(narrow), 'group')} of {len(case.report['groups'])} ended at {said}."
+
+
+LIMITS: tuple[Callable[[Case], Iterator[str]], ...] = (_pinned, _bodies, _protected, _narrowest)
+"""What may hold a model up: each tells sentences where it does."""
+
+
+# --- what to try next -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Next:
+    """A command to try next.
+
+    Attributes:
+        after: The commands after which.
+        when: Whether it helps.
+        why: What it is for.
+        line: The command line.
+    """
+
+    after: tuple[str, ...]
+    when: Callable[[Case], bool]
+    why: str
+    line: Line
+
+
+def _targets(toward: Callable[[float], float]) -> Line:
+    """The same command with other targets; shares of the original in whole per cent."""
+
+    def line_of(case: Case) -> str:
+        return case.again(target=[f"{row['cost']}={_moved(row, toward)}" for row in case.report["verdict"]["met"]])
+
+    return line_of
+
+
+def _moved(row: Mapping[str, Any], toward: Callable[[float], float]) -> str:
+    """A bound that is moved: a share in whole per cent, an amount in as many digits as it had."""
+    if row["relative"]:
+        return f"{round(toward(row['asked']), 2):g}"
+    moved = f"{SMALLER * float(str(row['asked']).removesuffix('ms')):.3g}"
+    return moved + ("ms" if row["unit"] == MICROSECONDS else "")
+
+
+def _tune(case: Case) -> str:
+    """Fine-tuning of what was written."""
+    return line(
+        "learn",
+        case.output,
+        output=beside(case.output, "tuned"),
+        learner="finetune",
+        teacher=case.asked.value("like") or case.model,
+        data=case.asked.value("data") or SAMPLES,
+        **case.kept("mean", "std", "size", "input_range", "scale", "layout"),
+    )
+
+
+def _cut(case: Case) -> str:
+    """Half of a model."""
+    kept = case.kept("input", "value", "device")
+    kept |= {"allow_sensitive": True} if case.asked.options.get("allow_sensitive") else {}
+    return line("slim", case.model, output=beside(case.model, "slim"), target="macs=0.5", data=SAMPLES, **kept)
+
+
+def _bounded(case: Case) -> bool:
+    return bool((case.report.get("verdict") or {}).get("met"))
+
+
+def _relative(case: Case) -> bool:
+    return all(row["relative"] for row in case.report["verdict"]["met"])
+
+
+def _delicate(case: Case) -> bool:
+    return any(row["delicate"] for row in case.report["pinned"]) and not case.asked.options.get("allow_sensitive")
+
+
+def _files(case: Case) -> list[str]:
+    return [str(row["output"]) for row in case.report.get("targets") or case.report["strengths"] if row["output"]]
+
+
+_ROOM = "There may be room for less"
+_SLOW = "It is not faster"
+
+NEXT: tuple[Next, ...] = (
+    Next(
+        ("analyze",),
+        lambda case: not case.report["groups"] and _delicate(case),
+        "Nothing can be cut exactly. To cut normalised axes, too, which is not exact",
+        lambda case: case.again(allow_sensitive=True),
+    ),
+    Next(
+        ("analyze",),
+        lambda case: bool(case.report["groups"]),
+        f"To cut half of the multiply-accumulates, judged on inputs of your own {GIVE}",
+        _cut,
+    ),
+    Next(
+        (*CUTS, "sparsify"),
+        lambda case: case.unknown,
+        f"To know how good it is, and to make it better, give {quality.ENOUGH} or more real inputs {GIVE}",
+        lambda case: case.again(data=SAMPLES),
+    ),
+    Next(
+        ("slim", "apply", "sparsify"),
+        lambda case: case.changed and case.worst < quality.GOOD and "targets" not in case.report,
+        "To win back what was lost, train it to do as the original does",
+        _tune,
+    ),
+    Next(
+        ("slim", "learn"),
+        lambda case: case.changed and case.worst < quality.GOOD and _bounded(case) and _relative(case),
+        "To keep more, cut less",
+        _targets(lambda wish: wish + NEARER * (1 - wish)),
+    ),
+    Next(
+        ("slim",),
+        lambda case: not case.faster and case.report["multiple"] not in (AUTO, 8),
+        f"{_SLOW}. At widths that kernels like",
+        lambda case: case.again(multiple=None),
+    ),
+    Next(
+        (*CUTS, "sparsify"),
+        lambda case: not case.faster and case.asked.value("output") is not None,
+        f"{_SLOW}. To see where the time goes",
+        lambda case: line("profile", case.model, case.output, per_node=True),
+    ),
+    Next(
+        ("slim",),
+        lambda case: bool(case.report.get("lossless")),
+        "To cut more than what changes nothing",
+        lambda case: case.again(lossless=None, target="macs=0.5", data=case.asked.value("data") or SAMPLES),
+    ),
+    Next(
+        ("slim", "learn"),
+        lambda case: bool(case.report.get("targets") or case.report.get("strengths")),
+        "To see how fast they are",
+        lambda case: line("profile", case.model, *_files(case)),
+    ),
+    Next(("slim", "learn"), _bounded, _ROOM, _targets(lambda wish: SMALLER * wish)),
+    Next(
+        ("apply",),
+        lambda case: case.asked.value("output") is not None and len(case.asked.files) > 1,
+        "To check it again",
+        lambda case: line("verify", case.model, case.output, plan=case.asked.files[1]),
+    ),
+    Next(
+        ("learn", "sparsify"),
+        lambda case: case.asked.value("output") is not None,
+        "To make it faster, too, cut channels",
+        lambda case: line(
+            "slim", case.output, output=beside(case.output, "slim"), target="macs=0.5", data=case.asked.value("data")
+        ),
+    ),
+    Next(("expand",), lambda case: True, f"To train it to do more with its new units {GIVE}", _tune),
+    Next(
+        ("verify",),
+        lambda case: not case.result.passed,
+        "To make it anew",
+        lambda case: line("apply", case.model, case.asked.value("plan") or "PLAN", output=case.asked.files[1]),
+    ),
+    Next(
+        ("verify",),
+        lambda case: "data" not in case.asked.options,
+        f"To check it on inputs of your own, too {GIVE}",
+        lambda case: case.again(data=SAMPLES),
+    ),
+    Next(("verify",), lambda case: True, "To see how fast it is", lambda case: line("profile", *case.asked.files)),
+    Next(
+        ("profile",),
+        lambda case: "per_node" not in case.asked.options,
+        "To see where the time goes",
+        lambda case: case.again(per_node=True),
+    ),
+    Next(
+        ("profile",),
+        lambda case: True,
+        f"To cut it to half of its time {GIVE}",
+        lambda case: line("slim", case.model, output=beside(case.model, "slim"), target="latency=0.5", data=SAMPLES),
+    ),
+    Next(
+        ("calibrate",),
+        lambda case: case.asked.value("output") is not None,
+        "To see where the time of a model goes on it",
+        lambda case: line("analyze", "MODEL.onnx", device=case.output),
+    ),
+    Next(("calibrate",), lambda case: True, "To keep it", lambda case: case.again(output="device.toml")),
+    Next(("demo",), lambda case: True, "To look at a model of your own", lambda case: line("analyze", "MODEL.onnx")),
+)
+"""The first row that fits is told."""

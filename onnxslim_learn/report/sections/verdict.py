@@ -1,0 +1,93 @@
+"""What was done, at the end of every report: the verdict, what limited it, files, times, and what to try next."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.report.blocks import Block, Table, Text
+from onnxslim_learn.report.format import amount, ms
+from onnxslim_learn.report.sections import slim as pages
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+SHORT = 0.02  # of the time is not worth naming
+
+
+def blocks(report: Mapping[str, Any]) -> list[Block]:
+    """Widths before and after, then the verdict."""
+    verdict = report.get("verdict")
+    if verdict is None or "why" in report:
+        return []
+    lines = [*_met(verdict["met"]), *_labelled("Quality", verdict["quality"]), *_speed(verdict["faster"])]
+    lines += [line for sentence in verdict["limited_by"] for line in _labelled("Limited by", sentence)]
+    lines += [*_labelled("Written", ", ".join(map(_file, verdict["written"]))), *_took(report["stages"])]
+    following = verdict["next"]
+    lines += [f"Next: {following['why']}:"] if following else []
+    command = [Text(f"  {following['command']}", copied=True)] if following else []
+    return [*widths(report), Text("\nWhat was done", title=True), Text("\n".join(lines)), *command]
+
+
+def line(report: Mapping[str, Any], title: str) -> str:
+    """The verdict in one line."""
+    verdict = report["verdict"]
+    parts = [*_met(verdict["met"]), *_labelled("Quality", verdict["quality"]), *_speed(verdict["faster"])]
+    parts += _labelled("Written", ", ".join(map(_file, verdict["written"])))
+    said = " ".join(parts)
+    return f"{title}: {said[:1].lower()}{said[1:]}" if said else f"{title}: done."
+
+
+def widths(report: Mapping[str, Any]) -> list[Block]:
+    """Units of every group before and after; repeated blocks are one row."""
+    after = "kept" if "kept" in (report.get("groups") or [{}])[0] else "after"
+    rows = [row for row in report.get("groups") or () if after in row]
+    if all(row["width"] == row[after] for row in rows):
+        return []
+    folded = [(pages.called(alike), _span(alike, "width"), _span(alike, after)) for alike in pages.repeats(rows)]
+    opened = [(row["title"], str(row["width"]), str(row[after])) for row in rows]
+    heads = ("group", "units before", "after")
+    return [Table("Widths", heads, tuple(folded), (0,), opened=tuple(opened))]
+
+
+def _span(rows: Sequence[Mapping[str, Any]], key: str) -> str:
+    """A number of groups that are alike."""
+    least, most = min(row[key] for row in rows), max(row[key] for row in rows)
+    return str(least) if least == most else f"{least} to {most}"
+
+
+def _labelled(label: str, text: str | None) -> list[str]:
+    return [f"{label}: {text}{'' if text[-1] in '.?!' else '.'}"] if text else []
+
+
+def _met(rows: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """What was asked for, and what came out."""
+    lines = []
+    for row in rows or ():
+        got = amount(row["got"], row["unit"])
+        got = got if row["share"] is None else f"{row['share']:.3f} of the original's ({got})"
+        asked = f"{row['asked']:g}" if row["relative"] else amount(row["bound"], row["unit"])
+        lines.append(f"Target: {row['title']} at most {asked}, {'met' if row['met'] else 'MISSED'}: {got}.")
+    return lines
+
+
+def _speed(timed: Mapping[str, Any] | None) -> list[str]:
+    """Whether it is faster."""
+    if timed is None:
+        return []
+    word = {True: "faster", False: "SLOWER", None: "not measurably faster"}[timed["faster"]]
+    return [f"Speed: {word}, {timed['ratio']:.2f} of the original's time."]
+
+
+def _file(name: str) -> str:
+    """A file and its size."""
+    return f"{name} ({amount(os.path.getsize(name), 'bytes')})" if os.path.isfile(name) else name
+
+
+def _took(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How long it took, and what took long."""
+    total = sum(stage["seconds"] for stage in stages)
+    if not total:
+        return []
+    named = [f"{one['name']} {ms(1e3 * one['seconds'])}" for one in stages if one["seconds"] >= SHORT * total]
+    return [f"Time: {ms(1e3 * total)}" + (f" ({', '.join(named)})" if len(named) > 1 else "") + "."]

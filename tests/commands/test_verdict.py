@@ -1,0 +1,128 @@
+"""What stands at the end of every command: it holds of the files, and what it proposes can be typed."""
+
+import shlex
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxslim_learn as osl
+from nets.zoo import NETS
+from onnxslim_learn.cli import commands, parser
+from onnxslim_learn.errors import TargetError
+
+FAST = {"latency": False, "repair": False}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working folder, with nets and samples of one."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("residual", "layer_norm"):
+        onnx.save(NETS[name].build(), f"{name}.onnx")
+    x = np.random.default_rng(0).normal(size=(40, 3, 8, 8)).astype(np.float32)
+    np.savez("samples.npz", x=x)
+    return tmp_path
+
+
+def typed(result):
+    """What the line that is proposed asks for: the command, its files and its options."""
+    program, *words = shlex.split(result.report["verdict"]["next"]["command"])
+    assert program == parser.PROGRAM
+    return parser.parse(words)
+
+
+ENDS = [
+    # a call, the command that is proposed, some of its options
+    (lambda: osl.analyze("residual.onnx"), "slim", {"target": ["macs=0.5"], "output": "residual-slim.onnx"}),
+    (lambda: osl.analyze("residual.onnx", input={"x": (2, 3, 8, 8)}), "slim", {"input": ["x:2x3x8x8"]}),
+    (
+        lambda: osl.slim("residual.onnx", macs="70%", multiple=2, protect=["w1"], output="s.onnx", **FAST),
+        "slim",
+        {"data": "SAMPLES", "target": ["macs=70%"], "multiple": "2", "protect": ["w1"], "output": "s.onnx"},
+    ),
+    (
+        lambda: osl.slim("residual.onnx", macs=0.3, data="samples.npz", output="s.onnx", **FAST),
+        "learn",
+        {"teacher": "residual.onnx", "learner": "finetune", "output": "s-tuned.onnx", "data": "samples.npz"},
+    ),
+    (
+        lambda: osl.slim("residual.onnx", macs=0.99, data="samples.npz", output="s.onnx", latency=False),
+        "slim",
+        {"target": ["macs=0.79"], "data": "samples.npz"},
+    ),
+    (lambda: osl.slim("residual.onnx", macs=[0.9, 0.8], output="s.onnx", **FAST), "slim", {"data": "SAMPLES"}),
+    (lambda: osl.lossless("residual.onnx", latency=False), "slim", {"target": ["macs=0.5"]}),
+    (lambda: osl.sparsify("residual.onnx", ratio=0.5, samples=16, latency=False), "sparsify", {"data": "SAMPLES"}),
+    (
+        lambda: osl.expand("residual.onnx", macs="150%", output="w.onnx"),
+        "learn",
+        {"teacher": "residual.onnx", "learner": "finetune"},
+    ),
+    (lambda: osl.profile("residual.onnx", "layer_norm.onnx", seconds=0.01), "profile", {"per_node": True}),
+    (lambda: osl.profile("residual.onnx", seconds=0.01, per_node=True), "slim", {"target": ["latency=0.5"]}),
+    (lambda: osl.calibrate(seconds=0.2, output="d.toml"), "analyze", {"device": "d.toml"}),
+]
+
+
+@pytest.mark.parametrize(("call", "command", "some"), ENDS)
+def test_what_is_proposed_can_be_typed(folder, call, command, some):
+    result = call()
+    asked = typed(result)
+    assert asked.command == command
+    assert {name: asked.options.get(name) for name in some} == some
+    assert all(Path(file).exists() for file in result.report["verdict"]["written"])
+    assert result.report["stages"]
+    assert all(one["seconds"] >= 0 for one in result.report["stages"])
+
+
+def test_what_was_asked_and_got_holds_of_the_files(folder):
+    result = osl.slim("residual.onnx", macs=0.5, bytes=0.9, memory=0.99, output="s.onnx", **FAST)
+    rows = {row["cost"]: row for row in result.report["verdict"]["met"]}
+    before, after = (osl.analyze(name) for name in ("residual.onnx", "s.onnx"))
+    assert rows["macs"]["got"] == after.price(after.whole)["macs"]
+    assert rows["macs"]["bound"] == 0.5 * before.price(before.whole)["macs"]
+    assert rows["bytes"]["got"] == Path("s.onnx").stat().st_size
+    assert all(row["met"] == (row["got"] <= row["bound"]) and row["met"] for row in rows.values())
+
+
+def test_what_was_widened_is_within_its_budget(folder):
+    (row,) = osl.expand("residual.onnx", macs="150%", output="w.onnx").report["verdict"]["met"]
+    wide = osl.analyze("w.onnx")
+    assert row["met"]
+    assert row["got"] == wide.price(wide.whole)["macs"] <= row["bound"]
+    assert 1.2 < row["share"] <= 1.5
+
+
+def test_a_target_out_of_reach_is_reached_by_the_line_that_is_proposed(folder, capsys):
+    line = "slim residual.onnx -o s.onnx --target macs=0.3 --no-latency --no-repair --multiple 8 --keep w1=0.9"
+    assert commands.main(shlex.split(line)) == 1
+    sentence, proposed = capsys.readouterr().err.splitlines()
+    assert commands.main(shlex.split(proposed)[1:]) == 0, sentence
+    with pytest.raises(TargetError) as caught:
+        osl.slim("residual.onnx", macs=1e-6, output="s.onnx", **FAST)
+    assert caught.value.changes["target"] != ["macs=1e-06"]
+    assert commands.main(shlex.split(caught.value.next)[1:]) == 0
+
+
+def test_what_is_normalised_over_is_said_to_limit(folder):
+    limits = osl.analyze("layer_norm.onnx").report["verdict"]["limited_by"]
+    assert any("--allow-sensitive lifts that" in limit for limit in limits)
+    limits = osl.analyze("layer_norm.onnx", allow_sensitive=True).report["verdict"]["limited_by"]
+    assert not any("--allow-sensitive" in limit for limit in limits)
+
+
+def test_what_options_keep_is_said_to_limit(folder):
+    kept = osl.slim("residual.onnx", macs=0.8, protect=["w1"], output="s.onnx", **FAST)
+    assert any("stay whole by --protect" in limit for limit in kept.report["verdict"]["limited_by"])
+    free = osl.slim("residual.onnx", macs=0.8, output="s.onnx", **FAST)
+    assert free.report["verdict"]["limited_by"] == []
+
+
+def test_a_destroyed_result_is_called_so_and_judged_by_its_worst(folder):
+    verdict = osl.slim("residual.onnx", macs=0.1, data="samples.npz", output="s.onnx", **FAST).report["verdict"]
+    assert verdict["quality"].startswith("DESTROYED")
+    several = osl.slim("residual.onnx", macs=[0.9, 0.1], data="samples.npz", output="s.onnx", **FAST).report["verdict"]
+    assert several["quality"].startswith("DESTROYED")
+    assert several["written"] == ["s-0.9.onnx", "s-0.1.onnx"]
