@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--targets", type=lambda text: [float(t) for t in text.split(",")], default=[0.75, 0.5, 0.3])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0, help="for each comparison of whole models")
-    parser.add_argument("--measure-seconds", type=float, default=120.0, help="for measuring widths of one net")
+    parser.add_argument("--measure-seconds", type=float, help="stop measuring widths of one net after this time")
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--data", metavar="SRC", help="real inputs for models given as files")
     parser.add_argument("--json", type=Path)

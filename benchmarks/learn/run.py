@@ -46,7 +46,7 @@ from onnxslim_learn.workflow import expand, latency_target, slim
 
 BATCH = 250
 REPAIRED = 512  # samples
-TIMED, MEASURED = 5.0, 60.0  # seconds for comparing two models, and for measuring widths
+TIMED = 5.0  # seconds for comparing two models
 
 
 def told(name: str, *rest: object) -> Callable[..., None]:
@@ -133,7 +133,7 @@ def uniform(bench: Bench, share: float, output: Path, folder: str) -> None:
 def by_latency(bench: Bench, share: float, output: Path, folder: str) -> None:
     """Widths learnt for measured latency."""
     setting = RuntimeSetting(bench.options.threads)
-    timed, _ = latency_target.prepare(bench.found, setting, seconds=TIMED, measure_seconds=MEASURED, stage=told)
+    timed, _ = latency_target.prepare(bench.found, setting, seconds=TIMED, measure_seconds=None, stage=told)
     assert shrink(bench.task(timed, {"latency": share}, output, folder))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxslim_learn.array_types import Array, Feeds
+from onnxslim_learn.array_types import Array, Feeds, Labels
 from onnxslim_learn.costs.polynomial import macs
 from onnxslim_learn.repair.linear_nodes import linears
 from onnxslim_learn.rewrite.unfuse import unfuse
@@ -51,12 +51,14 @@ class TrialCost:
     Attributes:
         coupling: The model.
         macs: Its multiply-accumulates.
+        owners: ``(terms,)``: the node of every term of that.
         after: ``(nodes + 1,)``: multiply-accumulates of one run from each node on, at the nominal sizes.
         layers: What is refitted.
     """
 
     coupling: Coupling
     macs: Cost
+    owners: Labels
     after: Array
     layers: tuple[_Layer, ...]
 
@@ -71,7 +73,8 @@ class TrialCost:
             name, matrix = str(one.node.name), one.read().matrix.shape
             places = by_node[name] / np.prod(matrix) if by_node.get(name) else np.inf
             layers.append(_Layer(nodes.get(name, 0), matrix, float(places)))
-        return cls(coupling, cost, np.append(np.cumsum(each[::-1])[::-1], 0.0), tuple(layers))
+        owners = np.array([nodes.get(name, 0) for name in cost.owners], np.int64)
+        return cls(coupling, cost, owners, np.append(np.cumsum(each[::-1])[::-1], 0.0), tuple(layers))
 
     def passes(self, feeds: Sequence[Feeds]) -> float:
         """Runs at the nominal sizes that take as much as one over some batches, by the size of the inputs."""
@@ -102,9 +105,6 @@ class TrialCost:
         return sum(runs) + sum(layer.refit(rows, passes, len(feeds)) for layer in self.layers)
 
     def first(self, gone: Array) -> int:
-        """The first node whose work falls with some classes."""
-        cost = self.macs
-        lost = np.append(cost.counts @ gone.astype(float), 0.0)[cost.widths].sum(axis=1)
-        fewer = {owner for owner, columns in zip(cost.owners, lost.tolist(), strict=True) if columns > 0}
-        places = {str(node.name): k for k, node in enumerate(self.coupling.graph.nodes)}
-        return min((places[owner] for owner in fewer if owner in places), default=0)
+        """The first node whose work falls with some classes, ``(classes,)`` of truth values."""
+        lost = np.append(self.macs.counts @ gone.astype(float), 0.0)[self.macs.widths].sum(axis=1)
+        return int(self.owners[lost > 0].min()) if (lost > 0).any() else 0
