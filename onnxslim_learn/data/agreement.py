@@ -24,6 +24,7 @@ from onnxslim_learn.coupling.operators.facts import attribute
 from onnxslim_learn.data import input_range, random_inputs
 from onnxslim_learn.data.recipes import Recipe, guessed, standard, usual
 from onnxslim_learn.data.signature import COLOURS, LAYOUTS, Declared, Input, layout_of
+from onnxslim_learn.graph.stated import stated
 from onnxslim_learn.metrics import classifies
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ AGREES = 0.25  # nats
 NEARLY = 0.03  # nats, or share of samples: of ways that are nearly as good as the best, the most usual is told
 STRANGE, FAR = 1.5, 5.0  # nats: inputs of another kind; nor is any light, or dark, reason enough
 FEW = 4  # samples: fewer may all be dark, or all of one colour
+SIZED = 1.5  # times larger or smaller than what images are said to be, from which on objects look another size
 LARGE, SMALL = 8.0, 50.0  # times larger, or smaller, than what is expected
 RIGHT = 0.1  # of the samples: by how much fewer are classified right than they could be
 
@@ -96,7 +98,7 @@ def doubts(where: str, graph: Graph, takes: Declared, batches: Sequence[Batch], 
         rows = np.concatenate([batch.inputs[one.name] for batch in batches], one.axis) if _alike(batches, one) else None
         if rows is None or not rows.size:
             continue
-        doubt = _range(graph, one, rows, recipe)
+        doubt = _range(graph, one, rows, recipe) or _look(graph, one, rows, recipe)
         if doubt is None and one.dtype.kind == "f" and one.axis == 0:
             doubt = _statistics(graph, one, rows, batches, recipe) or _classes(graph, takes, rows, batches, recipe)
         if doubt is not None:
@@ -134,6 +136,22 @@ def _range(graph: Graph, one: Input, rows: Array, recipe: Recipe | None) -> Doub
         return Doubt(f"{told}. {cure}.", one.dtype.kind == "f")
     if image and np.min(expected.low) == 0 and low < -size / 10:
         return Doubt(f"{told}. {cure}.", False)
+    return None
+
+
+def _look(graph: Graph, one: Input, rows: Array, recipe: Recipe | None) -> Doubt | None:
+    """Images of another size, or another order of colours, than what the metadata say."""
+    told = stated(graph.model.metadata_props, next(v for v in graph.model.graph.inputs if v.name == one.name))
+    if len(one.dims) != 4:
+        return None
+    _, *spatial = LAYOUTS[recipe.layout if recipe else told.layout or layout_of(one)]
+    size, wanted = [rows.shape[axis] for axis in spatial], told.size
+    if wanted is not None and not all(side / SIZED <= x <= side * SIZED for x, side in zip(size, wanted, strict=True)):
+        cure = f"Give ⟨image_size⟩ {wanted[0]}x{wanted[1]}" if recipe else f"Store images of {wanted[0]}x{wanted[1]}"
+        return Doubt(f"images are {size[0]}x{size[1]}, but {told.why} say {wanted[0]}x{wanted[1]}. {cure}.", False)
+    if recipe is not None and told.colour and {told.colour, recipe.colour} == {"rgb", "bgr"}:
+        said = f"colours are {recipe.colour}, but {told.why} say {told.colour}. Give ⟨colour⟩ {told.colour}."
+        return Doubt(said, False)
     return None
 
 

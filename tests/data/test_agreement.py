@@ -192,9 +192,19 @@ def test_samples_are_held_against_metadata(folder):
     graph = spoken(ULTRALYTICS)
     rows = PIXELS.transpose(0, 3, 1, 2).astype(np.float32)
     assert "Ultralytics" in refusal({"images": rows}, graph)
-    assert doubts({"images": rows / 255}, graph) == ()
+    assert doubts({"images": rows.repeat(4, 2).repeat(6, 3) / 255}, graph) == ()
     (said,) = doubts(folder, graph, **PREPARED)
     assert "Leave --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 out" in said
+
+
+def test_size_and_colours_are_held_against_metadata(folder):
+    graph = spoken(ULTRALYTICS)
+    (size,) = doubts(folder, graph, image_size=(64, 64))
+    assert "Give --image-size 96x160" in size
+    (colour,) = doubts(folder, graph, colour="bgr")
+    assert "Give --colour rgb" in colour
+    assert doubts(folder, graph, image_size=(96, 128)) == ()
+    assert "Store images of 96x160" in doubts({"images": np.zeros((2, 3, 32, 32), np.float32)}, graph)[0]
 
 
 def test_axes_say_where_channels_lie(folder):
