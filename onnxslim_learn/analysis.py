@@ -24,6 +24,7 @@ from onnxslim_learn.data import input_needs
 from onnxslim_learn.errors import InputError, MisfitError, PlanError, TooLargeError
 from onnxslim_learn.graph import size_search
 from onnxslim_learn.graph.load import Graph
+from onnxslim_learn.graph.stored_types import as_stored
 from onnxslim_learn.registry import COSTS
 from onnxslim_learn.rewrite.slim import slim
 
@@ -145,7 +146,8 @@ class Analysis:
     def price(self, cut: Removal) -> dict[str, int]:
         """What is told of costs, by name; what is counted one by one is whole."""
         if foresee(cut).dead:  # what is left of a dead branch are constants: count the result
-            slimmed = analyze(ir.to_proto(slim(cut)), inputs=self.graph.shapes.nominal.inputs, values=self.graph.values)
+            left = ir.to_proto(as_stored(slim(cut)))
+            slimmed = analyze(left, inputs=self.graph.shapes.nominal.inputs, values=self.graph.values)
             return slimmed.asked_like(self).price(slimmed.whole)
         alive = (~cut.gone).astype(float)
         prices = {row.name: self.cost(row.name).value(alive) for row in self.counted}

@@ -19,6 +19,7 @@ from onnxslim_learn.coupling import groups as grouping
 from onnxslim_learn.coupling.layout import over
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.data.random_inputs import random_inputs
+from onnxslim_learn.graph.stored_types import as_stored
 from onnxslim_learn.rewrite.mask import OPEN, mask
 from onnxslim_learn.workflow import slim
 
@@ -138,8 +139,8 @@ def written(analysis: slim.Analysis, removal: Removal) -> onnx.ModelProto:
 
 
 def normal(analysis: slim.Analysis) -> onnx.ModelProto:
-    """Return the original in normal form."""
-    return ir.to_proto(analysis.graph.model)
+    """Return the original in normal form, with weights in the types of the file."""
+    return ir.to_proto(as_stored(analysis.graph.model))
 
 
 def masked(removal: Removal, *, lift: bool = False) -> onnx.ModelProto:

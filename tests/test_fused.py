@@ -39,7 +39,6 @@ OTHER = {
     "tied_embedding": "the transposed table is a second one",
     "weight_norm": "the weight is no longer computed",
     "MelWeightMatrix": "the matrix is no longer computed",
-    "half": "weights are cast: kernels of halves are missing",
     **dict.fromkeys(("Bernoulli", "LinearAttention", "CausalConvWithState"), "a function stands in its place"),
 }
 """Nets of which onnxruntime makes others than it fuses, and how they differ."""

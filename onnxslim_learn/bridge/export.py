@@ -13,6 +13,7 @@ import torch
 from onnxslim_learn.bridge import gammas, gates, initializers
 from onnxslim_learn.bridge.write_back import give_way, reader, readers, stored_tensors
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph.stored_types import stored, stored_type
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime import atomic
 from onnxslim_learn.sparse import metadata
@@ -61,7 +62,7 @@ def updated(module: fx.GraphModule, graph: Graph) -> onnx.ModelProto:
         assert before is not None
         if not bool(torch.isfinite(value).all()) and np.isfinite(np.asarray(before.numpy(), np.float64)).all():
             raise InputError(f"initializer {name}: training made it infinite or NaN. Use a lower learning rate.")
-        arrays[name] = initializers.to_numpy(value, ir.DataType(before.dtype))
+        arrays[name] = initializers.to_numpy(value, stored_type(graph.initializers[name]))
     changed = {name: array for name, array in arrays.items() if array.tobytes() != _before(graph, name)}
     _set_apart(proto, graph, module.meta["tied"], changed)
     for name, array in changed.items():
@@ -79,9 +80,7 @@ def updated(module: fx.GraphModule, graph: Graph) -> onnx.ModelProto:
 
 
 def _before(graph: Graph, name: str) -> bytes:
-    tensor = graph.initializers[name].const_value
-    assert tensor is not None
-    return bytes(tensor.tobytes())
+    return bytes(stored(graph.initializers[name]).tobytes())
 
 
 def _set_apart(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from onnxslim_learn.graph.stored_types import stored_type
 from onnxslim_learn.runtime.node import bodies
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def survey(graph: Graph) -> StoredTensors:
         if name in stored
         and value.const_value is not None
         and dims[name] == tuple(value.const_value.shape)
-        and stored[name].data_type == int(value.const_value.dtype)
+        and stored[name].data_type == int(stored_type(value))
     }
     kept |= {name for name in graph.initializers if name in nodes and len(nodes[name].output) == 1}
     loose = {

@@ -18,6 +18,7 @@ from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling.constraints import incidence, linked
 from onnxslim_learn.coupling.context import Term
 from onnxslim_learn.graph import bodies
+from onnxslim_learn.graph.stored_types import stored_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -225,7 +226,7 @@ def _sizes(coupling: Coupling, *, bits: bool) -> Iterable[tuple[str, int, Sequen
         layout = coupling.values.get(name)
         digits = list(layout.digits.values()) if layout else []
         labelled = int(np.prod([d.size for d in digits if d.labels is not None], dtype=np.int64))
-        per = value.const_value.dtype.bitwidth if bits else 1
+        per = stored_type(value).bitwidth if bits else 1
         size = int(np.prod(value.const_value.shape, dtype=np.int64))
         coefficient = size // max(labelled, 1) * per
         yield (

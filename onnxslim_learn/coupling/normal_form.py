@@ -27,4 +27,5 @@ def load(
     Raises:
         InputError: If the file is missing or no valid model, or an input's name or shape does not fit.
     """
-    return graphs.load(model, inputs, whole=roles.reads_whole, stacks=roles.stacks, copies=roles.copies, **known)
+    asked = graphs.Asked(roles.reads_whole, roles.stacks, roles.copies, roles.converts)
+    return graphs.load(model, inputs, ask=asked, **known)

@@ -35,6 +35,7 @@ __all__ = [
     "alike",
     "arranges",
     "bounds",
+    "converts",
     "convolution",
     "factors",
     "has",
@@ -105,6 +106,11 @@ def reads_whole(node: Named) -> bool:
 def copies(node: Named) -> bool:
     """Whether a node puts out its input as it is."""
     return of(node).order is not None and has(node, Trait.VIEW)
+
+
+def converts(node: Named) -> bool:
+    """Whether a node puts out its input in another type."""
+    return has(node, Trait.CONVERTS)
 
 
 def stacks(node: Named) -> bool:

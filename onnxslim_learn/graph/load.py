@@ -22,7 +22,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from onnxslim_learn.errors import InputError, reason
-from onnxslim_learn.graph import constant_folding, inlining, input_sizes, shape_info, size_search
+from onnxslim_learn.graph import constant_folding, inlining, input_sizes, shape_info, size_search, stored_types
 from onnxslim_learn.registry import operator
 
 if TYPE_CHECKING:
@@ -82,15 +82,34 @@ class Graph:
         return hashlib.sha256(self.data).hexdigest()
 
 
+def _never(node: ir.Node) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What normal form asks of nodes.
+
+    Attributes:
+        whole: Which read whole axes or places; where they read parameters alone, they are computed ahead.
+        stacks: Which want parts stacked in their parameters; where they are put together, it is done ahead.
+        copies: Which put out what they take in; small parameters behind them are parameters of their own.
+        converts: Which put out what they take in in another type; parameters behind them have that, if it is wider.
+    """
+
+    whole: Callable[[ir.Node], bool] = _never
+    stacks: Callable[[ir.Node], bool] = _never
+    copies: Callable[[ir.Node], bool] = _never
+    converts: Callable[[ir.Node], bool] = _never
+
+
 def load(
     model: str | Path | onnx.ModelProto,
     inputs: Mapping[str, Sequence[int]] | None = None,
     settled: Mapping[str, int] | None = None,
     values: Mapping[str, Any] | None = None,
     *,
-    whole: Callable[[ir.Node], bool] = lambda node: False,
-    stacks: Callable[[ir.Node], bool] = lambda node: False,
-    copies: Callable[[ir.Node], bool] = lambda node: False,
+    ask: Asked = Asked(),
     longest: Mapping[str, int] | None = None,
 ) -> Graph:
     """Read a model and bring it into normal form.
@@ -101,10 +120,8 @@ def load(
         settled: Open dimension -> the only size that it can have, though the file does not say so.
         values: Graph input name -> its value, one number or one for each element; of an If that it decides on, the
             branch it chooses is analysed and cut, the other stays as it is.
-        whole: Which nodes read whole axes or places; where they read parameters alone, they are computed ahead.
+        ask: What to ask of nodes.
         longest: Open dimension -> the largest size that fits.
-        stacks: Which nodes want parts stacked in their parameters; where they are put together, it is done ahead.
-        copies: Which nodes put out what they take in; small parameters behind them are parameters of their own.
 
     Raises:
         InputError: If the file is missing or no valid model, or an input's name, shape or value does not fit.
@@ -119,11 +136,12 @@ def load(
         if source is not None:
             ir.external_data.set_base_dir(module.graph, source.parent)
         _clean(module)
+        stored_types.widen(module, ask.converts)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{source or 'model'}: not a valid ONNX graph ({reason(error)}). Run onnx.checker on it."
         ) from error
-    clones = _unshare(module, _read_directly(module, copies))
+    clones = _unshare(module, _read_directly(module, ask.copies))
     try:
         _check_defined(module)
         resolve = partial(size_search.resolve, module, inputs or {}, settled, longest=longest)
@@ -131,7 +149,7 @@ def load(
     except InputError as error:
         raise InputError(f"{source or 'model'}: {error.message}") from error
     constant_folding.settle(module, resolved)
-    constant_folding.settle_parameters(module, whole, stacks)
+    constant_folding.settle_parameters(module, ask.whole, ask.stacks)
     constant_folding.drop_unused(module)
     assumed = [str(v.name) for v in module.graph.inputs if input_sizes.open_axes(v) and v.name not in (inputs or {})]
     assumed += [name for name in told if name not in (values or {})]

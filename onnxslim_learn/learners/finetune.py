@@ -14,6 +14,7 @@ from onnxslim_learn.bridge import export
 from onnxslim_learn.bridge.initializers import parameters
 from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.errors import VerifyError
+from onnxslim_learn.graph.stored_types import as_stored
 from onnxslim_learn.learners.settings import FinetuneSettings
 from onnxslim_learn.learners.weight_sparse import learner as weight_sparse
 from onnxslim_learn.plans.plan import Plan
@@ -138,7 +139,7 @@ def _finish(task: Task[Any], plan: Plan, net: fx.GraphModule, stages: dict[str, 
 
 def _changed(path: Path, plain: ir.Model) -> list[str]:
     """Initializers of a file that are not those of a model."""
-    changed, known = [], plain.graph.initializers
+    changed, known = [], as_stored(plain).graph.initializers
     for name, value in ir.load(path).graph.initializers.items():
         before = save.origin(name, known)
         a, b = value.const_value, None if before is None else before.const_value

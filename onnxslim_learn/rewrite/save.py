@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnxslim_learn.errors import InputError, VerifyError, reason
 from onnxslim_learn.graph import inlining
+from onnxslim_learn.graph.stored_types import as_stored
 from onnxslim_learn.runtime.atomic import replace, workplace, writing
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ SMALL = 1024  # bytes of a weight that stays in the file of the model, wherever 
 def staged(model: ir.Model, name: str, folder: Path, *, external: bool) -> Path:
     """Write a model under its final file name into a temporary folder; weights go to ``<name>.data`` if external."""
     path = folder / name
+    model = as_stored(model)
     inlining.put_back(model.graph)
     for value in model.graph.initializers.values():
         value.shape = value.type = None  # else the format repeats both beside the tensor
@@ -109,8 +111,9 @@ def with_initializers(path: Path, names: Collection[str], model: ir.Model) -> It
         module = ir.load(path)
     except Exception as error:
         raise InputError(f"{path}: not an ONNX model ({reason(error)}). Give a whole .onnx file.") from error
+    known = as_stored(model).graph.initializers
     for name in names:
-        mine, other = module.graph.initializers.get(name), origin(name, model.graph.initializers)
+        mine, other = module.graph.initializers.get(name), origin(name, known)
         tensors = [None if v is None else v.const_value for v in (mine, other)]
         if mine is None or any(t is None for t in tensors) or len({(str(t.shape), t.dtype) for t in tensors}) > 1:  # type: ignore[union-attr]
             raise InputError(

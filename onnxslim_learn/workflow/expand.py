@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnxslim_learn.analysis import Analysis, analyze
 from onnxslim_learn.costs.targets import amount, is_share
 from onnxslim_learn.errors import TargetError, VerifyError
+from onnxslim_learn.graph.stored_types import as_stored
 from onnxslim_learn.registry import COSTS, LATENCY
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.verify import Verification, verify
@@ -111,7 +112,9 @@ def expand(analysis: Analysis, asked: Widening, output: Path) -> Widened:
     measured = LATENCY in asked.target and asked.watch is not None
     factor, growth, latency = (_timed if measured else _counted)(analysis, asked, groups)
     model = widening.expand(growth, seed=asked.seed, fresh=asked.fresh)
-    after = analyze(ir.to_proto(model), inputs=analysis.graph.shapes.nominal.inputs, values=analysis.graph.values)
+    after = analyze(
+        ir.to_proto(as_stored(model)), inputs=analysis.graph.shapes.nominal.inputs, values=analysis.graph.values
+    )
     after.asked_like(analysis)
     check = _write(analysis, model, output, check=not asked.fresh)
     before, widths = analysis.price(analysis.whole), _widths(growth, groups)

@@ -182,6 +182,7 @@ class Trait(enum.Flag):
     VIEW = enum.auto()  # its output is its first input under another shape: nothing need be moved
     PICKS = enum.auto()  # it reads no more of its first input than it writes
     JOINS = enum.auto()  # it puts parts end to end
+    CONVERTS = enum.auto()  # its output is its first input in another type, which it states
     MEASURES = enum.auto()  # it reads sizes alone
     SMOOTH = enum.auto()  # its derivative tells how its output changes
     WHOLE = enum.auto()  # it reads whole axes or places: what it makes of a part is no part of what it makes

@@ -123,7 +123,7 @@ TABLE: dict[str, Operator] = {
     "PRelu": _POINTWISE.having(Trait.SMOOTH, weights=(1,)),
     "Equal": _POINTWISE.having(Trait.EQUATES),
     "Identity": _SAME.having(Trait.VIEW),
-    "Cast": _SAME,
+    "Cast": _SAME.having(Trait.CONVERTS),
     "CastLike": _SAME.having(rule=f.first_input),
     "Dropout": _SAME.having(Trait.VIEW | Trait.DROPS, rule=f.first_input),
     "BatchNormalization": f.per_channel(normalised=_trained, norm=_BATCH),
