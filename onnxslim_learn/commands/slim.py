@@ -338,7 +338,9 @@ def finished(
     (slimmed, check), (path, folder) = outcome, written
     analysis, timings, feeds = slimmed.analysis, None, dict[str, Any]()
     if not settings.result.no_latency and LATENCY not in slimmed.plan.provenance:
-        timings, feeds = timed.against_original(analysis, path, settings.runtime, stage, kept=folder is None)
+        timings, feeds = timed.against_original(
+            analysis, path, settings.runtime, stage, kept=folder is None, steady=_on_time(slimmed.plan)
+        )
     report = records.outcome(slimmed, path, check, timings, feeds)
     if timings is not None and report["latency"]["faster"] is not True and _less(report):
         report["latency"]["unchanged"] = timed.unchanged(analysis, path, feeds, settings.runtime)
@@ -355,6 +357,11 @@ def finished(
     about: dict[str, Any] = {"plan": slimmed.plan, "verification": check, "place": folder}
     about |= {"notes": notes, "passed": fault is None, "failure": WORSE}
     return ModelResult(title, report, pages.outcome, _groups, file=path, analysis=analysis, **about)
+
+
+def _on_time(plan: Plan) -> bool:
+    """Whether a plan is to meet a target on latency."""
+    return LATENCY in plan.provenance.get("target", ())
 
 
 def _less(report: Mapping[str, Any]) -> bool:

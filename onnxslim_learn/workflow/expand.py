@@ -40,11 +40,13 @@ class Times:
     Attributes:
         before_ms, after_ms: Of a run.
         measured: On this machine, or estimated for a device.
+        processor_time: Whether processor time was measured, not wall-clock time.
     """
 
     before_ms: float
     after_ms: float
     measured: bool
+    processor_time: bool = False
 
 
 Sized: TypeAlias = "tuple[float, Growth, Times | None]"
@@ -169,7 +171,9 @@ def _timed(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Size
         if any((growth.copies == other.copies).all() for _, other, _ in tried):
             break
         us = _time(analysis, growth, asked.watch)
-        tried.append((factor, growth, Times(total / 1e3, us / 1e3, measured=True)))
+        tried.append(
+            (factor, growth, Times(total / 1e3, us / 1e3, measured=True, processor_time=asked.watch.processor_time))
+        )
         if LEAST * wish <= us <= wish:
             break
         seen.append((us, cost.value(growth.copies.astype(float))))

@@ -25,6 +25,8 @@ from onnxslim_learn.runtime.session import CPU
 
 if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.array_types import Array
+    from onnxslim_learn.costs.roofline import Timed
     from onnxslim_learn.costs.targets import Bound
     from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.latency.profile import RuntimeSetting
@@ -83,10 +85,12 @@ class Stopwatch:
     Attributes:
         total: The model's latency, microseconds.
         beside: Times a file against it.
+        processor_time: Whether that is processor time, not wall-clock time.
     """
 
     total: float
     beside: Callable[[Path], Ratio]
+    processor_time: bool = False
 
     def time(self, path: Path) -> float:
         """Latency of a file, microseconds."""
@@ -104,7 +108,8 @@ def stopwatch(analysis: Analysis, setting: RuntimeSetting, *, seconds: float) ->
     source = analysis.graph.source or analysis.graph.data
     feeds = random_inputs(analysis.coupling, analysis.graph.shapes.nominal)
     (whole,) = timing.measure([source], [feeds], **_steadily(setting, seconds)).latencies()
-    return Stopwatch(1e3 * whole.median_ms, beside(analysis, setting, seconds=seconds))
+    processor = timing.steady_clock(**setting.runtime) is not perf_counter
+    return Stopwatch(1e3 * whole.median_ms, beside(analysis, setting, seconds=seconds), processor)
 
 
 def beside(analysis: Analysis, setting: RuntimeSetting, *, seconds: float) -> Callable[[Path], Ratio]:
@@ -212,7 +217,7 @@ def meet(
                 analysis = _corrected(analysis, meter, *tried[-1]) if tried else analysis
                 continue
             if not tried:
-                raise _unreachable(error, wish, meter.total) from error
+                raise _unreachable(analysis, error, wish, meter.total) from error
             break
         if slimmed is None:
             break
@@ -239,16 +244,34 @@ def _between(analysis: Analysis, tried: list[tuple[Slimmed, Round]], wish: float
     return (met + min(missed, 2 * wish - met)) / 2 if met else LOWER * missed
 
 
-def _unreachable(error: TargetError, wish: float, total: float) -> TargetError:
+def _unreachable(analysis: Analysis, error: TargetError, wish: float, total: float) -> TargetError:
     """The same error in terms of the bound that was asked for."""
     if set(error.missed) != {LATENCY}:
         return error
     least, _ = error.missed[LATENCY]
+    fixed = _fixed(analysis) / 1e3
     return TargetError(
         f"⟨target.latency⟩={wish / 1e3:.4g}ms cannot be reached, at the narrowest widths the model is predicted to take"
-        f" {least:.4g} ms ({1e3 * least / total:.3f} of the original). Raise it, or see analyze for what is pinned.",
+        f" {least:.4g} ms ({1e3 * least / total:.3f} of the original), {fixed:.4g} ms of it in nodes that no cut makes"
+        " faster. Raise it, or see analyze for what is pinned.",
         error.missed,
     )
+
+
+def _fixed(analysis: Analysis) -> float:
+    """Microseconds of the nodes that would be no faster without any unit that can go."""
+    assert analysis.latency is not None
+    columns = np.zeros(analysis.coupling.columns, bool)
+    for group in analysis.groups:
+        columns[group.units] |= group.pin is None
+    alive = (~analysis.coupling.close(columns)).astype(float)
+    return _as_slow(analysis.latency, alive)
+
+
+def _as_slow(latency: Timed, alive: Array) -> float:
+    """Microseconds of the nodes that a removal does not make faster."""
+    before, after = (latency.by_node(each) for each in (np.ones_like(alive), alive))
+    return sum(us for name, us in after.items() if us >= UNCHANGED * before.get(name, 0.0))
 
 
 def _timed(analysis: Analysis, slimmed: Slimmed, meter: LatencyMeter) -> Round:
@@ -314,6 +337,5 @@ def _bounded(analysis: Analysis, slimmed: Slimmed) -> str:
     """Which part of a slimmed model's latency is in nodes that are no faster, in words."""
     assert analysis.latency is not None
     alive = (~slimmed.removal.gone).astype(float)
-    before, after = (analysis.latency.by_node(each) for each in (np.ones_like(alive), alive))
-    stays = sum(us for name, us in after.items() if us >= UNCHANGED * before.get(name, 0.0))
-    return f"; {100 * stays / max(sum(after.values()), 1e-9):.0f} % of it in nodes that the cut does not make faster"
+    part = _as_slow(analysis.latency, alive) / max(sum(analysis.latency.by_node(alive).values()), 1e-9)
+    return f"; {100 * part:.0f} % of it in nodes that the cut does not make faster"

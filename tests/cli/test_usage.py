@@ -117,6 +117,9 @@ def test_a_signal_in_the_middle_leaves_nothing_behind(run, monkeypatch, number):
 def test_an_interrupt_while_timing_says_what_is_written(run, monkeypatch):
     monkeypatch.setattr(timing, "measure", partial(stop, KeyboardInterrupt()))
     code, _, err = run("slim residual.onnx -o new.onnx --target macs=0.5")
+    assert (code, err) == (130, "onnxslim-learn: interrupted.\n")
+    assert not Path("new.onnx").exists(), "while it was timed whether to choose again"
+    code, _, err = run("slim residual.onnx -o new.onnx --target macs=0.5 --multiple 1")
     assert (code, err.count("\n")) == (130, 1)
     assert "new.onnx is written and verified" in err
     assert slim.analyze("new.onnx").groups

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.report.blocks import Block, Point, Scatter, Table, Text
 from onnxslim_learn.report.format import before_and_after, count, ms, plural, share
-from onnxslim_learn.report.sections import quality, repair
+from onnxslim_learn.report.sections import latency, quality, repair
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,7 +77,7 @@ def widened(data: Mapping[str, Any]) -> list[Block]:
     rows = before_and_after(data, "bytes of weights")
     if data["latency"] is not None:
         old, new = data["latency"]["before_ms"], data["latency"]["after_ms"]
-        how = "measured" if data["latency"]["measured"] else "estimated"
+        how = latency.clock(data["latency"]) if data["latency"]["measured"] else "estimated"
         rows.append((f"latency, {how}", ms(old), ms(new), f"{new / old:.3f}"))
     said = [f"Widths of {plural(len(data['groups']), 'group')} times {data['factor']:.3f}."]
     check = data["verify"]
