@@ -197,8 +197,15 @@ class _Search:
     def _choices(
         self, sizes: dict[str, int], pairs: Mapping[str, Sequence[tuple[int, ...]]]
     ) -> Iterator[dict[str, tuple[int, ...]]]:
-        """Other sizes to try: of all dimensions, of those that have others while the rest stays, of batches alone."""
+        """Other sizes to try: of all dimensions, of lengths in proportion, of single ones, of batches alone.
+
+        A wave and its spectrogram can only grow together; they are tried at no multiple (see :meth:`varied`).
+        """
         yield from ({key: listed[min(k, len(listed) - 1)] for key, listed in pairs.items()} for k in (0, 1, 2))
+        lengths = [key for key in pairs if self.symbols[key].kind != "batch"]
+        if len(lengths) > 1 and all(sizes[key] % 4 == 0 for key in lengths):
+            quarters = {key: tuple(sizes[key] * share // 4 for share in (5, 7, 6)) for key in lengths}
+            yield {key: listed[0] for key, listed in pairs.items()} | quarters
         yield self._alone(sizes, pairs, "")
         yield self._alone(sizes, pairs, "batch")
 

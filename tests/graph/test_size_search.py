@@ -52,6 +52,16 @@ def test_height_and_width_follow_from_a_table_of_positions():
     assert sizes == [{"x": (n, 3, 12, 12)} for n in (*input_sizes.BATCH, 5)]
 
 
+def test_lengths_that_are_in_proportion_stay_open():
+    """One length is four times another one: neither can vary alone."""
+    text = """(float[n, t, 8] x, float[n, samples] z) => (float[n, u, 2] y) {
+        a = MatMul(x, w1) b = Reshape(z, [0, -1, 4]) c = Concat<axis=2>(a, b) y = MatMul(c, w2)
+    }"""
+    sizes = sampled(text, "w1 8x6, w2 10x2")
+    assert all(inputs["z"][1] == 4 * inputs["x"][1] for inputs in sizes)
+    assert len({inputs["x"][1] for inputs in sizes}) == len({inputs["x"][0] for inputs in sizes}) == len(sizes)
+
+
 def test_sizes_that_are_given_come_first_and_stay():
     assert sampled(TABLE, "w1 6x8, w2 8x3, p 1x1x8", {"x": (4, 5, 6)})[0] == {"x": (4, 5, 6)}
     told = "node b .Reshape.: it makes -1x9x8 of 1x5x8 at input sizes x 1x5x6: other sizes of its inputs are baked in"
