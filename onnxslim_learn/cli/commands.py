@@ -26,6 +26,11 @@ def _run(call: Call) -> int:
 
         print(version("onnxslim-learn"))
         return 0
+    if call.completion:
+        from onnxslim_learn.cli import completion
+
+        print(completion.script(call.completion))
+        return 0
     if not call.command:
         parser.parser().print_help()
         return 0

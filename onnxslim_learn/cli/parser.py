@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.settings import Declared, Keywords
 
 PROGRAM = "onnxslim-learn"
-MAIN = ["help", "version"]  # options without a command
+MAIN = ["help", "version", "print-completion"]  # options without a command
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Call:
         files: What is given by its place.
         options: What is given by flags: keyword -> text, ``True``, or a list of texts.
         version: Whether the version is asked for.
+        completion: The shell for which a script is asked for that completes commands; empty for none.
         shell: How it is answered.
     """
 
@@ -42,6 +43,7 @@ class Call:
     files: tuple[Any, ...]
     options: dict[str, Any]
     version: bool = False
+    completion: str = ""
     shell: ShellSettings = field(default_factory=ShellSettings)
 
 
@@ -74,9 +76,9 @@ def parse(arguments: Sequence[str] | None = None) -> Call:
     if rest:
         flags = [*COMMANDS[name].keywords.where(parsed), *settings.options(ShellSettings)] if name else MAIN
         _refuse(name, rest, flags)
-    version = parsed.pop("version")
+    version, completion = parsed.pop("version"), parsed.pop("print_completion") or ""
     if not name:
-        return Call("", (), {}, version)
+        return Call("", (), {}, version, completion)
     command = COMMANDS[name]
     told = {name: parsed.pop(name) for name in settings.options(ShellSettings) if name in parsed}
     files = [parsed.pop(place.name) for place in command.places]
@@ -87,7 +89,7 @@ def parse(arguments: Sequence[str] | None = None) -> Call:
         if option.option.required and option.name not in given:
             both = "/".join(filter(None, [option.option.short, f"--{option.name.replace('_', '-')}"]))
             raise InputError(f"the following arguments are required: {both}. See {PROGRAM} {name} --help.")
-    return Call(name, tuple(files), parsed, version, _shell(told, files, known, parsed))
+    return Call(name, tuple(files), parsed, version, completion, _shell(told, files, known, parsed))
 
 
 def _shell(
@@ -142,6 +144,8 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
         description="Find what an ONNX model can lose, say what each cut buys, and write the smaller, verified model.",
     )
     main.add_argument("--version", action="store_true", help="print the version and stop")
+    said = "print a script that completes commands in bash, zsh or tcsh, and stop"
+    main.add_argument("--print-completion", metavar="SHELL", help=said)
     commands = main.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for name, command in COMMANDS.items():
         one = commands.add_parser(name, help=command.help, argument_default=argparse.SUPPRESS)

@@ -28,7 +28,7 @@ p { white-space: pre-wrap; max-width: 80ch; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .2rem .7rem; border-bottom: 1px solid #8884; text-align: right; vertical-align: top; }
 th, td { white-space: nowrap; }
-th { border-bottom: 2px solid #8888; } .w { text-align: left; white-space: normal; }
+th { border-bottom: 2px solid #8888; } .w { text-align: left; white-space: pre-line; }
 svg { font: 12px system-ui, sans-serif; max-width: 100%; height: auto; } svg text { fill: currentColor; }
 """
 
@@ -64,7 +64,7 @@ def _table(table: Table) -> str:
         marks = [' class="w"' if k in table.words else "" for k in range(len(table.heads))]
         return "".join(f"<{tag}{mark}>{escape(cell)}</{tag}>" for mark, cell in zip(marks, cells, strict=True))
 
-    rows = "\n".join(f"<tr>{row('td', cells)}</tr>" for cells in table.rows)
+    rows = "\n".join(f"<tr>{row('td', cells)}</tr>" for cells in table.opened or table.rows)
     title = f"<h2>{escape(table.title)}</h2>\n" if table.title else ""
     return f'{title}<div class="wide"><table>\n<tr>{row("th", table.heads)}</tr>\n{rows}\n</table></div>'
 

@@ -200,6 +200,7 @@ def test_timing_takes_and_tells_milliseconds(folder):
 def test_this_machine_is_measured_and_given_as_a_device(folder, monkeypatch):
     machine = osl.calibrate(name="mine", seconds=0.5, output="mine.toml")
     assert machine.device.name == "mine"
+    assert machine.report["verdict"]["next"]["command"].endswith("analyze MODEL.onnx --device mine.toml")
     times = [
         osl.analyze("residual.onnx", device=one).report["costs"]["latency_ms"] for one in (machine.device, "mine.toml")
     ]

@@ -62,7 +62,6 @@ ENDS = [
     ),
     (lambda: osl.profile("residual.onnx", "layer_norm.onnx", seconds=0.01), "profile", {"per_node": True}),
     (lambda: osl.profile("residual.onnx", seconds=0.01, per_node=True), "slim", {"target": ["latency=0.5"]}),
-    (lambda: osl.calibrate(seconds=0.2, output="d.toml"), "analyze", {"device": "d.toml"}),
 ]
 
 

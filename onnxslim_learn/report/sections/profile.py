@@ -110,10 +110,10 @@ def _nodes(setting: Mapping[str, Any], names: Mapping[str, str]) -> list[Block]:
     slowest = {key: max(column.get(key, 0.0) for column in columns) for column in columns for key in column}
     keys = sorted(slowest, key=lambda key: -slowest[key])
     total = sum(columns[0].values()) or 1.0
-    rows = [(*key, *_cells([column.get(key) for column in columns], total)) for key in keys[:NODES]]
+    rows = [(f"{key[0]} ({key[1]})", *_cells([column.get(key) for column in columns], total)) for key in keys[:NODES]]
     if rest := keys[NODES:]:
         left = [sum(column.get(key, 0.0) for key in rest) for column in columns]
-        rows.append((f"{len(rest)} more", "", *_cells(left, total)))
+        rows.append((f"{len(rest)} more", *_cells(left, total)))
     series = tuple(names[one["model"]] for one in setting["timings"])
     heads = [f"{name} ms" for name in series] if len(series) > 1 else ["ms"]
     bars = [
@@ -122,7 +122,7 @@ def _nodes(setting: Mapping[str, Any], names: Mapping[str, str]) -> list[Block]:
         for k, column in enumerate(columns)
     ]
     title, last = f"Time by node: {_title(setting)}", "ratio" if len(series) > 1 else "share"
-    table = Table(title, ("node", "operator", *heads, last), tuple(rows), (0, 1))
+    table = Table(title, ("node (operator)", *heads, last), tuple(rows))
     return [table, Bars(title, series, tuple(bars))]
 
 

@@ -23,7 +23,7 @@ from onnxslim_learn.report.sections import latency, quality, repair, training
 from onnxslim_learn.settings import AUTO
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 OPERATORS = 3  # named where time goes
 MEMBERS = 2  # parameter axes named in a row; the rest are counted
@@ -37,7 +37,7 @@ LEGEND = (
     (r"", "Each row is what must be cut together, and its name: the first parameter axis (name:axis) that it ties."),
     (
         r"\(x \d+\)",
-        "x N: so many blocks have groups alike; the first is named, shares are those of all (--json lists each).",
+        "x N: so many blocks have groups alike; the first is named, shares are those of all (--verbose lists each).",
     ),
     (
         r"",
@@ -97,12 +97,15 @@ def _free(rows: Sequence[Mapping[str, Any]], counted: Sequence[Mapping[str, str]
     """The groups that can be cut."""
     heads = {one["title"]: f"{one['name']}_share" for one in counted}
     heads |= {"latency": "latency_share"} if "latency_share" in rows[0] else {}
-    blocks = sorted(repeats(rows), key=lambda alike: -sum(row["macs_share"] for row in alike))
-    cells = [
-        (called(alike), alike[0]["name"], _ties(alike), *(share(sum(r[key] for r in alike)) for key in heads.values()))
-        for alike in blocks
-    ]
-    return Table("Groups that can be cut", ("group", "named", "ties", *heads), tuple(cells), (0, 1, 2))
+    folded, each = _largest_first(repeats(rows)), _largest_first([[row] for row in rows])
+    cells = tuple((titled(alike), *(share(sum(r[key] for r in alike)) for key in heads.values())) for alike in folded)
+    opened = tuple((titled(one) + _ties(one[0]), *(share(one[0][key]) for key in heads.values())) for one in each)
+    return Table("Groups that can be cut", ("group, and its name", *heads), cells, opened=opened)
+
+
+def _largest_first(folded: Iterable[list[Mapping[str, Any]]]) -> list[list[Mapping[str, Any]]]:
+    """Groups that are alike, those with the largest saving first."""
+    return sorted(folded, key=lambda alike: -sum(row["macs_share"] for row in alike))
 
 
 def repeats(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
@@ -125,12 +128,17 @@ def called(alike: Sequence[Mapping[str, Any]]) -> str:
     return f"{NUMBERED.sub(span, title, count=1)} (x {len(alike)})"
 
 
-def _ties(alike: Sequence[Mapping[str, Any]]) -> str:
-    """What else the first of some groups that are alike ties."""
-    row = alike[0]
+def titled(alike: Sequence[Mapping[str, Any]]) -> str:
+    """What groups are called that are alike, and the name of the first."""
+    return f"{called(alike)}\n  {alike[0]['name']}"
+
+
+def _ties(row: Mapping[str, Any]) -> str:
+    """What else a group ties."""
     others = [m for m in row["members"] if m != row["name"]]
-    named = ", ".join(others[:MEMBERS])
-    return named + (f" and {len(others) - MEMBERS} more" if len(others) > MEMBERS else "")
+    more = [f"and {len(others) - MEMBERS} more"] if len(others) > MEMBERS else []
+    listed = "".join(f"\n    {line}" for line in (*others[:MEMBERS], *more))
+    return f"\n  ties{listed}" if others else ""
 
 
 def _working(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -143,12 +151,12 @@ def _pinned(data: Mapping[str, Any]) -> list[Block]:
     single = carrying - len(shown)
     blocks: list[Block] = []
     if shown:
-        rows = sorted(repeats(shown), key=lambda alike: -sum(row["macs_share"] for row in alike))
-        cells = tuple(
-            (called(alike), alike[0]["name"], share(sum(r["macs_share"] for r in alike)), because(alike[0]))
-            for alike in rows
+        cells, opened = (
+            tuple((titled(alike), share(sum(r["macs_share"] for r in alike)), because(alike[0])) for alike in folded)
+            for folded in (_largest_first(repeats(shown)), _largest_first([[row] for row in shown]))
         )
-        blocks.append(Table("Groups that cannot be cut", ("group", "named", "MACs", "because"), cells, (0, 1, 3)))
+        heads = ("group, and its name", "MACs", "because")
+        blocks.append(Table("Groups that cannot be cut", heads, cells, (0, 2), opened=opened))
     notes = []
     if single:
         notes.append(f"{plural(single, 'more group')} cannot be cut: one unit is all there is.")

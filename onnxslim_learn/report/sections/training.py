@@ -110,12 +110,12 @@ def compared(names: Sequence[str], rows: Sequence[Mapping[str, Any]], words: tup
         right = "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}"
         best, file = "yes" if row["pareto"] else "no", row["output"] or "-"
         kept = quality.kept(row.get("quality"))
-        cells.append((name, share(left), share(size_left), kept, f"{far:.3f}", right, best, file))
+        cells.append((f"{name}\n  {file}", share(left), share(size_left), kept, f"{far:.3f}", right, best))
         text = f"{share(left)} of the MACs, relative L2 {far:.3f}" + ("" if right == "-" else f", right on {right}")
         text = text if row["output"] else "nothing was cut"
         points.append(Point(name, left, far, text, row["pareto"]))
-    heads = (words[0], "MACs", "parameters", "worst block", "relative L2", "right", "worth keeping", "file")
+    heads = (f"{words[0]}, and its file", "MACs", "parameters", "worst block", "relative L2", "right", "worth keeping")
     axes = "share of the MACs that is left", "relative L2 distance to the original's outputs"
     said = f"Each point is a model, with its {words[0]}. {READ}"
     chart = Scatter("What is left, and how far it is", said, axes, ("{:.0%}", "{:.3g}"), tuple(points))
-    return [Table(words[1], heads, tuple(cells), (0, 7)), chart]
+    return [Table(words[1], heads, tuple(cells)), chart]

@@ -76,7 +76,7 @@ def _speed(timed: Mapping[str, Any] | None) -> list[str]:
     if timed is None:
         return []
     word = {True: "faster", False: "SLOWER", None: "not measurably faster"}[timed["faster"]]
-    return [f"Speed: {word}, {timed['ratio']:.2f} of the original's time."]
+    return [f"Speed: {word}, {timed['ratio']:.3g} of the original's time."]
 
 
 def _file(name: str) -> str:
