@@ -272,7 +272,7 @@ def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
         name = str(value.name)
         if name in values:
             relations.pin_axes(values[name], range(len(values[name].axes)), f"is the graph output {name}")
-    strong = _components(relations.count, relations.strong)
+    strong = _strong(relations)
     column = _components(int(strong.max()) + 1, relations.weak, strong)
     return Coupling(graph, values, relations, records, strong, column)
 
@@ -308,6 +308,35 @@ def _count_inside(context: NodeContext) -> None:
     context.records.inside.append(Inside(context.index, macs, counted, rounds))
     if macs:
         context.fixed_work(macs)
+
+
+def _strong(relations: Relations) -> Labels:
+    """Class of every atom: what is tied always goes together, and so do rows that have the same cells."""
+    while True:
+        strong = _components(relations.count, relations.strong)
+        ties = _alike(relations.member, strong)
+        if not ties:
+            return strong
+        relations.strong += ties
+
+
+def _alike(members: Sequence[Relation], strong: Labels) -> list[Relation]:
+    """Ties between rows that some statements give the same cells, none of them pinned, where they are not tied yet."""
+    first: dict[bytes, int] = {}
+    ties = []
+    for member in members:
+        order = np.argsort(member.b, kind="stable")
+        rows, starts = np.unique(member.b[order], return_index=True)
+        cells = np.split(member.a[order], starts[1:])
+        keyed = [
+            (first.setdefault(np.unique(strong[c]).tobytes(), r), r)
+            for r, c in zip(rows.tolist(), cells, strict=True)
+            if r and c.all()
+        ]
+        apart = np.array([(a, b) for a, b in keyed if strong[a] != strong[b]], np.int64)
+        if len(apart):
+            ties.append(Relation(member.node, *apart.T))
+    return ties
 
 
 def _components(count: int, relations: Sequence[Relation], through: Labels | None = None) -> Labels:

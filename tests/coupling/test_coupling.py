@@ -260,3 +260,39 @@ def test_scales_that_are_computed_are_no_channels():
     }"""
     analysis = slim.analyze(Net(text, "w1 8x3x1x1, w2 2x8x1x1").build())
     assert [(group.name, group.width) for group in analysis.groups if group.pin is None] == [("w1:0", 8)]
+
+
+def grouped(many):
+    """Two key-value heads that four query heads share; ``many`` repeats them."""
+    return Net(
+        "(float[2,3,6] x) => (float[2,3,5] y) {{"
+        " q = MatMul(x, wq) q4 = Reshape(q, [2,3,4,4]) qh = Transpose<perm=[0,2,1,3]>(q4)"
+        " k = MatMul(x, wk) k2 = Reshape(k, [2,3,2,4]) kt = Transpose<perm=[0,2,3,1]>(k2) {}"
+        " v = MatMul(x, wv) v2 = Reshape(v, [2,3,2,4]) vt = Transpose<perm=[0,2,1,3]>(v2) {}"
+        " s = MatMul(qh, km) p = Softmax<axis=-1>(s) a = MatMul(p, vm) t = Transpose<perm=[0,2,1,3]>(a)"
+        " r = Reshape(t, [2,3,16]) y = MatMul(r, wo) }}".format(
+            *(many.format(x=x, m=m, shape=shape) for x, m, shape in (("kt", "km", "4,3"), ("vt", "vm", "3,4")))
+        ),
+        "wq 6x16, wk 6x8, wv 6x8, wo 16x5",
+    )
+
+
+REPEATED = {
+    "Expand": "{m}u = Unsqueeze({x}, [2]) {m}e = Expand({m}u, [2,2,2,{shape}]) {m} = Reshape({m}e, [2,4,{shape}])",
+    "Concat": "{m}u = Unsqueeze({x}, [2]) {m}e = Concat<axis=2>({m}u, {m}u) {m} = Reshape({m}e, [2,4,{shape}])",
+    "Tile": "{m}u = Unsqueeze({x}, [2]) {m}e = Tile({m}u, [1,1,2,1,1]) {m} = Reshape({m}e, [2,4,{shape}])",
+    "Gather": "{m} = Gather<axis=1>({x}, [0,0,1,1])",
+}
+
+
+@pytest.mark.parametrize("spelling", REPEATED)
+def test_key_value_heads_of_scores_and_of_values_go_together(spelling):
+    analysis = slim.analyze(grouped(REPEATED[spelling]).build())
+    feed, shapes = laws.analysis_inputs(analysis), []
+    for heads in (group for group in laws.free(analysis) if group.rows):
+        cut = removal(analysis.coupling, heads.units[:1])
+        small = laws.written(analysis, cut)
+        shapes.append({tensor.name: list(tensor.dims) for tensor in small.graph.initializer})
+        laws.assert_close(laws.run(small, feed)["y"], laws.run(laws.masked(cut), feed)["y"], spelling)
+    wanted = {"wq": [6, 8], "wk": [6, 4], "wv": [6, 4], "wo": [8, 5]}
+    assert [wanted.items() <= sizes.items() for sizes in shapes].count(True) == 1
