@@ -88,7 +88,7 @@ def one_column(analysis, group):
 
 def test_more_work_measures_what_less_does_and_more():
     plans = {}
-    for work in (3e8, 1e9, 4e9, 2e12):
+    for work in (1e9, 4e9, 2e12):
         known = calibration("residual", work=work)
         slim.plan(analysed("residual"), {"macs": 0.6}, calibration=known)
         plans[work] = {(name, kept) for name, points in known.curves.points.items() for kept in points}
@@ -151,10 +151,10 @@ def test_a_limit_in_seconds_is_told_and_the_same_command_goes_on_to_the_end(monk
     while not done or done[-1] < planned:
         clock = itertools.count()
         monkeypatch.setattr(sensitivity, "perf_counter", lambda clock=clock: next(clock))
-        plan = slim.plan(analysed("residual"), {"macs": 0.6}, calibration=calibration("residual", seconds=15))
+        plan = slim.plan(analysed("residual"), {"macs": 0.6}, calibration=calibration("residual", seconds=20))
         count, planned = plan.provenance["work"]["points"]
         assert count > (done[-1] if done else 0)
-        assert plan.provenance["work"]["seconds"] == (None if count == planned else 15)
+        assert plan.provenance["work"]["seconds"] == (None if count == planned else 20)
         done.append(count)
     assert len(done) > 1
     assert plan.to_json() == whole.to_json()
