@@ -162,4 +162,10 @@ def _told(models: Sequence[Path], setting: RuntimeSetting, timings: Timings) -> 
         }
         for model, r in zip(models[1:], ratios, strict=True)
     ]
-    return {**asdict(setting), "rounds": len(timings.ms), "timings": told, "comparisons": compared}
+    return {
+        **asdict(setting),
+        "optimizations": timings.optimizations,
+        "rounds": len(timings.ms),
+        "timings": told,
+        "comparisons": compared,
+    }

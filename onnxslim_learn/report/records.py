@@ -377,6 +377,7 @@ def latency(timings: Timings, timed: Mapping[str, Any]) -> dict[str, Any]:
         "wall_ratio": comparison.wall,
         "threads": timings.threads,
         "provider": timings.provider,
+        "optimizations": timings.optimizations,
         "unchanged": {},
         "inputs": {name: list(np.shape(array)) for name, array in timed.items()},
     }
@@ -395,6 +396,7 @@ def _on_target(analysis: Analysis, told: Mapping[str, Any]) -> dict[str, Any]:
         "wall_ratio": told["wall_ratio"],
         "threads": told["threads"],
         "provider": told["provider"],
+        "optimizations": None,
         "unchanged": {},
         "inputs": {name: list(shape) for name, shape in analysis.graph.shapes.nominal.inputs.items()},
     }

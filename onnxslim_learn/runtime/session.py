@@ -70,6 +70,9 @@ def check_provider(provider: str) -> None:
 def create(model: Model, options: SessionOptions, provider: str) -> InferenceSession:
     """Build a session.
 
+    onnxruntime fails to optimise some models, files among them that it has written itself. Where it does, the session
+    has fewer optimisations, and from then on the options ask for no more: what is opened with them compares.
+
     Raises:
         InputError: If the model is missing or refused, or the provider is not available.
     """
@@ -78,10 +81,35 @@ def create(model: Model, options: SessionOptions, provider: str) -> InferenceSes
     check_provider(provider)
     ort.disable_telemetry_events()
     with saying(model, "onnxruntime must accept the model", "Export it for this onnxruntime, or update it."):
-        session: InferenceSession = ort.InferenceSession(model, options, providers=[provider])
+        session = _opened(model, options, provider)
     if provider not in session.get_providers():
         raise InputError(f"provider: {provider} must start on this machine, but it does not.")
     return session
+
+
+def _opened(model: Model, options: SessionOptions, provider: str) -> InferenceSession:
+    """A session with as many optimisations as the options ask for, or as many as the model can be opened with."""
+    import onnxruntime as ort
+
+    levels = ort.GraphOptimizationLevel
+    asked, refusals = options.graph_optimization_level, list[Exception]()
+    fewer = (levels.ORT_ENABLE_EXTENDED, levels.ORT_ENABLE_BASIC, levels.ORT_DISABLE_ALL)
+    for level in (asked, *(one for one in fewer if int(one) < int(asked))):
+        options.graph_optimization_level = level
+        try:
+            session: InferenceSession = ort.InferenceSession(model, options, providers=[provider])
+        except Exception as error:
+            refusals.append(error)
+        else:
+            return session
+    options.graph_optimization_level = asked
+    raise refusals[0]
+
+
+def optimizations(options: SessionOptions) -> str:
+    """What onnxruntime does to a model before it runs it: ``all``, ``extended``, ``basic``, ``none``."""
+    level = str(options.graph_optimization_level.name)
+    return "none" if level == "ORT_DISABLE_ALL" else level.removeprefix("ORT_ENABLE_").lower()
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from onnxslim_learn.runtime.session import (
     check_provider,
     create,
     open_session,
+    optimizations,
     runner,
     saying,
     session_options,
@@ -105,6 +106,7 @@ class Timings:
         load_ms: Least time of up to three to read and build each model, milliseconds.
         threads, provider: As in ``Latency``.
         wall_ms: The same runs by the wall clock, where ``ms`` are of another.
+        optimizations: What onnxruntime did to all models before: ``all``, or fewer where it fails at them.
     """
 
     ms: npt.NDArray[np.float64]
@@ -112,6 +114,7 @@ class Timings:
     threads: int
     provider: str
     wall_ms: npt.NDArray[np.float64] | None = None
+    optimizations: str = "all"
 
     def latencies(self) -> list[Latency]:
         """Summarise every column, in the order of the models."""
@@ -149,19 +152,30 @@ def measure(
     create(parser.parse_model(NOTHING).SerializeToString(), options, provider)  # or the first would load longer
     runs: list[Run] = []
     load_ms: list[float] = []
-    for model, feed in zip(models, feeds, strict=True):
-        session, load = _load(model, options, provider, seconds)
+    for (session, load), model, feed in zip(_alike(models, options, provider, seconds), models, feeds, strict=True):
         load_ms.append(load)
         with saying(model, "its inputs must fit the provider", "Time it without ⟨io_binding⟩."):
             runs.append(runner(session, feed, provider=provider, bind=bind))
         warm_up(model, session, runs[-1], seconds)
     ms, wall_ms = _rounds(runs, seconds, progress or (lambda part: None), clock)
-    return Timings(ms, tuple(load_ms), threads, provider, None if clock is perf_counter else wall_ms)
+    wall = None if clock is perf_counter else wall_ms
+    return Timings(ms, tuple(load_ms), threads, provider, wall, optimizations(options))
 
 
 def steady_clock(threads: int, provider: str) -> Clock:
     """The clock that other work on the machine disturbs least: processor time where one thread does all the work."""
     return thread_time if threads == 1 and provider == CPU else perf_counter
+
+
+def _alike(
+    models: Sequence[Model], options: SessionOptions, provider: str, seconds: float
+) -> list[tuple[InferenceSession, float]]:
+    """Open models, all with the optimisations that every one of them can be opened with."""
+    asked = options.graph_optimization_level
+    loaded = [_load(model, options, provider, seconds) for model in models]
+    if len(models) > 1 and options.graph_optimization_level != asked:
+        loaded = [_load(model, options, provider, seconds) for model in models]
+    return loaded
 
 
 def _load(model: Model, options: SessionOptions, provider: str, seconds: float) -> tuple[InferenceSession, float]:

@@ -45,6 +45,50 @@ def test_open_session_optimises_unless_told_not_to(tmp_path):
     assert '"middle_kernel_time"' not in events(True)
 
 
+@pytest.fixture
+def failing(monkeypatch):
+    """Let onnxruntime fail at more than a level of optimisations of the model of that size in bytes."""
+
+    def fail(level, size):
+        import onnxruntime as ort
+
+        whole, limit = ort.InferenceSession, getattr(ort.GraphOptimizationLevel, level)
+
+        def opened(model, options, **how):
+            if len(model) == size and int(options.graph_optimization_level) > int(limit):
+                raise RuntimeError("it cannot be optimised")
+            return whole(model, options, **how)
+
+        monkeypatch.setattr(ort, "InferenceSession", opened)
+
+    return fail
+
+
+@pytest.mark.parametrize(("level", "told"), [("ORT_ENABLE_BASIC", "basic"), ("ORT_DISABLE_ALL", "none")])
+def test_what_cannot_be_optimised_is_opened_with_fewer_optimisations(failing, level, told):
+    small, large = (matmul_net(width).SerializeToString() for width in (8, 16))
+    feeds = [{"x": np.ones((1, width), np.float32)} for width in (8, 16)]
+    assert measure([small, large], feeds, seconds=0).optimizations == "all"
+    failing(level, len(large))
+    assert open_session(small).get_session_options().graph_optimization_level.name == "ORT_ENABLE_ALL"
+    assert open_session(large).get_session_options().graph_optimization_level.name == level
+    timings = measure([small, large], feeds, seconds=0)
+    assert (timings.optimizations, timings.ms.shape[1]) == (told, 2)
+
+
+def test_all_are_timed_with_the_optimisations_of_the_one_that_has_fewest(failing, monkeypatch):
+    small, large = (matmul_net(width).SerializeToString() for width in (8, 16))
+    failing("ORT_ENABLE_BASIC", len(large))
+    levels = []
+    monkeypatch.setattr(
+        measure_module,
+        "warm_up",
+        lambda model, session, *_: levels.append(session.get_session_options().graph_optimization_level.name),
+    )
+    measure([small, large], [{"x": np.ones((1, width), np.float32)} for width in (8, 16)], seconds=0)
+    assert levels == ["ORT_ENABLE_BASIC"] * 2
+
+
 def test_open_session_fixes_the_threads():
     options = open_session(matmul_net(8).SerializeToString(), threads=2).get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level) == (2, 1, 4)

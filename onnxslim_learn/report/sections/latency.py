@@ -76,6 +76,15 @@ def clock(data: Mapping[str, Any]) -> str:
     return "processor time" if data["processor_time"] else "wall-clock time"
 
 
+def unoptimized(data: Mapping[str, Any]) -> str:
+    """That onnxruntime ran models with fewer optimisations than it has, in a sentence; empty where it did not."""
+    level = data["optimizations"]
+    if level in (None, "all"):
+        return ""
+    fewer = "without optimisations" if level == "none" else f"with {level} optimisations alone"
+    return f" onnxruntime fails at optimising one of them, so all ran {fewer}."
+
+
 def other_clock(data: Mapping[str, Any]) -> str:
     """The ratio by the clock that a latency was not measured in, in a sentence; empty where there is none."""
     if data["wall_ratio"] is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
 from onnxslim_learn.report.format import ms, plural, provider, rate, shapes, share, size, times
+from onnxslim_learn.report.sections.latency import unoptimized
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -55,7 +56,7 @@ def _at(setting: Mapping[str, Any], names: Mapping[str, str]) -> str:
     told = next(iter(sizes.values())) if alike else ", ".join(f"{size} ({name})" for name, size in sizes.items())
     assumed = dict.fromkeys(name for one in setting["timings"] for name in one["inputs_assumed"])
     guess = f" (sizes that the files leave open in {', '.join(assumed)} are assumed; set them with --input)"
-    return f"At {told}{guess if assumed else ''}."
+    return f"At {told}{guess if assumed else ''}.{unoptimized(setting)}"
 
 
 def _title(setting: Mapping[str, Any]) -> str:
