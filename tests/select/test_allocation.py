@@ -151,10 +151,10 @@ def test_a_limit_in_seconds_is_told_and_the_same_command_goes_on_to_the_end(monk
     while not done or done[-1] < planned:
         clock = itertools.count()
         monkeypatch.setattr(sensitivity, "perf_counter", lambda clock=clock: next(clock))
-        plan = slim.plan(analysed("residual"), {"macs": 0.6}, calibration=calibration("residual", seconds=20))
+        plan = slim.plan(analysed("residual"), {"macs": 0.6}, calibration=calibration("residual", seconds=10))
         count, planned = plan.provenance["work"]["points"]
         assert count > (done[-1] if done else 0)
-        assert plan.provenance["work"]["seconds"] == (None if count == planned else 20)
+        assert plan.provenance["work"]["seconds"] == (None if count == planned else 10)
         done.append(count)
     assert len(done) > 1
     assert plan.to_json() == whole.to_json()
