@@ -57,7 +57,15 @@ class Case:
     def judged(self) -> list[Mapping[str, Any] | None]:
         """How good every model that was written is."""
         rows = self.report.get("targets") or self.report.get("strengths") or [self.report]
-        return [quality.of_outputs(row["deviation"]) if row.get("deviation") else row.get("quality") for row in rows]
+        return [self._judged(row) for row in rows]
+
+    def _judged(self, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """How good one model is: as it was judged, else by its outputs on samples that were held back."""
+        trained = (row.get("training") or {}).get("result") or {}
+        outputs = row.get("deviation") or trained.get("outputs")
+        if row.get("quality") or not outputs:
+            return row.get("quality")
+        return quality.of_outputs(outputs, real="data" in self.asked.options)
 
     @property
     def unknown(self) -> bool:
@@ -67,7 +75,7 @@ class Case:
     @property
     def changed(self) -> bool:
         """Whether outputs are others than those of the original."""
-        return not self.report.get("lossless") and self.asked.command in (*CUTS, "sparsify")
+        return not self.report.get("lossless") and self.asked.command in (*CUTS, "sparsify", "demo")
 
     @property
     def worst(self) -> float:
@@ -126,6 +134,8 @@ def _quality(case: Case) -> str | None:
         return None
     known = [one for one in case.judged if one is not None and one["worst"] is not None]
     worst = min(known, key=lambda one: one["worst"]["explained"], default=None)
+    if worst is None and case.judged[0] is None and "data" in case.asked.options:
+        return "not judged"
     return quality.told(worst if worst is not None else case.judged[0])
 
 

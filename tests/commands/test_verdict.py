@@ -76,6 +76,13 @@ def test_what_is_proposed_can_be_typed(folder, call, command, some):
     assert all(one["seconds"] >= 0 for one in result.report["stages"])
 
 
+def test_zeros_are_judged_on_real_inputs_only(folder):
+    made_up = osl.sparsify("residual.onnx", ratio=0.9, samples=16, latency=False).report["verdict"]["quality"]
+    assert made_up.startswith("unknown on real inputs")
+    worse = osl.sparsify("residual.onnx", ratio=0.97, data="samples.npz", latency=False).report["verdict"]["quality"]
+    assert worse.startswith("DESTROYED")
+
+
 def test_what_was_asked_and_got_holds_of_the_files(folder):
     result = osl.slim("residual.onnx", macs=0.5, bytes=0.9, memory=0.99, output="s.onnx", **FAST)
     rows = {row["cost"]: row for row in result.report["verdict"]["met"]}

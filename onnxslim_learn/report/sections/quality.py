@@ -58,12 +58,12 @@ def told(quality: Mapping[str, Any] | None) -> str:
     return f"{'good' if quality['worst']['explained'] >= GOOD else 'lower'}, at least {left}{beside}"
 
 
-def of_outputs(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What outputs on real samples say of a result, where nothing else was judged."""
+def of_outputs(outputs: Mapping[str, Any], *, real: bool) -> dict[str, Any]:
+    """What outputs on samples, real or made up, say of a result where nothing else was judged."""
     blocks_told = [{**block, "output": name} for name, output in outputs.items() for block in output["blocks"]]
     worst = min(blocks_told, key=lambda block: block["explained"], default=None)
-    gone = worst is not None and worst["explained"] < DESTROYED
-    return {"inputs": "given", "worst": worst, "destroyed": gone, "metric": None}
+    gone = real and worst is not None and worst["explained"] < DESTROYED
+    return {"inputs": "given" if real else "made-up", "worst": worst, "destroyed": gone, "metric": None}
 
 
 def _named(block: Mapping[str, Any]) -> str:
