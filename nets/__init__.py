@@ -5,5 +5,6 @@
 - ``operators``: one small net for every operator of the table that no zoo net uses; ``forms``: onnxruntime's own
   operators in all their forms.
 - ``exports``, ``oddities``: public architectures and odd constructions, written by both exporters of PyTorch.
+- ``published``: nets of well-known kinds as their authors spell them, with the axes that people leave open.
 - ``pretrained``: trained models that packages ship, fetched once.
 """

@@ -7,6 +7,7 @@ output. Needs torch, onnxscript, torchvision and (for BERT) transformers.
     python -m nets.exports FOLDER [NAME ...]     # every name, or the named ones, by both exporters
 """
 
+import io
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
 
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -192,6 +194,28 @@ def export(name: str, exporter: Exporter, path: Path, *, seed: int = 0) -> Path:
         warnings.simplefilter("ignore")
         torch.onnx.export(net, tuple(inputs.values()), target, dynamo=exporter == "dynamo", **options)
     return target
+
+
+def write(network: Network, exporter: Exporter, *, opened: bool, seed: int = 0) -> onnx.ModelProto:
+    """Return what an exporter makes of a jittered net, fed with two samples: its dynamic axes open, or all fixed."""
+    options: dict[str, Any] = {"opset_version": LEGACY_OPSET} if exporter == "legacy" else {"verbose": False}
+    buffer = io.BytesIO()
+    torch.backends.mha.set_fastpath_enabled(False)  # the tracing exporter knows no fused attention
+    with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        net = network.build().eval()
+        jitter(net, network.inputs(4))
+        inputs = network.inputs(2)
+        if opened and exporter == "legacy":
+            options["dynamic_axes"] = network.dynamic
+        elif opened:
+            open_axes = {key: dict.fromkeys(network.dynamic.get(key, {}), torch.export.Dim.AUTO) for key in inputs}
+            options["dynamic_shapes"] = tuple(open_axes.values())
+        torch.onnx.export(
+            net, tuple(inputs.values()), buffer, dynamo=exporter == "dynamo", input_names=list(inputs), **options
+        )
+    return onnx.load_from_string(buffer.getvalue())
 
 
 if __name__ == "__main__":

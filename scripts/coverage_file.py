@@ -26,7 +26,7 @@ LOW = 0.6  # shares below are explained
 
 
 def export(architecture: Architecture, exporter: str, path: Path) -> None:
-    """Build, jitter and write one net; randomness is seeded."""
+    """Build, jitter and write one net; randomness is seeded. "open" is the legacy exporter, with open axes."""
     import torch
     from torch import nn
 
@@ -45,11 +45,21 @@ def export(architecture: Architecture, exporter: str, path: Path) -> None:
                 norm.running_mean.normal_(0, 0.2)
                 norm.running_var.uniform_(0.5, 1.5)
         inputs = network.inputs(1)
-        options: Row = {"opset_version": LEGACY_OPSET} if exporter == "legacy" else {"verbose": False}
-        options |= {"external_data": False} if exporter == "dynamo" else {}
+        options: Row = (
+            {"verbose": False, "external_data": False} if exporter == "dynamo" else {"opset_version": LEGACY_OPSET}
+        )
+        if exporter == "open":
+            options["dynamic_axes"] = network.dynamic or {name: open_axes(tensor) for name, tensor in inputs.items()}
         torch.onnx.export(
             net, tuple(inputs.values()), path, dynamo=exporter == "dynamo", input_names=list(inputs), **options
         )
+
+
+def open_axes(tensor: Any) -> dict[int, str]:
+    """The axes of an input that people leave open: its batch, and height and width, or the length of a text."""
+    if tensor.dim() == 4:
+        return {0: "batch", 2: "height", 3: "width"}
+    return {0: "batch", 1: "sequence"} if tensor.dim() == 2 and not tensor.is_floating_point() else {0: "batch"}
 
 
 def measure(path: Path) -> Row:

@@ -6,11 +6,14 @@ allow. Needs torch, torchvision, timm, transformers, segmentation-models-pytorch
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from nets.exports import Network
 from nets.oddities import ODDITIES
+from nets.published import PUBLISHED
+from nets.published.configured import CONFIGURED
 from scripts.architectures import hugging, vision
 
 
@@ -28,10 +31,10 @@ class Architecture:
 
 
 SOURCES: dict[str, Callable[[], Iterator[tuple[str, Network]]]] = {
-    "hand-written": lambda: iter(ODDITIES.items()),
+    "hand-written": lambda: iter((ODDITIES | PUBLISHED).items()),
     "torchvision": vision.torchvision_nets,
     "timm": vision.timm_nets,
-    "transformers": hugging.transformers_nets,
+    "transformers": lambda: itertools.chain(hugging.transformers_nets(), CONFIGURED.items()),
     "segmentation-models-pytorch": vision.smp_nets,
     "ultralytics": vision.yolo_nets,
     "diffusers": vision.diffusers_nets,

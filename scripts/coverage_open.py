@@ -1,0 +1,147 @@
+"""Cut well-known architectures as the older exporter leaves them: batch and sequence, or height and width, open.
+
+Every architecture of ``scripts/architectures`` is exported with open axes (its files then carry no shapes inside),
+cut to 0.6 of its parameters, and run at other sizes of its open axes, where the original itself can. A row tells
+
+* *status*: ``ok``; ``refused`` (a sentence that names what is in the way), ``crash``, ``wrong result``, ``timeout``.
+* *sizes*: at how many other sizes of the open axes the slimmed model did as the masked one, and the largest difference.
+
+    python -m scripts.coverage_open ROWS.jsonl [NAME ...]       # what has no row yet; or these again
+
+Needs the libraries of ``scripts/architectures``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scripts import coverage_architectures as architectures
+from scripts.coverage_file import Row
+
+if TYPE_CHECKING:
+    from onnxslim_learn.array_types import Array
+    from onnxslim_learn.workflow.slim import Slimmed
+
+TARGET = 0.6  # of the parameters
+OTHERS = ({}, {"batch": 3}, {"height": 96, "width": 128}, {"height": 1.5, "width": 1.25}, {"length": 7}, {"length": 21})
+ENOUGH = 2  # sizes at which a file is run
+WRONG = 1e-3  # relative
+
+
+def measure(path: Path) -> Row:
+    """Analyse one file, cut it, and run it at other sizes of its open axes."""
+    from onnxslim_learn.errors import SlimError, TargetError
+    from onnxslim_learn.workflow import slim
+
+    started = time.perf_counter()
+    try:
+        analysis = slim.analyze(path)
+        free = [group for group in analysis.groups if group.pin is None]
+        row: Row = {"seconds": round(time.perf_counter() - started, 2), "cuttable": len(free)}
+        row["pinned"] = Counter(group.pin.reason for group in analysis.groups if group.pin is not None).most_common(3)
+        row["sizes at"] = analysis.graph.shapes.nominal.sizes
+        if not free:
+            return row | {"status": "nothing to cut"}
+        try:
+            plan = slim.plan(analysis, {"params": TARGET})
+        except TargetError as error:  # what is pinned is told by the row
+            least, _ = error.missed["params"]
+            plan = slim.plan(analysis, {"params": (least + analysis.price(analysis.whole)["params"]) / 2})
+        slimmed = slim.slim(analysis, plan)
+        slimmed.save(path.with_suffix(".slim.onnx"))
+    except SlimError as error:
+        return {"status": "refused", "error": str(error), "seconds": round(time.perf_counter() - started, 2)}
+    worst = list(differences(slimmed, path.with_suffix(".slim.onnx")))
+    row |= {"sizes": len(worst), "worst": max(worst, default=None)}
+    return row | {"status": "wrong result" if max(worst, default=0) > WRONG else "ok"}
+
+
+def differences(slimmed: Slimmed, path: Path) -> Iterator[float]:
+    """How far the slimmed and the masked model are apart, at a few other sizes of the open axes."""
+    import onnx_ir as ir
+
+    from onnxslim_learn.data.random_inputs import random_inputs
+    from onnxslim_learn.graph import input_sizes
+    from onnxslim_learn.rewrite.mask import OPEN, mask
+    from onnxslim_learn.runtime.session import session_options
+
+    def opened(model: Any) -> Any:
+        import onnxruntime as ort
+
+        return ort.InferenceSession(model, session_options(optimize=False), providers=["CPUExecutionProvider"])
+
+    graph, coupling = slimmed.analysis.graph, slimmed.removal.coupling
+    with tempfile.TemporaryDirectory() as folder:
+        ir.save(mask(slimmed.removal), Path(folder) / "masked.onnx")
+        masked, small = opened(str(Path(folder) / "masked.onnx")), opened(str(path))
+    symbols = input_sizes.symbols(graph.model, {})
+    nominal = {
+        input_sizes.dim_key(value, axis): graph.shapes.nominal.inputs[str(value.name)][axis]
+        for value in graph.model.graph.inputs
+        for axis in input_sizes.open_axes(value)
+    }
+    tried: list[dict[str, int]] = [] if graph.shapes.dynamic else [nominal]
+    count = 0
+    for others in OTHERS:
+        wanted = {key: others.get(symbols[key].kind, size) for key, size in nominal.items()}
+        sizes = {k: int(n if isinstance(n, int) else nominal[k] * n) for k, n in wanted.items()}
+        if sizes in tried or count >= ENOUGH:
+            continue
+        tried.append(sizes)
+        inputs = input_sizes.shapes_at(graph.model, sizes)
+        feeds = random_inputs(coupling, replace(graph.shapes.nominal, inputs=inputs))
+        if (gap := apart(masked, small, feeds, OPEN)) is not None:
+            count += 1
+            yield gap
+
+
+def apart(masked: Any, small: Any, feeds: dict[str, Array], switch: str) -> float | None:
+    """The largest relative difference of outputs; ``None`` where the original does not run."""
+    try:
+        wanted = masked.run(None, {**feeds, switch: np.array(False)})
+    except Exception:  # of onnxruntime's
+        return None
+    try:
+        results = small.run(None, feeds)
+    except Exception:  # of onnxruntime's
+        return float("inf")
+    gaps = [
+        float(np.abs(a.astype(float) - b.astype(float)).max(initial=0) / max(np.abs(b).max(initial=0), 1e-3))
+        if a.shape == b.shape
+        else float("inf")
+        for a, b in zip(results, wanted, strict=True)
+        if b.dtype.kind in "fiu"
+    ]
+    return max(gaps, default=0.0)
+
+
+def main() -> None:
+    """Measure what has no row yet, or the named architectures."""
+    from scripts.architectures import catalogue
+
+    target, names = Path(sys.argv[1]), sys.argv[2:]
+    known = {json.loads(line)["architecture"] for line in target.read_text().splitlines()} if target.exists() else set()
+    architectures.preload()
+    nets = catalogue()
+    wanted = [(n, "open") for n, e in architectures.order(nets) if e == "legacy" and (n in names or not names)]
+    wanted = [pair for pair in wanted if names or pair[0] not in known]
+    work = Path(tempfile.gettempdir()) / "open_architectures"
+    work.mkdir(exist_ok=True)
+    for number, row in enumerate(architectures.run(wanted, nets, work, measure), 1):
+        with target.open("a") as rows:
+            rows.write(json.dumps(row) + "\n")
+        print(f"{number}/{len(wanted)} {row['architecture']}: {row['status']} {row.get('error', '')}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
