@@ -52,6 +52,7 @@ class Spent:
         points: How many measurements were made, and how many were to be.
         samples: How many samples they were made on.
         seconds: The time after which no more were begun, if that came before the end.
+        rest: About how many seconds more the others take, if so.
     """
 
     work: float
@@ -60,6 +61,7 @@ class Spent:
     points: tuple[int, int]
     samples: int
     seconds: float | None = None
+    rest: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,10 @@ def _spent(task: Search, calibration: Calibration, planned: Schedule) -> Spent:
     points = calibration.curves.points
     done, all_points = sum(map(len, points.values())), len(planned.points) if planned.ways else 0
     seconds = calibration.seconds if done < all_points else None
+    rest = None if seconds is None else seconds * (all_points - done) / max(calibration.curves.fresh, 1)
     samples = calibration.curves.samples
     groups, counts = (len(points), len(task.choices)), (done, all_points)
-    return Spent(planned.work, planned.all_measured, groups, counts, samples, seconds)
+    return Spent(planned.work, planned.all_measured, groups, counts, samples, seconds, rest)
 
 
 def _widths(task: Search, cut: Removal) -> list[int]:
@@ -170,7 +173,8 @@ def _measured(task: Search, calibration: Calibration, planned: Schedule, progres
     for choice, kept in planned.points:
         if (key := _key(choice, kept)) in known:
             points.setdefault(choice.group.name, {})[kept] = known[key]
-    return Curves(points, sum(len(next(iter(feed.values()))) for feed in planned.curves.feeds))
+    fresh = sum(_key(choice, kept) in known for choice, kept in missing)
+    return Curves(points, sum(len(next(iter(feed.values()))) for feed in planned.curves.feeds), fresh)
 
 
 def _key(choice: Choice, kept: int) -> str:

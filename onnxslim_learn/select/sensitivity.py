@@ -73,10 +73,12 @@ class Curves:
     Attributes:
         points: Group name -> number of units kept -> loss.
         samples: Samples used, those fitted on included.
+        fresh: How many of the points were measured now; the others were known.
     """
 
     points: dict[str, dict[int, float]] = field(default_factory=dict)
     samples: int = 0
+    fresh: int = 0
 
     def curves(self, choices: Sequence[Choice], scores: Array) -> list[Array]:
         """The loss at every allowed width of every choice: as measured, else by the law of those that were.

@@ -295,7 +295,7 @@ def test_without_time_to_measure_all_groups_are_narrowed_alike(run):
 SHARED_OUT = {
     "--work 1": "all groups alike, because trying others takes more than the 1 multiply-accumulates",
     "--work 2T": "the best of 5 allocations tried on the samples.",
-    "--sensitivity-seconds 0.000001": "the same command goes on from there",
+    "--sensitivity-seconds 0.000001": "The same command goes on from there",
 }
 
 

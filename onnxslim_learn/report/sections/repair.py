@@ -123,8 +123,8 @@ def _allocated(choice: Mapping[str, Any]) -> str:
     (measured, groups), (done, planned) = work["groups"], work["points"]
     if work["seconds"] is not None:
         said.append(
-            f"Measuring stopped after {work['seconds']:g} s, with {done} of {planned} measurements; the same command "
-            "goes on from there, and without --sensitivity-seconds to the end."
+            f"Measuring stopped after {work['seconds']:g} s, with {done} of {planned} measurements; the others take "
+            f"some {work['rest']:.0f} s. The same command goes on from there, without --sensitivity-seconds to the end."
         )
     if measured < groups:
         rest = "the others lose by their scores what these do" if measured else "all lose in proportion to their scores"
