@@ -111,6 +111,8 @@ def of(case: Case) -> dict[str, Any]:
     timed = _timed(case.report)
     following = next((row for row in NEXT if case.asked.command in row.after and row.when(case)), None)
     ratio = None if timed is None else {key: timed[key] for key in ("ratio", "faster")}
+    if timed is not None and timed.get("unchanged"):
+        ratio = {**(ratio or {}), "unchanged": timed["unchanged"]}
     return {
         "met": (case.report.get("verdict") or {}).get("met"),
         "quality": _quality(case),

@@ -10,6 +10,7 @@ from onnxslim_learn.report.format import count, ms, plural, provider, share
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+OPERATORS = 3  # named where time goes that was not saved
 NODES = 12  # in the table of estimated times; the rest are summed
 STEPS_TOLD = "Channels in a step: widths between two multiples of it take the time of the larger."
 
@@ -69,6 +70,14 @@ def _how(data: Mapping[str, Any]) -> str:
         f"Measured: {clock(data)} of the least disturbed runs against the original's, {where}. Each prediction was"
         " corrected by the measurements before it."
     )
+
+
+def as_before(unchanged: Mapping[str, float]) -> str:
+    """Why a model is not faster: which part of its time is in nodes that are no faster; empty where nobody knows."""
+    if not unchanged:
+        return ""
+    parts = ", ".join(f"{operator} {share(part)}" for operator, part in list(unchanged.items())[:OPERATORS])
+    return f"{share(sum(unchanged.values()))} of its time is in nodes that take as long as before ({parts})"
 
 
 def clock(data: Mapping[str, Any]) -> str:

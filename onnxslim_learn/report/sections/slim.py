@@ -25,7 +25,6 @@ from onnxslim_learn.settings import AUTO
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-OPERATORS = 3  # named where time goes
 MEMBERS = 2  # parameter axes named in a row; the rest are counted
 ONE = "has one unit only"
 REPEATED = 4  # groups alike in so many blocks are one row
@@ -345,12 +344,8 @@ def _chosen_again(tried: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _not_faster(timed: Mapping[str, Any]) -> str:
     """That nothing was won, and where the time goes."""
-    verdict = "Slower" if timed["faster"] is False else "Not measurably faster"
-    if not timed["unchanged"]:
-        return f"{verdict}."
-    parts = ", ".join(f"{operator} {share(part)}" for operator, part in list(timed["unchanged"].items())[:OPERATORS])
-    total = share(sum(timed["unchanged"].values()))
-    return f"{verdict}: {total} of its time is in nodes that take as long as before ({parts})."
+    why = latency.as_before(timed["unchanged"])
+    return f"{'Slower' if timed['faster'] is False else 'Not measurably faster'}{why and f': {why}'}."
 
 
 def _advice(multiple: int | str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.report.blocks import Block, Table, Text
 from onnxslim_learn.report.format import amount, ms
+from onnxslim_learn.report.sections import latency
 from onnxslim_learn.report.sections import slim as pages
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def _speed(timed: Mapping[str, Any] | None) -> list[str]:
     if timed is None:
         return []
     word = {True: "faster", False: "SLOWER", None: "not measurably faster"}[timed["faster"]]
-    return [f"Speed: {word}, {timed['ratio']:.3g} of the original's time."]
+    why = latency.as_before(timed.get("unchanged", {}))
+    return [f"Speed: {word}, {timed['ratio']:.3g} of the original's time{why and f': {why}'}."]
 
 
 def _file(name: str) -> str:
