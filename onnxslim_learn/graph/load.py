@@ -341,6 +341,7 @@ def _unshare(module: ir.Model, clones: dict[str, str]) -> dict[str, str]:
             free = next(n for k in itertools.count(number) if (n := f"{name}~{k}") not in graph.initializers)
             copied = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=free)
             copy = ir.Value(name=free, shape=value.shape, type=value.type, const_value=copied)
+            copy.metadata_props.update(value.metadata_props)
             graph.register_initializer(copy)
             node.replace_input_with(index, copy)
             clones[free] = clones.get(name, name)

@@ -43,10 +43,12 @@ def as_stored(model: ir.Model) -> ir.Model:
     if not any(STORED in value.metadata_props for value in model.graph.initializers.values()):
         return model
     twin = model.clone()
-    graph = twin.graph
+    graph, taken = twin.graph, set[str]()
     for name, value in list(graph.initializers.items()):
         if STORED in value.metadata_props and value.const_value is not None:
             output = value.metadata_props[STORED].split(" ", 1)[1]
+            output = f"{name}.wide" if output in taken else output  # of a copy that has become another
+            taken.add(output)
             narrow = ir.Value(name=name, shape=value.shape, type=value.type, const_value=stored(value))
             wider = ir.Node("", "Cast", [narrow], [ir.AttrInt64("to", int(value.const_value.dtype))], name=output)
             ir.convenience.replace_all_uses_with(value, wider.outputs[0])

@@ -70,6 +70,31 @@ def test_what_is_cut_and_repaired_is_written_as_it_was_stored(tmp_path):
     assert analysis.price(analysis.whole)["bytes"] == 2 * (6 * 8 + 8 * 5)
 
 
+def test_what_is_no_longer_shared_is_stored_alike(tmp_path):
+    """Two layers of the same width, cut apart, have one vector of halves for their biases."""
+    net = Net(
+        """(float[4,6] x) => (float[4,5] y) {
+            bias = Cast<to=1>(narrow)
+            a = MatMul(x, w1)
+            b = Add(a, bias)
+            r = Relu(b)
+            c = MatMul(r, w2)
+            d = Add(c, bias)
+            q = Relu(d)
+            y = MatMul(q, w3)
+        }""",
+        "w1 6x8, w2 8x8, w3 8x5, narrow 8:float16",
+    )
+    analysis = slim.analyze(net.build())
+    first, second = laws.free(analysis)
+    removal = laws.close(analysis, np.concatenate([first.units[:3], second.units[2:7]]))
+    slim.slim(analysis, slim.describe(analysis, removal, {})).save(tmp_path / "slim.onnx")
+    halves = [t for t in onnx.load(tmp_path / "slim.onnx").graph.initializer if t.data_type == TensorProto.FLOAT16]
+    assert sorted(tuple(tensor.dims) for tensor in halves) == [(3,), (5,)]
+    again = slim.analyze(tmp_path / "slim.onnx")
+    assert again.price(again.whole) == analysis.price(removal)
+
+
 def test_what_is_trained_is_written_as_it_was_stored(tmp_path):
     torch = pytest.importorskip("torch")
     from onnxslim_learn.bridge.export import export
