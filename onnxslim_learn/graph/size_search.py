@@ -8,7 +8,6 @@ image) are taken only where no smaller ones fit.
 
 from __future__ import annotations
 
-import itertools
 import math
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -72,7 +71,8 @@ def resolve(
     first = next(fitting)
     if size:
         return with_other_data(module, first)
-    chosen = next((shapes for shapes in itertools.chain([first], fitting) if _largest(shapes) <= LARGEST), first)
+    candidates = [first] if _largest(first) <= LARGEST else [first, *fitting]
+    chosen = next((shapes for shapes in candidates if _largest(shapes) <= LARGEST), min(candidates, key=_largest))
     return with_other_data(module, chosen)
 
 
