@@ -7,6 +7,7 @@ every input size folded to constants. Weights stay on disk or in the parsed file
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import logging
@@ -76,6 +77,11 @@ class Graph:
         """The initializers of the main graph by name."""
         return self.model.graph.initializers
 
+    def release(self) -> None:
+        """Let go of external files that were mapped to read weights; they are mapped again when they are read again."""
+        for value in self.initializers.values():
+            release(value.const_value)
+
     @property
     def digest(self) -> str:
         """SHA-256 of the serialized source model, as hexadecimal digits."""
@@ -101,6 +107,13 @@ class Asked:
     stacks: Callable[[ir.Node], bool] = _never
     copies: Callable[[ir.Node], bool] = _never
     converts: Callable[[ir.Node], bool] = _never
+
+
+def release(tensor: ir.TensorProtocol | None) -> None:
+    """Let go of the external file that a tensor was read from, unless somebody still reads it."""
+    if isinstance(tensor, ir.ExternalTensor):
+        with contextlib.suppress(BufferError):
+            tensor.release()
 
 
 def load(

@@ -17,6 +17,7 @@ from onnxslim_learn.coupling.branches import foresee
 from onnxslim_learn.coupling.layout import over
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.graph import constant_folding
+from onnxslim_learn.graph.load import release
 from onnxslim_learn.rewrite import edit
 from onnxslim_learn.rewrite.dead_branches import vanish
 from onnxslim_learn.rewrite.merge import merged
@@ -74,8 +75,14 @@ def _slice(value: ir.Value, layout: Value, removal: Removal) -> None:
     tensor = value.const_value
     assert tensor is not None
     shape = ir.Shape([removal.size(layout, axis) for axis in range(len(layout.axes))])
+
+    def reduced() -> ir.TensorProtocol:
+        array = cut(tensor.numpy(), layout, removal)
+        release(tensor)
+        return ir.tensor(array, dtype=tensor.dtype, name=tensor.name)
+
     value.const_value = ir.LazyTensor(
-        lambda: ir.tensor(cut(tensor.numpy(), layout, removal), dtype=tensor.dtype, name=tensor.name),
+        reduced,
         dtype=tensor.dtype,
         shape=shape,
         name=tensor.name,

@@ -18,8 +18,9 @@ import onnx
 import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array, Feeds
+from onnxslim_learn.graph.load import release
 from onnxslim_learn.rewrite import chance
-from onnxslim_learn.rewrite.comparison import Models, ready
+from onnxslim_learn.rewrite.comparison import Model, Models, ready
 from onnxslim_learn.rewrite.mask import OPEN, mask
 from onnxslim_learn.rewrite.merge import merged
 from onnxslim_learn.rewrite.slim import cut
@@ -27,7 +28,7 @@ from onnxslim_learn.runtime import atomic
 from onnxslim_learn.runtime.node import model_of, reads
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.coupling.solver import Coupling
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 Dimension = onnx.TensorShapeProto.Dimension
 NODES = 200  # of a stretch, at least, unless its weights are large
+FED = 1 << 20  # bytes of a weight that is given to a stretch as an input, so that it is not copied
 BYTES = 1 << 28  # of a stretch's weights, before the next place to end is taken
 LARGE, TINY = 1e4, 1e-4  # magnitudes beyond which a tensor is drawn anew, so that long models do not overflow
 
@@ -109,8 +111,8 @@ class _Nodes:
         self.maker = {str(v.name): index for index, node in enumerate(self.nodes) for v in node.outputs if v.name}
         self.inputs = {str(v.name): v for v in model.graph.inputs}
 
-    def part(self, given: Feeds, wanted: Iterable[str]) -> onnx.ModelProto:
-        """The nodes that make some values of given ones (and of inputs of the graph) as a model."""
+    def part(self, given: Feeds, wanted: Iterable[str]) -> tuple[onnx.ModelProto, list[str]]:
+        """The nodes that make some values of given ones as a model, and the large weights that it takes as inputs."""
         needed, chosen, read = list(wanted), set[int](), set[str]()
         while needed:
             name = needed.pop()
@@ -121,15 +123,28 @@ class _Nodes:
                 chosen.add(self.maker[name])
                 needed += reads(self.nodes[self.maker[name]])
         weights = [name for name in sorted(read) if name in self.model.graph.initializers and name not in given]
-        tensors = [_tensor(name, self.model.graph.initializers[name]) for name in weights]
-        fed = {name: given[name] for name in sorted(read) if name in given}
+        large = [name for name in weights if self._is_fed(self.model.graph.initializers[name])]
+        tensors = [_tensor(name, self.model.graph.initializers[name]) for name in weights if name not in large]
+        fed = {name: given[name] for name in sorted(read) if name in given} | self.weights(large)
         protos = [ir.to_proto(self.nodes[index]) for index in sorted(chosen)]
         part = model_of(protos, fed, list(wanted), self.model.opset_imports, tensors)
         for entry in part.graph.input:  # some bodies must be told the shapes of what they get
             entry.type.tensor_type.shape.CopyFrom(onnx.TensorShapeProto())
             entry.type.tensor_type.shape.dim.extend(Dimension(dim_value=size) for size in fed[entry.name].shape)
         part.functions.extend(ir.to_proto(function) for function in self.model.functions.values())
-        return part
+        return part, large
+
+    @staticmethod
+    def _is_fed(value: ir.Value) -> bool:
+        """Whether a weight is so large that it had better not be copied, and of a kind that onnxruntime takes."""
+        tensor = value.const_value
+        assert tensor is not None
+        return tensor.nbytes >= FED and tensor.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
+
+    def weights(self, names: Iterable[str]) -> dict[str, Array]:
+        """Some weights by name, where they lie."""
+        tensors = {name: self.model.graph.initializers[name].const_value for name in names}
+        return {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
 
 
 def _tensor(name: str, value: ir.Value) -> onnx.TensorProto:
@@ -178,19 +193,25 @@ def compared(removal: Removal, slimmed: Path, given: Feeds) -> Iterator[tuple[Ch
         with tempfile.TemporaryDirectory(prefix=atomic.PREFIX) as temporary:
             folder = Path(temporary)
             original, reference, united = (
-                replace(
-                    ready(_written(nodes.part({OPEN: np.array(False), **flowing}, names), folder / name)), leave=left
-                )
+                replace(_opened(nodes, {OPEN: np.array(False), **flowing}, names, folder / name), leave=left)
                 for nodes, name in ((whole, "source"), (masked, "masked"), (lifted, "merged"))
             )
-            cut_part = _written(small.part(kept(removal, flowing), names), folder / "slimmed")
-            slim_part = replace(ready(cut_part), enter=lambda feed: kept(removal, feed))
-            yield Models(original, united, slim_part, reference, names, removal.exact, folder).compare(flowing)
+            reduced = _opened(
+                small, kept(removal, flowing), names, folder / "slimmed", lambda feed: kept(removal, feed)
+            )
+            yield Models(original, united, reduced, reference, names, removal.exact, folder).compare(flowing)
+            for source in (removal.coupling.graph.model, small.model):
+                for value in source.graph.initializers.values():
+                    release(value.const_value)
             flowing = {**given, **tamed(dict(zip(names, replace(original, leave=list)(flowing), strict=True)), rng)}
 
 
-def _written(part: onnx.ModelProto, folder: Path) -> Path:
-    """A part as a file in which nothing is drawn by chance."""
+def _opened(
+    nodes: _Nodes, given: Feeds, wanted: list[str], folder: Path, enter: Callable[[Feeds], Feeds] = dict
+) -> Model:
+    """A stretch of a model, ready to run, by way of a file in which nothing is drawn by chance."""
+    part, large = nodes.part(given, wanted)
     folder.mkdir()
     onnx.save(part, folder / "part.onnx")
-    return chance.without(folder / "part.onnx", folder / "noise")
+    noiseless = chance.without(folder / "part.onnx", folder / "noise")
+    return replace(ready(noiseless), enter=lambda feed: {**enter(feed), **nodes.weights(large)})

@@ -59,6 +59,7 @@ def rank(
         answer = CRITERIA.load(criterion)(analysis, groups, calibration)
         ranking = answer if isinstance(answer, Ranking) else Ranking(np.asarray(answer, np.float64))
         known[key] = _checked(row, analysis.coupling, groups, ranking)
+        analysis.graph.release()
     return known[key]
 
 
