@@ -129,14 +129,13 @@ def _moments(coupling: Coupling) -> tuple[Array, Array]:
             source = nodes[affine.node].inputs[slot]
             if source is not None:
                 roles[str(source.name)] = (affine.node, slot == affine.scale)
-    parts = list(slices(coupling))
-    for part in parts:
+    for part in slices(coupling):
         if part.name in roles and part.array.shape[1] == 1:
             classes = coupling.strong[part.labels.reshape(-1)]
             scale = roles[part.name][1]
             np.add.at(variance if scale else mean, classes, part.array[:, 0] ** 2 if scale else part.array[:, 0])
             normal[classes] = True
-    for part in parts:
+    for part in slices(coupling):
         classes = coupling.strong[part.labels.reshape(-1)]
         open_ = ~normal[classes]
         if part.array.shape[1] > 1 and not part.summed:

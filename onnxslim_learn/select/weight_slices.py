@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.costs.polynomial import parameters
+from onnxslim_learn.graph.load import release
 from onnxslim_learn.rewrite.merge import front
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ def slices(coupling: Coupling, *, least_rank: int = 1) -> Iterator[Slices]:
     """Every labelled digit of every floating parameter, as rows of its elements.
 
     ``summed`` says whether a contraction sums over the digit, so that the rows are what consumers multiply a unit by.
+    Weights in external files are let go of as the next ones are read: hold on to none of them.
     """
-    inputs = coupling.summed
+    inputs, before = coupling.summed, None
     for name, value in parameters(coupling).items():
         layout = coupling.values.get(name)
         if layout is None or len(layout.axes) < least_rank:
@@ -45,6 +47,8 @@ def slices(coupling: Coupling, *, least_rank: int = 1) -> Iterator[Slices]:
             for digit in digits:
                 if digit.labels is not None:
                     yield Slices(name, digit.labels, front(array, layout, digit), axis in inputs.get(name, ()))
+                    release(before)  # of what came before this weight nobody has a slice any more
+        before = value.const_value
 
 
 class _Sums:
