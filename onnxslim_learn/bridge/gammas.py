@@ -21,7 +21,7 @@ from onnxslim_learn.coupling.carriers import carriers
 from onnxslim_learn.coupling.layout import over
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.coupling.groups import Group
@@ -75,21 +75,23 @@ def attach(
     if not hasattr(module, HOLDER):
         module.add_module(HOLDER, nn.Module())
         module.meta["scales"] = {}
-    carried, ends = carriers(coupling, chosen), np.cumsum([0, *(group.width for group in chosen)])
     scales = []
-    for name, parameter, axis in [
-        *_normalising(coupling, module.meta["tied"], trained),
-        *_producers(coupling, trained),
-    ]:
-        for number, places in _split(_units(coupling, carried, parameter, axis), ends):
-            group = chosen[number]
-            if trained[name].ndim == 1:
-                scales.append(Scale(group.name, name, trained[name], places, virtual=False))
-            else:
-                scales.append(_virtual(module, group, (name, axis), places, carry_norm=carry_norm))
+    for name, axis, group, places in _scaled(module, coupling, chosen):
+        if trained[name].ndim == 1:
+            scales.append(Scale(group.name, name, trained[name], places, virtual=False))
+        else:
+            scales.append(_virtual(module, group, (name, axis), places, carry_norm=carry_norm))
     module.recompile()
     order = {group.name: number for number, group in enumerate(chosen)}
     return sorted(scales, key=lambda scale: order[scale.group])
+
+
+def without(module: fx.GraphModule, analysis: Analysis, groups: Sequence[Group]) -> list[str]:
+    """Names of the groups that have units which no scale, virtual or not, would act on; nothing is changed."""
+    scaled_units = {group.name: np.zeros(group.width + 1, bool) for group in groups}
+    for _, _, group, places in _scaled(module, analysis.coupling, groups):
+        scaled_units[group.name][places] = True
+    return [name for name, units in scaled_units.items() if not units[1:].all()]
 
 
 def producers(module: fx.GraphModule, analysis: Analysis, groups: Sequence[Group]) -> list[tuple[str, int, str, Array]]:
@@ -101,6 +103,20 @@ def producers(module: fx.GraphModule, analysis: Analysis, groups: Sequence[Group
         for name, parameter, axis in _producers(coupling, trained, normalised=True)
         for number, places in _split(_units(coupling, carried, parameter, axis), ends)
     ]
+
+
+def _scaled(
+    module: fx.GraphModule, coupling: Coupling, groups: Sequence[Group]
+) -> Iterator[tuple[str, int, Group, Array]]:
+    """Parameters that scales are or act on: their axis, the group, and for every position of it 1 + its unit."""
+    trained = initializers.parameters(module)
+    carried, ends = carriers(coupling, groups), np.cumsum([0, *(group.width for group in groups)])
+    for name, parameter, axis in [
+        *_normalising(coupling, module.meta["tied"], trained),
+        *_producers(coupling, trained),
+    ]:
+        for number, places in _split(_units(coupling, carried, parameter, axis), ends):
+            yield name, axis, groups[number], places
 
 
 def _split(units: Array, ends: Array) -> list[tuple[int, Array]]:

@@ -101,3 +101,14 @@ def test_closed_gates_are_not_written():
         gate[0] = 0
     with pytest.raises(InputError, match="gates are not all open"):
         updated(module, analysis.graph)
+
+
+@pytest.mark.parametrize(
+    ("name", "without"), [("residual", 0), ("attention", 0), ("lstm", 2), ("weight_norm", 1), ("lstm_dynamic", 1)]
+)
+def test_units_of_recurrent_and_computed_weights_alone_have_no_scale(name, without):
+    analysis = slim.analyze(NETS[name].build())
+    module, groups = bridge(analysis), [group for group in analysis.groups if group.pin is None]
+    names = gammas.without(module, analysis, groups)
+    assert len(names) == without
+    assert set(names).isdisjoint(scale.group for scale in gammas.attach(module, analysis, groups))

@@ -11,6 +11,7 @@ from nets.notation import Net
 from onnxslim_learn.costs.devices import Device
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import DataSettings
+from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.learners.morphnet.pipeline import learn, shrink
 from onnxslim_learn.learners.morphnet.settings import MorphNetSettings
@@ -206,6 +207,39 @@ def test_what_cannot_be_is_refused(prepare):
         shrink(prepare(MorphNetSettings({"macs": 0.5}, protect=["nothing"])))
     with pytest.raises(TargetError, match="cannot be reached"):
         shrink(prepare(replace(MorphNetSettings(), target={"macs": 1e-5}), steps=2))
+
+
+RECURRENT = Net(
+    """(float[6, batch, 5] x) => (float[6, batch, 3] y) {
+      w = Concat<axis=1>(w1, w2)
+      s, h, c = LSTM<hidden_size=8>(x, w, r)
+      q = Squeeze(s, [1])
+      y = MatMul(q, w3)
+    }""",
+    "w1 1x16x5, w2 1x16x5, r 1x32x8, w3 8x3",
+)
+"""A cell whose weights are put together while it runs."""
+
+
+@pytest.mark.parametrize("net", [NET, RECURRENT], ids=["scaled", "recurrent"])
+def test_gates_are_the_default_where_units_have_no_scales(tmp_path, net):
+    onnx.save(net.build(), tmp_path / "net.onnx")
+    analysis = slim.analyze(tmp_path / "net.onnx")
+    source, training = synthetic(analysis.coupling, DataSettings(samples=40)), Training(4, 2, 16, folder=tmp_path)
+    task = trainer(analysis, source, training, World(), stage=quiet)
+    wanted = MorphNetSettings({"params": 0.7}, multiple=1)
+    cut, check = shrink(Task(analysis, source, wanted, task, tmp_path / "out.onnx", quiet))
+    assert check.passed
+    provenance, gates = cut.plan.provenance, net is RECURRENT
+    assert provenance["regularizer"] == ("gates" if gates else "gamma")
+    lines = trained.gated(provenance["training"]["structure"])
+    assert len(lines) == gates
+    assert all("have no scales" in line for line in lines)
+    if gates:
+        with pytest.raises(InputError, match=r"no weight makes the units alone. Use regularizer gates"):
+            learn(analysis, replace(wanted, regularizer="gamma"), task)
+        with pytest.raises(InputError, match=r"gates go by gradients"):
+            learn(analysis, replace(wanted, proximal=True), task)
 
 
 def test_widths_for_a_latency_are_on_the_steps_of_kernels(tmp_path, prepare):

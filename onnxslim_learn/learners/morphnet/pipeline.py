@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from onnxslim_learn.bridge import gammas
 from onnxslim_learn.costs.targets import shown
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.finetune import fit
 from onnxslim_learn.learners.morphnet import strengths
 from onnxslim_learn.learners.morphnet.learner import Control, MorphNet, bonds, ties
 from onnxslim_learn.learners.morphnet.logistic_gates import Gates
-from onnxslim_learn.learners.morphnet.settings import GATES, LEAST, MorphNetSettings
+from onnxslim_learn.learners.morphnet.settings import GAMMA, GATES, LEAST, MorphNetSettings
 from onnxslim_learn.learners.morphnet.structure import Structure, structure
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.registry import LATENCY, MACS
@@ -51,14 +52,17 @@ def learn(
     module, recipe = trainer.module(analysis), trainer.recipe(analysis.graph, "steps")
     space = _space(analysis, wanted)
     tied = ties(space.groups, space.bonds)
+    unscaled = [] if wanted.regularizer else gammas.without(module, analysis, space.groups)
+    kind = wanted.regularizer or (GATES if unscaled else GAMMA)
+    wanted = replace(wanted, regularizer=kind)
     strengths_of_units: strengths.Strengths | Gates
-    if wanted.regularizer == GATES:
+    if kind == GATES:
         if wanted.exactly:
             raise InputError("⟨proximal⟩: gates go by gradients alone. Leave it out, or use ⟨regularizer⟩ gamma.")
         strengths_of_units = Gates(module, analysis, space.groups, ties=tied, tau=wanted.tau)
     else:
         strengths_of_units = strengths.read(
-            module, analysis, space.groups, wanted.regularizer, how=wanted.combine, l1=wanted.l1_fraction, ties=tied
+            module, analysis, space.groups, kind, how=wanted.combine, l1=wanted.l1_fraction, ties=tied
         )
     control = Control(wanted.dies, wanted.strength, wanted.exactly)
     trainer = trainer.comparing(feature_distillation.untouched(analysis, space.groups, trainer.features))
@@ -71,6 +75,7 @@ def learn(
     if isinstance(strengths_of_units, Gates):
         strengths_of_units.open()
     trainer.settle(module)
+    told |= {"regularizer": kind, "unscaled": unscaled}
     told |= {"cost": told["history"][-1]["cost"], "term": told["history"][-1]["term"]}
     return module, plan, told
 

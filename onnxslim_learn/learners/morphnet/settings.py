@@ -39,9 +39,9 @@ class Regularizer:
     exact: bool = True
 
 
-GATES = "gates"
+GAMMA, GATES = "gamma", "gates"
 REGULARIZERS = {
-    "gamma": Regularizer("scales of normalisations, virtual ones where none are", 1e-3),
+    GAMMA: Regularizer("scales of normalisations, virtual ones where none are", 1e-3),
     "group-lasso": Regularizer("weights of units", 1e-2),
     GATES: Regularizer("a gate for every unit", 0.1, exact=False),
 }
@@ -65,7 +65,8 @@ class MorphNetSettings:
     Attributes:
         target: Cost -> bound; at most 1 is a fraction. Empty with a strength.
         cost: What units are charged for; by default the first of the target.
-        regularizer: See :mod:`onnxslim_learn.learners.morphnet.strengths`.
+        regularizer: See :mod:`onnxslim_learn.learners.morphnet.strengths`; ``None`` for gammas, or for gates where some
+            units have none.
         combine: How members of a group are combined.
         l1_fraction: Of group lasso.
         threshold: Above which units are alive, or ``None`` for the regularizer's.
@@ -107,9 +108,9 @@ class MorphNetSettings:
         metavar="NAME",
         purpose=WIDTHS,
     )
-    regularizer: str = option(
-        "gamma",
-        "what tells a unit's strength (default gamma): "
+    regularizer: str | None = option(
+        None,
+        "what tells a unit's strength (default gamma, or gates where units have no scales: recurrent, computed): "
         + ", ".join(f"{name} ({one.help})" for name, one in REGULARIZERS.items()),
         choices=tuple(REGULARIZERS),
         purpose=WIDTHS,
@@ -185,10 +186,10 @@ class MorphNetSettings:
     @property
     def exactly(self) -> bool:
         """Whether strengths are lowered exactly to zero."""
-        return REGULARIZERS[self.regularizer].exact if self.proximal is None else self.proximal
+        return REGULARIZERS[self.regularizer or GAMMA].exact if self.proximal is None else self.proximal
 
     @property
     def dies(self) -> float:
         """The threshold."""
-        usual = L2_THRESHOLD if self.combine == "l2" else REGULARIZERS[self.regularizer].threshold
+        usual = L2_THRESHOLD if self.combine == "l2" else REGULARIZERS[self.regularizer or GAMMA].threshold
         return usual if self.threshold is None else self.threshold

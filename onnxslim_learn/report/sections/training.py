@@ -48,7 +48,7 @@ def _said(training: Mapping[str, Any]) -> list[str]:
             first, last = history[0], history[-1]
             steps = plural(int(last["step"]) + 1, "step")
             lines.append(f"{steps} of {name} on {training['data']}: loss {first['loss']:.4g} to {last['loss']:.4g}.")
-            lines += taken_back(training[stage])
+            lines += [*gated(training[stage]), *taken_back(training[stage])]
     cycles = training.get("cycles")
     if cycles:
         whole = cycles["original"]
@@ -61,6 +61,15 @@ def _said(training: Mapping[str, Any]) -> list[str]:
             f", the cut model before fine-tuning on {cut['accuracy']:.2%}."
         )
     return lines
+
+
+def gated(stage: Mapping[str, Any]) -> list[str]:
+    """That gates were chosen, and for the sake of which groups."""
+    names = stage.get("unscaled", [])
+    if not names:
+        return []
+    others = f" and {plural(len(names) - 1, 'other group')}" if names[1:] else ""
+    return [f"Gates told the strengths: units of {names[0]}{others} have no scales (--regularizer)."]
 
 
 def taken_back(stage: Mapping[str, Any]) -> list[str]:
