@@ -6,7 +6,7 @@ Rows of two tables decide: of :data:`LIMITS` all whose condition holds are told,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,8 +14,9 @@ from onnxslim_learn.commands.asked import line
 from onnxslim_learn.coupling import selection
 from onnxslim_learn.registry import MICROSECONDS
 from onnxslim_learn.report.format import plural, share
-from onnxslim_learn.report.sections import quality
+from onnxslim_learn.report.sections import quality, repair
 from onnxslim_learn.report.sections import slim as pages
+from onnxslim_learn.rewrite import save
 from onnxslim_learn.settings import AUTO
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MUCH = 0.1  # of a model is worth a sentence
 MOST = 3  # groups that are named
+SPARE = 0.02  # of what a target allows, left unused, is worth a sentence
 SMALLER, NEARER = 0.8, 0.5  # the next target: this share of it, or so far on the way back to the original
 CUTS = ("slim", "apply", "learn")
 SAMPLES = "SAMPLES"  # where a command line needs them
@@ -54,10 +56,20 @@ class Case:
         return str(self.asked.value("output") or beside(self.model, "slim"))
 
     @property
+    def several(self) -> list[Mapping[str, Any]]:
+        """A row for each of several models that were asked for; empty where there is one."""
+        return self.report.get("targets") or self.report.get("strengths") or []
+
+    @property
+    def each(self) -> list[Case]:
+        """One case for every model that is reported by itself."""
+        reports = [row["report"] for row in self.several if "report" in row]
+        return [replace(self, report=report) for report in reports or [self.report]]
+
+    @property
     def judged(self) -> list[Mapping[str, Any] | None]:
         """How good every model that was written is."""
-        rows = self.report.get("targets") or self.report.get("strengths") or [self.report]
-        return [self._judged(row) for row in rows]
+        return [self._judged(row) for row in self.several or [self.report]]
 
     def _judged(self, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """How good one model is: as it was judged, else by its outputs on samples that were held back."""
@@ -114,13 +126,25 @@ def of(case: Case) -> dict[str, Any]:
     if timed is not None and timed.get("unchanged"):
         ratio = {**(ratio or {}), "unchanged": timed["unchanged"]}
     return {
-        "met": (case.report.get("verdict") or {}).get("met"),
+        "met": _met(case),
         "quality": _quality(case),
         "faster": ratio,
-        "limited_by": [sentence for limit in LIMITS for sentence in limit(case)],
+        "limited_by": list(dict.fromkeys(told for limit in LIMITS for one in case.each for told in limit(one))),
         "next": None if following is None else {"why": following.why, "command": following.line(case)},
         "written": _written(case),
     }
+
+
+def _met(case: Case) -> list[Mapping[str, Any]] | None:
+    """What was asked for and what came out; of several models, which file each row is of."""
+    rows: list[Mapping[str, Any]]
+    rows = [{"file": str(row["output"]), **one} for row in case.several for one in _bounds(row.get("report") or {})]
+    return rows or _bounds(case.report) or None
+
+
+def _bounds(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A row for every cost that was bounded."""
+    return (report.get("verdict") or {}).get("met") or []
 
 
 def _timed(report: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -142,11 +166,11 @@ def _quality(case: Case) -> str | None:
 
 
 def _written(case: Case) -> list[str]:
-    """The files that were written."""
-    rows = case.report.get("targets") or case.report.get("strengths") or []
-    several = [str(row["output"]) for row in rows if row["output"]]
-    files = [name for name in case.asked.written() if name != "-"]
-    return several + [name for name in files if not (several and name == case.asked.value("output"))]
+    """The files that were written, those that hold weights beside a model's, too."""
+    several = [str(row["output"]) for row in case.several if row["output"]]
+    names = [name for name in case.asked.written() if name != "-"]
+    names = several + [name for name in names if not (several and name == case.asked.value("output"))]
+    return [str(file) for name in names for file in save.files(Path(name))]
 
 
 # --- what limited it --------------------------------------------------------------------------------------------------
@@ -203,7 +227,23 @@ def _narrowest(case: Case) -> Iterator[str]:
         yield f"{plural(len(narrow), 'group')} of {len(case.report['groups'])} ended at {said}."
 
 
-LIMITS: tuple[Callable[[Case], Iterator[str]], ...] = (_pinned, _bodies, _protected, _narrowest)
+def _steps(case: Case) -> Iterator[str]:
+    """Widths that only come in steps, where less was cut off or won for it."""
+    multiple = case.report.get("multiple", 1)
+    steps = "on the steps of this machine's kernels" if multiple == AUTO else f"multiples of {multiple}"
+    for row in _bounds(case.report) if multiple != 1 else ():
+        if row["relative"] and row["share"] < (1 - SPARE) * float(row["asked"]):
+            yield f"Widths are {steps}: {row['title']} ended at {row['share']:.3f}, under the {row['asked']:g} allowed."
+    yield from pages.chosen_again(case.report.get("timed") or ())
+
+
+def _work(case: Case) -> Iterator[str]:
+    """What could not be measured with the work, or in the seconds, that were allowed."""
+    work = (case.report.get("choice") or {}).get("work")
+    yield from repair.unmeasured(work) if work else ()
+
+
+LIMITS: tuple[Callable[[Case], Iterator[str]], ...] = (_pinned, _bodies, _protected, _narrowest, _steps, _work)
 """What may hold a model up: each tells sentences where it does."""
 
 
@@ -265,7 +305,7 @@ def _cut(case: Case) -> str:
 
 
 def _bounded(case: Case) -> bool:
-    return bool((case.report.get("verdict") or {}).get("met"))
+    return bool(_bounds(case.report))
 
 
 def _relative(case: Case) -> bool:
@@ -277,7 +317,7 @@ def _delicate(case: Case) -> bool:
 
 
 def _files(case: Case) -> list[str]:
-    return [str(row["output"]) for row in case.report.get("targets") or case.report["strengths"] if row["output"]]
+    return [str(row["output"]) for row in case.several if row["output"]]
 
 
 _ROOM = "There may be room for less"
@@ -334,7 +374,7 @@ NEXT: tuple[Next, ...] = (
     ),
     Next(
         ("slim", "learn"),
-        lambda case: bool(case.report.get("targets") or case.report.get("strengths")),
+        lambda case: bool(case.several),
         "To see how fast they are",
         lambda case: line("profile", case.model, *_files(case)),
     ),

@@ -113,14 +113,18 @@ def _allocated(choice: Mapping[str, Any]) -> str:
     trials, work = choice.get("trials"), choice.get("work")
     if not work:
         return ""
-    allowed, enough = count(work["work"]).replace(" ", ""), count(work["all_measured"] * ROUNDED).replace(" ", "")
     if not trials:
         return (
-            f"Widths: all groups alike, because trying others takes more than the {allowed} multiply-accumulates that "
-            f"are allowed. Give --work {enough} for better ones."
+            f"Widths: all groups alike, because trying others takes more than the {_work(work['work'])} multiply-"
+            f"accumulates that are allowed. Give --work {_enough(work)} for better ones."
         )
-    said = [f"Widths: {choice['allocation']}, the best of {plural(len(trials), 'allocation')} tried on the samples."]
-    (measured, groups), (done, planned) = work["groups"], work["points"]
+    said = f"Widths: {choice['allocation']}, the best of {plural(len(trials), 'allocation')} tried on the samples."
+    return " ".join([said, *unmeasured(work)])
+
+
+def unmeasured(work: Mapping[str, Any]) -> list[str]:
+    """What could not be measured with the work, or in the seconds, that were allowed, in sentences."""
+    said, (measured, groups), (done, planned) = [], work["groups"], work["points"]
     if work["seconds"] is not None:
         said.append(
             f"Measuring stopped after {work['seconds']:g} s, with {done} of {planned} measurements; the others take "
@@ -129,5 +133,16 @@ def _allocated(choice: Mapping[str, Any]) -> str:
     if measured < groups:
         rest = "the others lose by their scores what these do" if measured else "all lose in proportion to their scores"
         said.append(f"What {measured} of {plural(groups, 'group')} lose was measured; {rest}.")
-        said += [f"--work {enough} measures all (allowed: {allowed})."] if work["seconds"] is None else []
-    return " ".join(said)
+        enough = f"--work {_enough(work)} measures all (allowed: {_work(work['work'])})."
+        said += [enough] if work["seconds"] is None else []
+    return said
+
+
+def _enough(work: Mapping[str, Any]) -> str:
+    """Work that does for all groups."""
+    return _work(work["all_measured"] * ROUNDED)
+
+
+def _work(amount: float) -> str:
+    """Work as the option takes it."""
+    return count(amount).replace(" ", "")

@@ -324,13 +324,13 @@ def _timed(data: Mapping[str, Any]) -> list[str]:
         f" {paired or 'as the target was met'}; the ratio with its 95 % interval.{latency.other_clock(timed)}"
         f"{latency.unoptimized(timed)}"
     ]
-    lines += _chosen_again(data["timed"])
+    lines += chosen_again(data["timed"])
     if timed["faster"] is not True and data["after"]["macs"] < data["before"]["macs"]:
         lines.append(f"{_not_faster(timed)} {_advice(data['multiple'])}")
     return lines
 
 
-def _chosen_again(tried: Sequence[Mapping[str, Any]]) -> list[str]:
+def chosen_again(tried: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which widths were tried because others were slower than the original."""
     if not tried:
         return []

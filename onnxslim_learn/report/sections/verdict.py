@@ -68,7 +68,8 @@ def _met(rows: Sequence[Mapping[str, Any]] | None) -> list[str]:
         got = amount(row["got"], row["unit"])
         got = got if row["share"] is None else f"{row['share']:.3f} of the original's ({got})"
         asked = f"{row['asked']:g}" if row["relative"] else amount(row["bound"], row["unit"])
-        lines.append(f"Target: {row['title']} at most {asked}, {'met' if row['met'] else 'MISSED'}: {got}.")
+        file = f"{row['file']}: " if "file" in row else ""
+        lines.append(f"Target: {file}{row['title']} at most {asked}, {'met' if row['met'] else 'MISSED'}: {got}.")
     return lines
 
 
