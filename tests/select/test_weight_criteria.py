@@ -143,7 +143,7 @@ def test_energy_does_not_count_a_unit_that_is_constant():
 
 # How often a key head is repeated: its units are the repeats, each of which crosses all key heads. And heads whose
 # cells are the same columns in all of them: scores are by column.
-ALIKE = {"grouped_query": {"wq:1/2'"}, "pooled_heads": {"w1:1/3"}, "interleaved_rotary": {"w1:1/3"}}
+ALIKE = {"grouped_query": {"wq:1/2"}, "pooled_heads": {"w1:1/3"}, "interleaved_rotary": {"w1:1/3"}}
 
 
 @pytest.mark.parametrize("criterion", BY_WEIGHTS)
