@@ -337,9 +337,11 @@ def finished(
     """
     (slimmed, check), (path, folder) = outcome, written
     analysis, timings, feeds = slimmed.analysis, None, dict[str, Any]()
-    if not settings.result.no_latency and LATENCY not in slimmed.plan.provenance:
+    on_time = _on_time(slimmed.plan)
+    needed = on_time and records.on_this_machine(analysis)
+    if (needed or not settings.result.no_latency) and LATENCY not in slimmed.plan.provenance:
         timings, feeds = timed.against_original(
-            analysis, path, settings.runtime, stage, kept=folder is None, steady=_on_time(slimmed.plan)
+            analysis, path, settings.runtime, stage, kept=folder is None, steady=on_time
         )
     report = records.outcome(slimmed, path, check, timings, feeds)
     if timings is not None and report["latency"]["faster"] is not True and _less(report):
@@ -352,10 +354,11 @@ def finished(
     least = settings.quality.min_quality if hasattr(settings, "quality") else None
     if (fault := quality.fault(report["quality"], least)) is not None:
         notes = (*notes, fault)
-    notes = (*slimmed.doubts, *notes)
+    missed = pages.missed(report["verdict"]["met"])
+    notes = (*slimmed.doubts, *notes, *missed)
     title = " ".join([command, models.named(analysis), *([str(path)] if folder is None else [])])
     about: dict[str, Any] = {"plan": slimmed.plan, "verification": check, "place": folder}
-    about |= {"notes": notes, "passed": fault is None, "failure": WORSE}
+    about |= {"notes": notes, "passed": not missed and fault is None, "failure": 1 if missed else WORSE}
     return ModelResult(title, report, pages.outcome, _groups, file=path, analysis=analysis, **about)
 
 

@@ -18,6 +18,7 @@ from onnxslim_learn.report.sections import quality, repair
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.settings import AUTO
+from onnxslim_learn.settings import share as share_of
 
 if TYPE_CHECKING:
     from onnxslim_learn.commands.asked import Asked, Change
@@ -95,6 +96,18 @@ class Case:
         return min([one["worst"]["explained"] for one in self.judged if one and one["worst"]], default=1.0)
 
     @property
+    def least(self) -> float | None:
+        """The share that was to be left of the metric, else of the variance of the worst block."""
+        asked = self.asked.value("min_quality")
+        return None if asked is None else share_of(asked)
+
+    @property
+    def lacking(self) -> bool:
+        """Whether less is left than is good, or than was asked for."""
+        lacks = any(one and quality.fault(one, self.least) for one in self.judged)
+        return self.changed and (lacks or self.worst < quality.GOOD)
+
+    @property
     def faster(self) -> bool:
         """Whether what was written is faster, or was not timed."""
         timed = _timed(self.report)
@@ -162,7 +175,7 @@ def _quality(case: Case) -> str | None:
     worst = min(known, key=lambda one: one["worst"]["explained"], default=None)
     if worst is None and case.judged[0] is None and "data" in case.asked.options:
         return "not judged"
-    return quality.told(worst if worst is not None else case.judged[0])
+    return quality.told(worst if worst is not None else case.judged[0], case.least)
 
 
 def _written(case: Case) -> list[str]:
@@ -267,20 +280,20 @@ class Next:
     line: Line
 
 
-def _targets(toward: Callable[[float], float]) -> Line:
-    """The same command with other targets; shares of the original in whole per cent."""
+def _targets(factor: Callable[[Mapping[str, Any]], float]) -> Line:
+    """The same command with targets that are so many times what they were."""
 
     def line_of(case: Case) -> str:
-        return case.again(target=[f"{row['cost']}={_moved(row, toward)}" for row in case.report["verdict"]["met"]])
+        return case.again(target=[f"{row['cost']}={_moved(row, factor(row))}" for row in case.report["verdict"]["met"]])
 
     return line_of
 
 
-def _moved(row: Mapping[str, Any], toward: Callable[[float], float]) -> str:
-    """A bound that is moved: a share in whole per cent, an amount in as many digits as it had."""
+def _moved(row: Mapping[str, Any], factor: float) -> str:
+    """A bound that is moved: a share in whole per cent, an amount in three digits."""
     if row["relative"]:
-        return f"{round(toward(row['asked']), 2):g}"
-    moved = f"{SMALLER * float(str(row['asked']).removesuffix('ms')):.3g}"
+        return f"{round(factor * row['asked'], 2):g}"
+    moved = f"{factor * float(str(row['asked']).removesuffix('ms')):.3g}"
     return moved + ("ms" if row["unit"] == MICROSECONDS else "")
 
 
@@ -337,6 +350,12 @@ NEXT: tuple[Next, ...] = (
         _cut,
     ),
     Next(
+        ("slim", "learn"),
+        lambda case: _bounded(case) and not all(row["met"] for row in case.report["verdict"]["met"]),
+        "To meet the target, ask for less",
+        _targets(lambda row: 1.0 if row["met"] else row["bound"] / row["got"]),
+    ),
+    Next(
         (*CUTS, "sparsify"),
         lambda case: case.unknown,
         f"To know how good it is, and to make it better, give {quality.ENOUGH} or more real inputs {GIVE}",
@@ -344,15 +363,15 @@ NEXT: tuple[Next, ...] = (
     ),
     Next(
         ("slim", "apply", "sparsify"),
-        lambda case: case.changed and case.worst < quality.GOOD and "targets" not in case.report,
+        lambda case: case.lacking and "targets" not in case.report,
         "To win back what was lost, train it to do as the original does",
         _tune,
     ),
     Next(
         ("slim", "learn"),
-        lambda case: case.changed and case.worst < quality.GOOD and _bounded(case) and _relative(case),
+        lambda case: case.lacking and _bounded(case) and _relative(case),
         "To keep more, cut less",
-        _targets(lambda wish: wish + NEARER * (1 - wish)),
+        _targets(lambda row: 1 + NEARER * (1 / row["asked"] - 1)),
     ),
     Next(
         ("slim",),
@@ -378,7 +397,7 @@ NEXT: tuple[Next, ...] = (
         "To see how fast they are",
         lambda case: line("profile", case.model, *_files(case)),
     ),
-    Next(("slim", "learn"), _bounded, _ROOM, _targets(lambda wish: SMALLER * wish)),
+    Next(("slim", "learn"), _bounded, _ROOM, _targets(lambda row: SMALLER)),
     Next(
         ("apply",),
         lambda case: case.asked.value("output") is not None and len(case.asked.files) > 1,

@@ -40,12 +40,14 @@ class Times:
     Attributes:
         before_ms, after_ms: Of a run.
         measured: On this machine, or estimated for a device.
+        bound_ms: What was asked for.
         processor_time: Whether processor time was measured, not wall-clock time.
     """
 
     before_ms: float
     after_ms: float
     measured: bool
+    bound_ms: float
     processor_time: bool = False
 
 
@@ -88,7 +90,7 @@ class Widened:
         verification: Comparison with the original; ``None`` where weights were drawn anew.
         latency: Where it was bounded.
         costs: How costs are told.
-        bounds: Cost -> its bound, in what it is counted in.
+        met: Cost that was bounded -> its bound and what came out, in what it is counted in.
     """
 
     factor: float
@@ -98,7 +100,7 @@ class Widened:
     verification: Verification | None
     latency: Times | None = None
     costs: tuple[CostRow, ...] = ()
-    bounds: Mapping[str, float] = field(default_factory=dict)
+    met: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def expand(analysis: Analysis, asked: Widening, output: Path) -> Widened:
@@ -119,9 +121,15 @@ def expand(analysis: Analysis, asked: Widening, output: Path) -> Widened:
     )
     after.asked_like(analysis)
     check = _write(analysis, model, output, check=not asked.fresh)
-    before, widths = analysis.price(analysis.whole), _widths(growth, groups)
-    limits = {name: bound for name, (_, bound) in _limits(analysis, asked).items() if name in before}
-    return Widened(factor, before, after.price(after.whole), widths, check, latency, tuple(analysis.counted), limits)
+    before, price, widths = analysis.price(analysis.whole), after.price(after.whole), _widths(growth, groups)
+    copies = growth.copies.astype(float)
+    met = {
+        name: (bound, float(price.get(name, cost.value(copies))))
+        for name, (cost, bound) in _limits(analysis, asked).items()
+    }
+    if latency is not None:
+        met[LATENCY] = (1e3 * latency.bound_ms, 1e3 * latency.after_ms)
+    return Widened(factor, before, price, widths, check, latency, tuple(analysis.counted), met)
 
 
 def _limits(analysis: Analysis, asked: Widening) -> dict[str, tuple[Priced, float]]:
@@ -146,11 +154,11 @@ def _counted(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Si
     """As wide as costs allow."""
     limits = _limits(analysis, asked)
     factor, growth = widening.largest(analysis, groups, limits, multiple=_multiple(analysis, asked, groups))
-    cost = limits[LATENCY][0] if LATENCY in limits else None
-    if cost is None:
+    if LATENCY not in limits:
         return factor, growth, None
+    cost, bound = limits[LATENCY]
     before, after = (cost.value(copies) for copies in (np.ones(len(growth.copies)), growth.copies.astype(float)))
-    return factor, growth, Times(before / 1e3, after / 1e3, measured=False)
+    return factor, growth, Times(before / 1e3, after / 1e3, measured=False, bound_ms=bound / 1e3)
 
 
 def _timed(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Sized:
@@ -171,9 +179,8 @@ def _timed(analysis: Analysis, asked: Widening, groups: Sequence[Group]) -> Size
         if any((growth.copies == other.copies).all() for _, other, _ in tried):
             break
         us = _time(analysis, growth, asked.watch)
-        tried.append(
-            (factor, growth, Times(total / 1e3, us / 1e3, measured=True, processor_time=asked.watch.processor_time))
-        )
+        times = Times(total / 1e3, us / 1e3, True, wish / 1e3, asked.watch.processor_time)
+        tried.append((factor, growth, times))
         if LEAST * wish <= us <= wish:
             break
         seen.append((us, cost.value(growth.copies.astype(float))))

@@ -93,6 +93,13 @@ def test_what_was_asked_and_got_holds_of_the_files(folder):
     assert all(row["met"] == (row["got"] <= row["bound"]) and row["met"] for row in rows.values())
 
 
+def test_what_is_good_but_less_than_was_asked_for_is_not_cut_further(folder):
+    asked = {"data": "samples.npz", "min_quality": 0.99999, "output": "s.onnx", "latency": False}
+    result = osl.slim("residual.onnx", macs=0.9, **asked)
+    assert result.report["verdict"]["quality"].startswith("less than the 0.99999 asked for, at least ")
+    assert typed(result).command == "learn"
+
+
 def test_what_was_widened_is_within_its_budget(folder):
     (row,) = osl.expand("residual.onnx", macs="150%", output="w.onnx").report["verdict"]["met"]
     wide = osl.analyze("w.onnx")

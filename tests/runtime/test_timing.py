@@ -230,7 +230,8 @@ def test_compare_covers_the_truth_as_often_as_it_says():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "faster"), [(0.5, 0.9, True), (1.1, 2.0, False), (0.9, 1.1, None), (1, 2, None)]
+    ("low", "high", "faster"),
+    [(0.5, 0.9, True), (1.1, 2.0, False), (0.9, 1.1, None), (1, 2, None), (0.992, 0.998, None)],
 )
 def test_only_an_interval_beside_one_decides(low, high, faster):
     assert Ratio((low + high) / 2, low, high).faster is faster

@@ -42,8 +42,8 @@ def verdict(quality: Mapping[str, Any]) -> str:
     return f"Quality: {word}. At least {kept} of the variance of every output is kept (least: {named}), {where}."
 
 
-def told(quality: Mapping[str, Any] | None) -> str:
-    """What there is to say of a result in a few words."""
+def told(quality: Mapping[str, Any] | None, least: float | None = None) -> str:
+    """What there is to say of a result in a few words, where so much was to be left."""
     if quality is None:
         return "not measured, since there are no samples"
     if quality["inputs"] == "made-up":
@@ -55,7 +55,10 @@ def told(quality: Mapping[str, Any] | None) -> str:
         return f"DESTROYED, {left}"
     metric = quality["metric"]
     beside = "" if metric is None else f"; {metric['name']} {metric['before']:.4g} before, {metric['after']:.4g} after"
-    return f"{'good' if quality['worst']['explained'] >= GOOD else 'lower'}, at least {left}{beside}"
+    word = "good" if quality["worst"]["explained"] >= GOOD else "lower"
+    if fault(quality, least):
+        word = f"less than the {least:g} asked for"
+    return f"{word}, at least {left}{beside}"
 
 
 def of_outputs(outputs: Mapping[str, Any], *, real: bool) -> dict[str, Any]:

@@ -281,7 +281,18 @@ def _cut(data: Mapping[str, Any]) -> list[str]:
         return []
     least, most = percent(min(parts)), percent(max(parts))
     span = least if least == most else f"between {least} and {most}"
-    return [f"{len(parts)} of {plural(len(groups), 'group')} narrowed, to {span} of their units."]
+    whose = "its" if len(parts) == 1 else "their"
+    return [f"{len(parts)} of {plural(len(groups), 'group')} narrowed, to {span} of {whose} units."]
+
+
+def missed(rows: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """Targets that the file misses, a sentence each."""
+    return [
+        f"the result's {row['title']}: expected at most {amount(row['bound'], row['unit'])}, but got"
+        f" {amount(row['got'], row['unit'])}. It is written all the same."
+        for row in rows or ()
+        if not row["met"]
+    ]
 
 
 def _merged(merged: Mapping[str, Any] | None) -> list[str]:

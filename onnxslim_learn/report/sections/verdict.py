@@ -79,7 +79,7 @@ def _speed(timed: Mapping[str, Any] | None) -> list[str]:
         return []
     word = {True: "faster", False: "SLOWER", None: "not measurably faster"}[timed["faster"]]
     why = latency.as_before(timed.get("unchanged", {}))
-    return [f"Speed: {word}, {timed['ratio']:.3g} of the original's time{why and f': {why}'}."]
+    return [f"Speed: {word}, {timed['ratio']:.3f} of the original's time{why and f': {why}'}."]
 
 
 def _file(name: str) -> str:
