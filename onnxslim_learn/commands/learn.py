@@ -14,7 +14,7 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners import table
 from onnxslim_learn.learners.settings import LearnSettings
 from onnxslim_learn.registry import LATENCY, LEARNERS
-from onnxslim_learn.report.sections import training
+from onnxslim_learn.report.sections import quality, training
 from onnxslim_learn.rows import imported, require
 from onnxslim_learn.runtime import atomic
 
@@ -67,7 +67,9 @@ def learn(model: Model, *, progress: Watcher | None = None, settings: tuple[Lear
             return None
         if isinstance(outcome, list):
             title = f"learn {models.named(model)} {path}"
-            report = {"model": models.named(model), **_learner(shared), "strengths": outcome}
+            real = shared.samples.data is not None
+            rows = [{**row, "quality": quality.of_outputs(row["deviation"] or {}, real=real)} for row in outcome]
+            report = {"model": models.named(model), **_learner(shared), "strengths": rows}
             return Result(title, report, lambda told: training.sweep(told["strengths"]), lambda told: told["strengths"])
         result: Result = imported(row.report)(outcome, (path, folder), (shared, wanted), stage)
         return result

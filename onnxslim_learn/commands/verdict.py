@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MUCH = 0.1  # of a model is worth a sentence
 MOST = 3  # groups that are named
 SPARE = 0.02  # of what a target allows, left unused, is worth a sentence
+STRONGER = 10  # times the highest strength that left everything: the middle of the next ones
 SMALLER, NEARER = 0.8, 0.5  # the next target: this share of it, or so far on the way back to the original
 CUTS = ("slim", "apply", "learn")
 SAMPLES = "SAMPLES"  # where a command line needs them
@@ -180,9 +181,8 @@ def _quality(case: Case) -> str | None:
 
 def _written(case: Case) -> list[str]:
     """The files that were written, those that hold weights beside a model's, too."""
-    several = [str(row["output"]) for row in case.several if row["output"]]
     names = [name for name in case.asked.written() if name != "-"]
-    names = several + [name for name in names if not (several and name == case.asked.value("output"))]
+    names = _files(case) + [name for name in names if not (case.several and name == case.asked.value("output"))]
     return [str(file) for name in names for file in save.files(Path(name))]
 
 
@@ -390,6 +390,12 @@ NEXT: tuple[Next, ...] = (
         lambda case: bool(case.report.get("lossless")),
         "To cut more than what changes nothing",
         lambda case: case.again(lossless=None, target="macs=0.5", data=case.asked.value("data") or SAMPLES),
+    ),
+    Next(
+        ("learn",),
+        lambda case: bool(case.several) and not _files(case),
+        "No unit went at any of them. At higher strengths, with more --steps",
+        lambda case: case.again(strength=f"{STRONGER * max(row['strength'] for row in case.several):g}"),
     ),
     Next(
         ("slim", "learn"),

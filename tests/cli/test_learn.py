@@ -179,7 +179,20 @@ def test_a_sweep_leaves_a_file_for_every_strength(trainable):
     assert macs == sorted(macs, reverse=True)
     assert macs[-1] < macs[0]
     assert any(row["pareto"] for row in rows)
+    assert [row["deviation"] is None for row in rows] == [row["output"] is None for row in rows]
+    least = min(
+        one["explained"] for row in rows if row["output"] for out in row["deviation"].values() for one in out["blocks"]
+    )
+    assert least == min(row["quality"]["worst"]["explained"] for row in rows if row["output"])
     assert all(row["output"] is None or Path(row["output"]).is_file() for row in rows)
+
+
+def test_a_sweep_that_leaves_everything_proposes_higher_strengths(trainable):
+    line = "learn residual.onnx -o small.onnx --sweep 2 --strength 1e-6 --data samples.npz --steps 2 --no-latency"
+    code, out, err = trainable(f"{line} --json -")
+    verdict = json.loads(out)["verdict"]
+    assert (code, err, verdict["written"]) == (0, "", [])
+    assert "--strength 0.0001" in verdict["next"]["command"]
 
 
 def test_cycles_widen_in_between(trainable):

@@ -349,9 +349,7 @@ def test_a_result_that_is_slower_says_what_was_tried_and_where_time_goes(run, mo
     assert [one["multiple"] for one in told["timed"]] == ([] if given else ["auto", 8, 16])
     assert told["verdict"]["faster"].get("unchanged", {}) == told["latency"]["unchanged"]
     if told["latency"]["unchanged"]:
-        first = (
-            r"Speed: SLOWER, 1\.2 of the original's time: [\d.]+ % of its time is in nodes that take as long as before"
-        )
+        first = r"Speed: SLOWER, 1\.200 of the original's time: [\d.]+ % of its time is in nodes"
         assert re.search(first, said)
         assert "of its time is in nodes that take as long as before" in said
 
