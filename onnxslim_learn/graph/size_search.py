@@ -184,18 +184,25 @@ class _Search:
         places = {key: place for place, key in enumerate(lengths)}
         pairs = {k: input_sizes.variations(sizes[k], triple, places.get(k, 0)) for k, triple in triples.items()}
         pairs = {key: listed[:2] if key in moved else listed for key, listed in pairs.items()}
-        for chosen in self._choices(sizes, pairs):
+        for chosen in self._choices(nominal, sizes, pairs):
             if not chosen:
                 break
             with suppress(InputError):
                 count = max(map(len, chosen.values()))
                 others = [{**sizes, **{k: n[min(at, len(n) - 1)] for k, n in chosen.items()}} for at in range(count)]
-                analysis, third, *more = (self.sample(one) for one in others)
+                analysis, third, *more = (self.another(nominal, one) for one in others)
                 return Shapes(nominal, analysis, third, tuple(more))
         return Shapes(nominal, nominal, nominal)
 
+    def another(self, nominal: Sample, sizes: Mapping[str, int]) -> Sample:
+        """All shapes at other sizes, at which every tensor has as many axes (a Squeeze of all ones can take others)."""
+        sample = self.sample(sizes)
+        if any(len(shape) != len(nominal.shape[name]) for name, shape in sample.shape.items()):
+            raise InputError("tensors have other numbers of axes.")
+        return sample
+
     def _choices(
-        self, sizes: dict[str, int], pairs: Mapping[str, Sequence[tuple[int, ...]]]
+        self, nominal: Sample, sizes: dict[str, int], pairs: Mapping[str, Sequence[tuple[int, ...]]]
     ) -> Iterator[dict[str, tuple[int, ...]]]:
         """Other sizes to try: of all dimensions, of lengths in proportion, of single ones, of batches alone.
 
@@ -206,11 +213,11 @@ class _Search:
         if len(lengths) > 1 and all(sizes[key] % 4 == 0 for key in lengths):
             quarters = {key: tuple(sizes[key] * share // 4 for share in (5, 7, 6)) for key in lengths}
             yield {key: listed[0] for key, listed in pairs.items()} | quarters
-        yield self._alone(sizes, pairs, "")
-        yield self._alone(sizes, pairs, "batch")
+        yield self._alone(nominal, sizes, pairs, "")
+        yield self._alone(nominal, sizes, pairs, "batch")
 
     def _alone(
-        self, sizes: dict[str, int], pairs: Mapping[str, Sequence[tuple[int, ...]]], kind: str
+        self, nominal: Sample, sizes: dict[str, int], pairs: Mapping[str, Sequence[tuple[int, ...]]], kind: str
     ) -> dict[str, tuple[int, ...]]:
         """Dimensions that have other sizes while the rest stays: such sizes of them. Of one kind, if one is named."""
         able = {}
@@ -218,7 +225,7 @@ class _Search:
             for pair in pairs[key]:
                 with suppress(InputError):
                     for size in pair:
-                        self.sample({**sizes, key: size})
+                        self.another(nominal, {**sizes, key: size})
                     able[key] = pair
                     break
         return able

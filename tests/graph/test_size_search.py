@@ -76,6 +76,31 @@ def test_one_name_is_one_size_wherever_it_stands():
         sampled(STATE, "w1 6x8, w2 8x3", {"state": (1, 2, 8), "x": (3, 5, 6)})
 
 
+RECURRENT = """(float[n, s, 6] x, float[1, 1, 8] h) => (float[k, 8] y) {
+    t = Transpose<perm=[1, 0, 2]>(x)
+    u, v = GRU<hidden_size=8>(t, w, r, , , h)
+    y = Squeeze(v, [0])
+}"""
+SQUEEZED = """(float[n, 3, s, 4] x) => (float[k] y) {
+    a = Conv(x, w1)
+    p = GlobalAveragePool(a)
+    y = Squeeze(p)
+}"""
+
+
+def test_an_initial_state_fixes_the_batch():
+    sizes = [sample["x"] for sample in sampled(RECURRENT, "w 1x24x6, r 1x24x8")]
+    assert {shape[0] for shape in sizes} == {1}
+    assert len({shape[1] for shape in sizes}) > 1
+
+
+def test_sizes_at_which_tensors_have_other_numbers_of_axes_are_not_mixed():
+    shapes = analysis.analyze(Net(SQUEEZED, "w1 5x3x1x1").build()).graph.shapes
+    assert {len(sample.shape["y"]) for sample in shapes.samples} == {1}
+    assert {sample.inputs["x"][0] for sample in shapes.samples} == {1}
+    assert len({sample.inputs["x"][2] for sample in shapes.samples}) > 1
+
+
 def test_a_weight_fixes_the_channels_of_an_input():
     weights = "w1 16x1x5, w2 4x16x5"
     assert all(sizes["x"][1] == 1 for sizes in sampled(CHANNELS, weights))

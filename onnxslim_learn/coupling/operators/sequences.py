@@ -34,7 +34,11 @@ def recurrent(gates: int, states: int) -> Operator:
         start = ["b", "d", "h"] if batch_first else ["d", "b", "h"]
         order = ["b", "t", "d", "h"] if batch_first else ["t", "d", "b", "h"]
         operands = [(0, context.operand(0, [*steps, "i"])), *_parameters(context, gates)]
-        operands += [(slot, context.operand(slot, start)) for slot in range(5, 5 + states) if context.name(slot)]
+        initial = [slot for slot in range(5, 5 + states) if context.name(slot)]
+        for slot in initial:  # a state that is as it is fixes the batch
+            if start.index("b") not in context.varying(slot):
+                context.fits(0, steps.index("b"), context.shape(slot)[start.index("b")])
+        operands += [(slot, context.operand(slot, start)) for slot in initial]
         if context.name(4):
             context.leave(4)
         lengths = range(2) if context.name(4) else [1 if batch_first else 0]
