@@ -443,6 +443,18 @@ QUANTIZED = {
         "w4 8x8:int8, sv 8, zv 8:int8, b4 8",
         given=_QUANTIZED,
     ),
+    "MatMulInteger_dynamic": _tokens(
+        """q, sq, zq = DynamicQuantizeLinear(a) i = MatMulInteger(q, w4, zq, zv) f = Cast<to=1>(i) s = Mul(sq, sv)
+           m = Mul(f, s) z = Add(m, b4)""",
+        "w4 8x8:int8, sv 8, zv 8:int8, b4 8",
+        given=_QUANTIZED,
+    ),
+    "ConvInteger_dynamic": _map(
+        """q, sq, zq = DynamicQuantizeLinear(a) i = ConvInteger<group=2>(q, w4, zq, zw) f = Cast<to=1>(i)
+           s = Mul(sq, sw) m = Mul(f, s) z = Add(m, b4)""",
+        "w4 8x4x3x3:int8, b4 1x8x1x1",
+        given=_QUANTIZED,
+    ),
 }
 
 NETS: dict[str, Net] = {**FUSED, **NORMS, **ATTENTION, **_cells(), **QUANTIZED}

@@ -27,6 +27,7 @@ FORMS = """
     RMSNormalization_heads GroupNormalization_21 Attention_packed_mask MultiHeadAttention_past
     GroupQueryAttention_rotary onnx_Attention_gqa onnx_RotaryEmbedding_4d_0 RotaryEmbedding_partial RNN_forward
     GRU_reset_after LSTM_bidirectional_all LSTM_batch_first QLinearConv_group QGemm_float MatMulIntegerToFloat
+    MatMulInteger_dynamic
 """.split()  # noqa: SIM905
 """Forms of fused, attention, recurrent and quantized operators."""
 

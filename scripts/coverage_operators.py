@@ -70,7 +70,6 @@ UNPROMISED: dict[str, str] = {
     **dict.fromkeys(["EyeLike", "RandomNormalLike", "RandomUniformLike"], "reads a shape: inputs are pinned"),
     "AffineGrid": "yields positions: inputs are pinned",
     "MaxUnpool": "flat positions: inputs are pinned",
-    "DynamicQuantizeLinear": "one scale for all: inputs are pinned",
     "com.microsoft.DynamicQuantizeMatMul": "one scale for all of the first input, which zeros in it leave as it is",
 }
 """Operators with a rule that promises nothing about their axes."""

@@ -289,7 +289,7 @@ class _Carried:
             self._vote(writes - summed, "values")
             return
         convolves = roles.convolution(self.coupling.nodes[index]) is not None
-        for number in summed:
+        for number in summed if weighted else ():
             self.readers.setdefault(number, []).append(index)
         weights = self.carried(name for name in names if name in self.constant)
         for number in (writes & weights) - summed:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from nets.forms import NETS as FORMS
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.coupling.titles import module_path, place, shared_path
 from onnxslim_learn.errors import InputError
@@ -191,3 +192,10 @@ def test_a_table_of_learnt_rows_holds_no_symbols():
     (table,) = [tensor for tensor in model.graph.initializer if tensor.name == "table"]
     table.CopyFrom(onnx.numpy_helper.from_array(np.eye(12, dtype=np.float32) + 0.1, "table"))
     assert "symbols" not in {title.role for title in analyze(model).titles.values()}
+
+
+def test_groups_are_called_after_layers_and_not_after_what_rounds_in_front_of_them():
+    analysis = analyze(FORMS["ConvInteger_dynamic"].build())
+    texts = [title.text for title in analysis.titles.values()]
+    assert texts
+    assert not [text for text in texts if "q:" in text]

@@ -223,6 +223,13 @@ def _normalises(mean: ir.Value) -> bool:
     return False
 
 
+def ranged(context: NodeContext) -> None:
+    """DynamicQuantizeLinear: a grid for all entries, over a range that includes zero: zeros leave it as it is."""
+    value = context.value(0)
+    context.contract(0, range(len(value.axes)))
+    context.yields(value, *context.free_outputs(1))
+
+
 def reduce(*, exact: bool, mean: bool = False) -> Operator:
     """Reduce axes.
 

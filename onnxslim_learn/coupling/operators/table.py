@@ -131,7 +131,7 @@ TABLE: dict[str, Operator] = {
     "GroupNormalization": x.group_norm(),
     "QuantizeLinear": f.per_channel(axis=None).having(Trait.QUANTIZES, weights=(0,)),
     "DequantizeLinear": f.per_channel(axis=None).having(Trait.DEQUANTIZES),
-    "DynamicQuantizeLinear": f.mixing(lambda context, rank: range(rank)),
+    "DynamicQuantizeLinear": Operator(c.ranged),
     **_each("LayerNormalization RMSNormalization", f.norm(_from_axis(), scale=1)),
     "SimplifiedLayerNormalization": f.norm(_from_axis(), scale=1),  # onnxruntime's own, in the default domain
     "LpNormalization": f.norm(_axis()).having(puts_out="embeddings"),

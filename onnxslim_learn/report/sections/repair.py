@@ -69,7 +69,8 @@ def _said(repair: Mapping[str, Any]) -> list[str]:
     methods = Counter(node["method"] for node in repair["nodes"].values())
     plain = methods.pop("plain", 0)
     done = ", ".join(f"{count} by {method}" for method, count in methods.most_common())
-    lines = [f"Repaired {plural(sum(methods.values()), 'layer')} on {plural(repair['samples'], 'sample')}: {done}."]
+    refitted = f"Repaired {plural(sum(methods.values()), 'layer')} on {plural(repair['samples'], 'sample')}: {done}."
+    lines = [refitted if done else "Repaired no layer."]
     if repair["accuracy"]:
         told = ", ".join(f"{side} {percent(repair['accuracy'][side])}" for side in SIDES)
         lines.append(f"Right on held-back samples with labels: {told}.")
