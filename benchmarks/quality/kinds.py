@@ -67,6 +67,11 @@ def words(rng: np.random.Generator) -> str:
 
 def line(rng: np.random.Generator, part: int, size: tuple[int, int]) -> Image.Image:
     """A line of dark or light text that fills the height of an image."""
+    return written(rng, part, size)[0]
+
+
+def written(rng: np.random.Generator, part: int, size: tuple[int, int]) -> tuple[Image.Image, str]:
+    """A line of text and what it says, nothing where it is longer than the image."""
     dark, light = sorted(rng.integers(0, 256, (2, 3)).tolist(), key=sum)
     if sum(light) - sum(dark) < 200:
         dark, light = [20, 20, 20], [235, 235, 235]
@@ -74,8 +79,10 @@ def line(rng: np.random.Generator, part: int, size: tuple[int, int]) -> Image.Im
     image = Image.new("RGB", size[::-1], tuple(paper))
     height = int(size[0] * rng.uniform(0.5, 0.8))
     draw = ImageDraw.Draw(image)
-    draw.text((rng.integers(2, 12), (size[0] - height) // 3), words(rng), tuple(ink), _font(rng, part, height))
-    return image
+    left, text = rng.integers(2, 12), words(rng)
+    font = _font(rng, part, height)
+    draw.text((left, (size[0] - height) // 3), text, tuple(ink), font)
+    return image, text if left + font.getlength(text) < size[1] else ""
 
 
 def _font(rng: np.random.Generator, part: int, height: int) -> ImageFont.FreeTypeFont:
@@ -109,6 +116,11 @@ def _files(part: int) -> tuple[Path, ...]:
 
 def contents(rng: np.random.Generator, part: int) -> NDArray[np.int32]:
     """The first and last bytes of a file, every kind of file as likely as any other, ``(2048,)``."""
+    return file(rng, part)[0]
+
+
+def file(rng: np.random.Generator, part: int) -> tuple[NDArray[np.int32], str]:
+    """The first and last bytes of a file, ``(2048,)``, and its suffix."""
     suffix = SUFFIXES[rng.integers(len(SUFFIXES))]
     same = [p for p in _files(part) if p.suffix == suffix] or list(_files(part))
     data = same[rng.integers(len(same))].read_bytes()
@@ -116,4 +128,4 @@ def contents(rng: np.random.Generator, part: int) -> NDArray[np.int32]:
     row = np.full(2 * ENDS, PADDING, np.int32)
     row[: len(first)] = list(first)
     row[2 * ENDS - len(last) :] = list(last)
-    return row
+    return row, suffix

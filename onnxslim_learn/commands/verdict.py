@@ -93,8 +93,8 @@ class Case:
 
     @property
     def worst(self) -> float:
-        """The variance that is left of the worst block of all models; 1 where nobody knows."""
-        return min([one["worst"]["explained"] for one in self.judged if one and one["worst"]], default=1.0)
+        """The least share that is left of what any model says; 1 where nobody knows."""
+        return min([quality.weakest(one)[0] for one in self.judged if one], default=1.0)
 
     @property
     def least(self) -> float | None:
@@ -173,7 +173,7 @@ def _quality(case: Case) -> str | None:
     if not case.changed:
         return None
     known = [one for one in case.judged if one is not None and one["worst"] is not None]
-    worst = min(known, key=lambda one: one["worst"]["explained"], default=None)
+    worst = min(known, key=lambda one: quality.weakest(one)[0], default=None)
     if worst is None and case.judged[0] is None and "data" in case.asked.options:
         return "not judged"
     return quality.told(worst if worst is not None else case.judged[0], case.least)

@@ -12,7 +12,7 @@ import onnx
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.graph.input_sizes import dim_key
+from onnxslim_learn.graph.input_sizes import dim_key, open_axes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,12 +42,14 @@ class Input:
         dtype: Type of its elements.
         dims: Sizes; a name where the file leaves one open.
         axis: Along which samples lie, or ``None`` if every batch gets the same array.
+        choices: Axes that the file leaves open, of which only some sizes work.
     """
 
     name: str
     dtype: np.dtype[Any]
     dims: tuple[int | str, ...]
     axis: int | None
+    choices: tuple[int, ...] = ()
 
     @property
     def picture(self) -> str:
@@ -79,7 +81,8 @@ def declared(graph: Graph) -> Declared:
     for value in values:
         name = str(value.name)
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(graph.shapes.nominal.dtype[name]))
-        inputs[name] = Input(name, dtype, dims[name], _batch_axis(name, dims[name], key, size))
+        choices = tuple(axis for axis in open_axes(value) if isinstance(dims[name][axis], int))
+        inputs[name] = Input(name, dtype, dims[name], _batch_axis(name, dims[name], key, size), choices)
     assert size is None or isinstance(size, int)
     return Declared(inputs, size)
 
@@ -183,7 +186,10 @@ def _check_one(where: str, array: Array, one: Input) -> None:
         raise InputError(f"{complaint}. Store array.transpose{order}.")
     for axis, (size, dim) in enumerate(zip(array.shape, one.dims, strict=True)):
         if size == 0 or (isinstance(dim, int) and size != dim and axis != one.axis):
-            raise InputError(f"{complaint}. Make its axis {axis} {dim if isinstance(dim, int) else 'at least 1'}.")
+            shape = "x".join(str(1 if k == one.axis else size) for k, size in enumerate(array.shape))
+            instead = f", or give ⟨input⟩ {one.name}:{shape}" if size and axis in one.choices else ""
+            wanted = dim if isinstance(dim, int) else "at least 1"
+            raise InputError(f"{complaint}. Make its axis {axis} {wanted}{instead}.")
     if array.dtype.kind not in CASTS.get(one.dtype.kind, ""):
         raise InputError(f"{complaint}. Store it as {one.dtype.name}.")
 

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxslim_learn.array_types import Array
-from onnxslim_learn.metrics import ONE, log_probabilities
+from onnxslim_learn.metrics import DESTROYED, ONE, log_probabilities
 
 SURE = 0.25  # score from which a detection of the original counts as truth
 FLOOR = 0.05  # below, detections only lengthen lists
 OVERLAP = 0.5  # intersection over union of what is one object
 MOST = 300  # detections of one sample
+FEW = 4  # detections of the original on all samples, of which fewer tell nothing
 NOTHING = 0.5  # mean probability from which the first or last class says that there is nothing
 CORNERED = 0.9  # share of boxes whose third and fourth numbers are the larger ones, from which these are corners
 
@@ -45,6 +46,11 @@ class Detections:
     original: int
     matched: int
     precision: float | None
+
+    @property
+    def destroyed(self) -> bool:
+        """Whether less than half of what the original finds is found, where that is enough to tell."""
+        return self.original >= FEW and self.matched < DESTROYED * self.original
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,9 @@ class Judgement:
 
     @property
     def destroyed(self) -> bool:
-        """Whether a block is destroyed, as far as real samples tell."""
-        return not self.made_up and any(d.destroyed for d in self.outputs.values())
+        """Whether a block is destroyed, or most detections are lost, as far as real samples tell."""
+        lost = self.detections is not None and self.detections.destroyed
+        return not self.made_up and (lost or any(d.destroyed for d in self.outputs.values()))
 
     @property
     def quality(self) -> float | None:

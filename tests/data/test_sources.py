@@ -3,6 +3,7 @@
 import sys
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from PIL import Image
@@ -429,3 +430,14 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 def test_options_for_images_are_refused_elsewhere():
     assert_refused({"x": ROWS}, "table", "mean folders", mean=(0.5,))
+
+
+def test_a_size_that_the_file_leaves_open_can_be_said():
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        n (float[batch,3,h,w] x) => (float[batch,5] y) { f = Flatten(x) y = MatMul(f, weight) }""")
+    weight = np.ones((3 * 64, 5), np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "weight"))
+    images = np.ones((6, 3, 4, 16), np.float32)
+    with pytest.raises(InputError, match=r"Make its axis 2 8, or give input x:1x3x4x16"):
+        open_source({"x": images}, load(model))
+    assert open_source({"x": images}, load(model, {"x": (1, 3, 4, 16)})).count == 6

@@ -58,6 +58,8 @@ def test_a_detector_matches_itself_and_no_dead_one(family):
     assert (same.original, same.matched, same.precision) == (2 * SAMPLES, 2 * SAMPLES, 1.0)
     dead = detections(wanted, FAMILIES[family](boxes, 0.03 * scores))
     assert (dead.matched, dead.precision) == (0, 0.0)
+    assert dead.destroyed
+    assert not same.destroyed
 
 
 @pytest.mark.parametrize("family", FAMILIES)

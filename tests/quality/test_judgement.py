@@ -8,8 +8,10 @@ from onnxslim_learn import metrics
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.plans.plan import Plan
-from onnxslim_learn.quality.judgement import Samples, judge
+from onnxslim_learn.quality.detections import Detections
+from onnxslim_learn.quality.judgement import Judgement, Samples, judge
 from onnxslim_learn.quality.metric import Metric, metric
+from onnxslim_learn.report.sections import quality
 from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim as work
 from onnxslim_learn.workflow.slim import analyze
@@ -45,6 +47,36 @@ def test_a_model_is_as_good_as_itself_and_half_of_it_keeps_three_quarters_of_its
     nothing = classifier(0.0).SerializeToString()
     assert judge(whole, nothing, samples(), {}).destroyed
     assert not judge(whole, nothing, samples(made_up=True), {}).destroyed
+
+
+# What is told of a result: variance kept, share of decisions that are the same, detections found of 20 -> the word.
+TOLD = [
+    (0.95, {}, None, "good"),
+    (0.95, {"agreement": 0.7}, None, "lower"),
+    (0.95, {"agreement": 0.95}, None, "good"),
+    (0.95, {"retrieval": 0.7}, None, "lower"),
+    (0.8, {"agreement": 1.0}, None, "lower"),
+    (0.95, {}, 19, "good"),
+    (0.95, {}, 15, "lower"),
+    (0.95, {}, 3, "DESTROYED"),
+    (0.3, {}, 20, "DESTROYED"),
+]
+
+
+@pytest.mark.parametrize(("explained", "decided", "found", "word"), TOLD)
+def test_variance_decisions_and_detections_all_have_to_be_good(explained, decided, found, word):
+    block = metrics.Block("all", explained, 1.0)
+    figures = {name: share for name, share in decided.items() if name == "retrieval"}
+    kl, agreement = (0.1, decided["agreement"]) if "agreement" in decided else (None, None)
+    output = metrics.Deviation(
+        1.0, 0.1, kl, agreement, "numbers", figures, (block,), explained, explained < metrics.DESTROYED
+    )
+    detected = None if found is None else Detections("YOLOv8", 20, found, found / 20)
+    told = Judgement("some", COUNT, False, {"y": output}, detected).to_dict()
+    assert quality.verdict(told).startswith(f"Quality: {word}.")
+    assert quality.told(told).startswith(f"{word}, ")
+    assert (quality.weakest(told)[0] < quality.GOOD) == (word != "good")
+    assert bool([note for note in quality.notes(told) if "destroyed" in note]) == (word == "DESTROYED")
 
 
 def error(predictions, labels):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.metrics import DESTROYED
+from onnxslim_learn.quality.detections import FEW
 from onnxslim_learn.report.blocks import Block, Text
 from onnxslim_learn.report.format import percent, plural, share
 
@@ -38,8 +39,27 @@ def verdict(quality: Mapping[str, Any]) -> str:
     kept = share(max(worst["explained"], 0.0))
     if quality["destroyed"]:
         return f"Quality: DESTROYED. {destroyed(quality)} {where[:1].upper()}{where[1:]}."
-    word = "good" if worst["explained"] >= GOOD else "lower"
-    return f"Quality: {word}. At least {kept} of the variance of every output is kept (least: {named}), {where}."
+    left, what = weakest(quality)
+    yet = "" if left == worst["explained"] else f" Yet {what}."
+    said = f"At least {kept} of the variance of every output is kept (least: {named}), {where}.{yet}"
+    return f"Quality: {'good' if left >= GOOD else 'lower'}. {said}"
+
+
+def weakest(quality: Mapping[str, Any]) -> tuple[float, str]:
+    """The least share that is left of variance, decisions and detections, and of what; 1 where nothing tells."""
+    shares = [(1.0, "nothing could be compared")]
+    if (worst := quality["worst"]) is not None:
+        kept = share(max(worst["explained"], 0.0))
+        shares.append((worst["explained"], f"at least {kept} of the variance of {_named(worst)} is left"))
+    for name, output in (quality.get("outputs") or {}).items():
+        if output["agreement"] is not None:
+            shares.append((output["agreement"], f"{name} decides as the original does in {share(output['agreement'])}"))
+        if (same := output["figures"].get("retrieval")) is not None:
+            shares.append((same, f"{share(same)} of rows of {name} have the same nearest neighbour"))
+    if (matched := quality.get("detections")) is not None and matched["original"] >= FEW:
+        words = f"{matched['matched']} of the original's {matched['original']} detections are found"
+        shares.append((matched["matched"] / matched["original"], words))
+    return min(shares)
 
 
 def told(quality: Mapping[str, Any] | None, least: float | None = None) -> str:
@@ -50,15 +70,15 @@ def told(quality: Mapping[str, Any] | None, least: float | None = None) -> str:
         return "unknown on real inputs, since inputs were made up"
     if quality["worst"] is None:
         return "no output could be compared"
-    left = f"{share(max(quality['worst']['explained'], 0.0))} of the variance of {_named(quality['worst'])} is left"
+    left, what = weakest(quality)
     if quality["destroyed"]:
-        return f"DESTROYED, {left}"
+        return f"DESTROYED, {what.removeprefix('at least ')}"
     metric = quality["metric"]
     beside = "" if metric is None else f"; {metric['name']} {metric['before']:.4g} before, {metric['after']:.4g} after"
-    word = "good" if quality["worst"]["explained"] >= GOOD else "lower"
+    word = "good" if left >= GOOD else "lower"
     if fault(quality, least):
         word = f"less than the {least:g} asked for"
-    return f"{word}, at least {left}{beside}"
+    return f"{word}, {what}{beside}"
 
 
 def of_outputs(outputs: Mapping[str, Any], *, real: bool) -> dict[str, Any]:
@@ -75,15 +95,17 @@ def _named(block: Mapping[str, Any]) -> str:
 
 
 def destroyed(quality: Mapping[str, Any]) -> str:
-    """Which outputs are of no use any more."""
+    """Which outputs are of no use any more, or that most detections are lost."""
     gone = [
         f"{name}" + ("" if block["channels"] == "all" else f"[{block['channels']}]")
         for name, output in quality["outputs"].items()
         for block in output["blocks"]
         if block["explained"] < DESTROYED
     ]
-    kept = share(max(quality["worst"]["explained"], 0.0))
     advice = "Cut less, give more samples, or train the result (learn)"
+    if not gone:
+        return f"Only {weakest(quality)[1]}. {advice}."
+    kept = share(max(quality["worst"]["explained"], 0.0))
     return f"Of {', '.join(gone)}, less than half of the original's variance is left ({kept} at worst). {advice}."
 
 
