@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.quality.metric import Metric
 
 
-UNCHANGED = "its output is unchanged but for what was cut"  # the commonest reason why a layer is not refitted
+UNCHANGED = "output unchanged but for what was cut"  # the commonest reason why a layer is not refitted
 
 LARGEST_BATCH = 32
 ROWS = 16384  # rows of a regression, or so many times its unknowns

@@ -86,7 +86,7 @@ def weighted(analysis, model):
 
 
 REASONS = {
-    "before": "its output is unchanged but for what was cut",
+    "before": "output unchanged but for what was cut",
     "computed": "its weight is computed",
     "quantized": "its weight is quantized",
     "one": "its weight is used in several places",
