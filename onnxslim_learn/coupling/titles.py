@@ -272,7 +272,7 @@ class _Carried:
 
     def _stands_for(self, index: int, writes: frozenset[int]) -> None:
         """One-hot vectors: what is compared with all candidates, or picked from the rows of an identity matrix."""
-        names, node = self._inputs(index), self.graph.nodes[index]
+        names, node = self._inputs(index), self.coupling.nodes[index]
         if roles.has(node, roles.Trait.EQUATES):
             self._vote(writes & self.carried(n for n in names if n in self.constant), "symbols")
         elif self.coupling.records.indices.keys() & set(names) and _is_identity(self.graph.initializers.get(names[0])):
