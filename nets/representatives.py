@@ -15,7 +15,8 @@ ZOO = """
 """Zoo nets and variants."""
 
 OPERATORS = """
-    Dropout Upsample Tile DynamicQuantizeLinear GatherND GatherElements AffineGrid DeformConv Col2Im TensorScatter CausalConvWithState
+    Dropout Upsample Tile DynamicQuantizeLinear GatherND GatherElements AffineGrid DeformConv Col2Im TensorScatter
+    CausalConvWithState
     MaxUnpool RotaryEmbedding LinearAttention ConvInteger QLinearConv RoiAlign RNN Where Softsign ArgMax
     com.microsoft.FusedConv com.microsoft.MatMulNBits com.microsoft.Attention com.microsoft.SkipLayerNormalization
     com.microsoft.EmbedLayerNormalization com.microsoft.FusedMatMul
