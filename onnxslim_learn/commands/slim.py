@@ -136,7 +136,9 @@ def _met(
 ) -> Result:
     """Slim to one target, or to several, on the samples that were given or on some that are made up."""
     source = given or sampling.gathered(analysis, settings.samples, stage, repair=settings.repair)
-    repair = not settings.repair.no_repair
+    if unfit := sampling.run_away(analysis, source):
+        source = None
+    repair = not settings.repair.no_repair and not unfit
     asked: dict[str, Any] = {"repair": repair, "meter": meter, "stage": stage, **_choice(settings)}
     asked["calibration"] = sampling.calibration(
         analysis,
@@ -154,6 +156,7 @@ def _met(
     target = next(iter(settings.target.values()))
     with place(settings.result.output, _file(analysis)) as (path, folder):
         slimmed, check = work.slim_to(analysis, target, path, **asked)
+        slimmed.doubts = (*slimmed.doubts, *([unfit] if unfit else []))
         if settings.plan_out:
             atomic.write_text(Path(settings.plan_out), slimmed.plan.to_json())
         return finished("slim", (slimmed, check), (path, folder), settings, stage)

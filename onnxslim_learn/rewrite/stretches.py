@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.rewrite.comparison import Check
 
 Dimension = onnx.TensorShapeProto.Dimension
-NODES = 200  # of a stretch, at least, unless its weights are large
+NODES = 200  # of a stretch, if nothing else is said
 FED = 1 << 20  # bytes of a weight that is given to a stretch as an input, so that it is not copied
 BYTES = 1 << 28  # of a stretch's weights, before the next place to end is taken
 LARGE, TINY = 1e4, 1e-4  # magnitudes beyond which a tensor is drawn anew, so that long models do not overflow
@@ -54,12 +54,13 @@ class Stretch:
     ends: tuple[str, ...]
 
 
-def stretches(coupling: Coupling, present: Collection[str]) -> Iterator[Stretch]:
+def stretches(coupling: Coupling, present: Collection[str], least: int) -> Iterator[Stretch]:
     """Cut a graph into stretches, each as short as its size and what is read later allow.
 
     Args:
         coupling: The model.
         present: Names of the values that the slimmed model has, too.
+        least: Nodes of a stretch, unless its weights are large.
     """
     graph, last = coupling.graph, _last_reads(coupling)
     outputs = [str(v.name) for v in graph.model.graph.outputs]
@@ -73,7 +74,7 @@ def stretches(coupling: Coupling, present: Collection[str]) -> Iterator[Stretch]
         passing = [name for name in living if _passes(coupling, name)]
         if index + 1 == len(coupling.nodes):
             yield Stretch(begins, tuple(outputs))
-        elif (nodes >= NODES or weights >= BYTES) and len(passing) == len(living) and living.keys() <= set(present):
+        elif (nodes >= least or weights >= BYTES) and len(passing) == len(living) and living.keys() <= set(present):
             yield Stretch(begins, tuple(living))
             begins, nodes, weights = tuple(living), 0, 0
 
@@ -173,10 +174,12 @@ def tamed(arrays: Mapping[str, Array], rng: np.random.Generator) -> dict[str, Ar
     return calm
 
 
-def compared(removal: Removal, slimmed: Path, given: Feeds) -> Iterator[tuple[Check, Check, float]]:
+def compared(
+    removal: Removal, slimmed: Path, given: Feeds, least: int | None = None
+) -> Iterator[tuple[Check, Check, float]]:
     """Compare the stretches of a slimmed file with those of the masked original, on what flows from inputs.
 
-    The original is its normal form here.
+    The original is its normal form here. Stretches have ``least`` nodes (200) or more, unless their weights are large.
 
     Raises:
         InputError: If a stretch cannot be run, or puts out no numbers.
@@ -184,7 +187,7 @@ def compared(removal: Removal, slimmed: Path, given: Feeds) -> Iterator[tuple[Ch
     rng, flowing = np.random.default_rng(0), dict(given)
     whole, masked, small = _Nodes(removal.coupling.graph.model), _Nodes(mask(removal)), _Nodes(ir.load(slimmed))
     lifted = whole if removal.merged_into is None else _Nodes(merged(removal))
-    for stretch in stretches(removal.coupling, small.maker):
+    for stretch in stretches(removal.coupling, small.maker, least or NODES):
         names = list(stretch.ends)
 
         def left(outputs: list[Array], names: list[str] = names) -> list[Array]:

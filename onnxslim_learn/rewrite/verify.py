@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.solver import Coupling
 
 LARGEST = 1 << 30  # bytes of weights of a model that is run as a whole
+SHORTER = (None, 20, 1)  # nodes of a stretch, tried in turn
 MORE = 6  # further random inputs tried where none decides
 
 
@@ -101,8 +102,9 @@ def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] 
         checks, excuse = _compared(models, feeds)
         checks += [models.compare(dict(feed)) for feed in real]
         if not checks and excuse is not None:
-            with contextlib.suppress(InputError):
-                return _by_stretches(removal, slimmed, feeds[0])
+            for nodes in SHORTER:  # so that numbers do not run away within one
+                with contextlib.suppress(InputError):
+                    return _by_stretches(removal, slimmed, feeds[0], nodes)
             raise UnusableError(_advice(coupling, excuse, feeds[0])) from excuse
         for seed in range(len(samples), len(samples) + MORE):
             if not (all(cut.chaotic for cut, *_ in checks) or all(reference.chaotic for _, reference, _ in checks)):
@@ -111,8 +113,8 @@ def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] 
     return _verdict(checks, exact=removal.exact)
 
 
-def _by_stretches(removal: Removal, slimmed: Path, feed: Feeds) -> Verification:
-    checks = list(stretches.compared(removal, slimmed, feed))
+def _by_stretches(removal: Removal, slimmed: Path, feed: Feeds, nodes: int | None = None) -> Verification:
+    checks = list(stretches.compared(removal, slimmed, feed, nodes))
     return replace(_verdict(checks, exact=removal.exact), runs=1, stretches=len(checks))
 
 

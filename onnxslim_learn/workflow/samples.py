@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from onnxslim_learn.array_types import Progress, Stage
 from onnxslim_learn.costs.polynomial import work
 from onnxslim_learn.data.class_balance import confident
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.synthetic import synthetic
-from onnxslim_learn.errors import InputError
+from onnxslim_learn.errors import InputError, with_flags
 from onnxslim_learn.quality.metric import metric as metric_of
 from onnxslim_learn.registry import SAMPLERS, STATISTICS
 from onnxslim_learn.rows import require
+from onnxslim_learn.runtime.session import open_session
 from onnxslim_learn.select.calibration import Calibration
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.quality.metric import Metric
     from onnxslim_learn.workflow.options import QualitySettings, RepairSettings
 
+logger = logging.getLogger(__name__)
 
 WORK = 200_000_000_000  # multiply-accumulates of made-up samples: some ten seconds on two cores
 
@@ -61,6 +66,25 @@ def gathered(
             return matched(analysis.coupling, reading, stage("matching statistics"))
         return confident(analysis.coupling, reading, stage("making samples up"))
     return synthetic(analysis.coupling, asked.reading) if asked.reading.input_range else None
+
+
+def run_away(analysis: Analysis, source: Source | None) -> str:
+    """Why nothing can be learnt from made-up samples, or an empty string: the model's numbers are none on them."""
+    if source is None or not source.synthetic:
+        return ""
+    session = open_session(analysis.graph.source or analysis.graph.data, optimize=False)
+    batch = next(iter(source.batches(1)))
+    try:
+        outputs = [np.asarray(array) for array in session.run(None, batch.inputs)]
+    except Exception as error:  # of onnxruntime's: what needs these samples says what is wrong
+        logger.debug("made-up samples cannot be run: %s", error)
+        return ""
+    if all(array.dtype.kind != "f" or np.isfinite(array).all() for array in outputs):
+        return ""
+    return with_flags(
+        "Nothing was repaired: on made-up inputs the model's numbers grow beyond what it can hold. Give real ones with"
+        " ⟨data⟩."
+    )
 
 
 def calibration(
