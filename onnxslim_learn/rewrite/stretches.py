@@ -9,7 +9,7 @@ models do, without ever holding one as a whole.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,21 +41,8 @@ BYTES = 1 << 28  # of a stretch's weights, before the next place to end is taken
 LARGE, TINY = 1e4, 1e-4  # magnitudes beyond which a tensor is drawn anew, so that long models do not overflow
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """Some nodes in a row.
-
-    Attributes:
-        begins: Values that come from before, besides inputs of the graph.
-        ends: Values that it puts out.
-    """
-
-    begins: tuple[str, ...]
-    ends: tuple[str, ...]
-
-
-def stretches(coupling: Coupling, present: Collection[str], least: int) -> Iterator[Stretch]:
-    """Cut a graph into stretches, each as short as its size and what is read later allow.
+def stretches(coupling: Coupling, present: Collection[str], least: int) -> Iterator[list[str]]:
+    """Cut a graph into stretches, each as short as its size and what is read later allow; yields what each puts out.
 
     Args:
         coupling: The model.
@@ -64,7 +51,7 @@ def stretches(coupling: Coupling, present: Collection[str], least: int) -> Itera
     """
     graph, last = coupling.graph, _last_reads(coupling)
     outputs = [str(v.name) for v in graph.model.graph.outputs]
-    living, begins = dict[str, None](), tuple[str, ...]()
+    living = dict[str, None]()
     nodes = weights = 0
     for index, node in enumerate(coupling.nodes):
         living |= dict.fromkeys(str(v.name) for v in node.outputs if v.name)
@@ -73,10 +60,14 @@ def stretches(coupling: Coupling, present: Collection[str], least: int) -> Itera
         living = {name: None for name in living if last.get(name, -1) > index}
         passing = [name for name in living if _passes(coupling, name)]
         if index + 1 == len(coupling.nodes):
-            yield Stretch(begins, tuple(outputs))
-        elif (nodes >= least or weights >= BYTES) and len(passing) == len(living) and living.keys() <= set(present):
-            yield Stretch(begins, tuple(living))
-            begins, nodes, weights = tuple(living), 0, 0
+            yield outputs
+        elif (
+            (nodes >= least or weights >= BYTES)
+            and len(passing) == len(living)
+            and all(name in present for name in living)
+        ):
+            yield list(living)
+            nodes = weights = 0
 
 
 def _last_reads(coupling: Coupling) -> dict[str, int]:
@@ -110,7 +101,6 @@ class _Nodes:
         """Note what makes every value."""
         self.model, self.nodes = model, list(model.graph)
         self.maker = {str(v.name): index for index, node in enumerate(self.nodes) for v in node.outputs if v.name}
-        self.inputs = {str(v.name): v for v in model.graph.inputs}
 
     def part(self, given: Feeds, wanted: Iterable[str]) -> tuple[onnx.ModelProto, list[str]]:
         """The nodes that make some values of given ones as a model, and the large weights that it takes as inputs."""
@@ -187,8 +177,7 @@ def compared(
     rng, flowing = np.random.default_rng(0), dict(given)
     whole, masked, small = _Nodes(removal.coupling.graph.model), _Nodes(mask(removal)), _Nodes(ir.load(slimmed))
     lifted = whole if removal.merged_into is None else _Nodes(merged(removal))
-    for stretch in stretches(removal.coupling, small.maker, least or NODES):
-        names = list(stretch.ends)
+    for names in stretches(removal.coupling, small.maker, least or NODES):
 
         def left(outputs: list[Array], names: list[str] = names) -> list[Array]:
             return list(kept(removal, dict(zip(names, outputs, strict=True))).values())
