@@ -302,6 +302,21 @@ def layers(cut: Removal, macs: Cost) -> list[dict[str, Any]]:
     return rows_of_layers
 
 
+def _widths(analysis: Analysis, kept: Mapping[str, Sequence[int]]) -> list[dict[str, Any]]:
+    """Every group that can be cut, with its width before and after."""
+    return [
+        {
+            "name": g.name,
+            "title": analysis.titles[g.name].text,
+            "role": analysis.titles[g.name].role,
+            "width": g.width,
+            "kept": len(kept.get(g.name, range(g.width))),
+        }
+        for g in analysis.groups
+        if g.pin is None
+    ]
+
+
 def outcome(
     slimmed: Slimmed, output: Path, verification: Verification, timings: Timings | None, timed: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -331,17 +346,7 @@ def outcome(
         "training": slimmed.plan.provenance.get("training"),
         "timed": slimmed.plan.provenance.get("timed", []),
         "choice": {k: slimmed.plan.provenance.get(k) for k in CHOICE},
-        "groups": [
-            {
-                "name": g.name,
-                "title": analysis.titles[g.name].text,
-                "role": analysis.titles[g.name].role,
-                "width": g.width,
-                "kept": len(kept.get(g.name, range(g.width))),
-            }
-            for g in analysis.groups
-            if g.pin is None
-        ],
+        "groups": _widths(analysis, kept),
         "layers": layers(slimmed.removal, analysis.costs[MACS]),
         "pinned": [row(analysis, g).to_dict(total) for g in analysis.groups if g.pin is not None],
         "unknown_operators": analysis.opaque,

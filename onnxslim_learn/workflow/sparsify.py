@@ -204,6 +204,12 @@ def chosen(analysis: Analysis, pattern: Pattern, protect: Sequence[str] = ()) ->
     return kept
 
 
+def _check_finite(record: Record) -> None:
+    for name, array in record.outputs().items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"model: output {name} is not finite for the samples. Correct them, or the model.")
+
+
 def sparsify(
     analysis: Analysis,
     asked: ZeroSettings,
@@ -228,9 +234,7 @@ def sparsify(
     feeds: Sequence[Mapping[str, Array]] = calibration.feeds
     every = 4 if len(feeds) >= 4 else 2
     record = Record(analysis.graph.model, feeds, -(-ROWS // max(len(feeds) * 3 // 4, 1)), every)
-    for name, array in record.outputs().items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InputError(f"model: output {name} is not finite for the samples. Correct them, or the model.")
+    _check_finite(record)
     recipe = OneShotSettings({}, pattern, asked.method, CAREFUL if calibration.source.synthetic else FULL)
     protocol, trials = asked.spread(), {}
     if protocol == SEARCH and 0 < target < 1:
