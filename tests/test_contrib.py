@@ -16,7 +16,6 @@ from tests import laws
 OPAQUE = {
     "RotaryEmbedding_partial": "RotaryEmbedding",
     "onnx_RotaryEmbedding_partial": "RotaryEmbedding",
-    "GroupQueryAttention_packed": "GroupQueryAttention",
 }
 """Forms without a rule: they pin what they touch."""
 
@@ -65,3 +64,25 @@ def test_slim_is_mask(name, data):
     feed = laws.feeds(small)
     found, wanted = run(name, small, feed), run(name, reference, feed)
     laws.assert_close(found["y"], wanted["y"], name)
+
+
+GROUPED = [name for name in NETS if "GroupQueryAttention" in name or name.endswith("gqa")]
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_query_heads_go_from_every_key_value_head_alike(name):
+    analysis = analysed(name)
+    (grouped,) = (node for node in analysis.graph.nodes if node.op_type in ("Attention", "GroupQueryAttention"))
+    counts = [int(a.value) for key, a in grouped.attributes.items() if key.endswith("num_heads")]
+    queries = [g for g in laws.free(analysis) if "query heads" in analysis.titles[g.name].text]
+    if counts and max(counts) == min(counts):
+        assert not queries
+        return
+    (group,) = queries
+    removal = laws.close(analysis, laws.units(group, 1, np.random.default_rng(0)))
+    small = ir.to_proto(slim(removal))
+    before, after = ({i.name: i.dims for i in m.graph.initializer} for m in (NETS[name].build(), small))
+    assert after["w1"][1] < before["w1"][1]
+    assert all(after[w] == before[w] for w in ("wk", "wv") if w in before)  # every key-value head stays
+    feed = laws.feeds(small)
+    laws.assert_close(run(name, small, feed)["y"], run(name, laws.masked(removal), feed)["y"], name)

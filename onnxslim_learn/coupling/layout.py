@@ -80,8 +80,11 @@ def split(relations: Relations, value: Value, key: int, outer: int) -> Value:
             first, second = relations.digit(outer), relations.digit(inner, cells[..., 0, :], digit.deps)
         else:
             rows = _rows(relations, cells)
-            for outside in row_atoms(value.digits, digit):
-                relations.place(in_rows(value.digits, digit, rows), outside[:, None])
+            inside, outside = in_rows(value.digits, digit, rows), row_atoms(value.digits, digit)
+            for atoms in outside:
+                relations.place(inside, atoms[:, None])
+            if outside and outer > 1:  # rows within rows: every outer row that stays keeps as many inner ones
+                relations.grids.append(Grid(relations.node, inside, outside))
             first = relations.digit(outer, rows, digit.deps)
             second = relations.digit(inner, cells, (*digit.deps, first.key))
     new[key] = (first, second)

@@ -46,7 +46,6 @@ ROLES = {
 """Role -> what it means; options choose groups by it."""
 
 TEXTS = {
-    "heads": "{n} heads",
     "queries-keys": "{n} entries of queries and keys",
     "values": "{n} entries of values",
     "hidden": "{n} hidden units",
@@ -203,6 +202,7 @@ class _Carried:
         self.rows_of_class = coupling.membership.tocsr()
         self.count = len(groups)
         self.by_value = {name: self._numbers(value) for name, value in coupling.values.items()}
+        self.inside, self.around = self._nested(groups)
         self.constant = self._constants()
         self.role: dict[int, Counter[str]] = {}
         self.writers: dict[int, list[int]] = {}
@@ -223,6 +223,15 @@ class _Carried:
         rows = self.rows_of_class[classes].indices if self.rows_of_class.shape[1] else classes[:0]
         numbers = np.unique(np.concatenate([self.of_class[classes], self.of_class[rows]]))
         return frozenset(numbers[numbers >= 0].tolist())
+
+    def _nested(self, groups: Sequence[Group]) -> tuple[set[int], set[int]]:
+        """Groups of rows that lie in other rows (query heads in key-value heads), and groups that these lie in."""
+        cells, rows = self.coupling.membership.nonzero()
+        whole = np.array([group.rows for group in groups], bool)
+        inner, outer = self.of_class[cells], self.of_class[rows]
+        nested = (inner >= 0) & (outer >= 0) & (inner != outer)
+        nested[nested] = whole[inner[nested]] & whole[outer[nested]]
+        return set(inner[nested].tolist()), set(outer[nested].tolist())
 
     def _constants(self) -> set[str]:
         """Initializers, and what is computed from them alone."""
@@ -281,9 +290,8 @@ class _Carried:
     def _contracts(self, index: int, summed: frozenset[int], writes: frozenset[int]) -> None:
         """A node that sums over channels: with a weight, or one activation against another (attention)."""
         names = self._inputs(index)
-        weighted = any(
-            name in self.constant and len(self.graph.shapes.nominal.shape.get(name, ())) > 1 for name in names
-        )
+        weights = self.carried(name for name in names if name in self.constant)
+        weighted = not weights.isdisjoint(summed)  # tables of positions and numbers of tokens are no weights
         if not weighted and len(names) > 1:
             self._vote(summed, "queries-keys")
             self._vote(writes - summed, "values")
@@ -291,7 +299,6 @@ class _Carried:
         convolves = roles.convolution(self.coupling.nodes[index]) is not None
         for number in summed if weighted else ():
             self.readers.setdefault(number, []).append(index)
-        weights = self.carried(name for name in names if name in self.constant)
         for number in (writes & weights) - summed:
             self.writers.setdefault(number, []).append(index)
         self._vote(summed | (writes & weights), "channels" if convolves else "hidden")
@@ -317,13 +324,18 @@ class _Carried:
         said = place(path) or self._stretch(carriers)
         if not said and role != "residual" and carriers:
             said = str(self.coupling.nodes[carriers[0]].name)
-        what = TEXTS[role].format(n=group.width)
-        if role == "heads" and (size := self._size(number, group)):
-            what += f" of {size}"
+        what = self._heads(number, group) if role == "heads" else TEXTS[role].format(n=group.width)
         text = f"{said}: {what}" if said else what
         names = tuple(filter(None, (group.name, role, text, ".".join(path))))
         layers = sorted({".".join(self._path(i)) for i in (*writers, *readers)} - {""})
         return Title(role, ".".join(path), text, names, tuple(layers), self._contents(number, group))
+
+    def _heads(self, number: int, group: Group) -> str:
+        """Attention heads in words: which ones, where key-value heads have query heads of their own, and their size."""
+        inside, size = number in self.inside, self._size(number, group)
+        kind = "query " if inside else "key-value " if number in self.around else ""
+        each = " per key-value head" if inside and len(group.strata) == 1 else ""
+        return f"{group.width} {kind}heads{f' of {size}' if size else ''}{each}"
 
     def _stretch(self, nodes: Sequence[int]) -> str:
         """From which to which of the numbered modules right inside the module that all of some nodes are in."""

@@ -6,12 +6,16 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from onnxslim_learn.coupling import alignment, layout
 from onnxslim_learn.coupling.operators import counted, elementwise
 from onnxslim_learn.coupling.operators.facts import Operator, Recurrent
 from onnxslim_learn.coupling.relations import Axis, Value
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from onnxslim_learn.coupling.context import Cut, NodeContext
 
 
@@ -113,34 +117,38 @@ def attention(
         slots: Inputs by role: ``query``, ``key``, ``value``, ``bias``, ``past_key``, ``past_value``.
         heads: Attributes with the number of query heads and of key heads (equal names where they are the same).
         transposed: Whether inputs of rank 4 have heads before positions (else after).
-        whole: Whether the runtime takes whole heads only.
+        whole: Whether the runtime takes whole heads only, and queries, keys and values end to end in one input, too.
     """
 
     def rule(context: NodeContext) -> None:
         query, key, value = (slots[role] for role in ("query", "key", "value"))
-        four = len(context.shape(query)) == 4
-        if context.name(value) is None or context.name(key) is None or (four and not transposed):
+        four, packed = len(context.shape(query)) == 4, whole and not context.name(key) and not context.name(value)
+        if not packed and (not context.name(value) or not context.name(key) or (four and not transposed)):
             return counted.count(context, counted.compared)
+        key, value = (query, query) if packed else (key, value)
         count = context.shape(query)[1] if four else int(context.attr(heads[0]))
         groups = context.shape(key)[1] if len(context.shape(key)) == 4 else int(context.attr(heads[1], count))
-        operands = {
-            query: _by_head(context, query, "s", "grh", (groups, count // groups)),
-            key: _by_head(context, key, "t", "gh", (groups,)),
-            value: _by_head(context, value, "t", "gv", (groups,)),
-        }
-        sizes = {c: n for op in operands.values() for c, n in zip(op.letters, op.shape, strict=True) if c}
+        parts = (
+            (query, "s", "grh", (groups, count // groups)),
+            (key, "t", "gh", (groups,)),
+            (value, "t", "gv", (groups,)),
+        )
+        operands = _end_to_end(context, parts) if packed else [(part[0], _by_head(context, *part)) for part in parts]
+        sizes = {c: n for _, op in operands for c, n in zip(op.letters, op.shape, strict=True) if c}
         bias = slots.get("bias", -1)
         if bias >= 0 and context.name(bias):
             if sizes["h"] != sizes["v"]:
                 return counted.count(context, counted.compared)
-            operands[bias] = context.operand(bias, [None, "g", "h"], (3, groups, sizes["h"]), (3,))
-        operands |= _past(context, slots)
-        joined = context.join(*operands.items())
+            operands.append((bias, context.operand(bias, [None, "g", "h"], (3, groups, sizes["h"]), (3,))))
+        past = _past(context, slots)
+        operands += past
+        joined = context.join(*operands)
+        joined_slots = {slot for slot, _ in operands}
         for slot in context.given():
-            if slot not in operands:
+            if slot not in joined_slots:
                 context.leave(slot)
-        kept_sizes = whole or bias in operands or bool(context.node.domain and _past(context, slots))
-        _attention_pins(context, joined, operands, inside=kept_sizes)
+        kept_sizes = whole or bias in joined_slots or bool(context.node.domain and past)
+        _attention_pins(context, joined, joined_slots, inside=kept_sizes)
         _attention_output(context, joined, four=four)
         _attention_settings(context, joined, heads, sizes["h"], four=four)
         context.contract(query, [len(context.shape(query)) - 1])
@@ -154,14 +162,33 @@ def attention(
     return Operator(rule, weights=(slots["bias"],) if "bias" in slots else ())
 
 
-def _past(context: NodeContext, slots: dict[str, int]) -> dict[int, alignment.Operand]:
+def _past(context: NodeContext, slots: dict[str, int]) -> list[tuple[int, alignment.Operand]]:
     """Cached keys and values: ``b heads position size``."""
     roles = ((slots.get("past_key", -1), "h"), (slots.get("past_value", -1), "v"))
-    return {
-        slot: context.operand(slot, ["b", "g", None, letter])
+    return [
+        (slot, context.operand(slot, ["b", "g", None, letter]))
         for slot, letter in roles
         if slot >= 0 and context.name(slot)
-    }
+    ]
+
+
+Heads = tuple[int, str, str, tuple[int, ...]]  # an input, the letters of its positions and of the rest, and counts
+
+
+def _end_to_end(context: NodeContext, parts: Sequence[Heads]) -> list[tuple[int, alignment.Operand]]:
+    """Query, key and value heads, one after the other along the last axis of one input."""
+    slot = parts[0][0]
+    packed = layout.fuse(context.relations, context.value(slot), 2)
+    counts = [math.prod(heads) for *_, heads in parts]
+    size, start, operands = packed.shape[2] // sum(counts), 0, []
+    for (_, position, letters, heads), count in zip(parts, counts, strict=True):
+        index = np.arange(start, start + count * size)
+        part = layout.take(context.relations, packed, 2, index, len(index))
+        shape = (*part.shape[:2], *heads, size)
+        axes = layout.regroup(context.relations, part, shape).axes
+        operands.append((slot, alignment.Operand(("b", position, *letters), shape, axes)))
+        start += len(index)
+    return operands
 
 
 def _by_head(
@@ -176,11 +203,12 @@ def _by_head(
     return context.operand(slot, ["b", position, *letters], view, (1, 1, len(counts) + 1))
 
 
-def _attention_pins(
-    context: NodeContext, joined: alignment.Joined, operands: dict[int, alignment.Operand], *, inside: bool
-) -> None:
-    """What cannot go: compared positions, what masks and put-out scores line up with, head sizes changed inside."""
-    masks = [context.shape(slot) for slot in context.given() if slot not in operands]
+def _attention_pins(context: NodeContext, joined: alignment.Joined, slots: set[int], *, inside: bool) -> None:
+    """What cannot go: compared positions, what masks and put-out scores line up with, head sizes changed inside.
+
+    Inputs that are not among the joined ``slots`` are masks, or say how long something is.
+    """
+    masks = [context.shape(slot) for slot in context.given() if slot not in slots]
     window = any(int(context.attr(f"{side}_window_size", -1)) >= 0 for side in ("left", "right"))
     ordered = inside or window or context.attr("is_causal", 0) or context.attr("unidirectional", 0)
     letters = {"t": "is compared with all others"}
