@@ -14,7 +14,7 @@ from onnxslim_learn.commands.asked import line
 from onnxslim_learn.coupling import selection
 from onnxslim_learn.registry import MICROSECONDS
 from onnxslim_learn.report.format import plural, share
-from onnxslim_learn.report.sections import quality, repair
+from onnxslim_learn.report.sections import groups, quality, repair
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.settings import AUTO
@@ -192,10 +192,10 @@ def _written(case: Case) -> list[str]:
 def _pinned(case: Case) -> Iterator[str]:
     """Groups that cannot go and hold much of the model."""
     rows = [row for row in case.report.get("pinned", ()) if row["macs_share"] > MUCH and row["reason"] != pages.ONE]
-    alike = sorted(pages.repeats(rows), key=lambda rows: -sum(row["macs_share"] for row in rows))
+    alike = sorted(groups.repeats(rows), key=lambda rows: -sum(row["macs_share"] for row in rows))
     for rows in alike[:MOST]:
         carried = share(min(sum(row["macs_share"] for row in rows), 1.0))
-        yield f"{pages.called(rows)} (named {rows[0]['name']}), with up to {carried} of the MACs, cannot be cut: " + (
+        yield f"{groups.called(rows)} (named {rows[0]['name']}), with up to {carried} of the MACs, cannot be cut: " + (
             f"{pages.because(rows[0])}."
         )
 

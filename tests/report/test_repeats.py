@@ -1,6 +1,6 @@
 """Groups that repeated blocks have alike are one row."""
 
-from onnxslim_learn.report.sections.slim import repeats
+from onnxslim_learn.report.sections.groups import repeats
 
 
 def row(place, what, role="hidden", width=8):

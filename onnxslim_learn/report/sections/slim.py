@@ -19,7 +19,8 @@ from onnxslim_learn.report.format import (
     size,
     times,
 )
-from onnxslim_learn.report.sections import latency, quality, repair, training
+from onnxslim_learn.report.sections import groups, latency, quality, repair, training
+from onnxslim_learn.report.sections.groups import called, repeats, titled
 from onnxslim_learn.settings import AUTO
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 MEMBERS = 2  # parameter axes named in a row; the rest are counted
 ONE = "has one unit only"
-REPEATED = 4  # groups alike in so many blocks are one row
-NUMBERED = re.compile(r"(?<=[a-z] )\d+(?=[,:])")  # of a block: "layer 3, attention: 12 heads"
 UNEVEN = re.compile(r"its rows must keep equally many, not (\d+) to (\d+)")
 
 # What a name or a row may hold -> what it means; said where it occurs.
@@ -105,31 +104,6 @@ def _free(rows: Sequence[Mapping[str, Any]], counted: Sequence[Mapping[str, str]
 def _largest_first(folded: Iterable[list[Mapping[str, Any]]]) -> list[list[Mapping[str, Any]]]:
     """Groups that are alike, those with the largest saving first."""
     return sorted(folded, key=lambda alike: -sum(row["macs_share"] for row in alike))
-
-
-def repeats(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """Groups that repeated blocks have alike, together; the others each by itself."""
-    alike: dict[Any, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        alike.setdefault((row["role"], row["width"], NUMBERED.sub("#", row["title"])), []).append(row)
-    several = [group for group in alike.values() if len(group) >= REPEATED]
-    known = {row["name"] for group in several for row in group}
-    return several + [[row] for row in rows if row["name"] not in known]
-
-
-def called(alike: Sequence[Mapping[str, Any]]) -> str:
-    """What groups are called that are alike: the first one's title, and how many there are."""
-    title = str(alike[0]["title"])
-    if len(alike) == 1:
-        return title
-    numbers = [int(NUMBERED.findall(row["title"])[0]) for row in alike if NUMBERED.search(row["title"])]
-    span = f"{min(numbers)} to {max(numbers)}" if numbers else ""
-    return f"{NUMBERED.sub(span, title, count=1)} (x {len(alike)})"
-
-
-def titled(alike: Sequence[Mapping[str, Any]]) -> str:
-    """What groups are called that are alike, and the name of the first."""
-    return f"{called(alike)}\n  {alike[0]['name']}"
 
 
 def _ties(row: Mapping[str, Any]) -> str:
@@ -248,7 +222,7 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
         *repair.blocks(data["repair"]),
         *(repair.curves(data["choice"], {g["name"]: g["width"] for g in data["groups"]}) if _cut(data) else []),
         *training.blocks(data.get("training")),
-        *_widths(data),
+        *groups.bars(data),
         *_layers(data),
     ]
 
@@ -386,19 +360,6 @@ def checked(check: Mapping[str, Any], *, lossless: bool = False) -> list[str]:
             f"This net amplifies rounding: one rounding error in its inputs moves them by {check['noise']:.1e}."
         )
     return lines
-
-
-def _widths(data: Mapping[str, Any]) -> list[Block]:
-    """Every group's width before and after."""
-    bars = [
-        bar
-        for group in data["groups"]
-        for bar in (
-            Bar(group["title"], group["width"], str(group["width"]), 0),
-            Bar("", group["kept"], str(group["kept"]), 1),
-        )
-    ]
-    return [Bars("Units of each group", ("before", "after"), tuple(bars))]
 
 
 def _layers(data: Mapping[str, Any]) -> list[Block]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.report.blocks import Block, Table, Text
+from onnxslim_learn.report.blocks import Block, Text
 from onnxslim_learn.report.format import amount, ms
-from onnxslim_learn.report.sections import latency
-from onnxslim_learn.report.sections import slim as pages
+from onnxslim_learn.report.sections import groups, latency
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
     following = verdict["next"]
     lines += [f"Next: {following['why']}:"] if following else []
     command = [Text(f"  {following['command']}", copied=True)] if following else []
-    return [*widths(report), Text("\nWhat was done", title=True), Text("\n".join(lines)), *command]
+    return [*groups.widths(report), Text("\nWhat was done", title=True), Text("\n".join(lines)), *command]
 
 
 def line(report: Mapping[str, Any], title: str) -> str:
@@ -37,24 +36,6 @@ def line(report: Mapping[str, Any], title: str) -> str:
     parts += _labelled("Written", ", ".join(map(_file, verdict["written"])))
     said = " ".join(parts)
     return f"{title}: {said[:1].lower()}{said[1:]}" if said else f"{title}: done."
-
-
-def widths(report: Mapping[str, Any]) -> list[Block]:
-    """Units of every group before and after; repeated blocks are one row."""
-    after = "kept" if "kept" in (report.get("groups") or [{}])[0] else "after"
-    rows = [row for row in report.get("groups") or () if after in row]
-    if all(row["width"] == row[after] for row in rows):
-        return []
-    folded = [(pages.called(alike), _span(alike, "width"), _span(alike, after)) for alike in pages.repeats(rows)]
-    opened = [(row["title"], str(row["width"]), str(row[after])) for row in rows]
-    heads = ("group", "units before", "after")
-    return [Table("Widths", heads, tuple(folded), (0,), opened=tuple(opened))]
-
-
-def _span(rows: Sequence[Mapping[str, Any]], key: str) -> str:
-    """A number of groups that are alike."""
-    least, most = min(row[key] for row in rows), max(row[key] for row in rows)
-    return str(least) if least == most else f"{least} to {most}"
 
 
 def _labelled(label: str, text: str | None) -> list[str]:
