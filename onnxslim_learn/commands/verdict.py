@@ -134,15 +134,12 @@ def beside(path: str, name: str) -> str:
 
 def of(case: Case) -> dict[str, Any]:
     """The verdict on a command, as plain data."""
-    timed = _timed(case.report)
+    timed = _slowest(case)
     following = next((row for row in NEXT if case.asked.command in row.after and row.when(case)), None)
-    ratio = None if timed is None else {key: timed[key] for key in ("ratio", "faster")}
-    if timed is not None and timed.get("unchanged"):
-        ratio = {**(ratio or {}), "unchanged": timed["unchanged"]}
     return {
         "met": _met(case),
         "quality": _quality(case),
-        "faster": ratio,
+        "faster": timed,
         "limited_by": list(dict.fromkeys(told for limit in LIMITS for one in case.each for told in limit(one))),
         "next": None if following is None else {"why": following.why, "command": following.line(case)},
         "written": _written(case),
@@ -159,6 +156,18 @@ def _met(case: Case) -> list[Mapping[str, Any]] | None:
 def _bounds(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """A row for every cost that was bounded."""
     return (report.get("verdict") or {}).get("met") or []
+
+
+def _slowest(case: Case) -> dict[str, Any] | None:
+    """How a model's time compares with the original's, and where it goes; of several models, the slowest one's."""
+    several = [row for row in case.several if "report" in row]
+    files = [{"file": str(row["output"])} for row in several] or [{}]
+    told = []
+    for named, one in zip(files, case.each, strict=True):
+        if (timed := _timed(one.report)) is not None:
+            where = {"unchanged": timed["unchanged"]} if timed.get("unchanged") else {}
+            told.append({**named, "ratio": timed["ratio"], "faster": timed["faster"], **where})
+    return max(told, key=lambda one: one["ratio"], default=None)
 
 
 def _timed(report: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -92,7 +92,8 @@ def targets(texts: Sequence[str], *, largest: float = 1.0) -> dict[str, Bound]:
             raise InputError(f"{_told(text)}: expected one number here.")
         name = row.name if name in COSTS else name
         if name in bounds:
-            raise InputError(f"{_told(text)}: {name} is bounded twice. Give one bound for each cost.")
+            several = f"for several models, slim takes all their numbers in one: {name}=0.7,0.5"
+            raise InputError(f"{_told(text)}: {name} is bounded twice. Give one bound for each cost; {several}.")
         bounds[name] = (_time if row.unit == MICROSECONDS else _number)(text, number, largest)
     return bounds
 

@@ -154,6 +154,20 @@ def test_each_of_several_targets_is_met_by_its_own_file(folder):
         assert f"arget: {row['file']}: " in result.in_short()
 
 
+def test_each_of_several_targets_shows_its_widths_and_the_slowest_its_time(folder):
+    timed = {**FAST, "latency": True, "seconds": 0.05}
+    result = osl.slim("residual.onnx", macs=[0.9, 0.5], output="s.onnx", **timed)
+    reports = [row["report"] for row in result.report["targets"]]
+    tables = [block.rows for block in result.shown() if getattr(block, "title", "") == "Widths"]
+    assert tables == [
+        tuple((one["title"], str(one["width"]), str(one["kept"])) for one in report["groups"]) for report in reports
+    ]
+    slowest = max(result.report["targets"], key=lambda row: row["report"]["latency"]["ratio"])
+    told = result.report["verdict"]["faster"]
+    assert (told["file"], told["ratio"]) == (slowest["output"], slowest["report"]["latency"]["ratio"])
+    assert f"peed: {slowest['output']}, the slowest: " in result.in_short()
+
+
 def test_widths_in_steps_are_said_to_limit_where_they_leave_much_unused(folder):
     def limits(**multiple):
         told = osl.slim("residual.onnx", macs=0.8, output="s.onnx", **multiple, **FAST).report["verdict"]

@@ -231,7 +231,7 @@ def each(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     """What several targets leave: side by side, then each as if it had been asked for alone."""
     blocks = training.targets(rows)
     for row in rows:
-        blocks += [Text(f"\n{row['output']}", title=True), *outcome(row["report"])]
+        blocks += [Text(f"\n{row['output']}", title=True), *outcome(row["report"]), *groups.widths(row["report"])]
     return blocks
 
 

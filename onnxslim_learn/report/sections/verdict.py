@@ -60,7 +60,8 @@ def _speed(timed: Mapping[str, Any] | None) -> list[str]:
         return []
     word = {True: "faster", False: "SLOWER", None: "not measurably faster"}[timed["faster"]]
     why = latency.as_before(timed.get("unchanged", {}))
-    return [f"Speed: {word}, {timed['ratio']:.3f} of the original's time{why and f': {why}'}."]
+    file = f"{timed['file']}, the slowest: " if "file" in timed else ""
+    return [f"Speed: {file}{word}, {timed['ratio']:.3f} of the original's time{why and f': {why}'}."]
 
 
 def _file(name: str) -> str:
