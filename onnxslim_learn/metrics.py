@@ -40,11 +40,14 @@ class Channels:
         axis: The axis; ``None`` where the graph does not tell.
         cuts: Positions between blocks; where there is none, channels of one scale are a block.
         hint: What the last operator puts out, as a word of :func:`kind`; empty where that says nothing.
+        tokens: Whether the model takes tokens, so that every step of a sequence of classes is an answer by itself;
+            else all steps are one, such as a line of text or speech.
     """
 
     axis: int | None
     cuts: tuple[int, ...] = ()
     hint: str = ""
+    tokens: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Deviation:
         agreement: Share of samples, or tokens, with the same largest class, for the same outputs.
         kind: What the output is: see :func:`kind`.
         figures: What else tells of such an output: ``top5``, ``perplexity`` and ``original_perplexity``,
-            ``retrieval`` (share of samples whose nearest other sample is the same), ``error`` in deviations.
+            ``retrieval`` (share of samples whose nearest other sample is the same), ``error`` in deviations, ``read``
+            (share of samples that are read the same, see :func:`_read`).
         blocks: Every block.
         worst: Least share of variance explained, over blocks.
         destroyed: Whether that is less than half.
@@ -296,6 +300,8 @@ def _one(name: str, wanted: Array, actual: Array, channels: Channels | None) -> 
     figures: dict[str, float] = {}
     if what in ("logits", "probabilities"):
         kl, agreement, figures = _distribution(a, b)
+        if a.ndim == 3 and a.shape[2] >= WIDE and channels is not None and not channels.tokens:
+            figures["read"] = _read(a, b)
     elif what == "labels":
         kl, agreement = _labels(a, b)
     elif what == "embeddings":
@@ -339,6 +345,22 @@ def _distribution(a: Array, b: Array) -> tuple[float, float, dict[str, float]]:
             "original_perplexity": float(np.exp(entropy)),
         }
     return kl, float((first == b.argmax(axis=-1)).mean()), figures
+
+
+def _read(a: Array, b: Array) -> float:
+    """The share of samples of which the classes of all steps say the same.
+
+    As connectionist temporal classification reads them (Graves et al. 2006): repetitions are one, and the most frequent
+    class is what stands between others.
+    """
+    sides = [x.argmax(axis=-1) for x in (a, b)]
+    nothing = np.bincount(sides[0].ravel()).argmax()
+
+    def texts(steps: Array) -> list[list[int]]:
+        new = np.concatenate((np.ones((len(steps), 1), bool), steps[:, 1:] != steps[:, :-1]), axis=1)
+        return [row[kept].tolist() for row, kept in zip(steps, new & (steps != nothing), strict=True)]
+
+    return float(np.mean([one == other for one, other in zip(*map(texts, sides), strict=True)]))
 
 
 def _labels(a: Array, b: Array) -> tuple[float, float]:

@@ -223,7 +223,7 @@ def _protected(case: Case) -> Iterator[str]:
         return
     analysis, told = case.result.analysis, plan.provenance
     protect, only, keep = (told.get(name) or () for name in ("protect", "only", "keep"))
-    free = [group for group in analysis.groups if group.pin is None]
+    free = [group for group in analysis.free_groups() if group.pin is None]
     whole = len(free) - sum(group.pin is None for group in analysis.free_groups(protect, only))
     if whole:
         flags = " and ".join([*(["--protect"] if protect else []), *(["--only"] if only else [])])
@@ -261,8 +261,7 @@ def _steps(case: Case) -> Iterator[str]:
 
 def _work(case: Case) -> Iterator[str]:
     """What could not be measured with the work, or in the seconds, that were allowed."""
-    work = (case.report.get("choice") or {}).get("work")
-    yield from repair.unmeasured(work) if work else ()
+    yield from repair.unmeasured(case.report.get("choice") or {})
 
 
 LIMITS: tuple[Callable[[Case], Iterator[str]], ...] = (_pinned, _bodies, _protected, _narrowest, _steps, _work)
@@ -342,7 +341,7 @@ def _files(case: Case) -> list[str]:
     return [str(row["output"]) for row in case.several if row["output"]]
 
 
-_ROOM = "There may be room for less"
+_ROOM = "There may be room to cut more"
 _SLOW = "It is not faster"
 
 NEXT: tuple[Next, ...] = (

@@ -25,13 +25,20 @@ MANY = 32  # blocks of one output: more are no meanings but repetitions
 
 def channels(coupling: Coupling) -> dict[str, Channels]:
     """The channel axis of every output, the cuts that concatenations along it make, and what the last operator says."""
-    by_output = {}
+    by_output, tokens = {}, any(map(_tokens, coupling.graph.model.graph.inputs))
     for value in coupling.graph.model.graph.outputs:
         name = str(value.name)
         axis = _axis(coupling, name)
         cuts = set() if axis is None else _Walk(coupling).cuts(value, axis, DEPTH)
-        by_output[name] = Channels(axis, tuple(sorted(cuts)) if len(cuts) < MANY else (), roles.puts_out(value))
+        known = tuple(sorted(cuts)) if len(cuts) < MANY else ()
+        by_output[name] = Channels(axis, known, roles.puts_out(value), tokens)
     return by_output
+
+
+def _tokens(value: ir.Value) -> bool:
+    """Whether an input holds rows of whole numbers: pixels have more axes."""
+    whole = value.dtype is not None and value.dtype.is_integer()
+    return whole and value.shape is not None and len(value.shape) == 2
 
 
 def _axis(coupling: Coupling, name: str) -> int | None:

@@ -12,20 +12,21 @@ zero however near its pixels are. Layouts are told by shapes and numbers:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from onnxslim_learn.array_types import Array
-from onnxslim_learn.metrics import DESTROYED, ONE, log_probabilities
+from onnxslim_learn.metrics import DESTROYED, ONE, distributed, log_probabilities
 
 SURE = 0.25  # score from which a detection of the original counts as truth
 FLOOR = 0.05  # below, detections only lengthen lists
 OVERLAP = 0.5  # intersection over union of what is one object
 MOST = 300  # detections of one sample
-FEW = 4  # detections of the original on all samples, of which fewer tell nothing
+FEW = 4  # detections of the original, of a class or of all, of which fewer tell nothing
 NOTHING = 0.5  # mean probability from which the first or last class says that there is nothing
 CORNERED = 0.9  # share of boxes whose third and fourth numbers are the larger ones, from which these are corners
+INSIDE = 0.9  # share of boxes in units of the picture that lie in it; of four numbers from 0 to 1 each, a quarter would
 
 Boxes = tuple[Array, Array]  # corners ``(places, 4)``, scores ``(places, classes)``
 
@@ -40,17 +41,46 @@ class Detections:
         matched: Those of them that the model finds over 0.25, too, in the same class and place.
         precision: Mean average precision over classes, the original's detections being the truth; ``None`` where it
             finds nothing on the samples.
+        kept: Share of the scores of the original's detections that the model gives the same objects, none of them more
+            than it had; ``None`` where there are too few to tell.
+        classes: The same of every class that has enough detections, by its number.
+        true: Share of the scores of the model's own detections that the original gives the same objects, likewise.
     """
 
     layout: str
     original: int
     matched: int
     precision: float | None
+    kept: float | None = None
+    classes: dict[int, float] = field(default_factory=dict)
+    true: float | None = None
 
     @property
     def destroyed(self) -> bool:
-        """Whether less than half of what the original finds is found, where that is enough to tell."""
-        return self.original >= FEW and self.matched < DESTROYED * self.original
+        """Whether less than half of the scores is left, of all or of a class, or true, where that can be told."""
+        shares = [share for share in (self.kept, self.true, *self.classes.values()) if share is not None]
+        return min(shares, default=1.0) < DESTROYED
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one side finds of what the other one does, of one class or of several.
+
+    Attributes:
+        precision: Average precision; the mean over classes.
+        scores: Those of the true detections.
+        given: Those that the same objects are given; 0 where they are not found.
+    """
+
+    precision: float
+    scores: Array
+    given: Array
+
+    @property
+    def kept(self) -> float | None:
+        """The share of the scores that is left, none higher than it was; ``None`` where there are too few to tell."""
+        kept = np.minimum(self.given, self.scores).sum()
+        return float(kept / self.scores.sum()) if len(self.scores) >= FEW else None
 
 
 @dataclass(frozen=True)
@@ -73,10 +103,11 @@ def detections(wanted: Mapping[str, Array], actual: Mapping[str, Array]) -> Dete
         return None
     count = len(next(iter(wanted.values())))
     truth, guessed = ([_kept(*layout.read(side, k)) for k in range(count)] for side in (wanted, actual))
-    classes = sorted({int(c) for _, s, labels in truth for c in labels[s > SURE]})
-    scored = [_average_precision(truth, guessed, c) for c in classes]
-    total, hits = sum(n for _, n, _ in scored), sum(n for _, _, n in scored)
-    return Detections(layout.name, total, hits, float(np.mean([p for p, *_ in scored])) if scored else None)
+    matches, back = _by_class(truth, guessed), _by_class(guessed, truth)
+    every, true = (_together(list(side.values())) for side in (matches, back))
+    classes = {which: one.kept for which, one in matches.items() if one.kept is not None}
+    hits, precision = int((every.given > SURE).sum()), every.precision if matches else None
+    return Detections(layout.name, len(every.scores), hits, precision, every.kept, classes, true.kept)
 
 
 # --- layouts ----------------------------------------------------------------------------------------------------------
@@ -98,18 +129,18 @@ def _layout(outputs: Mapping[str, Array]) -> _Layout | None:
 def _single(name: str, a: Array) -> _Layout | None:
     """A layout that is one output."""
     rows, columns = a.shape[1:]
-    if 5 <= rows < columns and _shares(a[:, 4]):
+    if distributed(a, 1) or distributed(a, 2):
+        return None
+    if 5 <= rows < columns and _shares(a[:, 4]) and _placed(a[:, :4].transpose(0, 2, 1)):
         end = next((k for k in range(4, rows) if not _shares(a[:, k])), rows)
         return _Layout("YOLOv8", lambda side, k: (_corners(side[name][k, :4].T), side[name][k, 4:end].T))
     if rows <= columns or columns < 6 or not _shares(a[..., 4]):
         return None
     if columns == 6 and (a[..., 5] == np.rint(a[..., 5])).all():
         return _Layout("YOLOv10", lambda side, k: _listed(side[name][k]))
-    if not _shares(a[..., 5:]):
+    if not _shares(a[..., 5:]) or not _placed(a[..., :4]):
         return None
-    return _Layout(
-        "YOLOv5", lambda side, k: (_corners(side[name][k, :, :4]), side[name][k, :, 4:5] * side[name][k, :, 5:])
-    )
+    return _Layout("YOLOv5", lambda side, k: _gated(side[name][k]))
 
 
 def _pair(boxes: str, b: Array, scores: str, s: Array) -> _Layout:
@@ -134,6 +165,14 @@ def _pair(boxes: str, b: Array, scores: str, s: Array) -> _Layout:
         return (coordinates if cornered else _corners(coordinates)), raw
 
     return _Layout("SSD" if _shares(s) else "DETR", read)
+
+
+def _placed(boxes: Array) -> bool:
+    """Whether numbers ``(samples, places, 4)`` may be centre and size: pixels, or boxes that lie in the picture."""
+    if not _shares(boxes):
+        return True
+    corners = _corners(boxes.reshape(-1, 4))
+    return float(((corners >= -ONE) & (corners <= 1 + ONE)).all(axis=1).mean()) > INSIDE
 
 
 def _shares(a: Array) -> bool:
@@ -191,22 +230,40 @@ def _overlaps(a: Array, b: Array) -> Array:
     return overlaps
 
 
-def _average_precision(truth: list[Kept], guessed: list[Kept], which: int) -> tuple[float, int, int]:
-    """Average precision of one class, the number of true detections, and how many of them are found over the score."""
-    known = [boxes[(classes == which) & (scores > SURE)] for boxes, scores, classes in truth]
-    total, hits, marks = sum(map(len, known)), 0, list[tuple[float, bool]]()
-    for true_boxes, (boxes, scores, classes) in zip(known, guessed, strict=True):
-        free = np.ones(len(true_boxes), bool)
-        for box, score in zip(boxes[classes == which], scores[classes == which], strict=True):
-            overlap = np.where(free, _overlaps(box[None], true_boxes)[0], 0.0) if len(true_boxes) else np.zeros(1)
-            hit = bool(overlap.max() > OVERLAP)
+def _by_class(truth: list[Kept], guessed: list[Kept]) -> dict[int, _Found]:
+    """What is found of every class that occurs."""
+    classes = sorted({int(c) for _, scores, labels in truth for c in labels[scores > SURE]})
+    return {which: _found(truth, guessed, which) for which in classes}
+
+
+def _together(matches: list[_Found]) -> _Found:
+    """The same of several classes."""
+    sides = [
+        np.concatenate([np.zeros(0), *arrays]) for arrays in ([f.scores for f in matches], [f.given for f in matches])
+    ]
+    return _Found(float(np.mean([one.precision for one in matches])) if matches else 0.0, *sides)
+
+
+def _found(truth: list[Kept], guessed: list[Kept], which: int) -> _Found:
+    """Match what is found of one class, best first, with what the original finds; each object once."""
+    marks, scores, given = list[tuple[float, bool]](), list[Array](), list[Array]()
+    for (true_boxes, true_scores, true_classes), (boxes, its_scores, classes) in zip(truth, guessed, strict=True):
+        real = (true_classes == which) & (true_scores > SURE)
+        its = np.zeros(int(real.sum()))
+        for box, score in zip(boxes[classes == which], its_scores[classes == which], strict=True):
+            overlap = np.where(its == 0, _overlaps(box[None], true_boxes[real])[0], 0.0)
+            hit = bool(overlap.size and overlap.max() > OVERLAP)
             if hit:
-                free[int(overlap.argmax())] = False
-                hits += bool(score > SURE)
+                its[int(overlap.argmax())] = score
             marks.append((float(score), hit))
-    marks.sort(key=lambda mark: -mark[0])
-    right = np.cumsum([hit for _, hit in marks])
-    precision = right / np.arange(1, len(marks) + 1)
+        scores, given = [*scores, true_scores[real]], [*given, its]
+    total = sum(map(len, scores))
+    return _Found(_average_precision(marks, total), np.concatenate(scores), np.concatenate(given))
+
+
+def _average_precision(marks: list[tuple[float, bool]], total: int) -> float:
+    """Average precision of scored detections that hit or miss, where so many are true."""
+    hits = np.array([hit for _, hit in sorted(marks, key=lambda mark: -mark[0])], bool)
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]
-    steps = np.array([hit for _, hit in marks], bool)
-    return float(best[steps].sum() / total) if len(marks) else 0.0, total, hits
+    return float(best[hits].sum() / total)

@@ -1,9 +1,12 @@
 """Detections are matched with the original's, whatever the family of the detector."""
 
 import numpy as np
+import onnx
 import pytest
 
-from onnxslim_learn.quality.detections import detections
+from onnxslim_learn.quality.detections import SURE, detections
+from onnxslim_learn.quality.judgement import Samples, judge
+from onnxslim_learn.report.sections import quality
 
 SAMPLES, PLACES, CLASSES = 6, 200, 3
 
@@ -101,3 +104,78 @@ def test_other_outputs_are_no_detections():
     boxes, scores = scene()
     nothing = FAMILIES["YOLOv8"](boxes, 0.03 * scores)
     assert detections(nothing, nothing).precision is None
+
+
+ONE_BY_ONE = [family for family in FAMILIES if family not in ("YOLOv5", "DETR")]  # scores of these are not products
+
+
+@pytest.mark.parametrize("family", ONE_BY_ONE)
+def test_what_is_left_of_scores_is_told_though_all_is_found(family):
+    boxes, scores = scene()
+    damped, raised = (detections(*(FAMILIES[family](boxes, s) for s in (scores, k * scores))) for k in (0.6, 1.1))
+    assert damped.matched == damped.original
+    assert damped.kept == pytest.approx(0.6)
+    assert set(np.round(list(damped.classes.values()), 6)) == {0.6}
+    assert (raised.kept, raised.true) == (pytest.approx(1), pytest.approx(1 / 1.1))
+
+
+def rare():
+    """Thirty sure objects of one class, five of another: boxes and scores of six samples."""
+    boxes, scores = np.full((6, 60, 4), 30.0), np.full((6, 60, 2), 0.01)
+    boxes[..., 0] = 50 + 100 * np.arange(60)
+    for k in range(6):
+        scores[k, 8 * k : 8 * k + 5, 0] = 0.95
+        scores[k, 8 * k + 6, 1] = 0.4 if k else 0.01
+    return boxes, scores
+
+
+def test_a_class_that_is_lost_destroys_and_so_do_false_alarms():
+    boxes, scores = rare()
+    one_lost, alarmed = scores.copy(), scores.copy()
+    one_lost[:, :, 1] = 0.01
+    alarmed[:, 50:60, 0] = 0.9
+    layout = FAMILIES["YOLOv8"]
+    lost = detections(layout(boxes, scores), layout(boxes, one_lost))
+    assert lost.classes == {0: pytest.approx(1), 1: 0.0}
+    assert lost.kept > 0.9
+    false = detections(layout(boxes, scores), layout(boxes, alarmed))
+    assert (false.kept, false.true < 0.5) == (pytest.approx(1), True)
+    assert lost.destroyed
+    assert false.destroyed
+
+
+def head(factor):
+    """A detector that is given boxes and scores, the latter of each class times a factor."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> n
+    (float[n,4,60] boxes, float[n,2,60] scores) => (float[n,6,60] y) {
+        damped = Mul(scores, factor)
+        y = Concat<axis = 1>(boxes, damped)
+    }"""
+    model = onnx.parser.parse_model(text)
+    weights = np.array(factor, np.float32).reshape(1, 2, 1)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "factor"))
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("factor", "word"),
+    [((1, 1), "good"), ((0.95, 0.95), "good"), ((0.8, 0.8), "lower"), ((1, 0.7), "lower"), ((1, 0.3), "DESTROYED")],
+)
+def test_a_detector_whose_scores_are_damped_is_not_called_good(factor, word):
+    """Every score stays over what counts as found, or most of the variance is left: neither tells."""
+    boxes, scores = (x.transpose(0, 2, 1).astype(np.float32) for x in rare())
+    told = judge(head((1, 1)), head(factor), Samples("some", [{"boxes": boxes, "scores": scores}]), {})
+    assert told.worst[1].explained > 0.9
+    assert told.detections.matched == told.detections.original or min(factor) * 0.4 < SURE
+    assert quality.verdict(told.to_dict()).startswith(f"Quality: {word}.")
+
+
+def test_what_reads_as_classes_or_maps_is_no_detector():
+    """A line of text read as classes of 40 steps, and shares that lie anywhere, have the shape of a YOLOv8."""
+    rng = np.random.default_rng(0)
+    steps = np.exp(rng.normal(0, 3, (4, 40, 600)))
+    for array in (steps / steps.sum(-1, keepdims=True), rng.uniform(0, 1, (4, 20, 90)), rng.uniform(0, 1, (4, 90, 20))):
+        assert detections({"y": array}, {"y": array}) is None
+    boxes, scores = scene()
+    shares = FAMILIES["YOLOv8"](boxes / 800, scores)
+    assert detections(shares, shares).original == 2 * SAMPLES

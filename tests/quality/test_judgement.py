@@ -49,29 +49,35 @@ def test_a_model_is_as_good_as_itself_and_half_of_it_keeps_three_quarters_of_its
     assert not judge(whole, nothing, samples(made_up=True), {}).destroyed
 
 
-# What is told of a result: variance kept, share of decisions that are the same, detections found of 20 -> the word.
+# What is told of a result: variance kept, share of decisions that are the same, what is left of the scores of
+# detections, of one class of them, how much of the model's own are true -> the word.
 TOLD = [
     (0.95, {}, None, "good"),
     (0.95, {"agreement": 0.7}, None, "lower"),
     (0.95, {"agreement": 0.95}, None, "good"),
     (0.95, {"retrieval": 0.7}, None, "lower"),
+    (0.95, {"read": 0.7}, None, "lower"),
     (0.8, {"agreement": 1.0}, None, "lower"),
-    (0.95, {}, 19, "good"),
-    (0.95, {}, 15, "lower"),
-    (0.95, {}, 3, "DESTROYED"),
-    (0.3, {}, 20, "DESTROYED"),
+    (0.95, {}, (0.95, 0.92, 0.96), "good"),
+    (0.95, {}, (0.75, 0.7, 1.0), "lower"),
+    (0.95, {}, (0.95, 0.7, 1.0), "lower"),
+    (0.95, {}, (0.95, 0.95, 0.7), "lower"),
+    (0.95, {}, (0.95, 0.2, 1.0), "DESTROYED"),
+    (0.95, {}, (0.15, 0.15, 1.0), "DESTROYED"),
+    (0.95, {}, (1.0, 1.0, 0.4), "DESTROYED"),
+    (0.3, {}, (1.0, 1.0, 1.0), "DESTROYED"),
 ]
 
 
 @pytest.mark.parametrize(("explained", "decided", "found", "word"), TOLD)
 def test_variance_decisions_and_detections_all_have_to_be_good(explained, decided, found, word):
     block = metrics.Block("all", explained, 1.0)
-    figures = {name: share for name, share in decided.items() if name == "retrieval"}
+    figures = {name: share for name, share in decided.items() if name != "agreement"}
     kl, agreement = (0.1, decided["agreement"]) if "agreement" in decided else (None, None)
     output = metrics.Deviation(
         1.0, 0.1, kl, agreement, "numbers", figures, (block,), explained, explained < metrics.DESTROYED
     )
-    detected = None if found is None else Detections("YOLOv8", 20, found, found / 20)
+    detected = None if found is None else Detections("YOLOv8", 20, 20, 1.0, found[0], {3: found[1]}, found[2])
     told = Judgement("some", COUNT, False, {"y": output}, detected).to_dict()
     assert quality.verdict(told).startswith(f"Quality: {word}.")
     assert quality.told(told).startswith(f"{word}, ")

@@ -8,7 +8,10 @@ import pytest
 from onnxslim_learn import demo
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.coupling import roles
-from onnxslim_learn.metrics import deviation, kind, told_by_labels
+from onnxslim_learn.coupling.solver import couple
+from onnxslim_learn.graph.load import load
+from onnxslim_learn.metrics import Channels, deviation, kind, told_by_labels
+from onnxslim_learn.quality.channels import channels
 
 SAMPLES = 24
 RNG = np.random.default_rng(0)
@@ -201,3 +204,35 @@ def test_one_number_for_each_sample_is_judged_by_its_correlation():
 def test_what_all_logits_have_in_common_does_not_count():
     wanted = logits(SAMPLES, 10)
     assert compared(wanted, wanted + RNG.normal(0, 50, (SAMPLES, 1))).worst == pytest.approx(1)
+
+
+def spelt(rng, texts):
+    """Lines as a recogniser writes them: every letter several times, nothing (class 0) between; ``(lines, 24, 40)``."""
+    steps = np.zeros((len(texts), 24), int)
+    for row, text in zip(steps, texts, strict=True):
+        written = [step for letter in text for step in (*[letter] * rng.integers(1, 3), *[0] * rng.integers(1, 3))]
+        row[: len(written)] = written
+    return 8.0 * (steps[..., None] == np.arange(40)) + rng.normal(0, 0.1, (*steps.shape, 40))
+
+
+def test_lines_count_as_read_where_all_their_steps_say_the_same():
+    """However often a letter is repeated; of tokens that were given, each is an answer by itself."""
+    rng = np.random.default_rng(0)
+    texts = [list(rng.integers(1, 40, 6)) for _ in range(20)]
+    other = [[*text[:-1], text[-1] % 39 + 1] if k < 5 else text for k, text in enumerate(texts)]
+    sides = [softmax(spelt(np.random.default_rng(seed), rows)) for seed, rows in ((1, texts), (2, other))]
+    lines, tokens = ({"y": Channels(2, tokens=given)} for given in (False, True))
+    told = deviation({"y": sides[0]}, {"y": sides[1]}, lines)["y"].figures
+    assert told["read"] == 0.75
+    assert "read" not in deviation({"y": sides[0]}, {"y": sides[1]}, tokens)["y"].figures
+
+
+@pytest.mark.parametrize(
+    ("given", "tokens"),
+    [("float[n,3,8,8] x", False), ("int64[n,12] x", True), ("uint8[n,8,8,3] x", False), ("float[n,80] x", False)],
+)
+def test_tokens_are_rows_of_whole_numbers(given, tokens):
+    dims = given[given.index("[") : given.index("]") + 1]
+    text = f'<ir_version: 8, opset_import: ["" : 17]> n ({given}) => (float{dims} y) {{ y = Cast<to = 1>(x) }}'
+    model = onnx.parser.parse_model(text)
+    assert channels(couple(load(model), sensitive=False))["y"].tokens == tokens

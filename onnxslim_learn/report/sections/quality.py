@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.metrics import DESTROYED
-from onnxslim_learn.quality.detections import FEW
 from onnxslim_learn.report.blocks import Block, Text
 from onnxslim_learn.report.format import percent, plural, share
 
@@ -56,10 +55,22 @@ def weakest(quality: Mapping[str, Any]) -> tuple[float, str]:
             shares.append((output["agreement"], f"{name} decides as the original does in {share(output['agreement'])}"))
         if (same := output["figures"].get("retrieval")) is not None:
             shares.append((same, f"{share(same)} of rows of {name} have the same nearest neighbour"))
-    if (matched := quality.get("detections")) is not None and matched["original"] >= FEW:
-        words = f"{matched['matched']} of the original's {matched['original']} detections are found"
-        shares.append((matched["matched"] / matched["original"], words))
+        if (same := output["figures"].get("read")) is not None:
+            shares.append((same, f"{name} reads {share(same)} of samples as the original does, all steps together"))
+    shares += _detected(quality.get("detections"))
     return min(shares)
+
+
+def _detected(matched: Mapping[str, Any] | None) -> list[tuple[float, str]]:
+    """What is left of the scores of detections, of all and of every class, where there are enough to tell."""
+    if matched is None:
+        return []
+    of = f"of the scores of the original's {matched['original']} detections is left ({matched['matched']} are found)"
+    told = [(matched["kept"], of), (matched["true"], "of the scores of its own detections is what the original gives")]
+    told += [
+        (kept, f"of the scores of detections of class {name} is left") for name, kept in matched["classes"].items()
+    ]
+    return [(left, f"{share(left)} {words}") for left, words in told if left is not None]
 
 
 def told(quality: Mapping[str, Any] | None, least: float | None = None) -> str:
@@ -151,6 +162,8 @@ def figures(output: Mapping[str, Any]) -> list[str]:
         said += [f"same {unit} {share(output['agreement'])}", f"divergence {output['kl']:.4f}"]
     if "top5" in more:
         said.append(f"in the first five {share(more['top5'])}")
+    if "read" in more:
+        said.append(f"all steps together the same {share(more['read'])}")
     if "perplexity" in more:
         said.append(f"perplexity {more['perplexity']:.3g} (the original's own: {more['original_perplexity']:.3g})")
     if output["kind"] == "embeddings":
@@ -172,10 +185,10 @@ def _detections(quality: Mapping[str, Any]) -> list[str]:
         return []
     if matched["precision"] is None:
         return [f"detections ({matched['layout']}): the original finds nothing on these inputs"]
-    return [
-        f"detections ({matched['layout']}): {matched['matched']} of the original's {matched['original']} are found;"
-        f" mean average precision against them {matched['precision']:.3f}"
-    ]
+    said = f"{matched['matched']} of the original's {matched['original']} are found"
+    scores = "" if matched["kept"] is None else f", with {share(matched['kept'])} of their scores"
+    precision = f"mean average precision against them {matched['precision']:.3f}"
+    return [f"detections ({matched['layout']}): {said}{scores}; {precision}"]
 
 
 def _metric(quality: Mapping[str, Any]) -> list[str]:

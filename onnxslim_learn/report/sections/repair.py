@@ -114,17 +114,14 @@ def _allocated(choice: Mapping[str, Any]) -> str:
     trials, work = choice.get("trials"), choice.get("work")
     if not work:
         return ""
-    if not trials:
-        return (
-            f"Widths: all groups alike, because trying others takes more than the {_work(work['work'])} multiply-"
-            f"accumulates that are allowed. Give --work {_enough(work)} for better ones."
-        )
-    said = f"Widths: {choice['allocation']}, the best of {plural(len(trials), 'allocation')} tried on the samples."
-    return " ".join([said, *unmeasured(work)])
+    tried = f"{choice['allocation']}, the best of {plural(len(trials), 'allocation')} tried" if trials else "all alike"
+    return f"Widths: {tried}."
 
 
-def unmeasured(work: Mapping[str, Any]) -> list[str]:
-    """What could not be measured with the work, or in the seconds, that were allowed, in sentences."""
+def unmeasured(choice: Mapping[str, Any]) -> list[str]:
+    """What could not be measured with the work, or in the seconds, that were allowed, a sentence for each limit."""
+    if not (work := choice.get("work")):
+        return []
     said, (measured, groups), (done, planned) = [], work["groups"], work["points"]
     if work["seconds"] is not None:
         said.append(
@@ -132,10 +129,13 @@ def unmeasured(work: Mapping[str, Any]) -> list[str]:
             f"some {work['rest']:.0f} s. The same command goes on from there, without --sensitivity-seconds to the end."
         )
     if measured < groups:
-        rest = "the others lose by their scores what these do" if measured else "all lose in proportion to their scores"
-        said.append(f"What {measured} of {plural(groups, 'group')} lose was measured; {rest}.")
-        enough = f"--work {_enough(work)} measures all (allowed: {_work(work['work'])})."
-        said += [enough] if work["seconds"] is None else []
+        rest = "the others' losses by their scores" if measured else "widths follow scores alone"
+        rest = rest if choice.get("trials") else "widths are all alike"
+        told = f"What {measured} of {plural(groups, 'group')} lose was measured; {rest}"
+        enough = (
+            f", since more takes more work than the {_work(work['work'])} allowed. --work {_enough(work)} measures all"
+        )
+        said.append(f"{told}{enough if work['seconds'] is None else ''}.")
     return said
 
 
