@@ -117,6 +117,27 @@ FUSED = {
     ),
 }
 
+
+def _n_bits(body: str, given: str = "", *, bits: int = 4, blocks: int = 3, weights: str = "") -> Net:
+    """Return a net in which `OP` makes `z` of `a`, which a layer of the same kind has made, in blocks of 16."""
+    call = f"{_ms('MatMulNBits')}<K=%d, N=%d, bits={bits}, block_size=16>"
+    made = f"a = {call % (16, 16 * blocks)}(first, w0, s0) {body}".replace("OP", call % (16 * blocks, 8))
+    text = f"""(float[2,4,6] x) => (float[outer,tokens,5] y)
+        <{_bytes("w0", 16 * blocks, 1, 2 * bits)}, {_bytes("w4", 8, blocks, 2 * bits)}{given}> {{
+        first = MatMul(x, w1) {made} h = MatMul(z, w2) r = Relu(h) y = MatMul(r, w3)
+    }}"""
+    layers = f"w1 6x16, w2 8x6, w3 6x5, s0 {16 * blocks}x1, s 8x{blocks}, {weights}"
+    return Net(text, layers, opset=21, domains=_ORT)
+
+
+BLOCKS = {
+    "MatMulNBits_blocks": _n_bits("z = OP(a, w4, s)"),
+    "MatMulNBits_blocks_zeros": _n_bits("z = OP(a, w4, s, p)", f", {_bytes('p', 8, 3)}", blocks=5),
+    "MatMulNBits_blocks_zeros_flat": _n_bits("z = OP(a, w4, s, p)", f", {_bytes('p', 16)}", blocks=4),
+    "MatMulNBits_blocks_8": _n_bits("z = OP(a, w4, s, p)", f", {_bytes('p', 8, 3)}", bits=8),
+    "MatMulNBits_blocks_float_zeros": _n_bits("z = OP(a, w4, s, p, , b4)", weights="p 8x3, b4 8"),
+}
+
 NORMS = {
     "SkipLayerNormalization": _tokens(
         f"""k = MatMul(x, wk) n, , , s = {_ms("SkipLayerNormalization")}(a, k, gain, shift, b4)
@@ -457,7 +478,7 @@ QUANTIZED = {
     ),
 }
 
-NETS: dict[str, Net] = {**FUSED, **NORMS, **ATTENTION, **_cells(), **QUANTIZED}
+NETS: dict[str, Net] = {**FUSED, **BLOCKS, **NORMS, **ATTENTION, **_cells(), **QUANTIZED}
 
 REFERENCE = {name: "onnxruntime has no batch-first cells" for name in NETS if name.endswith("_batch_first")}
 """Nets that onnxruntime cannot run, with the reason: the onnx reference runs them."""

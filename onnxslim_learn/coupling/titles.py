@@ -227,10 +227,11 @@ class _Carried:
     def _nested(self, groups: Sequence[Group]) -> tuple[set[int], set[int]]:
         """Groups of rows that lie in other rows (query heads in key-value heads), and groups that these lie in."""
         cells, rows = self.coupling.membership.nonzero()
-        whole = np.array([group.rows for group in groups], bool)
+        within = np.array([group.rows and group.pin is None for group in groups], bool)
+        several = np.array([group.rows and group.width > 1 for group in groups], bool)
         inner, outer = self.of_class[cells], self.of_class[rows]
         nested = (inner >= 0) & (outer >= 0) & (inner != outer)
-        nested[nested] = whole[inner[nested]] & whole[outer[nested]]
+        nested[nested] = within[inner[nested]] & several[outer[nested]]
         return set(inner[nested].tolist()), set(outer[nested].tolist())
 
     def _constants(self) -> set[str]:
@@ -290,8 +291,9 @@ class _Carried:
     def _contracts(self, index: int, summed: frozenset[int], writes: frozenset[int]) -> None:
         """A node that sums over channels: with a weight, or one activation against another (attention)."""
         names = self._inputs(index)
-        weights = self.carried(name for name in names if name in self.constant)
-        weighted = not weights.isdisjoint(summed)  # tables of positions and numbers of tokens are no weights
+        shapes = self.graph.shapes.nominal.shape
+        weighted = roles.of(self.coupling.nodes[index]).factors is not None  # else constants are tables of positions
+        weighted &= any(name in self.constant and len(shapes.get(name, ())) > 1 for name in names)
         if not weighted and len(names) > 1:
             self._vote(summed, "queries-keys")
             self._vote(writes - summed, "values")
@@ -299,6 +301,9 @@ class _Carried:
         convolves = roles.convolution(self.coupling.nodes[index]) is not None
         for number in summed if weighted else ():
             self.readers.setdefault(number, []).append(index)
+        if isinstance(roles.factors(self.coupling.nodes[index]), roles.Projection):
+            self._vote(writes - summed, "values")
+        weights = self.carried(name for name in names if name in self.constant)
         for number in (writes & weights) - summed:
             self.writers.setdefault(number, []).append(index)
         self._vote(summed | (writes & weights), "channels" if convolves else "hidden")
@@ -325,6 +330,8 @@ class _Carried:
         if not said and role != "residual" and carriers:
             said = str(self.coupling.nodes[carriers[0]].name)
         what = self._heads(number, group) if role == "heads" else TEXTS[role].format(n=group.width)
+        if role == "hidden" and group.rows:
+            what = f"{group.width} blocks of {self._cells(group)} hidden units"
         text = f"{said}: {what}" if said else what
         names = tuple(filter(None, (group.name, role, text, ".".join(path))))
         layers = sorted({".".join(self._path(i)) for i in (*writers, *readers)} - {""})
@@ -336,6 +343,10 @@ class _Carried:
         kind = "query " if inside else "key-value " if number in self.around else ""
         each = " per key-value head" if inside and len(group.strata) == 1 else ""
         return f"{group.width} {kind}heads{f' of {size}' if size else ''}{each}"
+
+    def _cells(self, group: Group) -> int:
+        """How many units the first row of a group has."""
+        return len(np.unique(self.coupling.cells_of(self.coupling.classes_of(group.units[:1]))))
 
     def _stretch(self, nodes: Sequence[int]) -> str:
         """From which to which of the numbered modules right inside the module that all of some nodes are in."""
@@ -366,7 +377,15 @@ class _Carried:
             return "symbols"
         if group.rows:
             attends = votes["queries-keys"] + votes["values"]
-            return "heads" if attends else "convolution-groups" if votes["channels"] else "other"
+            return (
+                "heads"
+                if attends
+                else "convolution-groups"
+                if votes["channels"]
+                else "hidden"
+                if votes["hidden"]
+                else "other"
+            )
         for role in ("recurrent", "queries-keys", "values"):
             if votes[role]:
                 return role

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import layout
 from onnxslim_learn.coupling.context import aligned
 from onnxslim_learn.coupling.operators.facts import Normalisation, Operator, Parts, Trait, attribute
@@ -14,7 +17,7 @@ from onnxslim_learn.coupling.relations import Value
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from onnxslim_learn.coupling.context import NodeContext
+    from onnxslim_learn.coupling.context import Cut, NodeContext
 
 
 def group_norm() -> Operator:
@@ -80,26 +83,59 @@ def embed_norm(context: NodeContext) -> None:
     context.yields(*(value if shape == out else context.relations.free(shape) for shape in shapes))
 
 
+SCALES, ZEROS, ORDER, SHIFT = 2, 3, 4, 5  # inputs of MatMulNBits
+
+
 def block_quantized(context: NodeContext) -> None:
-    """MatMulNBits: output units slice weights, scales and zero points; inputs go in whole blocks and stay."""
-    units = context.shape(1)[0]
-    lead = aligned(len(context.shape(0)) - 1)
-    operands = [(0, context.operand(0, [*lead, None])), (1, context.operand(1, ["z", None, None]))]
-    for slot in (2, 3):
-        if context.name(slot):
-            shape = context.shape(slot)
-            if len(shape) == 1 and shape[0] % units == 0:
-                operands.append((slot, context.operand(slot, ["z", None], (units, shape[0] // units), (2,))))
-            else:
-                operands.append((slot, context.operand(slot, ["z", *([None] * (len(shape) - 1))])))
-    if context.name(5):
-        operands.append((5, context.operand(5, "z")))
+    """MatMulNBits: weight ``z k bytes`` and scales ``z k``, whose inputs go in whole blocks ``k`` that share a scale.
+
+    Zero points are one per scale, or packed, several to a byte: then they are packed anew.
+    """
+    (units, blocks), size = context.shape(1)[:2], int(context.attr("block_size"))
+    *outer, inner = context.shape(0)
+    lead = aligned(len(outer))
+    each = {s: math.prod(context.shape(s)) // units for s in (SCALES, ZEROS) if context.name(s)}
+    packed = each.get(ZEROS, blocks) != blocks
+    whole = inner == blocks * size and not context.name(ORDER) and not (packed and _tensor(context, ZEROS) is None)
+    k, view = ("k", (*outer, blocks, size)) if whole else (None, (*outer, 1, inner))
+    operands = [(0, context.operand(0, [*lead, k, None], view)), (1, context.operand(1, ["z", k, None]))]
+    for slot, count in each.items():
+        letters, parts = ["z", k if count == blocks else None], (1, 1) if len(context.shape(slot)) > 1 else (2,)
+        operands.append((slot, context.operand(slot, letters, (units, count), parts)))
+    if context.name(SHIFT):
+        operands.append((SHIFT, context.operand(SHIFT, "z")))
     joined = context.join(*operands)
     context.yields(joined.output(context.relations, [*lead, "z"]))
-    out = joined.seen("z")
-    context.patch(lambda cut: {"N": cut.size(out, 0)})
-    *sizes, inner = context.nominal(0)
-    context.work(joined.space, {**dict(zip(lead, sizes, strict=True)), "z": units}, inner)
+    if whole:
+        context.contract(0, [len(outer)], None, (SHIFT if context.name(SHIFT) else -1, -1))
+    space = joined.seen(["z", *(k or "")])
+
+    def stated(cut: Cut) -> dict[int | str, Any]:
+        inputs = cut.size(space, 1) * size if whole else inner
+        changes: dict[int | str, Any] = {"N": cut.size(space, 0), "K": inputs}
+        return {**changes, ZEROS: _repacked(context, cut, space)} if packed and inputs < inner else changes
+
+    context.patch(stated)
+    sizes = dict(zip(lead, context.nominal(0), strict=False)) | {"z": units, "k": blocks}
+    context.work(joined.space, sizes, size if whole else inner)
+
+
+def _tensor(context: NodeContext, slot: int) -> ir.TensorProtocol | None:
+    value = context.node.inputs[slot]
+    return None if value is None else value.const_value
+
+
+def _repacked(context: NodeContext, cut: Cut, space: Value) -> Array:
+    """Zero points of the rows and blocks that stay, lowest bits first; each row begins with a byte of its own."""
+    tensor, bits = _tensor(context, ZEROS), int(context.attr("bits", 4))
+    assert tensor is not None
+    rows, blocks = cut.keep(space, 0), cut.keep(space, 1)
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    numbers = tensor.numpy().reshape(len(rows), -1, 1)[rows] >> shifts & ((1 << bits) - 1)
+    kept = numbers.reshape(len(numbers), -1)[:, : len(blocks)][:, blocks]
+    kept = np.pad(kept, ((0, 0), (0, -kept.shape[1] % len(shifts)))).reshape(len(kept), -1, len(shifts))
+    packed: Array = np.bitwise_or.reduce(kept << shifts, axis=-1).astype(np.uint8)
+    return packed if len(tensor.shape) > 1 else packed.reshape(-1)
 
 
 # --- what fused nodes are made of -------------------------------------------------------------------------------------
