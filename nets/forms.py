@@ -1,8 +1,6 @@
 """Fused, attention, recurrent and quantized operators in all their forms: tiny nets of one each."""
 
-import numpy as np
-
-from nets.notation import Net
+from nets.notation import Net, random_bytes
 
 _ORT = ', "com.microsoft" : 1'
 _QUANTIZED = "uint8 zx = {128}, int8 zw = {0}, float sx = {0.02}, float sw = {0.01}"
@@ -27,12 +25,6 @@ def _tokens(
     }}"""
     layers = f"w1 6x{width}, w2 {wide}x6, w3 6x5"
     return Net(text, f"{layers}, {weights}", opset=opset, domains=_ORT)
-
-
-def _bytes(name: str, *shape: int) -> str:
-    """Return a declared weight of random bytes."""
-    values = np.random.default_rng(len(name)).integers(0, 256, np.prod(shape))
-    return f"uint8[{','.join(map(str, shape))}] {name} = {{{', '.join(map(str, values))}}}"
 
 
 def _ms(op: str) -> str:
@@ -101,19 +93,19 @@ FUSED = {
         f"z = {_ms('MatMulNBits')}<K=32, N=8, bits=4, block_size=16>(a, w4, s)",
         "s 8x2",
         width=32,
-        given=_bytes("w4", 8, 2, 8),
+        given=random_bytes("w4", 8, 2, 8),
     ),
     "MatMulNBits_flat": _tokens(
         f"z = {_ms('MatMulNBits')}<K=32, N=8, bits=4, block_size=16>(a, w4, s, p)",
         "s 16",
         width=32,
-        given=f"{_bytes('w4', 8, 2, 8)}, {_bytes('p', 8)}",
+        given=f"{random_bytes('w4', 8, 2, 8)}, {random_bytes('p', 8)}",
     ),
     "MatMulNBits_bias": _tokens(
         f"z = {_ms('MatMulNBits')}<K=32, N=8, bits=8, block_size=16>(a, w4, s, p, , b4)",
         "s 8x2, b4 8",
         width=32,
-        given=f"{_bytes('w4', 8, 2, 16)}, {_bytes('p', 8, 2)}",
+        given=f"{random_bytes('w4', 8, 2, 16)}, {random_bytes('p', 8, 2)}",
     ),
 }
 
@@ -123,7 +115,7 @@ def _n_bits(body: str, given: str = "", *, bits: int = 4, blocks: int = 3, weigh
     call = f"{_ms('MatMulNBits')}<K=%d, N=%d, bits={bits}, block_size=16>"
     made = f"a = {call % (16, 16 * blocks)}(first, w0, s0) {body}".replace("OP", call % (16 * blocks, 8))
     text = f"""(float[2,4,6] x) => (float[outer,tokens,5] y)
-        <{_bytes("w0", 16 * blocks, 1, 2 * bits)}, {_bytes("w4", 8, blocks, 2 * bits)}{given}> {{
+        <{random_bytes("w0", 16 * blocks, 1, 2 * bits)}, {random_bytes("w4", 8, blocks, 2 * bits)}{given}> {{
         first = MatMul(x, w1) {made} h = MatMul(z, w2) r = Relu(h) y = MatMul(r, w3)
     }}"""
     layers = f"w1 6x16, w2 8x6, w3 6x5, s0 {16 * blocks}x1, s 8x{blocks}, {weights}"
@@ -132,9 +124,9 @@ def _n_bits(body: str, given: str = "", *, bits: int = 4, blocks: int = 3, weigh
 
 BLOCKS = {
     "MatMulNBits_blocks": _n_bits("z = OP(a, w4, s)"),
-    "MatMulNBits_blocks_zeros": _n_bits("z = OP(a, w4, s, p)", f", {_bytes('p', 8, 3)}", blocks=5),
-    "MatMulNBits_blocks_zeros_flat": _n_bits("z = OP(a, w4, s, p)", f", {_bytes('p', 16)}", blocks=4),
-    "MatMulNBits_blocks_8": _n_bits("z = OP(a, w4, s, p)", f", {_bytes('p', 8, 3)}", bits=8),
+    "MatMulNBits_blocks_zeros": _n_bits("z = OP(a, w4, s, p)", f", {random_bytes('p', 8, 3)}", blocks=5),
+    "MatMulNBits_blocks_zeros_flat": _n_bits("z = OP(a, w4, s, p)", f", {random_bytes('p', 16)}", blocks=4),
+    "MatMulNBits_blocks_8": _n_bits("z = OP(a, w4, s, p)", f", {random_bytes('p', 8, 3)}", bits=8),
     "MatMulNBits_blocks_float_zeros": _n_bits("z = OP(a, w4, s, p, , b4)", weights="p 8x3, b4 8"),
 }
 
@@ -478,7 +470,49 @@ QUANTIZED = {
     ),
 }
 
-NETS: dict[str, Net] = {**FUSED, **BLOCKS, **NORMS, **ATTENTION, **_cells(), **QUANTIZED}
+
+def _experts(
+    operator: str, settings: str, inputs: str, weights: str, *, width: int = 8, given: str = "", more: str = ""
+) -> Net:
+    """Return a net in which each token meets two of four experts."""
+    return _tokens(
+        f"f = Reshape(a, [-1, {width}]) p = MatMul(f, wr) {more} z = {_ms(operator)}<k=2, {settings}>(a, p, {inputs})",
+        f"wr {width}x4, {weights}",
+        width=width,
+        wide=width,
+        given=given,
+    )
+
+
+EXPERTS = {
+    "MoE": _experts("MoE", 'activation_type="gelu"', "u, , d", "u 4x6x8, d 4x8x6"),
+    "MoE_gated": _experts(
+        "MoE",
+        """activation_type="swiglu", swiglu_fusion=1, activation_alpha=1.7, activation_beta=1.0, swiglu_limit=0.7,
+           normalize_routing_weights=1""",
+        "u, ub, d, db",
+        "u 4x12x8, ub 4x12, d 4x8x6, db 4x8",
+    ),
+    "QMoE_rows": _experts(
+        "QMoE",
+        'activation_type="silu", expert_weight_bits=8',
+        "u, us, , d, ds, db",
+        "us 4x16, ds 4x8, db 4x8",
+        given=f"{random_bytes('u', 4, 16, 8)}, {random_bytes('d', 4, 8, 16)}",
+    ),
+    "QMoE_blocks": _experts(
+        "QMoE",
+        "block_size=16",
+        "u, us, ub, d, ds, db, , , , uz, dz, , c",
+        "us 4x64x2, ub 4x64, ds 4x32x4, db 4x32",
+        width=32,
+        given=f"{random_bytes('u', 4, 64, 16)}, {random_bytes('d', 4, 32, 32)}, {random_bytes('uz', 4, 64, 1)}, "
+        f"{random_bytes('dz', 4, 32, 2)}",
+        more="c = Sigmoid(p)",
+    ),
+}
+
+NETS: dict[str, Net] = {**FUSED, **BLOCKS, **NORMS, **ATTENTION, **_cells(), **QUANTIZED, **EXPERTS}
 
 REFERENCE = {name: "onnxruntime has no batch-first cells" for name in NETS if name.endswith("_batch_first")}
 """Nets that onnxruntime cannot run, with the reason: the onnx reference runs them."""

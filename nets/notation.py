@@ -75,6 +75,12 @@ class Net:
                 yield numpy_helper.from_array(values.astype(dtype or self.dtype), name)
 
 
+def random_bytes(name: str, *shape: int) -> str:
+    """Return a declared weight of random bytes, as it stands in a net's text."""
+    values = np.random.default_rng(len(name)).integers(0, 256, np.prod(shape))
+    return f"uint8[{','.join(map(str, shape))}] {name} = {{{', '.join(map(str, values))}}}"
+
+
 def draw_weight(rng: np.random.Generator, shape: tuple[int, ...], op: str, operand: int) -> np.ndarray:
     """Return random values fit for that operand of `op`: a gain, a scale of quantization, a bias or a matrix."""
     if op in ("QuantizeLinear", "DequantizeLinear") and operand == 1:

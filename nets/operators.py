@@ -3,7 +3,7 @@
 Keys are operators; those of onnxruntime's own domain are spelled with it.
 """
 
-from nets.notation import Net
+from nets.notation import Net, random_bytes
 from nets.variants import VARIANTS
 from onnxslim_learn.coupling.operators import counted
 from onnxslim_learn.coupling.operators.facts import Operator
@@ -337,6 +337,21 @@ CONTRIB = [
            z = MatMul(m, k)""",
         "wk 6x8, c s 6x2",
         given="int64[2,4] places = {0, 1, 2, 3, 2, 3, 4, 5}",
+    ),
+    _tokens(
+        f"{_ORT}MoE",
+        """f = Reshape(a, [8, 8]) p = MatMul(f, wr)
+           z = OP<k=2, activation_type="silu", normalize_routing_weights=1>(a, p, w4, b4, w5, b5)""",
+        "wr 8x5, w4 5x6x8, b4 5x6, w5 5x8x6, b5 5x8",
+    ),
+    _tokens(
+        f"{_ORT}QMoE",
+        """f = Reshape(a, [8, 32]) p = MatMul(f, wr)
+           z = OP<k=2, activation_type="swiglu", swiglu_fusion=1, block_size=16>(a, p, w4, s4, , w5, s5)""",
+        "wr 32x4, s4 4x96x2, s5 4x32x3",
+        given=f"{random_bytes('w4', 4, 96, 16)}, {random_bytes('w5', 4, 32, 24)}",
+        width=32,
+        wide=32,
     ),
 ]
 

@@ -19,7 +19,7 @@ OPERATORS = """
     CausalConvWithState
     MaxUnpool RotaryEmbedding LinearAttention ConvInteger QLinearConv RoiAlign RNN Where Softsign ArgMax
     com.microsoft.FusedConv com.microsoft.MatMulNBits com.microsoft.Attention com.microsoft.SkipLayerNormalization
-    com.microsoft.EmbedLayerNormalization com.microsoft.FusedMatMul
+    com.microsoft.EmbedLayerNormalization com.microsoft.FusedMatMul com.microsoft.MoE com.microsoft.QMoE
 """.split()  # noqa: SIM905
 """Examples of single operators: one for every rule that no zoo net above has, and some of the families."""
 
@@ -28,7 +28,7 @@ FORMS = """
     RMSNormalization_heads GroupNormalization_21 Attention_packed_mask MultiHeadAttention_past
     GroupQueryAttention_rotary onnx_Attention_gqa onnx_RotaryEmbedding_4d_0 RotaryEmbedding_partial RNN_forward
     GRU_reset_after LSTM_bidirectional_all LSTM_batch_first QLinearConv_group QGemm_float MatMulIntegerToFloat
-    MatMulInteger_dynamic
+    MatMulInteger_dynamic MoE_gated QMoE_blocks
 """.split()  # noqa: SIM905
 """Forms of fused, attention, recurrent and quantized operators."""
 

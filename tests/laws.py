@@ -82,7 +82,7 @@ def draw_removal(draw: st.DrawFn, analysis: slim.Analysis) -> Removal:
             return found
     able = free(analysis)
     assert able, "nothing can go"
-    levels = [draw(st.integers(0, group.levels - 1)) for group in able]
+    levels = [draw(st.integers(0, group.spare)) for group in able]
     if not any(levels):
         levels[draw(st.integers(0, len(able) - 1))] = 1
     columns = np.zeros(0, np.int64)

@@ -9,7 +9,7 @@ these too: what several units carry is multiplied by all their gates.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.bridge import initializers
 from onnxslim_learn.coupling.carriers import carriers
+from onnxslim_learn.coupling.context import Contest
 from onnxslim_learn.coupling.relations import parts
 from onnxslim_learn.errors import InputError
 
@@ -69,15 +70,15 @@ def attach(
     return gates(module)
 
 
-def _once(analysis: Analysis, carried: Array) -> Iterator[tuple[Contraction, list[Factor]]]:
-    """Contractions with their gates, activations first: what one input of a product is gated by, others are not."""
+def _once(analysis: Analysis, carried: Array) -> Iterator[tuple[Contraction | Contest, list[Factor]]]:
+    """Contests and contractions with their gates, activations first: by what one input is gated, others are not."""
     nodes, seen = analysis.coupling.nodes, dict[int, set[int]]()
 
-    def fixed(contraction: Contraction) -> bool:
+    def fixed(contraction: Contraction | Contest) -> bool:
         source = nodes[contraction.node].inputs[contraction.slot]
         return source is not None and source.is_initializer()
 
-    for contraction in sorted(analysis.coupling.records.contractions, key=fixed):
+    for contraction in sorted(analysis.coupling.records.consumed, key=fixed):
         source = nodes[contraction.node].inputs[contraction.slot]
         varying = analysis.graph.shapes.varying(str(source.name)) if source is not None else ()
         factors = spread(contraction.value, contraction.axes, analysis.coupling, carried, varying)
@@ -175,25 +176,45 @@ def laid(x: Tensor, index: Tensor, asked: Sequence[tuple[int, int, bool]]) -> Te
     return index.expand(sizes).reshape([size if axis in axes else 1 for axis, size in enumerate(x.shape)])
 
 
+Asked: TypeAlias = "Sequence[Sequence[tuple[int, int, bool]] | None]"
+
+
+def product(x: Tensor, vector: Tensor, indices: Sequence[Tensor], asked: Asked) -> Tensor:
+    """The product of all gates of every entry of a tensor."""
+    at_hand = [index if how is None else laid(x, index, how) for index, how in zip(indices, asked, strict=True)]
+    factor = vector[at_hand[0]]
+    for index in at_hand[1:]:
+        factor = factor * vector[index]
+    return factor
+
+
+def weighed(x: Tensor, vector: Tensor, *indices: Tensor, asked: Asked = ()) -> Tensor:
+    """Multiply the chances of what competes by gates: their logarithms are added, minus infinity for none."""
+    factor = product(x, vector, indices, asked)
+    chance = torch.where(factor > 0, factor, 1).log()
+    return x + torch.where(factor > 0, chance, -torch.inf).to(x.dtype)
+
+
 def gated(
     x: Tensor,
     vector: Tensor,
     *indices: Tensor,
     zero: Tensor | None = None,
-    asked: Sequence[Sequence[tuple[int, int, bool]] | None] = (),
+    asked: Asked = (),
 ) -> Tensor:
     """Multiply a tensor by its gates; integers are let through or replaced by what stands for zero."""
-    at_hand = [index if how is None else laid(x, index, how) for index, how in zip(indices, asked, strict=True)]
-    factor = vector[at_hand[0]]
-    for index in at_hand[1:]:
-        factor = factor * vector[index]
+    factor = product(x, vector, indices, asked)
     if x.is_floating_point():
         return x * factor.to(x.dtype)
     return torch.where(factor != 0, x, torch.zeros_like(x) if zero is None else zero)
 
 
 def _insert(
-    module: fx.GraphModule, call: fx.Node, contraction: Contraction, factors: list[Factor], source: tuple[fx.Node, int]
+    module: fx.GraphModule,
+    call: fx.Node,
+    contraction: Contraction | Contest,
+    factors: list[Factor],
+    source: tuple[fx.Node, int],
 ) -> None:
     """Put gates in front of an input of a call."""
     vector, number = source
@@ -206,7 +227,10 @@ def _insert(
         for k, factor in enumerate(factors):
             holder.register_buffer(f"index_{number}_{k}", torch.from_numpy(factor.buffer.copy()), persistent=False)
             indices.append(module.graph.get_attr(f"{HOLDER}.index_{number}_{k}"))
-        zero = None if contraction.zero is None else call.args[contraction.zero]
         asked = [factor.asked for factor in factors]
-        gate = module.graph.call_function(gated, (given, vector, *indices), {"zero": zero, "asked": asked})
+        if isinstance(contraction, Contest):
+            gate = module.graph.call_function(weighed, (given, vector, *indices), {"asked": asked})
+        else:
+            zero = None if contraction.zero is None else call.args[contraction.zero]
+            gate = module.graph.call_function(gated, (given, vector, *indices), {"zero": zero, "asked": asked})
     call.update_arg(contraction.slot, gate)

@@ -6,6 +6,7 @@ splits it. Report, budget search and learners read this one object. MACs are mul
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -132,12 +133,11 @@ class Cost:
         return totals
 
 
-def _exponents(digits: Sequence[Digit]) -> tuple[dict[int, int], int]:
+def _exponents(digits: Sequence[Digit], by_key: Mapping[int, Digit]) -> tuple[dict[int, int], int]:
     """Exponents by digit key, and the divisor that free rows contribute.
 
     The width of a digit is its alive cells over the product of the widths of the digits it depends on.
     """
-    by_key = {d.key: d for d in digits}
     exponents: dict[int, int] = {}
     divisor = 1
 
@@ -156,14 +156,16 @@ def _exponents(digits: Sequence[Digit]) -> tuple[dict[int, int], int]:
     return {k: e for k, e in exponents.items() if e}, divisor
 
 
-def polynomial(name: str, coupling: Coupling, terms: Iterable[tuple[str, int, Sequence[Digit]]]) -> Cost:
-    """Build a cost from terms (owner, coefficient, digits)."""
+def polynomial(
+    name: str, coupling: Coupling, terms: Iterable[tuple[str, int, Sequence[Digit], *tuple[Sequence[Digit], ...]]]
+) -> Cost:
+    """Build a cost from terms: owner, coefficient, digits, and digits that these only depend on."""
     index: dict[int, int] = {}
     arrays: list[Labels] = []
     rows: list[tuple[str, int, dict[int, int]]] = []
-    for owner, coefficient, digits in terms:
-        exponents, divisor = _exponents(digits)
-        by_key = {d.key: d for d in digits}
+    for owner, coefficient, digits, *within in terms:
+        by_key = {d.key: d for d in itertools.chain(digits, *within)}
+        exponents, divisor = _exponents(digits, by_key)
         named: dict[int, int] = {}
         for key, exponent in exponents.items():
             labels = by_key[key].labels
@@ -202,7 +204,7 @@ def macs(coupling: Coupling) -> Cost:
     """Multiply-accumulates of all contractions at the nominal input sizes."""
     nodes = coupling.nodes
     stated: list[Term] = coupling.records.terms
-    return polynomial("macs", coupling, ((str(nodes[t.node].name), t.coefficient, t.digits) for t in stated))
+    return polynomial("macs", coupling, ((str(nodes[t.node].name), t.coefficient, t.digits, t.within) for t in stated))
 
 
 def work(coupling: Coupling) -> int:

@@ -112,9 +112,12 @@ class Constraints:
 
     def _uneven(self, grid: Grid, gone: Mask, empty: bool) -> str:
         counts = self._kept(grid, gone).sum(axis=1)
-        if len(counts) and (counts.min() != counts.max() or counts.min() < (0 if empty else grid.least)):
-            where = self.where(grid.node)
-            return f"{where}: its rows must keep equally many, not {counts.min()} to {counts.max()}"
+        if not len(counts) or (empty and not counts.any()):
+            return ""
+        if counts.min() != counts.max():
+            return f"{self.where(grid.node)}: its rows must keep equally many, not {counts.min()} to {counts.max()}"
+        if counts.min() < grid.least:
+            return f"{self.where(grid.node)}: {grid.least} of its units must stay, not {counts.min()}"
         return ""
 
     def _partial(self, grid: Grid, gone: Mask, empty: bool) -> str:

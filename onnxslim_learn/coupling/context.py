@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import alignment, layout
-from onnxslim_learn.coupling.relations import Axis, Digit, Relations, Value, parts
+from onnxslim_learn.coupling.relations import Axis, Digit, Grid, Relations, Value, in_rows, parts, row_atoms
 from onnxslim_learn.errors import MisfitError
 
 if TYPE_CHECKING:
@@ -69,12 +69,35 @@ class Contraction:
 
 
 @dataclass(frozen=True, slots=True)
+class Contest:
+    """A node input of which the entries along some axes compete (experts): one that is removed is given no chance.
+
+    Where a contraction's reference has zeros, a contest's has minus infinity: shares are made of the others alone.
+
+    Attributes:
+        node: Index of the node.
+        slot: Which input.
+        value: The layout of that input.
+        axes: The axes along which entries compete.
+    """
+
+    node: int
+    slot: int
+    value: Value
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Term:
-    """Work of a node: ``coefficient`` times the product of the widths of ``digits``."""
+    """Work of a node: ``coefficient`` times the product of the widths of ``digits``.
+
+    Those of ``within`` are only what ``digits`` depend on: of a mixture's experts, each row meets a fixed number.
+    """
 
     node: int
     coefficient: int
     digits: tuple[Digit, ...]
+    within: tuple[Digit, ...] = ()
 
     @property
     def whole(self) -> int:
@@ -131,6 +154,7 @@ class Records:
 
     Attributes:
         contractions: Inputs that are summed over.
+        contests: Inputs whose entries compete.
         affines: Scales and shifts after a normalisation.
         delicate: Axes that are normalised over, where these may be cut.
         terms: Multiply-accumulates.
@@ -145,6 +169,7 @@ class Records:
     """
 
     contractions: list[Contraction] = field(default_factory=list)
+    contests: list[Contest] = field(default_factory=list)
     affines: list[Affine] = field(default_factory=list)
     delicate: list[Delicate] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
@@ -156,6 +181,11 @@ class Records:
     boxes: dict[str, tuple[float, float]] = field(default_factory=dict)
     opaque: dict[str, int] = field(default_factory=dict)
     inside: list[Inside] = field(default_factory=list)
+
+    @property
+    def consumed(self) -> list[Contraction | Contest]:
+        """Inputs at which units are taken out where they are only masked, or multiplied by gates."""
+        return [*self.contractions, *self.contests]
 
 
 WHERE = 9  # the operator set that brought Where, which masks and size vectors that are computed need
@@ -407,19 +437,36 @@ class NodeContext:
             zero = zero if zero is not None and self.name(zero) else None
             self.records.contractions.append(Contraction(self.index, slot, value, summed, zero, bias, inner))
 
-    def work(self, space: Mapping[str, Axis], sizes: Mapping[str, int], factor: int = 1) -> None:
+    def compete(self, slot: int, axis: int, least: int) -> None:
+        """State that the entries of an input compete along an axis (see :class:`Contest`) of which some must stay."""
+        name = str(self.name(slot))
+        self.values[name] = value = layout.fuse(self.relations, self.value(slot), axis)
+        for digit in value.axes[axis]:
+            if digit.labels is not None and (self.node.domain or self.version >= WHERE):
+                self._hold_unmaskable(name, value, [axis])
+                cells = in_rows(value.digits, digit, digit.labels)
+                self.relations.grids.append(Grid(self.index, cells, row_atoms(value.digits, digit), least))
+                self.records.contests.append(Contest(self.index, slot, value, (axis,)))
+
+    def work(
+        self, space: Mapping[str, Axis], sizes: Mapping[str, int], factor: int = 1, within: Iterable[str] = ()
+    ) -> None:
         """State multiply-accumulates: the product over all letters, times a factor.
 
         Args:
             space: Digits by letter.
             sizes: Nominal size by letter.
             factor: What is not a letter (kernel and output positions).
+            within: Letters that are no factors, and that others may depend on (:class:`Term`).
         """
+        rest = tuple(d for letter in within for d in space[letter])
+        space = {letter: axis for letter, axis in space.items() if letter not in within}
         coefficient = factor
         for letter, axis in space.items():
             labelled = math.prod(d.size for d in axis if d.labels is not None)
             coefficient *= sizes.get(letter, 1) // labelled
-        self.records.terms.append(Term(self.index, coefficient, tuple(d for axis in space.values() for d in axis)))
+        digits = tuple(d for axis in space.values() for d in axis)
+        self.records.terms.append(Term(self.index, coefficient, digits, rest))
 
     def fixed_work(self, macs: int) -> None:
         """State multiply-accumulates that no plan changes."""

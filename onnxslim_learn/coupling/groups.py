@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from onnxslim_learn.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from onnxslim_learn.array_types import Labels
+    from onnxslim_learn.array_types import Array, Labels
     from onnxslim_learn.coupling.solver import Coupling
 
 Codes = np.ndarray[Any, np.dtype[np.uint64]]
@@ -54,6 +55,7 @@ def find(coupling: Coupling) -> list[Group]:
     groups: list[Group] = []
     taken: set[str] = set()
     _, pins = coupling.pinned
+    shares, rivals = _shares(coupling), coupling.rivals
     for number in range(int(label.max(initial=-1)) + 1):
         units = used[label == number]
         ordered = units[np.lexsort((position[units], first[units]))]
@@ -66,7 +68,9 @@ def find(coupling: Coupling) -> list[Group]:
         parts = tuple(np.flatnonzero(strata[ordered] == s) for s in np.unique(strata[ordered]))
         held = pins[ordered][pins[ordered] >= 0]
         pin = coupling.relations.pins[int(held[0])] if len(held) else None
-        groups.append(Group(name, ordered, tuple(member_axes), parts, bool(rows[ordered].all()), pin))
+        floor = math.ceil(len(ordered) * float(shares[ordered].max()) - 1e-9)
+        is_row, fights = bool(rows[ordered].all()), bool(rivals[ordered].all())
+        groups.append(Group(name, ordered, tuple(member_axes), parts, is_row, pin, max(1, floor), fights))
     return sorted(groups, key=lambda group: int(first[group.units[0]]))
 
 
@@ -150,6 +154,16 @@ def _strata(coupling: Coupling) -> Codes:
     return strata
 
 
+def _shares(coupling: Coupling) -> Array:
+    """For every column the share of the units beside it that must stay."""
+    shares = np.zeros(coupling.columns)
+    for grid in coupling.relations.grids:
+        if grid.least > 1:
+            columns = coupling.column[coupling.strong[grid.cells[grid.cells > 0]]]
+            shares[columns] = np.maximum(shares[columns], grid.least / grid.cells.shape[1])
+    return shares
+
+
 def _members(places: list[Occurrence], label: Labels, used: Labels) -> dict[int, list[str]]:
     """Group label -> names of the parameter axes that carry it."""
     members: dict[int, list[str]] = {}
@@ -186,6 +200,8 @@ class Group:
         strata: Units that must lose in proportion, as index arrays over ``units`` (one array if they are free).
         rows: Whether a unit is a whole row (an attention head, a convolution group).
         pin: Why it cannot go, or ``None``.
+        floor: How many units must stay.
+        competes: Whether its units compete, so that what one had others get (experts).
     """
 
     name: str
@@ -194,6 +210,8 @@ class Group:
     strata: tuple[Labels, ...]
     rows: bool
     pin: Pin | None
+    floor: int = 1
+    competes: bool = False
 
     def __repr__(self) -> str:
         held = "" if self.pin is None else f", {self.pin.reason}"
@@ -208,6 +226,11 @@ class Group:
     def levels(self) -> int:
         """Number of equal steps from empty to full that keep all strata in proportion."""
         return int(np.gcd.reduce([len(s) for s in self.strata]))
+
+    @property
+    def spare(self) -> int:
+        """How many of these steps it may lose."""
+        return (self.width - self.floor) * self.levels // self.width
 
 
 def expression(option: str, text: str) -> re.Pattern[str]:

@@ -97,6 +97,16 @@ class Coupling:
         return axes_summed
 
     @cached_property
+    def rivals(self) -> Mask:
+        """Which columns compete."""
+        columns = np.zeros(self.columns, bool)
+        for contest in self.records.contests:
+            for labels in (digit.labels for axis in contest.axes for digit in contest.value.axes[axis]):
+                if labels is not None:
+                    columns[self.column[self.strong[labels[labels > 0]]]] = True
+        return columns
+
+    @cached_property
     def pinned(self) -> tuple[Labels, Labels]:
         """For every class and every column the index of a pin that holds it, or -1."""
         return self._held(range(len(self.relations.pins)))

@@ -31,6 +31,7 @@ Path = tuple[str, ...]
 
 ROLES = {
     "heads": "attention heads",
+    "experts": "experts of a mixture, of which a router chooses some for every token",
     "queries-keys": "what every head compares queries and keys by",
     "values": "what every head puts out",
     "hidden": "hidden units between two layers",
@@ -46,6 +47,7 @@ ROLES = {
 """Role -> what it means; options choose groups by it."""
 
 TEXTS = {
+    "experts": "{n} experts",
     "queries-keys": "{n} entries of queries and keys",
     "values": "{n} entries of values",
     "hidden": "{n} hidden units",
@@ -72,6 +74,7 @@ CONTAINERS = {
 PARTS = {
     **dict.fromkeys(("attn", "self_attn", "attention", "self_attention", "self", "mha", "attention.self"), "attention"),
     **dict.fromkeys(("mlp", "ffn", "feed_forward", "feedforward", "intermediate"), "MLP"),
+    **dict.fromkeys(("moe", "block_sparse_moe", "sparse_moe", "mixture"), "experts"),
     **dict.fromkeys(("cross_attn", "encoder_attn", "crossattention"), "cross-attention"),
 }
 SIDES = ("encoder", "decoder")
@@ -194,7 +197,7 @@ class _Carried:
     """Which groups every value carries, and what nodes do with them."""
 
     def __init__(self, coupling: Coupling, groups: Sequence[Group]) -> None:
-        self.coupling, self.graph = coupling, coupling.graph
+        self.coupling, self.graph, self.groups = coupling, coupling.graph, groups
         of_column = np.full(coupling.columns, -1)
         for number, group in enumerate(groups):
             of_column[group.units] = number
@@ -258,15 +261,14 @@ class _Carried:
             self.role.setdefault(number, Counter())[role] += 1
 
     def _look(self) -> None:
+        self._compete()
         contractions: dict[int, list[frozenset[int]]] = {}
-        inner: dict[int, bool] = {}
         for record in self.coupling.records.contractions:
             summed = [d.labels.reshape(-1) for a in record.axes for d in record.value.axes[a] if d.labels is not None]
             atoms = np.concatenate(summed) if summed else np.zeros(0, np.int64)
             numbers = self._groups(np.unique(self.coupling.strong[atoms[atoms > 0]]))
             contractions.setdefault(record.node, []).append(numbers)
-            inner[record.node] = inner.get(record.node, False) or record.inner
-            if record.inner:
+            if record.inner and roles.stacks(self.coupling.nodes[record.node]):
                 self._vote(numbers, "recurrent")
         for index, node in enumerate(self.coupling.nodes):
             reads, writes = self.carried(self._inputs(index)), self.carried(self._outputs(index))
@@ -279,6 +281,13 @@ class _Carried:
             elif roles.of(node).arithmetic == "add":
                 self._adds(index)
             self._stands_for(index, writes)
+
+    def _compete(self) -> None:
+        """Experts, of which a node that compares them all chooses some."""
+        for contest in self.coupling.records.contests:
+            for number in (n for n in self._numbers(contest.value) if self.groups[n].competes):
+                self._vote([number], "experts")
+                self.readers.setdefault(number, []).append(contest.node)
 
     def _stands_for(self, index: int, writes: frozenset[int]) -> None:
         """One-hot vectors: what is compared with all candidates, or picked from the rows of an identity matrix."""
@@ -373,8 +382,9 @@ class _Carried:
         votes = self.role.get(number, Counter())
         if group.pin is not None and group.pin.node == -1:
             return "outputs"
-        if votes["symbols"]:
-            return "symbols"
+        for role in ("symbols", "experts"):
+            if votes[role]:
+                return role
         if group.rows:
             attends = votes["queries-keys"] + votes["values"]
             return (

@@ -17,6 +17,7 @@ from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.relations import over
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.data.random_inputs import random_inputs
+from onnxslim_learn.rewrite.mask import kept_parts
 from onnxslim_learn.runtime.executor import Runner
 from onnxslim_learn.select.weight_slices import slices
 
@@ -227,12 +228,14 @@ def _silent(coupling: Coupling, column: int, suspected: Array, met: Sequence[Mee
     if not suspected[coupling.column[gone]].any():
         return False
     removal = Removal(coupling, gone)
-    return not any((m.lost(removal) & ~m.silent & ~m.constant).any() for m in met)
+    contests = coupling.records.contests  # whoever goes, the others get its share
+    competes = any(not kept_parts(one.value, one.axes, removal)[0].all() for one in contests)
+    return not competes and not any((m.lost(removal) & ~m.silent & ~m.constant).any() for m in met)
 
 
 def _even(group: Group, dead: Array, *, empty: bool) -> Array:
     """Dead units to take: as many of every stratum as rows that stay equal allow."""
-    most = group.levels if empty else group.levels - 1
+    most = group.levels if empty else group.spare
     levels = [int(dead[s].sum()) * group.levels // len(s) for s in group.strata]
     level = min([most, *levels])
     return np.concatenate([s[dead[s]][: len(s) * level // group.levels] for s in group.strata])

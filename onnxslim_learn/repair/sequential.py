@@ -306,7 +306,7 @@ def changed(removal: Removal, model: ir.Model) -> set[str]:
     coupling = removal.coupling
     names = [str(node.name) for node in coupling.nodes]
     records = coupling.records
-    lost = {names[c.node] for c in records.contractions if not kept_parts(c.value, c.axes, removal)[0].all()}
+    lost = {names[c.node] for c in records.consumed if not kept_parts(c.value, c.axes, removal)[0].all()}
     lost |= {names[d.node] for d in records.delicate if not removal.exact}
     altered: set[str] = set()
     for node in model.graph:

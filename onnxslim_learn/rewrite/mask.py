@@ -1,4 +1,7 @@
-"""The reference a slimmed model is checked against: the original with removed positions zeroed where consumed."""
+"""The reference a slimmed model is checked against: the original with removed positions zeroed where consumed.
+
+Where entries compete (the experts of a router), a removed one is given no chance: minus infinity.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxslim_learn.coupling.context import WHERE
+from onnxslim_learn.coupling.context import WHERE, Contest
 from onnxslim_learn.coupling.relations import over, parts
 from onnxslim_learn.rewrite import edit
 from onnxslim_learn.rewrite.merge import merged
@@ -25,6 +28,8 @@ OPEN = "onnxslim_learn.open"  # the extra input that lifts all masks
 def mask(removal: Removal) -> ir.Model:
     """Build the masked original: zeros put in front of every contraction input that loses positions.
 
+    In front of every contest, it is minus infinity.
+
     An extra boolean input, :data:`OPEN`, lifts all masks: with it the model must compute what the source computes,
     which proves the reference itself.
     """
@@ -33,20 +38,21 @@ def mask(removal: Removal) -> ir.Model:
     graph, nodes = model.graph, list(model.graph)
     lift = ir.Value(name=OPEN, shape=ir.Shape(()), type=ir.TensorType(ir.DataType.BOOL))
     graph.inputs.append(lift)
-    for contraction in coupling.records.contractions:
-        node = nodes[contraction.node]
-        source = coupling.nodes[contraction.node].inputs[contraction.slot]
+    for record in coupling.records.consumed:
+        node = nodes[record.node]
+        source = coupling.nodes[record.node].inputs[record.slot]
         assert source is not None
         varying = coupling.graph.shapes.varying(str(source.name))
-        keep, spoken = kept_parts(contraction.value, contraction.axes, removal, varying)
+        keep, spoken = kept_parts(record.value, record.axes, removal, varying)
         if keep.all():
             continue
-        source = node.inputs[contraction.slot]
+        source = node.inputs[record.slot]
         assert source is not None
-        name = f"{node.name}.masked{contraction.slot}"
+        name = f"{node.name}.masked{record.slot}"
         dtype = ir.DataType(coupling.graph.shapes.analysis.dtype[str(source.name)]).numpy()
-        zero = None if contraction.zero is None else node.inputs[contraction.zero]
-        zero = zero or edit.constant(graph, f"{name}.zero", np.zeros((), dtype))
+        competes = isinstance(record, Contest)
+        zero = None if isinstance(record, Contest) or record.zero is None else node.inputs[record.zero]
+        zero = zero or edit.constant(graph, f"{name}.zero", np.array(-np.inf if competes else 0).astype(dtype))
         stays = _laid_at_run_time(graph, node, source, keep, spoken) if any(spoken.open_parts()) else spoken.laid(keep)
         kept = _insert(graph, node, "Or", [lift, stays], f"{name}.kept")
         if model.opset_imports.get("", WHERE) >= WHERE:
@@ -55,7 +61,7 @@ def mask(removal: Removal) -> ir.Model:
             factor = _insert(graph, node, "Cast", [kept], f"{name}.factor")
             factor.producer().attributes["to"] = ir.AttrInt64("to", int(ir.DataType.from_numpy(dtype)))  # type: ignore[union-attr]
             masked = _insert(graph, node, "Mul", [source, factor], name)
-        node.replace_input_with(contraction.slot, masked)
+        node.replace_input_with(record.slot, masked)
     return model
 
 

@@ -260,9 +260,9 @@ def _marks(coupling: Coupling) -> Array:
 
 def refusal(coupling: Coupling, group: Group) -> str:
     """Why units of a group cannot stand for each other, or an empty string."""
-    classes = lined_up(coupling, group)
+    classes = None if group.competes else lined_up(coupling, group)
     if classes is None:
-        return "its units are not laid out alike"
+        return "its units compete" if group.competes else "its units are not laid out alike"
     inside = np.zeros(coupling.size, bool)
     inside[classes] = True
     for name in dict.fromkeys(member.rpartition(":")[0] for member in group.members):

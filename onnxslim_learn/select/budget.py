@@ -97,6 +97,7 @@ def choices(coupling: Coupling, groups: Sequence[Group], scores: Array, freedom:
     """
     free = [group for group in groups if group.pin is None]
     shadowed = set() if freedom.cells else _shadowed(coupling, free)
+    beside = _beside(coupling, free)
     decidable_choices = []
     multiple = 1 if isinstance(freedom.multiple, str) else freedom.multiple
     for group in free:
@@ -105,13 +106,15 @@ def choices(coupling: Coupling, groups: Sequence[Group], scores: Array, freedom:
         order = tuple(part[np.argsort(-scores[group.units[part]], kind="stable")] for part in group.strata)
         step = group.width // group.levels
         each = span(coupling, group)
-        if freedom.cells and not group.rows:  # rows may go too: what stays of each must be a multiple by itself
+        apart = freedom.cells or group.name in beside
+        if apart and not group.rows:  # rows may go too: what stays of each must be a multiple by itself
             kept = [k for k in range(step, group.width, step) if k // len(group.strata) % multiple == 0]
         else:
             kept = [k for k in range(step, group.width, step) if k * each % multiple == 0]
         if freedom.empty and _can_vanish(coupling, group):
             kept = [0, *kept]
-        kept = [k for k in kept if k >= freedom.least.get(group.name, 0.0) * group.width - 1e-9]
+        least = freedom.least.get(group.name, 0.0) * group.width - 1e-9
+        kept = [k for k in kept if k >= least and (k >= group.floor or not k)]
         decidable_choices.append(Choice(group, order, (*kept, group.width)))
     return decidable_choices
 
@@ -125,19 +128,30 @@ def _can_vanish(coupling: Coupling, group: Group) -> bool:
 
 
 def _shadowed(coupling: Coupling, groups: Sequence[Group]) -> set[str]:
-    """Groups of cells whose rows can go as a whole, where these are enough; else the groups of the rows."""
-    columns = coupling.columns
-    owner = np.full(columns, -1)
+    """Groups of cells whose rows can go as a whole, where these are enough; else the groups of the rows.
+
+    Neither where rows compete: fewer experts are no less work for a token, and narrower ones are.
+    """
+    shadowed = set()
+    for cell, row in _nested(coupling, groups):
+        if not row.competes:
+            shadowed.add(row.name if row.levels < ROWS_SUFFICE else cell.name)
+    return shadowed
+
+
+def _beside(coupling: Coupling, groups: Sequence[Group]) -> set[str]:
+    """Groups of cells that are narrowed beside their rows."""
+    return {cell.name for cell, row in _nested(coupling, groups) if row.competes}
+
+
+def _nested(coupling: Coupling, groups: Sequence[Group]) -> list[tuple[Group, Group]]:
+    """Groups of cells with the groups of their rows."""
+    owner = np.full(coupling.columns, -1)
     for number, group in enumerate(groups):
         owner[group.units] = number
     cells, rows = coupling.membership.nonzero()
     pairs = {(int(a), int(b)) for a, b in zip(owner[coupling.column[cells]], owner[coupling.column[rows]], strict=True)}
-    shadowed = set()
-    for cell, row in sorted(pairs):
-        if row >= 0 and cell >= 0 and cell != row:
-            few = groups[row].levels < ROWS_SUFFICE
-            shadowed.add(groups[row].name if few else groups[cell].name)
-    return shadowed
+    return [(groups[cell], groups[row]) for cell, row in sorted(pairs) if row >= 0 and cell >= 0 and cell != row]
 
 
 def span(coupling: Coupling, group: Group) -> int:

@@ -278,13 +278,13 @@ def matmul_nbits(
 ) -> Tensor:
     """MatMulNBits: weights packed into bytes, blocks of K share a scale and a zero point."""
     blocks = -(-K // block_size)
-    packed = _unpacked(b.reshape(N, blocks, -1), bits)[..., :block_size].to(torch.float32)
+    packed = unpacked(b.reshape(N, blocks, -1), bits)[..., :block_size].to(torch.float32)
     if zeros is None:
         offset = torch.full((N, blocks, 1), float(1 << bits - 1), device=a.device)
     elif zeros.is_floating_point():
         offset = zeros.reshape(N, blocks, 1)
     else:
-        offset = _unpacked(zeros.reshape(N, -1), bits)[:, :blocks].to(torch.float32)[..., None]
+        offset = unpacked(zeros.reshape(N, -1), bits)[:, :blocks].to(torch.float32)[..., None]
     weight = ((packed - offset) * scales.reshape(N, blocks, 1)).reshape(N, -1)[:, :K].to(a.dtype)
     if order is not None:
         step = scales.reshape(N, blocks)[:, order.long()]
@@ -293,7 +293,7 @@ def matmul_nbits(
     return F.linear(a, weight, bias)
 
 
-def _unpacked(x: Tensor, bits: int) -> Tensor:
+def unpacked(x: Tensor, bits: int) -> Tensor:
     """Numbers of a few bits, lowest first, out of bytes."""
     shifts = torch.arange(0, 8, bits, device=x.device, dtype=torch.uint8)
     return ((x[..., None] >> shifts) & ((1 << bits) - 1)).flatten(-2)

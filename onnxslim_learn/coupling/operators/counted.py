@@ -94,14 +94,3 @@ def cross(context: NodeContext) -> int:
     (steps, batch, width), (others, _, _) = context.nominal(0), context.nominal(1)
     projections = steps * batch * math.prod(context.shape(2)) + others * batch * math.prod(context.shape(3))
     return projections + 2 * batch * steps * others * width
-
-
-def experts(*weights: int) -> Work:
-    """A mixture of experts: every row meets ``k`` of them."""
-
-    def work(context: NodeContext) -> int:
-        bits = int(context.attr("expert_weight_bits", 8))
-        per_expert = sum(math.prod(context.shape(slot)[1:]) for slot in weights if context.name(slot))
-        return math.prod(context.nominal(0)[:-1]) * int(context.attr("k", 1)) * per_expert * 8 // bits
-
-    return work

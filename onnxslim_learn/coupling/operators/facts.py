@@ -145,7 +145,60 @@ class Projection:
         return 1
 
 
-Factors: TypeAlias = Convolution | Product | Equation | Recurrent | Projection
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """A mixture's layers, stacked by expert: ``(expert)(hidden)(inputs)``, and back ``(expert)(outputs)(hidden)``.
+
+    Attributes:
+        weight: Input with the weight of the first layer.
+        second: Input with that of the second.
+        third: Input with that of a layer beside the first, which its output is multiplied by.
+        scales: How far behind a weight its scales are, 0 where it has none.
+        biases: How far behind a weight its bias is.
+        zeros: Input with zero points of the first layer, those of the second and third behind it.
+        chances: Inputs that weigh experts which another input chooses.
+    """
+
+    weight: int
+    second: int
+    third: int
+    biases: int
+    scales: int = 0
+    zeros: int | None = None
+    chances: tuple[int, ...] = ()
+    bias: int | None = None  # none that shifts the output alike for all rows
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the factors are integers."""
+        return self.scales > 0
+
+    @property
+    def first(self) -> tuple[int, int]:
+        """Inputs with the weights of layers that the input goes through."""
+        return self.weight, self.third
+
+    @property
+    def of_second(self) -> tuple[int, ...]:
+        """All inputs of the second layer."""
+        return (*range(self.second, self.second + self.biases + 1), *(() if self.zeros is None else (self.zeros + 1,)))
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """All inputs of all layers."""
+        zeros = () if self.zeros is None else range(self.zeros, self.zeros + 3)
+        return (*range(self.weight, self.third + self.biases + 1), *zeros)
+
+    def sides(self, node: ir.Node, slot: int, rank: int) -> Sides | None:
+        """See :class:`Convolution`."""
+        return ([2], [0, 1]) if slot in (*self.first, self.second) else None
+
+    def blocks(self, node: ir.Node) -> int:
+        """See :class:`Convolution`."""
+        return 1
+
+
+Factors: TypeAlias = Convolution | Product | Equation | Recurrent | Projection | Experts
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from onnxslim_learn.coupling.operators import contractions as c
 from onnxslim_learn.coupling.operators import counted as w
 from onnxslim_learn.coupling.operators import elementwise as f
+from onnxslim_learn.coupling.operators import experts as e
 from onnxslim_learn.coupling.operators import fused as x
 from onnxslim_learn.coupling.operators import indexing as a
 from onnxslim_learn.coupling.operators import movement as m
@@ -19,6 +20,7 @@ from onnxslim_learn.coupling.operators import sequences as s
 from onnxslim_learn.coupling.operators.facts import (
     NOTHING,
     Convolution,
+    Experts,
     Normalisation,
     Operator,
     Product,
@@ -236,6 +238,8 @@ CONTRIB: dict[str, Operator] = {
         whole=True,
     ),
     "RotaryEmbedding": s.rotary(positions=1, cosine=2),
+    "MoE": e.mixture(Experts(weight=2, second=4, third=6, biases=1)),
+    "QMoE": e.mixture(Experts(weight=2, second=5, third=8, scales=1, biases=2, zeros=11, chances=(14,))),
 }
 
 # Cut by no rule, but counted.
@@ -251,8 +255,6 @@ CONTRIB |= {
     **_each("QAttention PackedAttention DecoderMaskedSelfAttention", w.counted(w.projected)),
     "LongformerAttention": w.counted(w.windowed),
     "DecoderAttention": w.counted(w.cross),
-    "MoE": w.counted(w.experts(2, 4, 6)),
-    "QMoE": w.counted(w.experts(2, 5, 8)),
     **_each("DecoderMaskedMultiHeadAttention PackedMultiHeadAttention SparseAttention", w.counted(w.compared)),
 }
 LAYOUTS = {"Conv": w.counted(w.filters(1))}  # of layouts that onnxruntime chooses for itself
