@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import onnx_ir as ir
 
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.costs.activation_memory import Peak, peak
 from onnxslim_learn.costs.roofline import Timed, roofline
 from onnxslim_learn.coupling import groups as grouping
@@ -53,6 +54,7 @@ class Analysis:
         sensitive: Whether normalised axes may be cut.
         latency: Time of a run in microseconds, where there is a device: see :mod:`onnxslim_learn.costs.roofline`.
         asked: The costs that were asked for, by name, which are told from then on: see :meth:`priced`.
+        bases: Space -> rotation, where the graph is in other bases than its file (:mod:`onnxslim_learn.bases`).
     """
 
     graph: Graph
@@ -61,6 +63,7 @@ class Analysis:
     sensitive: bool
     latency: Timed | None = None
     asked: dict[str, tuple[CostRow, Priced]] = field(default_factory=dict, repr=False, compare=False)
+    bases: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
 
     def __repr__(self) -> str:
         free = sum(group.pin is None for group in self.groups)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.coupling import alignment, layout
 from onnxslim_learn.coupling.context import aligned
+from onnxslim_learn.coupling.operators import mixing
 from onnxslim_learn.coupling.operators.elementwise import opaque
-from onnxslim_learn.coupling.operators.facts import Convolution, Equation, Operator, Product, Trait
+from onnxslim_learn.coupling.operators.facts import Convolution, Equation, Operator, Product, Trait, everything
 from onnxslim_learn.coupling.relations import Value
 
 if TYPE_CHECKING:
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
 Notation = Callable[["NodeContext"], "tuple[dict[int, str], str]"]
 
 
-def einsum(notation: Notation, *, zero: int | None = None) -> Operator:
+def einsum(notation: Notation, *, zero: int | None = None, addend: int | None = None) -> Operator:
     """Sum of products: letters by input, letters of the output; what the output lacks is contracted.
 
     Args:
         notation: Letters from the node; one that repeats in an operand has no rule.
         zero: Input with the value that stands for zero in the first factor (quantized).
+        addend: Input that is added, if there is one.
     """
 
     def rule(context: NodeContext) -> None:
@@ -44,7 +46,8 @@ def einsum(notation: Notation, *, zero: int | None = None) -> Operator:
         context.work(joined.space, sizes)
         return None
 
-    return Operator(rule, factors=Equation(), weights=tuple(range(8)))
+    apart = everything if zero is not None else mixing.products(notation, addend)
+    return Operator(rule, factors=Equation(), weights=tuple(range(8)), apart=apart)
 
 
 def _sizes(context: NodeContext, inputs: Mapping[int, str]) -> dict[str, int]:
@@ -101,7 +104,7 @@ def gemm(*, right: int = 1, bias: int = 2, columns: Sequence[int] = (), zero: in
         return letters, "xz"
 
     product = Product(weight=right, bias=bias, quantized=zero is not None)
-    return einsum(notation, zero=zero).having(factors=product, weights=() if product.quantized else (0, right, bias))
+    return einsum(notation, zero=zero, addend=bias).having(factors=product, weights=() if product.quantized else (0, right, bias))
 
 
 def equation(context: NodeContext) -> tuple[dict[int, str], str]:
@@ -168,7 +171,10 @@ def convolution(
         context.work(joined.space, sizes, math.prod(positions[2:]) * math.prod(w[2:]))
 
     kind = Convolution(weight, bias, transposed=transposed, quantized=zero is not None)
-    return Operator(rule, factors=kind, weights=() if kind.quantized else (weight, bias))
+    apart = mixing.unless(mixing.activated, mixing.convolved(data=data, weight=weight))
+    return Operator(rule, factors=kind, weights=() if kind.quantized else (weight, bias)).having(
+        apart=everything if kind.quantized else apart
+    )
 
 
 def deformed() -> Operator:
@@ -183,7 +189,7 @@ def deformed() -> Operator:
         context.pin(context.value(0), [0, 1] if grouped else [0], "has offsets of its own")
         plain.rule(context)
 
-    return plain.having(rule=rule, factors=Convolution(bias=3, moved=True))
+    return plain.having(rule=rule, factors=Convolution(bias=3, moved=True), apart=everything)
 
 
 def _per_filter(context: NodeContext, slot: int, groups: int, outer: int) -> alignment.Operand:
@@ -230,13 +236,22 @@ def ranged(context: NodeContext) -> None:
     context.yields(value, *context.free_outputs(1))
 
 
-def reduce(*, exact: bool, mean: bool = False) -> Operator:
+def reduced(context: NodeContext) -> Sequence[int]:
+    """The axes that a reduction reduces; all where they are computed."""
+    rank = len(context.shape(0))
+    axes = context.ints(1, "axes")
+    untold = not axes and (context.name(1) is not None or not context.attr("noop_with_empty_axes", 0))
+    return range(rank) if untold else [a % rank for a in axes or ()]
+
+
+def reduce(*, exact: bool, mean: bool = False, linear: bool = False) -> Operator:
     """Reduce axes.
 
     Args:
         exact: Whether zeros add nothing (sums); the others are delicate over labelled axes.
         mean: Whether a factor C'/C, where C' of C positions stay, makes it exact. One that is subtracted, or that a
             root is taken of, normalises all the same.
+        linear: Whether it is linear in what it reduces.
     """
 
     def rule(context: NodeContext) -> None:
@@ -264,4 +279,5 @@ def reduce(*, exact: bool, mean: bool = False) -> Operator:
         context.yields(layout.drop(context.relations, value, chosen, keep=bool(context.attr("keepdims", 1))))
         return None
 
-    return Operator(rule, traits=Trait.SMOOTH if exact else Trait.SMOOTH | Trait.WHOLE)
+    plain = Operator(rule, traits=Trait.SMOOTH if exact else Trait.SMOOTH | Trait.WHOLE)
+    return plain.having(apart=mixing.along(0, reduced)) if linear else plain

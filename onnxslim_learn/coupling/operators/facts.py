@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from onnxslim_learn.coupling.context import Rule
+    from onnxslim_learn.coupling.context import NodeContext, Rule
+    from onnxslim_learn.coupling.relations import Digit
 
 Sides: TypeAlias = tuple[list[int], list[int]]  # axes of a factor that are summed over, and axes of output channels
 Bounds: TypeAlias = tuple[float, float]
 Parts: TypeAlias = "Callable[[ir.Node, int], list[ir.Node] | None]"
+Apart: TypeAlias = "Callable[[NodeContext], Iterator[Digit]]"
 
 
 def attribute(node: ir.Node, name: str, default: Any) -> Any:
@@ -251,6 +253,13 @@ class Trait(enum.Flag):
 NOTHING = Trait(0)
 
 
+def everything(context: NodeContext) -> Iterator[Digit]:
+    """All digits of what a node reads and writes: nothing is known of how it treats them."""
+    for value in (*context.node.inputs, *context.node.outputs):
+        if value is not None and value.name in context.values:
+            yield from context.values[str(value.name)].digits.values()
+
+
 @dataclass(frozen=True, eq=False)
 class Operator:
     """A row of the operator table.
@@ -267,6 +276,8 @@ class Operator:
         sizes: Inputs that say how large a result is: its rule sees to it that they follow a cut, or pins.
         parts: What a node that does several things is made of, as nodes of the table that do one each, from the node
             and the version of the default operator set; ``None`` for a form that cannot be taken apart.
+        apart: The digits along which it tells positions apart (:mod:`onnxslim_learn.coupling.operators.mixing`): along
+            all others, mixing the positions of all that it reads by one orthogonal matrix mixes what it puts out alike.
         puts_out: What an output of the model is that it makes, as a word of :func:`onnxslim_learn.metrics.kind`.
         traits: What else it is.
     """
@@ -280,6 +291,7 @@ class Operator:
     order: Callable[[ir.Node, int], list[int]] | None = None
     sizes: tuple[int, ...] = ()
     parts: Parts | None = None
+    apart: Apart = everything
     puts_out: str = ""
     traits: Trait = NOTHING
 

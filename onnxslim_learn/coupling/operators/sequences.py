@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.coupling import alignment, layout
-from onnxslim_learn.coupling.operators import counted, elementwise
+from onnxslim_learn.coupling.operators import counted, elementwise, mixing
 from onnxslim_learn.coupling.operators.facts import Operator, Recurrent
 from onnxslim_learn.coupling.relations import Axis, Value
 
@@ -61,7 +61,7 @@ def recurrent(gates: int, states: int) -> Operator:
         for letters in ("btdhi", "btdhk"):
             context.work({c: joined.space[c] for c in letters}, sizes, gates)
 
-    return Operator(rule, factors=Recurrent(), weights=(1, 2, 3, 7))
+    return Operator(rule, factors=Recurrent(), weights=(1, 2, 3, 7), apart=mixing.cells)
 
 
 def _same_units(context: NodeContext, joined: alignment.Joined) -> None:
@@ -159,7 +159,7 @@ def attention(
             context.work({c: joined.space.get(c, ()) for c in letters}, sizes)
         return None
 
-    return Operator(rule, weights=(slots["bias"],) if "bias" in slots else ())
+    return Operator(rule, weights=(slots["bias"],) if "bias" in slots else (), apart=mixing.attended(heads[0]))
 
 
 def _past(context: NodeContext, slots: dict[str, int]) -> list[tuple[int, alignment.Operand]]:

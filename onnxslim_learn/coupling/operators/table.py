@@ -15,6 +15,7 @@ from onnxslim_learn.coupling.operators import elementwise as f
 from onnxslim_learn.coupling.operators import experts as e
 from onnxslim_learn.coupling.operators import fused as x
 from onnxslim_learn.coupling.operators import indexing as a
+from onnxslim_learn.coupling.operators import mixing as b
 from onnxslim_learn.coupling.operators import movement as m
 from onnxslim_learn.coupling.operators import sequences as s
 from onnxslim_learn.coupling.operators.facts import (
@@ -104,21 +105,22 @@ FRESH = """
 """
 
 _POINTWISE = Operator(f.elementwise)
-_SAME = _POINTWISE.having(Trait.MOVES | Trait.SMOOTH, order=as_it_was)
+_SAME = _POINTWISE.having(Trait.MOVES | Trait.SMOOTH, order=as_it_was, apart=b.nothing)
 _SOFTMAX = f.norm(_softmax)
 _BATCH = Normalisation(1, 2, mean=3, variance=4)
-_VIEW = Operator(m.regrouped, traits=Trait.MOVES | Trait.SMOOTH | Trait.VIEW | Trait.ARRANGES)
-_SUM = _POINTWISE.having(Trait.SMOOTH | Trait.WRAPS, arithmetic="add")
+_VIEW = Operator(m.regrouped, traits=Trait.MOVES | Trait.SMOOTH | Trait.VIEW | Trait.ARRANGES, apart=b.nothing)
+_SUM = _POINTWISE.having(Trait.SMOOTH | Trait.WRAPS, arithmetic="add", apart=b.added)
 
 TABLE: dict[str, Operator] = {
     **_each(SMOOTH, _POINTWISE, Trait.SMOOTH),
     **_each(STEPPED, _POINTWISE),
     **_each("BitShift BitwiseNot", _POINTWISE, Trait.WRAPS),
-    **_each("Neg Pow", _POINTWISE, Trait.SMOOTH | Trait.WRAPS),
+    "Pow": _POINTWISE.having(Trait.SMOOTH | Trait.WRAPS),
+    "Neg": _POINTWISE.having(Trait.SMOOTH | Trait.WRAPS, apart=b.nothing),
     **_each("Add Sum", _SUM),
     "Sub": _SUM.having(arithmetic="subtract"),
-    "Mul": _SUM.having(arithmetic="multiply"),
-    "Div": _POINTWISE.having(Trait.SMOOTH, arithmetic="divide"),
+    "Mul": _SUM.having(arithmetic="multiply", apart=b.multiplied),
+    "Div": _POINTWISE.having(Trait.SMOOTH, arithmetic="divide", apart=b.divided),
     **_each("Sigmoid HardSigmoid", _POINTWISE.having(puts_out="labels"), Trait.SMOOTH),
     "Relu": _POINTWISE.having(Trait.SMOOTH, bounds=above_zero),
     "Clip": _POINTWISE.having(Trait.SMOOTH, bounds=clipped),
@@ -142,14 +144,15 @@ TABLE: dict[str, Operator] = {
     "Softmax": _SOFTMAX.having(puts_out="probabilities"),
     "LogSoftmax": _SOFTMAX.having(puts_out="logits"),
     "Hardmax": _SOFTMAX,
-    **_each("CumSum CumProd", f.mixing(_cumsum)),
+    "CumSum": f.mixing(_cumsum).having(apart=b.nothing),
+    "CumProd": f.mixing(_cumsum),
     "CenterCropPad": f.mixing(_listed).having(sizes=(1,)),
     "DFT": f.mixing(_transformed),
     "Det": f.mixing(_matrix, vanish=True),
     "TopK": f.mixing(_axis()).having(Trait.RANKS, sizes=(1,)),
     "ArgMax": f.mixing(_axis(0), vanish=True).having(Trait.RANKS),
     "ArgMin": f.mixing(_axis(0), vanish=True),
-    "Trilu": f.mixing(_matrix),
+    "Trilu": f.mixing(_matrix).having(apart=b.nothing),
     "ReverseSequence": f.mixing(lambda context, rank: [context.attr("batch_axis", 1), context.attr("time_axis", 0)]),
     "MatMul": c.matmul(),
     "Gemm": c.gemm(),
@@ -173,40 +176,47 @@ TABLE: dict[str, Operator] = {
     ),
     "LinearAttention": Operator(s.linear_attention),
     "RotaryEmbedding": s.rotary(positions=3, cosine=1),
-    "ReduceMean": c.reduce(exact=False, mean=True),
-    **_each("ReduceSum ReduceL1 ReduceL2 ReduceSumSquare", c.reduce(exact=True)),
+    "ReduceMean": c.reduce(exact=False, mean=True, linear=True),
+    "ReduceSum": c.reduce(exact=True, linear=True),
+    **_each("ReduceL1 ReduceL2 ReduceSumSquare", c.reduce(exact=True)),
     **_each("ReduceMax ReduceMin ReduceProd ReduceLogSum ReduceLogSumExp", c.reduce(exact=False)),
-    **_each("MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool", f.spatial()),
+    **_each("AveragePool GlobalAveragePool", f.spatial().having(apart=b.nothing)),
+    **_each("MaxPool LpPool GlobalMaxPool GlobalLpPool", f.spatial()),
     "MaxUnpool": Operator(f.unpool, sizes=(2,)),
     **_each("RoiAlign MaxRoiPool", f.regions),
-    "GridSample": f.spatial(keep=(1,)),
-    "Resize": Operator(m.resize, sizes=(3,)),
-    "Upsample": Operator(m.resize),
+    "GridSample": f.spatial(keep=(1,)).having(apart=b.nothing),
+    "Resize": Operator(m.resize, sizes=(3,), apart=b.unless(b.cropped)),
+    "Upsample": Operator(m.resize, apart=b.nothing),
     "Reshape": _VIEW.having(rule=m.reshape, sizes=(1,)),
     **_each("Flatten Squeeze Unsqueeze", _VIEW),
-    "Transpose": Operator(m.transpose, order=permuted, traits=Trait.MOVES | Trait.SMOOTH | Trait.ARRANGES),
-    "DepthToSpace": m.blocks(to_space=True),
-    "SpaceToDepth": m.blocks(to_space=False),
-    "Expand": Operator(m.expand, sizes=(1,), traits=Trait.MOVES | Trait.SMOOTH),
+    "Transpose": Operator(
+        m.transpose, order=permuted, traits=Trait.MOVES | Trait.SMOOTH | Trait.ARRANGES, apart=b.nothing
+    ),
+    "DepthToSpace": m.blocks(to_space=True).having(apart=b.nothing),
+    "SpaceToDepth": m.blocks(to_space=False).having(apart=b.nothing),
+    "Expand": Operator(m.expand, sizes=(1,), traits=Trait.MOVES | Trait.SMOOTH, apart=b.grown),
     "ConstantOfShape": Operator(m.fill, sizes=(0,)),
-    "Tile": Operator(m.tile, sizes=(1,), traits=Trait.MOVES | Trait.SMOOTH),
-    "Concat": Operator(m.concat, traits=Trait.JOINS | Trait.SMOOTH),
-    "Split": Operator(m.split_parts, sizes=(1,), traits=Trait.MOVES | Trait.SMOOTH),
-    "Slice": Operator(m.slice_axes, sizes=(1, 2, 3, 4), traits=Trait.MOVES | Trait.SMOOTH | Trait.PICKS),
-    "Gather": Operator(a.gather, traits=Trait.PICKS),
+    "Tile": Operator(m.tile, sizes=(1,), traits=Trait.MOVES | Trait.SMOOTH, apart=b.nothing),
+    "Concat": Operator(m.concat, traits=Trait.JOINS | Trait.SMOOTH, apart=b.nothing),
+    "Split": Operator(m.split_parts, sizes=(1,), traits=Trait.MOVES | Trait.SMOOTH, apart=b.nothing),
+    "Slice": Operator(
+        m.slice_axes, sizes=(1, 2, 3, 4), traits=Trait.MOVES | Trait.SMOOTH | Trait.PICKS, apart=b.nothing
+    ),
+    "Gather": Operator(a.gather, traits=Trait.PICKS, apart=b.nothing),
     "GatherND": Operator(a.gather_nd, traits=Trait.PICKS | Trait.WHOLE),
     "GatherElements": Operator(a.elements, traits=Trait.PICKS | Trait.WHOLE),
     "ScatterND": Operator(a.scatter_nd, traits=Trait.WHOLE),
     "TensorScatter": Operator(a.tensor_scatter, traits=Trait.WHOLE),
     **_each("ScatterElements Scatter", a.elements, Trait.WHOLE),
-    "Pad": Operator(m.pad, sizes=(1,)),
-    **_each("Shape Size", f.shape_of, Trait.MEASURES),
+    "Pad": Operator(m.pad, sizes=(1,), apart=b.unless(b.padded_by_number)),
+    **_each("Shape Size", Operator(f.shape_of, apart=b.nothing), Trait.MEASURES),
     **_each(FRESH, f.fresh_output),
     "Range": Operator(f.fresh_output, sizes=(0, 1, 2)),
 }
 
 # Operators that onnxruntime writes into optimised models (domain com.microsoft).
 _BIASED = _POINTWISE.having(weights=(1,))
+_LAYER = c.gemm()
 
 CONTRIB: dict[str, Operator] = {
     **_each("QLinearAdd QLinearLeakyRelu QLinearMul QLinearSigmoid QuickGelu Gelu", _POINTWISE),
@@ -215,7 +225,7 @@ CONTRIB: dict[str, Operator] = {
     "FastGelu": _BIASED.having(parts=x.shifted("FastGelu")),
     "BiasDropout": _BIASED.having(Trait.DROPS),
     "FusedConv": c.fused(c.convolution(), skip=3).having(parts=x.activated("Conv", skip=3)),
-    "FusedGemm": c.gemm().having(parts=x.activated("Gemm")),
+    "FusedGemm": _LAYER.having(parts=x.activated("Gemm"), apart=b.unless(b.activated, _LAYER.apart)),
     **_each("FusedMatMul TransposeMatMul", c.matmul()),
     "MatMulNBits": Operator(x.block_quantized, factors=Product(quantized=True)),
     "QGemm": c.gemm(right=3, bias=6, columns=(4, 5), zero=2),

@@ -1,0 +1,111 @@
+"""Write a model in other bases: what writes an axis is multiplied by a rotation, what reads it by the inverse.
+
+All initializers that carry the units of a space are multiplied along that axis by its orthogonal matrix. The operators
+between them do not tell the units apart, so that what they compute follows, and outputs stay as they are up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxslim_learn.array_types import Array
+from onnxslim_learn.bases.find import Space, spaces
+from onnxslim_learn.errors import PlanError
+from onnxslim_learn.graph.load import release
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.coupling.relations import Value
+    from onnxslim_learn.coupling.solver import Coupling
+
+Bases = Mapping[str, Array]  # space -> orthogonal matrix, whose rows are the new directions
+
+
+def in_bases(analysis: Analysis, bases: Bases) -> Analysis:
+    """The analysis of a model whose axes are in other bases; it stands for the same file.
+
+    Args:
+        analysis: The model.
+        bases: Space -> orthogonal ``(n, n)``.
+
+    Raises:
+        PlanError: If the model has no such space.
+    """
+    known = {space.name: space for space in spaces(analysis.coupling, analysis.groups)}
+    for name, matrix in bases.items():
+        if name not in known or matrix.shape != (known[name].size,) * 2:
+            raise PlanError(f"bases {name}: the model has no such space of {len(matrix)} units. Use its model.")
+    graph = analysis.graph
+    turned = [(known[name], matrix) for name, matrix in bases.items()]
+    rotated = replace(graph, model=_rotated(analysis.coupling, turned))
+    return replace(analysis, graph=rotated, coupling=replace(analysis.coupling, graph=rotated), bases=dict(bases))
+
+
+def _rotated(coupling: Coupling, turned: Sequence[tuple[Space, Array]]) -> ir.Model:
+    """The model with the initializers that carry some spaces multiplied; they are when they are read."""
+    model = coupling.graph.model.clone()
+    owner = np.full(coupling.columns, -1)
+    for number, (space, _) in enumerate(turned):
+        owner[space.columns] = number
+    for name, value in model.graph.initializers.items():
+        layout, old = coupling.values.get(name), value.const_value
+        if layout is None or old is None or not _carries(coupling, layout, owner):
+            continue
+
+        def make(old: ir.TensorProtocol, layout: Value) -> ir.TensorProtocol:
+            array = mixed(np.asarray(old.numpy()), layout, coupling, turned)
+            release(old)
+            return ir.tensor(array, dtype=old.dtype, name=old.name)
+
+        value.const_value = ir.LazyTensor(
+            partial(make, old, layout),
+            dtype=old.dtype,
+            shape=old.shape,
+            name=old.name,
+            doc_string=old.doc_string,
+            metadata_props=dict(old.metadata_props),
+            cache=True,
+        )
+    return model
+
+
+def _carries(coupling: Coupling, layout: Value, owner: Array) -> bool:
+    labels = [d.labels for d in layout.digits.values() if d.labels is not None]
+    return any((owner[coupling.column[coupling.strong[array[array > 0]]]] >= 0).any() for array in labels)
+
+
+def mixed(array: Array, layout: Value, coupling: Coupling, turned: Sequence[tuple[Space, Array]]) -> Array:
+    """An initializer with the units of spaces mixed along every axis that has them."""
+    digits = list(layout.digits.values())
+    keys = [digit.key for digit in digits]
+    split = array.reshape([digit.size for digit in digits]).astype(np.float64)
+    for axis, digit in enumerate(digits):
+        for row in np.ndindex(digit.labels.shape[:-1]) if digit.labels is not None else ():
+            index = dict(zip((keys.index(key) for key in digit.deps), row, strict=True))
+            inside = split[tuple(index.get(k, slice(None)) for k in range(len(digits)))]
+            lines = np.moveaxis(inside, axis - sum(k < axis for k in index), 0)
+            for where, matrix in places(coupling, digit.labels[row], turned):  # type: ignore[index]
+                lines[where] = np.tensordot(matrix, lines[where], 1)
+    return split.reshape(array.shape).astype(array.dtype)
+
+
+def places(
+    coupling: Coupling, labels: Array, turned: Sequence[tuple[Space, Array]]
+) -> list[tuple[Array, Array]]:
+    """Where the units of each space lie among some labels, and its matrix; spaces that are not there are left out."""
+    columns = np.where(labels > 0, coupling.column[coupling.strong[labels]], -1)
+    order = np.argsort(columns, kind="stable")
+    found = []
+    for space, matrix in turned:
+        at = order[np.minimum(np.searchsorted(columns[order], space.columns), len(order) - 1)]
+        if (columns[at] == space.columns).all():
+            found.append((at, matrix))
+    return found
