@@ -142,11 +142,13 @@ class CriterionRow(Row):
         samples: Whether it cannot do without samples.
         labels: Whether it cannot do without their labels.
         usual: Whether it is used where none is named: of those that need samples, or of the others.
+        merges: Whether it looks for units that are alike.
     """
 
     samples: bool = False
     labels: bool = False
     usual: bool = False
+    merges: bool = False
 
 
 _WEIGHTS, _ACTIVATIONS = "onnxslim_learn.select.weight_criteria", "onnxslim_learn.select.activation_criteria"
@@ -175,7 +177,10 @@ CRITERIA = Registry(
             "fisher", f"{_GRADIENTS}:fisher", "slope of the loss, squared", "train", samples=True, labels=True
         ),
         CriterionRow(
-            "folding", "onnxslim_learn.select.folding:clusters", "merges similar units instead of dropping some"
+            "folding",
+            "onnxslim_learn.select.folding:clusters",
+            "merges similar units instead of dropping some",
+            merges=True,
         ),
     ],
 )

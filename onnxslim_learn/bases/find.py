@@ -37,6 +37,12 @@ class Space:
         """Number of units."""
         return len(self.columns)
 
+    def places(self, columns: Labels) -> Labels | None:
+        """Where its units lie among some columns; ``None`` if they do not."""
+        order = np.argsort(columns, kind="stable")
+        at: Labels = order[np.minimum(np.searchsorted(columns[order], self.columns), len(order) - 1)]
+        return at if (columns[at] == self.columns).all() else None
+
 
 def spaces(coupling: Coupling, groups: Sequence[Group]) -> list[Space]:
     """The spaces of a model, those of one group one after the other; none where numbers are rounded to a grid.

@@ -1,7 +1,7 @@
 """Write a model in other bases: what writes an axis is multiplied by a rotation, what reads it by the inverse.
 
 All initializers that carry the units of a space are multiplied along that axis by its orthogonal matrix. The operators
-between them do not tell the units apart, so that what they compute follows, and outputs stay as they are up to rounding.
+between them do not tell the units apart, so that what they compute follows, and outputs stay the same up to rounding.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from onnxslim_learn.array_types import Array
+from onnxslim_learn.array_types import Array, Labels
 from onnxslim_learn.bases.find import Space, spaces
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.graph.load import release
+from onnxslim_learn.plans.plan import BASES, digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.coupling.relations import Value
     from onnxslim_learn.coupling.solver import Coupling
+    from onnxslim_learn.plans.plan import Plan
 
 Bases = Mapping[str, Array]  # space -> orthogonal matrix, whose rows are the new directions
 
@@ -49,6 +51,22 @@ def in_bases(analysis: Analysis, bases: Bases) -> Analysis:
     return replace(analysis, graph=rotated, coupling=replace(analysis.coupling, graph=rotated), bases=dict(bases))
 
 
+def as_planned(analysis: Analysis, chosen: Plan) -> Analysis:
+    """The analysis of a model in the bases that a plan is for.
+
+    Raises:
+        PlanError: If the plan lacks its rotations, or the model is in other bases.
+    """
+    wanted = chosen.provenance.get(BASES)
+    if not wanted and not analysis.bases:
+        return analysis
+    if wanted and not chosen.bases:
+        raise PlanError("the plan is for rotated bases, but its rotations are missing. Load it from its file.")
+    if analysis.bases and digest(analysis.bases) != (wanted or {}).get("sha256"):
+        raise PlanError("the model is in other bases than the plan is for. Analyze its file.")
+    return analysis if analysis.bases else in_bases(analysis, chosen.bases)
+
+
 def _rotated(coupling: Coupling, turned: Sequence[tuple[Space, Array]]) -> ir.Model:
     """The model with the initializers that carry some spaces multiplied; they are when they are read."""
     model = coupling.graph.model.clone()
@@ -68,7 +86,7 @@ def _rotated(coupling: Coupling, turned: Sequence[tuple[Space, Array]]) -> ir.Mo
         value.const_value = ir.LazyTensor(
             partial(make, old, layout),
             dtype=old.dtype,
-            shape=old.shape,
+            shape=value.shape or ir.Shape(old.numpy().shape),
             name=old.name,
             doc_string=old.doc_string,
             metadata_props=dict(old.metadata_props),
@@ -92,20 +110,9 @@ def mixed(array: Array, layout: Value, coupling: Coupling, turned: Sequence[tupl
             index = dict(zip((keys.index(key) for key in digit.deps), row, strict=True))
             inside = split[tuple(index.get(k, slice(None)) for k in range(len(digits)))]
             lines = np.moveaxis(inside, axis - sum(k < axis for k in index), 0)
-            for where, matrix in places(coupling, digit.labels[row], turned):  # type: ignore[index]
-                lines[where] = np.tensordot(matrix, lines[where], 1)
+            labels: Labels = digit.labels[row]  # type: ignore[index]
+            columns = np.where(labels > 0, coupling.column[coupling.strong[labels]], -1)
+            for space, matrix in turned:
+                if (at := space.places(columns)) is not None:
+                    lines[at] = np.tensordot(matrix, lines[at], 1)
     return split.reshape(array.shape).astype(array.dtype)
-
-
-def places(
-    coupling: Coupling, labels: Array, turned: Sequence[tuple[Space, Array]]
-) -> list[tuple[Array, Array]]:
-    """Where the units of each space lie among some labels, and its matrix; spaces that are not there are left out."""
-    columns = np.where(labels > 0, coupling.column[coupling.strong[labels]], -1)
-    order = np.argsort(columns, kind="stable")
-    found = []
-    for space, matrix in turned:
-        at = order[np.minimum(np.searchsorted(columns[order], space.columns), len(order) - 1)]
-        if (columns[at] == space.columns).all():
-            found.append((at, matrix))
-    return found

@@ -16,7 +16,6 @@ from onnxslim_learn.learners.settings import LearnSettings
 from onnxslim_learn.registry import LATENCY, LEARNERS
 from onnxslim_learn.report.sections import quality, training
 from onnxslim_learn.rows import imported, require
-from onnxslim_learn.runtime import atomic
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
@@ -95,7 +94,7 @@ def cut(
 ) -> Result:
     """Report of a model that was cut and trained."""
     if plan_out := declared.given(asked[1]).get("plan_out"):
-        atomic.write_text(Path(plan_out), outcome[0].plan.to_json())
+        outcome[0].plan.save(plan_out)
     return slim.finished("learn", outcome, written, asked[0], stage, told=_learner(asked[0]))
 
 

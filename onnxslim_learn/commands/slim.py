@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.array_types import Stage, Watcher, staged
+from onnxslim_learn.bases.principal import in_principal_bases
 from onnxslim_learn.commands import advice, models
 from onnxslim_learn.commands.command import command
 from onnxslim_learn.commands.results import WORSE, ModelResult, Result, claim, place
@@ -18,7 +19,6 @@ from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.report import records
 from onnxslim_learn.report.sections import quality
 from onnxslim_learn.report.sections import slim as pages
-from onnxslim_learn.runtime import atomic
 from onnxslim_learn.select import planner
 from onnxslim_learn.settings import build, takes
 from onnxslim_learn.workflow import latency_target, pareto, timed
@@ -140,6 +140,7 @@ def _met(
         source = None
     repair = not settings.repair.no_repair and not unfit
     asked: dict[str, Any] = {"repair": repair, "meter": meter, "stage": stage, **_choice(settings)}
+    asked["bases"] = settings.bases
     asked["calibration"] = sampling.calibration(
         analysis,
         source,
@@ -148,6 +149,9 @@ def _met(
         work=settings.work,
         seconds=settings.sensitivity_seconds,
         metric=sampling.judged_by(settings.quality, settings.samples),
+    )
+    analysis, asked["calibration"] = in_principal_bases(
+        analysis, asked["calibration"], settings.bases, settings.criterion
     )
     asked["real"] = sampling.real_inputs(source, settings.samples)
     asked["time"] = None if settings.result.no_latency else timed.briefly(analysis, settings.runtime)
@@ -158,7 +162,7 @@ def _met(
         slimmed, check = work.slim_to(analysis, target, path, **asked)
         slimmed.doubts = (*slimmed.doubts, *([unfit] if unfit else []))
         if settings.plan_out:
-            atomic.write_text(Path(settings.plan_out), slimmed.plan.to_json())
+            slimmed.plan.save(settings.plan_out)
         return finished("slim", (slimmed, check), (path, folder), settings, stage)
 
 
@@ -224,7 +228,7 @@ def _lossless(analysis: Analysis, settings: SlimSettings | LosslessSettings, sta
         check = slimmed.save(path, real=sampling.real_inputs(source, settings.samples))
         assert check is not None
         if settings.plan_out:
-            atomic.write_text(Path(settings.plan_out), slimmed.plan.to_json())
+            slimmed.plan.save(settings.plan_out)
         return finished("slim", (slimmed, check), (path, folder), settings, stage)
 
 
@@ -264,6 +268,7 @@ def plan(
         work=settings.work,
         seconds=settings.sensitivity_seconds,
     )
+    analysis, known = in_principal_bases(analysis, known, settings.bases, settings.criterion)
     return planner.plan(analysis, wishes, calibration=known, progress=stage("choosing"), **_choice(settings))
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from onnxslim_learn.array_types import Array
 from onnxslim_learn.costs.targets import dated
 from onnxslim_learn.errors import PlanError
+from onnxslim_learn.runtime import atomic
 
 FORMAT = "onnxslim-learn plan 1"
+BASES = "bases"  # of a plan's provenance: the digest of the rotations, and the file that holds them
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,8 @@ class Plan:
         provenance: Source hash, criterion, targets, costs before and after.
         merged: Group name -> lists of units, each a unit that stays and the removed ones that it stands for; empty
             where units are dropped.
+        bases: Space -> rotation ``(n, n)``, where units are directions of other bases (:mod:`onnxslim_learn.bases`);
+            they lie in a file beside the plan's.
     """
 
     groups: dict[str, list[int]]
@@ -32,14 +42,32 @@ class Plan:
     tensors: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     merged: dict[str, list[list[int]]] = field(default_factory=dict)
+    bases: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
 
     def __repr__(self) -> str:
         kept, all_ = sum(len(units) for units in self.groups.values()), sum(self.widths.values())
         return f"<Plan: {kept} of {all_} units of {len(self.groups)} groups stay>"
 
     def to_json(self) -> str:
-        """Write the plan as JSON text."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=False) + "\n"
+        """Write the plan as JSON text; rotations are left out."""
+        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "bases"}
+        return json.dumps({"format": FORMAT, **told}, indent=1, sort_keys=False) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON, and its rotations, if there are some, beside it.
+
+        Raises:
+            InputError: If the place cannot be written.
+        """
+        place, plan = Path(path), self
+        if self.bases:
+            beside = place.with_name(f"{place.stem}.bases.npz")
+            with atomic.replacing(beside) as draft, draft.open("wb") as file:
+                arrays: dict[str, Any] = dict(self.bases)
+                np.savez(file, **arrays)
+            about = {**self.provenance[BASES], "file": beside.name}
+            plan = replace(self, provenance={**self.provenance, BASES: about})
+        atomic.write_text(place, plan.to_json())
 
     @classmethod
     def from_json(cls, text: str, where: str = "plan") -> Plan:
@@ -92,7 +120,35 @@ class Plan:
             raise PlanError(f"{path}: not a text file. Give a plan that slim wrote with ⟨plan_out⟩.") from error
         except OSError as error:
             raise PlanError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
-        return cls.from_json(text, str(path))
+        plan = cls.from_json(text, str(path))
+        return replace(plan, bases=_rotations(Path(path), plan.provenance.get(BASES)))
+
+
+def digest(bases: Mapping[str, Array]) -> str:
+    """SHA-256 of rotations, as hexadecimal digits."""
+    total = hashlib.sha256()
+    for name in sorted(bases):
+        total.update(name.encode() + np.ascontiguousarray(bases[name], np.float64).tobytes())
+    return total.hexdigest()
+
+
+def _rotations(path: Path, about: Any) -> dict[str, Array]:
+    """The rotations of a plan, from the file beside it.
+
+    Raises:
+        PlanError: If there should be some, but are not, or other ones.
+    """
+    if about is None:
+        return {}
+    beside = path.with_name(str(about.get("file"))) if isinstance(about, dict) else path
+    try:
+        with np.load(beside, allow_pickle=False) as arrays:
+            bases = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise PlanError(f"{path}: its rotations cannot be read from {beside.name}. Put it beside the plan.") from error
+    if digest(bases) != about.get("sha256"):
+        raise PlanError(f"{path}: {beside.name} holds other rotations. Put the one beside it that slim wrote with it.")
+    return bases
 
 
 def _indices(groups: dict[Any, Any]) -> bool:

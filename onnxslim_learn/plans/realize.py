@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxslim_learn.coupling.removal import Removal, removal
 from onnxslim_learn.errors import PlanError
-from onnxslim_learn.plans.plan import Plan
+from onnxslim_learn.plans.plan import BASES, Plan, digest
 from onnxslim_learn.rewrite import merge
 from onnxslim_learn.rewrite.merge import inherited
 from onnxslim_learn.rewrite.slim import kept_positions
@@ -39,11 +39,12 @@ def describe(analysis: Analysis, cut: Removal, about: Mapping[str, Any]) -> Plan
         "source": str(analysis.graph.source.name) if analysis.graph.source else "",
         "sha256": analysis.graph.digest,
         **about,
+        **({BASES: {"sha256": digest(analysis.bases)}} if analysis.bases else {}),
         "allow_sensitive": analysis.sensitive,
         "before": analysis.price(analysis.whole),
         "after": analysis.price(cut),
     }
-    return Plan(kept, widths, _tensors(cut), provenance, merged)
+    return Plan(kept, widths, _tensors(cut), provenance, merged, analysis.bases)
 
 
 def _clusters(cut: Removal, group: Group) -> list[list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -73,6 +73,13 @@ class Calibration:
         if bounds is not None:
             self.extra = make(TOPPED - count, bounds)
         return self
+
+    def of(self, coupling: Coupling, pairs: list[activation_statistics.Inputs]) -> Calibration:
+        """The same samples of the same model in other bases, where its contractions' inputs are ``pairs``."""
+        other = replace(self, coupling=coupling, curves=Curves(), measured={}, ranked={})
+        other.__dict__.update({name: known for name, known in self.__dict__.items() if name in ("_batches", "more")})
+        other.pairs = pairs
+        return other
 
     def _range(self) -> Range | None:
         """The range of the numbers, if there is one input of them only."""

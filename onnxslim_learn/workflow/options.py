@@ -74,6 +74,12 @@ KEEP = Option(
 SENSITIVE = Option("also cut normalised axes (not exact)")
 EMPTY = Option("whole branches may go; else one unit always stays")
 NO_REPAIR = Option("leave the weights that stay as they are")
+BASES = Option(
+    "principal: where there are samples, axes that meet linear maps alone are first rotated to the directions that"
+    " matter most, which changes no output; none (default): all units stay what they are",
+    metavar="NAME",
+    choices=("principal", "none"),
+)
 CRITERION = Option(
     f"what scores units: {', '.join(CRITERIA.names())} (default obs; energy with --no-repair and no --data)",
     metavar="NAME",

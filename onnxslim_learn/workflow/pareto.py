@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.errors import TargetError
-from onnxslim_learn.runtime import atomic
 from onnxslim_learn.workflow import slim
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def slim_each(
             written = ", ".join(row["output"] for row in rows)
             raise TargetError(f"{error.message} {f'Written before: {written}.' if rows else ''}".strip()) from error
         if plans is not None:
-            atomic.write_text(_named(Path(plans), name), slimmed.plan.to_json())
+            slimmed.plan.save(_named(Path(plans), name))
         row = {"target": dict(target), "output": str(path), **_told(slimmed, check)}
         rows.append({**row, "report": tell(slimmed, check, path)})
     return mark(rows)

@@ -26,6 +26,7 @@ from onnxslim_learn.settings import (
     whole,
 )
 from onnxslim_learn.workflow.options import (
+    BASES,
     CONFIG,
     CRITERION,
     DEVICE,
@@ -85,6 +86,7 @@ class SlimSettings:
         target: Name -> cost -> bound; one, with an empty name, unless a cost lists several numbers.
         lossless: Whether exactly what changes no output is cut.
         criterion: What scores units.
+        bases: Whether axes that meet linear maps alone are rotated to principal directions first.
         plan_out: Where the plan is written.
         work: Multiply-accumulates to spend on what each group's width is worth.
         sensitivity_seconds: After which measuring that stops.
@@ -94,6 +96,7 @@ class SlimSettings:
     target: Mapping[str, Mapping[str, float | str]] = declared({}, replace(TARGET, gather=targets.each))
     lossless: bool = option(False, "no target: cut exactly what changes no output")
     criterion: str | None = declared(None, CRITERION)
+    bases: str = declared("none", BASES)
     limits: LimitSettings = part(LimitSettings)
     plan_out: str | None = declared(None, PLAN_OUT)
     work: float | None = declared(None, WORK)
@@ -144,6 +147,7 @@ class PlanSettings:
     Attributes:
         target: Cost -> bound.
         criterion: What scores units.
+        bases: Whether axes that meet linear maps alone are rotated to principal directions first.
         device: A machine to estimate latency for.
         work: Multiply-accumulates to spend on what each group's width is worth.
         sensitivity_seconds: After which measuring that stops.
@@ -151,6 +155,7 @@ class PlanSettings:
 
     target: Mapping[str, float | str] = declared({}, TARGET)
     criterion: str | None = declared(None, CRITERION)
+    bases: str = declared("none", BASES)
     limits: LimitSettings = part(LimitSettings)
     work: float | None = declared(None, WORK)
     sensitivity_seconds: float | None = declared(None, SENSITIVITY)

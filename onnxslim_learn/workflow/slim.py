@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.analysis import Analysis, analyze
 from onnxslim_learn.array_types import Stage, unannounced
+from onnxslim_learn.bases.principal import PLAIN, in_principal_bases
+from onnxslim_learn.bases.rotate import as_planned
 from onnxslim_learn.costs.targets import amount, shown
 from onnxslim_learn.coupling import explain
 from onnxslim_learn.coupling.groups import Group
@@ -62,6 +64,7 @@ def slim(analysis: Analysis, chosen: Plan) -> Slimmed:
     Raises:
         PlanError: If the plan does not fit the model.
     """
+    analysis = as_planned(analysis, chosen)
     cut = realize(analysis, chosen)
     if "lossless" in chosen.provenance:
         return _unchanged(analysis, chosen, cut, find.contributed(analysis, cut))
@@ -102,6 +105,7 @@ def verify(
         InputError: If the slimmed file cannot be run on the original's inputs.
     """
     check_file(Path(slimmed), "the slimmed model")
+    original = as_planned(original, chosen)
     cut = realize(original, chosen)
     if "lossless" in chosen.provenance:
         return checking.verify(original.whole, Path(slimmed), real)
@@ -119,6 +123,7 @@ def slim_to(  # noqa: PLR0913  everything a user may say about a cut
     real: Sequence[Mapping[str, Any]] = (),
     calibration: Calibration | None = None,
     repair: bool = True,
+    bases: str = PLAIN,
     meter: latency_target.LatencyMeter | None = None,
     time: Callable[[Removal], Ratio] | None = None,
     **settings: Any,
@@ -133,6 +138,8 @@ def slim_to(  # noqa: PLR0913  everything a user may say about a cut
         real: Real inputs to verify on, beside random ones.
         calibration: Samples to choose by and to repair on.
         repair: Whether to repair, where there are samples.
+        bases: Whether axes that meet linear maps alone are rotated to principal directions first, where there are
+            samples: ``principal`` or ``none``.
         meter: How to time what comes out, where there is a bound on latency: see
             :func:`onnxslim_learn.workflow.latency_target.prepare`. Without it, that bound holds for the estimate.
         time: How to time a removal where there is none: what is slower than the original is chosen again
@@ -145,6 +152,7 @@ def slim_to(  # noqa: PLR0913  everything a user may say about a cut
     bounds(analysis, target)  # refuses what is no bound
     target = named(analysis, target)
     limit = _file_limit(analysis, target)
+    analysis, calibration = in_principal_bases(analysis, calibration, bases, settings.get("criterion"))
 
     def make(analysis_now: Analysis, bounds: Mapping[str, float | str], **changed: Any) -> Slimmed:
         return _fitting(analysis_now, bounds, limit, stage, calibration=calibration, **{**settings, **changed})

@@ -104,7 +104,9 @@ def gemm(*, right: int = 1, bias: int = 2, columns: Sequence[int] = (), zero: in
         return letters, "xz"
 
     product = Product(weight=right, bias=bias, quantized=zero is not None)
-    return einsum(notation, zero=zero, addend=bias).having(factors=product, weights=() if product.quantized else (0, right, bias))
+    return einsum(notation, zero=zero, addend=bias).having(
+        factors=product, weights=() if product.quantized else (0, right, bias)
+    )
 
 
 def equation(context: NodeContext) -> tuple[dict[int, str], str]:

@@ -1,0 +1,109 @@
+"""Principal directions: the basis in which dropping the last units loses least, for every width at once.
+
+A consumer with weights ``W`` of inputs with covariance ``C`` loses least, after its best refit, when what is kept spans
+the leading eigenvectors ``V`` of ``C^½ W Wᵀ C^½``, brought back by ``C^-½``. The spans are nested, so that the columns
+of ``C^-½ V``, made orthonormal one after the other, serve all widths. Of several consumers covariances and weights are
+averaged. (The same without weights is SliceGPT, arXiv:2401.15024.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.linalg
+
+from onnxslim_learn.array_types import Array, Labels
+from onnxslim_learn.bases.find import Space, spaces
+from onnxslim_learn.bases.rotate import in_bases
+from onnxslim_learn.registry import CRITERIA
+from onnxslim_learn.select.activation_statistics import Inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.coupling.solver import Coupling
+    from onnxslim_learn.select.calibration import Calibration
+
+RIDGE = 1e-3  # of the mean variance: what hardly varies has no direction
+
+
+PRINCIPAL, PLAIN = CHOICES = ("principal", "none")
+
+
+def in_principal_bases(
+    analysis: Analysis, samples: Calibration | None, asked: str = PRINCIPAL, criterion: Any = None
+) -> tuple[Analysis, Calibration | None]:
+    """A model with all bases that are free in principal directions, and what samples say of it.
+
+    Args:
+        analysis: The model; one that is in other bases stays in them.
+        samples: Samples of it; without, it stays as it is.
+        asked: One of :data:`CHOICES`.
+        criterion: What will score units; where similar ones are merged, they stay as they are.
+    """
+    if samples is None or analysis.bases or asked != PRINCIPAL or (criterion and CRITERIA.row(criterion).merges):
+        return analysis, samples
+    known = spaces(analysis.coupling, analysis.groups)
+    bases = {} if not known else principal(analysis.coupling, known, samples.pairs)
+    if not bases:
+        return analysis, samples
+    turned = in_bases(analysis, bases)
+    spaces_turned = [(space, bases[space.name]) for space in known if space.name in bases]
+    return turned, samples.of(
+        turned.coupling, [_turned(inputs, analysis.coupling, spaces_turned) for inputs in samples.pairs]
+    )
+
+
+def principal(coupling: Coupling, known: Sequence[Space], gathered: Sequence[Inputs]) -> dict[str, Array]:
+    """The rotation of every space that some weights read; rows are directions, the most important first.
+
+    One of which a consumer has too many inputs for the products of pairs stays as it is.
+    """
+    bases = {}
+    for space in known:
+        met = [(inputs, at) for inputs in gathered if (at := space.places(_columns(coupling, inputs))) is not None]
+        if met and all(inputs.products.ndim == 2 for inputs, _ in met):
+            bases[space.name] = directions([_seen(inputs, at) for inputs, at in met])
+    return bases
+
+
+def _columns(coupling: Coupling, inputs: Inputs) -> Labels:
+    return np.where(inputs.classes >= 0, coupling.column[inputs.classes], -1)
+
+
+def _seen(inputs: Inputs, at: Labels) -> tuple[Array, Array]:
+    """Covariance of some of a consumer's inputs, and the products of what it multiplies them by."""
+    mean, weights = inputs.mean[at].astype(np.float64), inputs.weights[at].astype(np.float64)
+    return inputs.products[np.ix_(at, at)] - np.outer(mean, mean), weights @ weights.T
+
+
+def directions(seen: Sequence[tuple[Array, Array]]) -> Array:
+    """An orthogonal matrix whose first rows span what consumers need most, for every number of them.
+
+    Args:
+        seen: For every consumer ``(n, n)`` covariance of its inputs and ``(n, n)`` products of its weights.
+    """
+    moments, weights = (np.mean(parts, axis=0) for parts in zip(*seen, strict=True))
+    size = len(moments)
+    values, vectors = scipy.linalg.eigh(moments + RIDGE * max(np.trace(moments) / size, 1e-30) * np.eye(size))
+    root = vectors * np.sqrt(values) @ vectors.T
+    _, ranked = scipy.linalg.eigh(root @ weights @ root)
+    spans = (vectors / np.sqrt(values)) @ (vectors.T @ ranked[:, ::-1])
+    basis, signs = np.linalg.qr(spans)
+    result: Array = (basis * np.where(np.diag(signs) < 0, -1.0, 1.0)).T
+    return result
+
+
+def _turned(inputs: Inputs, coupling: Coupling, turned: Sequence[tuple[Space, Array]]) -> Inputs:
+    """What a consumer's inputs are in other bases."""
+    columns = _columns(coupling, inputs)
+    mean, products, weights = (np.array(a, np.float64) for a in (inputs.mean, inputs.products, inputs.weights))
+    for space, matrix in turned:
+        if (at := space.places(columns)) is not None:
+            mean[at], weights[at] = matrix @ mean[at], matrix @ weights[at]
+            products[at] = matrix @ products[at]
+            products[:, at] = products[:, at] @ matrix.T
+    return replace(inputs, mean=mean, products=products, weights=weights)
