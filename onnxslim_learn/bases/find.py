@@ -56,14 +56,14 @@ def spaces(coupling: Coupling, groups: Sequence[Group]) -> list[Space]:
     apart = _told_apart(coupling)
     rows = np.zeros(coupling.columns, bool)
     rows[coupling.column[coupling.is_row]] = True
-    found: list[Space] = []
+    candidates: list[Space] = []
     for group in groups:
         if group.pin is None and not (apart | rows)[group.units].any():
             parts = [Space(f"{group.name}|{k}", group.units[part]) for k, part in enumerate(group.strata)]
-            found += parts if all(part.size > 1 for part in parts) else []
-    broken = _broken(coupling, found)
+            candidates += parts if all(part.size > 1 for part in parts) else []
+    broken = _broken(coupling, candidates)
     whole = {space.name.rpartition("|")[0] for space in broken}
-    return [space for space in found if space.name.rpartition("|")[0] not in whole]
+    return [space for space in candidates if space.name.rpartition("|")[0] not in whole]
 
 
 def _told_apart(coupling: Coupling) -> Mask:
