@@ -293,8 +293,8 @@ def _one(name: str, wanted: Array, actual: Array, channels: Channels | None) -> 
     a, b = (np.nan_to_num(x) for x in (wanted, actual))
     flat = [x.reshape(len(x), -1) for x in (a, b)]
     what = kind(a, name, channels.hint if channels else "")
-    shared = what == "logits"
-    parts = blocks(_free(a) if shared else a, _free(b) if shared else b, channels)
+    shared, classes = what == "logits", what in ("logits", "probabilities")
+    parts = blocks(_free(a) if shared else a, _free(b) if shared else b, channels, alike=classes)
     cosine, relative = float(_cosines(*flat).mean()), _norm(a - b) / (_norm(a) or 1.0)
     kl = agreement = None
     figures: dict[str, float] = {}
@@ -394,10 +394,16 @@ def _single(a: Array, b: Array) -> tuple[float, dict[str, float]]:
 # --- blocks -----------------------------------------------------------------------------------------------------------
 
 
-def blocks(wanted: Array, actual: Array, channels: Channels | None = None) -> tuple[Block, ...]:
+def blocks(wanted: Array, actual: Array, channels: Channels | None = None, *, alike: bool = False) -> tuple[Block, ...]:
     """Judge every block of an output ``(samples, ...)`` by itself.
 
     Beside scores, other blocks count by the square of the largest score at their place: boxes around nothing are noise.
+
+    Args:
+        wanted: The original's.
+        actual: The other.
+        channels: Where channels lie, as the graph tells.
+        alike: Whether all channels mean one thing, as classes do, of which those that no sample shows hardly vary.
     """
     if wanted.ndim < 2:
         return (_judged("all", wanted, actual),)
@@ -407,7 +413,7 @@ def blocks(wanted: Array, actual: Array, channels: Channels | None = None) -> tu
         ends = (0, *channels.cuts, width)
         parts = [np.arange(start, stop) for start, stop in itertools.pairwise(ends)]
     else:
-        parts = by_scale(wanted, axis)
+        parts = [np.arange(width)] if alike else by_scale(wanted, axis)
     if len(parts) == 1:
         return (_judged("all", wanted, actual),)
     sides = [(wanted.take(part, axis), actual.take(part, axis)) for part in parts]

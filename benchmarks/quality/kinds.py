@@ -45,8 +45,12 @@ def _inside(package: str, path: str) -> Path:
 @cache
 def photographs(part: int) -> tuple[Image.Image, ...]:
     """Photographs to repair with (0) or to judge on (1)."""
-    paths = [_inside(p, f"{FOLDERS[p]}/{name}") for p, names in PHOTOS.items() for name in names[part]]
-    return tuple(Image.open(path).convert("RGB") for path in paths)
+    return tuple(Image.open(path).convert("RGB") for _, path in paths(part))
+
+
+def paths(part: int) -> list[tuple[str, Path]]:
+    """Names of the photographs of a part, and where they lie."""
+    return [(name, _inside(p, f"{FOLDERS[p]}/{name}")) for p, names in PHOTOS.items() for name in names[part]]
 
 
 def crop(rng: np.random.Generator, part: int, size: tuple[int, int]) -> Image.Image:

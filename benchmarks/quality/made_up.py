@@ -1,9 +1,10 @@
 """What repair on made-up inputs does to nets whose real data is known: never worse than no repair by over a point.
 
-    python -m benchmarks.quality.made_up [NET ...] [--targets 0.7 0.5] [--samples 32] [--cache FOLDER]
+    python -m benchmarks.quality.made_up [NET ...] [--targets 0.7 0.5] [--samples 32] [--multiple N]
 
 Nets are trained on first use (two minutes on an idle core). Columns: accuracy of the original on held-out real samples,
-cut without repair (``slim --no-repair``), repaired on made-up inputs (``slim``), and on so many real ones (``--data``).
+cut without repair (``slim --no-repair``), repaired on made-up inputs (``slim``), and on so many real ones (``--data``);
+all at any width (``slim --multiple 1``) unless ``--multiple`` says otherwise.
 Exits with 1 where the rule is broken.
 """
 
@@ -26,6 +27,7 @@ from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.source import Source
 from onnxslim_learn.runtime.session import open_session
 from onnxslim_learn.select.calibration import Calibration
+from onnxslim_learn.settings import multiple_of
 from onnxslim_learn.workflow import slim
 from onnxslim_learn.workflow.samples import affordable, topped_up
 
@@ -90,25 +92,25 @@ def net(name: str, cache: Path = small.CACHE) -> Net:
     )
 
 
-def rows(one: Net, targets: list[float], samples: int) -> Iterator[Row]:
+def rows(one: Net, targets: list[float], samples: int, multiple: int | str = 1) -> Iterator[Row]:
     """Cut a net to every target."""
     analysis = analyze(one.path)
     made_up = confident(analysis.coupling, DataSettings(samples=affordable(analysis.coupling)))
     real = open_source({"image": one.data.images[:samples]}, analysis.graph)
     dense = one.accuracy(one.path)
     for target in targets:
-        found = [cut(one, analysis, target, source) for source in (None, made_up, real)]
+        found = [cut(one, analysis, target, source, multiple) for source in (None, made_up, real)]
         yield Row(one.name, target, dense, *found)
 
 
-def cut(one: Net, analysis: Analysis, target: float, source: Source | None) -> float:
+def cut(one: Net, analysis: Analysis, target: float, source: Source | None, multiple: int | str = 1) -> float:
     """Accuracy after a cut, without repair where there are no samples, as the command line does it."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "slim.onnx"
         calibration = None
         if source is not None:
             calibration = topped_up(Calibration(analysis.coupling, source, work=0), DataSettings())
-        slim.slim_to(analysis, {"macs": target}, output, calibration=calibration)
+        slim.slim_to(analysis, {"macs": target}, output, calibration=calibration, multiple=multiple)
         return one.accuracy(output)
 
 
@@ -119,13 +121,14 @@ def main() -> int:
     parser.add_argument("nets", nargs="*", metavar="NET", default=names, help=", ".join(names))
     parser.add_argument("--targets", type=float, nargs="+", default=[0.7, 0.5], help="shares of the MACs")
     parser.add_argument("--samples", type=int, default=32, help="real samples (default 32)")
+    parser.add_argument("--multiple", type=multiple_of, default=1, help="of widths, as slim takes it (default 1)")
     parser.add_argument("--cache", type=Path, default=small.CACHE, help="where nets are kept")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(HEAD)
     held = True
     for name in options.nets:
-        for row in rows(net(name, options.cache), options.targets, options.samples):
+        for row in rows(net(name, options.cache), options.targets, options.samples, options.multiple):
             print(row, flush=True)
             held &= row.held
     return int(not held)

@@ -29,6 +29,7 @@ from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.source import Source
 from onnxslim_learn.select.calibration import Calibration
+from onnxslim_learn.settings import multiple_of
 from onnxslim_learn.train.bn_matching import matched
 from onnxslim_learn.workflow import slim as api
 
@@ -103,6 +104,7 @@ class Bench:
         test: Test images, as the nets take them.
         labels: Their classes.
         threads: Of onnxruntime, for counting what is right.
+        multiple: Of widths, as ``slim`` takes it.
     """
 
     cache: Path
@@ -110,6 +112,7 @@ class Bench:
     test: np.ndarray
     labels: np.ndarray
     threads: int
+    multiple: int | str = 1
 
     def accuracy(self, path: Path) -> float:
         """Share of test images whose class a model finds."""
@@ -153,7 +156,7 @@ def slim(bench: Bench, path: Path, setting: Setting, seed: int, output: Path) ->
     calibration = None
     if setting.data is not None:
         calibration = Calibration(analysis.coupling, SOURCES[setting.data](bench, analysis, seed))
-    api.slim_to(analysis, {"macs": setting.target}, output, calibration=calibration)
+    api.slim_to(analysis, {"macs": setting.target}, output, calibration=calibration, multiple=bench.multiple)
 
 
 def ours(bench: Bench, net: str, dense: float, seeds: int) -> Iterator[Row]:
@@ -233,6 +236,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"where the nets are kept (default {CACHE})")
     parser.add_argument("--data", type=Path, default=fashion.FOLDER, help="folder with the files of Fashion-MNIST")
     parser.add_argument("--seeds", type=int, default=3, help="samples are drawn so many times (default 3)")
+    parser.add_argument("--multiple", type=multiple_of, default=1, help="of widths, as slim takes it (default 1)")
     parser.add_argument("--threads", type=int, default=2, help="threads for counting what is right (default 2)")
     parser.add_argument("--json", type=Path, help="write all rows here")
     parser.add_argument("--figure", type=Path, help="draw the summary here, as .png or .svg")
@@ -241,7 +245,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     test, labels = fashion.read("t10k", options.data)
     images, _ = fashion.read("train", options.data)
-    bench = Bench(options.cache, images, fashion.pixels(test), labels, options.threads)
+    bench = Bench(options.cache, images, fashion.pixels(test), labels, options.threads, options.multiple)
     rows: list[Row] = []
     for net in options.nets:
         dense = bench.accuracy(options.cache / f"{net}.onnx")

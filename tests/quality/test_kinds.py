@@ -236,3 +236,15 @@ def test_tokens_are_rows_of_whole_numbers(given, tokens):
     text = f'<ir_version: 8, opset_import: ["" : 17]> n ({given}) => (float{dims} y) {{ y = Cast<to = 1>(x) }}'
     model = onnx.parser.parse_model(text)
     assert channels(couple(load(model), sensitive=False))["y"].tokens == tokens
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_classes_that_no_sample_shows_are_no_block_of_their_own(scale):
+    """Six samples of two classes: the logits of the others hardly vary, and what moves them decides nothing."""
+    rng = np.random.default_rng(0)
+    wanted = rng.normal(0, 0.01, (12, 10)) + 6 * np.eye(10)[np.arange(12) % 2]
+    moved = wanted + scale * rng.normal(0, 0.3, wanted.shape)
+    told = deviation({"logits": wanted}, {"logits": moved})["logits"]
+    assert [block.channels for block in told.blocks] == ["all"]
+    assert told.agreement == 1
+    assert told.worst > 0.9

@@ -29,7 +29,8 @@ def blocks(quality: Mapping[str, Any] | None) -> list[Block]:
 def verdict(quality: Mapping[str, Any]) -> str:
     """What there is to say of a result in a sentence or two."""
     if quality["inputs"] == "made-up":
-        return f"Quality on real inputs: unknown, since inputs were made up. {ASK}\n{LITTLE}"
+        even = f" Even on these, {_little(quality)}." if _little(quality) else ""
+        return f"Quality on real inputs: unknown, since inputs were made up.{even} {ASK}\n{LITTLE}"
     where = f"on {plural(quality['samples'], 'sample')} held back of {quality['data']}"
     worst = quality["worst"]
     if worst is None:
@@ -78,7 +79,8 @@ def told(quality: Mapping[str, Any] | None, least: float | None = None) -> str:
     if quality is None:
         return "not measured, since there are no samples"
     if quality["inputs"] == "made-up":
-        return "unknown on real inputs, since inputs were made up"
+        even = f"; even on these, {_little(quality)}" if _little(quality) else ""
+        return f"unknown on real inputs, since inputs were made up{even}"
     if quality["worst"] is None:
         return "no output could be compared"
     left, what = weakest(quality)
@@ -90,6 +92,12 @@ def told(quality: Mapping[str, Any] | None, least: float | None = None) -> str:
     if fault(quality, least):
         word = f"less than the {least:g} asked for"
     return f"{word}, {what}{beside}"
+
+
+def _little(quality: Mapping[str, Any]) -> str:
+    """What is destroyed even on made-up inputs, if anything is."""
+    left, what = weakest(quality)
+    return f"only {what.removeprefix('at least ')}" if left < DESTROYED else ""
 
 
 def of_outputs(outputs: Mapping[str, Any], *, real: bool) -> dict[str, Any]:
