@@ -168,6 +168,15 @@ class Registry(Mapping[str, R], Generic[R]):
             return self._of(by_name(value, asked), value)
         return self.find(value) or self._refuse(value, asked)
 
+    def checked(self, value: str) -> str:
+        """A name as it was given, for options that are read before any work.
+
+        Raises:
+            InputError: If there is nothing of this name.
+        """
+        self.row(value)
+        return value
+
     def load(self, value: str | Callable[..., Any], parameter: str = "") -> Any:
         """What a user gave, imported; see :meth:`row`.
 
@@ -203,9 +212,9 @@ class Registry(Mapping[str, R], Generic[R]):
     def _refuse(self, value: str, parameter: str) -> R:
         known = self.names()
         names = [*known, *(also for row in self._rows.values() for also in row.also)]
-        others = " or ".join(filter(None, [self._also, "module:function"]))
+        expected = ", ".join(filter(None, [*known, self._also]))
         guess = meant(value, names) or "Use one of them."
-        raise InputError(f"{parameter} {value}: expected {', '.join(known)}, or {others}. {guess}")
+        raise InputError(f"{parameter} {value}: expected {expected}, or module:function. {guess}")
 
 
 def require(extra: str, what: str) -> None:

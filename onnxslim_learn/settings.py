@@ -215,8 +215,9 @@ def read(one: Declared, value: Any) -> Any:
     try:
         return _read(one, value)
     except ValueError as error:
-        where = f"⟨{one.name}⟩" if " but got " in str(error) else f"⟨{one.name}⟩ {value}"
-        guess = meant(value, one.option.choices) if isinstance(value, str) else ""
+        fault = _fault(one.option, value)
+        where = f"⟨{one.name}⟩" if " but got " in str(error) else f"⟨{one.name}⟩ {fault}"
+        guess = meant(fault, one.option.choices) if isinstance(fault, str) else ""
         raise InputError(f"{where}: {error}. {guess or 'Change it.'}") from error
 
 
@@ -229,6 +230,16 @@ def _read(one: Declared, value: Any) -> Any:
     if not about.repeat:
         return _one(about, value)
     return about.gather(tuple(_one(about, each) for each in _entries(about, value)))
+
+
+def _fault(about: Option, value: Any) -> Any:
+    """What of a value cannot be read: of several entries the first that cannot."""
+    for each in _entries(about, value) if about.repeat else ():
+        try:
+            _one(about, each)
+        except ValueError:
+            return each
+    return value
 
 
 def _entries(about: Option, value: Any) -> list[Any]:
@@ -538,6 +549,10 @@ def pattern(text: str) -> str:
     """Read a regular expression."""
     if not text:
         raise ValueError("expected a regular expression, but got an empty one, which would match all")
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression ({error})") from error
     return text
 
 

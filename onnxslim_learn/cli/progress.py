@@ -25,6 +25,8 @@ def progress(
 ) -> Iterator[Watcher]:
     """Tell of stages before and while they run: on standard error if that is a terminal or if asked to, and in a file.
 
+    All are listed when the first begins: by then, options that do not fit have been refused.
+
     Args:
         stages: Those that will run, as far as is known.
         quiet: Say nothing on standard error.
@@ -32,11 +34,9 @@ def progress(
         log: Where everything is written.
     """
     place = Place(stages)
-    watchers: list[Watcher] = [] if log is None else [log.tell]
-    if log is not None and stages:
-        log.write(f"stages: {', '.join(stages)}")
+    watchers: list[Watcher] = [] if log is None else [_listed(place, log.tell, log.write)]
     if verbose and not quiet:
-        watchers.append(_lines(place, lambda text: print(f"onnxslim-learn: {text}", file=sys.stderr)))
+        watchers.append(_lines(place))
     with _bar(place, shown=not quiet and not verbose) as bar:
         watchers.append(bar)
 
@@ -65,18 +65,31 @@ class Place:
         return f"{self.stages.index(name) + 1} of {len(self.stages)}: {stage}"
 
 
-def _lines(place: Place, say: Callable[[str], None]) -> Watcher:
-    """A line for every stage that begins."""
-    if place.stages:
-        say(f"stages: {', '.join(place.stages)}")
+def _listed(place: Place, watcher: Watcher, say: Callable[[str], None]) -> Watcher:
+    """A watcher before whose first stage all are listed."""
+    todo = [f"stages: {', '.join(place.stages)}"] if place.stages else []
+
+    def tell(stage: str, share: float, numbers: Mapping[str, float]) -> None:
+        while todo:
+            say(todo.pop())
+        watcher(stage, share, numbers)
+
+    return tell
+
+
+def _lines(place: Place) -> Watcher:
+    """A line on standard error for every stage that begins."""
     last = [""]
+
+    def say(text: str) -> None:
+        print(f"onnxslim-learn: {text}", file=sys.stderr)
 
     def tell(stage: str, share: float, numbers: Mapping[str, float]) -> None:
         if stage != last[0]:
             last[0] = stage
             say(place.told(stage))
 
-    return tell
+    return _listed(place, tell, say)
 
 
 @contextmanager
@@ -95,8 +108,6 @@ def _bar(place: Place, *, shown: bool) -> Iterator[Watcher]:
     )
     console = Console(stderr=True, highlight=False, markup=False)
     hidden = not shown or not console.is_terminal
-    if place.stages and not hidden:
-        console.print(f"Stages: {', '.join(place.stages)}")
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         tasks: list[Any] = []
 
@@ -110,7 +121,7 @@ def _bar(place: Place, *, shown: bool) -> Iterator[Watcher]:
             described = f"{place.told(stage)} {said}".rstrip()
             bar.update(tasks[-1], total=1.0, completed=share, description=described, left="left")
 
-        yield tell
+        yield tell if hidden else _listed(place, tell, lambda text: console.print(text[:1].upper() + text[1:]))
 
 
 class Log:

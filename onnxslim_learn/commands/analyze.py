@@ -78,12 +78,12 @@ def analyze(model: Model, *, progress: Watcher | None = None, settings: AnalyzeS
     Raises:
         InputError: If the model or a keyword cannot be used.
     """
-    claim(settings, models.read(model))
+    claim(settings, models.present(model))
+    machine = models.device(settings.device)
     for parameter in ("graph", "dataflow"):
         if (file := getattr(settings, parameter)) is not None:
             graph_files.check(Path(file), f"⟨{parameter}⟩")
     staged(progress)("analyzing")
-    machine = models.device(settings.device)
     analysis = models.understood(model, settings.inputs, sensitive=settings.allow_sensitive, machine=machine)
     answer = Understood(*(getattr(analysis, one.name) for one in fields(Analysis)))
     if settings.why:

@@ -35,10 +35,10 @@ def expand(model: Model, *, progress: Watcher | None = None, settings: ExpandSet
     """
     if not settings.target:
         raise InputError("expand: ⟨target⟩ is needed. For example ⟨target.macs⟩=1.0.")
-    claim(settings, models.read(model), models.read(settings.like))
+    claim(settings, models.present(model), models.present(settings.like))
+    machine = models.device(settings.device)
     stage, runtime = staged(progress), settings.runtime
     stage("analyzing")
-    machine = models.device(settings.device)
     measured = LATENCY in settings.target and machine is None
     if measured:
         stage("measuring this machine")

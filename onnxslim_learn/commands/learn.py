@@ -10,18 +10,21 @@ from onnxslim_learn.array_types import Stage, Watcher, staged
 from onnxslim_learn.commands import models, slim, sparsify
 from onnxslim_learn.commands.command import command
 from onnxslim_learn.commands.results import Result, claim, place
+from onnxslim_learn.data.open import check as openable
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners import table
-from onnxslim_learn.learners.settings import LearnSettings
+from onnxslim_learn.learners.settings import LearnSettings, compares_features
 from onnxslim_learn.registry import LATENCY, LEARNERS
 from onnxslim_learn.report.sections import quality, training
 from onnxslim_learn.rows import imported, require
+from onnxslim_learn.workflow import samples as sampling
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.commands.models import Model
+    from onnxslim_learn.costs.devices import Device
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.train.distributed import World
     from onnxslim_learn.workflow.slimmed import Slimmed
@@ -48,9 +51,8 @@ def learn(model: Model, *, progress: Watcher | None = None, settings: tuple[Lear
     """
     shared, wanted = settings
     require("train", "learn")
-    claim([shared, wanted], models.read(model), models.read(shared.training.teacher))
-    if hasattr(wanted, "check"):
-        wanted.check(shared)
+    claim([shared, wanted], models.present(model), models.present(shared.training.teacher))
+    machine = _checked(shared, wanted)
     from onnxslim_learn.learners.run import run
 
     stage, row = staged(progress), LEARNERS.row(shared.learner)
@@ -58,7 +60,15 @@ def learn(model: Model, *, progress: Watcher | None = None, settings: tuple[Lear
 
     def analysis(world: World) -> Analysis:
         stage("analyzing")
-        return _analysed(model, shared, wanted, world, stage)
+        sensitive = bool(declared.given(wanted).get("allow_sensitive"))
+        analysed = models.understood(model, shared.inputs, sensitive=sensitive, machine=machine)
+        if not _on_time(wanted) or machine is not None:
+            return analysed
+        if world.size > 1:
+            raise InputError(
+                "⟨target.latency⟩: several processes would measure differently. Give ⟨device⟩, see calibrate."
+            )
+        return slim.measured(analysed, shared.runtime, shared.clock.measure_seconds, stage)[0]
 
     with place(shared.result.output, "model.onnx") as (path, folder):
         outcome = run(row, analysis, (shared, wanted), path, stage)
@@ -74,19 +84,28 @@ def learn(model: Model, *, progress: Watcher | None = None, settings: tuple[Lear
         return result
 
 
-def _analysed(model: Model, shared: LearnSettings, wanted: Any, world: World, stage: Stage) -> Analysis:
-    """The model; where latency counts, with what widths are worth on the device that was given, or on this machine."""
-    options_given, machine = declared.given(wanted), models.device(shared.clock.device)
-    sensitive = bool(options_given.get("allow_sensitive"))
-    analysis = models.understood(model, shared.inputs, sensitive=sensitive, machine=machine)
-    counts = options_given.get("cost") == LATENCY or LATENCY in (options_given.get("target") or {})
-    if not counts or machine is not None:
-        return analysis
-    if options_given.get("cycles", 1) > 1:
+def _checked(shared: LearnSettings, wanted: Any) -> Device | None:
+    """Refuse what cannot be asked for, before any work; returns the machine that was given.
+
+    Raises:
+        InputError: With the parameter at fault.
+    """
+    if hasattr(wanted, "check"):
+        wanted.check(shared)
+    if shared.training.teacher is not None and compares_features(shared.training.loss):
+        raise InputError("⟨teacher⟩: what is inside another model is not compared. Use ⟨loss⟩ distill.")
+    sampling.check(shared.samples)
+    openable(shared.training.val_data, shared.samples.reading)
+    machine = models.device(shared.clock.device)
+    if machine is None and _on_time(wanted) and declared.given(wanted).get("cycles", 1) > 1:
         raise InputError("⟨cycles⟩: with ⟨target.latency⟩, the machine must be given. Use ⟨device⟩, see calibrate.")
-    if world.size > 1:
-        raise InputError("⟨target.latency⟩: several processes would measure differently. Give ⟨device⟩, see calibrate.")
-    return slim.measured(analysis, shared.runtime, shared.clock.measure_seconds, stage)[0]
+    return machine
+
+
+def _on_time(wanted: Any) -> bool:
+    """Whether latency decides about what is learnt."""
+    given = declared.given(wanted)
+    return given.get("cost") == LATENCY or LATENCY in (given.get("target") or {})
 
 
 def cut(

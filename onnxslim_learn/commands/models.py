@@ -11,6 +11,7 @@ from onnxslim_learn.analysis import Analysis, analyze
 from onnxslim_learn.costs import devices
 from onnxslim_learn.costs.roofline import roofline
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph.load import check_file
 from onnxslim_learn.plans.plan import Plan
 
 if TYPE_CHECKING:
@@ -94,6 +95,18 @@ def read(model: Model) -> str | Path | None:
     if isinstance(model, Analysis):
         return model.graph.source
     return model if isinstance(model, str | Path) else None
+
+
+def present(model: Model) -> str | Path | None:
+    """The file of a model, if it is one.
+
+    Raises:
+        InputError: If it is missing, a folder, or not readable.
+    """
+    file = read(model)
+    if file is not None and not isinstance(model, Analysis):
+        check_file(Path(file), "an .onnx model")
+    return file
 
 
 def planned(plan: str | Path | Plan) -> Plan:

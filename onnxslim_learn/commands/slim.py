@@ -64,15 +64,18 @@ def slim(
     target = next(iter(settings.target.values()), {})
     if bool(target) == settings.lossless:
         raise InputError("slim: expected ⟨target⟩, such as ⟨target.macs⟩=0.5, or ⟨lossless⟩. Give one of them.")
-    claim(settings, models.read(model))
-    sampling.judged_by(settings.quality, settings.samples)  # refuses what does not fit before any work
+    if len(settings.target) > 1 and settings.result.output is None:
+        raise InputError("⟨output⟩: is needed where several models are written. Give a file name.")
+    claim(settings, models.present(model))
+    sampling.judged_by(settings.quality, settings.samples)  # refuses what does not fit
+    sampling.check(settings.samples, repair=settings.repair)
+    machine = models.device(settings.clock.device)
     stage, limits = staged(progress), settings.limits
     stage("analyzing")
-    machine = models.device(settings.clock.device)
     analysis = models.understood(model, settings.inputs, sensitive=limits.allow_sensitive, machine=machine)
     if settings.lossless:
         return _lossless(analysis, settings, stage)
-    source, meter = sampling.given(analysis, settings.samples, repair=settings.repair), None
+    source, meter = sampling.given(analysis, settings.samples), None
     analysis = models.at_samples(model, analysis, source, settings.inputs, machine=machine)
     try:
         _check(analysis, settings.target.values(), settings)
@@ -168,8 +171,7 @@ def _met(
 
 def _several(analysis: Analysis, settings: SlimSettings, asked: Mapping[str, Any]) -> Result:
     """Slim to several targets, a file for each."""
-    if settings.result.output is None:
-        raise InputError("⟨output⟩: is needed where several models are written. Give a file name.")
+    assert settings.result.output is not None
     notes, passed = list[str](), list[bool]()
 
     def tell(slimmed: Slimmed, check: Verification, path: Path) -> Mapping[str, Any]:
@@ -208,7 +210,8 @@ def lossless(model: Model, *, progress: Watcher | None = None, settings: Lossles
     Raises:
         InputError, VerifyError: In one sentence; nothing is written then.
     """
-    claim(settings, models.read(model))
+    claim(settings, models.present(model))
+    sampling.check(settings.samples)
     stage = staged(progress)
     stage("analyzing")
     return _lossless(models.understood(model, settings.inputs), settings, stage)
@@ -252,12 +255,12 @@ def plan(
         InputError: If an argument does not fit.
         TargetError: If a target cannot be met.
     """
-    stage = staged(progress)
+    sampling.check(settings.samples, repair=settings.repair)
+    machine, stage = models.device(settings.device), staged(progress)
     stage("analyzing")
     wishes = {**settings.target, **(build(PlanSettings, {"target": target}).target if target else {})}
-    machine = models.device(settings.device)
     analysis = models.understood(model, settings.inputs, sensitive=settings.limits.allow_sensitive, machine=machine)
-    source = sampling.given(analysis, settings.samples, repair=settings.repair)
+    source = sampling.given(analysis, settings.samples)
     analysis = models.at_samples(model, analysis, source, settings.inputs, machine=machine)
     _check(analysis, [wishes], settings)
     known = sampling.calibration(
@@ -292,8 +295,9 @@ def apply(
 
 def _applied(model: Model, plan: Plan | str | Path, settings: ApplySettings, progress: Watcher | None) -> ModelResult:
     """Carry out a plan, as was asked for."""
-    claim(settings, models.read(model), plan)
+    claim(settings, models.present(model), plan)
     metric = sampling.judged_by(settings.quality, settings.samples)
+    sampling.check(settings.samples, repair=settings.repair)
     chosen, stage = models.planned(plan), staged(progress)
     stage("analyzing")
     analysis = models.analysed_for(model, chosen, settings.inputs)

@@ -38,7 +38,8 @@ def sparsify(model: Model, *, progress: Watcher | None = None, settings: Sparsif
     Raises:
         InputError, VerifyError: In one sentence; nothing is written then.
     """
-    claim(settings, models.read(model))
+    claim(settings, models.present(model))
+    sampling.check(settings.samples)
     settings.zeros.target()
     stage = staged(progress)
     stage("analyzing")

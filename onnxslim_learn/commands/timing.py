@@ -38,7 +38,7 @@ def profile(*given: Model, progress: Watcher | None = None, settings: ProfileSet
         InputError: If a model, a shape or a setting cannot be used.
     """
     given = given[0] if len(given) == 1 and isinstance(given[0], list | tuple) else given
-    files = [models.read(one) for one in given]
+    files = [models.present(one) for one in given]
     if not given or None in files:
         raise InputError("profile: models are timed from their files. Give paths of .onnx files.")
     claim(settings, *files)

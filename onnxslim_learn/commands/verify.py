@@ -11,6 +11,7 @@ from onnxslim_learn.commands import models
 from onnxslim_learn.commands.command import command
 from onnxslim_learn.commands.results import Result, claim
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph.load import check_file
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.workflow import samples as sampling
 from onnxslim_learn.workflow import slim as work
@@ -61,7 +62,9 @@ def verify(
     given = plan if plan is not None else settings.plan
     if given is None:
         raise InputError("verify: ⟨plan⟩ is needed, of which the slimmed model was made. Give it.")
-    claim(settings, models.read(original), slimmed, given)
+    claim(settings, models.present(original), slimmed, given)
+    check_file(Path(slimmed), "the slimmed model")
+    sampling.check(settings.samples)
     chosen, stage = models.planned(given), staged(progress)
     stage("verifying")
     analysis = models.analysed_for(original, chosen, settings.inputs)

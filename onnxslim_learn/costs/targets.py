@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from onnxslim_learn.errors import InputError
@@ -237,7 +238,10 @@ def shares(texts: Sequence[str]) -> dict[str, float]:
     for text in texts:
         name, _, number = text.rpartition("=")
         try:
+            re.compile(name)
             shares_by_pattern[name] = float(number)
+        except re.error as error:
+            raise InputError(f"⟨keep⟩ {text}: not a regular expression ({error}). Change it.") from error
         except ValueError:
             name = ""
         if not name:

@@ -66,6 +66,16 @@ def open_source(spec: Spec, graph: Graph, options: DataSettings | None = None) -
     return Source(said, False, count, first[0].labels is not None, stream, takes, told)
 
 
+def check(spec: Spec | None, options: DataSettings) -> None:
+    """Refuse what surely is no source of samples, and options that do not fit it, before any work.
+
+    Raises:
+        InputError: With the parameter at fault.
+    """
+    if isinstance(spec, str | Path):
+        _kind(spec, str(spec), options)
+
+
 def _kind(spec: Spec, where: str, options: DataSettings) -> Callable[[Graph, Declared, DataSettings], Opened]:
     """What opens a specification."""
     folder = isinstance(spec, str | Path) and Path(spec).is_dir()
@@ -82,7 +92,7 @@ def _kind(spec: Spec, where: str, options: DataSettings) -> Callable[[Graph, Dec
         return partial(_function, where, lambda: batches)
     if Path(where).suffix in (".npz", ".npy"):
         check_file(Path(where), "an .npz or .npy file")
-        return partial(_arrays, where, arrays.read(Path(where)))
+        return lambda *of: _arrays(where, arrays.read(Path(where)), *of)
     if is_name(where):
         return partial(_function, where, by_name(where, "⟨data⟩"))
     raise InputError(f"⟨data⟩ {where}: is not {KINDS}. Give one of these.")

@@ -14,7 +14,6 @@ from onnxslim_learn.analysis import analyze
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.learners.settings import compares_features
 from onnxslim_learn.registry import OPTIMIZERS
 from onnxslim_learn.train import distributed
 from onnxslim_learn.train.run_manifest import begin, fingerprint
@@ -152,8 +151,6 @@ def _teacher(analysis: Analysis, shared: LearnSettings) -> Analysis | None:
     given = shared.training.teacher
     if given is None:
         return None
-    if compares_features(shared.training.loss):
-        raise InputError("⟨teacher⟩: what is inside another model is not compared. Use ⟨loss⟩ distill.")
     other = (
         given if hasattr(given, "coupling") else analyze(given, inputs=shared.inputs.input, values=shared.inputs.value)
     )

@@ -33,6 +33,13 @@ def compares_features(loss: Any) -> bool:
     return any(name in LOSSES and LOSSES[name].features for name in named)
 
 
+def _losses(text: str) -> str:
+    """Losses as they are given, refused where there is none of a name."""
+    for part_of_loss in text.split(","):
+        LOSSES.checked(part_of_loss.partition("=")[0].strip())
+    return text
+
+
 @dataclass(frozen=True)
 class LearningSteps:
     """How long is learnt.
@@ -99,12 +106,18 @@ class TrainingSettings:
     )
     val_data: Any = option(None, "samples to judge by (default: a tenth of --data)", metavar="SRC", decides=False)
     learning_rate: float | None = option(None, "the highest (default: by the model)", read=number, also=("lr",))
-    optimizer: Any = option(None, f"{OPTIMIZERS.listed()}, or module:function (default: by the model)", metavar="NAME")
+    optimizer: Any = option(
+        None,
+        f"{OPTIMIZERS.listed()}, or module:function (default: by the model)",
+        metavar="NAME",
+        read=OPTIMIZERS.checked,
+    )
     norms: str = option("auto", "batch normalisation", choices=("auto", "frozen", "batch"))
     loss: Any = option(
         "distill",
         f"{LOSSES.listed()}, module:function, or several with weights: distill=1,cross-entropy=0.5 (default distill)",
         metavar="LOSS",
+        read=_losses,
     )
     features: tuple[str, ...] = option(
         (),

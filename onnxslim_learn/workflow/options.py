@@ -83,6 +83,7 @@ BASES = Option(
 CRITERION = Option(
     f"what scores units: {', '.join(CRITERIA.names())} (default obs; energy with --no-repair and no --data)",
     metavar="NAME",
+    read=CRITERIA.checked,
 )
 WORK = Option(
     "multiply-accumulates to spend on finding out what each group's width is worth (default 2T with --data, or three"

@@ -11,6 +11,7 @@ import numpy as np
 from onnxslim_learn.array_types import Progress, Stage
 from onnxslim_learn.costs.polynomial import work
 from onnxslim_learn.data.class_balance import confident
+from onnxslim_learn.data.open import check as openable
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError, with_flags
@@ -37,9 +38,18 @@ FEWEST, MOST = 32, 512
 VERIFIED = 8  # samples: verification runs both models without optimisations
 
 
-def given(analysis: Analysis, asked: SampleSettings, *, repair: RepairSettings | None = None) -> Source | None:
-    """The samples that were given, if there are some; see :func:`gathered`."""
+def check(asked: SampleSettings, *, repair: RepairSettings | None = None) -> None:
+    """Refuse samples that surely cannot be had as was asked for, before any work.
+
+    Raises:
+        InputError: With the parameter at fault.
+    """
     asked.reading.check(asked.data, matching=repair is not None and repair.match_statistics)
+    openable(asked.data, asked.reading)
+
+
+def given(analysis: Analysis, asked: SampleSettings) -> Source | None:
+    """The samples that were given, if there are some; see :func:`gathered`."""
     return None if asked.data is None else open_source(asked.data, analysis.graph, asked.reading)
 
 
@@ -57,7 +67,7 @@ def gathered(
     Raises:
         InputError: If what was given is no source of samples, or does not fit the model.
     """
-    if (source := given(analysis, asked, repair=repair)) is not None:
+    if (source := given(analysis, asked)) is not None:
         return source
     repairs, matching = repair is not None and not repair.no_repair, repair is not None and repair.match_statistics
     if repairs:  # as many as take little time

@@ -47,6 +47,36 @@ def test_refusals(refused, arguments, code, words):
     refused(arguments, code, words)
 
 
+MISTAKES = [  # options that no model could make right
+    f"{SLIM} --criterion wnada",
+    f"{SLIM} --protect [",
+    f"{SLIM} --keep [=0.5",
+    f"{SLIM} --device nowhere.toml",
+    f"{SLIM} --data nowhere.npz",
+    f"{SLIM} --data samples.npz --metric acuracy",
+    f"{SLIM} --min-quality 0.5",
+    f"{SLIM} --mean 0.5",
+    f"{SLIM} --log-file folder",
+    "slim nowhere.onnx -o new.onnx --target macs=0.5",
+    "apply residual.onnx slim.json -o new.onnx --data residual.onnx",
+    "verify residual.onnx nowhere.onnx --plan slim.json",
+    "expand slim.onnx -o new.onnx --target macs=1.0 --like nowhere.onnx",
+    "sparsify residual.onnx -o new.onnx --ratio 0.5 --method admn",
+    "profile residual.onnx nowhere.onnx",
+    "analyze residual.onnx --device nowhere.toml",
+    "learn residual.onnx -o new.onnx",
+    "learn residual.onnx -o new.onnx --target macs=0.5 --loss distil",
+    "learn residual.onnx -o new.onnx --target macs=0.5 --optimizer adm",
+    "learn residual.onnx -o new.onnx --target macs=0.5 --val-data nowhere.npz",
+    "learn residual.onnx -o new.onnx --target macs=0.5 --teacher slim.onnx --loss features",
+]
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_mistakes_are_told_before_any_stage(refused, line):
+    refused(f"{line} --verbose", 2, "")
+
+
 def without_rights(path):
     """Take the rights away; skip where that changes nothing, as for root."""
     path.chmod(0)

@@ -94,8 +94,6 @@ def _made(wanted: MorphNetSettings, trainer: Trainer) -> dict[str, Any]:
 
 def _space(analysis: Analysis, wanted: MorphNetSettings) -> Structure:
     """What can be learnt of a model."""
-    if wanted.strength is None and not wanted.target:
-        raise InputError("learn: neither ⟨target⟩ nor ⟨strength⟩ is given. For example ⟨target.macs⟩=0.5.")
     space = structure(
         analysis,
         wanted.cost or next(iter(wanted.target), MACS),
