@@ -144,7 +144,7 @@ def _unread(coupling: Coupling) -> dict[int, Array]:
     for part in slices(coupling, least_rank=2):
         if part.summed:
             classes = coupling.strong[part.labels.reshape(-1)]
-            rows.setdefault(part.name, []).append((classes, (part.array != 0).any(axis=1)))
+            rows.setdefault(part.name, []).append((classes, part.sums(lambda x: x != 0) > 0))
     met: dict[int, Array] = {}
     read: dict[int, Array] = {}
     for contraction in coupling.records.contractions:
@@ -167,8 +167,8 @@ def suspects(coupling: Coupling) -> Array:
         gains |= {str(v.name) for slot in slots if slot < len(node.inputs) and (v := node.inputs[slot]) is not None}
     suspected = np.zeros(coupling.columns, bool)
     for part in slices(coupling):
-        if part.array.shape[1] > 1 or part.name in gains:
-            atoms = part.labels.reshape(-1)[(part.array == 0).all(axis=1)]
+        if part.others > 1 or part.name in gains:
+            atoms = part.labels.reshape(-1)[part.sums(lambda x: x != 0) == 0]
             suspected[coupling.column[coupling.strong[atoms[atoms > 0]]]] = True
     return suspected
 

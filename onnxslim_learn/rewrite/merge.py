@@ -191,9 +191,14 @@ def _turns(classes: Labels) -> Labels:
 
 def front(array: Array, layout: Value, digit: Digit) -> Array:
     """An array of the layout's shape brought to (number of labels of a digit, everything else)."""
-    sizes, order, count = _order(layout, digit)
-    view = array.reshape(sizes).transpose(order)
+    view, count = fronted(array, layout, digit), len(digit.deps) + 1
     return view.reshape(int(np.prod(view.shape[:count])), -1)
+
+
+def fronted(array: Array, layout: Value, digit: Digit) -> Array:
+    """A view of an array of the layout's shape: axes of a digit's labels first, then one for each other digit."""
+    sizes, order, _ = _order(layout, digit)
+    return array.reshape(sizes).transpose(order)
 
 
 def _back(rows: Array, layout: Value, digit: Digit) -> Array:

@@ -5,21 +5,21 @@ Only the order within a group counts. Slices of all parameters that carry a unit
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxslim_learn.array_types import Array
+from onnxslim_learn.array_types import Array, Labels
 from onnxslim_learn.runtime.node import compute
 from onnxslim_learn.select.criteria import rows_by_cells
 from onnxslim_learn.select.weight_slices import _Sums, slices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.array_types import Labels
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.select.calibration import Calibration
@@ -46,8 +46,8 @@ l1, l2 = magnitude(1), magnitude(2)
 def _norms(coupling: Coupling, power: int) -> Array:
     """The norm of every column's own parameters."""
     sums = _Sums(coupling)
-    for part in slices(coupling, least_rank=2):
-        sums.add(part.labels, (np.abs(part.array) ** power).mean(axis=1))
+    for part in slices(coupling, least_rank=2, held=False):
+        sums.add(part.labels, part.sums(np.square if power == 2 else np.abs) / part.others)
     result: Array = sums.mean() ** (1 / power)
     return result
 
@@ -67,8 +67,8 @@ def lamp(analysis: Analysis, groups: Sequence[Group], samples: Calibration | Non
 def fpgm(analysis: Analysis, groups: Sequence[Group], samples: Calibration | None = None) -> Array:
     """Distance to the other filters of the layer, Σ_u ‖W_c − W_u‖₂ (FPGM, arXiv:1811.00250), mean over members."""
     sums = _Sums(analysis.coupling)
-    for part in slices(analysis.coupling, least_rank=2):
-        if not part.summed and part.array.shape[1] > 1:
+    for part in slices(analysis.coupling, least_rank=2, held=False):
+        if not part.summed and part.others > 1:
             flat = part.array.astype(np.float64)
             squares = (flat**2).sum(axis=1)
             distances = squares[:, None] + squares[None, :] - 2 * flat @ flat.T
@@ -91,13 +91,16 @@ def energy(analysis: Analysis, groups: Sequence[Group], samples: Calibration | N
     into the consumer's bias (FLAP, arXiv:2312.11983, with moments in place of data).
     """
     coupling = analysis.coupling
-    mean, deviation = _moments(coupling)
-    sums = _Sums(coupling)
+    parts = list(_squares(coupling))
+    mean, deviation = _moments(coupling, parts)
+    sums, plain = _Sums(coupling), _Sums(coupling)
     nodes = coupling.nodes
     norms: dict[str, list[tuple[Labels, Array]]] = {}
-    for part in slices(coupling, least_rank=2):
-        if part.summed:
-            norms.setdefault(part.name, []).append((part.labels, (part.array**2).sum(axis=1)))
+    for part in parts:
+        if part.rank > 1:
+            plain.add(part.labels, part.squares / part.others)
+        if part.rank > 1 and part.summed:
+            norms.setdefault(part.name, []).append((part.labels, part.squares))
     for record in coupling.records.contractions:
         node = nodes[record.node]
         source = node.inputs[record.slot]
@@ -110,7 +113,7 @@ def energy(analysis: Analysis, groups: Sequence[Group], samples: Calibration | N
             classes = coupling.strong[atoms]
             variance = _through(source, mean[classes], deviation[classes])
             sums.add(labels, variance * squares)
-    fallback = _norms(coupling, 2) ** 2
+    fallback = plain.mean()
     by_column: Array = np.where(sums.count > 0, sums.total, fallback)
     for group in groups:
         if not by_column[group.units].any():  # no consumer's weights in reach
@@ -118,30 +121,50 @@ def energy(analysis: Analysis, groups: Sequence[Group], samples: Calibration | N
     return rows_by_cells(coupling, by_column)
 
 
-def _moments(coupling: Coupling) -> tuple[Array, Array]:
+@dataclass(frozen=True)
+class _Squares:
+    """What is told of one digit of a parameter: how many numbers a unit has, the sum of their squares, the only one."""
+
+    name: str
+    labels: Labels
+    summed: bool
+    rank: int
+    others: int
+    squares: Array
+    only: Array
+
+
+def _squares(coupling: Coupling) -> Iterator[_Squares]:
+    """All labelled digits of parameters, each parameter read once per digit that can lose something."""
+    for part in slices(coupling, held=False):
+        only = part.sums() if part.others == 1 else np.zeros(0)
+        rank = len(coupling.values[part.name].axes)
+        yield _Squares(part.name, part.labels, part.summed, rank, part.others, part.sums(np.square), only)
+
+
+def _moments(coupling: Coupling, parts: Sequence[_Squares]) -> tuple[Array, Array]:
     """Mean and deviation of every class before its activation."""
     nodes = coupling.nodes
     mean, variance = np.zeros(coupling.size), np.zeros(coupling.size)
     normal = np.zeros(coupling.size, bool)
-    roles: dict[str, tuple[int, bool]] = {}
+    scales: dict[str, bool] = {}
     for affine in coupling.records.affines:
         for slot in (affine.scale, affine.shift):
             source = nodes[affine.node].inputs[slot]
             if source is not None:
-                roles[str(source.name)] = (affine.node, slot == affine.scale)
-    for part in slices(coupling):
-        if part.name in roles and part.array.shape[1] == 1:
-            classes = coupling.strong[part.labels.reshape(-1)]
-            scale = roles[part.name][1]
-            np.add.at(variance if scale else mean, classes, part.array[:, 0] ** 2 if scale else part.array[:, 0])
+                scales[str(source.name)] = slot == affine.scale
+    for part in parts:
+        if part.name in scales and part.others == 1:
+            classes, scale = coupling.strong[part.labels.reshape(-1)], scales[part.name]
+            np.add.at(variance if scale else mean, classes, part.squares if scale else part.only)
             normal[classes] = True
-    for part in slices(coupling):
+    for part in parts:
         classes = coupling.strong[part.labels.reshape(-1)]
         open_ = ~normal[classes]
-        if part.array.shape[1] > 1 and not part.summed:
-            np.add.at(variance, classes[open_], (part.array**2).sum(axis=1)[open_])
-        elif part.array.shape[1] == 1 and part.name not in roles:
-            np.add.at(mean, classes[open_], part.array[open_, 0])
+        if part.others > 1 and not part.summed:
+            np.add.at(variance, classes[open_], part.squares[open_])
+        elif part.others == 1 and part.name not in scales:
+            np.add.at(mean, classes[open_], part.only[open_])
     return mean, np.sqrt(variance)
 
 
