@@ -13,6 +13,7 @@ import torch
 from onnxslim_learn.bridge import gammas, gates, initializers
 from onnxslim_learn.bridge.write_back import give_way, reader, readers, stored_tensors
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph import external_files
 from onnxslim_learn.graph.stored_types import stored, stored_type
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime import atomic
@@ -55,7 +56,7 @@ def updated(module: fx.GraphModule, graph: Graph) -> onnx.ModelProto:
     """
     proto: onnx.ModelProto = onnx.ModelProto.FromString(graph.data)
     if graph.source is not None and graph.external:
-        onnx.external_data_helper.load_external_data_for_model(proto, str(graph.source.parent))
+        external_files.read_in(proto, graph.source)
     places, arrays = stored_tensors(proto), {}
     for name, value in weights(module).items():
         before = graph.initializers[name].const_value

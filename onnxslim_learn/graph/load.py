@@ -23,7 +23,15 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from onnxslim_learn.errors import InputError, reason
-from onnxslim_learn.graph import constant_folding, inlining, input_sizes, shape_info, size_search, stored_types
+from onnxslim_learn.graph import (
+    constant_folding,
+    external_files,
+    inlining,
+    input_sizes,
+    shape_info,
+    size_search,
+    stored_types,
+)
 from onnxslim_learn.registry import operator
 
 if TYPE_CHECKING:
@@ -140,14 +148,13 @@ def load(
         InputError: If the file is missing or no valid model, or an input's name, shape or value does not fit.
     """
     proto, source = read(model)
-    external = [t for t in proto.graph.initializer if onnx.external_data_helper.uses_external_data(t)]
-    _check_external(external, source)
     data = proto.SerializeToString()
+    folder = external_files.settle(proto, source)
     _densify(proto)
     try:
         module = ir.from_proto(proto)
         if source is not None:
-            ir.external_data.set_base_dir(module.graph, source.parent)
+            ir.external_data.set_base_dir(module.graph, folder or source.parent)
         _clean(module)
         stored_types.widen(module, ask.converts)
     except (ValueError, TypeError, KeyError) as error:
@@ -166,7 +173,7 @@ def load(
     constant_folding.drop_unused(module)
     assumed = [str(v.name) for v in module.graph.inputs if input_sizes.open_axes(v) and v.name not in (inputs or {})]
     assumed += [name for name in told if name not in (values or {})]
-    return Graph(module, source, data, resolved, clones, bool(external), tuple(assumed), told)
+    return Graph(module, source, data, resolved, clones, folder is not None, tuple(assumed), told)
 
 
 def _told(module: ir.Model, values: Mapping[str, Any]) -> dict[str, Array]:
@@ -273,19 +280,6 @@ def _check_defined(module: ir.Model) -> None:
             raise InputError(
                 f"node {node.name} ({node.op_type}): nothing makes its input {value.name}. Export it again."
             )
-
-
-def _check_external(tensors: Sequence[onnx.TensorProto], source: Path | None) -> None:
-    """Refuse a model whose external data is not there."""
-    for tensor in tensors:
-        info = onnx.external_data_helper.ExternalDataInfo(tensor)
-        if source is None:
-            raise InputError(f"initializer {tensor.name}: its data is in {info.location}. Give the model as a file.")
-        path = source.parent / info.location
-        if not path.is_file():
-            raise InputError(f"{source}: its weights are in {path}, which does not exist. Put the file there.")
-        if path.stat().st_size < (info.offset or 0) + (info.length or 0):
-            raise InputError(f"{path}: too short for initializer {tensor.name}. Copy the file again.")
 
 
 def _densify(proto: onnx.ModelProto) -> None:

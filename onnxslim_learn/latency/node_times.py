@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from onnxslim_learn.array_types import Feeds
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph import external_files
 from onnxslim_learn.latency.attribution import Key, attribute
 from onnxslim_learn.runtime.node import inside
 from onnxslim_learn.runtime.session import CPU, Model, create, runner, saying, session_options
@@ -130,16 +131,14 @@ def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
 
 def _named(model: Model, proto: ModelProto) -> tuple[Model, bool]:
     """Name all nodes of ``proto``; return it if that changed a small model, else the model; and whether it is small."""
-    from onnx.external_data_helper import load_external_data_for_model
-
     changed = _give_names([*_nodes(proto.graph), *(node for body in proto.functions for node in body.node)])
-    folder = Path("model" if isinstance(model, bytes) else model).parent
+    file = Path("model" if isinstance(model, bytes) else model)
     entries = chain.from_iterable(tensor.external_data for tensor in proto.graph.initializer)
-    files = {folder / entry.value for entry in entries if entry.key == "location"}
-    small = proto.ByteSize() + sum(file.stat().st_size for file in files if file.is_file()) < _MOST_BYTES
+    files = {file.parent / entry.value for entry in entries if entry.key == "location"}
+    small = proto.ByteSize() + sum(part.stat().st_size for part in files if part.is_file()) < _MOST_BYTES
     if changed and small:
         with saying(model, "the files of its weights are needed", "Put them beside the model."):
-            load_external_data_for_model(proto, str(folder))
+            external_files.read_in(proto, file)
     return proto.SerializeToString() if changed and small else model, small
 
 

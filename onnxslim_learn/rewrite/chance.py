@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxslim_learn.graph import external_files
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -27,7 +29,7 @@ def without(path: Path, folder: Path) -> Path:
     version = max((entry.version for entry in proto.opset_import if not entry.domain), default=0)
     if not drawing or version < RANGE:
         return path
-    proto = onnx.load(path)
+    external_files.read_in(proto, path)
     nodes = [replacement for node in proto.graph.node for replacement in (_computed(node) if _kind(node) else [node])]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)

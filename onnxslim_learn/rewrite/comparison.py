@@ -12,6 +12,7 @@ import onnx
 
 from onnxslim_learn.array_types import Array, Feeds
 from onnxslim_learn.errors import InputError, reason
+from onnxslim_learn.graph import external_files
 from onnxslim_learn.rewrite.mask import OPEN
 from onnxslim_learn.runtime.session import CPU, create, open_session, session_options
 
@@ -79,7 +80,8 @@ class Model:
         """Outputs with one rounding error on every number of the weights."""
         from onnxruntime import OrtValue
 
-        weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(self.path).graph.initializer}
+        proto = external_files.read_in(onnx.load(self.path, load_external_data=False), self.path)
+        weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
         values = [(n, x) for n, x in _shaken(weights, seed).items() if x.dtype.kind == "f" and x.size]
         kept = [(name, OrtValue.ortvalue_from_numpy(x)) for name, x in values]  # the session reads them in place
         options = session_options(optimize=False)

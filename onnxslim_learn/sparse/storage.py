@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx import external_data_helper, numpy_helper
+from onnx import numpy_helper
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.graph import external_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,9 +88,7 @@ def _sparse(name: str, array: Array, at: Array) -> onnx.SparseTensorProto:
 
 def inside(path: Path) -> onnx.ModelProto:
     """A model with all its weights in memory."""
-    proto = onnx.load(path, load_external_data=False)
-    external_data_helper.load_external_data_for_model(proto, str(path.parent))
-    return proto
+    return external_files.read_in(onnx.load(path, load_external_data=False), path)
 
 
 def two_of_four(arrays: list[Array]) -> int:

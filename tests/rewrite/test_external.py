@@ -1,5 +1,6 @@
 """Weights that lie beside the file, the smallest too, are read from there, whatever operators the file has."""
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
@@ -7,6 +8,7 @@ import pytest
 import onnxslim_learn as osl
 from nets.forms import NETS as FORMS
 from nets.zoo import NETS, feeds
+from onnxslim_learn.errors import InputError
 
 CASES = {"residual": NETS["residual"], "swiglu": NETS["swiglu"], "BiasGelu": FORMS["BiasGelu"]}
 
@@ -24,3 +26,29 @@ def test_files_whose_weights_are_all_outside_are_cut(name, tmp_path, monkeypatch
     session = ort.InferenceSession("slim.onnx")
     (whole,) = ort.InferenceSession("there/net.onnx").run(None, feed := feeds(CASES[name].build(), seed=0))
     assert session.run(None, feed)[0].shape == whole.shape
+
+
+def hub(folder, data_folder):
+    """Write a net as a hub's cache keeps it: links of a snapshot into a folder of files named by their contents."""
+    blobs, snapshot = folder / "blobs", folder / "snapshots" / "1f" / "onnx"
+    for path in (blobs, snapshot, data_folder):
+        path.mkdir(parents=True, exist_ok=True)
+    onnx.save(NETS["swiglu"].build(), blobs / "0a", save_as_external_data=True, location="net.onnx_data")
+    (blobs / "net.onnx_data").rename(data_folder / "0b")
+    (snapshot / "net.onnx").symlink_to("../../../blobs/0a")
+    (snapshot / "net.onnx_data").symlink_to(data_folder / "0b")
+    return snapshot / "net.onnx"
+
+
+def test_links_of_a_cache_are_followed(tmp_path):
+    source = hub(tmp_path, tmp_path / "blobs")
+    result = osl.slim(source, params=0.8, output=tmp_path / "slim.onnx", samples=16, no_latency=True)
+    assert result.passed
+    assert osl.verify(source, tmp_path / "slim.onnx", plan=result.plan).passed
+    feed = feeds(NETS["swiglu"].build(), seed=0)
+    assert all(np.isfinite(out).all() for out in ort.InferenceSession(tmp_path / "slim.onnx").run(None, feed))
+
+
+def test_links_that_lead_elsewhere_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"its weights must be in .*blobs, not in .*elsewhere.* Copy them there"):
+        osl.analyze(hub(tmp_path, tmp_path / "elsewhere"))
