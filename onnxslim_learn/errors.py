@@ -120,6 +120,18 @@ class TooLargeError(InputError):
         self.longest = dict(longest)
 
 
+class OtherSizesError(InputError):
+    """Raised for samples of other sizes than those at which a model is looked at, where its file leaves them open.
+
+    Attributes:
+        shapes: Graph input -> the shape of one sample, with as many along its axis as the model takes.
+    """
+
+    def __init__(self, message: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        super().__init__(message)
+        self.shapes = dict(shapes)
+
+
 class PlanError(SlimError):
     """Raised for a plan that does not fit the model or breaks a constraint (exit code 2)."""
 

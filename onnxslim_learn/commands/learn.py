@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +63,8 @@ def learn(model: Model, *, progress: Watcher | None = None, settings: tuple[Lear
     def analysis(world: World) -> Analysis:
         stage("analyzing")
         sensitive = bool(declared.given(wanted).get("allow_sensitive"))
-        analysed = models.understood(model, shared.inputs, sensitive=sensitive, machine=machine)
+        samples = replace(shared.samples, data=None) if isinstance(shared.samples.data, Iterator) else shared.samples
+        analysed, _ = models.sampled(model, shared.inputs, samples, sensitive=sensitive, machine=machine)
         if not _on_time(wanted) or machine is not None:
             return analysed
         if world.size > 1:

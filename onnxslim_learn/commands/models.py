@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, TypeAlias
 from onnxslim_learn.analysis import Analysis, analyze
 from onnxslim_learn.costs import devices
 from onnxslim_learn.costs.roofline import roofline
-from onnxslim_learn.errors import InputError
+from onnxslim_learn.data.open import single
+from onnxslim_learn.errors import InputError, OtherSizesError
 from onnxslim_learn.graph.load import check_file
 from onnxslim_learn.plans.plan import Plan
+from onnxslim_learn.workflow.samples import given
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     import onnx
 
     from onnxslim_learn.costs.devices import Device
+    from onnxslim_learn.data.options import SampleSettings
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.workflow.options import InputSettings
 
@@ -57,21 +62,58 @@ def understood(
     return model if machine is None else replace(model, latency=roofline(model.coupling, machine))
 
 
-def at_samples(
-    model: Model, analysis: Analysis, source: Source | None, at: InputSettings, *, machine: Device | None = None
-) -> Analysis:
-    """The analysis of a model at the shapes of samples, where its file leaves them open and nothing else is said.
+def sampled(
+    model: Model,
+    at: InputSettings,
+    samples: SampleSettings,
+    *,
+    sensitive: bool = False,
+    machine: Device | None = None,
+) -> tuple[Analysis, Source | None]:
+    """The analysis of a model at the shapes of samples, where its file leaves them open, and the samples.
 
     Args:
         model: A file, a model in memory, or its analysis, which stays.
-        analysis: Its analysis at usual shapes.
-        source: The samples, if some were given; the first batch tells.
-        at: Shapes and values of its inputs.
+        at: Shapes and values of its inputs; shapes that are given stay, too.
+        samples: The samples, if some were given; the first batch tells.
+        sensitive: Whether normalised axes may be cut.
         machine: To estimate latency for.
+
+    Raises:
+        InputError: As :func:`understood`, or if the samples do not fit the model.
     """
+
+    def at_shapes(shapes: Mapping[str, tuple[int, ...]]) -> Analysis:
+        return understood(model, replace(at, input=shapes), sensitive=sensitive, machine=machine)
+
+    def instead(shapes: Mapping[str, tuple[int, ...]], error: InputError) -> Analysis:
+        if fixed or not shapes:
+            raise error
+        try:
+            return at_shapes(shapes)
+        except InputError:
+            raise error from None
+
+    fixed = isinstance(model, Analysis) or bool(at.input)
+    try:
+        analysis = understood(model, at, sensitive=sensitive, machine=machine)
+    except InputError as error:  # no usual shapes fit
+        analysis = instead(single(samples.data), error)
+    try:
+        source = given(analysis, samples)
+    except OtherSizesError as error:
+        analysis = instead(error.shapes, error)
+        source = given(analysis, samples)
+    if source is None or fixed:
+        return analysis, source
+    return _at_samples(analysis, source, at_shapes), source
+
+
+def _at_samples(
+    analysis: Analysis, source: Source, at_shapes: Callable[[Mapping[str, tuple[int, ...]]], Analysis]
+) -> Analysis:
+    """An analysis at the shapes of samples, where there is one."""
     nominal = analysis.graph.shapes.nominal.inputs
-    if source is None or isinstance(model, Analysis) or at.input:
-        return analysis
     shapes = dict(nominal)
     for name, array in next(iter(source.batches(1))).inputs.items():
         axis = source.declared.inputs[name].axis
@@ -79,7 +121,7 @@ def at_samples(
     if shapes == nominal:
         return analysis
     with suppress(InputError):
-        return understood(model, replace(at, input=shapes), sensitive=analysis.sensitive, machine=machine)
+        return at_shapes(shapes)
     return analysis
 
 
@@ -114,8 +156,10 @@ def planned(plan: str | Path | Plan) -> Plan:
     return plan if isinstance(plan, Plan) else Plan.load(plan)
 
 
-def analysed_for(model: Model, plan: Plan, at: InputSettings) -> Analysis:
-    """The analysis of a model as that of which a plan was made."""
+def analysed_for(
+    model: Model, plan: Plan, at: InputSettings, samples: SampleSettings
+) -> tuple[Analysis, Source | None]:
+    """The analysis of a model as that of which a plan was made, at the shapes of samples, and these."""
     if isinstance(model, Analysis):
-        return model
-    return understood(model, at, sensitive=bool(plan.provenance.get("allow_sensitive", False)))
+        return model, given(model, samples)
+    return sampled(model, at, samples, sensitive=bool(plan.provenance.get("allow_sensitive", False)))

@@ -72,11 +72,11 @@ def slim(
     machine = models.device(settings.clock.device)
     stage, limits = staged(progress), settings.limits
     stage("analyzing")
-    analysis = models.understood(model, settings.inputs, sensitive=limits.allow_sensitive, machine=machine)
+    sensitive = limits.allow_sensitive
+    analysis, source = models.sampled(model, settings.inputs, settings.samples, sensitive=sensitive, machine=machine)
     if settings.lossless:
-        return _lossless(analysis, settings, stage)
-    source, meter = sampling.given(analysis, settings.samples), None
-    analysis = models.at_samples(model, analysis, source, settings.inputs, machine=machine)
+        return _lossless((analysis, source), settings, stage)
+    meter = None
     try:
         _check(analysis, settings.target.values(), settings)
         if LATENCY in target and machine is None:
@@ -214,12 +214,15 @@ def lossless(model: Model, *, progress: Watcher | None = None, settings: Lossles
     sampling.check(settings.samples)
     stage = staged(progress)
     stage("analyzing")
-    return _lossless(models.understood(model, settings.inputs), settings, stage)
+    return _lossless(models.sampled(model, settings.inputs, settings.samples), settings, stage)
 
 
-def _lossless(analysis: Analysis, settings: SlimSettings | LosslessSettings, stage: Stage) -> ModelResult:
-    """Cut exactly what changes no output of an analysed model."""
-    source = sampling.gathered(analysis, settings.samples, stage)
+def _lossless(
+    known: tuple[Analysis, Source | None], settings: SlimSettings | LosslessSettings, stage: Stage
+) -> ModelResult:
+    """Cut exactly what changes no output of an analysed model, of which there may be samples."""
+    analysis, given = known
+    source = given or sampling.gathered(analysis, settings.samples, stage)
     slimmed = work.slim_lossless(
         analysis,
         protect=settings.limits.protect,
@@ -259,9 +262,8 @@ def plan(
     machine, stage = models.device(settings.device), staged(progress)
     stage("analyzing")
     wishes = {**settings.target, **(build(PlanSettings, {"target": target}).target if target else {})}
-    analysis = models.understood(model, settings.inputs, sensitive=settings.limits.allow_sensitive, machine=machine)
-    source = sampling.given(analysis, settings.samples)
-    analysis = models.at_samples(model, analysis, source, settings.inputs, machine=machine)
+    sensitive = settings.limits.allow_sensitive
+    analysis, source = models.sampled(model, settings.inputs, settings.samples, sensitive=sensitive, machine=machine)
     _check(analysis, [wishes], settings)
     known = sampling.calibration(
         analysis,
@@ -300,10 +302,10 @@ def _applied(model: Model, plan: Plan | str | Path, settings: ApplySettings, pro
     sampling.check(settings.samples, repair=settings.repair)
     chosen, stage = models.planned(plan), staged(progress)
     stage("analyzing")
-    analysis = models.analysed_for(model, chosen, settings.inputs)
+    analysis, given = models.analysed_for(model, chosen, settings.inputs, settings.samples)
     stage("cutting and verifying")
     slimmed = work.slim(analysis, chosen)
-    source = sampling.gathered(analysis, settings.samples, stage, repair=settings.repair)
+    source = given or sampling.gathered(analysis, settings.samples, stage, repair=settings.repair)
     repair = not settings.repair.no_repair
     known = sampling.calibration(analysis, source, settings.samples, repair=repair, metric=metric)
     if known is not None and repair:

@@ -43,8 +43,8 @@ def sparsify(model: Model, *, progress: Watcher | None = None, settings: Sparsif
     settings.zeros.target()
     stage = staged(progress)
     stage("analyzing")
-    analysis = models.understood(model, settings.inputs)
-    source = sampling.gathered(analysis, settings.samples, stage, repair=RepairSettings())
+    analysis, given = models.sampled(model, settings.inputs, settings.samples)
+    source = given or sampling.gathered(analysis, settings.samples, stage, repair=RepairSettings())
     assert source is not None
     sparsified = work.sparsify(analysis, settings.zeros, Calibration(analysis.coupling, source), stage=stage)
     stage("verifying")

@@ -67,8 +67,8 @@ def verify(
     sampling.check(settings.samples)
     chosen, stage = models.planned(given), staged(progress)
     stage("verifying")
-    analysis = models.analysed_for(original, chosen, settings.inputs)
-    source = sampling.gathered(analysis, settings.samples, stage)
+    analysis, samples = models.analysed_for(original, chosen, settings.inputs, settings.samples)
+    source = samples or sampling.gathered(analysis, settings.samples, stage)
     verification = work.verify(analysis, slimmed, chosen, sampling.real_inputs(source, settings.samples))
     name = models.named(original)
     report: dict[str, Any] = {"original": name, "slimmed": str(slimmed), "verify": verification.to_dict()}

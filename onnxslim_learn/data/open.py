@@ -14,7 +14,7 @@ from onnxslim_learn.data import agreement, arrays, functions, images
 from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.recipes import Recipe
-from onnxslim_learn.data.signature import UNNAMED, Declared, declared
+from onnxslim_learn.data.signature import LABELS, UNNAMED, Declared, declared
 from onnxslim_learn.data.source import Source, limited, regroup
 from onnxslim_learn.errors import InputError, with_flags
 from onnxslim_learn.graph.load import check_file
@@ -74,6 +74,14 @@ def check(spec: Spec | None, options: DataSettings) -> None:
     """
     if isinstance(spec, str | Path):
         _kind(spec, str(spec), options)
+
+
+def single(spec: Spec | None) -> dict[str, tuple[int, ...]]:
+    """Shapes of one sample of arrays by name; nothing where that takes more than a look at them."""
+    if isinstance(spec, str | Path) and Path(spec).suffix == ".npz" and Path(spec).is_file():
+        spec = arrays.read(Path(spec))
+    named = spec if isinstance(spec, Mapping) else {}
+    return {str(name): (1, *np.shape(array)[1:]) for name, array in named.items() if name != LABELS}
 
 
 def _kind(spec: Spec, where: str, options: DataSettings) -> Callable[[Graph, Declared, DataSettings], Opened]:

@@ -11,7 +11,7 @@ import onnx
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.data.batch import Batch
-from onnxslim_learn.errors import InputError
+from onnxslim_learn.errors import InputError, OtherSizesError
 from onnxslim_learn.graph.input_sizes import dim_key, open_axes
 
 if TYPE_CHECKING:
@@ -159,8 +159,9 @@ def check(where: str, inputs: Mapping[str, Array], declared: Declared, labels: A
     Raises:
         InputError: If a rank, a size or a type does not fit.
     """
+    shapes = {name: _single(inputs[name].shape, one) for name, one in declared.inputs.items()}
     for name, one in declared.inputs.items():
-        _check_one(where, inputs[name], one)
+        _check_one(where, inputs[name], one, shapes)
     _check_open(where, inputs, declared)
     counts = {name: inputs[name].shape[one.axis] for name, one in declared.inputs.items() if one.axis is not None}
     if labels is not None:
@@ -177,7 +178,14 @@ def _picture(array: Array) -> str:
     return f"{array.dtype.name} {' x '.join(map(str, array.shape)) or 'scalar'}"
 
 
-def _check_one(where: str, array: Array, one: Input) -> None:
+def _single(shape: tuple[int, ...], one: Input) -> tuple[int, ...]:
+    """The shape of one sample, with as many along its axis as the model takes."""
+    dims = one.dims if len(one.dims) == len(shape) else shape
+    least = tuple(dim if isinstance(dim, int) else 1 for dim in dims)
+    return tuple(least[k] if k == one.axis else size for k, size in enumerate(shape))
+
+
+def _check_one(where: str, array: Array, one: Input, shapes: Mapping[str, tuple[int, ...]]) -> None:
     complaint = f"{where}: array {one.name} is {_picture(array)}, but the model takes {one.picture}"
     if array.ndim != len(one.dims):
         advice = "Add the batch axis in front: array[None]" if array.ndim == len(one.dims) - 1 else "Reshape it"
@@ -186,10 +194,11 @@ def _check_one(where: str, array: Array, one: Input) -> None:
         raise InputError(f"{complaint}. Store array.transpose{order}.")
     for axis, (size, dim) in enumerate(zip(array.shape, one.dims, strict=True)):
         if size == 0 or (isinstance(dim, int) and size != dim and axis != one.axis):
-            shape = "x".join(str(1 if k == one.axis else size) for k, size in enumerate(array.shape))
-            instead = f", or give ⟨input⟩ {one.name}:{shape}" if size and axis in one.choices else ""
-            wanted = dim if isinstance(dim, int) else "at least 1"
-            raise InputError(f"{complaint}. Make its axis {axis} {wanted}{instead}.")
+            advice = f"{complaint}. Make its axis {axis} {dim if isinstance(dim, int) else 'at least 1'}"
+            if size and axis in one.choices:
+                shape = "x".join(map(str, shapes[one.name]))
+                raise OtherSizesError(f"{advice}, or give ⟨input⟩ {one.name}:{shape}.", shapes)
+            raise InputError(f"{advice}.")
     if array.dtype.kind not in CASTS.get(one.dtype.kind, ""):
         raise InputError(f"{complaint}. Store it as {one.dtype.name}.")
 

@@ -43,6 +43,33 @@ def test_a_target_out_of_reach_is_refused_before_latency_is_measured(idle, tmp_p
         osl.slim(str(tmp_path / "net.onnx"), target={**OUT_OF_REACH, "latency": 0.5})
 
 
+@pytest.mark.parametrize("length", [11200, 1500], ids=["one usual size fits", "no usual size fits"])
+def test_sizes_of_which_few_fit_are_those_of_the_samples(length, tmp_path):
+    """The height must divide the length of a table: of the usual ones 224 does, or none; that of the samples does."""
+    net = """<ir_version: 9, opset_import: ["" : 17]>
+        net (float["n",3,"height",4] x) => (float[q,r,s,t] y) <
+            int64[1] two = {2}, int64[1] rest = {-1}> {
+            shape = Shape(x)
+            height = Gather(shape, two)
+            sizes = Concat<axis = 0>(height, rest)
+            rows = Reshape(table, sizes)
+            shift = ReduceMean<axes = [1], keepdims = 1>(rows)
+            moved = Add(x, shift)
+            a = Conv(moved, w1)
+            b = Relu(a)
+            y = Conv(b, w2)
+        }"""
+    model = onnx.parser.parse_model(net)
+    rng = np.random.default_rng(0)
+    for name, shape in (("table", [length]), ("w1", [8, 3, 1, 1]), ("w2", [2, 8, 1, 1])):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=shape).astype("float32"), name))
+    onnx.save(model, tmp_path / "net.onnx")
+    data = {"x": rng.normal(size=(40, 3, 100, 4)).astype("float32")}
+    result = osl.slim(str(tmp_path / "net.onnx"), macs=0.5, data=data, latency=False)
+    assert result.report["inputs"] == {"x": [1, 3, 100, 4]}
+    assert result.report["after"]["macs"] <= 0.5 * 100 * 4 * 8 * 5
+
+
 @pytest.mark.parametrize("name", ["residual", "attention", "grouped", "concat"])
 @pytest.mark.parametrize("cost", ["macs", "params"])
 def test_what_is_refused_is_what_no_plan_reaches(name, cost):
