@@ -7,7 +7,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-SIZES = {TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2}  # bytes of a number
+SIZES = {TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.UINT8: 1}  # bytes of a number
+DOMAINS = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+PATTERN = (1 << 22) - 3  # numbers after which made-up weights repeat: a prime, so that no two rows are alike
 
 
 def chain(path: Path, nodes: int, width: int = 8) -> Path:
@@ -77,9 +79,28 @@ class Decoder:
         self.nodes.append(helper.make_node(operator, inputs, [output], name=f"/{output}/{operator}", **attributes))
         return output
 
-    def _weight(self, name: str, *shape: int) -> str:
-        tensor = onnx.TensorProto(name=name, data_type=self.kind, dims=shape, data_location=TensorProto.EXTERNAL)
-        length = int(np.prod(shape)) * SIZES[self.kind]
+    def fill(self, path: Path) -> Path:
+        """Give a written model's weights numbers: gains about one, matrices that keep the scale, bytes of any kind."""
+        rng = np.random.default_rng(0)
+        normal, anything = rng.standard_normal(PATTERN, np.float32), rng.integers(0, 256, PATTERN).astype(np.uint8)
+        with (path.parent / self.data).open("r+b") as file:
+            for tensor in (t for t in self.weights if t.external_data):
+                (offset,) = (int(entry.value) for entry in tensor.external_data if entry.key == "offset")
+                file.seek(offset)
+                gains = len(tensor.dims) == 1 or tensor.name.endswith(".scales")
+                numbers = 0.02 * (1 + 0.3 * normal) if gains else normal * float(tensor.dims[0]) ** -0.5
+                numbers = anything if tensor.data_type == TensorProto.UINT8 else numbers * (50 if gains else 1)
+                numbers = numbers.astype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+                left = int(np.prod(tensor.dims))
+                while left:
+                    file.write(numbers[:left].tobytes())
+                    left -= min(left, PATTERN)
+        return path
+
+    def _weight(self, name: str, *shape: int, kind: int = 0) -> str:
+        kind = kind or self.kind
+        tensor = onnx.TensorProto(name=name, data_type=kind, dims=shape, data_location=TensorProto.EXTERNAL)
+        length = int(np.prod(shape)) * SIZES[kind]
         for key, value in (("location", self.data), ("offset", self.offset), ("length", length)):
             tensor.external_data.add(key=key, value=str(value))
         self.weights.append(tensor)
@@ -140,8 +161,103 @@ class Decoder:
         )
 
 
+@dataclass
+class FusedDecoder(Decoder):
+    """The same in onnxruntime's operators, as its builders write it: grouped attention with rotary positions inside.
+
+    Attributes:
+        past: Whether keys and values of former positions are inputs, and those of all positions outputs.
+        block: Inputs of a layer that share a scale where its weights have four bits each; 0 for plain layers.
+        longest: Most positions.
+    """
+
+    past: bool = False
+    block: int = 0
+    longest: int = 512
+    caches: list[list[onnx.ValueInfoProto]] = field(default_factory=lambda: [[], []])
+
+    def write(self, path: Path) -> Path:
+        """Write the model and its file of weights."""
+        self.data = f"{path.name}.data"
+        self._lengths()
+        x = self._add("Gather", [self._weight("embedding", self.vocabulary, self.width), "ids"], "x")
+        gain = self._weight("layers.0.norm1.weight", self.width)
+        normed = self._add("SimplifiedLayerNormalization", [x, gain], "normed", axis=-1, epsilon=1e-5)
+        for number in range(self.layers):
+            name = f"layers.{number}"
+            after = f"layers.{number + 1}.norm1" if number + 1 < self.layers else "norm"
+            normed, x = self._skip(x, self._attention(normed, f"{name}.attention"), f"{name}.norm2")
+            normed, x = self._skip(x, self._mlp(normed, f"{name}.mlp"), after)
+        self._matmul(normed, "head", self.width, self.vocabulary, "logits")
+        size, whole = ["batch_size", "sequence_length"], TensorProto.INT64
+        given = [helper.make_tensor_value_info("ids", whole, size)]
+        given.append(helper.make_tensor_value_info("mask", whole, ["batch_size", "total_sequence_length"]))
+        logits = helper.make_tensor_value_info("logits", self.kind, [*size, self.vocabulary])
+        with (path.parent / self.data).open("wb") as file:
+            file.truncate(self.offset)
+        ends = [[*given, *self.caches[0]], [logits, *self.caches[1]]]
+        return _written(helper.make_graph(self.nodes, "decoder", *ends, self.weights), path)
+
+    def _lengths(self) -> None:
+        """How many positions every sequence has, less one, and how many there are at most."""
+        one = self._constant("one", np.array(1, np.int64))
+        axes = self._constant("axes", np.array([1], np.int64))
+        count = self._add("ReduceSum", ["mask", axes], "count", keepdims=0)
+        self._add("Cast", [self._add("Sub", [count, one], "last")], "seqlens", to=TensorProto.INT32)
+        size = self._add("Gather", [self._add("Shape", ["mask"], "mask.shape"), one], "mask.length", axis=0)
+        self._add("Cast", [size], "total_length", to=TensorProto.INT32)
+        half = self.width // self.heads // 2
+        angles = np.outer(np.arange(self.longest), 1e4 ** (-np.arange(half) / half))
+        for name, table in (("cosine", np.cos(angles)), ("sine", np.sin(angles))):
+            self._constant(name, table.astype(helper.tensor_dtype_to_np_dtype(self.kind)))
+
+    def _skip(self, x: str, y: str, name: str) -> tuple[str, str]:
+        outputs = [f"{name}.out", "", "", f"{name}.sum"]
+        gain = self._weight(f"{name}.weight", self.width)
+        self.nodes.append(
+            helper.make_node(
+                "SkipSimplifiedLayerNormalization",
+                [x, y, gain],
+                outputs,
+                name=f"/{name}/Skip",
+                domain="com.microsoft",
+                epsilon=1e-5,
+            )
+        )
+        return outputs[0], outputs[3]
+
+    def _matmul(self, x: str, name: str, inputs: int, outputs: int, output: str) -> str:
+        if not self.block:
+            return super()._matmul(x, name, inputs, outputs, output)
+        blocks = inputs // self.block
+        packed = self._weight(f"{name}.weight", outputs, blocks, self.block // 2, kind=TensorProto.UINT8)
+        parts = [x, packed, self._weight(f"{name}.scales", outputs, blocks)]
+        parts.append(self._weight(f"{name}.zeros", outputs, -(-blocks // 2), kind=TensorProto.UINT8))
+        sizes = {"K": inputs, "N": outputs, "bits": 4, "block_size": self.block, "domain": "com.microsoft"}
+        return self._add("MatMulNBits", parts, output, **sizes)
+
+    def _attention(self, x: str, name: str) -> str:
+        each = self.width // self.heads
+        counts = {"q": self.heads, "k": self.groups, "v": self.groups}
+        q, k, v = (self._matmul(x, f"{name}.{c}", self.width, n * each, f"{name}.{c}.out") for c, n in counts.items())
+        pasts, presents = ([f"{end}.{name}.{c}" for c in "kv"] for end in ("past", "present"))
+        for names, length, infos in (
+            (pasts, "past_sequence_length", self.caches[0]),
+            (presents, "total_sequence_length", self.caches[1]),
+        ):
+            size = ["batch_size", self.groups, length, each]
+            infos += [helper.make_tensor_value_info(n, self.kind, size) for n in names if self.past]
+        outputs = [f"{name}.mixed", *(presents if self.past else ())]
+        listed = [q, k, v, *(pasts if self.past else ["", ""]), "seqlens", "total_length", "cosine", "sine"]
+        counted = {"num_heads": self.heads, "kv_num_heads": self.groups, "do_rotary": 1}
+        self.nodes.append(
+            helper.make_node(
+                "GroupQueryAttention", listed, outputs, name=f"/{name}/Grouped", domain="com.microsoft", **counted
+            )
+        )
+        return self._matmul(outputs[0], f"{name}.o", self.width, self.width, f"{name}.out")
+
+
 def _written(graph: onnx.GraphProto, path: Path) -> Path:
-    path.write_bytes(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
-    )
+    path.write_bytes(helper.make_model(graph, opset_imports=DOMAINS, ir_version=8).SerializeToString())
     return path

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -43,10 +43,12 @@ class Symbol:
     Attributes:
         kind: ``batch``, ``height``, ``width`` or ``length``: which sizes are tried.
         given: The size that the user gives it.
+        parts: The open dimensions whose sum it is: a mask has former positions and new ones.
     """
 
     kind: str
     given: int | None = None
+    parts: tuple[str, ...] = ()
 
 
 def open_axes(value: ir.Value) -> list[int]:
@@ -85,7 +87,44 @@ def symbols(module: ir.Model, overrides: Mapping[str, Sequence[int]]) -> dict[st
             told = ", ".join(f"{size} by {name}" for name, size in given.items())
             raise InputError(f"⟨input⟩: dimension {key} has one size, but is given {told}. Give one.")
         named[key] = Symbol(_kind(key, where, batched), next(iter(given.values()), None))
-    return named
+    grown = _grown(module, named)
+    sums = _sums(places, grown[0] if grown else ())
+    for part in {part for parts in (*sums.values(), *grown) for part in parts}:
+        named[part] = named[part] if named[part].kind == "batch" else replace(named[part], kind="length")
+    return named | {k: replace(named[k], parts=parts) for k, parts in sums.items() if named[k].given is None}
+
+
+def _grown(module: ir.Model, known: Collection[str]) -> list[tuple[str, ...]]:
+    """The sums of open dimensions that outputs have along an axis: former positions and new ones."""
+    dims = [str(getattr(dim, "value", "")) for v in module.graph.outputs for dim in v.shape or ()]
+    return [parts for dim in dims if (parts := _parts(dim, known))]
+
+
+def _sums(places: Mapping[str, Sequence[tuple[ir.Value, int]]], grown: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Open dimensions that are sums of others.
+
+    One says so itself (``past_length + length``), is called ``total_length`` beside ``past_length`` and ``length``, or
+    is the length of a mask where the model puts out what has ``grown`` so long, and nothing else ties it.
+    """
+    sums = {key: parts for key in places if (parts := _parts(key, places))}
+    totals = {key: key.removeprefix("total_") for key in places if key.startswith("total_")}
+    sums |= {k: (f"past_{rest}", rest) for k, rest in totals.items() if {f"past_{rest}", rest} <= places.keys()}
+    for key, where in places.items():
+        (value, axis), *others = where
+        if grown and not others and axis == 1 and "mask" in str(value.name) and key not in (*sums, *grown):
+            sums[key] = grown
+    return sums
+
+
+def _parts(text: str, known: Collection[str]) -> tuple[str, ...]:
+    """The terms of a sum of open dimensions, or nothing."""
+    parts = tuple(part.strip() for part in text.split("+"))
+    return parts if len(parts) > 1 and all(part in known for part in parts) else ()
+
+
+def summed(sizes: Mapping[str, int], symbols: Mapping[str, Symbol]) -> dict[str, int]:
+    """Sizes of open dimensions, in which those that are sums of others are."""
+    return {k: sum(sizes[part] for part in symbols[k].parts) if symbols[k].parts else n for k, n in sizes.items()}
 
 
 def shapes_at(module: ir.Model, sizes: Mapping[str, int]) -> dict[str, Shape]:

@@ -123,6 +123,7 @@ class _Search:
         if self.left <= 0:
             raise InputError(f"no sizes of its open dimensions ({', '.join(self.symbols)}) were found that fit.")
         self.left -= 1
+        sizes = input_sizes.summed(sizes, self.symbols)
         if beyond := [key for key, size in sizes.items() if size > self.longest.get(key, size)]:
             raise InputError(f"dimension {beyond[0]} is longer than fits.")
         inputs = input_sizes.shapes_at(self.module, sizes)
