@@ -20,7 +20,7 @@ from onnxslim_learn.coupling.groups import Group
 from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.coupling.solver import Coupling, couple
-from onnxslim_learn.coupling.titles import Title, titles
+from onnxslim_learn.coupling.titles import Title, block_title, titles
 from onnxslim_learn.data import input_needs
 from onnxslim_learn.errors import InputError, MisfitError, PlanError, TooLargeError
 from onnxslim_learn.graph import size_search
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.costs.devices import Device
     from onnxslim_learn.costs.polynomial import Cost, Priced
+    from onnxslim_learn.coupling.residual import Block
     from onnxslim_learn.registry import CostRow
 
 
@@ -129,6 +130,11 @@ class Analysis:
         """What every group is called beside its name: role and place in words."""
         return titles(self.coupling, self.groups)
 
+    @cached_property
+    def block_titles(self) -> dict[str, Title]:
+        """What every residual block is called beside its name."""
+        return {block.name: block_title(self.coupling, block) for block in self.coupling.blocks}
+
     def free_groups(self, protect: Sequence[str] = (), only: Sequence[str] = ()) -> list[Group]:
         """The groups, pinned where they are protected or not among those that are meant.
 
@@ -148,13 +154,26 @@ class Analysis:
 
     def price(self, cut: Removal) -> dict[str, int]:
         """What is told of costs, by name; what is counted one by one is whole."""
-        if foresee(cut).dead:  # what is left of a dead branch are constants: count the result
+        if foresee(cut).dead or cut.dropped:  # what is left of a dead branch are constants: count the result
             left = ir.to_proto(as_stored(slim(cut)))
             slimmed = analyze(left, inputs=self.graph.shapes.nominal.inputs, values=self.graph.values)
             return slimmed.asked_like(self).price(slimmed.whole)
         alive = (~cut.gone).astype(float)
         prices = {row.name: self.cost(row.name).value(alive) for row in self.counted}
         return {row.name: round(prices[row.name]) if row.whole else prices[row.name] for row in self.counted}  # type: ignore[misc]
+
+    def block(self, name: str) -> Block:
+        """A residual block that can go, by name.
+
+        Raises:
+            PlanError: If there is none, or it cannot go.
+        """
+        known = next((block for block in self.coupling.blocks if block.name == name), None)
+        if known is None:
+            raise PlanError(f"block {name}: the model has no such residual block. Run analyze to see their names.")
+        if known.pin:
+            raise PlanError(f"block {name}: cannot go, because it {known.pin}. Leave it out.")
+        return known
 
     def group(self, name: str) -> Group:
         """A group by name.

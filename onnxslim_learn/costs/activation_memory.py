@@ -18,6 +18,9 @@ from onnxslim_learn.costs.roofline import IDLE, known, volume
 from onnxslim_learn.coupling import roles
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from onnxslim_learn.coupling.relations import Digit
     from onnxslim_learn.coupling.solver import Coupling
 
 
@@ -69,11 +72,16 @@ def peak(coupling: Coupling) -> Peak:
         born |= {str(v.name): at for v in node.outputs if v.name and str(v.name) not in shown}
     last |= {shown.get(str(v.name), str(v.name)): len(graph.nodes) for v in graph.model.graph.outputs}
     names = [name for name in born if known(coupling, name)]
-    sizes = polynomial("memory", coupling, ((name, *volume(coupling, name)) for name in names))
+    sizes = polynomial("memory", coupling, (_size(coupling, name, born[name]) for name in names))
     living = sp.lil_matrix((len(graph.nodes), len(names)))
     for column, name in enumerate(names):
         living[max(born[name], 0) : last.get(name, born[name]) + 1, column] = 1.0
     return Peak(sizes, living.tocsr())
+
+
+def _size(coupling: Coupling, name: str, maker: int) -> tuple[str, int, Sequence[Digit]]:
+    each, digits = volume(coupling, name)
+    return name, each, (*digits, *(coupling.present([maker]) if maker >= 0 else ()))
 
 
 def _owners(coupling: Coupling) -> dict[str, str]:

@@ -202,9 +202,16 @@ def _counts(coupling: Coupling, arrays: Sequence[Labels]) -> tuple[Any, Array]:
 
 def macs(coupling: Coupling) -> Cost:
     """Multiply-accumulates of all contractions at the nominal input sizes."""
-    nodes = coupling.nodes
-    stated: list[Term] = coupling.records.terms
-    return polynomial("macs", coupling, ((str(nodes[t.node].name), t.coefficient, t.digits, t.within) for t in stated))
+    return polynomial("macs", coupling, (_work(coupling, term) for term in coupling.records.terms))
+
+
+def _work(coupling: Coupling, term: Term) -> tuple[str, int, Sequence[Digit], Sequence[Digit]]:
+    return (
+        str(coupling.nodes[term.node].name),
+        term.coefficient,
+        (*term.digits, *coupling.present([term.node])),
+        term.within,
+    )
 
 
 def work(coupling: Coupling) -> int:
@@ -224,9 +231,11 @@ def weight_bytes(coupling: Coupling) -> Cost:
 
 def _sizes(coupling: Coupling, *, bits: bool) -> Iterable[tuple[str, int, Sequence[Digit]]]:
     inside = [held for node in coupling.nodes for held in bodies.parameters(node)]
+    shared = {*coupling.graph.clones, *coupling.graph.clones.values()}  # counted once, wherever they are read
     for name, value in (*parameters(coupling).items(), *((n, v) for n, v in inside if is_parameter(v))):
         layout = coupling.values.get(name)
         digits = list(layout.digits.values()) if layout else []
+        digits += coupling.present(coupling.readers.get(name, ())) if name not in shared else ()
         labelled = int(np.prod([d.size for d in digits if d.labels is not None], dtype=np.int64))
         per = stored_type(value).bitwidth if bits else 1
         size = int(np.prod(value.const_value.shape, dtype=np.int64))

@@ -54,6 +54,7 @@ class Roofline:
         coupling: The model.
         macs: Multiply-accumulates, owned by nodes.
         moved: Bytes read and written, owned by nodes.
+        calls: One for every node that does anything.
         nodes: Names of all nodes that do anything.
         below: See :class:`Timed`.
     """
@@ -62,6 +63,7 @@ class Roofline:
     coupling: Coupling
     macs: Cost
     moved: Cost
+    calls: Cost
     nodes: tuple[str, ...]
     below: bool = True
 
@@ -92,12 +94,13 @@ class Roofline:
         computing, moving = self._sides(alive)
         longer, (macs_at, moved_at), rates = computing >= moving, self._places, self._rates
         slope = self.macs.gradient(alive, longer[macs_at] * rates[0])
-        result: Array = slope + self.moved.gradient(alive, ~longer[moved_at] * rates[1])
+        slope += self.moved.gradient(alive, ~longer[moved_at] * rates[1])
+        result: Array = slope + self.calls.gradient(alive, self.device.node_us)
         return result
 
     def by_node(self, alive: Array) -> dict[str, float]:
         """Microseconds of every node, and of the run as ``""``."""
-        longer = np.maximum(*self._sides(alive)) + self.device.node_us
+        longer = np.maximum(*self._sides(alive)) + self.device.node_us * self.calls.terms(alive)
         return {"": self.device.run_us, **dict(zip(self.nodes, longer.tolist(), strict=True))}
 
 
@@ -106,9 +109,12 @@ def roofline(coupling: Coupling, device: Device) -> Roofline:
     moved = polynomial("moved", coupling, _moved(coupling))
     work = macs(coupling)
     named = {*work.owners, *moved.owners}
-    return Roofline(
-        device, coupling, work, moved, tuple(n for node in coupling.nodes if (n := str(node.name)) in named)
+    doing = [index for index, node in enumerate(coupling.nodes) if str(node.name) in named]
+    nodes = tuple(str(coupling.nodes[index].name) for index in doing)
+    calls = polynomial(
+        "calls", coupling, ((name, 1, coupling.present([k])) for name, k in zip(nodes, doing, strict=True))
     )
+    return Roofline(device, coupling, work, moved, calls, nodes)
 
 
 def volume(coupling: Coupling, name: str) -> tuple[int, Sequence[Digit]]:
@@ -127,16 +133,18 @@ def volume(coupling: Coupling, name: str) -> tuple[int, Sequence[Digit]]:
 
 def _moved(coupling: Coupling) -> Iterable[tuple[str, int, Sequence[Digit]]]:
     """Bytes that every node reads and writes."""
-    for node in coupling.nodes:
+    for index, node in enumerate(coupling.nodes):
         if roles.has(node, IDLE):
             continue
+        present = coupling.present([index])
         outputs = [value for value in node.outputs if value.name]
         read: list[Any] = [value for value in node.inputs if value is not None and value.name]
         if roles.has(node, Trait.PICKS):
             read[:1] = outputs
         for value in (*read, *outputs):
             if known(coupling, str(value.name)):
-                yield (str(node.name), *volume(coupling, str(value.name)))
+                each, digits = volume(coupling, str(value.name))
+                yield str(node.name), each, (*digits, *present)
 
 
 def known(coupling: Coupling, name: str) -> bool:

@@ -257,6 +257,11 @@ class Relations:
         self.leaves.append((self.node, labels))
         return labels
 
+    def atom(self) -> int:
+        """A new atom that lies on no axis: the presence of a residual block."""
+        self.count += 1
+        return self.count - 1
+
     def digit(self, size: int, labels: Labels | None = None, deps: Sequence[int] = ()) -> Digit:
         """A digit with a new key; labels that are all pinned make it free."""
         if labels is not None and not labels.any():

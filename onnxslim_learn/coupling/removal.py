@@ -17,6 +17,8 @@ from onnxslim_learn.errors import PlanError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from onnxslim_learn.coupling.residual import Block
+
 
 @dataclass(frozen=True)
 class Removal:
@@ -37,6 +39,12 @@ class Removal:
         """Which labels of a digit stay, shape of its labels."""
         assert digit.labels is not None
         return ~self.coupling.removed(digit.labels, self.gone)
+
+    @cached_property
+    def dropped(self) -> list[Block]:
+        """The residual blocks that go as a whole."""
+        strong = self.coupling.strong
+        return [block for block in self.coupling.blocks if block.atom and self.gone[strong[block.atom]]]
 
     @cached_property
     def exact(self) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from onnxslim_learn.coupling.operators import table
 from onnxslim_learn.coupling.operators.facts import (
+    OWN,
     Bounds,
     Convolution,
     Equation,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = [
+    "OWN",
     "Bounds",
     "Convolution",
     "Equation",
@@ -45,6 +47,7 @@ __all__ = [
     "puts_out",
     "reads_whole",
     "sizes",
+    "summands",
 ]
 
 NEAR = 8  # nodes between a normalisation and an output
@@ -96,6 +99,12 @@ def normalisation(node: Named) -> Normalisation | None:
 def sizes(node: Named) -> tuple[int, ...]:
     """Which inputs of a node say how large its result is."""
     return of(node).sizes
+
+
+def summands(node: ir.Node) -> tuple[int, ...]:
+    """Which inputs a node adds up, entry by entry; :data:`OWN` for what it multiplies itself."""
+    row = of(node)
+    return tuple(range(len(node.inputs))) if row.arithmetic == "add" else row.summands
 
 
 def reads_whole(node: Named) -> bool:

@@ -8,7 +8,7 @@ what a plan decides on. Rows (attention heads, convolution groups) are atoms lik
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +17,23 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from onnxslim_learn.array_types import Labels, Mask
-from onnxslim_learn.coupling import roles
+from onnxslim_learn.coupling import residual, roles
 from onnxslim_learn.coupling.constraints import Constraints, incidence, linked
 from onnxslim_learn.coupling.context import Inside, NodeContext, Records
-from onnxslim_learn.coupling.relations import Relation, Relations, Value
+from onnxslim_learn.coupling.relations import Digit, Relation, Relations, Value
+from onnxslim_learn.coupling.residual import Block
 from onnxslim_learn.graph import bodies, standalone
 from onnxslim_learn.graph.load import Graph
 from onnxslim_learn.runtime import node as running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import onnx_ir as ir
 
 logger = logging.getLogger(__name__)
+
+_ALWAYS = Digit(-1, 1)  # of what is in no residual block
 
 
 @dataclass
@@ -44,6 +47,7 @@ class Coupling:
         records: Contractions, work and patches as stated.
         strong: Class of every atom.
         column: Column of every class.
+        blocks: The residual blocks.
     """
 
     graph: Graph
@@ -52,6 +56,7 @@ class Coupling:
     records: Records
     strong: Labels
     column: Labels
+    blocks: tuple[Block, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Coupling of {len(self.values)} values: {self.columns} units>"
@@ -70,6 +75,30 @@ class Coupling:
     def columns(self) -> int:
         """Number of columns."""
         return int(self.column.max()) + 1
+
+    @cached_property
+    def presence(self) -> dict[int, Digit]:
+        """Node -> the digit that a residual block adds to the widths of all that is only there for it."""
+        digits = {block: self.relations.digit(1, np.array([block.atom])) for block in self.blocks if block.atom}
+        return {node: digit for block, digit in digits.items() for node in block.nodes}
+
+    def present(self, readers: Iterable[int]) -> tuple[Digit, ...]:
+        """The digit of the residual block that all of some nodes are in, if they are in one."""
+        digits = {digit.key: digit for node in readers if (digit := self.presence.get(node, _ALWAYS))}
+        return () if len(digits) != 1 or _ALWAYS.key in digits else tuple(digits.values())
+
+    @cached_property
+    def readers(self) -> dict[str, list[int]]:
+        """Value -> the nodes that read it."""
+        reading: dict[str, list[int]] = {}
+        for index, node in enumerate(self.nodes):
+            for name in running.reads(node):
+                reading.setdefault(name, []).append(index)
+        return reading
+
+    def column_of(self, block: Block) -> int:
+        """The column of a residual block's presence."""
+        return int(self.column[self.strong[block.atom]])
 
     @cached_property
     def membership(self) -> Any:
@@ -282,9 +311,10 @@ def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
         name = str(value.name)
         if name in values:
             relations.pin_axes(values[name], range(len(values[name].axes)), f"is the graph output {name}")
+    blocks = tuple(block if block.pin else replace(block, atom=relations.atom()) for block in residual.find(graph))
     strong = _strong(relations)
     column = _components(int(strong.max()) + 1, relations.weak, strong)
-    return Coupling(graph, values, relations, records, strong, column)
+    return Coupling(graph, values, relations, records, strong, column, blocks)
 
 
 def _counting(graph: Graph) -> list[str]:

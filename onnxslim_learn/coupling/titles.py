@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.array_types import Labels
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.relations import Value
+    from onnxslim_learn.coupling.residual import Block
     from onnxslim_learn.coupling.solver import Coupling
 
 Path = tuple[str, ...]
@@ -116,6 +117,23 @@ def titles(coupling: Coupling, groups: Sequence[Group]) -> dict[str, Title]:
     """The title of every group, by its name."""
     carried = _Carried(coupling, groups)
     return {group.name: carried.title(number, group) for number, group in enumerate(groups)}
+
+
+def block_title(coupling: Coupling, block: Block) -> Title:
+    """The title of a residual block: its place, and what it does."""
+    nodes = [coupling.nodes[index] for index in block.nodes]
+    read = {node: [str(v.name) for v in node.inputs if v is not None and v.is_initializer()] for node in nodes}
+    paths = [module_path(node, read[node]) for node in nodes]
+    path = shared_path(paths)
+    convolves = any(roles.convolution(node) is not None for node in nodes)
+    kind = "attention" if block.attends else "convolution" if convolves else "MLP"
+    said = place(path).removesuffix(kind).removesuffix(", ")
+    what = f"{kind} block"
+    text = f"{said}: {what}" if said else f"{coupling.nodes[block.sum].name}: {what}"
+    names = tuple(filter(None, (block.name, "blocks", text, ".".join(path))))
+    modules = tuple(sorted({".".join(one) for one in paths if one}))
+    weights = {name for names_read in read.values() for name in names_read}
+    return Title("blocks", ".".join(path), text, names, modules, (*sorted(weights), *(str(n.name) for n in nodes)))
 
 
 def module_path(node: ir.Node, initializers: Iterable[str] = ()) -> Path:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.costs.polynomial import polynomial
 
 if TYPE_CHECKING:
     from onnxslim_learn.costs.devices import Device
+    from onnxslim_learn.costs.polynomial import Cost
     from onnxslim_learn.costs.roofline import Roofline
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.latency.fragments import Fragment
@@ -114,11 +116,19 @@ class FittedLatency:
         return self.roofline.coupling
 
     def amounts(self, alive: Array) -> Array:
-        """Multiply-accumulates and bytes of every fragment, and ones: fragments × 3."""
+        """Multiply-accumulates, bytes and calls of every fragment: fragments × 3."""
         macs, moved = self._places
         count = len(self.fragments)
         computed = np.bincount(macs, self.roofline.macs.terms(alive), count)
-        return np.column_stack([computed, np.bincount(moved, self.roofline.moved.terms(alive), count), np.ones(count)])
+        return np.column_stack(
+            [computed, np.bincount(moved, self.roofline.moved.terms(alive), count), self._calls.terms(alive)]
+        )
+
+    @cached_property
+    def _calls(self) -> Cost:
+        """One for every fragment."""
+        present = ((one.name, 1, self._coupling.present(one.nodes)) for one in self.fragments)
+        return polynomial("calls", self._coupling, present)
 
     def _work(self, alive: Array) -> list[float]:
         times: list[float] = (self.amounts(alive) * np.array([c.weights for c in self.curves])).sum(axis=1).tolist()
@@ -148,7 +158,8 @@ class FittedLatency:
         weights = slopes[:, None] * np.array([c.weights for c in self.curves]) * self._rate
         macs, moved = self._places
         slope = self.roofline.macs.gradient(alive, weights[macs, 0])
-        result: Array = slope + self.roofline.moved.gradient(alive, weights[moved, 1])
+        slope += self.roofline.moved.gradient(alive, weights[moved, 1])
+        result: Array = slope + self._calls.gradient(alive, weights[:, 2])
         return result
 
     def by_node(self, alive: Array) -> dict[str, float]:

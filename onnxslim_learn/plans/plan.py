@@ -31,6 +31,7 @@ class Plan:
         tensors: Initializer -> axis -> kept positions, for every cut initializer (a list per row where rows keep
             different positions of one axis).
         provenance: Source hash, criterion, targets, costs before and after.
+        blocks: Names of the residual blocks that go as a whole, with all groups that lie in them.
         merged: Group name -> lists of units, each a unit that stays and the removed ones that it stands for; empty
             where units are dropped.
         bases: Space -> rotation ``(n, n)``, where units are directions of other bases (:mod:`onnxslim_learn.bases`);
@@ -42,11 +43,13 @@ class Plan:
     tensors: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     merged: dict[str, list[list[int]]] = field(default_factory=dict)
+    blocks: tuple[str, ...] = ()
     bases: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
 
     def __repr__(self) -> str:
         kept, all_ = sum(len(units) for units in self.groups.values()), sum(self.widths.values())
-        return f"<Plan: {kept} of {all_} units of {len(self.groups)} groups stay>"
+        without = f", without {len(self.blocks)} residual blocks" if self.blocks else ""
+        return f"<Plan: {kept} of {all_} units of {len(self.groups)} groups stay{without}>"
 
     def to_json(self) -> str:
         """Write the plan as JSON text; rotations are left out."""
@@ -102,7 +105,10 @@ class Plan:
             isinstance(kind, list) and _indices(dict(enumerate(kind))) and all(kind) for kind in merged.values()
         ):
             raise PlanError(f"{where}: 'merged' must map names to lists of lists of indices. Write it with slim.")
-        return cls(groups, widths, tensors, provenance, merged)
+        blocks = data.get("blocks", [])
+        if not isinstance(blocks, list) or not all(isinstance(name, str) for name in blocks):
+            raise PlanError(f"{where}: 'blocks' must be a list of names of residual blocks. Write it with slim.")
+        return cls(groups, widths, tensors, provenance, merged, tuple(blocks))
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:

@@ -28,9 +28,10 @@ def describe(analysis: Analysis, cut: Removal, about: Mapping[str, Any]) -> Plan
     whole = np.ones(coupling.columns, bool)
     whole[coupling.column[~cut.gone]] = False
     kept, widths, merged = {}, {}, dict[str, list[list[int]]]()
+    without = _without(cut)
     for group in analysis.groups:
         gone = whole[group.units]
-        if gone.any():
+        if gone.any() and not (group.members and without.issuperset(axis.rpartition(":")[0] for axis in group.members)):
             kept[group.name] = np.flatnonzero(~gone).tolist()
             widths[group.name] = group.width
             clusters = _clusters(cut, group)
@@ -44,7 +45,8 @@ def describe(analysis: Analysis, cut: Removal, about: Mapping[str, Any]) -> Plan
         "before": analysis.price(analysis.whole),
         "after": analysis.price(cut),
     }
-    return Plan(kept, widths, _tensors(cut), provenance, merged, analysis.bases)
+    dropped = tuple(block.name for block in cut.dropped)
+    return Plan(kept, widths, _tensors(cut), provenance, merged, dropped, analysis.bases)
 
 
 def _clusters(cut: Removal, group: Group) -> list[list[int]]:
@@ -63,10 +65,17 @@ def _clusters(cut: Removal, group: Group) -> list[list[int]]:
     return [[kept, *sorted(clusters[kept])] for kept in sorted(clusters)]
 
 
+def _without(cut: Removal) -> set[str]:
+    """The initializers that only residual blocks read that go."""
+    readers = cut.coupling.readers
+    gone = {node for block in cut.dropped for node in block.nodes}
+    return {name for name in cut.coupling.graph.initializers if gone and gone.issuperset(readers.get(name, (-1,)))}
+
+
 def _tensors(cut: Removal) -> dict[str, dict[str, list[Any]]]:
-    positions = {}
+    positions, without = {}, _without(cut)
     for name in cut.coupling.graph.initializers:
-        if name in cut.coupling.values:
+        if name in cut.coupling.values and name not in without:
             axes = kept_positions(cut, name)
             if axes:
                 positions[name] = {str(axis): kept for axis, kept in axes.items()}
@@ -101,6 +110,7 @@ def _realize(analysis: Analysis, chosen: Plan) -> Removal:
         if any(not 0 <= k < group.width for k in kept) or len(set(kept)) != len(kept):
             raise PlanError(f"group {name}: kept indices must be distinct and below {group.width}, found {kept}.")
         columns += group.units[np.setdiff1d(np.arange(group.width), kept)].tolist()
+    columns += [analysis.coupling.column_of(analysis.block(name)) for name in chosen.blocks]
     cut = removal(analysis.coupling, columns, empty=bool(chosen.provenance.get("allow_empty")))
     if chosen.merged:
         cut = replace(cut, merged_into=_merging(analysis, chosen, cut))

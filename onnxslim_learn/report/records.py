@@ -123,6 +123,24 @@ def row(analysis: Analysis, group: Group) -> Row:
     )
 
 
+def blocks(analysis: Analysis, cut: Removal | None = None) -> list[dict[str, Any]]:
+    """The residual blocks, or those that a removal drops, with what would go with each."""
+    coupling, total, told = analysis.coupling, totals(analysis), []
+    for block in coupling.blocks if cut is None else cut.dropped:
+        title = analysis.block_titles[block.name]
+        about: dict[str, Any] = {"name": block.name, "title": title.text, "module": title.path}
+        about |= {"prunable": not block.pin, "reason": block.pin, "nodes": len(block.nodes)}
+        saved = np.zeros(coupling.size, bool)
+        saved[coupling.strong[block.atom]] = bool(block.atom)
+        for row in [one for one in analysis.counted if block.atom and not one.file]:
+            amount = polynomial.saved(analysis.cost(row.name), saved)
+            about |= {row.name: round(amount), f"{row.name}_share": amount / max(total[row.name], 1)}
+        if analysis.latency is not None and block.atom:
+            about["latency_ms"] = polynomial.saved(analysis.latency, saved) / 1e3
+        told.append(about)
+    return told
+
+
 def overview(analysis: Analysis) -> dict[str, Any]:
     """The analysis as plain data."""
     timed = analysis.latency
@@ -138,6 +156,7 @@ def overview(analysis: Analysis) -> dict[str, Any]:
         "costs": {**total, "file_bytes": save.size_on_disk(source) if source else len(analysis.graph.data)},
         "groups": [r.to_dict(total) for r in every_row if r.prunable],
         "pinned": [r.to_dict(total) for r in every_row if not r.prunable],
+        "blocks": blocks(analysis),
         "counted": counted(analysis.counted),
         "unknown_operators": analysis.opaque,
         "bodies": bodies(analysis),

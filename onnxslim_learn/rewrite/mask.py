@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnxslim_learn.coupling.context import WHERE, Contest
 from onnxslim_learn.coupling.relations import over, parts
-from onnxslim_learn.rewrite import edit
+from onnxslim_learn.rewrite import dropped_blocks, edit
 from onnxslim_learn.rewrite.merge import merged
 
 if TYPE_CHECKING:
@@ -62,7 +62,24 @@ def mask(removal: Removal) -> ir.Model:
             factor.producer().attributes["to"] = ir.AttrInt64("to", int(ir.DataType.from_numpy(dtype)))  # type: ignore[union-attr]
             masked = _insert(graph, node, "Mul", [source, factor], name)
         node.replace_input_with(record.slot, masked)
+    for block in removal.dropped:
+        kind = ir.DataType(coupling.graph.shapes.analysis.dtype[str(coupling.nodes[block.sum].outputs[0].name)])
+        _silence(model, dropped_blocks.summand(model, nodes, block), kind, lift)
     return model
+
+
+def _silence(model: ir.Model, summand: tuple[ir.Node, int, ir.Value], dtype: ir.DataType, lift: ir.Value) -> None:
+    """Zero what a residual block adds."""
+    node, slot, value = summand
+    name = f"{node.name}.present{slot}"
+    if model.opset_imports.get("", WHERE) >= WHERE:
+        zero = edit.constant(model.graph, f"{name}.zero", np.zeros((), dtype.numpy()))
+        masked = _insert(model.graph, node, "Where", [lift, value, zero], name)
+    else:
+        factor = _insert(model.graph, node, "Cast", [lift], f"{name}.factor")
+        factor.producer().attributes["to"] = ir.AttrInt64("to", int(dtype))  # type: ignore[union-attr]
+        masked = _insert(model.graph, node, "Mul", [value, factor], name)
+    node.replace_input_with(slot, masked)
 
 
 def _insert(graph: ir.Graph, before: ir.Node, op_type: str, inputs: list[Any], name: str) -> ir.Value:

@@ -18,7 +18,7 @@ from onnxslim_learn.coupling.layout import over
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.graph import constant_folding
 from onnxslim_learn.graph.load import release
-from onnxslim_learn.rewrite import edit
+from onnxslim_learn.rewrite import dropped_blocks, edit
 from onnxslim_learn.rewrite.dead_branches import vanish
 from onnxslim_learn.rewrite.merge import merged
 
@@ -51,6 +51,7 @@ def slim(removal: Removal) -> ir.Model:
         edit.follow(model.graph, node, patch, removal, sizes)
     if fate.dead:
         vanish(model.graph, nodes, removal, fate)
+    dropped_blocks.drop(model, nodes, removal.dropped)
     _restate_shapes(nodes, removal)
     reunite(model, coupling)
     return model

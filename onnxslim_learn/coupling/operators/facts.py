@@ -24,6 +24,9 @@ Parts: TypeAlias = "Callable[[ir.Node, int], list[ir.Node] | None]"
 Apart: TypeAlias = "Callable[[NodeContext], Iterator[Digit]]"
 
 
+OWN = -1  # of summands: what a node multiplies itself
+
+
 def attribute(node: ir.Node, name: str, default: Any) -> Any:
     """Value of a node's attribute."""
     return node.attributes[name].value if name in node.attributes else default
@@ -247,6 +250,7 @@ class Trait(enum.Flag):
     DEQUANTIZES = enum.auto()  # the inverse
     ARRANGES = enum.auto()  # it only brings entries into another order or shape: runtimes insert such nodes
     EQUATES = enum.auto()  # it tells which entries are equal
+    ATTENDS = enum.auto()  # it multiplies parts of its inputs with one another, as attention does
     RANKS = enum.auto()  # it tells which entries along an axis are largest
 
 
@@ -272,6 +276,8 @@ class Operator:
         bounds: Where it is the identity, from a node; it is constant below and above. ``None`` where it is another
             function.
         arithmetic: Which of the four operations it is, on its inputs entry by entry.
+        summands: Inputs that it adds up entry by entry before anything else, :data:`OWN` for what it multiplies itself;
+            the arithmetic ``add`` does so with all of its inputs.
         order: Which axis of the input every axis of the output is, from a node and a rank, where it at most permutes.
         sizes: Inputs that say how large a result is: its rule sees to it that they follow a cut, or pins.
         parts: What a node that does several things is made of, as nodes of the table that do one each, from the node
@@ -288,6 +294,7 @@ class Operator:
     weights: tuple[int, ...] = ()
     bounds: Callable[[ir.Node], Bounds] | None = None
     arithmetic: Literal["", "add", "subtract", "multiply", "divide"] = ""
+    summands: tuple[int, ...] = ()
     order: Callable[[ir.Node, int], list[int]] | None = None
     sizes: tuple[int, ...] = ()
     parts: Parts | None = None

@@ -62,7 +62,9 @@ def skip_norm(parameters: Sequence[int]) -> Operator:
 
     shift = 3 if len(parameters) > 2 else None
     norm = Normalisation(2, shift, features=True)
-    return Operator(rule, norm=norm, weights=tuple(parameters), parts=_sum_and_norm(parameters[-1], shift))
+    return Operator(
+        rule, norm=norm, weights=tuple(parameters), summands=(0, 1), parts=_sum_and_norm(parameters[-1], shift)
+    )
 
 
 def embed_norm(context: NodeContext) -> None:

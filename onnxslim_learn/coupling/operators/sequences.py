@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxslim_learn.coupling import alignment, layout
 from onnxslim_learn.coupling.operators import counted, elementwise, mixing
-from onnxslim_learn.coupling.operators.facts import Operator, Recurrent
+from onnxslim_learn.coupling.operators.facts import Operator, Recurrent, Trait
 from onnxslim_learn.coupling.relations import Axis, Value
 
 if TYPE_CHECKING:
@@ -159,7 +159,9 @@ def attention(
             context.work({c: joined.space.get(c, ()) for c in letters}, sizes)
         return None
 
-    return Operator(rule, weights=(slots["bias"],) if "bias" in slots else (), apart=mixing.attended(heads[0]))
+    return Operator(
+        rule, weights=(slots["bias"],) if "bias" in slots else (), traits=Trait.ATTENDS, apart=mixing.attended(heads[0])
+    )
 
 
 def _past(context: NodeContext, slots: dict[str, int]) -> list[tuple[int, alignment.Operand]]:

@@ -20,6 +20,7 @@ from onnxslim_learn.coupling.operators import movement as m
 from onnxslim_learn.coupling.operators import sequences as s
 from onnxslim_learn.coupling.operators.facts import (
     NOTHING,
+    OWN,
     Convolution,
     Experts,
     Normalisation,
@@ -174,7 +175,7 @@ TABLE: dict[str, Operator] = {
         heads=("q_num_heads", "kv_num_heads"),
         transposed=True,
     ),
-    "LinearAttention": Operator(s.linear_attention),
+    "LinearAttention": Operator(s.linear_attention, traits=Trait.ATTENDS),
     "RotaryEmbedding": s.rotary(positions=3, cosine=1),
     "ReduceMean": c.reduce(exact=False, mean=True, linear=True),
     "ReduceSum": c.reduce(exact=True, linear=True),
@@ -224,7 +225,7 @@ CONTRIB: dict[str, Operator] = {
     "BiasGelu": _BIASED.having(parts=x.shifted("Gelu")),
     "FastGelu": _BIASED.having(parts=x.shifted("FastGelu")),
     "BiasDropout": _BIASED.having(Trait.DROPS),
-    "FusedConv": c.fused(c.convolution(), skip=3).having(parts=x.activated("Conv", skip=3)),
+    "FusedConv": c.fused(c.convolution(), skip=3).having(summands=(OWN, 3), parts=x.activated("Conv", skip=3)),
     "FusedGemm": _LAYER.having(parts=x.activated("Gemm"), apart=b.unless(b.activated, _LAYER.apart)),
     **_each("FusedMatMul TransposeMatMul", c.matmul()),
     "MatMulNBits": Operator(x.block_quantized, factors=Product(quantized=True)),
@@ -237,7 +238,9 @@ CONTRIB: dict[str, Operator] = {
     "SkipLayerNormalization": x.skip_norm((2, 3, 4)),
     "SkipSimplifiedLayerNormalization": x.skip_norm((2, 3)),
     "EmbedLayerNormalization": Operator(x.embed_norm, norm=Normalisation(5, 6, features=True), weights=(2, 3, 4, 5, 6)),
-    "Attention": Operator(s.packed_attention, factors=Projection(), weights=(1, 2), parts=x.projected),
+    "Attention": Operator(
+        s.packed_attention, factors=Projection(), weights=(1, 2), parts=x.projected, traits=Trait.ATTENDS
+    ),
     "MultiHeadAttention": s.attention(
         slots={"query": 0, "key": 1, "value": 2, "bias": 3, "past_key": 6, "past_value": 7},
         heads=("num_heads", "num_heads"),

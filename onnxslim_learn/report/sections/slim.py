@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ def analysis(data: Mapping[str, Any], *, settable: bool = True) -> list[Block]:
         return [_summary(data, settable), *why(data["why"])]
     blocks: list[Block] = [_summary(data, settable)]
     blocks += [_free(data["groups"], data["counted"])] if data["groups"] else [Text("Nothing can be cut.")]
-    blocks += [*_pinned(data), *latency.estimated(data), *_legend(data)]
+    blocks += [*_pinned(data), *_residual(data), *latency.estimated(data), *_legend(data)]
     rows = [(0, row) for row in data["groups"]] + [(1, row) for row in _working(data)]
     bars = tuple(Bar(row["title"], row["macs_share"], share(row["macs_share"]), kind) for kind, row in rows)
     return [*blocks, Bars("MACs that would go with each group", ("can be cut", "cannot be cut"), bars)]
@@ -112,6 +113,37 @@ def _ties(row: Mapping[str, Any]) -> str:
     more = [f"and {len(others) - MEMBERS} more"] if len(others) > MEMBERS else []
     listed = "".join(f"\n    {line}" for line in (*others[:MEMBERS], *more))
     return f"\n  ties{listed}" if others else ""
+
+
+def _residual(data: Mapping[str, Any]) -> list[Block]:
+    """The residual blocks that can go as a whole."""
+    free = [row for row in data["blocks"] if row["prunable"]]
+    held = [row for row in data["blocks"] if not row["prunable"]]
+    blocks: list[Block] = []
+    if free:
+        heads = {one["title"]: f"{one['name']}_share" for one in data["counted"]}
+        folded, each = _alike_blocks(free), [[row] for row in free]
+        cells, opened = (
+            tuple((titled(alike), *(share(sum(r[key] for r in alike)) for key in heads.values())) for alike in rows)
+            for rows in (folded, each)
+        )
+        title = "Residual blocks that can go as a whole"
+        blocks.append(Table(title, ("block, and its name", *heads), cells, opened=opened))
+    for _, alike in itertools.groupby(sorted(held, key=_reason), _reason):
+        rows = list(alike)
+        said = f"{plural(len(rows), 'more residual block')} cannot go as a whole: {rows[0]['title']}"
+        blocks.append(Text(f"{said}{', for one,' if len(rows) > 1 else ''} {rows[0]['reason']}."))
+    return blocks
+
+
+def _reason(row: Mapping[str, Any]) -> list[str]:
+    """What reasons of one kind begin with."""
+    return str(row["reason"]).split()[:2]
+
+
+def _alike_blocks(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Blocks that do the same in layer after layer, together."""
+    return repeats([{**row, "role": "blocks", "width": 1} for row in rows])
 
 
 def _working(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
