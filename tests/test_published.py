@@ -18,7 +18,7 @@ ALL = {**PUBLISHED, **CONFIGURED}
 QUICK = {"SGE", "DLRM", "BART's attention, by views", "recurrent states in and out"}
 """What the default run looks at."""
 
-BAKED = {"nn.Transformer", "SigLIP's pooling", "Mask2Former's masked queries"}
+BAKED = {"nn.Transformer", "SigLIP's pooling", "Mask2Former's masked queries", "class token"}
 """Of which the older exporter writes sizes into the file that it was told are open: they are run at those alone."""
 
 NOT_OPENED = {
@@ -71,10 +71,10 @@ def test_open_axes_of_the_older_exporter(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["DLRM", "recurrent states in and out"])
+@pytest.mark.parametrize("name", ["DLRM", "recurrent states in and out", "mixture of experts, routed"])
 def test_what_is_cut_is_repaired(name):
     analysis = slim.analyze(write(ALL[name], "legacy", opened=True))
-    assert osl.slim(analysis, params=reachable(analysis)).report["verify"]["passed"]
+    assert osl.slim(analysis, params=reachable(analysis), samples=64, no_latency=True).report["verify"]["passed"]
 
 
 @some(name for name in PUBLISHED if name != "messages on edges")  # whose fixed zeros the older exporter cannot write

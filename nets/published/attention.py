@@ -354,3 +354,56 @@ class SwitchedExperts(nn.Module):
         y = torch.einsum("btef,efd->bted", F.silu(torch.einsum("btd,edf->btef", x, self.up)), self.down)
         x = x + (y * weights[..., None]).sum(2) + self.shared_gate(x).sigmoid() * self.shared(x)
         return self.out(torch.relu(x))
+
+
+class RoutedExperts(nn.Module):
+    """Mixtral's mixture: every expert is given the tokens that chose it, and its results are added where they were."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        self.embed, self.gate, self.out = nn.Embedding(60, width), nn.Linear(width, 3), nn.Linear(width, 10)
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, 32), nn.GELU(), nn.Linear(32, width)) for _ in range(3)
+        )
+        self.after = nn.Linear(width, 40)
+        self.last = nn.Linear(40, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        b, n = tokens.shape
+        x = self.embed(tokens).reshape(b * n, -1)
+        weights, chosen = torch.topk(self.gate(x).softmax(-1), 2)
+        y = torch.zeros_like(x)
+        for k, expert in enumerate(self.experts):
+            row, place = torch.where(chosen == k)
+            y = y.index_add(0, row, expert(x[row]) * weights[row, place][:, None])
+        x = x + y
+        return self.out(x + self.last(torch.relu(self.after(x)))).view(b, n, -1)
+
+
+class TokensMixed(nn.Module):
+    """MLP-Mixer: a linear layer over tokens that all channels share, and one over channels, of a fixed length."""
+
+    def __init__(self, width: int = 24, length: int = 9) -> None:
+        super().__init__()
+        self.i, self.out = nn.Linear(16, width), nn.Linear(width, 5)
+        self.tokens = nn.Sequential(nn.Linear(length, 12), nn.GELU(), nn.Linear(12, length))
+        self.channels = nn.Sequential(nn.Linear(width, 32), nn.GELU(), nn.Linear(32, width))
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        x = F.relu(self.i(sequence))
+        x = x + self.tokens(x.transpose(1, 2)).transpose(1, 2)
+        return self.out(F.relu(x + self.channels(x)).mean(1))
+
+
+class ClassToken(nn.Module):
+    """A token put before a sequence, and torch's own encoder, into which the older exporter writes its length."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        self.i, self.token, self.out = nn.Linear(16, width), nn.Parameter(torch.randn(1, 1, width)), nn.Linear(width, 5)
+        self.layer = nn.TransformerEncoderLayer(width, 4, 48, batch_first=True, activation="gelu")
+
+    def forward(self, sequence: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.i(sequence)
+        x = self.layer(torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1))
+        return self.out(x[:, 0]), self.out(x[:, 1:])

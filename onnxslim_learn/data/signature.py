@@ -63,7 +63,7 @@ class Declared:
 
     Attributes:
         inputs: By name, in the model's order.
-        batch: Number of samples the model takes at a time, or ``None`` if any.
+        batch: Number of samples the model takes at a time (1 where no axis is theirs), or ``None`` if any.
     """
 
     inputs: dict[str, Input]
@@ -76,14 +76,13 @@ def declared(graph: Graph) -> Declared:
     dims = {str(v.name): _dims(graph, v) for v in values}
     key = _batch_key(dims)
     sizes = [d[0] for d in dims.values() if d]
-    size = None if key is not None or not sizes else sizes[0]
+    size = None if key is not None or not sizes else sizes[0] if isinstance(sizes[0], int) else 1
     inputs = {}
     for value in values:
         name = str(value.name)
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(graph.shapes.nominal.dtype[name]))
         choices = tuple(axis for axis in open_axes(value) if isinstance(dims[name][axis], int))
         inputs[name] = Input(name, dtype, dims[name], _batch_axis(name, dims[name], key, size), choices)
-    assert size is None or isinstance(size, int)
     return Declared(inputs, size)
 
 
@@ -96,9 +95,10 @@ def _dims(graph: Graph, value: ir.Value) -> tuple[int | str, ...]:
 
 
 def _batch_key(dims: Mapping[str, tuple[int | str, ...]]) -> str | None:
-    """Name of the open dimension along which samples lie: one called so, else the first axis."""
-    opened = [d for shape in dims.values() for d in shape if isinstance(d, str)]
-    first = [shape[0] for shape in dims.values() if shape and isinstance(shape[0], str)]
+    """Name of the open dimension along which samples lie: one called so, else the first axis that is of no square."""
+    squares = {d for shape in dims.values() for d in shape if shape.count(d) > 1}
+    opened = [d for shape in dims.values() for d in shape if isinstance(d, str) and d not in squares]
+    first = [shape[0] for shape in dims.values() if shape and isinstance(shape[0], str) and shape[0] not in squares]
     called = [d for d in opened if "batch" in d.lower()]
     return next(iter((*called, *first)), None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -140,9 +141,11 @@ def _kind(key: str, places: Sequence[tuple[ir.Value, int]], batched: bool) -> st
     for kind, words in HINTS.items():
         if "." not in key and any(word in key.lower() for word in words):
             return kind
+    value, axis = places[0]
+    if any(one is other for (one, _), (other, _) in itertools.combinations(places, 2)):
+        return "length"  # a square: of places in a graph, never of samples
     if any(axis == 0 for _, axis in places):
         return "batch"
-    value, axis = places[0]
     assert value.shape is not None
     if batched and "." in key and len(value.shape) == 3 and open_axes(value) == [1]:
         return "batch"  # a state: layers x batch x units
@@ -190,8 +193,8 @@ def remedies(
         pairs: What does not fit, and what would (:class:`onnxslim_learn.errors.MisfitError`).
 
     Returns:
-        Changes to try, the likeliest first: of a dimension in proportion, or of height and width together, whose
-        product counts (beside a few tokens that are always there).
+        Changes to try, the likeliest first: of a dimension, of height and width together, whose product counts (beside
+        a few tokens that are always there) or which are alike, of a dimension in proportion, or beside such tokens.
     """
     direct = [{key: want} for have, want in pairs for key, size in sizes.items() if size == have]
     scaled = [
@@ -205,7 +208,13 @@ def remedies(
         if image and min(have, want) > extra
         if all((sizes[key] * (ratio := math.sqrt((want - extra) / (have - extra)))).is_integer() for key in image)
     ]
-    listed = [change for change in (*direct, *both, *scaled) if all(size > 0 for size in change.values())]
+    alike = [
+        {key: sizes[key] * want // have for key in image}
+        for have, want in pairs
+        if len(image) > 1 and all(sizes[key] * want % have == 0 for key in image)
+    ]
+    shifted = [{key: size + want - have} for have, want in pairs for key, size in sizes.items() if size < have]
+    listed = [c for c in (*direct, *both, *alike, *scaled, *shifted) if all(size > 0 for size in c.values())]
     return [change for k, change in enumerate(listed) if change not in listed[:k]]
 
 

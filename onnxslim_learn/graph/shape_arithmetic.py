@@ -5,6 +5,7 @@ Only small integer tensors, and small tensors that descend from ``Shape``, are e
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -259,16 +260,20 @@ def check_view(node: ir.Node, sample: Sample) -> None:
 
 
 def unlike(node: ir.Node, sample: Sample) -> list[tuple[int, int]]:
-    """Sizes of a node's inputs that may have to be alike but are not: of axes that face each other in some operator."""
+    """Sizes of a node's inputs that may have to be alike but are not: of axes that face each other in some operator.
+
+    Those of weights stay as they are.
+    """
     names = [str(value.name) for value in node.inputs if value is not None]
+    firm = [name in sample.constant for name in names]
     stated = {name for name in names[1:] if name in sample.value and sample.value[name].ndim == 1}
     shapes = [tuple(map(int, sample.value[n])) if n in stated else sample.shape.get(n, ()) for n in names]
     pairs: list[tuple[int, int]] = []
-    for k, one in enumerate(shapes):
-        for other in shapes[k + 1 :]:
-            facing = [*zip(one[::-1], other[::-1], strict=False)]
-            facing += [(one[-1], size) for size in (*other[-2:-1], *other[:1]) if one]
-            pairs += [pair for x, y in facing if x != y and min(x, y) > 1 for pair in ((x, y), (y, x))]
+    for (k, one), (n, other) in itertools.combinations(enumerate(shapes), 2):
+        facing = [*zip(one[::-1], other[::-1], strict=False)]
+        facing += [(one[-1], size) for size in (*other[-2:-1], *other[:1]) if one]
+        unlike = [(x, y) for x, y in facing if x != y and min(x, y) > 1]
+        pairs += [pair for x, y in unlike for pair, stays in (((x, y), firm[k]), ((y, x), firm[n])) if not stays]
     return pairs
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,7 @@ import onnx_ir as ir
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.operators.facts import attribute
-
-Picks = tuple[Array, ...]  # one index array per axis of the output but the channels
+from onnxslim_learn.repair.places import Picks
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def _windows(
         *(p * s for p, s in zip(picks[1:], strides, strict=True)),
     )
     read: Array = view[thinned][where].astype(np.float32)
-    result: Array = read.reshape(len(read), groups, -1).transpose(1, 0, 2)
+    result: Array = read.reshape(len(read), groups, math.prod(read.shape[1:]) // groups).transpose(1, 0, 2)
     return result
 
 

@@ -12,7 +12,8 @@ from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.operators.facts import attribute
 from onnxslim_learn.repair.least_squares import LINEAR, Saturation, Weights
-from onnxslim_learn.repair.linear_forms import Form, Picks, array_of, form_of, normalised, rows
+from onnxslim_learn.repair.linear_forms import Form, array_of, form_of, normalised, rows
+from onnxslim_learn.repair.places import Picks
 from onnxslim_learn.runtime.node import inside
 
 SILENT = 1e-12  # a gain not above cannot be divided by: weights before it stay
@@ -110,7 +111,7 @@ class Linear:
 
     def split(self, flat: Array) -> Array:
         """Rows ``(m, channels)`` as ``(g, m, o)``."""
-        return flat.reshape(len(flat), self.form.groups, -1).transpose(1, 0, 2)
+        return flat.reshape(len(flat), self.form.groups, flat.shape[-1] // self.form.groups).transpose(1, 0, 2)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ the end, whether the whole repair stands.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,7 @@ from onnxslim_learn.metrics import Deviation, accuracy, deviation, total
 from onnxslim_learn.quality.channels import channels
 from onnxslim_learn.repair.least_squares import FULL, Effort, Fit, FitSetting, Rows, Weights, fit
 from onnxslim_learn.repair.linear_nodes import Layer, Linear, layers
+from onnxslim_learn.repair.places import Lost, lost
 from onnxslim_learn.repair.targets import HELD_BACK, Stream, Targets
 from onnxslim_learn.rewrite.mask import kept_parts
 from onnxslim_learn.rewrite.merge import stands_for
@@ -248,6 +249,13 @@ class SequentialRepair:
         sides = None if factors is None or weight is None else factors.sides(linear.node, 1, len(weight.axes))
         return None if sides is None or weight is None or len(sides[1]) != 1 else (weight, sides[1][0])
 
+    def _lost(self, linear: Linear) -> Lost:
+        """Along which axes of a node's target rows go."""
+        values = self.removal.coupling.values
+        if linear.target not in values:
+            return {}
+        return lost(self.removal, linear.target, values[linear.target], linear.form.channel)
+
     def outputs(self) -> dict[str, Array]:
         """The outputs on the batches that are judged, by name."""
         return outputs(self.slimmed, self.targets.judged)
@@ -257,7 +265,7 @@ class SequentialRepair:
         assert channels is not None
         stands = stands_for(self.removal, *channels)
         plain = linear.read()
-        rows, held = observed(linear, plain, self.targets, self.slimmed, stands)
+        rows, held = observed(linear, plain, self.targets, self.slimmed, Left(stands, self._lost(linear)))
         setting = FitSetting(self.targets.samples, linear.bias is not None, linear.activation, self.effort)
         fitted = fit(rows, held, plain, setting)
         if fitted.method != "plain":
@@ -265,8 +273,21 @@ class SequentialRepair:
         self.nodes[str(linear.node.name)] = fitted
 
 
+@dataclass(frozen=True)
+class Left:
+    """What is left of a node's target in a slimmed model.
+
+    Attributes:
+        stands: What channels that are left are of the original's, ``(channels, left)``; the same ones by default.
+        lost: Along which other axes positions go.
+    """
+
+    stands: Array | None = None
+    lost: Lost = field(default_factory=dict)
+
+
 def observed(
-    linear: Linear, plain: Weights, targets: Targets, runner: Runner, stands: Array | None = None
+    linear: Linear, plain: Weights, targets: Targets, runner: Runner, left: Left = Left()
 ) -> tuple[Rows, Rows]:
     """Rows to fit a node on and rows held back, at random places, with a runner stopped before the node.
 
@@ -275,26 +296,30 @@ def observed(
         plain: Its weights.
         targets: What the original does.
         runner: The model under repair.
-        stands: What channels that are left are of the original's, ``(channels, left)``; the same ones by default.
+        left: What is left of the target.
 
     Raises:
-        PlanError: If what flows there is not finite.
+        PlanError: If what flows there is not finite, or its rows are not those of the target.
     """
     unknowns, width = plain.matrix.shape[1], plain.matrix.shape[0] * plain.matrix.shape[1]
     most = min(max(ROWS, ROWS_PER_UNKNOWN * unknowns), LARGEST // width)
-    both = []
+    both, flat = [], linear.form.channel == -1
     for batches, count in ((targets.fitted, most), (targets.held, min(most, HELD_ROWS))):
         share = -(-max(count, 1) // len(batches))
         inputs, wanted, offsets = [], [], []
         for batch in batches:
-            picks, outputs_ = targets.rows(linear, batch, share)
-            wanted.append(linear.split(outputs_ if stands is None else outputs_ @ stands))
-            inputs.append(linear.form.unfold(runner.get(linear.data)[batch], picks))
+            places, data = targets.rows(linear, batch, share).left(left.lost), runner.get(linear.data)[batch]
+            if places.rows(flat) != (data.size // unknowns if flat else len(data)):
+                raise PlanError("it has other rows than in the original, for numbers decide which")
+            wanted.append(linear.split(places.values if left.stands is None else places.values @ left.stands))
+            inputs.append(linear.form.unfold(data, places.picks))
             if linear.other is not None:
-                offsets.append(linear.outputs(runner.get(linear.other)[batch], picks))
+                offsets.append(linear.outputs(runner.get(linear.other)[batch], places.picks))
         parts = [np.concatenate(p, axis=1) if p else None for p in (inputs, wanted, offsets)]
         assert parts[0] is not None
         assert parts[1] is not None
+        if not parts[0].size:
+            raise PlanError("no sample reaches it")
         both.append(Rows(parts[0], parts[1], parts[2]))
     if not all(np.isfinite(a).all() for r in both for a in (r.inputs, r.targets)):
         raise PlanError("its inputs or targets are not finite")

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from onnxslim_learn.array_types import Array, Feeds
 from onnxslim_learn.errors import PlanError
-from onnxslim_learn.repair.linear_forms import Picks
 from onnxslim_learn.repair.linear_nodes import Linear, linears
+from onnxslim_learn.repair.places import Places, sample
 from onnxslim_learn.rewrite.unfuse import unfuse
 from onnxslim_learn.runtime.executor import Runner, outputs
 
@@ -41,8 +39,8 @@ class Targets(Protocol):
     def expect(self, names: Sequence[str]) -> None:
         """Say for which values, by name, :meth:`rows` will be asked."""
 
-    def rows(self, linear: Linear, batch: int, count: int) -> tuple[Picks, Array]:
-        """Random places of a batch and the original's target there, ``(m, channels)``; about ``count`` of them."""
+    def rows(self, linear: Linear, batch: int, count: int) -> Places:
+        """The original's target at random places of a batch; about ``count`` of them."""
 
     def outputs(self) -> dict[str, Array]:
         """The original's outputs on the batches that are judged, by name."""
@@ -72,13 +70,13 @@ class Stream:
         """See :class:`Targets`."""
         self._runner.kept.update(names)
 
-    def rows(self, linear: Linear, batch: int, count: int) -> tuple[Picks, Array]:
+    def rows(self, linear: Linear, batch: int, count: int) -> Places:
         """See :class:`Targets`; what one node was asked for is dropped when another is."""
         if linear.target != self._last:
             self._runner.drop(self._last)
             self._runner.run_past(linear.target)
             self._last = linear.target
-        return pick(self._runner.get(linear.target)[batch], linear, (self.seed, batch), count)
+        return sample(self._runner.get(linear.target)[batch], linear.form.channel, (self.seed, batch), count)
 
     def outputs(self) -> dict[str, Array]:
         """See :class:`Targets`."""
@@ -106,14 +104,14 @@ class Record:
         self.fitted, self.held = divide(len(feeds), every)
         self.judged = list(range(len(feeds))) if whole else self.held
         self.samples = sum(len(next(iter(feed.values()))) for feed in self.feeds)
-        self._rows: dict[str, list[tuple[Picks, Array]]] = {}
+        self._rows: dict[str, list[Places]] = {}
         original = unfuse(original)
         nodes_to_fit = linears(original)
         runner = Runner(original, feeds, {one.target for one in nodes_to_fit})
         for one in nodes_to_fit:
             runner.run_past(one.target)
             arrays = runner.get(one.target)
-            self._rows[one.target] = [pick(a, one, (0, batch), count) for batch, a in enumerate(arrays)]
+            self._rows[one.target] = [sample(a, one.form.channel, (0, k), count) for k, a in enumerate(arrays)]
         for one in nodes_to_fit:
             runner.drop(one.target)
         runner.finish()
@@ -122,7 +120,7 @@ class Record:
     def expect(self, names: Sequence[str]) -> None:
         """See :class:`Targets`; all are recorded."""
 
-    def rows(self, linear: Linear, batch: int, count: int) -> tuple[Picks, Array]:
+    def rows(self, linear: Linear, batch: int, count: int) -> Places:
         """See :class:`Targets`."""
         if linear.target not in self._rows:
             raise PlanError("the original's target was not recorded")
@@ -131,18 +129,3 @@ class Record:
     def outputs(self) -> dict[str, Array]:
         """See :class:`Targets`."""
         return self._outputs
-
-
-def pick(target: Array, linear: Linear, seed: tuple[int, int], count: int) -> tuple[Picks, Array]:
-    """Random places of a target, always the same ones for one seed and size, whatever the target is called."""
-    if linear.form.channel == -1 and target.ndim > 1:
-        target = target.reshape(-1, target.shape[-1])
-    channel = linear.form.channel % target.ndim
-    places = [n for axis, n in enumerate(target.shape) if axis != channel]
-    if not places:
-        raise PlanError(f"{linear.target}: is a single vector, to which nothing is fitted.")
-    total = int(np.prod(places))
-    rng = np.random.default_rng((*seed, total))
-    flat = np.arange(total) if total <= count else np.sort(rng.choice(total, count, replace=False))
-    picks = np.unravel_index(flat, places)
-    return picks, np.moveaxis(target, channel, -1)[picks].astype(np.float32)

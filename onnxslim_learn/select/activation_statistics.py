@@ -79,6 +79,8 @@ def collect(
         runner.run_past(name)
         share = -(-ROWS // len(feeds))
         rows = np.concatenate([_thin(_rows(a, contraction), share, rng) for a in runner.get(name)])
+        if not len(rows):  # an expert that no sample reaches
+            rows = np.zeros((1, rows.shape[1]), np.float32)
         products = _products(rows, pairs=pairs and rows.shape[1] <= WIDEST)
         gathered.append(Inputs(classes, rows.mean(axis=0), products, weights))
         if all(n != name for n in _names(coupling, wanted[number + 1 :])):

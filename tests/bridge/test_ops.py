@@ -1,5 +1,7 @@
 """Every operator of the graph table runs in torch, and computes what onnxruntime computes."""
 
+import inspect
+
 import numpy as np
 import onnx
 import pytest
@@ -10,7 +12,7 @@ from nets.forms import NETS as FORMS
 from nets.fused import plain
 from nets.operators import UNRUNNABLE, is_only_counted
 from onnxslim_learn.bridge.module import bridge
-from onnxslim_learn.bridge.ops import DOMAINS
+from onnxslim_learn.bridge.ops import DOMAINS, shape_numbers
 from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.coupling.operators.table import CONTRIB, TABLE
 from onnxslim_learn.workflow import slim
@@ -26,6 +28,14 @@ RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLik
 def test_every_operator_of_the_graph_table_has_a_torch_function(name):
     domain, _, op_type = name.rpartition(".")
     assert op_type in DOMAINS[domain]
+
+
+@pytest.mark.parametrize("op_type", [*shape_numbers.TABLE, *shape_numbers.SOURCES])
+def test_arithmetic_on_sizes_takes_every_attribute_of_its_operators(op_type):
+    versions = (s for s in onnx.defs.get_all_schemas_with_history() if (s.name, s.domain) == (op_type, ""))
+    attributes = {name for schema in versions if schema.since_version >= 7 for name in schema.attributes}
+    function = {**shape_numbers.TABLE, **shape_numbers.SOURCES}[op_type]
+    assert attributes <= set(inspect.signature(function).parameters)
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if plain(name) not in (*RANDOM, "Bernoulli")])

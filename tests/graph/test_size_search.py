@@ -52,6 +52,27 @@ def test_height_and_width_follow_from_a_table_of_positions():
     assert sizes == [{"x": (n, 3, 12, 12)} for n in (*input_sizes.BATCH, 5)]
 
 
+def test_a_baked_length_with_a_token_before_it_is_found():
+    text = """(float[n, s, 6] x) => (float[n, t, 3] y) {
+        m = Shape(x) b = Slice(m, [0], [1], [0]) k = Concat<axis=0>(b, [1, 6]) e = Expand(p, k) c = Concat<axis=1>(e, x)
+        d = Reshape(c, [-1, 10, 6]) y = MatMul(d, w)
+    }"""
+    assert {inputs["x"][1] for inputs in sampled(text, "p 1x1x6, w 6x3")} == {9}
+
+
+def test_two_pictures_have_the_size_of_a_grid_that_is_baked_in():
+    text = """(float[n, 3, h, w] x, float[n, 3, v, u] z) => (float[n, 3, 8, 8] y) {
+        c = Conv<strides=[2, 2]>(x, w1) d = Conv<strides=[2, 2]>(z, w1) a = Add(c, d) y = Add(a, grid)
+    }"""
+    sizes = sampled(text, "w1 3x3x2x2, grid 1x3x8x8")
+    assert {inputs[name][2:] for inputs in sizes for name in ("x", "z")} == {(16, 16)}
+
+
+def test_what_is_open_along_two_axes_of_an_input_is_no_batch():
+    text = "(float[v, 6] x, float[v, v] near) => (float[v, 3] y) { a = MatMul(x, w) y = MatMul(near, a) }"
+    assert sampled(text, "w 6x3")[0] == {"x": (128, 6), "near": (128, 128)}
+
+
 def test_lengths_that_are_in_proportion_stay_open():
     """One length is four times another one: neither can vary alone."""
     text = """(float[n, t, 8] x, float[n, samples] z) => (float[n, u, 2] y) {

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nets.notation import Net
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.random_inputs import random_inputs
@@ -53,6 +54,34 @@ def test_what_the_kept_channels_can_tell_is_not_lost():
     assert found.before["y"].relative > 0.1
     assert found.after["y"].relative < EXACT
     assert found.kept
+
+
+def test_rows_that_go_are_not_fitted_on():
+    """A layer over places has a row for every channel, of which some went; what it sees was cut, too, and refitted."""
+    text = """(float[n,5,6] x) => (float[n,5,6] y) {
+        h = MatMul(x, w0) c = MatMul(h, w1) r = Transpose<perm=[0, 2, 1]>(c) m = MatMul(r, mix)
+        b = Transpose<perm=[0, 2, 1]>(m) y = MatMul(b, w2)
+    }"""
+    analysis = api.analyze(Net(text, "w0 6x12, w1 12x16, mix 5x5, w2 16x6").build())
+    cut = api.realize(
+        analysis, Plan({"w0:1": list(range(0, 12, 2)), "w1:1": list(range(1, 16, 2))}, {"w0:1": 12, "w1:1": 16})
+    )
+    found = repair(cut, slim(cut), batches(analysis, 16))
+    assert found.after["y"].relative < EXACT < 0.1 < found.before["y"].relative
+    assert analysis.graph.nodes[3].name in found.nodes
+
+
+def test_rows_that_numbers_choose_are_not_fitted_on():
+    """What is cut chooses other rows than the original."""
+    text = """(float[n,6] x) => (float[k,4] y, float[n,3] z) {
+        h = MatMul(x, w0) r = Relu(h) z = MatMul(r, w1) s = ReduceSum<keepdims=0>(z, [1]) o = Greater(s, {0.0})
+        q = NonZero(o) p = Squeeze(q, [0]) c = Gather<axis=0>(r, p) y = MatMul(c, w2)
+    }"""
+    analysis = api.analyze(Net(text, "w0 6x12, w1 12x3, w2 12x4").build())
+    cut = api.realize(analysis, Plan({"w0:1": list(range(4))}, {"w0:1": 12}))
+    found = repair(cut, slim(cut), batches(analysis, 8))
+    reasons = {one.name: one.reason for one in found.passed_over}
+    assert reasons[str(analysis.graph.nodes[-1].name)].startswith("it has other rows than in the original")
 
 
 @pytest.mark.parametrize("name", ZOO_CUT)

@@ -51,12 +51,18 @@ add = _pairwise("add", operator.add)
 subtract = _pairwise("subtract", operator.sub)
 multiply = _pairwise("multiply", operator.mul)
 divide = _pairwise("divide", _towards_zero)
-modulo = _pairwise("modulo", operator.mod)
+floored = _pairwise("floored", operator.mod)
+truncated = _pairwise("truncated", lambda a, b: a - b * _towards_zero(a, b))
 larger = _pairwise("larger", max)
 smaller = _pairwise("smaller", min)
 
 
-def same(x: Numbers, *, to: int = 7) -> Numbers:
+def modulo(a: Numbers, b: Numbers, *, fmod: int = 0) -> Numbers:
+    """Mod; what is left has the sign of ``b``, or with ``fmod`` that of ``a``."""
+    return (truncated if fmod else floored)(a, b)
+
+
+def same(x: Numbers, *, to: int = 7, saturate: int = 1, round_mode: str = "up") -> Numbers:
     """Identity, and Cast to int64."""
     return x
 
@@ -99,8 +105,12 @@ def cut(
     return list(x[first : None if step < 0 and last <= -(2**31) else last : step])
 
 
-def product(x: Numbers, at: Numbers = None, *, axes: Any = None, keepdims: int = 1) -> Numbers:
+def product(
+    x: Numbers, at: Numbers = None, *, axes: Any = None, keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> Numbers:
     """ReduceProd of a vector."""
+    if noop_with_empty_axes and not at:
+        return x
     number = math.prod(x) if isinstance(x, list) else x
     return [number] if keepdims and isinstance(x, list) else number
 
@@ -162,6 +172,11 @@ def _cast(node: ir.Node, ranks: Sequence[int]) -> int | None:
     return ranks[0] if node.attributes["to"].as_int() == ir.DataType.INT64 else None
 
 
+def _reduced(node: ir.Node, ranks: Sequence[int]) -> int | None:
+    idle = len(node.inputs) < 2 and node.attributes.get_int("noop_with_empty_axes", 0) == 1
+    return ranks[0] if idle or node.attributes.get_int("keepdims", 1) == 1 else 0
+
+
 RANKS: dict[str, Callable[[ir.Node, Sequence[int]], int | None]] = {
     "Cast": _cast,
     "Concat": lambda node, ranks: 1 if ranks[0] == 1 else None,
@@ -169,7 +184,7 @@ RANKS: dict[str, Callable[[ir.Node, Sequence[int]], int | None]] = {
     "Identity": lambda node, ranks: ranks[0],
     "Shape": lambda node, ranks: 1,
     "Size": lambda node, ranks: 0,
-    "ReduceProd": lambda node, ranks: ranks[0] if node.attributes.get_int("keepdims", 1) else 0,
+    "ReduceProd": _reduced,
     "Slice": lambda node, ranks: 1 if ranks[0] == 1 else None,
     "Squeeze": lambda node, ranks: 0 if ranks[0] == 1 else None,
     "Unsqueeze": lambda node, ranks: 1 if ranks[0] == 0 else None,
