@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from onnxslim_learn.settings import Option, declared, option, provider, seconds, threads
 
-SECONDS = Option("time to measure for", metavar="S", read=seconds, decides=False)
+SECONDS = Option("about the time to measure for", metavar="S", read=seconds, decides=False)
 
 
 @dataclass(frozen=True)

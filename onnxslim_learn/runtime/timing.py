@@ -49,10 +49,31 @@ Clock: TypeAlias = Callable[[], float]
 
 # The first run takes 2 to 6 times the steady state; between medians of three runs, 5 % is noise.
 _WARM_UPS, _MOST_WARM_UPS, _SETTLED = 5, 50, 0.05
-_ROUNDS, _MOST_ROUNDS = 10, 2000
+ROUNDS, MOST_ROUNDS = 10, 2000
+PATIENCE = 10  # times the seconds that rounds stand for: then no more are begun
 _LOADS = 3
 SAME = 0.01
 """Of a time: less comes from where in memory a session lies, which drawing rounds again does not tell."""
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How often models are timed.
+
+    Attributes:
+        most: At most so many rounds.
+        seconds: For which they are timed; where rounds were counted, ten times as long before that is too long.
+        counted: Whether the number of rounds was decided by work, so that all are timed whatever they take.
+    """
+
+    most: int
+    seconds: float
+    counted: bool = False
+
+    @property
+    def patience(self) -> float:
+        """The seconds after which no more are begun, once there are enough."""
+        return (PATIENCE if self.counted else 1) * self.seconds
 
 
 @dataclass(frozen=True)
@@ -86,12 +107,14 @@ class Ratio:
         median: Quotient of the two medians; below 1 the model is faster.
         low, high: Its 95 % interval when the rounds, each with the times of both, are drawn again.
         wall: The quotient by the wall clock, where the times are of another clock.
+        stopped: Whether fewer rounds were timed than was meant.
     """
 
     median: float
     low: float
     high: float
     wall: float | None = None
+    stopped: bool = False
 
     @property
     def faster(self) -> bool | None:
@@ -109,6 +132,7 @@ class Timings:
         threads, provider: As in ``Latency``.
         wall_ms: The same runs by the wall clock, where ``ms`` are of another.
         optimizations: What onnxruntime did to all models before: ``all``, or fewer where it fails at them.
+        limits: How many rounds were meant, and for how long.
     """
 
     ms: npt.NDArray[np.float64]
@@ -117,6 +141,12 @@ class Timings:
     provider: str
     wall_ms: npt.NDArray[np.float64] | None = None
     optimizations: str = "all"
+    limits: Rounds | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether fewer rounds were timed than work told, since they took too long."""
+        return self.limits is not None and self.limits.counted and len(self.ms) < self.limits.most
 
     def latencies(self) -> list[Latency]:
         """Summarise every column, in the order of the models."""
@@ -132,16 +162,17 @@ def measure(
     threads: int = 1,
     provider: str = CPU,
     bind: bool = False,
-    seconds: float = 2.0,
+    seconds: float | Rounds = 2.0,
     progress: Callable[[float], None] | None = None,
     clock: Clock = perf_counter,
 ) -> Timings:
     """Time models side by side in shuffled rounds, one session each, after warming up.
 
     ``feeds`` are the inputs by name for each model; their shapes fix its dynamic dimensions. ``seconds`` are for the 10
-    to 2000 rounds of all models together. Copies to and from a device are part of the time unless ``bind`` keeps inputs
-    and outputs there. ``progress`` is called after every round with the part done, 0 to 1. ``clock`` tells the seconds
-    of a run; where one thread does all the work, ``time.thread_time`` leaves out what other work takes of the machine.
+    to 2000 rounds of all models together, or say how many rounds there are. Copies to and from a device are part of the
+    time unless ``bind`` keeps inputs and outputs there. ``progress`` is called after every round with the part done, 0
+    to 1. ``clock`` tells the seconds of a run; where one thread does all the work, ``time.thread_time`` leaves out what
+    other work takes of the machine.
 
     Raises:
         InputError: If a model, its feeds, the threads, the seconds or the provider cannot be used.
@@ -151,6 +182,8 @@ def measure(
     if not models or len(models) != len(feeds):
         raise InputError(f"feeds: one set for each model is needed, but got {len(feeds)} for {len(models)} models.")
     options = session_options(threads)
+    limits = seconds if isinstance(seconds, Rounds) else Rounds(MOST_ROUNDS, seconds)
+    seconds = limits.seconds
     create(parser.parse_model(NOTHING).SerializeToString(), options, provider)  # or the first would load longer
     runs: list[Run] = []
     load_ms: list[float] = []
@@ -159,9 +192,9 @@ def measure(
         with saying(model, "its inputs must fit the provider", "Time it without ⟨io_binding⟩."):
             runs.append(runner(session, feed, provider=provider, bind=bind))
         warm_up(model, session, runs[-1], seconds)
-    ms, wall_ms = _rounds(runs, seconds, progress or (lambda part: None), clock)
+    ms, wall_ms = _rounds(runs, limits, progress or (lambda part: None), clock)
     wall = None if clock is perf_counter else wall_ms
-    return Timings(ms, tuple(load_ms), threads, provider, wall, optimizations(options))
+    return Timings(ms, tuple(load_ms), threads, provider, wall, optimizations(options), limits)
 
 
 def steady_clock(threads: int, provider: str) -> Clock:
@@ -206,7 +239,7 @@ def compare(
     wall = None
     if timings.wall_ms is not None:
         wall = float(np.divide(*np.quantile(timings.wall_ms[:, [model, base]], quantile, axis=0)))
-    return Ratio(float(mine / other), float(low), float(high), wall)
+    return Ratio(float(mine / other), float(low), float(high), wall, timings.stopped)
 
 
 def _time(run: Run) -> float:
@@ -241,18 +274,19 @@ def warm_up(model: Model, session: InferenceSession, run: Run, seconds: float) -
 
 
 def _rounds(
-    runs: Sequence[Run], seconds: float, progress: Callable[[float], None], clock: Clock = perf_counter
+    runs: Sequence[Run], limits: Rounds, progress: Callable[[float], None], clock: Clock = perf_counter
 ) -> npt.NDArray[np.float64]:
-    """Run every model once per round, in a fresh order each, until the time is used: ``(2, rounds, models)``.
+    """Run every model once per round, in a fresh order each: ``(2, rounds, models)``.
 
     The first are times by the clock, the second by the wall clock.
     """
+    seconds = limits.patience
     order, start, part = np.random.default_rng(0), perf_counter(), 0.0
     rounds: list[list[tuple[float, float]]] = []
     while part < 1:
         times = {model: _by_both(runs[model], clock) for model in order.permutation(len(runs))}
         rounds.append([times[model] for model in range(len(runs))])
         spent = (perf_counter() - start) / seconds if seconds > 0 else 1.0
-        part = max(min(spent, len(rounds) / _ROUNDS, 1.0), len(rounds) / _MOST_ROUNDS)
+        part = max(min(spent, len(rounds) / ROUNDS, 1.0), len(rounds) / limits.most)
         progress(part)
     return np.moveaxis(np.array(rounds), 2, 0)

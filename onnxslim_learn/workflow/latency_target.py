@@ -19,6 +19,7 @@ from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.errors import TargetError
 from onnxslim_learn.latency import calibrate
 from onnxslim_learn.latency.fragment_times import Measurements, measurements, write
+from onnxslim_learn.latency.rounds import rounds
 from onnxslim_learn.registry import COSTS, LATENCY
 from onnxslim_learn.runtime import cache, timing
 from onnxslim_learn.runtime.session import CPU
@@ -52,6 +53,7 @@ class Round:
         predicted_ms, measured_ms: End-to-end latency of the slimmed model.
         low_ms, high_ms: 95 % interval of what was measured, from its ratio to the original.
         wall_ratio: Wall-clock time over the original's, where processor time is what was measured.
+        stopped: Whether it was timed in fewer rounds than was meant.
     """
 
     predicted_ms: float
@@ -59,6 +61,7 @@ class Round:
     low_ms: float
     high_ms: float
     wall_ratio: float | None = None
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ def stopwatch(analysis: Analysis, setting: RuntimeSetting, *, seconds: float) ->
     """
     source = analysis.graph.source or analysis.graph.data
     feeds = random_inputs(analysis.coupling, analysis.graph.shapes.nominal)
-    (whole,) = timing.measure([source], [feeds], **_steadily(setting, seconds)).latencies()
+    alone = _steadily(setting, rounds(analysis.coupling, seconds, models=1))
+    (whole,) = timing.measure([source], [feeds], **alone).latencies()
     processor = timing.steady_clock(**setting.runtime) is not perf_counter
     return Stopwatch(1e3 * whole.median_ms, beside(analysis, setting, seconds=seconds), processor)
 
@@ -116,9 +120,10 @@ def beside(analysis: Analysis, setting: RuntimeSetting, *, seconds: float) -> Ca
     """What times a file against a model whose inputs it takes."""
     source = analysis.graph.source or analysis.graph.data
     feeds = random_inputs(analysis.coupling, analysis.graph.shapes.nominal)
+    paired = _steadily(setting, rounds(analysis.coupling, seconds))
 
     def ratio(path: Path) -> Ratio:
-        timings = timing.measure([source, path], [feeds, feeds], **_steadily(setting, seconds))
+        timings = timing.measure([source, path], [feeds, feeds], **paired)
         return timing.compare(timings, 1, quantile=QUIET)
 
     return ratio
@@ -134,9 +139,9 @@ def of_removal(analysis: Analysis, ratio: Callable[[Path], Ratio]) -> Callable[[
     return time
 
 
-def _steadily(setting: RuntimeSetting, seconds: float) -> dict[str, Any]:
+def _steadily(setting: RuntimeSetting, length: timing.Rounds) -> dict[str, Any]:
     """How models are timed so that other work disturbs least."""
-    return {"seconds": seconds, "clock": timing.steady_clock(**setting.runtime), **setting.runtime}
+    return {"seconds": length, "clock": timing.steady_clock(**setting.runtime), **setting.runtime}
 
 
 def prepare(
@@ -281,7 +286,8 @@ def _timed(analysis: Analysis, slimmed: Slimmed, meter: LatencyMeter) -> Round:
     meter.stage("timing")
     ratio = meter.time(slimmed.removal)
     whole = meter.total / 1e3
-    return Round(predicted / 1e3, whole * ratio.median, whole * ratio.low, whole * ratio.high, ratio.wall)
+    times = (whole * ratio.median, whole * ratio.low, whole * ratio.high)
+    return Round(predicted / 1e3, *times, ratio.wall, ratio.stopped)
 
 
 def _corrected(analysis: Analysis, meter: LatencyMeter, slimmed: Slimmed, round_: Round) -> Analysis:

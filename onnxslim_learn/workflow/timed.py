@@ -11,6 +11,7 @@ from onnxslim_learn.data import random_inputs
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.latency.node_times import per_node
 from onnxslim_learn.latency.profile import RuntimeSetting
+from onnxslim_learn.latency.rounds import rounds
 from onnxslim_learn.runtime import timing
 from onnxslim_learn.runtime.session import CPU
 from onnxslim_learn.settings import AUTO
@@ -53,7 +54,7 @@ def against_original(
             [feeds, feeds],
             threads=asked.threads,
             provider=asked.provider,
-            seconds=asked.seconds,
+            seconds=rounds(analysis.coupling, asked.seconds),
             progress=stage("timing"),
             clock=timing.steady_clock(asked.threads, asked.provider) if steady else perf_counter,
         )

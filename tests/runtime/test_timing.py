@@ -11,7 +11,7 @@ from onnx import helper
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.runtime import timing as measure_module
 from onnxslim_learn.runtime.session import CPU
-from onnxslim_learn.runtime.timing import Latency, Ratio, Timings, compare, measure, open_session
+from onnxslim_learn.runtime.timing import Latency, Ratio, Rounds, Timings, compare, measure, open_session
 from tests.runtime.timed_nets import conv_net, image, matmul_net, one_sentence, saved
 
 
@@ -162,11 +162,21 @@ def test_a_much_larger_product_is_slower(tmp_path):
 def test_rounds_shuffle_all_models_and_stop_at_the_limits():
     log = []
     runs = [partial(log.append, name) for name in range(3)]
-    assert measure_module._rounds(runs, 0.0, lambda part: None).shape == (2, 10, 3)
+    assert measure_module._rounds(runs, Rounds(2000, 0.0), lambda part: None).shape == (2, 10, 3)
     orders = [tuple(log[start : start + 3]) for start in range(0, len(log), 3)]
     assert all(sorted(order) == [0, 1, 2] for order in orders)
     assert len(set(orders)) > 1
-    assert measure_module._rounds(runs, math.inf, lambda part: None).shape == (2, 2000, 3)
+    assert measure_module._rounds(runs, Rounds(2000, math.inf), lambda part: None).shape == (2, 2000, 3)
+
+
+def test_counted_rounds_are_all_timed_unless_they_take_far_too_long(tmp_path):
+    runs = [lambda: None, lambda: None]
+    assert measure_module._rounds(runs, Rounds(25, math.inf, counted=True), lambda part: None).shape == (2, 25, 2)
+    model, feed = saved(matmul_net(8), tmp_path), {"x": np.ones((1, 8), np.float32)}
+    for seconds, done in ((60.0, 25), (0.0, 10)):
+        timings = measure([model, model], [feed, feed], seconds=Rounds(25, seconds, counted=True))
+        assert (len(timings.ms), timings.stopped, compare(timings, 1).stopped) == (done, done < 25, done < 25)
+    assert not measure([model], [feed], seconds=0).stopped, "seconds that are asked for are no mishap"
 
 
 def test_warm_up_waits_until_the_times_settle(monkeypatch):

@@ -68,7 +68,7 @@ def _how(data: Mapping[str, Any]) -> str:
     where = f"on {plural(data['threads'], 'thread')} of {provider(data['provider'])}"
     return (
         f"Measured: {clock(data)} of the least disturbed runs against the original's, {where}. Each prediction was"
-        " corrected by the measurements before it."
+        f" corrected by the measurements before it.{stopped(data)}"
     )
 
 
@@ -92,6 +92,11 @@ def unoptimized(data: Mapping[str, Any]) -> str:
         return ""
     fewer = "without optimisations" if level == "none" else f"with {level} optimisations alone"
     return f" onnxruntime fails at optimising one of them, so all ran {fewer}."
+
+
+def stopped(data: Mapping[str, Any]) -> str:
+    """That fewer rounds were timed than was meant, in a sentence; empty where all were."""
+    return " Fewer rounds than was meant, since they took ten times --seconds." if data["stopped"] else ""
 
 
 def other_clock(data: Mapping[str, Any]) -> str:

@@ -339,7 +339,7 @@ def _timed(data: Mapping[str, Any]) -> list[str]:
     lines = [
         f"Latency at {shapes(timed['inputs'])}{counted} {where}: {latency.clock(timed)},"
         f" {paired or 'as the target was met'}; the ratio with its 95 % interval.{latency.other_clock(timed)}"
-        f"{latency.unoptimized(timed)}"
+        f"{latency.stopped(timed)}{latency.unoptimized(timed)}"
     ]
     lines += chosen_again(data["timed"])
     if timed["faster"] is not True and data["after"]["macs"] < data["before"]["macs"]:

@@ -14,6 +14,7 @@ from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
 from onnxslim_learn.report.format import count, held_back, ms, plural, shapes, share, size, times
 from onnxslim_learn.report.format import provider as runtime
 from onnxslim_learn.report.records import counted, latency, side
+from onnxslim_learn.report.sections.latency import stopped
 from onnxslim_learn.report.sections.training import learner, taken_back
 from onnxslim_learn.sparse import patterns, storage
 from onnxslim_learn.sparse.maskable import maskable
@@ -253,6 +254,7 @@ def _timed(data: Mapping[str, Any]) -> list[str]:
         return []
     where = f"{plural(timed['threads'], 'thread')} of {runtime(timed['provider'])}"
     line = f"Latency at {shapes(timed['inputs'])} on {where}: medians of {timed['rounds']} paired rounds."
+    line += stopped(timed)
     if timed["faster"] is not True:
         line += " Not faster: onnxruntime multiplies by zeros. Cut units with slim where milliseconds matter."
     return [line]
