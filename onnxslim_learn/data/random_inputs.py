@@ -34,20 +34,33 @@ def random_inputs(coupling: Coupling, sample: Sample, seed: int = 0) -> dict[str
 
     Floats have unit variance; integers that a lookup uses stay inside its table, others are 0 or 1.
     """
-    limits = index_limits(coupling)
-    feeds = _draw(coupling, sample, limits, seed)
-    indices, sizes = computed(coupling), coupling.records.indices
-    places = Places(coupling, indices) if indices else None
-    while places:
-        positions = places.read(feeds)
-        outside = {name for name, i in positions.items() if i is None or _outside(i, sizes[name])}
-        beyond = {source for name in outside for source in indices[name]}
-        wide = {source for source in beyond if limits.get(source, BINARY) > 1}
-        if not wide:
-            break
-        limits |= {source: limits.get(source, BINARY) // 2 for source in wide}
-        feeds = _draw(coupling, sample, limits, seed)
-    return feeds
+    return RandomInputs(coupling).draw(sample, seed)
+
+
+class RandomInputs:
+    """Draws inputs of a model, see :func:`random_inputs`; what lookups ask of them is found out once."""
+
+    def __init__(self, coupling: Coupling) -> None:
+        """Find out which inputs lookups use."""
+        self.coupling = coupling
+        self.limits = index_limits(coupling)
+        self.indices = computed(coupling)
+        self.places = Places(coupling, self.indices) if self.indices else None
+
+    def draw(self, sample: Sample, seed: int = 0) -> dict[str, Array]:
+        """Inputs of the shapes of a sample."""
+        limits, sizes = dict(self.limits), self.coupling.records.indices
+        feeds = _draw(self.coupling, sample, limits, seed)
+        while self.places:
+            positions = self.places.read(feeds)
+            outside = {name for name, i in positions.items() if i is None or _outside(i, sizes[name])}
+            beyond = {source for name in outside for source in self.indices[name]}
+            wide = {source for source in beyond if limits.get(source, BINARY) > 1}
+            if not wide:
+                break
+            limits |= {source: limits.get(source, BINARY) // 2 for source in wide}
+            feeds = _draw(self.coupling, sample, limits, seed)
+        return feeds
 
 
 def drawn(coupling: Coupling, sample: Sample, seed: int = 0) -> dict[str, Array]:

@@ -12,7 +12,7 @@ from onnxslim_learn.data import input_range
 from onnxslim_learn.data import noise as fields
 from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.data.options import DataSettings
-from onnxslim_learn.data.random_inputs import index_limits, random_inputs
+from onnxslim_learn.data.random_inputs import RandomInputs, index_limits
 from onnxslim_learn.data.signature import LAYOUTS, Declared, Input, declared, layout_of
 from onnxslim_learn.data.source import Source
 from onnxslim_learn.errors import InputError
@@ -53,11 +53,12 @@ def synthetic(coupling: Coupling, options: DataSettings | None = None, numbers: 
     numbers = range(max(options.count, size)) if numbers is None else numbers
     count = len(numbers) // size * size if takes.batch else min(len(numbers), options.count)
     said = "; ".join(f"{name}: {said}" for name, (said, _) in makers.items())
+    together = RandomInputs(coupling)
 
     def stream() -> Iterator[Batch]:
         for start in range(0, count, size):
             chosen = numbers[start : min(start + size, count)]
-            samples = [_sample(coupling, makers, takes, (options.seed, k)) for k in chosen]
+            samples = [_sample(together, makers, takes, (options.seed, k)) for k in chosen]
             inputs = {
                 name: samples[0][name] if one.axis is None else np.stack([x[name] for x in samples], one.axis)
                 for name, one in takes.inputs.items()
@@ -69,15 +70,15 @@ def synthetic(coupling: Coupling, options: DataSettings | None = None, numbers: 
 
 
 def _sample(
-    coupling: Coupling, makers: Mapping[str, Maker], takes: Declared, seed: tuple[int, int]
+    together: RandomInputs, makers: Mapping[str, Maker], takes: Declared, seed: tuple[int, int]
 ) -> dict[str, Array]:
     """One sample, without the batch axis; inputs that have none are the same in every sample."""
     rng = np.random.default_rng(seed)
     arrays = {name: make(rng) for name, (_, make) in makers.items() if make is not None}
     if len(arrays) == len(takes.inputs):
         return arrays
-    nominal = coupling.graph.shapes.nominal
-    rest = random_inputs(coupling, nominal, seed[0] << 32 | seed[1])  # together, so that sums of indices are valid too
+    nominal = together.coupling.graph.shapes.nominal
+    rest = together.draw(nominal, seed[0] << 32 | seed[1])  # together, so that sums of indices are valid, too
     axes = {name: one.axis for name, one in takes.inputs.items()}
     return {
         name: array if (axis := axes[name]) is None else array.take(0, axis) for name, array in rest.items()
