@@ -356,6 +356,11 @@ CONTRIB = [
 ]
 
 LATER = [
+    _tokens(
+        "OneHot",
+        """best, i = TopK<axis=-1>(a, [3]) hot = OP(i, {8}, [0.5, 2.0]) m = ReduceSum<keepdims=0>(hot, [2])
+           z = Mul(m, a)""",
+    ),
     _map("CumProd", "s = Sigmoid(a) z = OP(s, {3})", opset=26),
     _map("DFT", "u = Unsqueeze(a, [4]) d = OP(u, , {3}) z = Gather<axis=4>(d, {0})", opset=20),
     _map("Det", "d = OP(a) z = Unsqueeze(d, [2, 3])", opset=22),

@@ -3,6 +3,40 @@
 from nets.notation import Net
 
 VARIANTS = {
+    "routed_experts": Net(
+        """(float[2,4,6] x) => (float[2,4,5] y) {
+            a = MatMul(x, w1) f = Reshape(a, [-1, 8])
+            logits = MatMul(f, router) chances = Softmax<axis=-1>(logits) best, chosen = TopK<axis=-1>(chances, [2])
+            total = ReduceSum(best, [-1]) shares = Div(best, total)
+            t = Unsqueeze(f, [1]) repeated = Expand(t, [1, 2, 1]) rows = Reshape(repeated, [-1, 8, 1])
+            flat = Reshape(chosen, [-1]) ups = Gather(up, flat)
+            u = MatMul(ups, rows) v = Squeeze(u, [2]) gates, values = Split<axis=1>(v, [6, 6])
+            g = Sigmoid(gates) h = Mul(g, values) columns = Unsqueeze(h, [2])
+            places = Unsqueeze(flat, [-1]) downs = GatherND(down, places) o = MatMul(downs, columns)
+            share = Reshape(shares, [-1, 1, 1]) p = Mul(o, share) q = Reshape(p, [8, 2, 8])
+            sum = ReduceSum<keepdims=0>(q, [1]) z = Reshape(sum, [2, 4, 8]) s = Add(z, a) y = MatMul(s, w2)
+        }""",
+        "w1 6x8, router 8x5, up 5x12x8, down 5x8x6, w2 8x5",
+    ),
+    "routed_by_groups": Net(
+        """(float[2,4,6] x) => (float[2,4,5] y) <float[8,2] none = {0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
+                                               0.0, 0.0, 0.0, 0.0, 0.0, 0.0}> {
+            a = MatMul(x, w1) f = Reshape(a, [8, 8])
+            logits = MatMul(f, router) chances = Sigmoid(logits) favoured = Add(chances, favour)
+            groups = Reshape(favoured, [8, 2, 4]) two, at = TopK<axis=-1>(groups, [2])
+            sums = ReduceSum<keepdims=0>(two, [2])
+            first, group = TopK<axis=-1>(sums, [1]) ones = ConstantOfShape<value = float[1] {1.0}>([8, 1])
+            open = ScatterElements<axis=1>(none, group, ones) wide = Unsqueeze(open, [2]) all = Expand(wide, [8, 2, 4])
+            mask = Reshape(all, [8, 8]) kept = Mul(favoured, mask) top, chosen = TopK<axis=-1>(kept, [2])
+            shares = GatherElements<axis=1>(chances, chosen)
+            hot = OneHot(chosen, depth, ends) weighed = Unsqueeze(shares, [2]) spread = Mul(hot, weighed)
+            each = ReduceSum<keepdims=0>(spread, [1])
+            u = Einsum<equation="tc,efc->tef">(f, up) r = Relu(u) o = Einsum<equation="tef,ecf->tec">(r, down)
+            e = Unsqueeze(each, [2]) p = Mul(o, e) sum = ReduceSum<keepdims=0>(p, [1])
+            z = Reshape(sum, [2, 4, 8]) s = Add(z, a) y = MatMul(s, w2)
+        }""".replace("depth", "{8}").replace("ends", "[0.0, 1.0]"),
+        "w1 6x8, router 8x8, favour 8, up 8x6x8, down 8x8x6, w2 8x5",
+    ),
     "bidirectional": Net(
         """(float[5,2,6] x) => (float[5,2,4] y) {
             a, ah, ac = LSTM<hidden_size=8, direction="bidirectional">(x, w1, r1, b1)

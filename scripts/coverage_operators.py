@@ -59,7 +59,6 @@ REASONS: dict[str, str] = {
     **dict.fromkeys(["STFT"], WHOLE),
     "Constant": "folded into an initializer at load",
     "ImageDecoder": "decodes a file: no channels of the model",
-    "OneHot": "its new axis is a vocabulary",
 }
 CLASSIC = "features and trees of classical learning"
 
@@ -69,6 +68,7 @@ UNPROMISED: dict[str, str] = {
     **dict.fromkeys(["NonMaxSuppression", "NonZero", "Multinomial"], "yields positions: inputs are pinned"),
     **dict.fromkeys(["EyeLike", "RandomNormalLike", "RandomUniformLike"], "reads a shape: inputs are pinned"),
     "AffineGrid": "yields positions: inputs are pinned",
+    "OneHot": "cut where its numbers are places along an axis that is cut",
     "MaxUnpool": "flat positions: inputs are pinned",
     "com.microsoft.DynamicQuantizeMatMul": "one scale for all of the first input, which zeros in it leave as it is",
 }

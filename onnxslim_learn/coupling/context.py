@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from onnxslim_learn.array_types import Array
+from onnxslim_learn.array_types import Array, Labels
 from onnxslim_learn.coupling import alignment, layout
-from onnxslim_learn.coupling.relations import Axis, Digit, Grid, Relations, Value, in_rows, parts, row_atoms
+from onnxslim_learn.coupling.relations import Axis, Digit, Grid, Pin, Relations, Value, in_rows, parts, row_atoms
 from onnxslim_learn.errors import MisfitError
 
 if TYPE_CHECKING:
@@ -164,6 +164,7 @@ class Records:
         joins: Indices of nodes that put parts end to end.
         indices: Name of a value used as index -> size of the axis it points into.
         boxes: Name of a value that holds corners of boxes -> width and height of the picture in their units.
+        places: Name of a value whose numbers are places along an axis -> the labels of that axis.
         opaque: Operator without a rule -> number of nodes.
         inside: Nodes that hold graphs of their own.
     """
@@ -179,6 +180,7 @@ class Records:
     joins: set[int] = field(default_factory=set)
     indices: dict[str, int] = field(default_factory=dict)
     boxes: dict[str, tuple[float, float]] = field(default_factory=dict)
+    places: dict[str, Labels] = field(default_factory=dict)
     opaque: dict[str, int] = field(default_factory=dict)
     inside: list[Inside] = field(default_factory=list)
 
@@ -212,6 +214,7 @@ class NodeContext:
         records: Where contractions, work and patches go.
         sensitive: Whether axes that are normalised over may be cut (not exact).
         sizes_of: Which inputs of a node say how large its result is.
+        heeded: Inputs with places that the rule took as such (:meth:`places`).
     """
 
     node: ir.Node
@@ -223,6 +226,7 @@ class NodeContext:
     records: Records
     sensitive: bool
     sizes_of: Callable[[ir.Node], tuple[int, ...]] = lambda node: ()
+    heeded: set[int] = field(default_factory=set)
 
     # --- asking -----------------------------------------------------------------------------------------------
 
@@ -436,6 +440,42 @@ class NodeContext:
             self._hold_unmaskable(name, value, summed)
             zero = zero if zero is not None and self.name(zero) else None
             self.records.contractions.append(Contraction(self.index, slot, value, summed, zero, bias, inner))
+
+    def places(self, slot: int, length: int) -> Labels | None:
+        """Labels of the axis, so long, that the numbers of an input are places along; ``None`` where they are none.
+
+        Where that axis is cut, they count what is left by themselves; what reads them must be cut alike.
+        """
+        labels = self.records.places.get(str(self.name(slot)))
+        if labels is None or len(labels) != length:
+            return None
+        self.heeded.add(slot)
+        return labels
+
+    def along(self, slot: int, axis: int, places: Labels) -> Value:
+        """Layout of an input that is read or written along an axis at such places: it is cut there as they are."""
+        value = layout.fuse(self.relations, self.value(slot), axis)
+        for digit in value.axes[axis]:
+            if digit.labels is None:
+                self.relations.pins.append(
+                    Pin(self.index, places, f"is tied to a free axis by {self.node.op_type}", weak=False)
+                )
+            else:
+                self.relations.tie(digit.labels, places)
+        self.values[str(self.name(slot))] = value
+        return value
+
+    def hand_on_places(self, *, moves: bool) -> None:
+        """Places that the node only moves are places still; what else it makes of them holds what they count."""
+        for slot in self.given():
+            labels = self.records.places.get(str(self.name(slot)))
+            if labels is None or slot in self.heeded:
+                continue
+            if moves and slot == 0:
+                self.records.places |= {str(v.name): labels for v in self.node.outputs if v.name}
+            elif slot not in self.sizes_of(self.node):
+                reason = f"has its place read by {self.node.op_type}"
+                self.relations.pins.append(Pin(self.index, labels, reason, weak=False))
 
     def compete(self, slot: int, axis: int, least: int) -> None:
         """State that the entries of an input compete along an axis (see :class:`Contest`) of which some must stay."""

@@ -20,7 +20,7 @@ from onnxslim_learn.array_types import Labels, Mask
 from onnxslim_learn.coupling import residual, roles
 from onnxslim_learn.coupling.constraints import Constraints, incidence, linked
 from onnxslim_learn.coupling.context import Inside, NodeContext, Records
-from onnxslim_learn.coupling.relations import Digit, Relation, Relations, Value
+from onnxslim_learn.coupling.relations import Digit, Pin, Relation, Relations, Value
 from onnxslim_learn.coupling.residual import Block
 from onnxslim_learn.graph import bodies, standalone
 from onnxslim_learn.graph.load import Graph
@@ -304,6 +304,8 @@ def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
         else:
             roles.of(node).rule(context)
             context.hold_open_axes()
+            if not roles.has(node, roles.Trait.MEASURES):
+                context.hand_on_places(moves=roles.has(node, roles.Trait.MOVES))
         if running.bodies(node):
             _count_inside(context)
     relations.node = -1
@@ -311,6 +313,8 @@ def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
         name = str(value.name)
         if name in values:
             relations.pin_axes(values[name], range(len(values[name].axes)), f"is the graph output {name}")
+        if name in records.places:
+            relations.pins.append(Pin(-1, records.places[name], f"has its place put out as {name}", weak=False))
     blocks = tuple(block if block.pin else replace(block, atom=relations.atom()) for block in residual.find(graph))
     strong = _strong(relations)
     column = _components(int(strong.max()) + 1, relations.weak, strong)

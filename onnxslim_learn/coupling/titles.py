@@ -256,8 +256,8 @@ class _Carried:
         return set(inner[nested].tolist()), set(outer[nested].tolist())
 
     def _constants(self) -> set[str]:
-        """Initializers, and what is computed from them alone."""
-        known = set(self.graph.initializers)
+        """Initializers, and what is computed from them alone, or picked from them for each token."""
+        known = {*self.graph.initializers, *self.coupling.records.places}
         for node in self.coupling.nodes:
             inputs = [str(v.name) for v in node.inputs if v is not None]
             if inputs and all(name in known for name in inputs):
@@ -321,7 +321,7 @@ class _Carried:
         shapes = self.graph.shapes.nominal.shape
         weighted = roles.of(self.coupling.nodes[index]).factors is not None  # else constants are tables of positions
         weighted &= any(name in self.constant and len(shapes.get(name, ())) > 1 for name in names)
-        if not weighted and len(names) > 1:
+        if not weighted and sum(bool(self.by_value.get(name)) for name in names) > 1:
             self._vote(summed, "queries-keys")
             self._vote(writes - summed, "values")
             return

@@ -129,6 +129,12 @@ def _plain(function: Callable[..., Any]) -> Callable[..., Array]:
     return lambda node, *args: np.asarray(function(*args))
 
 
+def _one_hot(node: ir.Node, places: Array, depth: Array, values: Array) -> Array:
+    axis, count = node.attributes.get_int("axis", -1), int(depth.reshape(-1)[0])
+    hit = np.arange(_bounded([count])[0]) == (places % count)[..., None]
+    return np.moveaxis(np.where(hit, values[1], values[0]), -1, axis)
+
+
 EVALUATE: dict[str, Callable[..., Array]] = {
     "Identity": _plain(lambda x: x),
     "Cast": _cast,
@@ -163,6 +169,7 @@ EVALUATE: dict[str, Callable[..., Array]] = {
     "Squeeze": _squeeze,
     "Reshape": _reshape,
     "Slice": _slice,
+    "OneHot": _one_hot,
     "Transpose": lambda node, x: np.transpose(x, node.attributes.get_ints("perm", None)),
     "Expand": _plain(lambda x, s: np.broadcast_to(x, _bounded(np.broadcast_shapes(x.shape, tuple(int(v) for v in s))))),
     "Tile": _plain(lambda x, times: np.tile(x, _bounded(times)) if _bounded([x.size, *times]) else x),

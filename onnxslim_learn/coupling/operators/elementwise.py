@@ -140,6 +140,52 @@ def mixing(axes: Axes, *, vanish: bool = False) -> Operator:
     return Operator(rule)
 
 
+FLOATS = (1, 10, 11, 16)  # element types that have minus infinity, as numbers
+
+
+def ranked(context: NodeContext) -> None:
+    """TopK: the largest along an axis, and their places; what goes from that axis has no chance to be among them."""
+    rank = len(context.shape(0))
+    axis, count = int(context.attr("axis", -1)) % rank, context.ints(1, "k")
+    digits, floats = context.value(0).axes[axis], context.shapes.analysis.dtype[str(context.name(0))] in FLOATS
+    if not (count and digits and all(d.labels is not None for d in digits) and floats and context.attr("largest", 1)):
+        return mixing(lambda context, rank: [axis]).rule(context)
+    context.compete(0, axis, count[0])
+    value = context.value(0)
+    (digit,) = value.axes[axis]
+    rest = layout.drop(context.relations, value, [axis]).axes
+    chosen = Value((*rest[:axis], context.relations.axis(count[0]), *rest[axis:]))
+    context.yields(chosen, chosen)
+    if digit.labels is not None and not digit.deps:
+        context.records.places[str(context.node.outputs[1].name)] = digit.labels
+    elif context.node.outputs[1].uses():
+        context.pin(value, [axis], "has its place read")
+    return None
+
+
+def shares(axes: Axes) -> Operator:
+    """Softmax: normalises over axes; over one of which the largest are taken later, what goes has no chance."""
+    plain = norm(axes)
+
+    def rule(context: NodeContext) -> None:
+        chosen = list(axes(context, len(context.shape(0))))
+        labelled = len(chosen) == 1 and any(d.labels is not None for d in context.value(0).axes[chosen[0]])
+        if not labelled or not _chosen_from(context.node.outputs[0]):
+            return plain.rule(context)
+        context.compete(0, chosen[0], 1)
+        return context.yields(context.value(0))
+
+    return plain.having(rule=rule)
+
+
+def _chosen_from(value: ir.Value) -> bool:
+    """Whether the largest entries of a value are taken, maybe after it is shown in another shape or type."""
+    return any(
+        use.node.op_type == "TopK" or (use.node.op_type in ("Cast", "Reshape") and _chosen_from(use.node.outputs[0]))
+        for use in value.uses()
+    )
+
+
 # --- space ------------------------------------------------------------------------------------------------------------
 
 

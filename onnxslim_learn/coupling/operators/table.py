@@ -107,7 +107,7 @@ FRESH = """
 
 _POINTWISE = Operator(f.elementwise)
 _SAME = _POINTWISE.having(Trait.MOVES | Trait.SMOOTH, order=as_it_was, apart=b.nothing)
-_SOFTMAX = f.norm(_softmax)
+_SOFTMAX = f.shares(_softmax)
 _BATCH = Normalisation(1, 2, mean=3, variance=4)
 _VIEW = Operator(m.regrouped, traits=Trait.MOVES | Trait.SMOOTH | Trait.VIEW | Trait.ARRANGES, apart=b.nothing)
 _SUM = _POINTWISE.having(Trait.SMOOTH | Trait.WRAPS, arithmetic="add", apart=b.added)
@@ -144,13 +144,13 @@ TABLE: dict[str, Operator] = {
     "LRN": f.norm(lambda context, rank: [1]),
     "Softmax": _SOFTMAX.having(puts_out="probabilities"),
     "LogSoftmax": _SOFTMAX.having(puts_out="logits"),
-    "Hardmax": _SOFTMAX,
+    "Hardmax": f.norm(_softmax),
     "CumSum": f.mixing(_cumsum).having(apart=b.nothing),
     "CumProd": f.mixing(_cumsum),
     "CenterCropPad": f.mixing(_listed).having(sizes=(1,)),
     "DFT": f.mixing(_transformed),
     "Det": f.mixing(_matrix, vanish=True),
-    "TopK": f.mixing(_axis()).having(Trait.RANKS, sizes=(1,)),
+    "TopK": Operator(f.ranked, sizes=(1,), traits=Trait.RANKS),
     "ArgMax": f.mixing(_axis(0), vanish=True).having(Trait.RANKS),
     "ArgMin": f.mixing(_axis(0), vanish=True),
     "Trilu": f.mixing(_matrix).having(apart=b.nothing),
@@ -209,6 +209,7 @@ TABLE: dict[str, Operator] = {
     "ScatterND": Operator(a.scatter_nd, traits=Trait.WHOLE),
     "TensorScatter": Operator(a.tensor_scatter, traits=Trait.WHOLE),
     **_each("ScatterElements Scatter", a.elements, Trait.WHOLE),
+    "OneHot": Operator(a.one_hot, sizes=(1,)),
     "Pad": Operator(m.pad, sizes=(1,), apart=b.unless(b.padded_by_number)),
     **_each("Shape Size", Operator(f.shape_of, apart=b.nothing), Trait.MEASURES),
     **_each(FRESH, f.fresh_output),
