@@ -372,7 +372,7 @@ NEXT: tuple[Next, ...] = (
     Next(
         ("slim", "apply", "sparsify"),
         lambda case: case.lacking and "targets" not in case.report,
-        "To win back what was lost, train it to do as the original does",
+        "To win back what was lost, give more samples, or train it to do as the original does",
         _tune,
     ),
     Next(

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 GOOD = 0.9  # of its variance: where every block keeps as much, the result is near the original
 ENOUGH = 30  # real samples that a verdict, and a repair that can be trusted, take
 ASK = f"Give {ENOUGH} or more real ones with --data for a verdict and a better result."
+DECIDED = {  # figures that are shares of decisions -> what is the same
+    "agreement": "of the decisions of {} are the original's",
+    "retrieval": "of rows of {} have the same nearest neighbour",
+    "read": "of the samples are read the same by {}, all steps together",
+}
 LITTLE = "On made-up inputs (says little about yours):"
 
 
@@ -40,26 +45,24 @@ def verdict(quality: Mapping[str, Any]) -> str:
     if quality["destroyed"]:
         return f"Quality: DESTROYED. {destroyed(quality)} {where[:1].upper()}{where[1:]}."
     left, what = weakest(quality)
-    yet = "" if left == worst["explained"] else f" Yet {what}."
+    yet = "" if left == worst["explained"] else f" Yet only {what}."
     said = f"At least {kept} of the variance of every output is kept (least: {named}), {where}.{yet}"
-    return f"Quality: {'good' if left >= GOOD else 'lower'}. {said}"
+    return f"Quality: {_word(left)}. {said}"
 
 
 def weakest(quality: Mapping[str, Any]) -> tuple[float, str]:
     """The least share that is left of variance, decisions and detections, and of what; 1 where nothing tells."""
-    shares = [(1.0, "nothing could be compared")]
+    shares = [(1.0, "of what could be compared is left")]
     if (worst := quality["worst"]) is not None:
-        kept = share(max(worst["explained"], 0.0))
-        shares.append((worst["explained"], f"at least {kept} of the variance of {_named(worst)} is left"))
+        shares.append((worst["explained"], f"of the variance of {_named(worst)} is left"))
     for name, output in (quality.get("outputs") or {}).items():
-        if output["agreement"] is not None:
-            shares.append((output["agreement"], f"{name} decides as the original does in {share(output['agreement'])}"))
-        if (same := output["figures"].get("retrieval")) is not None:
-            shares.append((same, f"{share(same)} of rows of {name} have the same nearest neighbour"))
-        if (same := output["figures"].get("read")) is not None:
-            shares.append((same, f"{name} reads {share(same)} of samples as the original does, all steps together"))
+        told = {"agreement": output["agreement"], **output["figures"]}
+        shares += [
+            (told[key], words.format(_called(name))) for key, words in DECIDED.items() if told.get(key) is not None
+        ]
     shares += _detected(quality.get("detections"))
-    return min(shares)
+    left, what = min(shares)
+    return left, f"{share(max(left, 0.0))} {what}"
 
 
 def _detected(matched: Mapping[str, Any] | None) -> list[tuple[float, str]]:
@@ -71,7 +74,7 @@ def _detected(matched: Mapping[str, Any] | None) -> list[tuple[float, str]]:
     told += [
         (kept, f"of the scores of detections of class {name} is left") for name, kept in matched["classes"].items()
     ]
-    return [(left, f"{share(left)} {words}") for left, words in told if left is not None]
+    return [(left, words) for left, words in told if left is not None]
 
 
 def told(quality: Mapping[str, Any] | None, least: float | None = None) -> str:
@@ -85,19 +88,20 @@ def told(quality: Mapping[str, Any] | None, least: float | None = None) -> str:
         return "no output could be compared"
     left, what = weakest(quality)
     if quality["destroyed"]:
-        return f"DESTROYED, {what.removeprefix('at least ')}"
+        return f"DESTROYED, only {what}"
     metric = quality["metric"]
     beside = "" if metric is None else f"; {metric['name']} {metric['before']:.4g} before, {metric['after']:.4g} after"
-    word = "good" if left >= GOOD else "lower"
+    word = _word(left)
     if fault(quality, least):
         word = f"less than the {least:g} asked for"
+    what = f"at least {what}" if left >= GOOD else f"only {what}, and good is from {share(GOOD)}"
     return f"{word}, {what}{beside}"
 
 
 def _little(quality: Mapping[str, Any]) -> str:
     """What is destroyed even on made-up inputs, if anything is."""
     left, what = weakest(quality)
-    return f"only {what.removeprefix('at least ')}" if left < DESTROYED else ""
+    return f"only {what}" if left < DESTROYED else ""
 
 
 def of_outputs(outputs: Mapping[str, Any], *, real: bool) -> dict[str, Any]:
@@ -108,15 +112,25 @@ def of_outputs(outputs: Mapping[str, Any], *, real: bool) -> dict[str, Any]:
     return {"inputs": "given" if real else "made-up", "worst": worst, "destroyed": gone, "metric": None}
 
 
+def _word(left: float) -> str:
+    """How good a result is that keeps so much and is not destroyed."""
+    return "good" if left >= GOOD else "lower"
+
+
+def _called(name: str) -> str:
+    """An output, so that its name reads as one."""
+    return name if name.startswith("output") else f"output {name}"
+
+
 def _named(block: Mapping[str, Any]) -> str:
     """A block of an output."""
-    return str(block["output"]) + ("" if block["channels"] == "all" else f"[{block['channels']}]")
+    return _called(str(block["output"])) + ("" if block["channels"] == "all" else f"[{block['channels']}]")
 
 
 def destroyed(quality: Mapping[str, Any]) -> str:
     """Which outputs are of no use any more, or that most detections are lost."""
     gone = [
-        f"{name}" + ("" if block["channels"] == "all" else f"[{block['channels']}]")
+        _named({"output": name, **block})
         for name, output in quality["outputs"].items()
         for block in output["blocks"]
         if block["explained"] < DESTROYED

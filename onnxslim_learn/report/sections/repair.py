@@ -51,10 +51,14 @@ def blocks(repair: Mapping[str, Any] | None) -> list[Block]:
         for label, side in (("cut", "before"), ("repaired", "after"))
         for d in [repair[side][name]]
     ]
-    little = ", which says little about yours" if repair["inputs"] == "made-up" else ""
-    title = f"Outputs on {held_back(repair['samples'], repair['data'])}{little}"
+    where = held_back(repair["samples"], repair["data"])
+    title = f"Outputs on {'made-up inputs, which say little about yours' if _made_up(repair) else where}"
     table = Table(title, HEADS, tuple(rows)) if rows else None
     return [*([table] if table else []), Text("\n".join(_said(repair)))]
+
+
+def _made_up(repair: Mapping[str, Any]) -> bool:
+    return bool(repair["inputs"] == "made-up")
 
 
 def cells(d: Mapping[str, Any]) -> tuple[str, ...]:
@@ -69,7 +73,8 @@ def _said(repair: Mapping[str, Any]) -> list[str]:
     methods = Counter(node["method"] for node in repair["nodes"].values())
     plain = methods.pop("plain", 0)
     done = ", ".join(f"{count} by {method}" for method, count in methods.most_common())
-    refitted = f"Repaired {plural(sum(methods.values()), 'layer')} on {plural(repair['samples'], 'sample')}: {done}."
+    samples = plural(repair["samples"], "sample") + (f" of {repair['data']}" if _made_up(repair) else "")
+    refitted = f"Repaired {plural(sum(methods.values()), 'layer')} on {samples}: {done}."
     lines = [refitted if done else "Repaired no layer."]
     if repair["accuracy"]:
         told = ", ".join(f"{side} {percent(repair['accuracy'][side])}" for side in SIDES)
