@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.array_types import Watcher
 
-SHOWN = ("loss", "regularization", "term", "cost", "alive")  # numbers of a step that the progress bar has room for
+SHOWN = ("loss", "regularization", "term", "cost", "alive", "time")  # numbers that the bar has room for
 TURN = re.compile(r" \d+ of \d+$")  # of a stage that runs several times
 
 

@@ -33,11 +33,16 @@ def _lacks(*names: str) -> Callable[[Given], bool]:
     return lambda given: not any(given.get(name) for name in names)
 
 
-def _measured(given: Given) -> bool:
-    """Whether a latency is asked for that is measured here."""
+def _on_time(given: Given) -> bool:
+    """Whether a latency is asked for."""
     targets = given.get("target") or ()
     texts = [targets] if isinstance(targets, str) else targets
-    return not given.get("device") and any(str(text).startswith(LATENCY) for text in texts)
+    return any(str(text).startswith(LATENCY) for text in texts)
+
+
+def _measured(given: Given) -> bool:
+    """Whether a latency is asked for that is measured here."""
+    return not given.get("device") and _on_time(given)
 
 
 def _all(*conditions: Callable[[Given], Any]) -> Callable[[Given], bool]:
@@ -82,6 +87,7 @@ STAGES: dict[str, tuple[Row, ...]] = {
         ("reading samples", _always),
         ("running the original", _always),
         ("structure", _learner("morphnet")),
+        ("timing widths", _all(_learner("morphnet"), _lacks("no_latency"), lambda given: not _on_time(given))),
         ("weight-sparse", _learner("weight-sparse")),
         ("cutting", _learner("morphnet", "finetune")),
         ("repairing", _all(_learner("morphnet"), _lacks("no_repair"))),

@@ -382,8 +382,8 @@ NEXT: tuple[Next, ...] = (
         _targets(lambda row: 1 + NEARER * (1 / row["asked"] - 1)),
     ),
     Next(
-        ("slim",),
-        lambda case: not case.faster and case.report["multiple"] not in (AUTO, 8),
+        ("slim", "learn"),
+        lambda case: not case.faster and case.report.get("multiple", AUTO) not in (AUTO, 8),
         f"{_SLOW}. At widths that kernels like",
         lambda case: case.again(multiple=None),
     ),

@@ -14,7 +14,7 @@ from onnxslim_learn.analysis import analyze
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.registry import OPTIMIZERS
+from onnxslim_learn.registry import LATENCY, OPTIMIZERS
 from onnxslim_learn.train import distributed
 from onnxslim_learn.train.run_manifest import begin, fingerprint
 from onnxslim_learn.train.trainer import Task, Training, trainer
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.learners.settings import LearnSettings
     from onnxslim_learn.registry import LearnerRow
+    from onnxslim_learn.runtime.settings import RuntimeSettings
     from onnxslim_learn.train.distributed import World
     from onnxslim_learn.train.trainer import Trainer
 
@@ -58,10 +59,18 @@ def run(
         with _folder(shared, wanted, world) as folder:
             model = analysis(world)
             source, taught = _school(model, asked, folder, world, stage)
-            outcome = act(Task(model, source, wanted, taught, output, stage, row.name))
+            outcome = act(Task(model, source, wanted, taught, output, stage, row.name, _runtime(asked, world)))
             return outcome if world.leads else None
     finally:
         distributed.leave()
+
+
+def _runtime(asked: tuple[LearnSettings, Any], world: World) -> RuntimeSettings | None:
+    """How what was learnt is timed; not where that is left out, asked for anyway, or would differ among processes."""
+    shared, wanted = asked
+    given = declared.given(wanted)
+    on_time = LATENCY in {given.get("cost"), *(given.get("target") or ())}
+    return None if shared.result.no_latency or on_time or world.size > 1 else shared.runtime
 
 
 @contextmanager

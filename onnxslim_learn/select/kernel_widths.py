@@ -127,6 +127,15 @@ def _stepped(coupling: Coupling, groups: Sequence[Group]) -> list[tuple[int, int
     return rows
 
 
+def coarser(search: Search, multiple: int) -> Search:
+    """The same search among the widths that are multiples of so many channels; all units remain a choice."""
+    choices = []
+    for choice in search.choices:
+        each = span(search.coupling, choice.group)
+        choices.append(_among(choice, [k == choice.group.width or k * each % multiple == 0 for k in choice.kept]))
+    return replace(search, choices=choices)
+
+
 def on_steps(search: Search, table: Mapping[str, int], *, below: bool) -> Search:
     """The same search among the widths on the steps of kernels; among those below, too, only if need be.
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.graph.load import Graph
+    from onnxslim_learn.runtime.settings import RuntimeSettings
     from onnxslim_learn.train.losses import Objective
     from onnxslim_learn.train.samples import SampleStore
 
@@ -315,6 +316,8 @@ class Task(Generic[W]):
         output: Where to write.
         stage: Called with the name of each stage; returns what to call with the share done.
         learner: What the learner is called.
+        runtime: How widths that were learnt are timed, to choose again those that are slower than the original's;
+            ``None`` where they are not.
     """
 
     analysis: Analysis
@@ -324,6 +327,7 @@ class Task(Generic[W]):
     output: Path
     stage: Stage
     learner: str = ""
+    runtime: RuntimeSettings | None = None
 
     @property
     def folder(self) -> Path:

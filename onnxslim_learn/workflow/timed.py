@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.data import random_inputs
-from onnxslim_learn.errors import InputError, TargetError
+from onnxslim_learn.errors import InputError, PlanError, TargetError
 from onnxslim_learn.latency.node_times import per_node
 from onnxslim_learn.latency.profile import RuntimeSetting
 from onnxslim_learn.latency.rounds import rounds
@@ -95,7 +95,7 @@ def not_slower(
             break
         try:
             slimmed = make(coarser)
-        except TargetError:
+        except (TargetError, PlanError):
             break
         tried.append((slimmed, coarser, time(slimmed.removal)))
     slimmed = min(tried, key=lambda one: one[2].median)[0]

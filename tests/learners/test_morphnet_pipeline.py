@@ -15,10 +15,13 @@ from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.learners.morphnet.pipeline import learn, shrink
 from onnxslim_learn.learners.morphnet.settings import MorphNetSettings
+from onnxslim_learn.learners.settings import LearnSettings
 from onnxslim_learn.report.sections import training as trained
+from onnxslim_learn.runtime.settings import RuntimeSettings
+from onnxslim_learn.runtime.timing import Ratio
 from onnxslim_learn.train.distributed import World
 from onnxslim_learn.train.trainer import Task, Training, trainer
-from onnxslim_learn.workflow import slim
+from onnxslim_learn.workflow import slim, timed
 
 NET = Net(
     """(float[batch, 3, 6, 6] x) => (float[batch, 5] y) {
@@ -69,6 +72,30 @@ def share(task, made, cost):
     assert price
     after, before = (task.analysis.price(cut)[cost] for cut in (made.removal, task.analysis.whole))
     return after / before
+
+
+def test_widths_that_are_slower_are_chosen_again_before_they_are_trained(prepare, monkeypatch, tmp_path):
+    """Whether they are is measured, here by one who says so; what a run has chosen stands when it goes on."""
+    monkeypatch.setattr(timed, "COARSER", (4,))
+    ratios, stages = [Ratio(1.3, 1.2, 1.4), Ratio(0.8, 0.7, 0.9)], []
+    monkeypatch.setattr(timed, "briefly", lambda analysis, asked: lambda removal: ratios.pop(0))
+
+    def staged(name, *rest):
+        stages.append(name)
+        return lambda *numbers, **more: None
+
+    wanted = MorphNetSettings({"macs": 0.7}, least_width=0.0)
+    task = replace(prepare(wanted, steps=10, finetune_steps=2), runtime=RuntimeSettings(), stage=staged)
+    made, check = shrink(task)
+    assert check.passed
+    assert made.plan.groups
+    assert all(len(kept) % 4 == 0 for kept in made.plan.groups.values())
+    assert share(task, made, "macs") <= 0.7
+    assert [(one["multiple"], one["ratio"]) for one in made.plan.provenance["timed"]] == [("auto", 1.3), (4, 0.8)]
+    assert stages.index("timing widths") < stages.index("cutting")
+    assert not ratios
+    again = prepare(wanted, steps=10, finetune_steps=2, resume=True)
+    assert shrink(replace(again, runtime=RuntimeSettings()))[0].plan.groups == made.plan.groups
 
 
 @pytest.mark.parametrize("cost", COSTS)
@@ -200,7 +227,7 @@ def test_from_scratch_forgets_the_weights(prepare):
 
 def test_what_cannot_be_is_refused(prepare):
     with pytest.raises(InputError, match="neither target nor strength"):
-        shrink(prepare(MorphNetSettings()))
+        MorphNetSettings().check(LearnSettings())
     with pytest.raises(InputError, match="gates go by gradients"):
         shrink(prepare(MorphNetSettings({"macs": 0.5}, regularizer="gates", proximal=True)))
     with pytest.raises(InputError, match="no group matches"):

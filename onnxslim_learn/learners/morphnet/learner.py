@@ -23,6 +23,7 @@ from torch import Tensor
 from onnxslim_learn.coupling.groups import expression
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.registry import OPTIMIZERS
+from onnxslim_learn.settings import AUTO
 from onnxslim_learn.train.loop import Learner
 
 if TYPE_CHECKING:
@@ -214,14 +215,18 @@ class MorphNet(Learner):
         values[dead] = -1 / (1 + values[dead])  # below all others, in the same order
         return values
 
-    def decided(self) -> Plan:
+    def decided(self, multiple: int | str = AUTO) -> Plan:
         """The structure that was learnt, within the bounds.
+
+        Args:
+            multiple: Of how many channels widths are multiples; ``auto`` for what they were while it was learnt.
 
         Raises:
             TargetError: If the narrowest widths do not meet the bounds.
         """
         self._look()
-        return self.space.plan(self.space.decided(self.ratios()), self.provenance)
+        space = self.space if isinstance(multiple, str) else self.space.in_multiples(multiple)
+        return space.plan(space.decided(self.ratios()), self.provenance)
 
     # --- what is kept and shown ---------------------------------------------------------------------------------------
 

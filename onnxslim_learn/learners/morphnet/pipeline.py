@@ -19,12 +19,18 @@ from onnxslim_learn.registry import LATENCY, MACS
 from onnxslim_learn.select.bounds import bounds, named
 from onnxslim_learn.train import feature_distillation
 from onnxslim_learn.train.unit_sensitivity import unit_sensitivity
+from onnxslim_learn.workflow import timed
+from onnxslim_learn.workflow.slim import slim
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import fx
 
     from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.rewrite.verify import Verification
+    from onnxslim_learn.runtime.timing import Ratio
     from onnxslim_learn.train.trainer import Task, Trainer
     from onnxslim_learn.workflow.slimmed import Slimmed
 
@@ -38,16 +44,23 @@ def shrink(task: Task[MorphNetSettings]) -> tuple[Slimmed, Verification] | None:
     Raises:
         InputError, TargetError, PlanError, TrainError, VerifyError: In one sentence each; nothing is written then.
     """
-    module, plan, told = learn(task.analysis, task.wanted, task.trainer)
+    module, plan, told = learn(task.analysis, task.wanted, task.trainer, timer(task))
     if not plan.groups:
         raise InputError("model: the structure learnt is the whole model. Use a higher ⟨strength⟩, or a ⟨target⟩.")
     return fit(task, module, plan, told)
 
 
 def learn(
-    analysis: Analysis, wanted: MorphNetSettings, trainer: Trainer
+    analysis: Analysis, wanted: MorphNetSettings, trainer: Trainer, time: Callable[[Removal], Ratio] | None = None
 ) -> tuple[fx.GraphModule, Plan, dict[str, Any]]:
-    """Learn a structure: the trained net, all of it, and the plan of what stays."""
+    """Learn a structure: the trained net, all of it, and the plan of what stays.
+
+    Args:
+        analysis: The model.
+        wanted: What to learn.
+        trainer: How to train.
+        time: How to time a removal against the original; ``None`` if it must not be.
+    """
     wanted = replace(wanted, target=named(analysis, wanted.target))
     module, recipe = trainer.module(analysis), trainer.recipe(analysis.graph, "steps")
     space = _space(analysis, wanted)
@@ -71,13 +84,38 @@ def learn(
         kinds = trainer.teacher.kinds(trainer.samples)
         learner.calibrate(unit_sensitivity(analysis, space.groups, trainer.samples, kinds, seed=trainer.training.seed))
     told = trainer.run("structure", module, recipe, learner)
-    plan = learner.decided()
+    plan = _decided(learner, wanted.multiple, trainer, time)
     if isinstance(strengths_of_units, Gates):
         strengths_of_units.open()
     trainer.settle(module)
     told |= {"regularizer": kind, "unscaled": unscaled}
     told |= {"cost": told["history"][-1]["cost"], "term": told["history"][-1]["term"]}
     return module, plan, told
+
+
+def timer(task: Task[Any]) -> Callable[[Removal], Ratio] | None:
+    """How to time what is left of a task's model, if that is to be timed."""
+    if task.runtime is None:
+        return None
+    time = timed.briefly(task.analysis, task.runtime)
+
+    def tell(removal: Removal) -> Ratio:
+        done = task.stage("timing widths")
+        ratio = time(removal)
+        done(1.0, {"time": ratio.median})
+        return ratio
+
+    return tell
+
+
+def _decided(learner: MorphNet, multiple: int | str, trainer: Trainer, time: Callable[[Removal], Ratio] | None) -> Plan:
+    """What was learnt, at coarser widths where it is surely slower than the original; what was timed once stands."""
+    analysis, known = learner.space.analysis, trainer.training.folder / "plan.json"
+    if time is not None and trainer.training.resume and known.is_file():
+        return Plan.load(known)
+    if time is None:
+        return learner.decided()
+    return timed.not_slower(lambda step: slim(analysis, learner.decided(step)), multiple, time).plan
 
 
 def _made(wanted: MorphNetSettings, trainer: Trainer) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.learners.finetune import fit
-from onnxslim_learn.learners.morphnet.pipeline import learn
+from onnxslim_learn.learners.morphnet.pipeline import learn, timer
 from onnxslim_learn.workflow.pareto import mark
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _row(task: Task[MorphNetSettings]) -> dict[str, Any]:
     whole = task.analysis.price(task.analysis.whole)
     row: dict[str, Any] = {"strength": task.wanted.strength, "output": None, "before": whole, "after": whole}
     row |= {"relative": 0.0, "accuracy": None, "deviation": None}
-    module, plan, told = learn(task.analysis, task.wanted, task.trainer)
+    module, plan, told = learn(task.analysis, task.wanted, task.trainer, timer(task))
     fitted = fit(task, module, plan, told) if plan.groups else None
     if fitted is not None:
         result = fitted[0].plan.provenance["training"]["result"]

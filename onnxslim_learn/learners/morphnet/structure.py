@@ -125,6 +125,10 @@ class Structure:
             widths = [least if k in bond else width for k, width in enumerate(widths)]
         return replace(self, search=self.search.above(widths, share))
 
+    def in_multiples(self, multiple: int) -> Structure:
+        """The same with coarser widths: of those there are, the multiples of so many channels."""
+        return replace(self, search=kernel_widths.coarser(self.search, multiple))
+
     def eased(self, share: float) -> Search:
         """The search with bounds that lie so far, from 0 to 1, on the way down from the whole model to its own."""
         whole, bounds = np.ones(self.analysis.coupling.size), {}
