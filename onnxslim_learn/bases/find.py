@@ -37,11 +37,22 @@ class Space:
         """Number of units."""
         return len(self.columns)
 
-    def places(self, columns: Labels) -> Labels | None:
-        """Where its units lie among some columns; ``None`` if they do not."""
-        order = np.argsort(columns, kind="stable")
-        at: Labels = order[np.minimum(np.searchsorted(columns[order], self.columns), len(order) - 1)]
-        return at if (columns[at] == self.columns).all() else None
+    @property
+    def group(self) -> str:
+        """The group whose units they are."""
+        return self.name.rpartition("|")[0]
+
+    def copies(self, columns: Labels) -> Labels | None:
+        """Where its units lie among some columns, a row for each time; ``None`` if some are there more often."""
+        order = np.argsort(self.columns)
+        here = np.flatnonzero(np.isin(columns, self.columns))
+        rank = order[np.searchsorted(self.columns[order], columns[here])]
+        times = np.bincount(rank, minlength=self.size)
+        if (times != times[0]).any():
+            return None
+        copies: Labels = here[np.argsort(rank, kind="stable")].reshape(self.size, times[0]).T
+        apart = copies[1:].min(axis=1, initial=len(columns)) > copies[:-1].max(axis=1, initial=-1)
+        return copies if apart.all() else None
 
 
 def spaces(coupling: Coupling, groups: Sequence[Group]) -> list[Space]:
@@ -61,9 +72,8 @@ def spaces(coupling: Coupling, groups: Sequence[Group]) -> list[Space]:
         if group.pin is None and not (apart | rows)[group.units].any():
             parts = [Space(f"{group.name}|{k}", group.units[part]) for k, part in enumerate(group.strata)]
             candidates += parts if all(part.size > 1 for part in parts) else []
-    broken = _broken(coupling, candidates)
-    whole = {space.name.rpartition("|")[0] for space in broken}
-    return [space for space in candidates if space.name.rpartition("|")[0] not in whole]
+    whole = {space.group for space in _broken(coupling, candidates)}
+    return [space for space in candidates if space.group not in whole]
 
 
 def _told_apart(coupling: Coupling) -> Mask:
@@ -90,20 +100,22 @@ def _told_apart(coupling: Coupling) -> Mask:
 
 
 def _broken(coupling: Coupling, candidates: Sequence[Space]) -> list[Space]:
-    """Those of which a tensor has only a part, or some units several times, along one axis."""
-    owner, size = np.full(coupling.columns + 1, -1), np.array([space.size for space in candidates])
-    for number, space in enumerate(candidates):
-        owner[space.columns] = number
-    wrong = np.zeros(len(candidates), bool)
+    """Those of which a tensor has only a part along an axis, or some units more often than others."""
+    owner = owners(coupling, candidates)
+    wrong: set[int] = set()
     for labels in _label_rows(coupling):
-        columns = np.where(labels > 0, coupling.column[coupling.strong[labels]], -1)
-        row, place = np.nonzero(owner[columns] >= 0)
-        here = columns[row, place]
-        pairs, times = np.unique(np.stack([row, here], axis=1), axis=0, return_counts=True)
-        wrong[owner[pairs[times > 1, 1]]] = True
-        parts, counts = np.unique(np.stack([row, owner[here]], axis=1), axis=0, return_counts=True)
-        wrong[parts[counts != size[parts[:, 1]], 1]] = True
-    return [space for space, is_wrong in zip(candidates, wrong, strict=True) if is_wrong]
+        for row in np.where(labels > 0, coupling.column[coupling.strong[labels]], -1):
+            ids = owner[row]
+            wrong |= {k for k in np.unique(ids[ids >= 0]).tolist() if candidates[k].copies(row) is None}
+    return [candidates[k] for k in wrong]
+
+
+def owners(coupling: Coupling, known: Sequence[Space]) -> Labels:
+    """For every column the number of its space, -1 without one; one more entry for what is pinned."""
+    owner = np.full(coupling.columns + 1, -1)
+    for number, space in enumerate(known):
+        owner[space.columns] = number
+    return owner
 
 
 def _label_rows(coupling: Coupling) -> Iterator[Labels]:

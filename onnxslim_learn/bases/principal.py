@@ -8,24 +8,33 @@ averaged. (The same without weights is SliceGPT, arXiv:2401.15024.)
 
 from __future__ import annotations
 
+import logging
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.linalg
 
 from onnxslim_learn.array_types import Array, Labels
-from onnxslim_learn.bases.find import Space, spaces
-from onnxslim_learn.bases.rotate import in_bases
+from onnxslim_learn.bases import compared, norms
+from onnxslim_learn.bases.find import Space, owners, spaces
+from onnxslim_learn.bases.rotate import in_bases, mix
 from onnxslim_learn.registry import CRITERIA
+from onnxslim_learn.rewrite import save
+from onnxslim_learn.rewrite.slim import slim
+from onnxslim_learn.rewrite.verify import verify
 from onnxslim_learn.select.activation_statistics import Inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.select.calibration import Calibration
+
+logger = logging.getLogger(__name__)
 
 RIDGE = 1e-3  # of the mean variance: what hardly varies has no direction
 
@@ -46,15 +55,28 @@ def in_principal_bases(
     """
     if samples is None or analysis.bases or asked != PRINCIPAL or (criterion and CRITERIA.row(criterion).merges):
         return analysis, samples
-    known = spaces(analysis.coupling, analysis.groups)
-    bases = {} if not known else principal(analysis.coupling, known, samples.pairs)
-    if not bases:
+    other = norms.without(analysis)
+    known = spaces(other.coupling, other.groups)
+    if not known:
         return analysis, samples
-    turned = in_bases(analysis, bases)
+    told = samples if other is analysis else samples.of(other.coupling)
+    feeds = [*told.feeds, *told.more]
+    bases = compared.bases(other.coupling, known, feeds) | principal(other.coupling, known, told.pairs)
+    turned = in_bases(other, bases)
+    if not bases or not _same(turned, told.feeds[:1]):
+        return analysis, samples
     spaces_turned = [(space, bases[space.name]) for space in known if space.name in bases]
-    return turned, samples.of(
-        turned.coupling, [_turned(inputs, analysis.coupling, spaces_turned) for inputs in samples.pairs]
-    )
+    return turned, told.of(turned.coupling, [_turned(one, other.coupling, spaces_turned) for one in told.pairs])
+
+
+def _same(turned: Analysis, real: Sequence[Mapping[str, Array]]) -> bool:
+    """Whether a model in other bases computes what its file does."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = save.staged(slim(turned.whole), "model.onnx", Path(folder), external=turned.graph.external)
+        check = verify(turned.whole, path, real, seeds=1)
+    if not check.passed:
+        logger.debug("bases stay as they are: %s", check.complaint)
+    return check.passed
 
 
 def principal(coupling: Coupling, known: Sequence[Space], gathered: Sequence[Inputs]) -> dict[str, Array]:
@@ -62,11 +84,18 @@ def principal(coupling: Coupling, known: Sequence[Space], gathered: Sequence[Inp
 
     One of which a consumer has too many inputs for the products of pairs stays as it is.
     """
-    bases = {}
-    for space in known:
-        met = [(inputs, at) for inputs in gathered if (at := space.places(_columns(coupling, inputs))) is not None]
-        if met and all(inputs.products.ndim == 2 for inputs, _ in met):
-            bases[space.name] = directions([_seen(inputs, at) for inputs, at in met])
+    bases, owner = {}, owners(coupling, known)
+    seen: dict[int, list[tuple[Array, Array] | None]] = {}
+    for inputs in gathered:
+        columns = _columns(coupling, inputs)
+        ids = owner[columns]
+        for number in np.unique(ids[ids >= 0]).tolist():
+            copies = known[number].copies(columns)
+            for at in copies if copies is not None else ():
+                seen.setdefault(number, []).append(None if inputs.products.ndim == 1 else _seen(inputs, at))
+    for number, told in seen.items():
+        if all(told):
+            bases[known[number].name] = directions([one for one in told if one is not None])
     return bases
 
 
@@ -101,9 +130,7 @@ def _turned(inputs: Inputs, coupling: Coupling, turned: Sequence[tuple[Space, Ar
     """What a consumer's inputs are in other bases."""
     columns = _columns(coupling, inputs)
     mean, products, weights = (np.array(a, np.float64) for a in (inputs.mean, inputs.products, inputs.weights))
-    for space, matrix in turned:
-        if (at := space.places(columns)) is not None:
-            mean[at], weights[at] = matrix @ mean[at], matrix @ weights[at]
-            products[at] = matrix @ products[at]
-            products[:, at] = products[:, at] @ matrix.T
+    owner = owners(coupling, [space for space, _ in turned])
+    for lines in (mean, weights, products, products.T) if products.ndim == 2 else (mean, weights):
+        mix(lines, columns, owner, turned)
     return replace(inputs, mean=mean, products=products, weights=weights)

@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array, Labels
-from onnxslim_learn.bases.find import Space, spaces
+from onnxslim_learn.bases import norms
+from onnxslim_learn.bases.find import Space, owners, spaces
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.graph.load import release
 from onnxslim_learn.plans.plan import BASES, digest
@@ -41,7 +42,10 @@ def in_bases(analysis: Analysis, bases: Bases) -> Analysis:
     Raises:
         PlanError: If the model has no such space.
     """
-    known = {space.name: space for space in spaces(analysis.coupling, analysis.groups)}
+    known = _known(analysis)
+    if not bases.keys() <= known.keys():
+        analysis = norms.without(analysis, bases.__contains__)
+        known = _known(analysis)
     for name, matrix in bases.items():
         if name not in known or matrix.shape != (known[name].size,) * 2:
             raise PlanError(f"bases {name}: the model has no such space of {len(matrix)} units. Use its model.")
@@ -49,6 +53,10 @@ def in_bases(analysis: Analysis, bases: Bases) -> Analysis:
     turned = [(known[name], matrix) for name, matrix in bases.items()]
     rotated = replace(graph, model=_rotated(analysis.coupling, turned))
     return replace(analysis, graph=rotated, coupling=replace(analysis.coupling, graph=rotated), bases=dict(bases))
+
+
+def _known(analysis: Analysis) -> dict[str, Space]:
+    return {space.name: space for space in spaces(analysis.coupling, analysis.groups)}
 
 
 def as_planned(analysis: Analysis, chosen: Plan) -> Analysis:
@@ -70,9 +78,7 @@ def as_planned(analysis: Analysis, chosen: Plan) -> Analysis:
 def _rotated(coupling: Coupling, turned: Sequence[tuple[Space, Array]]) -> ir.Model:
     """The model with the initializers that carry some spaces multiplied; they are when they are read."""
     model = coupling.graph.model.clone()
-    owner = np.full(coupling.columns, -1)
-    for number, (space, _) in enumerate(turned):
-        owner[space.columns] = number
+    owner = owners(coupling, [space for space, _ in turned])
     for name, value in model.graph.initializers.items():
         layout, old = coupling.values.get(name), value.const_value
         if layout is None or old is None or not _carries(coupling, layout, owner):
@@ -100,8 +106,17 @@ def _carries(coupling: Coupling, layout: Value, owner: Array) -> bool:
     return any((owner[coupling.column[coupling.strong[array[array > 0]]]] >= 0).any() for array in labels)
 
 
+def mix(lines: Array, columns: Labels, owner: Labels, turned: Sequence[tuple[Space, Array]]) -> None:
+    """Mix what lies at some columns, along the first axis, in place."""
+    ids = owner[columns]
+    for space, matrix in (turned[k] for k in np.unique(ids[ids >= 0])):
+        for at in copies if (copies := space.copies(columns)) is not None else ():
+            lines[at] = np.tensordot(matrix, lines[at], 1)
+
+
 def mixed(array: Array, layout: Value, coupling: Coupling, turned: Sequence[tuple[Space, Array]]) -> Array:
     """An initializer with the units of spaces mixed along every axis that has them."""
+    owner = owners(coupling, [space for space, _ in turned])
     digits = list(layout.digits.values())
     keys = [digit.key for digit in digits]
     split = array.reshape([digit.size for digit in digits]).astype(np.float64)
@@ -111,8 +126,5 @@ def mixed(array: Array, layout: Value, coupling: Coupling, turned: Sequence[tupl
             inside = split[tuple(index.get(k, slice(None)) for k in range(len(digits)))]
             lines = np.moveaxis(inside, axis - sum(k < axis for k in index), 0)
             labels: Labels = digit.labels[row]  # type: ignore[index]
-            columns = np.where(labels > 0, coupling.column[coupling.strong[labels]], -1)
-            for space, matrix in turned:
-                if (at := space.places(columns)) is not None:
-                    lines[at] = np.tensordot(matrix, lines[at], 1)
+            mix(lines, np.where(labels > 0, coupling.column[coupling.strong[labels]], -1), owner, turned)
     return split.reshape(array.shape).astype(array.dtype)

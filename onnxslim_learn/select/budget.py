@@ -31,7 +31,7 @@ from onnxslim_learn.registry import COSTS, LATENCY
 from onnxslim_learn.rewrite.merge import inherited
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from onnxslim_learn.costs.polynomial import Priced
     from onnxslim_learn.costs.targets import Bound
@@ -78,12 +78,14 @@ class Freedom:
         cells: Whether to cut inside rows that could go as a whole, too.
         empty: Whether whole branches may go.
         least: Group -> share of its units that it keeps at least.
+        turned: Groups of cells in principal directions: these go, and rows stay whole.
     """
 
     multiple: int | str = 1
     cells: bool = False
     empty: bool = False
     least: Mapping[str, float] = field(default_factory=dict)
+    turned: frozenset[str] = frozenset()
 
 
 def choices(coupling: Coupling, groups: Sequence[Group], scores: Array, freedom: Freedom) -> list[Choice]:
@@ -96,7 +98,7 @@ def choices(coupling: Coupling, groups: Sequence[Group], scores: Array, freedom:
         freedom: How far it may go.
     """
     free = [group for group in groups if group.pin is None]
-    shadowed = set() if freedom.cells else _shadowed(coupling, free)
+    shadowed = set() if freedom.cells else _shadowed(coupling, free, freedom.turned)
     beside = _beside(coupling, free)
     decidable_choices = []
     multiple = 1 if isinstance(freedom.multiple, str) else freedom.multiple
@@ -127,15 +129,16 @@ def _can_vanish(coupling: Coupling, group: Group) -> bool:
     return not coupling.faults(gone, empty=True) and not foresee(Removal(coupling, gone)).problem
 
 
-def _shadowed(coupling: Coupling, groups: Sequence[Group]) -> set[str]:
+def _shadowed(coupling: Coupling, groups: Sequence[Group], turned: Container[str]) -> set[str]:
     """Groups of cells whose rows can go as a whole, where these are enough; else the groups of the rows.
 
-    Neither where rows compete: fewer experts are no less work for a token, and narrower ones are.
+    Rows stay whole where their cells are ``turned``. Neither where rows compete: fewer experts are no less work for a
+    token, and narrower ones are.
     """
     shadowed = set()
     for cell, row in _nested(coupling, groups):
         if not row.competes:
-            shadowed.add(row.name if row.levels < ROWS_SUFFICE else cell.name)
+            shadowed.add(row.name if row.levels < ROWS_SUFFICE or cell.name in turned else cell.name)
     return shadowed
 
 

@@ -74,11 +74,12 @@ class Calibration:
             self.extra = make(TOPPED - count, bounds)
         return self
 
-    def of(self, coupling: Coupling, pairs: list[activation_statistics.Inputs]) -> Calibration:
+    def of(self, coupling: Coupling, pairs: list[activation_statistics.Inputs] | None = None) -> Calibration:
         """The same samples of the same model in other bases, where its contractions' inputs are ``pairs``."""
         other = replace(self, coupling=coupling, curves=Curves(), measured={}, ranked={})
         other.__dict__.update({name: known for name, known in self.__dict__.items() if name in ("_batches", "more")})
-        other.pairs = pairs
+        if pairs is not None:
+            other.pairs = pairs
         return other
 
     def _range(self) -> Range | None:

@@ -123,7 +123,8 @@ def _asked(
         raise InputError(f"⟨multiple⟩ {multiple}: expected a positive number, or auto. Use 1 for any width.")
     least = selection.shares(groups, analysis.titles, keep)
     search = budget.Search(analysis.coupling, (), bounds(analysis, target), target, empty)
-    return search, budget.Freedom(multiple, empty=empty, least=least)
+    turned = frozenset(name.rpartition("|")[0] for name in analysis.bases)
+    return search, budget.Freedom(multiple, empty=empty, least=least, turned=turned)
 
 
 def _decidable(

@@ -7,6 +7,9 @@ import onnx
 import pytest
 
 import onnxslim_learn as osl
+from onnxslim_learn.bases import compared
+from onnxslim_learn.bases.compared import between
+from onnxslim_learn.bases.find import spaces
 from onnxslim_learn.bases.principal import directions, in_principal_bases
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.plans.plan import Plan
@@ -101,3 +104,20 @@ def test_nothing_is_rotated_unless_it_serves(slimmed):
     asked = {"macs": 0.6, "bases": "principal", "no_latency": True}
     assert not osl.slim(folder / "m.onnx", no_repair=True, **asked).plan.bases
     assert not osl.slim(folder / "m.onnx", data=samples, criterion="folding", **asked).plan.bases
+
+
+def test_queries_and_keys_are_ranked_by_what_they_have_in_common():
+    rng = np.random.default_rng(0)
+    axes, _ = np.linalg.qr(rng.normal(size=(4, 4)))
+    queries, keys = np.array([8.0, 1, 4, 2]), np.array([0.5, 9, 4, 1])  # products 4, 9, 16, 2
+    rows = between(axes * queries @ axes.T, axes * keys @ axes.T)
+    np.testing.assert_allclose(np.abs(rows @ axes), np.eye(4)[[2, 1, 0, 3]], atol=0.05)  # the ridge
+
+
+def test_queries_and_keys_of_every_head_are_seen(slimmed):
+    folder, samples, _ = slimmed
+    analysis = api.analyze(folder / "m.onnx")
+    known = spaces(analysis.coupling, analysis.groups)
+    feeds = Calibration(analysis.coupling, osl.load_data(folder / "m.onnx", samples)).feeds
+    bases = compared.bases(analysis.coupling, known, feeds)
+    assert sorted(bases) == [f"wq:1|{head}" for head in range(4)]

@@ -39,9 +39,9 @@ SPACES = {
     "lstm_computed": 1,
     "positions_from_mask": 1,
     "size_computed_with": 2,
-    "bias_without_key": 4,
+    "bias_without_key": 8,
     "shuffle_of_three": 3,
-    "multi_query": 1,
+    "multi_query": 2,
     "joined_and_cut_elsewhere": 1,
     "SimplifiedLayerNormalization": 1,
 }
@@ -125,7 +125,7 @@ BETWEEN = {
     "the mean of places": (True, lambda node: node("Sub", "x", node("GlobalAveragePool", "x"))),
     "other places": (True, lambda node: node("Slice", "x", *(np.array([k], np.int64) for k in (1, 3, 2)))),
     "all channels turned round": (True, lambda node: node("Gather", "x", np.arange(WIDTH)[::-1].copy(), axis=1)),
-    "all channels twice": (False, lambda node: node("Concat", "x", "x", axis=1)),
+    "all channels twice": (True, lambda node: node("Concat", "x", "x", axis=1)),
     "other channels": (
         True,
         lambda node: node("Concat", "x", node("Conv", "image", np.ones((WIDTH, 3, 1, 1))), axis=1),

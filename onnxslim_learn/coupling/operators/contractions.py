@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.coupling import alignment, layout
@@ -11,7 +11,7 @@ from onnxslim_learn.coupling.context import aligned
 from onnxslim_learn.coupling.operators import mixing
 from onnxslim_learn.coupling.operators.elementwise import opaque
 from onnxslim_learn.coupling.operators.facts import Convolution, Equation, Operator, Product, Trait, everything
-from onnxslim_learn.coupling.relations import Value
+from onnxslim_learn.coupling.relations import Digit, Value
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -173,7 +173,7 @@ def convolution(
         context.work(joined.space, sizes, math.prod(positions[2:]) * math.prod(w[2:]))
 
     kind = Convolution(weight, bias, transposed=transposed, quantized=zero is not None)
-    apart = mixing.unless(mixing.activated, mixing.convolved(data=data, weight=weight))
+    apart = mixing.activated(mixing.convolved(data=data, weight=weight))
     return Operator(rule, factors=kind, weights=() if kind.quantized else (weight, bias)).having(
         apart=everything if kind.quantized else apart
     )
@@ -244,6 +244,14 @@ def reduced(context: NodeContext) -> Sequence[int]:
     axes = context.ints(1, "axes")
     untold = not axes and (context.name(1) is not None or not context.attr("noop_with_empty_axes", 0))
     return range(rank) if untold else [a % rank for a in axes or ()]
+
+
+def squared(context: NodeContext) -> Iterator[Digit]:
+    """A sum of squares, or its root: the same in any orthonormal basis, and told apart along the axes that stay."""
+    chosen = reduced(context)
+    for axis in range(len(context.shape(0))):
+        if axis not in chosen:
+            yield from mixing.input_axis(context, 0, axis)
 
 
 def reduce(*, exact: bool, mean: bool = False, linear: bool = False) -> Operator:

@@ -83,13 +83,14 @@ def per_channel(
     return Operator(rule, norm=norm, weights=weights, traits=Trait.SMOOTH | Trait.WHOLE)
 
 
-def norm(axes: Axes, *, scale: int | None = None) -> Operator:
+def norm(axes: Axes, *, scale: int | None = None, centred: bool = False) -> Operator:
     """Normalise over axes; further inputs are affine parameters that broadcast from the right.
 
     Args:
         axes: Which axes.
         scale: Input that scales by channel: it is corrected by √(C/C') where C' of C channels stay, since the removed
             ones, zero in the masked original, count in its mean square (exact for a root mean square).
+        centred: Whether the mean is taken out.
     """
 
     def rule(context: NodeContext) -> None:
@@ -112,7 +113,9 @@ def norm(axes: Axes, *, scale: int | None = None) -> Operator:
     plain = Operator(rule, traits=Trait.SMOOTH | Trait.WHOLE)
     if scale is None:
         return plain
-    return plain.having(norm=Normalisation(scale, scale + 1, features=True), weights=(scale, scale + 1))
+    return plain.having(
+        norm=Normalisation(scale, scale + 1, features=True, centred=centred), weights=(scale, scale + 1)
+    )
 
 
 def mixing(axes: Axes, *, vanish: bool = False) -> Operator:

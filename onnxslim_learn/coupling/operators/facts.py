@@ -219,6 +219,7 @@ class Normalisation:
         mean: Input with a stored mean by channel; ``None`` where it is that of the data at hand.
         variance: Likewise.
         features: Whether it normalises over features, each position by itself.
+        centred: Whether it takes the mean of the data at hand out.
     """
 
     scale: int | None = 1
@@ -226,6 +227,7 @@ class Normalisation:
     mean: int | None = None
     variance: int | None = None
     features: bool = False
+    centred: bool = False
 
     @property
     def stored(self) -> bool:

@@ -61,7 +61,7 @@ def skip_norm(parameters: Sequence[int]) -> Operator:
         )
 
     shift = 3 if len(parameters) > 2 else None
-    norm = Normalisation(2, shift, features=True)
+    norm = Normalisation(2, shift, features=True, centred=shift is not None)
     return Operator(
         rule, norm=norm, weights=tuple(parameters), summands=(0, 1), parts=_sum_and_norm(parameters[-1], shift)
     )

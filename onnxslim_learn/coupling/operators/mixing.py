@@ -165,9 +165,16 @@ def cropped(context: NodeContext) -> bool:
     return _text(context.attr("coordinate_transformation_mode", "")) == "tf_crop_and_resize"
 
 
-def activated(context: NodeContext) -> bool:
-    """Whether an activation is fused behind a layer."""
-    return bool(_text(context.attr("activation", "")))
+def activated(layer: Apart) -> Apart:
+    """A layer behind which an activation may be fused: that tells apart what is put out."""
+
+    def apart(context: NodeContext) -> Iterator[Digit]:
+        yield from layer(context)
+        if _text(context.attr("activation", "")):
+            for axis in range(len(context.out_shape())):
+                yield from output_axis(context, axis)
+
+    return apart
 
 
 def _text(value: object) -> object:
