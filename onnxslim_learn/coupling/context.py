@@ -79,12 +79,14 @@ class Contest:
         slot: Which input.
         value: The layout of that input.
         axes: The axes along which entries compete.
+        least: How many of them win, and must stay.
     """
 
     node: int
     slot: int
     value: Value
     axes: tuple[int, ...]
+    least: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -486,7 +488,7 @@ class NodeContext:
                 self._hold_unmaskable(name, value, [axis])
                 cells = in_rows(value.digits, digit, digit.labels)
                 self.relations.grids.append(Grid(self.index, cells, row_atoms(value.digits, digit), least))
-                self.records.contests.append(Contest(self.index, slot, value, (axis,)))
+                self.records.contests.append(Contest(self.index, slot, value, (axis,), least))
 
     def work(
         self, space: Mapping[str, Axis], sizes: Mapping[str, int], factor: int = 1, within: Iterable[str] = ()

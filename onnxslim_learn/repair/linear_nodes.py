@@ -143,6 +143,8 @@ def layers(model: ir.Model) -> list[Layer]:
             layers_in_order.append(Layer(node, linear))
             if isinstance(linear, Linear) and linear.gain is not None:
                 carried.add(linear.output)
+        elif factors is not None and any(_picked(v, constants) for v in _factors(node, factors)):
+            layers_in_order.append(Layer(node, "its weight is picked for each token"))
         elif norm is not None and norm.stored and node.outputs[0].name not in carried:
             linear = _linear(node, norm.scale or 1, order)
             if isinstance(linear, Linear):
@@ -165,6 +167,18 @@ def _factors(node: ir.Node, factors: roles.Factors) -> list[ir.Value]:
         return [v for v in node.inputs if v is not None]
     slots = (factors.left, factors.weight) if isinstance(factors, roles.Product) else (factors.weight,)
     return [v for slot in slots if slot < len(node.inputs) and (v := node.inputs[slot]) is not None]
+
+
+def _picked(value: ir.Value, constants: set[ir.Value]) -> bool:
+    """Whether a value is matrices, picked from constant ones at computed places."""
+    producer = value.producer()
+    if producer is None or not roles.has(producer, roles.Trait.PICKS) or roles.has(producer, roles.Trait.MOVES):
+        return False
+    source = producer.inputs[0]
+    if source is None or source not in constants:
+        return False
+    shape = source.shape if source.const_value is None else source.const_value.shape
+    return shape is not None and len(shape) > 2
 
 
 def _weighs(value: ir.Value, constants: set[ir.Value]) -> bool:

@@ -10,6 +10,7 @@ import scipy.linalg
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.select.criteria import rows_by_cells
+from onnxslim_learn.select.routing import completed
 
 if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
@@ -34,7 +35,7 @@ def _summed(value: Callable[[Inputs], Array]) -> Score:
         for inputs in samples.squares:
             known = inputs.classes >= 0
             np.add.at(total, coupling.column[inputs.classes[known]], value(inputs)[known])
-        return rows_by_cells(coupling, total)
+        return completed(analysis, groups, rows_by_cells(coupling, total), samples)
 
     return score
 
@@ -69,7 +70,7 @@ def obs(analysis: Analysis, groups: Sequence[Group], samples: Calibration) -> Ar
         consumers = [_Consumer.of(inputs, positions) for inputs, positions in places if any(len(p) for p in positions)]
         if consumers:
             score[group.units] = _order(consumers, group.width)
-    return score
+    return completed(analysis, groups, score, samples)
 
 
 class _Consumer:

@@ -52,9 +52,15 @@ def _norms(coupling: Coupling, power: int) -> Array:
     return result
 
 
+def energies(coupling: Coupling) -> Array:
+    """The mean square of every column's own parameters."""
+    result: Array = _norms(coupling, 2) ** 2
+    return result
+
+
 def lamp(analysis: Analysis, groups: Sequence[Group], samples: Calibration | None = None) -> Array:
     """LAMP (Lee et al. 2021, arXiv:2010.07611): w² over the sum of all w² at least as large, in the group."""
-    energy = _norms(analysis.coupling, 2) ** 2
+    energy = energies(analysis.coupling)
     result = np.zeros_like(energy)
     for group in groups:
         unit_energy = energy[group.units]

@@ -5,10 +5,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from nets.variants import VARIANTS
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.operators.table import CONTRIB, TABLE
 from onnxslim_learn.repair.least_squares import Weights
-from onnxslim_learn.repair.linear_nodes import linears
+from onnxslim_learn.repair.linear_nodes import layers, linears
 from onnxslim_learn.runtime.timing import open_session
 from onnxslim_learn.workflow import slim
 
@@ -149,3 +150,9 @@ def test_what_is_compared_follows_from_nodes_and_not_from_values():
         linear.write(fresh)
         gain = 1 if linear.gain is None else linear.gain != 0
         assert np.allclose(linear.read().matrix, fresh.matrix * gain, atol=1e-5)
+
+
+def test_weights_that_are_picked_for_each_token_are_told():
+    model = slim.analyze(VARIANTS["routed_experts"].build()).graph.model
+    reasons = {layer.node.name: layer.linear for layer in layers(model)}
+    assert (reasons["u"], reasons["o"]) == ("its weight is picked for each token",) * 2
