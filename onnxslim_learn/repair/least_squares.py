@@ -4,6 +4,8 @@ All of it is one regression with few candidates, and held-back rows decide betwe
 bias, rescaled rows (both need only means and deviations), and ridge regressions towards the plain weights. So a layer
 is never worse on held-back rows than without repair, and the amount of data decides by itself what is safe.
 
+Rows come in portions and are summed up into moments; they are kept only where an activation bends what is compared.
+
 Sources: least squares of the consumer's kept inputs, He et al. 2017 (arXiv:1707.06168); against the drifted inputs,
 with the activation in the loss, Zhang et al. 2015 (arXiv:1505.06798); mean shift, Nagel et al. 2019 (arXiv:1906.04721);
 rescaling, Jordan et al. 2022 (arXiv:2211.08403).
@@ -12,8 +14,9 @@ rescaling, Jordan et al. 2022 (arXiv:2211.08403).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -78,19 +81,51 @@ class Rows:
     targets: Array
     offsets: Array | None = None
 
-    @property
-    def wanted(self) -> Array:
-        """What the node itself should put out."""
-        return self.targets if self.offsets is None else self.targets - self.offsets
-
     def reached(self, weights: Weights) -> Array:
         """What the comparison sees under some weights."""
-        reached: Array = self.inputs @ weights.matrix + weights.bias[:, None, :]
+        reached: Array = self.inputs @ weights.matrix + weights.bias[:, None, :].astype(self.inputs.dtype)
         return reached if self.offsets is None else reached + self.offsets
 
-    def error(self, weights: Weights, activation: Saturation) -> float:
-        """Mean squared difference after the activation."""
-        return float(np.mean((activation(self.reached(weights)) - activation(self.targets)) ** 2))
+    @property
+    def size(self) -> int:
+        """How many numbers."""
+        return self.inputs.size + self.targets.size
+
+    @classmethod
+    def joined(cls, several: Sequence[Rows]) -> Rows:
+        """Rows one after the other."""
+        inputs, targets, offsets = zip(*((one.inputs, one.targets, one.offsets) for one in several), strict=True)
+        return cls(_joined(inputs), _joined(targets), _joined(offsets))  # type: ignore[arg-type]
+
+    def part(self, start: int, stop: int) -> Rows:
+        """The rows from one number up to another."""
+        parts = (self.inputs, self.targets, self.offsets)
+        return Rows(*(None if part is None else part[:, start:stop] for part in parts))  # type: ignore[arg-type]
+
+    def errors(self, weights: Weights, activation: Saturation) -> Array:
+        """Squared differences after the activation, ``(g, m, o)``."""
+        squares: Array = (activation(self.reached(weights)) - activation(self.targets)) ** 2
+        return squares
+
+
+def regrouped(portions: Iterable[Rows], numbers: int) -> Iterator[Rows]:
+    """Rows in portions of about so many numbers: few rows are summed up slowly, and many take much memory."""
+    waiting, size = list[Rows](), 0
+    for rows in portions:
+        step = max(numbers * rows.inputs.shape[1] // rows.size, 1)
+        for start in range(0, rows.inputs.shape[1], step):
+            waiting.append(rows.part(start, start + step))
+            size += waiting[-1].size
+            if size >= numbers // 2:
+                yield Rows.joined(waiting)
+                waiting, size = [], 0
+    if waiting:
+        yield Rows.joined(waiting)
+
+
+def _joined(parts: Sequence[Array | None]) -> Array | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known, axis=1) if len(known) > 1 else parts[0]
 
 
 @dataclass(frozen=True)
@@ -99,6 +134,122 @@ class Weights:
 
     matrix: Array
     bias: Array
+
+
+class Spread:
+    """Mean and variance ``(g, n)`` of rows ``(g, m, n)`` that come in portions, summed around the first's mean."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.count = 0
+        self.middle: Array | None = None
+        self._sums: Array | float = 0.0
+        self._squares: Array | float = 0.0
+
+    def add(self, rows: Array) -> Array:
+        """Count a portion in; returns it less what is summed around."""
+        if self.middle is None:
+            self.middle = rows.mean(axis=1, keepdims=True)
+        apart: Array = rows - self.middle
+        self.count += rows.shape[1]
+        self._sums = self._sums + apart.sum(axis=1, dtype=np.float64)
+        self._squares = self._squares + np.einsum("gmn,gmn->gn", apart, apart)
+        return apart
+
+    @property
+    def shift(self) -> Array:
+        """The mean less what is summed around."""
+        return np.asarray(self._sums / self.count)
+
+    @property
+    def mean(self) -> Array:
+        """Means."""
+        assert self.middle is not None
+        mean: Array = self.middle[:, 0, :] + self.shift
+        return mean
+
+    @property
+    def variance(self) -> Array:
+        """Variances."""
+        return np.maximum(self._squares / self.count - self.shift**2, 0.0)
+
+
+class Sample:
+    """What a sample of rows says: moments, and the rows themselves only where an activation follows.
+
+    What plain weights leave to be explained, ``missed``, is what moments are about. The error of any others follows
+    from them where nothing bends the output, and is exactly zero where plain weights are.
+
+    Attributes:
+        plain: The weights as they are.
+        activation: What follows the node.
+        inputs: Means and variances of inputs.
+        reached: Of what the node puts out without its bias under plain weights.
+        wanted: Of what it should put out.
+        missed: Of what is wanted and not reached.
+        gram: ``(g, d, d)``: covariances of inputs.
+        cross: ``(g, d, o)``: covariances of inputs and what is missed.
+        scale: Variance of all targets after the activation.
+    """
+
+    def __init__(
+        self,
+        portions: Iterable[Rows],
+        plain: Weights,
+        activation: Saturation = LINEAR,
+        kind: type[np.floating[Any]] = np.float64,
+    ) -> None:
+        """Sum portions of rows up; products of inputs are then held as numbers of some kind."""
+        self.plain, self.activation = plain, activation
+        self.inputs, self.reached, self.wanted, self.missed = Spread(), Spread(), Spread(), Spread()
+        self._rows: list[Rows] = []
+        targets = Spread()
+        gram, cross = (np.zeros((len(plain.matrix), plain.matrix.shape[1], n)) for n in plain.matrix.shape[1:])
+        for rows in portions:
+            wanted = rows.targets if rows.offsets is None else rows.targets - rows.offsets
+            reached = rows.inputs @ plain.matrix
+            missed = wanted - reached - plain.bias[:, None, :].astype(rows.inputs.dtype)
+            apart = self.inputs.add(rows.inputs)
+            self.reached.add(reached)
+            self.wanted.add(wanted)
+            self.missed.add(missed)
+            targets.add(activation(rows.targets).reshape(1, -1, 1))
+            gram += apart.transpose(0, 2, 1) @ apart
+            cross += apart.transpose(0, 2, 1) @ missed
+            if activation != LINEAR:
+                self._rows.append(rows)
+        self.scale = max(float(targets.variance.item()), 1e-30)
+        count, shift = self.inputs.count, self.inputs.shift
+        self.gram = _less(gram, shift, shift, count).astype(kind, copy=False)
+        self.cross = _less(cross, shift, self.missed.mean, count).astype(kind, copy=False)
+
+    def error(self, weights: Weights) -> float:
+        """Mean squared difference from the targets, after the activation."""
+        if self._rows:
+            squares = sum(float(rows.errors(weights, self.activation).sum(dtype=np.float64)) for rows in self._rows)
+            return squares / (self.inputs.count * self.plain.bias.size)
+        change = weights.matrix - self.plain.matrix
+        left = self.missed.variance - np.einsum("gdo,gdo->go", change, 2 * self.cross - self.gram @ change)
+        middle = self.missed.mean - np.einsum("gd,gdo->go", self.inputs.mean, change) - (weights.bias - self.plain.bias)
+        return float(np.mean(np.maximum(left, 0.0) + middle**2))
+
+    def freed(self, weights: Weights) -> tuple[Array, Array]:
+        """Like ``cross`` and the means of ``missed``, with targets that saturate free to be what is reached there."""
+        cross, sums = np.zeros_like(self.cross), np.zeros_like(self.missed.mean)
+        for rows in self._rows:
+            change = self.activation.free(rows.targets, rows.reached(weights)) - rows.targets
+            cross += (rows.inputs - self.inputs.middle).transpose(0, 2, 1) @ change
+            sums += change.sum(axis=1, dtype=np.float64)
+        mean = sums / self.inputs.count
+        return self.cross + _less(cross, self.inputs.shift, mean, self.inputs.count), self.missed.mean + mean
+
+
+def _less(sums: Array, left: Array, right: Array, count: int) -> Array:
+    """Sums of products as covariances, in place: means of the products less the products of means ``(g, n)``."""
+    sums /= count
+    for group, (a, b) in enumerate(zip(left, right, strict=True)):
+        sums[group] -= np.outer(a, b)
+    return sums
 
 
 @dataclass(frozen=True)
@@ -135,117 +286,102 @@ class Fit:
     after: float
 
 
-def fit(rows: Rows, held: Rows, plain: Weights, setting: FitSetting) -> Fit:
+def fit(rows: Iterable[Rows], held: Iterable[Rows], plain: Weights, setting: FitSetting) -> Fit:
     """Choose the weights that do best on held-back rows.
 
     Args:
-        rows: Rows to fit on.
-        held: Rows to decide on.
+        rows: Rows to fit on, in portions, each of which is gone through once.
+        held: Rows to decide on, likewise.
         plain: The weights as they were cut.
         setting: The circumstances.
     """
-    activation = setting.activation
-    before = held.error(plain, activation)
+    fitted, judge = Sample(rows, plain, setting.activation), Sample(held, plain, setting.activation, np.float32)
+    before = judge.error(plain)
     best = ("plain", plain, before)
-    for candidate in _candidates(rows, held, plain, setting):
+    for candidate in _candidates(fitted, judge, setting):
         if candidate[2] < best[2] * (1 - GAIN):
             best = candidate
-    scale = max(float(np.var(activation(held.targets))), 1e-30)
-    return Fit(best[1], best[0], before / scale, best[2] / scale)
+    return Fit(best[1], best[0], before / judge.scale, best[2] / judge.scale)
 
 
-def _candidates(rows: Rows, held: Rows, plain: Weights, setting: FitSetting) -> Iterator[tuple[str, Weights, float]]:
+def _candidates(fitted: Sample, judge: Sample, setting: FitSetting) -> Iterator[tuple[str, Weights, float]]:
     """Other weights than the plain ones, by method, with their error on held-back rows."""
     if setting.biased and (setting.effort.moments or setting.samples < ENOUGH):
-        for name, weights in (("shift", _shift(rows, plain)), ("rescale", _rescale(rows, plain))):
-            yield name, weights, held.error(weights, setting.activation)
+        for name, weights in (("shift", _shift(fitted)), ("rescale", _rescale(fitted))):
+            yield name, weights, judge.error(weights)
     if setting.samples >= ENOUGH:
-        for weights, error in _least_squares(rows, held, plain, setting):
+        for weights, error in _least_squares(fitted, judge, setting):
             yield "least squares", weights, error
 
 
-def _shift(rows: Rows, plain: Weights) -> Weights:
-    reached = rows.inputs @ plain.matrix
-    return Weights(plain.matrix, (rows.wanted - reached).mean(axis=1))
+def _shift(fitted: Sample) -> Weights:
+    return Weights(fitted.plain.matrix, fitted.wanted.mean - fitted.reached.mean)
 
 
-def _rescale(rows: Rows, plain: Weights) -> Weights:
-    reached, wanted = rows.inputs @ plain.matrix, rows.wanted
-    ratio = wanted.std(axis=1) / np.maximum(reached.std(axis=1), 1e-12)
-    ratio = np.clip(ratio, SMALLEST, LARGEST)
-    return Weights(plain.matrix * ratio[:, None, :], wanted.mean(axis=1) - ratio * reached.mean(axis=1))
+def _rescale(fitted: Sample) -> Weights:
+    reached, wanted = fitted.reached, fitted.wanted
+    ratio = np.sqrt(wanted.variance) / np.maximum(np.sqrt(reached.variance), 1e-12)
+    ratio = np.clip(ratio, SMALLEST, LARGEST).astype(fitted.plain.matrix.dtype)
+    return Weights(fitted.plain.matrix * ratio[:, None, :], wanted.mean - ratio * reached.mean)
 
 
-def _least_squares(rows: Rows, held: Rows, plain: Weights, setting: FitSetting) -> Iterator[tuple[Weights, float]]:
+def _least_squares(fitted: Sample, judge: Sample, setting: FitSetting) -> Iterator[tuple[Weights, float]]:
     """The best ridge regression, and its refinements where the activation forgives errors, with their errors."""
-    problem, activation, effort = Problem.of(rows, plain, setting.biased), setting.activation, setting.effort
-    products = problem.products(rows.wanted)
-    factor, chosen, least = None, plain, math.inf
-    determined = rows.inputs.shape[1] > rows.inputs.shape[2]  # with fewer rows, the least ridges amplify rounding
+    problem, effort = Problem(fitted, biased=setting.biased), setting.effort
+    invert, chosen, least = None, fitted.plain, math.inf
+    determined = fitted.inputs.count > fitted.gram.shape[1]  # with fewer rows, the least ridges amplify rounding
     for ridge in effort.ridges:
-        tried = problem.factor(ridge)
-        weights = problem.solve(tried, products)
-        error = held.error(weights, activation)
+        tried = problem.inverse(ridge)
+        weights = problem.solve(tried)
+        error = judge.error(weights)
         if error > least * (1 + GAIN) and determined:
             break  # ridges ascend, and what they cost has one minimum, but for rounding
         if error < least:
-            factor, chosen, least = tried, weights, error
+            invert, chosen, least = tried, weights, error
     yield chosen, least
-    if activation != LINEAR and factor is not None:
+    if setting.activation != LINEAR and invert is not None:
         for _ in range(effort.resolves):
-            targets = activation.free(rows.targets, rows.reached(chosen))
-            wanted = targets if rows.offsets is None else targets - rows.offsets
-            chosen = problem.solve(factor, problem.products(wanted))
-            yield chosen, held.error(chosen, activation)
+            chosen = problem.solve(invert, fitted.freed(chosen))
+            yield chosen, judge.error(chosen)
 
 
-@dataclass(frozen=True)
 class Problem:
     """Normal equations of a ridge regression towards given weights, for several ridges and targets.
 
     Attributes:
-        inputs: ``(g, m, d)``, centred if there is a bias.
-        middle: ``(g, 1, d)``: what was subtracted.
-        gram: ``(g, d, d)``: mean products of inputs.
-        plain: The weights to stay near.
-        biased: Whether there is a bias to fit.
+        gram: ``(g, d, d)``: mean products of inputs, centred if there is a bias to fit.
     """
 
-    inputs: Array
-    middle: Array
-    gram: Array
-    plain: Weights
-    biased: bool
-
-    @classmethod
-    def of(cls, rows: Rows, plain: Weights, biased: bool) -> Problem:
+    def __init__(self, fitted: Sample, *, biased: bool) -> None:
         """Set up the normal equations."""
-        middle = rows.inputs.mean(axis=1, keepdims=True) if biased else np.zeros_like(rows.inputs[:, :1])
-        inputs = rows.inputs - middle
-        gram = inputs.transpose(0, 2, 1) @ inputs / inputs.shape[1]
-        return cls(inputs, middle, gram.astype(np.float64), plain, biased)
+        self._fitted, self._biased, means = fitted, biased, fitted.inputs.mean
+        self.gram = fitted.gram if biased else fitted.gram + means[:, :, None] * means[:, None, :]
 
-    def products(self, wanted: Array) -> tuple[Array, Array]:
-        """Mean products of inputs and targets ``(g, d, o)``, and the targets' means ``(g, o)``."""
-        if not self.biased:
-            wanted = wanted - self.plain.bias[:, None, :]
-        return self.inputs.transpose(0, 2, 1) @ wanted / wanted.shape[1], wanted.mean(axis=1)
-
-    def factor(self, ridge: float) -> tuple[Callable[[Array], Array], Array]:
-        """How to solve for right-hand sides ``(g, d, o)`` under a ridge, and the ridge of every group ``(g, 1, 1)``."""
-        size = self.gram.shape[1]
-        weight = ridge * np.maximum(np.trace(self.gram, axis1=1, axis2=2) / size, 1e-30)[:, None, None]
-        system = self.gram + weight * np.eye(size)
+    def inverse(self, ridge: float) -> Callable[[Array], Array]:
+        """How to solve for right-hand sides ``(g, d, o)`` under a ridge, times the mean square of an input."""
+        system, size = self.gram.copy(), self.gram.shape[1]
+        level = np.maximum(np.trace(system, axis1=1, axis2=2) / size, 1e-30)
+        system[:, range(size), range(size)] += ridge * level[:, None]
         if len(system) == 1:
-            factor = scipy.linalg.cho_factor(system[0], check_finite=False)
-            return lambda right: scipy.linalg.cho_solve(factor, right[0], check_finite=False)[None], weight
+            factor = scipy.linalg.cho_factor(system[0].T, overwrite_a=True, check_finite=False)
+            return lambda right: scipy.linalg.cho_solve(factor, right[0], check_finite=False)[None]
         inverse = np.linalg.inv(system)
-        return lambda right: inverse @ right, weight
+        return lambda right: inverse @ right
 
-    def solve(self, factor: tuple[Callable[[Array], Array], Array], products: tuple[Array, Array]) -> Weights:
-        """The weights for some :meth:`products`."""
-        invert, weight = factor
-        matrix = invert(products[0] + weight * self.plain.matrix).astype(np.float32)
-        if not self.biased:
-            return Weights(matrix, self.plain.bias)
-        return Weights(matrix, products[1] - (self.middle @ matrix)[:, 0, :])
+    def solve(self, invert: Callable[[Array], Array], missed: tuple[Array, Array] | None = None) -> Weights:
+        """The weights, by default those for the targets as they are; see :meth:`Sample.freed`."""
+        fitted = self._fitted
+        cross, means = missed or (fitted.cross, fitted.missed.mean)
+        if not self._biased:
+            cross = cross + fitted.inputs.mean[:, :, None] * means[:, None, :]
+        matrix = (fitted.plain.matrix + invert(cross)).astype(np.float32)
+        return self.with_bias(matrix, means)
+
+    def with_bias(self, matrix: Array, missed: Array | None = None) -> Weights:
+        """Weights with the bias that fits them best, if there is one to fit."""
+        fitted = self._fitted
+        if not self._biased:
+            return Weights(matrix, fitted.plain.bias)
+        means = fitted.missed.mean if missed is None else missed
+        change = matrix - fitted.plain.matrix
+        return Weights(matrix, fitted.plain.bias + means - np.einsum("gd,gdo->go", fitted.inputs.mean, change))

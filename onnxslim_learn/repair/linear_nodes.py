@@ -14,7 +14,9 @@ from onnxslim_learn.coupling.operators.facts import attribute
 from onnxslim_learn.repair.least_squares import LINEAR, Saturation, Weights
 from onnxslim_learn.repair.linear_forms import Form, array_of, form_of, normalised, rows
 from onnxslim_learn.repair.places import Picks
+from onnxslim_learn.runtime.executor import on_disk
 from onnxslim_learn.runtime.node import inside
+from onnxslim_learn.runtime.part import FED
 
 SILENT = 1e-12  # a gain not above cannot be divided by: weights before it stay
 
@@ -354,9 +356,10 @@ def _activation(value: ir.Value) -> Saturation:
 
 
 def _set(value: ir.Value, array: Array) -> None:
-    """Replace an initializer's values, keeping its shape, type and name."""
+    """Replace an initializer's values, keeping its shape, type and name; large ones lie in a temporary file."""
     old = value.const_value
     assert old is not None
     shape = [int(n) for n in old.shape]  # type: ignore[arg-type]
     cast = np.ascontiguousarray(array.reshape(shape)).astype(old.dtype.numpy())
-    value.const_value = ir.tensor(cast, dtype=old.dtype, name=old.name, doc_string=old.doc_string)
+    kept = cast if cast.nbytes < FED else on_disk(cast)
+    value.const_value = ir.tensor(kept, dtype=old.dtype, name=old.name, doc_string=old.doc_string)

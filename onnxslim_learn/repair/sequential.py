@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.sparse as sp
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import roles
@@ -20,7 +21,7 @@ from onnxslim_learn.data.source import regroup
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.metrics import Deviation, accuracy, deviation, total
 from onnxslim_learn.quality.channels import channels
-from onnxslim_learn.repair.least_squares import FULL, Effort, Fit, FitSetting, Rows, Weights, fit
+from onnxslim_learn.repair.least_squares import FULL, Effort, Fit, FitSetting, Rows, Weights, fit, regrouped
 from onnxslim_learn.repair.linear_nodes import Layer, Linear, layers
 from onnxslim_learn.repair.places import Lost, lost
 from onnxslim_learn.repair.targets import HELD_BACK, Stream, Targets
@@ -30,7 +31,7 @@ from onnxslim_learn.rewrite.unfuse import give_back, unfuse
 from onnxslim_learn.runtime.executor import Runner, outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -46,8 +47,10 @@ UNCHANGED = "output unchanged but for what was cut"  # the commonest reason why 
 LARGEST_BATCH = 32
 ROWS = 16384  # rows of a regression, or so many times its unknowns
 ROWS_PER_UNKNOWN = 4
+COMPARED = 3 << 22  # numbers of outputs that are compared, of one batch at least
 HELD_ROWS = 8192  # rows that decide
 LARGEST = 100_000_000  # numbers in the inputs of one regression
+PORTION = 1 << 23  # numbers of its rows that are summed up at once
 
 
 @dataclass(frozen=True)
@@ -132,15 +135,14 @@ def repair(
     targets = Stream(removal.coupling.graph.model, feeds, seed, beside.more)
     plain = {name: value.const_value for name, value in model.graph.initializers.items()}
     apart = unfuse(model)
-    unrepaired = Runner(apart, [feeds[k] for k in targets.held], ())
-    unrepaired.finish()
+    before = _unrepaired(apart, targets)
     walk = SequentialRepair(removal, apart, targets, effort)
     walk.go(progress)
     give_back(apart, model)
-    wanted, before, after = targets.outputs(), outputs(unrepaired, range(len(targets.held))), walk.outputs()
+    wanted, after = targets.outputs(), walk.outputs()
     lie = channels(removal.coupling)
     deviations = deviation(wanted, before, lie), deviation(wanted, after, lie)
-    known = [beside.labels[k] for k in targets.held] if beside.labels else []
+    known = [beside.labels[k] for k in targets.judged] if beside.labels else []
     lost = [_lost(*side, beside.metric, known) for side in zip((before, after), deviations, strict=True)]
     kept = lost[1] <= lost[0]
     right = [accuracy(side, known) for side in (wanted, before, after)]
@@ -153,6 +155,17 @@ def repair(
     passed = tuple(walk.passed_over())
     samples = sum(len(next(iter(feed.values()))) for feed in feeds)
     return Repaired(walk.nodes, passed, weights, samples, *deviations, kept, told)  # type: ignore[arg-type]
+
+
+def _unrepaired(model: ir.Model, targets: Stream) -> dict[str, Array]:
+    """The outputs without repair; where those of all batches held back are too many to compare, fewer are judged."""
+    runner = Runner(model, [targets.feeds[k] for k in targets.held], ())
+    runner.finish()
+    arrays = [runner.get(str(value.name)) for value in model.graph.outputs]
+    sizes = np.cumsum([sum(a[k].size for a in arrays) for k in range(runner.batches)])
+    count = max(int(np.searchsorted(sizes, COMPARED, "right")), 1)
+    targets.judged = targets.held[:count]
+    return outputs(runner, range(count))
 
 
 def _lost(
@@ -210,7 +223,7 @@ class SequentialRepair:
         self.reasons: dict[ir.Node, str] = {}
 
     def go(self, progress: Callable[[float], None] = lambda share: None) -> None:
-        """Refit one node after the other, all whose output changed, and run to the end."""
+        """Refit one node after the other, all whose output changed; run to the end on what is judged."""
         moved = changed(self.removal, self.model)
         todo = [linear for layer in self.layers if (linear := self._open(layer, moved)) is not None]
         self.targets.expect([one.target for one in todo])
@@ -221,6 +234,7 @@ class SequentialRepair:
                 self._refit(linear)
             except (PlanError, np.linalg.LinAlgError) as error:
                 self.reasons[linear.node] = str(error)
+        self.slimmed = self.slimmed.fork(self.targets.judged)
         self.slimmed.finish()
 
     def passed_over(self) -> list[PassedOver]:
@@ -258,7 +272,7 @@ class SequentialRepair:
 
     def outputs(self) -> dict[str, Array]:
         """The outputs on the batches that are judged, by name."""
-        return outputs(self.slimmed, self.targets.judged)
+        return outputs(self.slimmed, range(len(self.targets.judged)))
 
     def _refit(self, linear: Linear) -> None:
         channels = self._channels(linear)
@@ -282,48 +296,53 @@ class Left:
         lost: Along which other axes positions go.
     """
 
-    stands: Array | None = None
+    stands: sp.csc_array | None = None
     lost: Lost = field(default_factory=dict)
 
 
 def observed(
     linear: Linear, plain: Weights, targets: Targets, runner: Runner, left: Left = Left()
-) -> tuple[Rows, Rows]:
-    """Rows to fit a node on and rows held back, at random places, with a runner stopped before the node.
+) -> tuple[Iterator[Rows], Iterator[Rows]]:
+    """Rows to fit a node on and rows held back, in portions, with a runner stopped before the node.
+
+    They lie at random places, and are read as they are asked for.
 
     Args:
         linear: The node.
         plain: Its weights.
         targets: What the original does.
         runner: The model under repair.
-        left: What is left of the target.
+        left: What is left of the original's target.
 
     Raises:
-        PlanError: If what flows there is not finite, or its rows are not those of the target.
+        PlanError: If nothing flows there, or what is not finite.
     """
     unknowns, width = plain.matrix.shape[1], plain.matrix.shape[0] * plain.matrix.shape[1]
-    most = min(max(ROWS, ROWS_PER_UNKNOWN * unknowns), LARGEST // width)
-    both, flat = [], linear.form.channel == -1
-    for batches, count in ((targets.fitted, most), (targets.held, min(most, HELD_ROWS))):
-        share = -(-max(count, 1) // len(batches))
-        inputs, wanted, offsets = [], [], []
+    most, flat = min(max(ROWS, ROWS_PER_UNKNOWN * unknowns), LARGEST // width), linear.form.channel == -1
+
+    def portion(batch: int, share: int) -> Rows:
+        places, data = targets.rows(linear, batch, share).left(left.lost), runner.get(linear.data)[batch]
+        if places.rows(flat) != (data.size // unknowns if flat else len(data)):
+            raise PlanError("it has other rows than in the original, for numbers decide which")
+        wanted = linear.split(places.values if left.stands is None else places.values @ left.stands)
+        inputs = linear.form.unfold(data, places.picks)
+        if not (np.isfinite(inputs).all() and np.isfinite(wanted).all()):
+            raise PlanError("its inputs or targets are not finite")
+        other = None if linear.other is None else runner.get(linear.other)[batch]
+        return Rows(inputs, wanted, None if other is None else linear.outputs(other, places.picks))
+
+    def portions(batches: Sequence[int], count: int) -> Iterator[Rows]:
+        share, empty = -(-max(count, 1) // len(batches)), True
         for batch in batches:
-            places, data = targets.rows(linear, batch, share).left(left.lost), runner.get(linear.data)[batch]
-            if places.rows(flat) != (data.size // unknowns if flat else len(data)):
-                raise PlanError("it has other rows than in the original, for numbers decide which")
-            wanted.append(linear.split(places.values if left.stands is None else places.values @ left.stands))
-            inputs.append(linear.form.unfold(data, places.picks))
-            if linear.other is not None:
-                offsets.append(linear.outputs(runner.get(linear.other)[batch], places.picks))
-        parts = [np.concatenate(p, axis=1) if p else None for p in (inputs, wanted, offsets)]
-        assert parts[0] is not None
-        assert parts[1] is not None
-        if not parts[0].size:
+            rows = portion(batch, share)
+            if rows.size:
+                empty = False
+                yield rows
+        if empty:
             raise PlanError("no sample reaches it")
-        both.append(Rows(parts[0], parts[1], parts[2]))
-    if not all(np.isfinite(a).all() for r in both for a in (r.inputs, r.targets)):
-        raise PlanError("its inputs or targets are not finite")
-    return both[0], both[1]
+
+    held = min(most, HELD_ROWS)
+    return regrouped(portions(targets.fitted, most), PORTION), regrouped(portions(targets.held, held), PORTION)
 
 
 def changed(removal: Removal, model: ir.Model) -> set[str]:

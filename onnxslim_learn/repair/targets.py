@@ -80,8 +80,9 @@ class Stream:
 
     def outputs(self) -> dict[str, Array]:
         """See :class:`Targets`."""
-        self._runner.finish()
-        return outputs(self._runner, self.judged)
+        runner = self._runner.fork(self.judged)
+        runner.finish()
+        return outputs(runner, range(len(self.judged)))
 
 
 class Record:

@@ -146,15 +146,15 @@ def combine(array: Array, layout: Value, removal: Removal, summed: Iterable[int]
     return array
 
 
-def stands_for(removal: Removal, layout: Value, axis: int) -> Array:
+def stands_for(removal: Removal, layout: Value, axis: int) -> sp.csc_array:
     """What every position of an axis that stays is of the original's, ``(positions, left)``: itself, or a mean."""
     digits = layout.axes[axis]
     size, keys = layout.shape[axis], {d.key for d in digits}
-    square = np.eye(size, dtype=np.float32)
+    square = sp.identity(size, np.float32, format="csr")
     if removal.merged_into is not None and all(key in keys for d in digits for key in d.deps):
-        square = combine(square, Value((digits, (Digit(-1, size),))), removal).astype(np.float32)
-    result: Array = square[removal.keep(layout, axis)].T
-    return result
+        whole = combine(np.eye(size, dtype=np.float32), Value((digits, (Digit(-1, size),))), removal)
+        square = sp.csr_array(whole.astype(np.float32))
+    return sp.csc_array(square[np.flatnonzero(removal.keep(layout, axis))].T)
 
 
 def _ties(removal: Removal, layout: Value, digit: Digit) -> Any | None:

@@ -25,10 +25,11 @@ from onnxslim_learn.rewrite.mask import OPEN, mask
 from onnxslim_learn.rewrite.merge import merged
 from onnxslim_learn.rewrite.slim import cut
 from onnxslim_learn.runtime import atomic
-from onnxslim_learn.runtime.node import model_of, reads
+from onnxslim_learn.runtime.node import reads
+from onnxslim_learn.runtime.part import bytes_read, part, weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.coupling.solver import Coupling
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 Dimension = onnx.TensorShapeProto.Dimension
 NODES = 200  # of a stretch, if nothing else is said
-FED = 1 << 20  # bytes of a weight that is given to a stretch as an input, so that it is not copied
 BYTES = 1 << 28  # of a stretch's weights, before the next place to end is taken
 LARGE, TINY = 1e4, 1e-4  # magnitudes beyond which a tensor is drawn anew, so that long models do not overflow
 
@@ -52,22 +52,22 @@ def stretches(coupling: Coupling, present: Collection[str], least: int) -> Itera
     graph, last = coupling.graph, _last_reads(coupling)
     outputs = [str(v.name) for v in graph.model.graph.outputs]
     living = dict[str, None]()
-    nodes = weights = 0
+    nodes = held = 0
     for index, node in enumerate(coupling.nodes):
         living |= dict.fromkeys(str(v.name) for v in node.outputs if v.name)
         nodes += 1
-        weights += sum(_bytes(graph.initializers[name]) for name in reads(node) if name in graph.initializers)
+        held += bytes_read(graph.model, node)
         living = {name: None for name in living if last.get(name, -1) > index}
         passing = [name for name in living if _passes(coupling, name)]
         if index + 1 == len(coupling.nodes):
             yield outputs
         elif (
-            (nodes >= least or weights >= BYTES)
+            (nodes >= least or held >= BYTES)
             and len(passing) == len(living)
             and all(name in present for name in living)
         ):
             yield list(living)
-            nodes = weights = 0
+            nodes = held = 0
 
 
 def _last_reads(coupling: Coupling) -> dict[str, int]:
@@ -102,7 +102,7 @@ class _Nodes:
         self.model, self.nodes = model, list(model.graph)
         self.maker = {str(v.name): index for index, node in enumerate(self.nodes) for v in node.outputs if v.name}
 
-    def part(self, given: Feeds, wanted: Iterable[str]) -> tuple[onnx.ModelProto, list[str]]:
+    def of(self, given: Feeds, wanted: Sequence[str]) -> tuple[onnx.ModelProto, list[str]]:
         """The nodes that make some values of given ones as a model, and the large weights that it takes as inputs."""
         needed, chosen, read = list(wanted), set[int](), set[str]()
         while needed:
@@ -113,36 +113,14 @@ class _Nodes:
             if name not in given and name in self.maker and self.maker[name] not in chosen:
                 chosen.add(self.maker[name])
                 needed += reads(self.nodes[self.maker[name]])
-        weights = [name for name in sorted(read) if name in self.model.graph.initializers and name not in given]
-        large = [name for name in weights if self._is_fed(self.model.graph.initializers[name])]
-        tensors = [_tensor(name, self.model.graph.initializers[name]) for name in weights if name not in large]
-        fed = {name: given[name] for name in sorted(read) if name in given} | self.weights(large)
-        protos = [ir.to_proto(self.nodes[index]) for index in sorted(chosen)]
-        part = model_of(protos, fed, list(wanted), self.model.opset_imports, tensors)
-        for entry in part.graph.input:  # some bodies must be told the shapes of what they get
-            entry.type.tensor_type.shape.CopyFrom(onnx.TensorShapeProto())
-            entry.type.tensor_type.shape.dim.extend(Dimension(dim_value=size) for size in fed[entry.name].shape)
-        part.functions.extend(ir.to_proto(function) for function in self.model.functions.values())
-        return part, large
-
-    @staticmethod
-    def _is_fed(value: ir.Value) -> bool:
-        """Whether a weight is so large that it had better not be copied, and of a kind that onnxruntime takes."""
-        tensor = value.const_value
-        assert tensor is not None
-        return tensor.nbytes >= FED and tensor.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
-
-    def weights(self, names: Iterable[str]) -> dict[str, Array]:
-        """Some weights by name, where they lie."""
-        tensors = {name: self.model.graph.initializers[name].const_value for name in names}
-        return {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
-
-
-def _tensor(name: str, value: ir.Value) -> onnx.TensorProto:
-    assert value.const_value is not None
-    proto = ir.to_proto(ir.tensor(np.array(value.const_value.numpy()), dtype=value.const_value.dtype, name=name))
-    assert isinstance(proto, onnx.TensorProto)
-    return proto
+        nodes = [self.nodes[index] for index in sorted(chosen)]
+        alone, large = part(self.model, nodes, given, wanted)
+        for entry in alone.graph.input:  # some bodies must be told the shapes of what they get
+            if entry.name in given:
+                entry.type.tensor_type.shape.CopyFrom(onnx.TensorShapeProto())
+                sizes = given[entry.name].shape
+                entry.type.tensor_type.shape.dim.extend(Dimension(dim_value=size) for size in sizes)
+        return alone, large
 
 
 def kept(removal: Removal, arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -202,8 +180,8 @@ def _opened(
     nodes: _Nodes, given: Feeds, wanted: list[str], folder: Path, enter: Callable[[Feeds], Feeds] = dict
 ) -> Model:
     """A stretch of a model, ready to run, by way of a file in which nothing is drawn by chance."""
-    part, large = nodes.part(given, wanted)
+    alone, large = nodes.of(given, wanted)
     folder.mkdir()
-    onnx.save(part, folder / "part.onnx")
+    onnx.save(alone, folder / "part.onnx")
     noiseless = chance.without(folder / "part.onnx", folder / "noise")
-    return replace(ready(noiseless), enter=lambda feed: {**enter(feed), **nodes.weights(large)})
+    return replace(ready(noiseless), enter=lambda feed: {**enter(feed), **weights(nodes.model, large)})

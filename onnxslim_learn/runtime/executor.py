@@ -1,4 +1,8 @@
-"""Run a model node by node in stretches over all samples, holding only the values that are still needed."""
+"""Run a model in stretches of nodes over all samples, holding only the values that are still needed.
+
+However many samples there are and however large the model, memory is bounded: values beyond a limit lie in temporary
+files, batch by batch as they are put out, and no stretch reads more weights than one node or so many bytes.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,19 @@ import tempfile
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array
-from onnxslim_learn.runtime.node import model_of, reads
+from onnxslim_learn.runtime.node import reads
+from onnxslim_learn.runtime.part import bytes_read, part, weights
 from onnxslim_learn.runtime.session import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 
-IN_MEMORY = 1_500_000_000  # bytes of activations that one runner holds; what is over goes to a temporary file
+IN_MEMORY = 3 << 27  # bytes of activations that one runner holds; what is over goes to a temporary file
+WEIGHTS = 1 << 28  # bytes of weights that nodes which are run together read, unless it is one node
 
 
 class Runner:
@@ -43,9 +48,8 @@ class Runner:
         self.position = 0
         self.batches = len(feeds)
         self._take(model, keep)
-        self._held: dict[str, list[Array]] = {}
-        for name in (str(v.name) for v in model.graph.inputs):
-            self._hold(name, [np.asarray(feed[name]) for feed in feeds])
+        given = (str(v.name) for v in model.graph.inputs)
+        self._held: dict[str, list[Array]] = {name: [np.asarray(feed[name]) for feed in feeds] for name in given}
 
     def _take(self, model: ir.Model, keep: Iterable[str]) -> None:
         self.model, self.nodes = model, list(model.graph)
@@ -69,26 +73,44 @@ class Runner:
 
     def run_to(self, stop: int) -> None:
         """Run the nodes before number ``stop``."""
-        if stop <= self.position:
-            return
+        while self.position < stop:
+            self._run(self._within(stop))
+            for name in [n for n in self._held if n not in self.kept and self._last.get(n, -1) < self.position]:
+                del self._held[name]
+
+    def _within(self, stop: int) -> int:
+        """How far to go at once, so that weights find room."""
+        read = 0
+        for place in range(self.position, stop):
+            read += bytes_read(self.model, self.nodes[place])
+            if read > WEIGHTS and place > self.position:
+                return place
+        return stop
+
+    def _run(self, stop: int) -> None:
+        """Run the nodes before number ``stop`` together."""
         nodes = self.nodes[self.position : stop]
         produced = [str(v.name) for node in nodes for v in node.outputs if v.name]
         wanted = [name for name in produced if name in self.kept or self._last.get(name, -1) >= stop]
         if wanted:
             read = {name for number in range(self.position, stop) for name in self._reads[number]} - set(produced)
-            session = open_session(self._part(nodes, read, wanted), threads=self.threads, optimize=False)
             fed = [name for name in read if name in self._held]
-            results: list[list[Array]] = [[] for _ in wanted]
+            alone, large = part(self.model, nodes, {name: self._held[name][0] for name in fed}, wanted)
+            session = open_session(alone.SerializeToString(), threads=self.threads, optimize=False)
+            beside, room = weights(self.model, large), IN_MEMORY - self._in_memory()
+            for name in wanted:
+                self._held[name] = []
             for batch in range(self.batches):
-                outputs = session.run(wanted, {name: self._held[name][batch] for name in fed})
-                for one, array in zip(results, outputs, strict=True):
-                    one.append(np.asarray(array))
-            for name, arrays in zip(wanted, results, strict=True):
-                self._hold(name, arrays)
+                outputs = session.run(wanted, beside | {name: self._held[name][batch] for name in fed})
+                for name, array in zip(wanted, map(np.asarray, outputs), strict=True):
+                    room -= array.nbytes
+                    self._held[name].append(array if room >= 0 else on_disk(array))
         self.position = stop
-        for name in list(self._held):
-            if name not in self.kept and self._last.get(name, -1) < stop:
-                del self._held[name]
+
+    def _in_memory(self) -> int:
+        """Bytes of what nodes have put out that are held in memory."""
+        held = (a for name, arrays in self._held.items() if name in self.place for a in arrays)
+        return sum(a.nbytes for a in held if not isinstance(a, np.memmap))
 
     def run_past(self, name: str) -> None:
         """Run all nodes up to the one that makes a value."""
@@ -118,22 +140,6 @@ class Runner:
         needed = {name for names in twin._reads[self.position :] for name in names} & produced
         return twin if needed <= self._held.keys() else None
 
-    def _hold(self, name: str, arrays: list[Array]) -> None:
-        held = sum(a.nbytes for arrays in self._held.values() for a in arrays if not isinstance(a, np.memmap))
-        if held + sum(a.nbytes for a in arrays) > IN_MEMORY:
-            arrays = [_on_disk(a) for a in arrays]
-        self._held[name] = arrays
-
-    def _part(self, nodes: Sequence[ir.Node], read: set[str], wanted: Sequence[str]) -> bytes:
-        """A stretch of nodes as a serialized model of its own."""
-        graph = self.model.graph
-        initializers = [_tensor(name, graph.initializers[name]) for name in sorted(read) if name in graph.initializers]
-        inputs = {name: self._held[name][0] for name in sorted(read) if name in self._held}
-        protos = [ir.to_proto(node) for node in nodes]
-        model = model_of(protos, inputs, wanted, self.model.opset_imports, initializers)
-        model.functions.extend(ir.to_proto(function) for function in self.model.functions.values())
-        return bytes(model.SerializeToString())
-
 
 def common(one: ir.Model, other: ir.Model) -> int:
     """How many nodes two models have alike from the beginning, weights included."""
@@ -156,20 +162,10 @@ def outputs(runner: Runner, batches: Sequence[int]) -> dict[str, Array]:
     return joined
 
 
-def _tensor(name: str, value: ir.Value) -> onnx.TensorProto:
-    tensor = value.const_value
-    assert tensor is not None
-    kind, dims = int(tensor.dtype), [int(n) for n in tensor.shape]  # type: ignore[arg-type]
-    if tensor.dtype == ir.DataType.STRING:
-        return onnx.helper.make_tensor(name, kind, dims, tensor.numpy().reshape(-1).tolist())
-    return onnx.TensorProto(name=name, data_type=kind, dims=dims, raw_data=tensor.tobytes())
-
-
-def _on_disk(array: Array) -> Array:
-    """A copy in a temporary file that goes with the array."""
-    if not array.nbytes:
+def on_disk(array: Array) -> Array:
+    """A copy in a temporary file that goes with the array; texts stay in memory."""
+    if not array.nbytes or array.dtype.hasobject:
         return array
     with tempfile.TemporaryFile(prefix="onnxslim-") as file:
-        mapped = np.memmap(file, array.dtype, "w+", shape=array.shape)
-    mapped[...] = array
-    return mapped
+        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        return np.memmap(file, array.dtype, "r", shape=array.shape)

@@ -24,7 +24,7 @@ from onnxslim_learn.sparse import patterns
 from onnxslim_learn.sparse.solvers import LayerPruning, Moments, on_support
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from onnxslim_learn.repair.targets import Targets
     from onnxslim_learn.sparse.maskable import Layer
@@ -150,41 +150,34 @@ class Circumstances:
 
 
 def prune(
-    cut: LayerPruning, rows: fitting.Rows, held: fitting.Rows, given: Circumstances
+    cut: LayerPruning, rows: Iterable[fitting.Rows], held: Iterable[fitting.Rows], given: Circumstances
 ) -> tuple[fitting.Weights, tuple[float, float]]:
     """New weights of a node, and their error on held-back rows before and after they were updated.
 
     Args:
         cut: What is asked for.
-        rows: Rows to fit on.
-        held: Rows to decide on.
+        rows: Rows to fit on, in portions.
+        held: Rows to decide on, likewise.
         given: The circumstances.
     """
-    activation, plain = given.linear.activation, given.plain
-    problem = fitting.Problem.of(rows, plain, given.biased)
+    plain = given.plain
+    activation = given.linear.activation
+    fitted, judge = fitting.Sample(rows, plain, activation), fitting.Sample(held, plain, activation, np.float32)
+    problem = fitting.Problem(fitted, biased=given.biased)
     level = np.maximum(np.trace(problem.gram, axis1=1, axis2=2) / problem.gram.shape[1], 1e-30)[:, None, None]
     gram = problem.gram + RIDGE * level * np.eye(problem.gram.shape[1])
-    squares = np.square(rows.inputs, dtype=np.float64).mean(axis=1)
     updating = METHODS.row(given.method).refits
-    best = problem.solve(problem.factor(DENSE_RIDGE), problem.products(rows.wanted)) if updating else plain
+    best = problem.solve(problem.inverse(DENSE_RIDGE)) if updating else plain
+    squares = fitted.inputs.variance + fitted.inputs.mean**2
     seen = Moments(best.matrix.astype(np.float64), squares, gram)
     mask, matrix = METHODS.load(given.method)(cut, seen)
     candidates = [fitting.Weights(plain.matrix * mask, plain.bias)]
     if updating:
         tried = (candidates[0].matrix, matrix, on_support(seen, mask))
-        candidates += [_with_bias(problem, rows, weights, given) for weights in tried if weights is not None]
-    errors = [held.error(one, activation) for one in candidates]
-    scale = max(float(np.var(activation(held.targets))), 1e-30)
+        candidates += [problem.with_bias(weights.astype(np.float32)) for weights in tried if weights is not None]
+    errors = [judge.error(one) for one in candidates]
     least = int(np.argmin(errors))
-    return candidates[least], (errors[0] / scale, errors[least] / scale)
-
-
-def _with_bias(problem: fitting.Problem, rows: fitting.Rows, matrix: Array, given: Circumstances) -> fitting.Weights:
-    """Weights with the bias that fits them best."""
-    matrix = matrix.astype(np.float32)
-    if not given.biased:
-        return fitting.Weights(matrix, given.plain.bias)
-    return fitting.Weights(matrix, rows.wanted.mean(axis=1) - (problem.middle @ matrix)[:, 0, :])
+    return candidates[least], (errors[0] / judge.scale, errors[least] / judge.scale)
 
 
 def by_magnitude(model: ir.Model, layer: Layer, ratio: float, pattern: Pattern) -> None:

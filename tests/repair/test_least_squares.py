@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxslim_learn.repair.least_squares import ENOUGH, LINEAR, FitSetting, Rows, Saturation, Weights, fit
+from onnxslim_learn.repair.least_squares import (
+    ENOUGH,
+    LINEAR,
+    FitSetting,
+    Rows,
+    Sample,
+    Saturation,
+    Weights,
+    fit,
+    regrouped,
+)
 from tests.laws import examples
 
 RELU = Saturation(0.0)
@@ -26,11 +36,16 @@ def make(seed, *, groups=1, rows=400, noise=0.0, activation=LINEAR, offset=False
     return draw(rows), draw(rows), true, plain
 
 
+def error(rows, weights, activation):
+    """The mean squared error of weights, row by row."""
+    return rows.errors(weights, activation).mean()
+
+
 @pytest.mark.parametrize("groups", [1, 5])
 @pytest.mark.parametrize("offset", [False, True])
 def test_weights_that_explain_the_targets_are_found(groups, offset):
     rows, held, true, plain = make(0, groups=groups, offset=offset)
-    found = fit(rows, held, plain, FitSetting(ENOUGH))
+    found = fit([rows], [held], plain, FitSetting(ENOUGH))
     assert found.method == "least squares"
     assert found.after < 1e-6 < found.before
     assert np.abs(found.weights.matrix - true.matrix).max() < 1e-2
@@ -38,14 +53,14 @@ def test_weights_that_explain_the_targets_are_found(groups, offset):
 
 def test_without_a_place_for_a_bias_it_stays():
     rows, held, _, plain = make(1)
-    found = fit(rows, held, plain, FitSetting(ENOUGH, biased=False))
+    found = fit([rows], [held], plain, FitSetting(ENOUGH, biased=False))
     assert np.array_equal(found.weights.bias, plain.bias)
     assert found.after < found.before
 
 
 def test_few_samples_match_means_and_deviations_only():
     rows, held, _, plain = make(2)
-    found = fit(rows, held, plain, FitSetting(ENOUGH - 1))
+    found = fit([rows], [held], plain, FitSetting(ENOUGH - 1))
     assert found.method in ("shift", "rescale")
     ratio = found.weights.matrix / plain.matrix
     assert np.ptp(ratio, axis=1).max() < 1e-6
@@ -54,14 +69,14 @@ def test_few_samples_match_means_and_deviations_only():
 def test_a_lost_constant_is_a_shift():
     rows, held, true, _ = make(3, noise=0.1)
     plain = Weights(true.matrix, true.bias - 3)
-    found = fit(rows, held, plain, FitSetting(4))
+    found = fit([rows], [held], plain, FitSetting(4))
     assert found.method in ("shift", "rescale")
-    assert held.error(found.weights, LINEAR) < 0.1**2 * 1.2 < held.error(plain, LINEAR)
+    assert error(held, found.weights, LINEAR) < 0.1**2 * 1.2 < error(held, plain, LINEAR)
 
 
 def test_weights_that_fit_are_left_alone():
     rows, held, true, _ = make(4, noise=0.1)
-    found = fit(rows, held, true, FitSetting(ENOUGH - 1, biased=False))
+    found = fit([rows], [held], true, FitSetting(ENOUGH - 1, biased=False))
     assert found.method == "plain"
     assert found.weights is true
 
@@ -70,9 +85,9 @@ def test_weights_that_fit_are_left_alone():
 @given(st.integers(0, 2**32 - 1), st.integers(8, 60), st.floats(0, 20), st.sampled_from([LINEAR, RELU]))
 def test_held_back_rows_never_get_worse(seed, rows, noise, activation):
     fitted, held, _, plain = make(seed, rows=rows, noise=noise)
-    found = fit(fitted, held, plain, FitSetting(rows, activation=activation))
+    found = fit([fitted], [held], plain, FitSetting(rows, activation=activation))
     assert found.after <= found.before
-    assert np.isclose(found.after, held.error(found.weights, activation) / np.var(activation(held.targets)))
+    assert np.isclose(found.after, error(held, found.weights, activation) / np.var(activation(held.targets)))
 
 
 def test_errors_that_the_activation_hides_are_not_fitted():
@@ -83,13 +98,38 @@ def test_errors_that_the_activation_hides_are_not_fitted():
     bent = np.where(y > 0, y, 5 * y)
     rows, held = Rows(x[:, :2000], bent[:, :2000]), Rows(x[:, 2000:], bent[:, 2000:])
     plain = Weights(np.zeros((1, 3, 2)), np.zeros((1, 2)))
-    straight, aware = (fit(rows, held, plain, FitSetting(2000, activation=a)).weights for a in (LINEAR, RELU))
-    assert held.error(aware, RELU) < 0.5 * held.error(straight, RELU)
+    straight, aware = (fit([rows], [held], plain, FitSetting(2000, activation=a)).weights for a in (LINEAR, RELU))
+    assert error(held, aware, RELU) < 0.5 * error(held, straight, RELU)
 
 
 def test_inputs_without_variance_do_no_harm():
     rows, held, _, plain = make(6)
     rows.inputs[:, :, 1], held.inputs[:, :, 1] = 0, 0
-    found = fit(rows, held, plain, FitSetting(ENOUGH))
+    found = fit([rows], [held], plain, FitSetting(ENOUGH))
     assert np.isfinite(found.weights.matrix).all()
     assert found.after <= found.before
+
+
+@examples(30)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    st.sampled_from([LINEAR, RELU]),
+    st.booleans(),
+)
+def test_a_sample_in_portions_says_what_its_rows_say(seed, sizes, activation, offset):
+    """Errors of any weights, and the fit, whatever the portions and however far the inputs lie from zero."""
+    whole, held, true, plain = make(seed, groups=2, rows=sum(sizes), noise=0.5, offset=offset)
+    moved = Rows(whole.inputs + 100, whole.targets, whole.offsets)
+    ends = np.cumsum(sizes)[:-1]
+    cuts = [None if part is None else np.split(part, ends, axis=1) for part in (moved.inputs, moved.targets)]
+    offsets = [None] * len(sizes) if offset is False else np.split(moved.offsets, ends, axis=1)
+    portions = [Rows(*one) for one in zip(*cuts, offsets, strict=True)]
+    for weights in (plain, true, Weights(0 * plain.matrix, plain.bias)):
+        for divided in (portions, list(regrouped(portions, 300)), [moved]):
+            seen = Sample(divided, plain, activation).error(weights)
+            assert np.isclose(seen, error(moved, weights, activation), rtol=1e-6)
+    setting = FitSetting(ENOUGH, activation=activation)
+    one, other = fit([moved], [held], plain, setting), fit(portions, [held], plain, setting)
+    assert one.method == other.method
+    assert np.isclose(one.after, other.after, rtol=1e-3)
