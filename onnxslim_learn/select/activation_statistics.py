@@ -13,7 +13,7 @@ from onnxslim_learn.runtime.executor import Runner
 from onnxslim_learn.select.weight_slices import slices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from onnxslim_learn.coupling.context import Contraction
     from onnxslim_learn.coupling.solver import Coupling
@@ -78,11 +78,8 @@ def collect(
         name = str(graph.nodes[contraction.node].inputs[contraction.slot].name)  # type: ignore[union-attr]
         runner.run_past(name)
         share = -(-ROWS // len(feeds))
-        rows = np.concatenate([_thin(_rows(a, contraction), share, rng) for a in runner.get(name)])
-        if not len(rows):  # an expert that no sample reaches
-            rows = np.zeros((1, rows.shape[1]), np.float32)
-        products = _products(rows, pairs=pairs and rows.shape[1] <= WIDEST)
-        gathered.append(Inputs(classes, rows.mean(axis=0), products, weights))
+        portions = (_thin(_rows(a, contraction), share, rng) for a in runner.get(name))
+        gathered.append(Inputs(classes, *_moments(portions, pairs=pairs and len(classes) <= WIDEST), weights))
         if all(n != name for n in _names(coupling, wanted[number + 1 :])):
             runner.drop(name)
     return gathered
@@ -165,7 +162,12 @@ def _thin(rows: Array, most: int, rng: np.random.Generator) -> Array:
     return np.nan_to_num(rows.astype(np.float32))
 
 
-def _products(rows: Array, *, pairs: bool) -> Array:
-    """Mean products of pairs, or mean squares."""
-    products: Array = rows.T @ rows / len(rows) if pairs else np.square(rows).mean(axis=0)
-    return products
+def _moments(portions: Iterable[Array], *, pairs: bool) -> tuple[Array, Array]:
+    """Means of rows that come in portions, and mean products of pairs or mean squares."""
+    count, sums, products = 0, np.zeros(()), np.zeros(())
+    for rows in portions:
+        count += len(rows)
+        sums = sums + rows.sum(axis=0, dtype=np.float64)
+        products = products + (rows.T @ rows if pairs else np.square(rows).sum(axis=0, dtype=np.float64))
+    count = max(count, 1)  # no sample may reach an expert
+    return (sums / count).astype(np.float32), (products / count).astype(np.float32)

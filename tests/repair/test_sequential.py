@@ -14,8 +14,10 @@ from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.metrics import deviation, total
 from onnxslim_learn.plans.plan import Plan
+from onnxslim_learn.repair import linear_nodes, sequential
 from onnxslim_learn.repair.sequential import Beside, repair
 from onnxslim_learn.rewrite.slim import slim
+from onnxslim_learn.runtime import executor, part
 from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim as api
 from onnxslim_learn.workflow.samples import topped_up
@@ -183,6 +185,36 @@ def test_deviations_are_those_of_the_written_model(name):
         ]
         again = deviation(*outputs)
         assert all(np.isclose(again[k].relative, told[k].relative, rtol=1e-3, atol=1e-5) for k in told)
+
+
+@pytest.mark.parametrize("name", ["residual", "attention"])
+def test_limits_of_memory_do_not_change_what_comes_out(name, monkeypatch):
+    """All activations on disk, all weights given as inputs, a node at a time and few rows: the same to rounding."""
+    analysis = analysed(name)
+    group = laws.free(analysis)[0]
+    cut = laws.close(analysis, laws.units(group, max(1, group.levels // 2), np.random.default_rng(0)))
+    plenty = repair(cut, slim(cut), batches(analysis, 16))
+    for module, limit in ((executor, "IN_MEMORY"), (executor, "WEIGHTS"), (part, "FED"), (linear_nodes, "FED")):
+        monkeypatch.setattr(module, limit, 0)
+    monkeypatch.setattr(sequential, "PORTION", 100)
+    model = slim(cut)
+    scarce = repair(cut, model, batches(analysis, 16))
+    assert any(isinstance(model.graph.initializers[n].const_value.numpy(), np.memmap) for n in scarce.weights)
+    assert [fit.method for fit in scarce.nodes.values()] == [fit.method for fit in plenty.nodes.values()]
+    for output, told in plenty.after.items():
+        assert np.isclose(scarce.after[output].relative, told.relative, rtol=1e-3, atol=1e-5)
+
+
+def test_outputs_too_many_to_compare_are_judged_by_fewer_samples(monkeypatch):
+    analysis = analysed("residual")
+    group = laws.free(analysis)[0]
+    cut = laws.close(analysis, laws.units(group, max(1, group.levels // 2), np.random.default_rng(0)))
+    feeds = batches(analysis, 16)
+    monkeypatch.setattr(sequential, "COMPARED", 0)
+    found = repair(cut, slim(cut), feeds)
+    sides = [laws.run(ir.to_proto(m), feeds[3]) for m in (analysis.graph.model, slim(cut))]
+    told = deviation(*sides)
+    assert all(np.isclose(told[k].relative, found.before[k].relative, rtol=1e-3, atol=1e-5) for k in found.before)
 
 
 def test_nothing_cut_changes_nothing():
