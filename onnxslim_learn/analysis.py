@@ -145,7 +145,14 @@ class Analysis:
         Raises:
             InputError: If a pattern is invalid or finds nothing.
         """
-        return selection.protected(selection.only(self.groups, self.titles, only), self.titles, protect)
+        beside = self.block_titles.values()
+        chosen = selection.only(self.groups, self.titles, only, beside)
+        return selection.protected(chosen, self.titles, protect, beside)
+
+    def free_blocks(self, protect: Sequence[str] = (), only: Sequence[str] = ()) -> list[Block]:
+        """The residual blocks that can go: of those that ``only`` names, if it names some, those not protected."""
+        able = [block for block in self.coupling.blocks if not block.pin]
+        return selection.blocks(able, self.block_titles, protect, only)
 
     @property
     def opaque(self) -> dict[str, int]:

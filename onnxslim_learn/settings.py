@@ -442,6 +442,13 @@ def multiple_of(text: str) -> int | str:
     return text if text == AUTO else int(text)
 
 
+def number_or_auto(text: str) -> int | str:
+    """Read a whole number that is not negative, or ``auto``."""
+    if text != AUTO and not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"expected a whole number or {AUTO}, but got {text!r}")
+    return text if text == AUTO else int(text)
+
+
 def threads(text: str) -> int:
     """Read a number of threads that this machine may run."""
     most = 4 * (os.cpu_count() or 1)

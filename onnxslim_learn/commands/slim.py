@@ -62,7 +62,8 @@ def slim(
     if plan is not None:
         return _planned(model, models.planned(plan), settings, progress)
     target = next(iter(settings.target.values()), {})
-    if bool(target) == settings.lossless:
+    some = bool(target) or isinstance(settings.limits.drop_blocks, int)
+    if some == settings.lossless:
         raise InputError("slim: expected ⟨target⟩, such as ⟨target.macs⟩=0.5, or ⟨lossless⟩. Give one of them.")
     if len(settings.target) > 1 and settings.result.output is None:
         raise InputError("⟨output⟩: is needed where several models are written. Give a file name.")
@@ -83,7 +84,7 @@ def slim(
             analysis, meter = measured(analysis, settings.runtime, settings.clock.measure_seconds, stage)
         return _met(analysis, source, settings, meter, stage)
     except TargetError as error:
-        asked = {**_choice(settings), "target": [*settings.target.values()][-1]}
+        asked = {**_choice(settings), "target": [{}, *settings.target.values()][-1]}
         said, changes = advice.advise(analysis, asked, error)
         raise TargetError(f"{error.message}{said}", error.missed, changes) from error
 
@@ -118,6 +119,7 @@ def _choice(settings: SlimSettings | PlanSettings) -> dict[str, Any]:
         "only": limits.only,
         "keep": limits.keep,
         "allow_empty": limits.allow_empty,
+        "drop_blocks": limits.drop_blocks,
     }
 
 
@@ -160,7 +162,7 @@ def _met(
     asked["time"] = None if settings.result.no_latency else timed.briefly(analysis, settings.runtime)
     if len(settings.target) > 1:
         return _several(analysis, settings, asked)
-    target = next(iter(settings.target.values()))
+    target = next(iter(settings.target.values()), {})
     with place(settings.result.output, _file(analysis)) as (path, folder):
         slimmed, check = work.slim_to(analysis, target, path, **asked)
         slimmed.doubts = (*slimmed.doubts, *([unfit] if unfit else []))
@@ -362,7 +364,7 @@ def finished(
         report["latency"]["unchanged"] = timed.unchanged(analysis, path, feeds, settings.runtime)
     report |= {"output": str(path) if folder is None else None, **told}
     notes = quality.notes(report["quality"])
-    if not slimmed.plan.groups and "training" not in slimmed.plan.provenance:
+    if not slimmed.removal.gone.any() and "training" not in slimmed.plan.provenance:
         why = "had to be cut" if slimmed.folded is None else "can go without a change"
         notes = (f"nothing {why}; the result is a copy.",)
     least = settings.quality.min_quality if hasattr(settings, "quality") else None

@@ -253,7 +253,8 @@ def _steps(case: Case) -> Iterator[str]:
     """Widths that only come in steps, where less was cut off or won for it."""
     multiple = case.report.get("multiple", 1)
     steps = "on the steps of this machine's kernels" if multiple == AUTO else f"multiples of {multiple}"
-    for row in _bounds(case.report) if multiple != 1 else ():
+    narrowed = any(g.get("kept", g["width"]) < g["width"] for g in case.report.get("groups", ()))
+    for row in _bounds(case.report) if multiple != 1 and narrowed else ():
         if row["relative"] and row["share"] < (1 - SPARE) * float(row["asked"]):
             yield f"Widths are {steps}: {row['title']} ended at {row['share']:.3f}, under the {row['asked']:g} allowed."
     yield from pages.chosen_again(case.report.get("timed") or ())

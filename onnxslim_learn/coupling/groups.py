@@ -18,7 +18,7 @@ from onnxslim_learn.coupling.solver import Coupling
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from onnxslim_learn.array_types import Array, Labels
     from onnxslim_learn.coupling.solver import Coupling
@@ -221,6 +221,10 @@ class Group:
     def width(self) -> int:
         """Number of units."""
         return len(self.units)
+
+    def lies_in(self, initializers: Container[str]) -> bool:
+        """Whether all parameters that carry its units are among some."""
+        return bool(self.members) and all(axis.rpartition(":")[0] in initializers for axis in self.members)
 
     @property
     def levels(self) -> int:

@@ -47,6 +47,15 @@ class Removal:
         return [block for block in self.coupling.blocks if block.atom and self.gone[strong[block.atom]]]
 
     @cached_property
+    def without(self) -> set[str]:
+        """The initializers that go as a whole: only residual blocks read them that go."""
+        nodes = {node for block in self.dropped for node in block.nodes}
+        readers = self.coupling.readers if nodes else {}
+        return {
+            name for name in self.coupling.graph.initializers if nodes and nodes.issuperset(readers.get(name, (-1,)))
+        }
+
+    @cached_property
     def exact(self) -> bool:
         """Whether no axis that is normalised over loses a position in a row that stays."""
         for record in self.coupling.records.delicate:

@@ -10,13 +10,29 @@ import numpy as np
 
 from onnxslim_learn.coupling.groups import Group, expression
 from onnxslim_learn.coupling.relations import Pin
+from onnxslim_learn.coupling.residual import Block
 from onnxslim_learn.coupling.titles import ROLES, Title
 from onnxslim_learn.errors import InputError
 
 SYMBOLS = "stands for symbols of the input"
 
 
-def protected(groups: Sequence[Group], titles: Mapping[str, Title], patterns: Iterable[str]) -> list[Group]:
+BLOCKS = "blocks"
+
+
+def blocks(
+    able: Sequence[Block], titles: Mapping[str, Title], protect: Iterable[str], only: Iterable[str]
+) -> list[Block]:
+    """The residual blocks that a user means; see :func:`protected` and :func:`only`."""
+    named = [p for text in only if any(titles[b.name].lies_in(p := expression("⟨only⟩", text)) for b in able)]
+    held = [expression("⟨protect⟩", text) for text in protect]
+    meant = [b for b in able if not named or any(titles[b.name].lies_in(p) for p in named)]
+    return [b for b in meant if not any(titles[b.name].contains(p) for p in held)]
+
+
+def protected(
+    groups: Sequence[Group], titles: Mapping[str, Title], patterns: Iterable[str], beside: Iterable[Title] = ()
+) -> list[Group]:
     """Pin the groups of which a pattern finds the name, the role, or anything that they contain.
 
     Raises:
@@ -24,13 +40,16 @@ def protected(groups: Sequence[Group], titles: Mapping[str, Title], patterns: It
     """
     result = list(groups)
     for text in patterns:
-        pattern = _matched("⟨protect⟩", text, groups, lambda group, p: titles[group.name].contains(p))
+        everything = [*titles.values(), *beside]
+        pattern = _matched("⟨protect⟩", text, everything, lambda title, p: title.contains(p))
         hold = [titles[group.name].contains(pattern) for group in result]
         result = [_pinned(g, f"is protected by {text}") if held else g for g, held in zip(result, hold, strict=True)]
     return result
 
 
-def only(groups: Sequence[Group], titles: Mapping[str, Title], patterns: Sequence[str]) -> list[Group]:
+def only(
+    groups: Sequence[Group], titles: Mapping[str, Title], patterns: Sequence[str], beside: Iterable[Title] = ()
+) -> list[Group]:
     """Pin all groups but those that a pattern names: by name, role, title or module, or that lie in modules it finds.
 
     Symbols of the input are cut only where a pattern finds their role or their name: samples that happen to lack one do
@@ -41,7 +60,8 @@ def only(groups: Sequence[Group], titles: Mapping[str, Title], patterns: Sequenc
     """
     if not patterns:
         return [_pinned(g, SYMBOLS) if titles[g.name].role == "symbols" else g for g in groups]
-    compiled = [_matched("⟨only⟩", text, groups, lambda group, p: titles[group.name].lies_in(p)) for text in patterns]
+    everything = [*titles.values(), *beside]
+    compiled = [_matched("⟨only⟩", text, everything, lambda title, p: title.lies_in(p)) for text in patterns]
     meant = [any(_meant(titles[group.name], p) for p in compiled) for group in groups]
     reason = f"is not among those to cut only: {' '.join(patterns)}"
     return [g if chosen else _pinned(g, reason) for g, chosen in zip(groups, meant, strict=True)]
@@ -61,7 +81,7 @@ def shares(groups: Sequence[Group], titles: Mapping[str, Title], keep: Mapping[s
     for text, share in keep.items():
         if not 0 <= share <= 1:
             raise InputError(f"⟨keep⟩ {text}={share:g}: expected a share from 0 to 1. For example {text}=0.7.")
-        pattern = _matched("⟨keep⟩", text, groups, lambda group, p: titles[group.name].contains(p))
+        pattern = _matched("⟨keep⟩", text, titles.values(), lambda title, p: title.contains(p))
         for group in groups:
             if titles[group.name].contains(pattern):
                 least[group.name] = max(least.get(group.name, 0.0), share)
@@ -69,11 +89,11 @@ def shares(groups: Sequence[Group], titles: Mapping[str, Title], keep: Mapping[s
 
 
 def _matched(
-    option: str, text: str, groups: Sequence[Group], finds: Callable[[Group, re.Pattern[str]], bool]
+    option: str, text: str, titles: Iterable[Title], finds: Callable[[Title, re.Pattern[str]], bool]
 ) -> re.Pattern[str]:
-    """A pattern that finds at least one group."""
+    """A pattern that finds at least one group, or block."""
     pattern = expression(option, text)
-    if not any(finds(group, pattern) for group in groups):
+    if not any(finds(title, pattern) for title in titles):
         known = ", ".join(ROLES)
         raise InputError(f"{option} {text}: no group matches. Run analyze to see their names; roles are {known}.")
     return pattern

@@ -40,6 +40,7 @@ ROLES = {
     "residual": "channels of a residual stream, which many layers read and add to",
     "recurrent": "units of a recurrent cell",
     "convolution-groups": "groups of a convolution",
+    "blocks": "residual blocks as a whole, with --drop-blocks or --only blocks",
     "symbols": "symbols of the input (bytes, tokens, categories), which stay unless --only names them",
     "inputs": "what the model takes in",
     "outputs": "what the model puts out",

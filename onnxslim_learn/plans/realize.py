@@ -28,10 +28,9 @@ def describe(analysis: Analysis, cut: Removal, about: Mapping[str, Any]) -> Plan
     whole = np.ones(coupling.columns, bool)
     whole[coupling.column[~cut.gone]] = False
     kept, widths, merged = {}, {}, dict[str, list[list[int]]]()
-    without = _without(cut)
     for group in analysis.groups:
         gone = whole[group.units]
-        if gone.any() and not (group.members and without.issuperset(axis.rpartition(":")[0] for axis in group.members)):
+        if gone.any() and not group.lies_in(cut.without):
             kept[group.name] = np.flatnonzero(~gone).tolist()
             widths[group.name] = group.width
             clusters = _clusters(cut, group)
@@ -65,15 +64,8 @@ def _clusters(cut: Removal, group: Group) -> list[list[int]]:
     return [[kept, *sorted(clusters[kept])] for kept in sorted(clusters)]
 
 
-def _without(cut: Removal) -> set[str]:
-    """The initializers that only residual blocks read that go."""
-    readers = cut.coupling.readers
-    gone = {node for block in cut.dropped for node in block.nodes}
-    return {name for name in cut.coupling.graph.initializers if gone and gone.issuperset(readers.get(name, (-1,)))}
-
-
 def _tensors(cut: Removal) -> dict[str, dict[str, list[Any]]]:
-    positions, without = {}, _without(cut)
+    positions, without = {}, cut.without
     for name in cut.coupling.graph.initializers:
         if name in cut.coupling.values and name not in without:
             axes = kept_positions(cut, name)

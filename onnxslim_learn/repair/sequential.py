@@ -27,7 +27,7 @@ from onnxslim_learn.repair.places import Lost, lost
 from onnxslim_learn.repair.targets import HELD_BACK, Stream, Targets
 from onnxslim_learn.rewrite.mask import kept_parts
 from onnxslim_learn.rewrite.merge import stands_for
-from onnxslim_learn.rewrite.unfuse import give_back, unfuse
+from onnxslim_learn.rewrite.unfuse import give_back, names_of_parts, unfuse
 from onnxslim_learn.runtime.executor import Runner, outputs
 
 if TYPE_CHECKING:
@@ -345,6 +345,13 @@ def observed(
     return regrouped(portions(targets.fitted, most), PORTION), regrouped(portions(targets.held, held), PORTION)
 
 
+def _behind(removal: Removal) -> set[int]:
+    """The nodes that read what dropped residual blocks were added to, and those that added it."""
+    coupling, sums = removal.coupling, {block.sum for block in removal.dropped}
+    outputs = {str(value.name) for index in sums for value in coupling.nodes[index].outputs if value.name}
+    return sums | {reader for name in outputs for reader in coupling.readers.get(name, ())}
+
+
 def changed(removal: Removal, model: ir.Model) -> set[str]:
     """Values of a slimmed model that are no mere cut of the original's: what comes after a node that lost inputs."""
     coupling = removal.coupling
@@ -352,6 +359,7 @@ def changed(removal: Removal, model: ir.Model) -> set[str]:
     records = coupling.records
     lost = {names[c.node] for c in records.consumed if not kept_parts(c.value, c.axes, removal)[0].all()}
     lost |= {names[d.node] for d in records.delicate if not removal.exact}
+    lost |= {name for index in _behind(removal) for name in names_of_parts(names[index])}
     altered: set[str] = set()
     for node in model.graph:
         if node.name in lost or any(v is not None and str(v.name) in altered for v in node.inputs):

@@ -129,7 +129,7 @@ def blocks(analysis: Analysis, cut: Removal | None = None) -> list[dict[str, Any
     for block in coupling.blocks if cut is None else cut.dropped:
         title = analysis.block_titles[block.name]
         about: dict[str, Any] = {"name": block.name, "title": title.text, "module": title.path}
-        about |= {"prunable": not block.pin, "reason": block.pin, "nodes": len(block.nodes)}
+        about |= {"nodes": len(block.nodes)} | ({"prunable": not block.pin, "reason": block.pin} if cut is None else {})
         saved = np.zeros(coupling.size, bool)
         saved[coupling.strong[block.atom]] = bool(block.atom)
         for row in [one for one in analysis.counted if block.atom and not one.file]:
@@ -321,8 +321,8 @@ def layers(cut: Removal, macs: Cost) -> list[dict[str, Any]]:
     return rows_of_layers
 
 
-def _widths(analysis: Analysis, kept: Mapping[str, Sequence[int]]) -> list[dict[str, Any]]:
-    """Every group that can be cut, with its width before and after."""
+def _widths(analysis: Analysis, kept: Mapping[str, Sequence[int]], cut: Removal) -> list[dict[str, Any]]:
+    """Every group that can be cut, with its width before and after, but those in residual blocks that went."""
     return [
         {
             "name": g.name,
@@ -332,7 +332,7 @@ def _widths(analysis: Analysis, kept: Mapping[str, Sequence[int]]) -> list[dict[
             "kept": len(kept.get(g.name, range(g.width))),
         }
         for g in analysis.groups
-        if g.pin is None
+        if g.pin is None and not g.lies_in(cut.without)
     ]
 
 
@@ -365,13 +365,21 @@ def outcome(
         "training": slimmed.plan.provenance.get("training"),
         "timed": slimmed.plan.provenance.get("timed", []),
         "choice": {k: slimmed.plan.provenance.get(k) for k in CHOICE},
-        "groups": _widths(analysis, kept),
+        "groups": _widths(analysis, kept, slimmed.removal),
+        "blocks": _dropped(slimmed),
         "layers": layers(slimmed.removal, analysis.costs[MACS]),
         "pinned": [row(analysis, g).to_dict(total) for g in analysis.groups if g.pin is not None],
         "unknown_operators": analysis.opaque,
         "bodies": bodies(analysis),
         "verdict": {"met": met(slimmed, output, times)},
     }
+
+
+def _dropped(slimmed: Slimmed) -> list[dict[str, Any]]:
+    """The residual blocks that went, with what was lost when each and those chosen before it were gone."""
+    losses = slimmed.plan.provenance.get("blocks", {}).get("losses", {})
+    rows_of_blocks = blocks(slimmed.analysis, slimmed.removal)
+    return [{**about, "lost": losses.get(about["name"])} for about in rows_of_blocks]
 
 
 def _merged(slimmed: Slimmed) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from onnxslim_learn.runtime.node import reads
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+MOST_PARTS = 6  # of a fused node
 SUM = 3  # output of a normalisation that adds before: the sum
 
 
@@ -56,6 +57,11 @@ def take_apart(model: ir.Model, node: ir.Node) -> ir.Node:
     version = model.opset_imports.get("", 1)
     parts = make(node, version) if make and not any(v.name for v in node.outputs[1:SUM]) else None
     return node if parts is None else _replace(model.graph, node, parts)
+
+
+def names_of_parts(name: str) -> list[str]:
+    """What the nodes may be called that a node is taken apart into, its own name first."""
+    return [name, *(f"{name}.{number}" for number in range(MOST_PARTS))]
 
 
 def give_back(unfused: ir.Model, model: ir.Model) -> None:

@@ -100,7 +100,8 @@ def choose(
         TargetError, PlanError: See :func:`onnxslim_learn.select.search.search`.
     """
     uniform = search.search(task, progress)
-    if calibration is None or 0 in (calibration.work, calibration.seconds) or not uniform.gone.any():
+    still = _widths(task, uniform) == [choice.group.width for choice in task.choices]
+    if calibration is None or 0 in (calibration.work, calibration.seconds) or still:
         return Chosen(uniform, "uniform", {})
     planned = schedule(task, calibration, len(WAYS))
     calibration.curves = _measured(task, calibration, planned, progress) if planned.ways else Curves()
@@ -113,7 +114,7 @@ def choose(
     ways = list(WAYS.items())[: planned.ways]
     candidates = {"uniform": uniform}
     candidates |= {name: search.search(_weighed(task, curves, uniform, way)) for name, way in ways}
-    judge = partial(_trial, record=record, metric=calibration.metric, labels=portion.labels)
+    judge = partial(trial, record=record, metric=calibration.metric, labels=portion.labels)
     trials = dict(spread((name, partial(judge, cut)) for name, cut in candidates.items()))
     best = min(trials, key=lambda name: trials[name])
     return Chosen(candidates[best], best, {name: lost[0] for name, lost in trials.items()}, spent)
@@ -144,7 +145,7 @@ def _weighed(task: Search, curves: Sequence[Array], uniform: Removal, way: tuple
     return replace(task, choices=weighed).above(_widths(task, uniform), least)
 
 
-def _trial(cut: Removal, record: Record, metric: Metric | None, labels: Sequence[Any]) -> tuple[float, ...]:
+def trial(cut: Removal, record: Record, metric: Metric | None, labels: Sequence[Any]) -> tuple[float, ...]:
     """What is lost after a quick repair of everything: by the metric, if there is one, then by divergence."""
     outputs = sensitivity.repaired(cut, slim(cut), record)
     lost = metrics.loss(record.outputs(), outputs, channels(cut.coupling))
@@ -153,17 +154,18 @@ def _trial(cut: Removal, record: Record, metric: Metric | None, labels: Sequence
 
 def _measured(task: Search, calibration: Calibration, planned: Schedule, progress: Progress) -> Curves:
     """The curves that are planned; what was measured before, in this run or in another, is not measured again."""
-    about, model = _about(task, planned.curves), task.coupling.graph.model
-    known = calibration.measured.setdefault(str(cache.path(KEPT, about)), {})
-    known |= {**cache.read(KEPT, about), **known}
+    depends, model = about(task, planned.curves), task.coupling.graph.model
+    known = calibration.measured.setdefault(str(cache.path(KEPT, depends)), {})
+    known |= {**cache.read(KEPT, depends), **known}
     widths = [choice.group.width for choice in task.choices]
+    whole = replace(task, dropped=())  # what groups lose serves any choice of blocks
 
     def alone(choice: Choice, kept: int) -> Removal:
-        return task.removal([kept if c is choice else w for c, w in zip(task.choices, widths, strict=True)])
+        return whole.removal([kept if c is choice else w for c, w in zip(task.choices, widths, strict=True)])
 
     def keep(choice: Choice, kept: int, lost: float) -> None:
         known[_key(choice, kept)] = lost
-        cache.add(KEPT, about, {_key(choice, kept): lost})
+        cache.add(KEPT, depends, {_key(choice, kept): lost})
 
     missing = [(choice, kept) for choice, kept in planned.points if _key(choice, kept) not in known]
     if missing:
@@ -183,7 +185,7 @@ def _key(choice: Choice, kept: int) -> str:
     return f"{kept} {order} {choice.group.name}"
 
 
-def _about(task: Search, portion: Portion) -> dict[str, str | int]:
+def about(task: Search, portion: Portion) -> dict[str, str | int]:
     """What measured losses depend on beside the cut: the model, the samples, what is merged, and who computes."""
     samples = hashlib.sha256()
     for feed in portion.feeds:

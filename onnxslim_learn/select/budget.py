@@ -176,6 +176,7 @@ class Search:
         wishes: Cost name -> the bound as it was asked for.
         empty: Whether whole branches may go.
         merged_into: For every class the one that it is merged into when it goes, or ``None`` if units are dropped.
+        dropped: Columns of the residual blocks that go.
     """
 
     coupling: Coupling
@@ -184,11 +185,13 @@ class Search:
     wishes: Mapping[str, Bound]
     empty: bool = False
     merged_into: Labels | None = None
+    dropped: tuple[int, ...] = ()
 
     def removal(self, widths: Widths) -> Removal:
         """The removal that keeps these numbers of units, unchecked."""
         column, place, length, owner, width = self._places
         columns = np.zeros(self.coupling.columns, bool)
+        columns[list(self.dropped)] = True
         columns[column[place >= length * np.asarray(widths, np.int64)[owner] // width]] = True
         gone = self.coupling.close(columns)
         return Removal(self.coupling, gone, None if self.merged_into is None else inherited(self.merged_into, gone))

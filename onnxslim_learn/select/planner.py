@@ -15,6 +15,7 @@ from onnxslim_learn.registry import CRITERIA, LATENCY
 from onnxslim_learn.rewrite import merge
 from onnxslim_learn.select import budget, criteria, kernel_widths
 from onnxslim_learn.select.allocation import choose
+from onnxslim_learn.select.blocks import decide
 from onnxslim_learn.select.bounds import bounds, named
 from onnxslim_learn.select.ranking import Ranking
 from onnxslim_learn.settings import AUTO
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.costs.targets import Bound
     from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.coupling.residual import Block
     from onnxslim_learn.select.bounds import Target
     from onnxslim_learn.select.calibration import Calibration
 
@@ -39,6 +41,7 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
     only: Sequence[str] = (),
     keep: Mapping[str, float] | None = None,
     allow_empty: bool = False,
+    drop_blocks: int | str | None = None,
     calibration: Calibration | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Plan:
@@ -57,6 +60,8 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
         only: Regular expressions; all groups but those that they name, or that lie in modules they find, stay whole.
         keep: Regular expression -> share of its units that a group at least keeps of which it finds anything.
         allow_empty: Whether a whole branch may go; otherwise one unit of every group stays.
+        drop_blocks: How many residual blocks go as a whole, ``auto`` for as many as turn out best beside widths;
+            by default none, unless ``only`` names ``blocks``.
         calibration: Samples to score units on and to measure what each group's width is worth.
         progress: Called with the share done.
 
@@ -68,16 +73,28 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
     asked, freedom = _asked(analysis, target, groups, multiple, keep or {}, empty=allow_empty)
     criterion = criterion or criteria.usual(calibration)
     ranking = criteria.rank(analysis, groups, criterion, calibration)
-    task = _decidable(analysis, groups, ranking, asked, freedom)
+
+    def make(blocks: Sequence[Block]) -> budget.Search:
+        return _decidable(analysis, groups, ranking, _beside(asked, blocks), freedom)
+
+    drop_blocks = _number(drop_blocks, only)
+    able = analysis.free_blocks(protect, only) if drop_blocks else []
+    if able:
+        _reachable(make(able))
+    decided = decide(make, able, drop_blocks, calibration, progress)
+    task = make(decided.blocks)
     chosen = choose(task, ranking.scores, calibration, progress)
     provenance: dict[str, Any] = {"criterion": CRITERIA.row(criterion).name, "target": target, "multiple": multiple}
     provenance |= {"protect": list(protect), "allow_empty": allow_empty}
     provenance |= {"only": list(only)} if only else {}
     provenance |= {"keep": dict(keep)} if keep else {}
+    if drop_blocks:
+        losses = dict(zip([block.name for block in decided.blocks], decided.losses, strict=True))
+        provenance["blocks"] = {"number": drop_blocks, "losses": losses, "trials": decided.trials}
     provenance |= {"allocation": chosen.allocation, "trials": chosen.trials}
     if ranking.merged_into is not None:
-        decided = {choice.group.name for choice in task.choices}
-        provenance["dropped"] = {name: why for name, why in ranking.refused.items() if name in decided}
+        cuttable = {choice.group.name for choice in task.choices}
+        provenance["dropped"] = {name: why for name, why in ranking.refused.items() if name in cuttable}
     if calibration is not None:
         provenance |= {"data": calibration.source.name, "work": chosen.spent and asdict(chosen.spent)}
         provenance["curves"] = {
@@ -95,6 +112,7 @@ def check(
     only: Sequence[str] = (),
     keep: Mapping[str, float] | None = None,
     allow_empty: bool = False,
+    drop_blocks: int | str | None = None,
 ) -> None:
     """Refuse a target that the narrowest widths miss, before there are samples; see :func:`plan`.
 
@@ -104,9 +122,29 @@ def check(
     """
     groups = analysis.free_groups(protect, only)
     asked, freedom = _asked(analysis, named(analysis, target), groups, multiple, keep or {}, empty=allow_empty)
-    task = _decidable(analysis, groups, Ranking(np.zeros(analysis.coupling.columns)), asked, freedom)
+    if _number(drop_blocks, only):
+        asked = _beside(asked, analysis.free_blocks(protect, only))
+    _reachable(_decidable(analysis, groups, Ranking(np.zeros(analysis.coupling.columns)), asked, freedom))
+
+
+def _reachable(task: budget.Search) -> None:
+    """Raise where even the narrowest widths miss a bound."""
     if not task.fits(task.at(0.0)) and not task.fits(task.at(1.0)):
         raise task.unreachable()
+
+
+def _number(drop_blocks: int | str | None, only: Sequence[str]) -> int | str:
+    """How many residual blocks go: as many as turn out best where only they are meant and nothing else is said."""
+    if drop_blocks is None:
+        return AUTO if selection.BLOCKS in only else 0
+    if drop_blocks != AUTO and not (isinstance(drop_blocks, int) and drop_blocks >= 0):
+        raise InputError(f"⟨drop_blocks⟩ {drop_blocks}: expected a number, or auto. Use 0 to keep all blocks.")
+    return drop_blocks
+
+
+def _beside(asked: budget.Search, blocks: Sequence[Block]) -> budget.Search:
+    """The same search where some residual blocks go."""
+    return replace(asked, dropped=tuple(map(asked.coupling.column_of, blocks)))
 
 
 def _asked(
@@ -131,7 +169,8 @@ def _decidable(
     analysis: Analysis, groups: Sequence[Group], ranking: Ranking, asked: budget.Search, freedom: budget.Freedom
 ) -> budget.Search:
     """A search with what can be decided; rows are cut into only where the bounds cannot be met otherwise."""
-    coupling = analysis.coupling
+    coupling, without = analysis.coupling, asked.removal(()).without
+    groups = [group for group in groups if not group.lies_in(without)]
     timed = analysis.latency if LATENCY in asked.bounds else None
     for cells in (False, True):
         choices = budget.choices(coupling, groups, ranking.scores, replace(freedom, cells=cells))

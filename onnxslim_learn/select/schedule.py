@@ -17,6 +17,7 @@ from onnxslim_learn.select.trial_cost import TrialCost
 
 if TYPE_CHECKING:
     from onnxslim_learn.array_types import Array
+    from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.select.budget import Choice, Search
     from onnxslim_learn.select.calibration import Calibration
 
@@ -92,6 +93,14 @@ def schedule(task: Search, calibration: Calibration, most_ways: int) -> Schedule
     ways = max(min(most_ways, int(left // prices[tried][0]) - 1), 0)
     all_measured = max(rounds[-1] / CURVES, rounds[-1] + least)
     return Schedule(portions[at], points, portions[tried], ways, work, float(all_measured))
+
+
+def affordable(coupling: Coupling, calibration: Calibration, trials: int) -> Portion:
+    """As many samples as so many trials of the whole model may be made on, but a few at least."""
+    cost = TrialCost.of(coupling)
+    work = max(WORK, RUNS * cost.run(calibration.feeds)) if not calibration.work else calibration.work
+    portions = [_portion(calibration, count) for count in _counts(calibration.count) if count <= MOST]
+    return next((one for one in portions if trials * one.trials(cost)[0] <= work), portions[-1])
 
 
 def _counts(samples: int) -> list[int]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.select.budget import Choice
 
+
+T = TypeVar("T")
 
 SMALL_SPREAD = 1e-6  # of logarithms: points at one share tell no power
 TINY = 1e-300
@@ -120,11 +122,11 @@ def removed_share(choice: Choice, scores: Array, widths: Sequence[int]) -> Array
 def measure(
     model: ir.Model,
     record: Record,
-    points: Sequence[tuple[Choice, int]],
-    removal: Callable[[Choice, int], Removal],
+    points: Sequence[tuple[T, int]],
+    removal: Callable[[T, int], Removal],
     *,
     seconds: float | None = None,
-    keep: Callable[[Choice, int, float], None] = lambda choice, kept, loss: None,
+    keep: Callable[[T, int, float], None] = lambda choice, kept, loss: None,
     progress: Progress = lambda share: None,
 ) -> None:
     """Measure losses.
@@ -132,7 +134,8 @@ def measure(
     Args:
         model: The model.
         record: What it does on some batches of inputs, half of them held back.
-        points: What is measured: a group, with the order in which its units go, and how many of them are kept.
+        points: What is measured: a group, with the order in which its units go, and how many of them are kept; or a
+            residual block, and 0.
         removal: What goes when a choice keeps so many units.
         seconds: After which no further measurement starts; ``None`` for all.
         keep: Called with every point measured.
@@ -140,7 +143,7 @@ def measure(
     """
     start = perf_counter()
 
-    def jobs() -> Iterator[tuple[tuple[Choice, int], Callable[[], float]]]:
+    def jobs() -> Iterator[tuple[tuple[T, int], Callable[[], float]]]:
         whole = unfuse(model)
         trunk = Runner(whole, record.feeds, (), threads=1)
         for choice, kept in points:

@@ -13,6 +13,7 @@ from onnxslim_learn.settings import (
     Option,
     declared,
     multiple_of,
+    number_or_auto,
     option,
     pattern,
     seconds,
@@ -73,6 +74,12 @@ KEEP = Option(
 )
 SENSITIVE = Option("also cut normalised axes (not exact)")
 EMPTY = Option("whole branches may go; else one unit always stays")
+DROP_BLOCKS = Option(
+    "let N residual blocks go as a whole, those that lose least; auto: as many as turn out best beside widths"
+    " (--only blocks: blocks alone)",
+    metavar="N|auto",
+    read=number_or_auto,
+)
 NO_REPAIR = Option("leave the weights that stay as they are")
 BASES = Option(
     "principal: where there are samples, axes that meet linear maps alone are first rotated to the directions that"
@@ -212,6 +219,7 @@ class LimitSettings:
         keep: Regular expression -> share of its units that a group at least keeps of which it finds anything.
         allow_sensitive: Whether axes that are normalised over are cut, too.
         allow_empty: Whether whole branches may go.
+        drop_blocks: How many residual blocks go, or ``auto``.
     """
 
     multiple: int | str = declared(AUTO, MULTIPLE)
@@ -220,6 +228,7 @@ class LimitSettings:
     keep: Mapping[str, float] = declared({}, KEEP)
     allow_sensitive: bool = declared(False, SENSITIVE)
     allow_empty: bool = declared(False, EMPTY)
+    drop_blocks: int | str | None = declared(None, DROP_BLOCKS)
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def _residual(data: Mapping[str, Any]) -> list[Block]:
             tuple((titled(alike), *(share(sum(r[key] for r in alike)) for key in heads.values())) for alike in rows)
             for rows in (folded, each)
         )
-        title = "Residual blocks that can go as a whole"
+        title = "Residual blocks that can go as a whole (--drop-blocks, --only blocks)"
         blocks.append(Table(title, ("block, and its name", *heads), cells, opened=opened))
     for _, alike in itertools.groupby(sorted(held, key=_reason), _reason):
         rows = list(alike)
@@ -242,6 +242,7 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
                 [
                     *training.learner(data),
                     *_cut(data),
+                    *_dropped(data),
                     *_symbols(data),
                     *_merged(data["merged"]),
                     *_folded(data["lossless"]),
@@ -250,6 +251,7 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
                 ]
             )
         ),
+        *_went(data),
         *latency.targeted(data.get("latency_target")),
         *repair.blocks(data["repair"]),
         *(repair.curves(data["choice"], {g["name"]: g["width"] for g in data["groups"]}) if _cut(data) else []),
@@ -269,7 +271,7 @@ def each(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 def _unknown(data: Mapping[str, Any]) -> list[Block]:
     """That nobody knows how good a cut is; what is trained is told by what training found."""
-    changed = _cut(data) and not data["lossless"] and not data.get("training")
+    changed = (_cut(data) or data["blocks"]) and not data["lossless"] and not data.get("training")
     return [Text(f"Quality: not measured, since there are no samples. {quality.ASK}")] if changed else []
 
 
@@ -278,6 +280,25 @@ def _symbols(data: Mapping[str, Any]) -> list[str]:
     symbols = [group for group in data["groups"] if group["role"] == "symbols" and group["kept"] == group["width"]]
     count = sum(group["width"] for group in symbols)
     return [f"Kept: {plural(count, 'symbol')} of the input; --only symbols cuts them."] if symbols else []
+
+
+def _dropped(data: Mapping[str, Any]) -> list[str]:
+    """How many residual blocks went."""
+    blocks = data["blocks"]
+    return [f"{plural(len(blocks), 'residual block')} went as a whole."] if blocks else []
+
+
+def _went(data: Mapping[str, Any]) -> list[Block]:
+    """Which residual blocks went, what that saved and what it lost."""
+    if not data["blocks"]:
+        return []
+    heads = {one["title"]: f"{one['name']}_share" for one in data["counted"]}
+    lost = ("lost with those chosen before",) if any(row["lost"] is not None for row in data["blocks"]) else ()
+    cells = tuple(
+        (titled([row]), *(share(row[key]) for key in heads.values()), *(f"{row['lost']:.2g}" for _ in lost))
+        for row in data["blocks"]
+    )
+    return [Table("Residual blocks that went", ("block, and its name", *heads, *lost), cells)]
 
 
 def _cut(data: Mapping[str, Any]) -> list[str]:
