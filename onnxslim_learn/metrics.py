@@ -77,8 +77,9 @@ class Deviation:
         agreement: Share of samples, or tokens, with the same largest class, for the same outputs.
         kind: What the output is: see :func:`kind`.
         figures: What else tells of such an output: ``top5``, ``perplexity`` and ``original_perplexity``,
-            ``retrieval`` (share of samples whose nearest other sample is the same), ``error`` in deviations, ``read``
-            (share of samples that are read the same, see :func:`_read`).
+            ``retrieval`` (share of samples whose nearest other sample is the same), ``nearness`` (how near the one that
+            is found is, see :func:`_retrieval`), ``error`` in deviations, ``read`` (share of samples that are read the
+            same, see :func:`_read`).
         blocks: Every block.
         worst: Least share of variance explained, over blocks.
         destroyed: Whether that is less than half.
@@ -371,16 +372,26 @@ def _labels(a: Array, b: Array) -> tuple[float, float]:
 
 
 def _retrieval(a: Array, b: Array) -> dict[str, float]:
-    """The share of samples whose nearest other sample, by cosine, is the same."""
+    """How samples find their nearest other one, by cosine: the share that find the same, and how near what is found is.
+
+    Nearness is the original's cosine with the one that is found, from 0, as near as the others are on average, to 1,
+    the nearest: where several are nearly as near, which of them is found says little, least of all among few samples.
+    """
     if len(a) < 3:
         return {}
-    nearest = []
-    for rows in (a, b):
-        unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
-        alike = unit @ unit.T
-        np.fill_diagonal(alike, -np.inf)
-        nearest.append(alike.argmax(axis=1))
-    return {"retrieval": float((nearest[0] == nearest[1]).mean())}
+    alike = [_unit(rows) @ _unit(rows).T for rows in (a, b)]
+    others = ~np.eye(len(a), dtype=bool)
+    first, second = (np.where(others, cosines, -np.inf).argmax(axis=1) for cosines in alike)
+    best, chosen = (alike[0][np.arange(len(a)), k] for k in (first, second))
+    mean = np.average(alike[0], axis=1, weights=others)
+    near = np.where(first == second, 1.0, (chosen - mean) / np.maximum(best - mean, 1e-12))
+    return {"retrieval": float((first == second).mean()), "nearness": float(np.clip(near, 0, 1).mean())}
+
+
+def _unit(rows: Array) -> Array:
+    """Rows at a length of one."""
+    unit: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
+    return unit
 
 
 def _single(a: Array, b: Array) -> tuple[float, dict[str, float]]:

@@ -16,7 +16,7 @@ ENOUGH = 30  # real samples that a verdict, and a repair that can be trusted, ta
 ASK = f"Give {ENOUGH} or more real ones with --data for a verdict and a better result."
 DECIDED = {  # figures that are shares of decisions -> what is the same
     "agreement": "of the decisions of {} are the original's",
-    "retrieval": "of rows of {} have the same nearest neighbour",
+    "nearness": "of the nearness of neighbours is left in {}",
     "read": "of the samples are read the same by {}, all steps together",
 }
 LITTLE = "On made-up inputs (says little about yours):"
@@ -191,7 +191,7 @@ def figures(output: Mapping[str, Any]) -> list[str]:
     if output["kind"] == "embeddings":
         said.append(f"cosine of rows {output['cosine']:.4f}")
     if "retrieval" in more:
-        said.append(f"same nearest neighbour {share(more['retrieval'])}")
+        said.append(f"same nearest neighbour {share(more['retrieval'])}, nearness {share(more['nearness'])}")
     if output["kind"] == "number":
         said.append(f"correlation {output['cosine']:.4f}")
     if "error" in more:
