@@ -225,7 +225,7 @@ def _window_fits(node: ir.Node, sample: Sample) -> bool:
     if _empty_inputs(node, sample):
         return True  # an empty tensor is meant
     sizes = sample.shape.get(str(node.inputs[0].name), ())[2:]  # type: ignore[union-attr]
-    kernel = node.attributes.get_ints("kernel_shape", None)
+    kernel = node.attributes.get_ints("kernel_shape", None) or _weight_shape(node, sample)[2:]
     if 0 in sample.shape.get(str(node.outputs[0].name), ()):
         return False
     if not kernel or len(kernel) != len(sizes) or schemas.has_attribute(node, "output_padding"):
@@ -235,6 +235,12 @@ def _window_fits(node: ir.Node, sample: Sample) -> bool:
     spread = node.attributes.get_ints("dilations", None) or [1] * len(kernel)
     ends = [size + sum(pads[k :: len(kernel)]) for k, size in enumerate(sizes)]
     return padded or all(end > (k - 1) * d for end, k, d in zip(ends, kernel, spread, strict=True))
+
+
+def _weight_shape(node: ir.Node, sample: Sample) -> tuple[int, ...]:
+    """Shape of the second input, which says what a convolution's window is where no attribute does."""
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    return () if weight is None else sample.shape.get(str(weight.name), ())
 
 
 def _empty_inputs(node: ir.Node, sample: Sample) -> bool:

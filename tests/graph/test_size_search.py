@@ -73,6 +73,11 @@ def test_what_is_open_along_two_axes_of_an_input_is_no_batch():
     assert sampled(text, "w 6x3")[0] == {"x": (128, 6), "near": (128, 128)}
 
 
+def test_a_window_that_no_attribute_tells_fits_all_the_same():
+    text = "(float[b, 1, t] x) => (float[b, 4, u] y) { a = Conv<strides=[64]>(x, w1) r = Relu(a) y = Conv(r, w2) }"
+    assert all(inputs["x"][2] >= 200 for inputs in sampled(text, "w1 8x1x200, w2 4x8x1"))
+
+
 def test_lengths_that_are_in_proportion_stay_open():
     """One length is four times another one: neither can vary alone."""
     text = """(float[n, t, 8] x, float[n, samples] z) => (float[n, u, 2] y) {
