@@ -14,7 +14,7 @@ from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.report import records
 from onnxslim_learn.report.sections import training
 from onnxslim_learn.workflow import expand as work
-from onnxslim_learn.workflow import latency_target
+from onnxslim_learn.workflow import latency_target, timed
 from onnxslim_learn.workflow.settings import ExpandSettings
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ def expand(model: Model, *, progress: Watcher | None = None, settings: ExpandSet
     with place(settings.output, name) as (path, folder):
         widened = work.expand(analysis, asked, path)
         report = records.widened(analysis, settings.target, str(path) if folder is None else None, widened)
+        if not settings.no_latency:
+            stage("timing")
+            report["speed"] = timed.against_like(analysis, like, path, runtime)
         title = " ".join(["expand", models.named(model), *([str(path)] if folder is None else [])])
         return ModelResult(
             title,

@@ -99,6 +99,7 @@ STAGES: dict[str, tuple[Row, ...]] = {
         ("analyzing", _always),
         ("measuring this machine", _measured),
         ("widening and verifying", _always),
+        _TIMED,
     ),
     "sparsify": (
         ("analyzing", _always),

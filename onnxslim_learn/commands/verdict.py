@@ -165,15 +165,22 @@ def _slowest(case: Case) -> dict[str, Any] | None:
     told = []
     for named, one in zip(files, case.each, strict=True):
         if (timed := _timed(one.report)) is not None:
-            where = {"unchanged": timed["unchanged"]} if timed.get("unchanged") else {}
-            told.append({**named, "ratio": timed["ratio"], "faster": timed["faster"], **where})
+            more = _of(one.report, timed) | ({"unchanged": timed["unchanged"]} if timed.get("unchanged") else {})
+            told.append({**named, "ratio": timed["ratio"], "faster": timed["faster"], **more})
     return max(told, key=lambda one: one["ratio"], default=None)
+
+
+def _of(report: Mapping[str, Any], timed: Mapping[str, Any]) -> dict[str, Any]:
+    """What a wider model has to do, of what that has which it is timed against: it may take longer for more."""
+    if "base_macs" not in timed:
+        return {}
+    return {"base": timed["base"], "macs": report["after"]["macs"] / max(timed["base_macs"], 1)}
 
 
 def _timed(report: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """How a model's time compares with that of another, where there is one of each."""
     pairs = [pair for setting in report.get("settings", ()) for pair in setting["comparisons"]]
-    timed = pairs[0] if len(pairs) == 1 else report.get("latency")
+    timed = pairs[0] if len(pairs) == 1 else report.get("speed") or report.get("latency")
     return timed if timed and "ratio" in timed else None
 
 

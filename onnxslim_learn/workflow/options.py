@@ -80,6 +80,7 @@ DROP_BLOCKS = Option(
     metavar="N|auto",
     read=number_or_auto,
 )
+NO_LATENCY = Option("do not time the models", decides=False)
 NO_REPAIR = Option("leave the weights that stay as they are")
 BASES = Option(
     "principal: where there are samples, axes that meet linear maps alone are first rotated to the directions that"
@@ -164,7 +165,7 @@ class ResultSettings:
     """
 
     output: str | None = output("where to write the slimmed model")
-    no_latency: bool = option(False, "do not time the models", decides=False)
+    no_latency: bool = declared(False, NO_LATENCY)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from onnxslim_learn.workflow.options import (
     GRAPH,
     LOSSLESS_TOO,
     MULTIPLE,
+    NO_LATENCY,
     PATTERN,
     PLAN_OUT,
     PROTECT,
@@ -271,6 +272,7 @@ class ExpandSettings:
         protect: Regular expressions; groups they find keep their width.
         fresh: Whether weights that grow are drawn anew.
         seed: Determines how weights are shared out.
+        no_latency: Whether models are not timed.
         config: A file of options.
         device: A machine to estimate latency for.
     """
@@ -294,6 +296,7 @@ class ExpandSettings:
     protect: tuple[str, ...] = option((), "groups that keep their width", metavar="REGEX", repeat=True)
     fresh: bool = option(False, "draw the weights that grow anew, to train from scratch")
     seed: int = option(0, "of how weights are shared out (default 0)", metavar="N", read=whole)
+    no_latency: bool = declared(False, NO_LATENCY)
     config: str | None = declared(None, CONFIG)
     inputs: InputSettings = part(InputSettings)
     device: Any = declared(None, DEVICE)

@@ -12,6 +12,7 @@ from onnxslim_learn.errors import InputError, PlanError, TargetError
 from onnxslim_learn.latency.node_times import per_node
 from onnxslim_learn.latency.profile import RuntimeSetting
 from onnxslim_learn.latency.rounds import rounds
+from onnxslim_learn.registry import MACS
 from onnxslim_learn.runtime import timing
 from onnxslim_learn.runtime.session import CPU
 from onnxslim_learn.settings import AUTO
@@ -69,6 +70,26 @@ def briefly(analysis: Analysis, asked: RuntimeSettings) -> Callable[[Removal], R
     """What times the model that a removal leaves against the original, for a choice between removals."""
     setting, seconds = RuntimeSetting(asked.threads, asked.provider), min(asked.seconds, BRIEFLY)
     return latency_target.of_removal(analysis, latency_target.beside(analysis, setting, seconds=seconds))
+
+
+def against_like(analysis: Analysis, like: Analysis | None, written: Path, asked: RuntimeSettings) -> dict[str, Any]:
+    """How the time of a wider model compares with that of the model it is to be like, or with that of the narrow one.
+
+    Args:
+        analysis: The narrow model.
+        like: The other, which is left aside where it takes other inputs.
+        written: The wider model.
+        asked: How they are timed.
+    """
+    shapes = None if like is None else like.graph.shapes.nominal.inputs
+    base = like if like is not None and shapes == analysis.graph.shapes.nominal.inputs else analysis
+    setting, seconds = RuntimeSetting(asked.threads, asked.provider), min(asked.seconds, BRIEFLY)
+    ratio = latency_target.beside(base, setting, seconds=seconds)(written)
+    told = {"base": str(base.graph.source or "the model"), **_told(ratio), "faster": ratio.faster}
+    slow = base is like and ratio.faster is not True
+    feeds = random_inputs.random_inputs(base.coupling, base.graph.shapes.nominal)
+    macs = base.costs[MACS].value((~base.whole.gone).astype(float))
+    return {**told, "base_macs": int(macs), "unchanged": unchanged(base, written, feeds, asked) if slow else {}}
 
 
 def not_slower(

@@ -109,19 +109,21 @@ def test_without_torch_it_says_what_to_install(run, monkeypatch, capsys):
 
 def test_expand_fills_the_budget_of_the_original(run):
     assert run("slim residual.onnx -o small.onnx --target macs=0.5 --no-repair --no-latency")[0] == 0
-    code, out, err = run("expand small.onnx -o wide.onnx --target macs=1.0 --like residual.onnx --json out.json")
+    code, out, err = run(
+        "expand small.onnx -o wide.onnx --target macs=1.0 --like residual.onnx --no-latency --json out.json"
+    )
     assert (code, err) == (0, "")
     assert "It computes what it did" in out
     data = json.loads(Path("out.json").read_text())
     assert data["verify"]["passed"]
     assert data["before"]["macs"] < data["after"]["macs"]
     assert data["factor"] > 1
-    assert run("expand small.onnx -o fresh.onnx --target macs=1.0 --like residual.onnx --fresh")[0] == 0
+    assert run("expand small.onnx -o fresh.onnx --target macs=1.0 --like residual.onnx --no-latency --fresh")[0] == 0
 
 
 @pytest.mark.parametrize("budget", ["flops=150%", "macs=1.5"])
 def test_expand_to_more_than_the_original(run, budget):
-    code, out, _ = run(f"expand slim.onnx -o wide.onnx --target {budget} --like residual.onnx --json -")
+    code, out, _ = run(f"expand slim.onnx -o wide.onnx --target {budget} --like residual.onnx --no-latency --json -")
     data, whole = json.loads(out), slim.analyze("residual.onnx")
     assert code == 0
     assert 1.3 < data["after"]["macs"] / whole.price(whole.whole)["macs"] <= 1.5
@@ -134,7 +136,7 @@ def test_expand_without_room_says_so(refused):
 def test_what_was_widened_is_trained_to_do_as_the_original_does(trainable):
     steps = [
         "slim residual.onnx -o small.onnx --target macs=0.5 --no-repair --no-latency",
-        "expand small.onnx -o wide.onnx --target macs=1.0 --like residual.onnx",
+        "expand small.onnx -o wide.onnx --target macs=1.0 --like residual.onnx --no-latency",
         "learn wide.onnx -o better.onnx --learner finetune --teacher residual.onnx --data samples.npz --batch-size 8 "
         "--finetune-steps 60 --no-latency --json out.json",
     ]

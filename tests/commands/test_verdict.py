@@ -56,7 +56,7 @@ ENDS = [
     (lambda: osl.lossless("residual.onnx", latency=False), "slim", {"target": ["macs=0.5"]}),
     (lambda: osl.sparsify("residual.onnx", ratio=0.5, samples=16, latency=False), "sparsify", {"data": "SAMPLES"}),
     (
-        lambda: osl.expand("residual.onnx", macs="150%", output="w.onnx"),
+        lambda: osl.expand("residual.onnx", macs="150%", output="w.onnx", latency=False),
         "learn",
         {"teacher": "residual.onnx", "learner": "finetune"},
     ),
@@ -101,7 +101,7 @@ def test_what_is_good_but_less_than_was_asked_for_is_not_cut_further(folder):
 
 
 def test_what_was_widened_is_within_its_budget(folder):
-    (row,) = osl.expand("residual.onnx", macs="150%", output="w.onnx").report["verdict"]["met"]
+    (row,) = osl.expand("residual.onnx", macs="150%", output="w.onnx", latency=False).report["verdict"]["met"]
     wide = osl.analyze("w.onnx")
     assert row["met"]
     assert row["got"] == wide.price(wide.whole)["macs"] <= row["bound"]
@@ -166,6 +166,19 @@ def test_each_of_several_targets_shows_its_widths_and_the_slowest_its_time(folde
     told = result.report["verdict"]["faster"]
     assert (told["file"], told["ratio"]) == (slowest["output"], slowest["report"]["latency"]["ratio"])
     assert f"peed: {slowest['output']}, the slowest: " in result.in_short()
+
+
+def test_a_wider_model_is_timed_against_the_one_it_is_like(folder):
+    osl.slim("residual.onnx", macs=0.5, output="s.onnx", **FAST)
+    for like, base in (("residual.onnx", "residual.onnx"), (None, "s.onnx")):
+        result = osl.expand("s.onnx", macs="90%" if like else "150%", like=like, output="w.onnx", seconds=0.01)
+        told, macs = result.report["verdict"]["faster"], result.report["after"]["macs"]
+        before = osl.analyze(base)
+        assert told["base"] == base
+        assert told["macs"] == macs / before.price(before.whole)["macs"]
+        assert told["ratio"] == result.report["speed"]["ratio"] > 0
+        said = f"peed: {told['ratio']:.3f} of the time of {base}, for {told['macs']:.3f} of its MACs"
+        assert said in result.in_short()
 
 
 def test_widths_in_steps_are_said_to_limit_where_they_leave_much_unused(folder):

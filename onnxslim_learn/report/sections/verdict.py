@@ -58,10 +58,21 @@ def _speed(timed: Mapping[str, Any] | None) -> list[str]:
     """Whether it is faster."""
     if timed is None:
         return []
+    if "base" in timed:
+        return [_wider(timed)]
     word = {True: "faster", False: "SLOWER", None: "not measurably faster"}[timed["faster"]]
     why = latency.as_before(timed.get("unchanged", {}))
     file = f"{timed['file']}, the slowest: " if "file" in timed else ""
     return [f"Speed: {file}{word}, {timed['ratio']:.3f} of the original's time{why and f': {why}'}."]
+
+
+def _wider(timed: Mapping[str, Any]) -> str:
+    """How long a wider model takes for what it has to do."""
+    why = latency.as_before(timed.get("unchanged", {}))
+    return (
+        f"Speed: {timed['ratio']:.3f} of the time of {timed['base']}, for {timed['macs']:.3f} of its MACs"
+        f"{why and f': {why}'}."
+    )
 
 
 def _file(name: str) -> str:
