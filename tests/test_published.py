@@ -23,7 +23,6 @@ BAKED = {"nn.Transformer", "SigLIP's pooling", "Mask2Former's masked queries", "
 
 NOT_OPENED = {
     "StyleGAN2": "the older exporter knows no convolution of a kernel of unknown shape",
-    "Qwen2-MoE": "the older exporter knows no histc",
     "LED, encoder and decoder": "the older exporter writes places of one batch and length into the file",
 }
 """Nets that cannot be exported with open axes, and why."""

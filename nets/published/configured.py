@@ -25,6 +25,9 @@ VISION: dict[str, Any] = {
 }  # fmt: skip
 
 
+EXPERTS = ("Moe", "Deepseek")  # nets with mixtures: exported as products with picked weights, not as loops over data
+
+
 class Answers(nn.Module):
     """A net called by name, whose first answer of floats is taken."""
 
@@ -63,7 +66,10 @@ def _built(name: str, options: dict[str, Any], feed: Callable[[int], Inputs]) ->
         config = kind.config_class(**options)
         with suppress(AttributeError):
             config.use_cache = False
-        return Answers(kind._from_config(config, attn_implementation="eager").float(), tuple(feed(1)))
+        chosen = {"attn_implementation": "eager"}
+        if any(word in name for word in EXPERTS):
+            chosen["experts_implementation"] = "batched_mm"
+        return Answers(kind._from_config(config, **chosen).float(), tuple(feed(1)))
 
     return build
 
@@ -81,6 +87,11 @@ def _nets() -> Iterator[tuple[str, str, dict[str, Any], Callable[[int], Inputs]]
     yield "Qwen2-MoE", "Qwen2MoeForCausalLM", {
         **TEXT, "num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
         "shared_expert_intermediate_size": 24, "decoder_sparse_step": 1, "max_position_embeddings": 64,
+    }, words  # fmt: skip
+    yield "DeepSeek-V3, experts in groups", "DeepseekV3ForCausalLM", {
+        **TEXT, "num_key_value_heads": 4, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 2,
+        "topk_group": 1, "kv_lora_rank": 16, "moe_intermediate_size": 24, "first_k_dense_replace": 0, "q_lora_rank": 16,
+        "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8, "max_position_embeddings": 64,
     }, words  # fmt: skip
     yield "SigLIP with its pooling", "SiglipVisionModel", VISION, pixels
     yield "GroupViT, vision", "GroupViTVisionModel", {

@@ -351,19 +351,40 @@ class _Carried:
             path = shared_path([self._path(i) for i in writers or self.nodes.get(number, [])])
         elif role == "heads":
             path = shared_path([self._path(i) for i in writers])
+        elif role == "experts":
+            path = self._between(writers, self.nodes.get(number, []))
         else:
             path = self._between(writers, readers)
         carriers = writers or readers or self.nodes.get(number, [])
         said = place(path) or self._stretch(carriers)
         if not said and role != "residual" and carriers:
             said = str(self.coupling.nodes[carriers[0]].name)
-        what = self._heads(number, group) if role == "heads" else TEXTS[role].format(n=group.width)
-        if role == "hidden" and group.rows:
-            what = f"{group.width} blocks of {self._cells(group)} hidden units"
+        what = self._what(number, group, role)
         text = f"{said}: {what}" if said else what
         names = tuple(filter(None, (group.name, role, text, ".".join(path))))
         layers = sorted({".".join(self._path(i)) for i in (*writers, *readers)} - {""})
         return Title(role, ".".join(path), text, names, tuple(layers), self._contents(number, group))
+
+    def _what(self, number: int, group: Group, role: str) -> str:
+        """The units of a group in words."""
+        if role == "heads":
+            return self._heads(number, group)
+        if role == "experts":
+            return self._experts(group)
+        if role == "hidden" and group.rows:
+            return f"{group.width} blocks of {self._cells(group)} hidden units"
+        factors = [roles.factors(self.coupling.nodes[i]) for i in self.readers.get(number, ())]
+        if role == "hidden" and any(isinstance(one, roles.Experts) and one.quantized for one in factors):
+            return f"{group.width} blocks of hidden units"
+        return TEXTS[role].format(n=group.width)
+
+    def _experts(self, group: Group) -> str:
+        """Experts in words: those of several groups go together, one of each, or the groups go."""
+        first = self.coupling.classes_of(group.units[:1])
+        if self.coupling.rivals[self.coupling.column[self.coupling.cells_of(first)]].any():
+            return f"{group.width} groups of experts"
+        every = self.coupling.first_positions(first)
+        return TEXTS["experts"].format(n=group.width) + (f" in each of {every} groups" if every > 1 else "")
 
     def _heads(self, number: int, group: Group) -> str:
         """Attention heads in words: which ones, where key-value heads have query heads of their own, and their size."""
