@@ -147,8 +147,7 @@ def load(
     Raises:
         InputError: If the file is missing or no valid model, or an input's name, shape or value does not fit.
     """
-    proto, source = read(model)
-    data = proto.SerializeToString()
+    proto, source, data = read(model)
     folder = external_files.settle(proto, source)
     _densify(proto)
     try:
@@ -233,8 +232,8 @@ def check_file(path: Path, what: str) -> None:
         raise InputError(f"{path}: cannot be read. Check its permissions.")
 
 
-def read(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
-    """Parse a model file without loading external data; returns the model and its path.
+def read(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None, bytes]:
+    """Parse a model file without loading external data; returns the model, its path and its bytes.
 
     Raises:
         InputError: If the file is missing or cannot be parsed.
@@ -242,11 +241,12 @@ def read(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | N
     if isinstance(model, onnx.ModelProto):
         proto = onnx.ModelProto()
         proto.CopyFrom(model)  # tensors are shared with what is parsed from it, and normal form renames some
-        return proto, None
+        return proto, None, proto.SerializeToString()
     path = Path(model)
     check_file(path, "an .onnx model")
     try:
-        proto = onnx.load(path, format="protobuf", load_external_data=False)
+        data = path.read_bytes()
+        proto = onnx.ModelProto.FromString(data)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
     except Exception as error:
@@ -256,7 +256,7 @@ def read(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | N
     if not proto.opset_import:
         raise InputError(f"{path}: it names no operator set (opset_import). Export it again.")
     _check_versions(proto, path)
-    return proto, path
+    return proto, path, data
 
 
 def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
