@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 ROWS_SUFFICE = 4  # with at least this many rows (heads, convolution groups), whole rows go and not cells of each
 Widths = Sequence[int] | Labels  # one per choice
+RECENT = 2  # widths of which it is kept what stays: those that were tried, and those before
 ROUNDING = 1e-7  # of a bound: what is nearer than that is tried
 SMALL = 1000  # an absolute bound below this is likely meant as a fraction
 
@@ -196,6 +197,19 @@ class Search:
         gone = self.coupling.close(columns)
         return Removal(self.coupling, gone, None if self.merged_into is None else inherited(self.merged_into, gone))
 
+    def alive(self, widths: Widths) -> Array:
+        """Which classes stay at these widths, as ones and zeros; those of the last few widths are kept."""
+        key = np.asarray(widths, np.int64).tobytes()
+        if key not in self._recent:
+            self._recent[key] = (~self.removal(widths).gone).astype(float)
+            if len(self._recent) > RECENT:
+                del self._recent[next(iter(self._recent))]
+        return self._recent[key]
+
+    @cached_property
+    def _recent(self) -> dict[bytes, Array]:
+        return {}
+
     @cached_property
     def _places(self) -> tuple[Array, ...]:
         """For every unit its column, place, size of its stratum, choice and width of that."""
@@ -212,7 +226,7 @@ class Search:
 
     def fits(self, widths: Widths) -> bool:
         """Whether all bounds hold."""
-        alive = (~self.removal(widths).gone).astype(float)
+        alive = self.alive(widths)
         return all(cost.value(alive) <= bound * (1 + 1e-9) for cost, bound in self.bounds.values())
 
     def prices(self, widths: Widths, names: Iterable[str]) -> Array:
@@ -220,7 +234,7 @@ class Search:
 
         One step more costs at least that for each of its units where a cost is a polynomial in widths.
         """
-        alive = (~self.removal(widths).gone).astype(float)
+        alive = self.alive(widths)
         total = np.zeros(self.coupling.size)
         for cost, bound in (self.bounds[name] for name in names):
             total += cost.gradient(alive) * alive / bound
@@ -235,7 +249,7 @@ class Search:
 
     def filled(self, widths: Widths, steps: Array) -> Mask:
         """Choices that surely have no room for their next step of so many units; shape ``(choices,)``."""
-        alive, full = (~self.removal(widths).gone).astype(float), np.zeros(len(self.choices), bool)
+        alive, full = self.alive(widths), np.zeros(len(self.choices), bool)
         for name, (cost, bound) in self.bounds.items():
             if isinstance(cost, Cost):
                 full |= self.prices(widths, [name]) * steps > 1 + ROUNDING - cost.value(alive) / bound

@@ -83,7 +83,7 @@ class _Knapsack:
 
     def _shares(self, at: Labels) -> dict[str, float]:
         """What is used of every bound."""
-        alive = (~self.search.removal(self._widths(at)).gone).astype(float)
+        alive = self.search.alive(self._widths(at))
         return {n: cost.value(alive) / (bound * (1 + 1e-9)) for n, (cost, bound) in self.search.bounds.items()}
 
     def _prices(self, at: Labels, *, exceeded: bool) -> Array:
