@@ -24,6 +24,8 @@ from onnxslim_learn.runtime.node import output_shapes
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from onnxslim_learn.array_types import Array
+
 logger = logging.getLogger(__name__)
 
 PLAIN = {getattr(ir.AttributeType, kind + end) for kind in ("INT", "FLOAT", "STRING") for end in ("", "S")}
@@ -274,7 +276,7 @@ def _infer(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, onnx.Ty
             continue
         if value.name not in sample.shape:
             return {}
-        data = sample.value.get(value.name)
+        data = _read(sample, value.name)
         stated = None if data is None else (data.dtype.str, data.shape, data.tobytes())
         given.append((sample.dtype[value.name], sample.shape[value.name], stated))
     kind = _kind(node)
@@ -286,6 +288,12 @@ def _infer(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, onnx.Ty
         types = _infer_now(node, module, sample)
         known[key] = [types.get(str(value.name)) for value in node.outputs]
     return {str(v.name): told for v, told in zip(node.outputs, known[key], strict=True) if told is not None}
+
+
+def _read(sample: Sample, name: str) -> Array | None:
+    """The value of an input that may say something about shapes: numbers and vectors do, weights do not."""
+    value = sample.value.get(name)
+    return value if value is not None and value.ndim <= 1 else None
 
 
 def _kind(node: ir.Node) -> tuple[Any, ...] | None:
@@ -307,8 +315,9 @@ def _infer_now(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, onn
             continue
         kind = sample.dtype[value.name]
         types[value.name] = onnx.helper.make_tensor_type_proto(kind, sample.shape[value.name])
-        if value.name in sample.value:
-            data[value.name] = onnx.numpy_helper.from_array(sample.value[value.name], value.name)
+        told = _read(sample, value.name)
+        if told is not None:
+            data[value.name] = onnx.numpy_helper.from_array(told, value.name)
     inferred: dict[str, onnx.TypeProto] = onnx.shape_inference.infer_node_outputs(
         schema,
         ir.to_proto(node),
