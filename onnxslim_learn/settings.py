@@ -8,12 +8,10 @@ command line, so that both are refused alike; what has no text (arrays, function
 from __future__ import annotations
 
 import functools
-import inspect
 import math
-import os
 import re
 import tomllib
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -21,14 +19,10 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 
 from onnxslim_learn.errors import InputError, meant, reason
-
-AUTO = "auto"
-"""Of widths: multiples of the steps of this machine's kernels."""
+from onnxslim_learn.readers import Reader
 
 FLAG = re.compile(r"--([a-z][a-z-]*[a-z])")
-R = TypeVar("R")
 S = TypeVar("S")
-Reader = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
@@ -345,226 +339,3 @@ def given(settings: Any) -> dict[str, Any]:
         value = getattr(settings, one.name)
         values_given |= given(value) if is_dataclass(value) and "option" not in one.metadata else {one.name: value}
     return values_given
-
-
-# --- public functions -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Keywords:
-    """The options of a public function.
-
-    Attributes:
-        options: By name.
-        build: Makes of keywords what the function takes.
-        chosen: The options there are where some of them are given; ``None`` for the same ones whatever is given.
-        first: The options that decide about others.
-    """
-
-    options: Mapping[str, Declared]
-    build: Callable[[Mapping[str, Any]], Any]
-    chosen: Callable[[Mapping[str, Any]], Mapping[str, Declared]] | None = None
-    first: tuple[str, ...] = ()
-
-    def where(self, given: Mapping[str, Any]) -> Mapping[str, Declared]:
-        """The options there are where some of them are given."""
-        return self.options if self.chosen is None else self.chosen(given)
-
-
-def keywords(kind: type) -> Keywords:
-    """The fields of a dataclass as keywords."""
-    return Keywords(options(kind), functools.partial(build, kind))
-
-
-def takes(taken: type | Keywords) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Give a function that takes options as its last argument their names as keywords instead.
-
-    Its signature and its documentation list them. Keywords of the function itself stay.
-    """
-    accepted = taken if isinstance(taken, Keywords) else keywords(taken)
-
-    def decorate(act: Callable[..., R]) -> Callable[..., R]:
-        signature = inspect.signature(act)
-        *places, last = signature.parameters.values()
-        ours = {one.name for one in places}
-
-        @functools.wraps(act)
-        def public(*given: Any, **more: Any) -> R:
-            mine = {name: more.pop(name) for name in ours & set(more)}
-            return act(*given, **mine, **{last.name: accepted.build(more)})
-
-        listed = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=one.default)
-            for name, one in accepted.options.items()
-            if name not in ours
-        ]
-        public.__signature__ = signature.replace(parameters=[*places, *listed])  # type: ignore[attr-defined]
-        public.__doc__ = _documented(act.__doc__ or "", last.name, accepted.options)
-        public.options = accepted.options  # type: ignore[attr-defined]
-        return public
-
-    return decorate
-
-
-def _documented(text: str, last: str, options: Mapping[str, Declared]) -> str:
-    """A docstring with a line for every option in place of the argument that holds them all."""
-    kept = [line for line in text.rstrip().splitlines() if not line.startswith(f"        {last}: ")]
-    helps = {name: FLAG.sub(lambda flag: flag[1].replace("-", "_"), one.option.help) for name, one in options.items()}
-    lines = [f"        {name}: {said}." for name, said in helps.items()]
-    for one in options.values():
-        if isinstance(one.option.keys, Iterable):
-            said = f"one by one, what {one.name} gives together; a time above 1 is in milliseconds"
-            lines += [f"        {', '.join(one.option.keys)}: {said}."] if one.option.keys else []
-    return "\n".join([*kept, "", "    Keywords:", *lines, ""])
-
-
-# --- readers ----------------------------------------------------------------------------------------------------------
-
-
-def whole(text: str) -> int:
-    """Read a whole number."""
-    if not (text.isascii() and text.isdecimal()):
-        raise ValueError(f"expected a whole number, but got {text!r}")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    """Read a whole number above zero."""
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise ValueError(f"expected a positive whole number, but got {text!r}")
-    return int(text)
-
-
-def multiple_of(text: str) -> int | str:
-    """Read what widths are multiples of: a whole number above zero, or ``auto``."""
-    if text != AUTO and not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise ValueError(f"expected a positive whole number or {AUTO}, but got {text!r}")
-    return text if text == AUTO else int(text)
-
-
-def number_or_auto(text: str) -> int | str:
-    """Read a whole number that is not negative, or ``auto``."""
-    if text != AUTO and not (text.isascii() and text.isdecimal()):
-        raise ValueError(f"expected a whole number or {AUTO}, but got {text!r}")
-    return text if text == AUTO else int(text)
-
-
-def threads(text: str) -> int:
-    """Read a number of threads that this machine may run."""
-    most = 4 * (os.cpu_count() or 1)
-    if positive(text) > most:
-        raise ValueError(f"expected at most {most} on this machine, but got {text}")
-    return int(text)
-
-
-def any_whole(text: str) -> int:
-    """Read a whole number, which may be negative."""
-    try:
-        return int(text)
-    except ValueError as error:
-        raise ValueError(f"expected a whole number, but got {text!r}") from error
-
-
-def any_number(text: str) -> float:
-    """Read a number."""
-    try:
-        return float(text)
-    except ValueError as error:
-        raise ValueError(f"expected a number, but got {text!r}") from error
-
-
-def number(text: str) -> float:
-    """Read a number above zero."""
-    if not (0 < _float(text) < math.inf):
-        raise ValueError(f"expected a positive number, but got {text!r}")
-    return float(text)
-
-
-def bound(text: str) -> float:
-    """Read a number above zero, or zero for none."""
-    return 0.0 if text in ("0", "0.0") else number(text)
-
-
-def share(text: str) -> float:
-    """Read a number between 0 and 1."""
-    if not 0 <= _float(text) <= 1:
-        raise ValueError(f"expected a number between 0 and 1, but got {text!r}")
-    return float(text)
-
-
-def seconds(text: str) -> float:
-    """Read seconds above zero."""
-    if not 0 < _float(text) <= 3600:
-        raise ValueError(f"expected seconds above 0 and up to 3600, but got {text!r}")
-    return float(text)
-
-
-def some_seconds(text: str) -> float:
-    """Read seconds, from zero."""
-    if not 0 <= _float(text) <= 3600:
-        raise ValueError(f"expected seconds from 0 and up to 3600, but got {text!r}")
-    return float(text)
-
-
-def _float(text: str) -> float:
-    """A number; one that is none compares false with all."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def numbers(text: str) -> tuple[float, ...]:
-    """Read numbers with commas between them."""
-    read = tuple(_float(one) for one in text.split(","))
-    if not all(map(math.isfinite, read)):
-        raise ValueError(f"expected numbers as in 0.485,0.456,0.406, but got {text!r}")
-    return read
-
-
-def pair(text: str) -> tuple[float, ...]:
-    """Read a smaller and a larger number."""
-    read = numbers(text)
-    if len(read) != 2 or not read[0] < read[1]:
-        raise ValueError(f"expected a smaller and a larger number as in 0,1, but got {text!r}")
-    return read
-
-
-def size(text: str) -> tuple[int, ...]:
-    """Read a height and a width, or one number for both."""
-    read = tuple(positive(one) for one in text.split("x"))
-    if len(read) > 2:
-        raise ValueError(f"expected HxW or one number, but got {text!r}")
-    return read * 2 if len(read) == 1 else read
-
-
-def listed(one: Reader) -> Reader:
-    """A reader of values with commas between them."""
-
-    def each(text: str) -> tuple[Any, ...]:
-        return tuple(one(part) for part in text.split(","))
-
-    return each
-
-
-def provider(text: str) -> str:
-    """Read an execution provider, in short or in full."""
-    return f"{text.upper()}ExecutionProvider" if text.lower() in ("cpu", "cuda") else text
-
-
-def pattern(text: str) -> str:
-    """Read a regular expression."""
-    if not text:
-        raise ValueError("expected a regular expression, but got an empty one, which would match all")
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"not a regular expression ({error})") from error
-    return text
-
-
-def printable(text: str) -> str:
-    """Read a name."""
-    if not text or not text.isprintable():
-        raise ValueError(f"expected a name, but got {text!r}")
-    return text

@@ -13,7 +13,7 @@ attributes what a row would (`score.samples = True`); the options of a learner a
 
     @dataclass(frozen=True)
     class PruneSettings:
-        left: float = option(0.5, "share of the MACs that stays", read=share)  # of onnxslim_learn.settings
+        left: float = option(0.5, "share of the MACs that stays", read=share)  # of onnxslim_learn.settings and .readers
 
     def prune(task):
         ...  # task.wanted.left

@@ -22,10 +22,10 @@ import onnxruntime as ort
 from nets.exports import EXPORTERS, NAMES, export
 from nets.pretrained import MODELS, fetch
 from onnxslim_learn.data.random_inputs import random_inputs
+from onnxslim_learn.readers import AUTO
 from onnxslim_learn.runtime import kernels, timing
 from onnxslim_learn.runtime.session import CPU
 from onnxslim_learn.runtime.timing import Ratio
-from onnxslim_learn.settings import AUTO
 from onnxslim_learn.workflow import slim
 from onnxslim_learn.workflow.latency_target import QUIET
 

@@ -25,9 +25,9 @@ from onnxslim_learn.data.class_balance import confident
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.source import Source
+from onnxslim_learn.readers import multiple_of
 from onnxslim_learn.runtime.session import open_session
 from onnxslim_learn.select.calibration import Calibration
-from onnxslim_learn.settings import multiple_of
 from onnxslim_learn.workflow import slim
 from onnxslim_learn.workflow.samples import affordable, topped_up
 

@@ -28,8 +28,8 @@ from onnxslim_learn.data.class_balance import confident
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.source import Source
+from onnxslim_learn.readers import multiple_of
 from onnxslim_learn.select.calibration import Calibration
-from onnxslim_learn.settings import multiple_of
 from onnxslim_learn.train.bn_matching import matched
 from onnxslim_learn.workflow import slim as api
 

@@ -20,7 +20,8 @@ from onnxslim_learn.runtime import atomic
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from onnxslim_learn.settings import Declared, Keywords
+    from onnxslim_learn.keywords import Keywords
+    from onnxslim_learn.settings import Declared
 
 PROGRAM = "onnxslim-learn"
 MAIN = ["help", "version", "print-completion"]  # options without a command

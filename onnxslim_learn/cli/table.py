@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from onnxslim_learn.keywords import keywords
 from onnxslim_learn.learners import table
-from onnxslim_learn.settings import keywords, option
+from onnxslim_learn.settings import option
 from onnxslim_learn.workflow.settings import (
     AnalyzeSettings,
     ApplySettings,
@@ -20,7 +21,7 @@ from onnxslim_learn.workflow.settings import (
 )
 
 if TYPE_CHECKING:
-    from onnxslim_learn.settings import Keywords
+    from onnxslim_learn.keywords import Keywords
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import onnx
 
 from onnxslim_learn.costs.targets import PER_MILLISECOND, shown
 from onnxslim_learn.errors import TargetError
+from onnxslim_learn.readers import AUTO
 from onnxslim_learn.registry import COSTS, LATENCY, MICROSECONDS
 from onnxslim_learn.report import records
 from onnxslim_learn.report.sections import slim as slim_pages
 from onnxslim_learn.select.bounds import bounds
-from onnxslim_learn.settings import AUTO
 from onnxslim_learn.workflow import slim
 
 if TYPE_CHECKING:

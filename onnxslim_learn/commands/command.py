@@ -13,11 +13,12 @@ from onnxslim_learn import settings as declared
 from onnxslim_learn.commands import models, verdict
 from onnxslim_learn.commands.asked import Asked, Change, words
 from onnxslim_learn.errors import TargetError
+from onnxslim_learn.keywords import Keywords, takes
+from onnxslim_learn.keywords import keywords as fields_of
 from onnxslim_learn.workflow.options import ReportSettings
 
 if TYPE_CHECKING:
     from onnxslim_learn.array_types import Watcher
-    from onnxslim_learn.settings import Keywords
 
 R = TypeVar("R")
 
@@ -54,7 +55,7 @@ class Clock:
 def command(name: str, taken: type | Keywords, **fixed: Change) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Make a public command of a function that takes its options as its last argument.
 
-    Options become keywords (:func:`onnxslim_learn.settings.takes`); what it returns gets the time of its stages and a
+    Options become keywords (:func:`onnxslim_learn.keywords.takes`); what it returns gets the time of its stages and a
     verdict, and is written where ``html`` and ``json`` say.
 
     Args:
@@ -62,10 +63,10 @@ def command(name: str, taken: type | Keywords, **fixed: Change) -> Callable[[Cal
         taken: Its options.
         **fixed: Options that the command line needs to do the same.
     """
-    keywords = taken if isinstance(taken, declared.Keywords) else declared.keywords(taken)
+    keywords = taken if isinstance(taken, Keywords) else fields_of(taken)
 
     def decorate(act: Callable[..., R]) -> Callable[..., R]:
-        inner = declared.takes(keywords)(act)
+        inner = takes(keywords)(act)
         *places, _ = (one for one in inspect.signature(act).parameters if one != "progress")
         signature = _Signature(name, keywords, tuple(places), fixed)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from onnxslim_learn.commands import models
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.synthetic import synthetic
-from onnxslim_learn.settings import takes
+from onnxslim_learn.keywords import takes
 from onnxslim_learn.workflow.settings import LoadSettings
 
 if TYPE_CHECKING:

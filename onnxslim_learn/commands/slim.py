@@ -14,13 +14,14 @@ from onnxslim_learn.commands import advice, models
 from onnxslim_learn.commands.command import command
 from onnxslim_learn.commands.results import WORSE, ModelResult, Result, claim, place
 from onnxslim_learn.errors import InputError, TargetError
+from onnxslim_learn.keywords import takes
 from onnxslim_learn.latency.profile import RuntimeSetting
 from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.report import records
 from onnxslim_learn.report.sections import quality
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.select import planner
-from onnxslim_learn.settings import build, takes
+from onnxslim_learn.settings import build
 from onnxslim_learn.workflow import latency_target, pareto, timed
 from onnxslim_learn.workflow import samples as sampling
 from onnxslim_learn.workflow import slim as work

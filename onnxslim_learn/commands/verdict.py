@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from onnxslim_learn.commands.asked import line
 from onnxslim_learn.coupling import selection
+from onnxslim_learn.readers import AUTO
+from onnxslim_learn.readers import share as share_of
 from onnxslim_learn.registry import MICROSECONDS
 from onnxslim_learn.report.format import plural, share
 from onnxslim_learn.report.sections import groups, quality, repair
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.rewrite import save
-from onnxslim_learn.settings import AUTO
-from onnxslim_learn.settings import share as share_of
 
 if TYPE_CHECKING:
     from onnxslim_learn.commands.asked import Asked, Change

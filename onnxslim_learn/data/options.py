@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.settings import any_number, numbers, option, pair, part, positive, size, whole
+from onnxslim_learn.readers import any_number, numbers, pair, positive, size, whole
+from onnxslim_learn.settings import option, part
 
 USUAL = 512  # samples
 IMAGES = "images: "  # begins the help of what makes sense for images alone

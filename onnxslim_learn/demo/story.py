@@ -13,13 +13,13 @@ from onnxslim_learn.array_types import Stage, Watcher, staged
 from onnxslim_learn.commands.command import command
 from onnxslim_learn.commands.results import Result, claim
 from onnxslim_learn.data.open import open_source
+from onnxslim_learn.readers import AUTO
 from onnxslim_learn.report import records
 from onnxslim_learn.report.blocks import Block, Text
 from onnxslim_learn.report.format import percent, share
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.runtime import timing
 from onnxslim_learn.select.calibration import Calibration
-from onnxslim_learn.settings import AUTO
 from onnxslim_learn.workflow import slim
 from onnxslim_learn.workflow.settings import DemoSettings
 

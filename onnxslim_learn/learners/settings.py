@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from onnxslim_learn.data.options import DataSettings, SampleSettings
+from onnxslim_learn.readers import bound, number, positive, whole
 from onnxslim_learn.registry import LEARNERS, LOSSES, OPTIMIZERS
 from onnxslim_learn.runtime.settings import RuntimeSettings
-from onnxslim_learn.settings import Option, bound, declared, number, option, part, positive, whole
+from onnxslim_learn.settings import Option, declared, option, part
 from onnxslim_learn.workflow.options import (
     CONFIG,
     PLAN_OUT,

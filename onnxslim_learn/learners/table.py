@@ -6,10 +6,11 @@ from dataclasses import is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.errors import InputError, reason
+from onnxslim_learn.keywords import Keywords
 from onnxslim_learn.learners.settings import LearnSettings
 from onnxslim_learn.registry import LEARNERS
 from onnxslim_learn.rows import imported
-from onnxslim_learn.settings import Keywords, assembled, in_file, options, values
+from onnxslim_learn.settings import assembled, in_file, options, values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

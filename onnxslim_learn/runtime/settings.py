@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxslim_learn.settings import Option, declared, option, provider, seconds, threads
+from onnxslim_learn.readers import provider, seconds, threads
+from onnxslim_learn.settings import Option, declared, option
 
 SECONDS = Option("about the time to measure for", metavar="S", read=seconds, decides=False)
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 from onnxslim_learn.array_types import Progress
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.errors import InputError, TargetError
+from onnxslim_learn.readers import AUTO
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.runtime import cache
 from onnxslim_learn.runtime.parallel import spread
 from onnxslim_learn.select import search, sensitivity
 from onnxslim_learn.select.allocation import KEPT, about, trial
 from onnxslim_learn.select.schedule import affordable
-from onnxslim_learn.settings import AUTO
 
 if TYPE_CHECKING:
     from onnxslim_learn.coupling.residual import Block

@@ -16,9 +16,9 @@ import numpy as np
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.costs.devices import CONVOLUTION, DEPTHWISE, PRODUCT
 from onnxslim_learn.coupling import roles
+from onnxslim_learn.readers import AUTO
 from onnxslim_learn.runtime import kernels
 from onnxslim_learn.select.budget import span
-from onnxslim_learn.settings import AUTO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

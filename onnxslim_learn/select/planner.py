@@ -11,6 +11,7 @@ from onnxslim_learn.coupling import selection
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.plans.realize import describe
+from onnxslim_learn.readers import AUTO
 from onnxslim_learn.registry import CRITERIA, LATENCY
 from onnxslim_learn.rewrite import merge
 from onnxslim_learn.select import budget, criteria, kernel_widths
@@ -18,7 +19,6 @@ from onnxslim_learn.select.allocation import choose
 from onnxslim_learn.select.blocks import decide
 from onnxslim_learn.select.bounds import bounds, named
 from onnxslim_learn.select.ranking import Ranking
-from onnxslim_learn.settings import AUTO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

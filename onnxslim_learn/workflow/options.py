@@ -7,19 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxslim_learn.costs import targets
+from onnxslim_learn.readers import AUTO, multiple_of, number_or_auto, pattern, seconds, share, some_seconds
 from onnxslim_learn.registry import COSTS, CRITERIA, DEVICES, METRICS
-from onnxslim_learn.settings import (
-    AUTO,
-    Option,
-    declared,
-    multiple_of,
-    number_or_auto,
-    option,
-    pattern,
-    seconds,
-    share,
-    some_seconds,
-)
+from onnxslim_learn.settings import Option, declared, option
 
 # --- options that several commands have -------------------------------------------------------------------------------
 

@@ -9,22 +9,10 @@ from typing import Any
 from onnxslim_learn.costs import targets
 from onnxslim_learn.data.options import SampleSettings
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.readers import AUTO, any_number, listed, number, positive, printable, provider, threads, whole
 from onnxslim_learn.registry import METHODS, PROTOCOLS, SPREAD, UNIFORM
 from onnxslim_learn.runtime.settings import SECONDS, RuntimeSettings
-from onnxslim_learn.settings import (
-    AUTO,
-    any_number,
-    declared,
-    listed,
-    number,
-    option,
-    part,
-    positive,
-    printable,
-    provider,
-    threads,
-    whole,
-)
+from onnxslim_learn.settings import declared, option, part
 from onnxslim_learn.workflow.options import (
     BASES,
     CONFIG,

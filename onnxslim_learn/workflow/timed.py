@@ -12,10 +12,10 @@ from onnxslim_learn.errors import InputError, PlanError, TargetError
 from onnxslim_learn.latency.node_times import per_node
 from onnxslim_learn.latency.profile import RuntimeSetting
 from onnxslim_learn.latency.rounds import rounds
+from onnxslim_learn.readers import AUTO
 from onnxslim_learn.registry import MACS
 from onnxslim_learn.runtime import timing
 from onnxslim_learn.runtime.session import CPU
-from onnxslim_learn.settings import AUTO
 from onnxslim_learn.workflow import latency_target
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners import table
 from onnxslim_learn.learners.finetune import finetune
 from onnxslim_learn.learners.settings import FinetuneSteps, LearnSettings
+from onnxslim_learn.readers import share
 from onnxslim_learn.registry import LEARNERS
-from onnxslim_learn.settings import option, options, part, share
+from onnxslim_learn.settings import option, options, part
 from onnxslim_learn.workflow import slim
 
 LEFT, USUAL = 0.7, 0.5
@@ -115,7 +116,8 @@ def test_its_options_are_its_own(net, declared):
 MINE = '''
 from dataclasses import dataclass
 
-from onnxslim_learn.settings import option, share
+from onnxslim_learn.readers import share
+from onnxslim_learn.settings import option
 from onnxslim_learn.workflow import slim
 
 

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from onnxslim_learn.coupling.groups import expression
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.readers import AUTO
 from onnxslim_learn.registry import OPTIMIZERS
-from onnxslim_learn.settings import AUTO
 from onnxslim_learn.train.loop import Learner
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from onnxslim_learn.learners.settings import (
     LearnSettings,
     compares_features,
 )
+from onnxslim_learn.readers import AUTO, number, positive, share
 from onnxslim_learn.registry import COSTS
-from onnxslim_learn.settings import AUTO, Option, declared, number, option, part, positive, share
+from onnxslim_learn.settings import Option, declared, option, part
 from onnxslim_learn.workflow.options import EMPTY, MULTIPLE, NO_REPAIR, PLAN_OUT, PROTECT, SENSITIVE, TARGET
 
 if TYPE_CHECKING:

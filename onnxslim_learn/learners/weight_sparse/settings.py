@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.settings import FROM_SCRATCH, LearningSteps, LearnSettings
+from onnxslim_learn.readers import any_number, any_whole
 from onnxslim_learn.registry import PROTOCOLS, UNIFORM
 from onnxslim_learn.rows import require
-from onnxslim_learn.settings import any_number, any_whole, build, declared, option, part
+from onnxslim_learn.settings import build, declared, option, part
 from onnxslim_learn.workflow.options import LOSSLESS_TOO, PATTERN, PROTECT, SPARSE_INITIALIZERS
 
 ZEROS = "weight-sparse"  # purpose

@@ -6,6 +6,7 @@ import itertools
 import re
 from typing import TYPE_CHECKING, Any
 
+from onnxslim_learn.readers import AUTO
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
 from onnxslim_learn.report.format import (
     amount,
@@ -22,7 +23,6 @@ from onnxslim_learn.report.format import (
 )
 from onnxslim_learn.report.sections import groups, latency, quality, repair, training
 from onnxslim_learn.report.sections.groups import called, repeats, titled
-from onnxslim_learn.settings import AUTO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
