@@ -79,16 +79,16 @@ def model_of(
 
     Args:
         nodes: In topological order.
-        inputs: What comes from outside, by name; of these arrays, only the element types count.
+        inputs: What comes from outside, by name; of these arrays, only the element types and numbers of axes count.
         outputs: Names of the values it puts out.
         opsets: Domain -> version.
         initializers: Their weights.
     """
-    types = {name: onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in inputs.items()}
+    types = {n: (onnx.helper.np_dtype_to_tensor_dtype(a.dtype), [None] * np.ndim(a)) for n, a in inputs.items()}
     graph = onnx.helper.make_graph(
         nodes,
         "part",
-        [onnx.helper.make_tensor_value_info(name, element, None) for name, element in types.items()],
+        [onnx.helper.make_tensor_value_info(name, *one) for name, one in types.items()],
         [onnx.ValueInfoProto(name=name) for name in outputs],
         initializers,
     )

@@ -4,7 +4,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from nets.notation import Net
 from nets.zoo import NETS
+from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.runtime import executor
 from onnxslim_learn.runtime.executor import Runner
@@ -30,6 +32,20 @@ def test_stretches_give_the_outputs_of_the_whole(name):
                 assert np.abs(a - b).max(initial=0) <= RELATIVE[a.dtype.name] * np.abs(a).max(initial=1), output
             else:
                 assert np.array_equal(a, b), output
+
+
+def test_sizes_that_a_stretch_computes_from_its_inputs_are_sizes():
+    """onnx takes sizes of a tensor of an unknown number of axes for none at all."""
+    text = """(float[n, 3, h, w] x) => (float[n, 3, u, v] y) {
+        r = Relu(x) m = Shape<start=2>(r) half = Div(m, {2}) sizes = Concat<axis=0>([1, 3], half)
+        y = Resize(table, , , sizes)
+    }"""
+    model = Net(text, "table 1x3x9x9", opset=18).build()
+    feeds = [{"x": np.random.default_rng(0).standard_normal((1, 3, 8, 6)).astype(np.float32)}]
+    runner = Runner(load(model).model.clone(), feeds, ())
+    runner.run_to(1)
+    runner.finish()
+    assert runner.get("y")[0].shape == (1, 3, 4, 3)
 
 
 def test_only_what_later_nodes_need_is_held():
