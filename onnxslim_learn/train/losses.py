@@ -190,9 +190,20 @@ def distillation(
 
     Logits: KL divergence at a temperature T, times T² so that gradients keep their size. Probabilities: KL divergence.
     Labels that stand alone: the sum of their KL divergences. Other numbers: squared error over the teacher's variance.
-    Integers do not count.
+    Integers do not count, nor do outputs of which numbers decide how many rows there are while they are others than the
+    teacher's.
+
+    Raises:
+        InputError: If no output has the teacher's rows.
     """
-    return torch.stack([_distance(outputs[n], portion.targets[n], one, temperature) for n, one in known.items()]).mean()
+    alike = [(n, one) for n, one in known.items() if outputs[n].shape == portion.targets[n].shape]
+    if not alike:
+        name = next(iter(known))
+        raise InputError(
+            f"⟨loss⟩ distill: output {name} is {tuple(outputs[name].shape)} and the original's "
+            f"{tuple(portion.targets[name].shape)}, for numbers decide how many rows there are. Give ⟨loss⟩ features."
+        )
+    return torch.stack([_distance(outputs[n], portion.targets[n], one, temperature) for n, one in alike]).mean()
 
 
 def _distance(output: Tensor, target: Tensor, one: Taught, temperature: float) -> Tensor:

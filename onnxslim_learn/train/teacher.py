@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ROOM = 2 << 30  # bytes for outputs computed ahead
 TOGETHER = 256
+FEW = 4  # batches that tell whether shapes depend on numbers
 
 
 class Teacher:
@@ -82,6 +83,13 @@ class Teacher:
         first, meta = self._first(samples), self.module.meta
         floats = [name for name in meta["outputs"] if first[name].is_floating_point()]
         return {name: taught(first[name], name, meta["hints"].get(name, "")) for name in floats}
+
+    def uneven(self, samples: SampleStore) -> set[str]:
+        """Outputs that have another shape for some of the first samples than for others: numbers decide their rows."""
+        size, count = samples.declared.batch or 1, samples.shelves[0].count
+        some = [samples.take(0, np.arange(k, k + size)) for k in range(0, min(count - size + 1, FEW * size), size)]
+        shapes = [{name: x.shape for name, x in self._all(pool.tensors(b, self.device)[0]).items()} for b in some]
+        return {name for name in self.module.meta["outputs"] if len({one[name] for one in shapes}) > 1}
 
     def variances(self, samples: SampleStore) -> dict[str, float]:
         """Variance of every inner tensor, by the first samples."""

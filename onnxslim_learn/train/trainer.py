@@ -259,11 +259,14 @@ def trainer(
     samples, held = pool.gather(source, None if val is None else 0, training.folder)
     if val is not None:
         held = pool.gather(val, 0, training.folder)[0]
-    inner = _features(analysis, training)
-    tutor = Teacher(bridge(teacher or analysis, features=inner), world.device).comparing({name: {} for name in inner})
+    tutor, inner = _teacher(analysis, teacher, training, world)
     kinds = tutor.kinds(samples)
     if not kinds:
         raise InputError("model: none of its outputs is of floating-point numbers, so nothing of it can be trained.")
+    if losses.told(training.loss) == "distill" and kinds.keys() <= tutor.uneven(samples):
+        stage("numbers decide how many rows outputs have: tensors inside are compared instead")
+        training = replace(training, loss="features")
+        tutor, inner = _teacher(analysis, teacher, training, world)
     objective = losses.objective(
         training.loss,
         kinds,
@@ -277,6 +280,15 @@ def trainer(
         steps = sum(trainer.recipe(analysis.graph, what).steps for what in ("steps", "finetune_steps"))
         tutor.look_ahead(samples, steps * training.batch_size, stage("running the original"))
     return trainer
+
+
+def _teacher(
+    analysis: Analysis, teacher: Analysis | None, training: Training, world: World
+) -> tuple[Teacher, tuple[str, ...]]:
+    """The teacher, and the tensors inside that are compared with its own."""
+    inner = _features(analysis, training)
+    tutor = Teacher(bridge(teacher or analysis, features=inner), world.device)
+    return tutor.comparing({name: {} for name in inner}), inner
 
 
 def _features(analysis: Analysis, training: Training) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import onnxslim_learn as osl
 from nets.notation import Net
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.bridge.module import bridge
@@ -242,3 +243,15 @@ def test_the_loss_may_be_the_users(found):
 def test_a_loss_that_cannot_be_is_refused(spec, said):
     with pytest.raises(InputError, match=said):
         losses.objective(spec, {})
+
+
+@pytest.mark.slow
+def test_where_numbers_decide_how_many_rows_there_are_tensors_inside_are_compared(tmp_path):
+    text = """(float[n,6] x) => (float[k,3] y) {
+        h = MatMul(x, w0) r = Relu(h) z = MatMul(r, w1) s = ReduceSum<keepdims=0>(z, [1]) o = Greater(s, {0.0})
+        y = Compress<axis=0>(z, o)
+    }"""
+    model, told = Net(text, "w0 6x12, w1 12x3").build(), []
+    settings = {"macs": 0.6, "steps": 4, "finetune_steps": 4, "samples": 24, "no_latency": True}
+    osl.learn(model, output=tmp_path / "m.onnx", progress=lambda stage, *_: told.append(stage), **settings)
+    assert any("tensors inside are compared" in stage for stage in told)
