@@ -167,6 +167,7 @@ class Records:
         indices: Name of a value used as index -> size of the axis it points into.
         boxes: Name of a value that holds corners of boxes -> width and height of the picture in their units.
         places: Name of a value whose numbers are places along an axis -> the labels of that axis.
+        alone: Index of a node that picks one position of an axis -> the atom of that position.
         opaque: Operator without a rule -> number of nodes.
         inside: Nodes that hold graphs of their own.
     """
@@ -183,6 +184,7 @@ class Records:
     indices: dict[str, int] = field(default_factory=dict)
     boxes: dict[str, tuple[float, float]] = field(default_factory=dict)
     places: dict[str, Labels] = field(default_factory=dict)
+    alone: dict[int, int] = field(default_factory=dict)
     opaque: dict[str, int] = field(default_factory=dict)
     inside: list[Inside] = field(default_factory=list)
 

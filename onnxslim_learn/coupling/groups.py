@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
     from onnxslim_learn.array_types import Array, Labels
+    from onnxslim_learn.coupling.residual import Block
     from onnxslim_learn.coupling.solver import Coupling
 
 Codes = np.ndarray[Any, np.dtype[np.uint64]]
@@ -262,9 +263,17 @@ def decidable(coupling: Coupling, groups: Sequence[Group]) -> list[Group]:
     return result
 
 
+def _presence(coupling: Coupling, block: Block) -> int:
+    """The column of a block's presence, or -1 where it cannot go."""
+    return coupling.column_of(block) if block.atom else -1
+
+
 def _refusal(coupling: Coupling, group: Group) -> str:
     """Why a group cannot lose one step of units, or an empty string."""
     levels = group.levels
+    if levels < 2 and group.competes and group.width == 1:
+        (block, *_) = [*(b for b in coupling.blocks if _presence(coupling, b) == group.units[0]), None]
+        return f"goes with residual block {block.name}" if block else "has a branch of its own, which no sum adds up"
     if levels < 2:
         return "has rows of which each would lose its last unit" if group.width > 1 else "has one unit only"
     removed = np.zeros(coupling.columns, bool)

@@ -316,9 +316,25 @@ def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
         if name in records.places:
             relations.pins.append(Pin(-1, records.places[name], f"has its place put out as {name}", weak=False))
     blocks = tuple(block if block.pin else replace(block, atom=relations.atom()) for block in residual.find(graph))
+    _tie_branches(relations, records, blocks)
     strong = _strong(relations)
     column = _components(int(strong.max()) + 1, relations.weak, strong)
     return Coupling(graph, values, relations, records, strong, column, blocks)
+
+
+def _tie_branches(relations: Relations, records: Records, blocks: Sequence[Block]) -> None:
+    """A residual block that picks one of several rivals goes with it: the branch of an expert, with its chance."""
+    rivals = {atom for one in records.contests for axis in one.axes for d in one.value.axes[axis] for atom in _atoms(d)}
+    block_of = {node: block for block in blocks if block.atom for node in block.nodes}
+    tied = {node for node, atom in records.alone.items() if atom in rivals and node in block_of}
+    for node in sorted(tied):
+        ends = np.array([[block_of[node].atom], [records.alone[node]]], np.int64)
+        relations.strong.append(Relation(node, *ends))
+    relations.some = [(node, atoms) for node, atoms in relations.some if node not in tied]
+
+
+def _atoms(digit: Digit) -> list[int]:
+    return [] if digit.labels is None else digit.labels[digit.labels > 0].tolist()
 
 
 def _counting(graph: Graph) -> list[str]:

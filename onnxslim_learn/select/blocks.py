@@ -80,7 +80,13 @@ def decide(
         raise InputError("⟨drop_blocks⟩: what blocks lose is measured on samples. Give some with ⟨data⟩.")
     greedy = _Greedy(make(()), able, calibration)
     if number != AUTO:
-        return greedy.sequence(lambda blocks: len(blocks) == int(number), progress, even=True)
+        chosen = greedy.sequence(lambda blocks: len(blocks) == int(number), progress, even=True)
+        if len(chosen.blocks) < int(number):
+            most = len(chosen.blocks)
+            raise InputError(
+                f"⟨drop_blocks⟩ {number}: of {len(able)} residual blocks {most} can go together. Give at most {most}."
+            )
+        return chosen
     if not make(able).choices and not make(()).choices:  # blocks alone
         return greedy.needed(greedy.sequence(greedy.fits, progress))
     return _best(make, greedy, greedy.sequence(greedy.fits, progress))
@@ -137,10 +143,10 @@ class _Greedy:
         gone: list[Block] = []
         losses: list[float] = []
         seeming = self._measured((), self.able, progress)
-        while len(gone) < len(self.able) and not enough(gone):
+        while (left := self._left(gone)) and not enough(gone):
             fresh = set[str]() if gone else set(seeming)
             while True:
-                worth = {b.name: 1.0 if even else self._worth(b, gone) for b in self.able if b not in gone}
+                worth = {b.name: 1.0 if even else self._worth(b, gone) for b in left}
                 first = min(worth, key=lambda name: seeming[name] / worth[name])
                 if first in fresh:
                     break
@@ -150,6 +156,11 @@ class _Greedy:
             gone.append(next(b for b in self.able if b.name == first))
             losses.append(seeming[first])
         return Decided(tuple(gone), tuple(losses))
+
+    def _left(self, gone: Sequence[Block]) -> list[Block]:
+        """The blocks that may go beside some; of experts, as many stay as a token meets."""
+        left = [block for block in self.able if block not in gone]
+        return [block for block in left if not self.coupling.faults(self.removal([*gone, block]).gone)]
 
     def _worth(self, block: Block, gone: Sequence[Block]) -> float:
         """Which share of the bounds that are still exceeded a block takes."""

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from onnxslim_learn.workflow import slim as api
 from tests import laws
 
 OPEN = {"static": (), "batch": (0,), "all": (0, 2, 3)}
@@ -177,3 +178,19 @@ def test_experts_and_what_follows_them_are_cut(axes, added):
     sizes = [(n if 0 in axes else 2, length if 1 in axes else 7, 6) for n, length in ((1, 4), (5, 9))]
     analysis = laws.assert_cut_is_masked(model, [{"x": rng.standard_normal(size).astype(np.float32)} for size in sizes])
     assert [group.width for group in laws.free(analysis)] == [16, 12, 16, 12, 12, 16]
+
+
+def test_the_branch_of_an_expert_goes_with_its_chance_to_be_chosen():
+    torch.manual_seed(0)
+    analysis = api.analyze(exported(Experts(added=True), (torch.randn(2, 7, 6),), {"x": {0: "batch", 1: "length"}}))
+    coupling = analysis.coupling
+    branches = [np.array([coupling.column_of(block)]) for block in coupling.blocks if block.atom]
+    assert len(branches) == 3
+    assert not laws.valid(laws.close(analysis, np.concatenate(branches[:2])))  # every token meets two
+    for branch in branches:
+        removal = laws.close(analysis, branch)
+        small, reference = laws.written(analysis, removal), laws.masked(removal)
+        assert [list(t.dims) for t in small.graph.initializer if t.name == "gate.weight"] == [[2, 16]]
+        for size in ((2, 7, 6), (1, 4, 6)):
+            feed = {"x": np.random.default_rng(0).standard_normal(size).astype(np.float32)}
+            laws.assert_close(laws.run(small, feed)["y"], laws.run(reference, feed)["y"], "y")

@@ -47,10 +47,15 @@ def _picked(context: NodeContext, axis: int, index: Array) -> None:
     result = layout.take(context.relations, value, axis, picked, len(picked))
     if index.ndim == 0:
         result = layout.drop(context.relations, result, [axis])
+        for digit in value.axes[axis]:
+            if digit.labels is not None and not digit.deps:
+                context.records.alone[context.index] = int(digit.labels[picked[0]])
     context.yields(result)
 
     def make(cut: Cut) -> dict[int | str, Any]:
         keep = cut.keep(value, axis)
+        if not index.ndim and not keep[picked[0]]:
+            return {}  # only a branch that goes reads it
         new = (np.cumsum(keep) - 1)[picked[keep[picked]]]
         return {} if keep.all() else {1: new.astype(index.dtype).reshape((-1,) if index.ndim else ())}
 
