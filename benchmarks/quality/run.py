@@ -105,6 +105,7 @@ class Bench:
         labels: Their classes.
         threads: Of onnxruntime, for counting what is right.
         multiple: Of widths, as ``slim`` takes it.
+        work: Multiply-accumulates to find widths with, likewise; ``None`` for what is usual.
     """
 
     cache: Path
@@ -113,6 +114,7 @@ class Bench:
     labels: np.ndarray
     threads: int
     multiple: int | str = 1
+    work: float | None = None
 
     def accuracy(self, path: Path) -> float:
         """Share of test images whose class a model finds."""
@@ -155,7 +157,7 @@ def slim(bench: Bench, path: Path, setting: Setting, seed: int, output: Path) ->
     analysis = api.analyze(path)
     calibration = None
     if setting.data is not None:
-        calibration = Calibration(analysis.coupling, SOURCES[setting.data](bench, analysis, seed))
+        calibration = Calibration(analysis.coupling, SOURCES[setting.data](bench, analysis, seed), work=bench.work)
     api.slim_to(analysis, {"macs": setting.target}, output, calibration=calibration, multiple=bench.multiple)
 
 
@@ -237,6 +239,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=fashion.FOLDER, help="folder with the files of Fashion-MNIST")
     parser.add_argument("--seeds", type=int, default=3, help="samples are drawn so many times (default 3)")
     parser.add_argument("--multiple", type=multiple_of, default=1, help="of widths, as slim takes it (default 1)")
+    parser.add_argument("--work", type=float, help="multiply-accumulates to find widths with; 0: all groups alike")
     parser.add_argument("--threads", type=int, default=2, help="threads for counting what is right (default 2)")
     parser.add_argument("--json", type=Path, help="write all rows here")
     parser.add_argument("--figure", type=Path, help="draw the summary here, as .png or .svg")
@@ -245,7 +248,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     test, labels = fashion.read("t10k", options.data)
     images, _ = fashion.read("train", options.data)
-    bench = Bench(options.cache, images, fashion.pixels(test), labels, options.threads, options.multiple)
+    given = {"multiple": options.multiple, "work": options.work}
+    bench = Bench(options.cache, images, fashion.pixels(test), labels, options.threads, **given)
     rows: list[Row] = []
     for net in options.nets:
         dense = bench.accuracy(options.cache / f"{net}.onnx")
