@@ -123,6 +123,12 @@ def _n_bits(body: str, given: str = "", *, bits: int = 4, blocks: int = 3, weigh
 
 
 BLOCKS = {
+    "DequantizeLinear_blocks": _tokens(
+        "d = DequantizeLinear<axis=0, block_size=4>(w4, s4, p4) z = MatMul(a, d)",
+        "s4 4x8",
+        width=16,
+        given=f"{random_bytes('w4', 16, 8)}, {random_bytes('p4', 4, 8)}",
+    ),
     "MatMulNBits_blocks": _n_bits("z = OP(a, w4, s)"),
     "MatMulNBits_blocks_zeros": _n_bits("z = OP(a, w4, s, p)", f", {random_bytes('p', 8, 3)}", blocks=5),
     "MatMulNBits_blocks_zeros_flat": _n_bits("z = OP(a, w4, s, p)", f", {random_bytes('p', 16)}", blocks=4),

@@ -63,9 +63,9 @@ def per_channel(
 
     def rule(context: NodeContext) -> None:
         rank = len(context.shape(0))
-        if any(len(context.shape(slot)) > 1 for slot in context.given()[1:]):
-            return opaque(context)  # scales by block
         channel = (int(context.attr("axis", 1)) if axis is None else axis) % max(rank, 1)
+        if any(len(context.shape(slot)) > 1 for slot in context.given()[1:]):
+            return _by_block(context, channel)
         context.delicate(context.value(0), normalised(context, rank), f"is normalised over by {context.node.op_type}")
         letters = aligned(rank)
         vectors = [(s, context.operand(s, letters[channel] if context.shape(s) else "")) for s in context.given()[1:]]
@@ -81,6 +81,24 @@ def per_channel(
         return Operator(rule)
     weights = tuple(slot for slot in (norm.scale, norm.shift) if slot is not None)
     return Operator(rule, norm=norm, weights=weights, traits=Trait.SMOOTH | Trait.WHOLE)
+
+
+def _by_block(context: NodeContext, channel: int) -> None:
+    """Scales that are shared by blocks along an axis: whole blocks go."""
+    shape, size = context.shape(0), int(context.attr("block_size", 0))
+    blocks = context.shape(1)[channel]
+    if shape[channel] != blocks * size:
+        return opaque(context)
+    letters = list(aligned(len(shape)))
+    view = (*shape[:channel], blocks, size, *shape[channel + 1 :])
+    inside = [*letters[: channel + 1], None, *letters[channel + 1 :]]
+    parts = [2 if axis == channel else 1 for axis in range(len(shape))]
+    scales = [(slot, context.operand(slot, letters)) for slot in context.given()[1:]]
+    joined = context.join((0, context.operand(0, inside, view, parts)), *scales)
+    context.pin(joined.operands[0], [channel + 1], f"is one of a block that {context.node.op_type} scales alike")
+    axes = joined.output(context.relations, letters).axes
+    spelled = Value((*axes[: channel + 1], context.relations.axis(size), *axes[channel + 1 :]))
+    return context.yields(layout.regroup(context.relations, spelled, shape))
 
 
 def norm(axes: Axes, *, scale: int | None = None, centred: bool = False) -> Operator:
