@@ -50,6 +50,11 @@ def threads(text: str) -> int:
     return int(text)
 
 
+def place(text: str) -> int | str:
+    """Read a number of processes, or the address of a scheduler."""
+    return text if "://" in text else threads(text)
+
+
 def any_whole(text: str) -> int:
     """Read a whole number, which may be negative."""
     try:

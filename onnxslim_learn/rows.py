@@ -24,6 +24,7 @@ EXTRAS = {
     "train": ("torch", "safetensors"),
     "rl": ("gymnasium", "stable_baselines3"),
     "tensorboard": ("tensorboard",),
+    "cluster": ("distributed",),
 }
 """Extra of the distribution -> the modules that it brings."""
 

@@ -154,6 +154,7 @@ def _met(
         repair=repair,
         work=settings.work,
         seconds=settings.sensitivity_seconds,
+        workers=settings.workers,
         metric=sampling.judged_by(settings.quality, settings.samples),
     )
     analysis, asked["calibration"] = in_principal_bases(
@@ -275,6 +276,7 @@ def plan(
         repair=not settings.repair.no_repair,
         work=settings.work,
         seconds=settings.sensitivity_seconds,
+        workers=settings.workers,
     )
     analysis, known = in_principal_bases(analysis, known, settings.bases, settings.criterion)
     return planner.plan(analysis, wishes, calibration=known, progress=stage("choosing"), **_choice(settings))

@@ -5,26 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxslim_learn import metrics
 from onnxslim_learn.array_types import Array, Progress
-from onnxslim_learn.quality.channels import channels
 from onnxslim_learn.repair.targets import Record
-from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.runtime import cache
-from onnxslim_learn.runtime.parallel import spread
 from onnxslim_learn.select import search, sensitivity
 from onnxslim_learn.select.schedule import Portion, Schedule, schedule
-from onnxslim_learn.select.sensitivity import Curves
+from onnxslim_learn.select.sensitivity import Bench, Curves
 
 if TYPE_CHECKING:
     from onnxslim_learn.coupling.removal import Removal
-    from onnxslim_learn.quality.metric import Metric
     from onnxslim_learn.select.budget import Choice, Search
     from onnxslim_learn.select.calibration import Calibration
 
@@ -114,8 +108,8 @@ def choose(
     ways = list(WAYS.items())[: planned.ways]
     candidates = {"uniform": uniform}
     candidates |= {name: search.search(_weighed(task, curves, uniform, way)) for name, way in ways}
-    judge = partial(trial, record=record, metric=calibration.metric, labels=portion.labels)
-    trials = dict(spread((name, partial(judge, cut)) for name, cut in candidates.items()))
+    bench = Bench(task.coupling, record, calibration.metric, portion.labels)
+    trials = bench.tried(candidates, calibration.workers)
     best = min(trials, key=lambda name: trials[name])
     return Chosen(candidates[best], best, {name: lost[0] for name, lost in trials.items()}, spent)
 
@@ -145,13 +139,6 @@ def _weighed(task: Search, curves: Sequence[Array], uniform: Removal, way: tuple
     return replace(task, choices=weighed).above(_widths(task, uniform), least)
 
 
-def trial(cut: Removal, record: Record, metric: Metric | None, labels: Sequence[Any]) -> tuple[float, ...]:
-    """What is lost after a quick repair of everything: by the metric, if there is one, then by divergence."""
-    outputs = sensitivity.repaired(cut, slim(cut), record)
-    lost = metrics.loss(record.outputs(), outputs, channels(cut.coupling))
-    return (lost,) if metric is None else (metric.lost(outputs, [labels[k] for k in record.judged]), lost)
-
-
 def _measured(task: Search, calibration: Calibration, planned: Schedule, progress: Progress) -> Curves:
     """The curves that are planned; what was measured before, in this run or in another, is not measured again."""
     depends, model = about(task, planned.curves), task.coupling.graph.model
@@ -170,7 +157,8 @@ def _measured(task: Search, calibration: Calibration, planned: Schedule, progres
     missing = [(choice, kept) for choice, kept in planned.points if _key(choice, kept) not in known]
     if missing:
         record = Record(model, planned.curves.feeds, planned.curves.rows, whole=True)
-        sensitivity.measure(model, record, missing, alone, seconds=calibration.seconds, keep=keep, progress=progress)
+        bench, place, seconds = Bench(task.coupling, record), calibration.workers, calibration.seconds
+        sensitivity.measure(bench, missing, alone, place=place, seconds=seconds, keep=keep, progress=progress)
     points: dict[str, dict[int, float]] = {}
     for choice, kept in planned.points:
         if (key := _key(choice, kept)) in known:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from onnxslim_learn.array_types import Progress
@@ -20,10 +20,10 @@ from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.readers import AUTO
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.runtime import cache
-from onnxslim_learn.runtime.parallel import spread
 from onnxslim_learn.select import search, sensitivity
-from onnxslim_learn.select.allocation import KEPT, about, trial
+from onnxslim_learn.select.allocation import KEPT, about
 from onnxslim_learn.select.schedule import affordable
+from onnxslim_learn.select.sensitivity import Bench
 
 if TYPE_CHECKING:
     from onnxslim_learn.coupling.residual import Block
@@ -113,16 +113,17 @@ class _Greedy:
 
     def __init__(self, task: Search, able: Sequence[Block], calibration: Calibration) -> None:
         self.task, self.able, self.calibration = replace(task, choices=()), able, calibration
-        self.coupling, self.model = task.coupling, task.coupling.graph.model
+        self.coupling = task.coupling
         self.portion: Portion = affordable(task.coupling, calibration, 2 * len(able) + NUMBERS + 1)
         self.about = about(task, self.portion)
         self.known = calibration.measured.setdefault(str(cache.path(KEPT, self.about)), {})
         self.known |= {**cache.read(KEPT, self.about), **self.known}
 
     @cached_property
-    def record(self) -> Record:
-        """What the model does on the samples."""
-        return Record(self.model, self.portion.feeds, self.portion.rows, whole=True)
+    def bench(self) -> Bench:
+        """Where blocks are tried."""
+        record = Record(self.coupling.graph.model, self.portion.feeds, self.portion.rows, whole=True)
+        return Bench(self.coupling, record, self.calibration.metric, self.portion.labels)
 
     def removal(self, blocks: Iterable[Block]) -> Removal:
         return replace(self.task, dropped=tuple(map(self.coupling.column_of, blocks))).removal(())
@@ -194,10 +195,10 @@ class _Greedy:
         missing = [(block, 0) for block in blocks if keys[block.name] not in self.known]
         if missing:
             cut = lambda block, kept: self.removal([*gone, block])  # noqa: E731
-            sensitivity.measure(self.model, self.record, missing, cut, keep=keep, progress=progress)
+            place = self.calibration.workers
+            sensitivity.measure(self.bench, missing, cut, place=place, keep=keep, progress=progress)
         return {name: self.known[key] for name, key in keys.items()}
 
     def tried(self, candidates: dict[int, Removal]) -> dict[int, tuple[float, ...]]:
         """What is lost by some removals after a quick repair of everything."""
-        judge = partial(trial, record=self.record, metric=self.calibration.metric, labels=self.portion.labels)
-        return dict(spread((number, partial(judge, cut)) for number, cut in candidates.items()))
+        return self.bench.tried(candidates, self.calibration.workers)

@@ -44,6 +44,7 @@ class Calibration:
         curves: What was measured for the last target.
         measured: Everything that was, by what it depends on.
         ranked: Rankings, by criterion and names of the groups that can be cut.
+        workers: Where trials run: see :func:`onnxslim_learn.runtime.workers.trials`.
         extra: Made-up samples beside few real ones, fitted on and never judged by; see :meth:`topped_up`.
         metric: What decides between ways to share out a cut, and about a repair; divergence where there is none.
     """
@@ -58,6 +59,7 @@ class Calibration:
     ranked: dict[tuple[Any, ...], Ranking] = field(default_factory=dict)
     metric: Metric | None = None
     extra: Source | None = None
+    workers: int | str | None = None
 
     def topped_up(self, make: Callable[[int, Range], Source]) -> Calibration:
         """Add made-up samples where there are fewer than 128 real ones of a single float input, in their range.

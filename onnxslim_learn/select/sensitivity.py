@@ -9,16 +9,17 @@ correlate by 0.69, those of losses and of shares of units by 0.32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from onnxslim_learn import metrics
-from onnxslim_learn.array_types import Array, Progress
+from onnxslim_learn.array_types import Array, Labels, Mask, Progress
+from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.quality.channels import channels
 from onnxslim_learn.repair.least_squares import QUICK
 from onnxslim_learn.repair.sequential import SequentialRepair
@@ -26,15 +27,17 @@ from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.rewrite.unfuse import unfuse
 from onnxslim_learn.runtime.executor import Runner, common
-from onnxslim_learn.runtime.parallel import spread
+from onnxslim_learn.runtime.workers import trials
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from onnxslim_learn.coupling.removal import Removal
+    from onnxslim_learn.coupling.solver import Coupling
+    from onnxslim_learn.quality.metric import Metric
     from onnxslim_learn.select.budget import Choice
 
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 SMALL_SPREAD = 1e-6  # of logarithms: points at one share tell no power
@@ -119,12 +122,70 @@ def removed_share(choice: Choice, scores: Array, widths: Sequence[int]) -> Array
     return result
 
 
+class Bench:
+    """Where cuts of one model are tried, in this process or in others.
+
+    The original runs up to where the next cut begins, once for all that begin there or later.
+    """
+
+    def __init__(
+        self, coupling: Coupling, record: Record, metric: Metric | None = None, labels: Sequence[Any] = ()
+    ) -> None:
+        """Set up.
+
+        Args:
+            coupling: The model.
+            record: What it does on some batches of inputs.
+            metric: What outputs are judged by before distances to the original's are.
+            labels: Of every batch.
+        """
+        self.coupling, self.record, self.metric, self.labels = coupling, record, metric, labels
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock, self._whole = Lock(), unfuse(self.coupling.graph.model)
+        self._trunk = Runner(self._whole, self.record.feeds, (), threads=1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.coupling.graph.release()
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
+
+    def loss(self, gone: Mask, merged_into: Labels | None) -> float:
+        """See :func:`loss`."""
+        cut = Removal(self.coupling, gone, merged_into)
+        slimmed = unfuse(slim(cut))
+        with self._lock:
+            alike = common(self._whole, slimmed)
+            if alike < self._trunk.position:
+                self._trunk = Runner(self._whole, self.record.feeds, (), threads=1)
+            self._trunk.run_to(alike)
+            runner = self._trunk.branch(slimmed)
+        return loss(cut, slimmed, self.record, runner)
+
+    def trial(self, gone: Mask, merged_into: Labels | None) -> tuple[float, ...]:
+        """What is lost after a quick repair of everything: by the metric, if there is one, then by divergence."""
+        cut = Removal(self.coupling, gone, merged_into)
+        outputs = repaired(cut, slim(cut), self.record)
+        lost = metrics.loss(self.record.outputs(), outputs, channels(self.coupling))
+        labels = [self.labels[k] for k in self.record.judged] if self.metric is not None else []
+        return (lost,) if self.metric is None else (self.metric.lost(outputs, labels), lost)
+
+    def tried(self, candidates: Mapping[K, Removal], place: int | str | None = None) -> dict[K, tuple[float, ...]]:
+        """What every cut loses (:meth:`trial`), by name."""
+        jobs = ((name, (cut.gone, cut.merged_into)) for name, cut in candidates.items())
+        return dict(trials(Bench.trial, self, jobs, place))
+
+
 def measure(
-    model: ir.Model,
-    record: Record,
+    bench: Bench,
     points: Sequence[tuple[T, int]],
     removal: Callable[[T, int], Removal],
     *,
+    place: int | str | None = None,
     seconds: float | None = None,
     keep: Callable[[T, int, float], None] = lambda choice, kept, loss: None,
     progress: Progress = lambda share: None,
@@ -132,32 +193,25 @@ def measure(
     """Measure losses.
 
     Args:
-        model: The model.
-        record: What it does on some batches of inputs, half of them held back.
+        bench: The model, and what it does on some batches of inputs, half of them held back.
         points: What is measured: a group, with the order in which its units go, and how many of them are kept; or a
             residual block, and 0.
         removal: What goes when a choice keeps so many units.
+        place: Where: see :func:`onnxslim_learn.runtime.workers.trials`.
         seconds: After which no further measurement starts; ``None`` for all.
         keep: Called with every point measured.
         progress: Called with the share done.
     """
     start = perf_counter()
 
-    def jobs() -> Iterator[tuple[tuple[T, int], Callable[[], float]]]:
-        whole = unfuse(model)
-        trunk = Runner(whole, record.feeds, (), threads=1)
+    def jobs() -> Iterator[tuple[tuple[T, int], tuple[Mask, Labels | None]]]:
         for choice, kept in points:
             if seconds is not None and perf_counter() - start > seconds:
                 return
             cut = removal(choice, kept)
-            slimmed = unfuse(slim(cut))
-            alike = common(whole, slimmed)
-            if alike < trunk.position:
-                trunk = Runner(whole, record.feeds, (), threads=1)
-            trunk.run_to(alike)
-            yield (choice, kept), partial(loss, cut, slimmed, record, trunk.branch(slimmed))
+            yield (choice, kept), (cut.gone, cut.merged_into)
 
-    for number, ((choice, kept), lost) in enumerate(spread(jobs())):
+    for number, ((choice, kept), lost) in enumerate(trials(Bench.loss, bench, jobs(), place)):
         keep(choice, kept, lost)
         progress((number + 1) / len(points))
 

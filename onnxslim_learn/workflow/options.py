@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxslim_learn.costs import targets
-from onnxslim_learn.readers import AUTO, multiple_of, number_or_auto, pattern, seconds, share, some_seconds
+from onnxslim_learn.readers import AUTO, multiple_of, number_or_auto, pattern, place, seconds, share, some_seconds
 from onnxslim_learn.registry import COSTS, CRITERIA, DEVICES, METRICS
 from onnxslim_learn.settings import Option, declared, option
 
@@ -93,6 +93,12 @@ SENSITIVITY = Option(
     "stop measuring what widths are worth after this time, and go on from there next time (default: no limit)",
     metavar="S",
     read=some_seconds,
+)
+WORKERS = Option(
+    "where trials run: N processes, or a Dask cluster at tcp://HOST:PORT (default: threads of this process)",
+    metavar="N|ADDRESS",
+    read=place,
+    decides=False,
 )
 PLAN_OUT = Option("write the plan as JSON", metavar="FILE", writes=True, decides=False)
 GRAPH = Option(".graphml, .dot or .json", metavar="FILE", writes=True, decides=False)

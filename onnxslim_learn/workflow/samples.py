@@ -106,13 +106,16 @@ def calibration(
     work: float | None = None,
     seconds: float | None = None,
     metric: Metric | None = None,
+    workers: int | str | None = None,
 ) -> Calibration | None:
     """Samples to choose and repair by; what a width is worth is measured on real ones, or where that is asked for."""
     if source is None or (not repair and asked.data is None):
         return None
     if asked.data is None and work is None and seconds is None:
         work = 0.0
-    known = Calibration(analysis.coupling, source, work=work, seconds=seconds, metric=metric)
+    if isinstance(workers, str):
+        require("cluster", "⟨workers⟩")
+    known = Calibration(analysis.coupling, source, work=work, seconds=seconds, metric=metric, workers=workers)
     return topped_up(known, asked.reading) if repair else known
 
 

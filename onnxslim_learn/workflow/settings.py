@@ -30,6 +30,7 @@ from onnxslim_learn.workflow.options import (
     SPARSE_INITIALIZERS,
     TARGET,
     WORK,
+    WORKERS,
     ClockSettings,
     InputSettings,
     LimitSettings,
@@ -79,6 +80,7 @@ class SlimSettings:
         plan_out: Where the plan is written.
         work: Multiply-accumulates to spend on what each group's width is worth.
         sensitivity_seconds: After which measuring that stops.
+        workers: Where trials run.
     """
 
     result: ResultSettings = part(ResultSettings)
@@ -90,6 +92,7 @@ class SlimSettings:
     plan_out: str | None = declared(None, PLAN_OUT)
     work: float | None = declared(None, WORK)
     sensitivity_seconds: float | None = declared(None, SENSITIVITY)
+    workers: int | str | None = declared(None, WORKERS)
     clock: ClockSettings = part(ClockSettings)
     repair: RepairSettings = part(RepairSettings)
     quality: QualitySettings = part(QualitySettings)
@@ -140,6 +143,7 @@ class PlanSettings:
         device: A machine to estimate latency for.
         work: Multiply-accumulates to spend on what each group's width is worth.
         sensitivity_seconds: After which measuring that stops.
+        workers: Where trials run.
     """
 
     target: Mapping[str, float | str] = declared({}, TARGET)
@@ -148,6 +152,7 @@ class PlanSettings:
     limits: LimitSettings = part(LimitSettings)
     work: float | None = declared(None, WORK)
     sensitivity_seconds: float | None = declared(None, SENSITIVITY)
+    workers: int | str | None = declared(None, WORKERS)
     device: Any = declared(None, DEVICE)
     repair: RepairSettings = part(RepairSettings)
     inputs: InputSettings = part(InputSettings)
