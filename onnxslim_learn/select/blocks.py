@@ -82,10 +82,9 @@ def decide(
     if number != AUTO:
         chosen = greedy.sequence(lambda blocks: len(blocks) == int(number), progress, even=True)
         if len(chosen.blocks) < int(number):
-            most = len(chosen.blocks)
-            raise InputError(
-                f"⟨drop_blocks⟩ {number}: of {len(able)} residual blocks {most} can go together. Give at most {most}."
-            )
+            together = len(chosen.blocks)
+            said = f"of {len(able)} residual blocks {together} can go together"
+            raise InputError(f"⟨drop_blocks⟩ {number}: {said}. Give at most {together}.")
         return chosen
     if not make(able).choices and not make(()).choices:  # blocks alone
         return greedy.needed(greedy.sequence(greedy.fits, progress))
