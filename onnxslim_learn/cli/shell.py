@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -32,10 +33,11 @@ def answer(act: Callable[[], int]) -> int:
     with _stoppable() as stopped:
         try:
             return act()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
         except BaseException as error:
+            if isinstance(error, BrokenPipeError) and (unread := [one for one in (1, 2) if _unread(one)]):
+                for one in unread:
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), one)
+                return 0
             if os.environ.get(DEBUG) or isinstance(error, SystemExit | GeneratorExit):
                 raise
             sentence, code = ("interrupted.", 128 + stopped[0]) if stopped else _failure(error)
@@ -43,6 +45,15 @@ def answer(act: Callable[[], int]) -> int:
             if following := getattr(error, "next", ""):
                 print(f"  {following}", file=sys.stderr)
             return code
+
+
+def _unread(descriptor: int) -> bool:
+    """Whether what is written there goes to a pipe that nobody reads any more; true where the system does not tell."""
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 @contextmanager

@@ -95,3 +95,10 @@ def contents():
 def strict(text):
     """Read JSON as its standard has it, without NaN and Infinity."""
     return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def answered(answer):
+    """Read the JSON on standard output of a command that ended well."""
+    code, out, err = answer
+    assert code == 0, err
+    return strict(out)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from onnxslim_learn.workflow import slim
-from tests.cli.folder import SLIM, strict
+from tests.cli.folder import SLIM, answered, strict
 from tests.data import photos
 
 VERIFY = "verify residual.onnx slim.onnx --plan slim.json"
@@ -90,8 +90,8 @@ def test_repair_is_told_and_can_be_left_out(samples, run):
     assert told["repair"]["samples"] == len(samples)
     assert told["repair"]["after"]["y"]["relative"] <= told["repair"]["before"]["y"]["relative"]
     assert told["choice"]["criterion"] == "obs"
-    assert strict(run(f"{SLIM} --data samples.npz --no-repair --json -")[1])["repair"] is None
-    assert strict(run(f"{SLIM} --no-repair --json -")[1])["choice"]["criterion"] == "energy"
+    assert answered(run(f"{SLIM} --data samples.npz --no-repair --json -"))["repair"] is None
+    assert answered(run(f"{SLIM} --no-repair --json -"))["choice"]["criterion"] == "energy"
 
 
 def test_made_up_inputs_are_matched_to_stored_statistics(samples, run):
@@ -109,10 +109,10 @@ def test_matching_is_for_made_up_inputs(samples, run):
 def test_verify_says_what_was_repaired(samples, run):
     assert run(f"{SLIM} --data samples.npz --plan-out new.json")[0] == 0
     line = "verify residual.onnx new.onnx --plan new.json"
-    repaired = strict(run(f"{line} --json -")[1])["repaired"]
+    repaired = answered(run(f"{line} --json -"))["repaired"]
     assert repaired
     assert f"{len(repaired)} repaired weights compared as cut" in " ".join(run(line)[1].split())
-    assert strict(run(f"{VERIFY} --json -")[1])["repaired"] == []
+    assert answered(run(f"{VERIFY} --json -"))["repaired"] == []
 
 
 def test_samples_that_are_not_as_in_training_are_refused_or_told(run, refused):
@@ -128,5 +128,5 @@ def test_samples_that_are_not_as_in_training_are_refused_or_told(run, refused):
     assert "onnxslim-learn: pixels.npz" in err
     for other in ("sparsify trained.onnx -o s.onnx --ratio 0.5 --no-latency", VERIFY_TRAINED):
         assert "onnxslim-learn: pixels.npz" in run(f"{other} --data pixels.npz --as-given")[2]
-    (doubt,) = strict(run(f"{line} --as-given --json -")[1])["quality"]["doubts"]
+    (doubt,) = answered(run(f"{line} --as-given --json -"))["quality"]["doubts"]
     assert "first normalisation" in doubt

@@ -70,7 +70,8 @@ def test_a_machine_is_measured_and_used(run):
     assert "GB/s" in out
     assert "--device" in out
     device = tomllib.loads(Path("new.toml").read_text())
-    code, out, _ = run("analyze residual.onnx --device new.toml --json -")
+    code, out, err = run("analyze residual.onnx --device new.toml --json -")
+    assert code == 0, err
     told = strict(out)
     assert code == 0
     assert told["device"] == device
@@ -79,7 +80,8 @@ def test_a_machine_is_measured_and_used(run):
 
 
 def test_json_tells_how_a_bound_on_latency_was_met(run):
-    code, out, _ = run(f"{LATENCY} latency=10s --target macs=0.5 --plan-out new.json --html new.html --json -")
+    code, out, err = run(f"{LATENCY} latency=10s --target macs=0.5 --plan-out new.json --html new.html --json -")
+    assert code == 0, err
     told = strict(out)["latency_target"]
     assert code == 0
     assert told["target_ms"] == 10000

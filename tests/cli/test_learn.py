@@ -123,7 +123,8 @@ def test_expand_fills_the_budget_of_the_original(run):
 
 @pytest.mark.parametrize("budget", ["flops=150%", "macs=1.5"])
 def test_expand_to_more_than_the_original(run, budget):
-    code, out, _ = run(f"expand slim.onnx -o wide.onnx --target {budget} --like residual.onnx --no-latency --json -")
+    code, out, err = run(f"expand slim.onnx -o wide.onnx --target {budget} --like residual.onnx --no-latency --json -")
+    assert code == 0, err
     data, whole = json.loads(out), slim.analyze("residual.onnx")
     assert code == 0
     assert 1.3 < data["after"]["macs"] / whole.price(whole.whole)["macs"] <= 1.5

@@ -49,7 +49,8 @@ def test_made_up_inputs_give_no_verdict(run):
 
 
 def test_a_metric_is_told_before_and_after(samples, run):
-    code, out, _ = run(f"{CUT} --data real.npz --metric judges:error --json -")
+    code, out, err = run(f"{CUT} --data real.npz --metric judges:error --json -")
+    assert code == 0, err
     told = strict(out)["quality"]["metric"]
     assert code == 0
     assert told["name"] == "judges:error"

@@ -14,7 +14,7 @@ from onnxslim_learn import demo
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime import cache, timing
 from onnxslim_learn.workflow import slim
-from tests.cli.folder import BRIEF, HALF, SLIM, TO, strict
+from tests.cli.folder import BRIEF, HALF, SLIM, TO, answered, strict
 
 REFUSALS = [
     # arguments, exit code, words in the sentence
@@ -115,7 +115,8 @@ def test_json_is_all_of_standard_output_or_a_file_beside_the_tables(machine_read
 
 
 def test_what_slim_reports_is_true_of_the_files(run):
-    _, out, _ = run(f"{SLIM} --json - --plan-out new.json")
+    code, out, err = run(f"{SLIM} --json - --plan-out new.json")
+    assert code == 0, err
     told = strict(out)
     for side, file in (("before", "residual.onnx"), ("after", "new.onnx")):
         again = slim.analyze(file)
@@ -191,7 +192,8 @@ def test_a_target_already_met_gives_a_copy_and_says_so(run, target):
 
 
 def test_protected_groups_and_multiples_are_kept(run):
-    _, out, _ = run(f"{TO} macs=0.8 --protect w1 --multiple 4 --json -")
+    code, out, err = run(f"{TO} macs=0.8 --protect w1 --multiple 4 --json -")
+    assert code == 0, err
     kept = {group["name"]: group["kept"] for group in strict(out)["groups"]}
     assert kept["w1:0"] == 12
     assert all(count % 4 == 0 or count == 10 for count in kept.values())  # w3:0 may stay whole
@@ -220,11 +222,12 @@ def test_folding_is_told_and_its_plan_replays(run):
     assert run("apply residual.onnx p.json -o again.onnx --no-repair --no-latency")[0] == 0
     assert Path("again.onnx").read_bytes() == Path("new.onnx").read_bytes()
     assert run("verify residual.onnx again.onnx --plan p.json")[0] == 0
-    assert strict(run(f"{SLIM} --no-repair --json -")[1])["merged"] is None
+    assert answered(run(f"{SLIM} --no-repair --json -"))["merged"] is None
 
 
 def test_layers_add_up_to_the_model(run):
-    _, out, _ = run(f"{SLIM} --json -")
+    code, out, err = run(f"{SLIM} --json -")
+    assert code == 0, err
     told = strict(out)
     for side, number in (("before", 0), ("after", 1)):
         assert sum(layer["macs"][number] for layer in told["layers"]) == told[side]["macs"]
@@ -251,7 +254,8 @@ def test_a_link_to_the_result_is_followed(run):
 
 
 def test_several_targets_give_a_model_each_as_if_asked_for_alone(run):
-    code, out, _ = run("slim residual.onnx -o new.onnx --target macs=0.7,0.4 --no-repair --plan-out p.json --json -")
+    code, out, err = run("slim residual.onnx -o new.onnx --target macs=0.7,0.4 --no-repair --plan-out p.json --json -")
+    assert code == 0, err
     rows = json.loads(out)["targets"]
     assert code == 0
     assert [row["output"] for row in rows] == ["new-0.7.onnx", "new-0.4.onnx"]
@@ -270,7 +274,7 @@ def test_of_several_targets_each_is_reported_as_if_asked_for_alone(run):
     assert code == 0
     _, shown, _ = run(line.format("0.7,0.4"))
     for row in json.loads(out)["targets"]:
-        alone = json.loads(run(f"{line.format(row['target']['macs'])} --json -")[1])
+        alone = answered(run(f"{line.format(row['target']['macs'])} --json -"))
         differs = {"output": "", "stages": [], "verdict": alone["verdict"]["met"]}
         assert {**row["report"], **differs, "verdict": row["report"]["verdict"]["met"]} == {**alone, **differs}
         text = run(line.format(row["target"]["macs"]))[1]

@@ -231,8 +231,9 @@ def fields(told, inside=""):
 @pytest.mark.parametrize("line", DOCUMENTED)
 def test_every_field_is_documented(run, line):
     words = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", (ROOT / "docs/json.md").read_text()))))
-    found = fields(strict(run(f"{line} --json -")[1]))
-    assert found - words == set()
+    code, out, err = run(f"{line} --json -")
+    assert err == "" and code in (0, 1)
+    assert fields(strict(out)) - words == set()
 
 
 def start(*words, **settings):
@@ -253,6 +254,13 @@ def test_a_checkout_runs_without_installation(prepared):
     done = start(sys.executable, ROOT / "cli.py", "analyze", "nowhere.onnx", cwd=prepared)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "onnxslim-learn: nowhere.onnx: no such file. Give the path of an .onnx model.\n"
+
+
+def test_a_pipe_that_breaks_elsewhere_is_an_error(run, monkeypatch):
+    monkeypatch.setattr(checking, "verify", partial(stop, BrokenPipeError(32, "Broken pipe")))
+    code, out, err = run(f"{SLIM} --json -")
+    assert (code, out) == (2, "")
+    assert "Broken pipe" in err
 
 
 def test_a_closed_pipe_is_no_error(prepared):
