@@ -323,3 +323,17 @@ def test_pretrained_nets_equal_onnxruntime_and_train(name):
     assert_alike(call(module, feeds), run(onnx.load(path), feeds), HARD)
     trained = step(module, feeds)
     assert read_as_weight(found.graph) <= set(trained)
+
+
+def test_the_gradient_passes_where_ranges_are_found_at_run_time():
+    """As if the weights, dequantized, multiplied what was never rounded."""
+    text = """(float[n, 6] x) => (float[n, 5] y) {
+        a = Add(x, b) q, scale, zero = DynamicQuantizeLinear(a) p = MatMulInteger(q, w, zero) f = Cast<to=1>(p)
+        t = Mul(scale, {0.5}) y = Mul(f, t)
+    }"""
+    model = Net(text, "b 6, w 6x5:int8").build()
+    module = bridge(slim.analyze(model))
+    weight = onnx.numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == "w"))
+    torch.sum(module(torch.randn(3, 6))["y"]).backward()
+    (bias,) = module.parameters()
+    np.testing.assert_allclose(bias.grad, 3 * 0.5 * weight.sum(1, dtype=np.float32), rtol=1e-5)

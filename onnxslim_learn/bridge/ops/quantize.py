@@ -72,7 +72,7 @@ def dequantize_linear(
     """DequantizeLinear."""
     kind = DTYPES[output_dtype] if output_dtype else scale.dtype
     wide = x.to(torch.float32)
-    if zero is not None and not x.is_floating_point():
+    if zero is not None and not zero.is_floating_point():
         wide = wide - spread(zero, x, axis, block_size).to(torch.float32)
     return (wide * spread(scale, x, axis, block_size).to(torch.float32)).to(kind)
 
@@ -84,12 +84,24 @@ def straight_through(y: Tensor, x: Tensor, scale: Tensor, *, axis: int = 1, bloc
 
 
 def dynamic_quantize(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """DynamicQuantizeLinear."""
+    """DynamicQuantizeLinear.
+
+    Where a gradient is asked for, whole numbers are of float32, so that it passes as if nothing had been rounded; range
+    and grid are as they are.
+    """
+    whole, scale, zero = _on_its_grid(x.detach())
+    if not x.requires_grad or not torch.is_grad_enabled():
+        return whole.to(torch.uint8), scale, zero.to(torch.uint8)
+    plain = x / scale
+    return whole + (plain - plain.detach()), scale, zero.to(torch.uint8)
+
+
+def _on_its_grid(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     low, high = x.min().clamp(max=0), x.max().clamp(min=0)
     width = torch.where(high == low, torch.ones_like(high), high - low)
     scale = width / 255
     zero = (-low / scale).clamp(0, 255).round()
-    return ((x / scale).round() + zero).clamp(0, 255).to(torch.uint8), scale, zero.to(torch.uint8)
+    return ((x / scale).round() + zero).clamp(0, 255), scale, zero
 
 
 def _centred(x: Tensor, zero: Tensor | None, axis: int) -> Tensor:
@@ -102,16 +114,21 @@ def _centred(x: Tensor, zero: Tensor | None, axis: int) -> Tensor:
     return wide - zero.double()
 
 
+def _summed(sums: Tensor) -> Tensor:
+    """Sums of whole numbers as such, unless a gradient has to pass."""
+    return sums if sums.requires_grad else sums.to(torch.int32)
+
+
 def matmul_integer(a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None) -> Tensor:
     """MatMulInteger."""
-    return (_centred(a, a_zero, a.ndim - 2) @ _centred(b, b_zero, b.ndim - 1)).to(torch.int32)
+    return _summed(_centred(a, a_zero, a.ndim - 2) @ _centred(b, b_zero, b.ndim - 1))
 
 
 def conv_integer(
     x: Tensor, w: Tensor, x_zero: Tensor | None = None, w_zero: Tensor | None = None, **settings: Any
 ) -> Tensor:
     """ConvInteger."""
-    return conv(_centred(x, x_zero, 1), _centred(w, w_zero, 0), **settings).to(torch.int32)
+    return _summed(conv(_centred(x, x_zero, 1), _centred(w, w_zero, 0), **settings))
 
 
 def _requantized(sums: Tensor, factor: Tensor, zero: Tensor | None, axis: int = 1) -> Tensor:
