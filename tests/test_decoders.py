@@ -10,6 +10,7 @@ from onnx import TensorProto
 
 import onnxslim_learn as osl
 from nets.large import Decoder, FusedDecoder
+from onnxslim_learn.rewrite import stretches, verify
 from onnxslim_learn.workflow import slim
 
 SHAPE = (2, 128, 8, 4, 96, 50, TensorProto.FLOAT)
@@ -37,12 +38,20 @@ def weights(path):
     return {tensor.name: tensor.dims for tensor in onnx.load(path, load_external_data=False).graph.initializer}
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
-def test_decoders_are_cut_in_heads_and_hidden_units(spelling, tmp_path):
+LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("plain", "fused")]
+
+
+@pytest.mark.parametrize("spelling", ["fused, cached", "four bits", *LONG])
+def test_decoders_are_cut_in_heads_and_hidden_units(spelling, tmp_path, monkeypatch):
     decoder = SPELLINGS[spelling]()
     source = decoder.fill(decoder.write(tmp_path / "decoder.onnx"))
     result = osl.slim(source, params=0.8, output=tmp_path / "slim.onnx", no_repair=True, no_latency=True, multiple=1)
     assert result.passed
+    monkeypatch.setattr(verify, "LARGEST", 100)
+    monkeypatch.setattr(stretches, "NODES", 8)
+    again = osl.verify(source, tmp_path / "slim.onnx", result.plan)
+    assert again.passed
+    assert again.verification.stretches >= 4  # masks and lengths, which all blocks read, are made anew for each
     before, after = (weights(path) for path in (source, tmp_path / "slim.onnx"))
     for name in ("attention.q", "mlp.up"):
         assert np.prod(after[f"layers.0.{name}.weight"]) < np.prod(before[f"layers.0.{name}.weight"])

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 Dimension = onnx.TensorShapeProto.Dimension
 NODES = 200  # of a stretch, if nothing else is said
 BYTES = 1 << 28  # of a stretch's weights, before the next place to end is taken
+SMALL = 1 << 20  # bytes of weights of a node that every stretch runs that needs what it makes
 LARGE, TINY = 1e4, 1e-4  # magnitudes beyond which a tensor is drawn anew, so that long models do not overflow
 
 
@@ -49,7 +50,7 @@ def stretches(coupling: Coupling, present: Collection[str], least: int) -> Itera
         present: Names of the values that the slimmed model has, too.
         least: Nodes of a stretch, unless its weights are large.
     """
-    graph, last = coupling.graph, _last_reads(coupling)
+    graph, last, settled = coupling.graph, _last_reads(coupling), _settled(coupling)
     outputs = [str(v.name) for v in graph.model.graph.outputs]
     living = dict[str, None]()
     nodes = held = 0
@@ -59,15 +60,31 @@ def stretches(coupling: Coupling, present: Collection[str], least: int) -> Itera
         held += bytes_read(graph.model, node)
         living = {name: None for name in living if last.get(name, -1) > index}
         passing = [name for name in living if _passes(coupling, name)]
+        again = settled.intersection(living).difference(passing)
         if index + 1 == len(coupling.nodes):
             yield outputs
         elif (
             (nodes >= least or held >= BYTES)
-            and len(passing) == len(living)
+            and passing
+            and len(passing) + len(again) == len(living)
             and all(name in present for name in living)
         ):
-            yield list(living)
+            yield passing
             nodes = held = 0
+
+
+def _settled(coupling: Coupling) -> set[str]:
+    """What inputs and small constants settle, whatever is cut: masks, lengths, places. Every stretch makes it anew."""
+    graph = coupling.graph.model.graph
+    known = {str(value.name) for value in graph.inputs} | set(coupling.graph.initializers)
+    settled = set[str]()
+    for node in coupling.nodes:
+        names = [str(value.name) for value in node.outputs if value.name]
+        cut = any(coupling.values[name].firm for name in names if name in coupling.values)
+        if not cut and bytes_read(coupling.graph.model, node) <= SMALL and known.issuperset(reads(node)):
+            known.update(names)
+            settled.update(names)
+    return settled
 
 
 def _last_reads(coupling: Coupling) -> dict[str, int]:
