@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
@@ -148,3 +149,16 @@ def test_work_is_halved_by_narrower_experts_and_parameters_by_fewer_too():
     size = planner.plan(analysis, {"params": 0.5}).groups
     assert len(size[experts.name]) < EXPERTS
     assert len(size[hidden.name]) < hidden.width
+
+
+def test_an_expert_that_does_nothing_keeps_its_share_of_tokens():
+    model = FORMS["plain"].build()
+    for tensor in model.graph.initializer:
+        if tensor.name in ("d", "db"):
+            values = numpy_helper.to_array(tensor).copy()
+            values[1] = 0  # of one expert all is silent, of each of the others one hidden unit
+            if tensor.name == "d":
+                values[:, :, 3] = 0
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    groups = api.slim_lossless(api.analyze(model)).plan.groups
+    assert {name: len(kept) for name, kept in groups.items()} == {"u:1": EXPERTS * (HIDDEN - 1)}
