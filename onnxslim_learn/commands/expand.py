@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.array_types import Watcher, staged
+from onnxslim_learn.array_types import Stage, Watcher, staged
 from onnxslim_learn.commands import models
 from onnxslim_learn.commands.command import command
 from onnxslim_learn.commands.results import ModelResult, claim, place
-from onnxslim_learn.errors import InputError
+from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.latency.profile import RuntimeSetting
-from onnxslim_learn.registry import LATENCY
+from onnxslim_learn.readers import AUTO
+from onnxslim_learn.registry import LATENCY, MACS
 from onnxslim_learn.report import records
 from onnxslim_learn.report.sections import training
 from onnxslim_learn.workflow import expand as work
@@ -18,7 +22,9 @@ from onnxslim_learn.workflow import latency_target, timed
 from onnxslim_learn.workflow.settings import ExpandSettings
 
 if TYPE_CHECKING:
+    from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.commands.models import Model
+    from onnxslim_learn.runtime.settings import RuntimeSettings
 
 
 @command("expand", ExpandSettings)
@@ -54,11 +60,9 @@ def expand(model: Model, *, progress: Watcher | None = None, settings: ExpandSet
     asked = work.Widening(settings.target, like, *how, watch)
     name = analysis.graph.source.name if analysis.graph.source is not None else "model.onnx"
     with place(settings.output, name) as (path, folder):
-        widened = work.expand(analysis, asked, path)
+        widened, speed, tried = _timed(analysis, asked, path, None if settings.no_latency else runtime, stage)
         report = records.widened(analysis, settings.target, str(path) if folder is None else None, widened)
-        if not settings.no_latency:
-            stage("timing")
-            report["speed"] = timed.against_like(analysis, like, path, runtime)
+        report |= {"speed": speed, "timed": tried}
         title = " ".join(["expand", models.named(model), *([str(path)] if folder is None else [])])
         return ModelResult(
             title,
@@ -70,3 +74,34 @@ def expand(model: Model, *, progress: Watcher | None = None, settings: ExpandSet
             verification=widened.verification,
             place=folder,
         )
+
+
+def _timed(
+    analysis: Analysis, asked: work.Widening, path: Path, runtime: RuntimeSettings | None, stage: Stage
+) -> tuple[work.Widened, dict[str, Any] | None, list[dict[str, Any]]]:
+    """Widen and time; at coarser widths where it is surely slower than a model that has as much to do.
+
+    Returns:
+        What was written, its time, and every multiple that was tried where there were several.
+    """
+    widened = work.expand(analysis, asked, path)
+    if runtime is None:
+        return widened, None, []
+    stage("timing")
+    speed = timed.against_like(analysis, asked.like, path, runtime)
+    tried = [(asked.multiple, speed)]
+    for coarser in timed.COARSER if asked.multiple == AUTO and speed["base_macs"] >= widened.after[MACS] else ():
+        if tried[-1][1]["low"] <= timed.SLOWER:
+            break
+        with TemporaryDirectory() as folder:
+            trial = Path(folder, path.name)
+            try:
+                work.expand(analysis, replace(asked, multiple=coarser), trial)
+            except TargetError:
+                break
+            tried.append((coarser, timed.against_like(analysis, asked.like, trial, runtime)))
+    multiple, speed = min(tried, key=lambda one: one[1]["ratio"])
+    if multiple != asked.multiple:
+        widened = work.expand(analysis, replace(asked, multiple=multiple), path)
+    told = [{"multiple": step, **{key: one[key] for key in ("ratio", "low", "high")}} for step, one in tried]
+    return widened, speed, told if len(told) > 1 else []

@@ -406,6 +406,7 @@ def widened(analysis: Analysis, target: Mapping[str, Bound], output: str | None,
         "after": result.after,
         "latency": None if result.latency is None else asdict(result.latency),
         "speed": None,
+        "timed": [],
         "groups": [
             {"name": name, "title": titles[name].text, "role": titles[name].role, "width": old, "after": new}
             for name, (old, new) in result.widths.items()

@@ -11,6 +11,7 @@ import onnxslim_learn as osl
 from nets.zoo import NETS
 from onnxslim_learn.cli import commands, parser
 from onnxslim_learn.errors import TargetError
+from onnxslim_learn.workflow import timed
 
 FAST = {"latency": False, "repair": False}
 
@@ -179,6 +180,24 @@ def test_a_wider_model_is_timed_against_the_one_it_is_like(folder):
         assert told["ratio"] == result.report["speed"]["ratio"] > 0
         said = f"peed: {told['ratio']:.3f} of the time of {base}, for {told['macs']:.3f} of its MACs"
         assert said in result.in_short()
+
+
+def test_a_wider_model_that_is_slower_than_what_it_is_like_is_chosen_again(folder, monkeypatch):
+    osl.slim("residual.onnx", macs=0.5, output="s.onnx", **FAST)
+    ratios = iter((1.4, 0.8))
+
+    def against(analysis, like, written, asked):
+        ratio = next(ratios)
+        told = {"ratio": ratio, "low": ratio, "high": ratio, "faster": ratio < 1}
+        return {"base": "residual.onnx", "base_macs": 1 << 40, "unchanged": {}, **told}
+
+    monkeypatch.setattr(timed, "against_like", against)
+    result = osl.expand("s.onnx", macs=1.0, like="residual.onnx", output="w.onnx")
+    assert [(one["multiple"], one["ratio"]) for one in result.report["timed"]] == [("auto", 1.4), (8, 0.8)]
+    assert all(group["after"] % 8 == 0 or group["after"] == group["width"] for group in result.report["groups"])
+    assert result.report["speed"]["ratio"] == 0.8
+    assert any("chosen again" in line for line in result.report["verdict"]["limited_by"])
+    assert result.report["after"]["macs"] == osl.analyze("w.onnx").report["costs"]["macs"]
 
 
 def test_widths_in_steps_are_said_to_limit_where_they_leave_much_unused(folder):
