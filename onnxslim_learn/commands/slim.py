@@ -161,7 +161,8 @@ def _met(
         analysis, asked["calibration"], settings.bases, settings.criterion
     )
     asked["real"] = sampling.real_inputs(source, settings.samples)
-    asked["time"] = None if settings.result.no_latency else timed.briefly(analysis, settings.runtime)
+    untimed = settings.result.no_latency or timed.too_large(analysis)
+    asked["time"] = None if untimed else timed.briefly(analysis, settings.runtime)
     if len(settings.target) > 1:
         return _several(analysis, settings, asked)
     target = next(iter(settings.target.values()), {})
@@ -358,7 +359,8 @@ def finished(
     analysis, timings, feeds = slimmed.analysis, None, dict[str, Any]()
     on_time = _on_time(slimmed.plan)
     needed = on_time and records.on_this_machine(analysis)
-    if (needed or not settings.result.no_latency) and LATENCY not in slimmed.plan.provenance:
+    large = "" if needed or settings.result.no_latency else timed.too_large(analysis)
+    if (needed or not (settings.result.no_latency or large)) and LATENCY not in slimmed.plan.provenance:
         timings, feeds = timed.against_original(
             analysis, path, settings.runtime, stage, kept=folder is None, steady=on_time
         )
@@ -374,7 +376,7 @@ def finished(
     if (fault := quality.fault(report["quality"], least)) is not None:
         notes = (*notes, fault)
     missed = pages.missed(report["verdict"]["met"])
-    notes = (*slimmed.doubts, *notes, *missed)
+    notes = (*slimmed.doubts, *notes, *missed, *([large] if large else []))
     title = " ".join([command, models.named(analysis), *([str(path)] if folder is None else [])])
     about: dict[str, Any] = {"plan": slimmed.plan, "verification": check, "place": folder}
     about |= {"notes": notes, "passed": not missed and fault is None, "failure": 1 if missed else WORSE}

@@ -14,6 +14,7 @@ from onnxslim_learn.latency.profile import RuntimeSetting
 from onnxslim_learn.latency.rounds import rounds
 from onnxslim_learn.readers import AUTO
 from onnxslim_learn.registry import MACS
+from onnxslim_learn.rewrite.stretches import weight_bytes
 from onnxslim_learn.runtime import timing
 from onnxslim_learn.runtime.session import CPU
 from onnxslim_learn.workflow import latency_target
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 COARSER = (8, 16)  # multiples that are tried where widths on the steps of kernels turn out slower than the original
 SLOWER = 1.02  # of the original's time: where all of the interval lies above, what was measured was no accident
+LARGEST = 4 << 30  # bytes of weights of a model that is timed unasked: it is held in memory beside what is made of it
 BRIEFLY = 0.5  # seconds: enough to tell so
 
 
@@ -64,6 +66,13 @@ def against_original(
             error.add_note(f"{written} is written and verified; only its latency is missing.")
         raise
     return timings, feeds
+
+
+def too_large(analysis: Analysis) -> str:
+    """Why a model is not timed unless a target asks for it, or an empty string."""
+    size = weight_bytes(analysis.coupling)
+    told = f"not timed, since {size / 2**30:.1f} GiB of weights would be in memory beside the result's; see profile."
+    return told if size > LARGEST else ""
 
 
 def briefly(analysis: Analysis, asked: RuntimeSettings) -> Callable[[Removal], Ratio]:

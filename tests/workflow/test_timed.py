@@ -3,12 +3,13 @@
 import onnx
 import pytest
 
+import onnxslim_learn as osl
 from nets.zoo import NETS
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.errors import TargetError
 from onnxslim_learn.runtime.settings import RuntimeSettings
 from onnxslim_learn.runtime.timing import Ratio
-from onnxslim_learn.workflow import slim
+from onnxslim_learn.workflow import slim, timed
 from onnxslim_learn.workflow.timed import COARSER, SLOWER, not_slower, unchanged
 from tests.laws import analysed
 
@@ -79,3 +80,11 @@ def test_nodes_that_are_as_slow_as_before_are_told_by_operator(tmp_path):
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
     assert sum(shares.values()) <= 1 + 1e-9
     assert unchanged(analysis, tmp_path / "net.onnx", feeds, RuntimeSettings(provider="CUDAExecutionProvider")) == {}
+
+
+def test_a_large_model_is_timed_only_where_a_target_asks_for_it(monkeypatch):
+    monkeypatch.setattr(timed, "LARGEST", 100)
+    result = osl.slim(NETS["residual"].build(), params=0.7, samples=4)
+    assert result.passed
+    assert "not timed" in result.notes[-1]
+    assert "latency" not in result.report
