@@ -79,3 +79,8 @@ def test_what_is_cut_is_repaired(name):
 @some(name for name in PUBLISHED if name != "messages on edges")  # whose fixed zeros the older exporter cannot write
 def test_fixed_sizes_of_the_older_exporter(name, tmp_path):
     assert_cut(name, "legacy", tmp_path, opened=False)
+
+
+def test_units_whose_final_states_are_stacked_can_go():
+    analysis = slim.analyze(write(ALL["final states of two directions"], "legacy", opened=True))
+    assert [group.pin for group in analysis.groups if group.width == 20] == [None]

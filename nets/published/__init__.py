@@ -119,6 +119,7 @@ PUBLISHED: dict[str, Network] = {
         h=("normal", (2, 1, 16), {1: "batch"}),
         c=("normal", (2, 1, 16), {1: "batch"}),
     ),
+    "final states of two directions": net(audio.FinalStates, features=series(9, 10, length=1)),
     "Tacotron's attention": net(audio.LocationAttention, tokens=tokens()),
     "N-HiTS": net(audio.Interpolated, series=series(24)),
     "Demucs": net(audio.Demucs, wave=series(86, wave=1)),

@@ -311,3 +311,17 @@ class Demucs(nn.Module):
             x = layer(x + skip[..., : x.shape[-1]])
             x = F.relu(x) if k == 0 else x
         return scale * x
+
+
+class FinalStates(nn.Module):
+    """What two recurrent layers of two directions end in, stacked; those of the last are told apart and joined."""
+
+    def __init__(self, width: int = 20) -> None:
+        super().__init__()
+        self.i, self.lstm = nn.Linear(10, 16), nn.LSTM(16, width, 2, batch_first=True, bidirectional=True)
+        self.width, self.out = width, nn.Linear(2 * width, 5)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        start = torch.zeros(4, features.size(0), self.width)
+        y, (h, _) = self.lstm(self.i(features), (start, torch.zeros_like(start)))
+        return self.out(y), self.out(torch.cat([h[-2], h[-1]], -1))

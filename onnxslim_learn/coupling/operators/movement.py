@@ -165,7 +165,12 @@ def concat(context: NodeContext) -> None:
     rank = len(context.shape(0))
     axis = int(context.attr("axis")) % rank
     slots = context.given()
-    values = [_part(context, layout.fuse(context.relations, context.value(slot), axis), axis) for slot in slots]
+    fused = [layout.fuse(context.relations, context.value(slot), axis) for slot in slots]
+    if (cells := _cells(fused, axis)) and not any(axis in context.varying(slot) for slot in slots):
+        context.records.joins.add(context.index)
+        context.yields(_stacked(context, fused, axis, cells))
+        return
+    values = [_part(context, value, axis) for value in fused]
     opened = [v.axes[axis][0].labels is None and axis in context.varying(s) for v, s in zip(values, slots, strict=True)]
     values = [_held(value, axis) for value in values]
     free = any(opened) or not any(value.axes[axis][0].labels.any() for value in values)  # type: ignore[union-attr]
@@ -186,6 +191,39 @@ def concat(context: NodeContext) -> None:
     joined = Value(tuple(space[letter] for letter in letters))
     context.records.joins.add(context.index)
     context.yields(joined if free else _put_together(context, joined, [space[part][0] for part in parts], axis))
+
+
+def _cells(values: Sequence[Value], axis: int) -> list[int]:
+    """Axes of cells whose rows are the positions joined, of all parts alike (units by layer and direction); or none."""
+    patterns: set[tuple[int, ...]] = set()
+    for value in values:
+        keys = tuple(digit.key for digit in value.axes[axis])
+        axes = [a for a, digits in enumerate(value.axes) if any(set(keys) & set(d.deps) for d in digits)]
+        plain = all(len(value.axes[a]) == 1 and value.axes[a][0].deps == keys for a in axes)
+        patterns.add(tuple(axes) if plain and len(keys) == 1 and value.axes[axis][0].labels is None else ())
+    return list(patterns.pop()) if len(patterns) == 1 else []
+
+
+def _stacked(context: NodeContext, values: Sequence[Value], axis: int, cells: Sequence[int]) -> Value:
+    """Rows of cells one after the other: kept rows keep equal counts, other axes align."""
+    letters = list(aligned(len(values[0].axes)))
+    apart = [axis, *cells]
+    operands = [
+        alignment.Operand(
+            tuple(f"+{k}.{a}" if a in apart else letter for a, letter in enumerate(letters)), value.shape, value.axes
+        )
+        for k, value in enumerate(values)
+    ]
+    space = alignment.join(context.relations, operands, f"is tied to a free axis by {context.node.op_type}").space
+    rows = context.relations.axis(context.out_shape()[axis])
+    axes = [space[letter] if a not in apart else rows for a, letter in enumerate(letters)]
+    for a in cells:
+        parts = [space[f"+{k}.{a}"][0] for k in range(len(values))]
+        none = [np.full((value.shape[axis], value.shape[a]), PINNED) for value in values]
+        labels = np.concatenate([p.labels if p.labels is not None else n for p, n in zip(parts, none, strict=True)])
+        context.relations.grids.append(layout.Grid(context.relations.node, labels, ()))
+        axes[a] = (context.relations.digit(labels.shape[1], labels, [rows[0].key]),)
+    return Value(tuple(axes))
 
 
 def _part(context: NodeContext, value: Value, axis: int) -> Value:
