@@ -256,7 +256,10 @@ def misfits(found: Coupling, source: onnx.ModelProto, results: Mapping[str, Arra
 
 
 def breaches(removal: Removal, run: Run, case: Case) -> Iterator[str]:
-    """Yield the law that a removal breaks first."""
+    """Yield the law that a removal breaks first; where too few are left to compete, there is none."""
+    contests = [(one, d) for one in removal.coupling.records.contests for a in one.axes for d in one.value.axes[a]]
+    if any(d.labels is not None and (removal.kept(d).sum(axis=-1) < one.least).any() for one, d in contests):
+        return
     results = [str(value.name) for value in removal.coupling.graph.model.graph.outputs]
     names = [name for name in results if name in removal.coupling.values]
     quiet = masked(removal)
