@@ -80,7 +80,10 @@ def learn(model: Model, *, progress: Watcher | None = None, settings: tuple[Lear
         if isinstance(outcome, list):
             title = f"learn {models.named(model)} {path}"
             real = shared.samples.data is not None
-            rows = [{**row, "quality": quality.of_outputs(row["deviation"] or {}, real=real)} for row in outcome]
+            rows = [
+                {**row, "quality": quality.of_outputs(row["deviation"] or {}, row["detections"], real=real)}
+                for row in outcome
+            ]
             report = {"model": models.named(model), **_learner(shared), "strengths": rows}
             return Result(title, report, lambda told: training.sweep(told["strengths"]), lambda told: told["strengths"])
         result: Result = imported(row.report)(outcome, (path, folder), (shared, wanted), stage)

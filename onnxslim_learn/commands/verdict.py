@@ -79,7 +79,8 @@ class Case:
         outputs = row.get("deviation") or trained.get("outputs")
         if row.get("quality") or not outputs:
             return row.get("quality")
-        return quality.of_outputs(outputs, real="data" in self.asked.options)
+        matched = row.get("detections") or trained.get("detections")
+        return quality.of_outputs(outputs, matched, real="data" in self.asked.options)
 
     @property
     def unknown(self) -> bool:

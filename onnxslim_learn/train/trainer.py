@@ -15,6 +15,7 @@ from onnxslim_learn.array_types import Stage
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.metrics import accuracy, deviation
+from onnxslim_learn.quality.detections import detections
 from onnxslim_learn.registry import OPTIMIZERS
 from onnxslim_learn.train import feature_distillation as features
 from onnxslim_learn.train import losses
@@ -202,7 +203,7 @@ class Trainer:
     def judge(self, module: fx.GraphModule) -> dict[str, Any]:
         """How far a net is from the teacher on held-back samples, and how often both find the label."""
         if not self.held.count:
-            return {"samples": 0, "outputs": {}, "accuracy": None, "original_accuracy": None}
+            return {"samples": 0, "outputs": {}, "detections": None, "accuracy": None, "original_accuracy": None}
         teacher, student = self.teacher.comparing({}), Teacher(module, self.world.device)
         wanted, outputs_of_net, labels, count = [], [], [], 0
         for batch in pool.portions(self.held, self.training.batch_size):
@@ -218,9 +219,11 @@ class Trainer:
         ]
         right = [accuracy(side, labels) for side in both]
         outputs = {name: asdict(d) for name, d in deviation(both[0], both[1]).items()}
+        matched = detections(both[0], both[1])
         return {
             "samples": count,
             "outputs": outputs,
+            "detections": None if matched is None else asdict(matched),
             "accuracy": right[1],
             "original_accuracy": right[0],
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from onnxslim_learn.array_types import Array, Stage, unannounced
 from onnxslim_learn.errors import InputError, VerifyError
 from onnxslim_learn.metrics import Deviation, deviation
 from onnxslim_learn.quality.channels import channels
+from onnxslim_learn.quality.detections import Detections, detections
 from onnxslim_learn.registry import PROTOCOLS, SEARCH, UNIFORM
 from onnxslim_learn.repair.least_squares import FULL
 from onnxslim_learn.repair.sequential import ROWS
@@ -57,6 +58,7 @@ class Sparsified:
         model: The model.
         training: What training did, where there was any.
         doubts: Why the samples are hardly what the model was made for.
+        detections: What is detected there against what the original does, of a detector of a known family.
     """
 
     analysis: Analysis
@@ -71,6 +73,7 @@ class Sparsified:
     model: ir.Model = field(repr=False)
     training: dict[str, Any] | None = field(repr=False, default=None)
     doubts: tuple[str, ...] = ()
+    detections: Detections | None = None
 
     def __repr__(self) -> str:
         return f"<Sparsified, not yet written: {len(self.layers)} weights of {self.analysis!r}>"
@@ -256,7 +259,8 @@ def sparsify(
     recipe = OneShotSettings(shares, pattern, recipe.method, recipe.effort)
     work = OneShot(model, listed, record, recipe)
     work.go(stage("sparsifying"))
-    apart = deviation(record.outputs(), work.outputs(), channels(analysis.coupling))
+    wanted, actual = record.outputs(), work.outputs()
+    apart, matched = deviation(wanted, actual, channels(analysis.coupling)), detections(wanted, actual)
     data = (calibration.source.name, record.samples)
-    doubts = calibration.source.doubts
-    return Sparsified(analysis, asked, listed, shares, protocol, trials, work.done, data, apart, model, doubts=doubts)
+    told = Sparsified(analysis, asked, listed, shares, protocol, trials, work.done, data, apart, model)
+    return replace(told, doubts=calibration.source.doubts, detections=matched)

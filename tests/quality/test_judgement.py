@@ -82,6 +82,8 @@ def test_variance_decisions_and_detections_all_have_to_be_good(explained, decide
     told = Judgement("some", COUNT, False, {"y": output}, detected).to_dict()
     assert quality.verdict(told).startswith(f"Quality: {word}.")
     assert quality.told(told).startswith(f"{word}, ")
+    by_outputs = quality.of_outputs(told["outputs"], told["detections"], real=True)  # of what was trained, or zeroed
+    assert quality.told(by_outputs) == quality.told(told)
     assert (quality.weakest(told)[0] < quality.GOOD) == (word != "good")
     assert bool([note for note in quality.notes(told) if "destroyed" in note]) == (word == "DESTROYED")
 

@@ -47,13 +47,13 @@ def _row(task: Task[MorphNetSettings]) -> dict[str, Any]:
     """One strength."""
     whole = task.analysis.price(task.analysis.whole)
     row: dict[str, Any] = {"strength": task.wanted.strength, "output": None, "before": whole, "after": whole}
-    row |= {"relative": 0.0, "accuracy": None, "deviation": None}
+    row |= {"relative": 0.0, "accuracy": None, "deviation": None, "detections": None}
     module, plan, told = learn(task.analysis, task.wanted, task.trainer, timer(task))
     fitted = fit(task, module, plan, told) if plan.groups else None
     if fitted is not None:
         result = fitted[0].plan.provenance["training"]["result"]
         relative = [one["relative"] for one in result["outputs"].values()]
         row |= {"output": str(task.output), "after": task.analysis.price(fitted[0].removal)}
-        row["deviation"] = result["outputs"]
+        row |= {"deviation": result["outputs"], "detections": result["detections"]}
         row |= {"relative": float(np.mean(relative)) if relative else 0.0, "accuracy": result["accuracy"]}
     return row

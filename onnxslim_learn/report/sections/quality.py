@@ -104,12 +104,13 @@ def _little(quality: Mapping[str, Any]) -> str:
     return f"only {what}" if left < DESTROYED else ""
 
 
-def of_outputs(outputs: Mapping[str, Any], *, real: bool) -> dict[str, Any]:
-    """What outputs on samples, real or made up, say of a result where nothing else was judged."""
+def of_outputs(outputs: Mapping[str, Any], matched: Mapping[str, Any] | None, *, real: bool) -> dict[str, Any]:
+    """What outputs, and detections, on samples, real or made up, say of a result where nothing else was judged."""
     blocks_told = [{**block, "output": name} for name, output in outputs.items() for block in output["blocks"]]
     worst = min(blocks_told, key=lambda block: block["explained"], default=None)
-    gone = real and worst is not None and worst["explained"] < DESTROYED
-    return {"inputs": "given" if real else "made-up", "worst": worst, "destroyed": gone, "metric": None}
+    kept = [block["explained"] for block in blocks_told] + [left for left, _ in _detected(matched)]
+    told = {"inputs": "given" if real else "made-up", "worst": worst, "outputs": outputs, "detections": matched}
+    return {**told, "destroyed": real and min(kept, default=1.0) < DESTROYED, "metric": None}
 
 
 def _word(left: float) -> str:

@@ -64,6 +64,7 @@ def outcome(
         "samples": {"data": sparsified.data[0], "count": sparsified.data[1]},
         "training": sparsified.training,
         "deviation": {name: asdict(one) for name, one in sparsified.deviation.items()},
+        "detections": None if sparsified.detections is None else asdict(sparsified.detections),
         "layers": rows,
         "dense": _dense(sparsified),
     }
