@@ -62,6 +62,11 @@ def test_quiet_is_one_line(run):
     code, out, err = run("slim residual.onnx -o new.onnx --target macs=1e-9 --quiet")
     assert (code, out) == (1, "")
     assert "cannot be reached" in err
+    code, out, _ = run("verify residual.onnx slim.onnx --plan slim.json --quiet")
+    assert (code, out) == (0, "verify residual.onnx slim.onnx: passed.\n")
+    code, out, _ = run("verify residual.onnx thin.onnx --plan slim.json --quiet")
+    assert code == 1
+    assert out.startswith("verify residual.onnx thin.onnx: failed, ")
     code, out, err = run(f"{SLIM} --quiet --verbose")
     assert (code, out) == (2, "")
 

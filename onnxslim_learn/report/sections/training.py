@@ -18,6 +18,7 @@ READ = (
     "left. Full points on the line are worth keeping; of a ring, another is both as cheap and as near."
 )
 NAMES = {"structure": "structure learning", "finetune": "fine-tuning"}
+MEANWHILE = {"structure": ", while units that will go lose their strength"}
 
 
 def blocks(training: Mapping[str, Any] | None) -> list[Block]:
@@ -47,7 +48,8 @@ def _said(training: Mapping[str, Any]) -> list[str]:
         if history:
             first, last = history[0], history[-1]
             steps = plural(int(last["step"]) + 1, "step")
-            lines.append(f"{steps} of {name} on {training['data']}: loss {first['loss']:.4g} to {last['loss']:.4g}.")
+            losses = f"loss {first['loss']:.4g} to {last['loss']:.4g}{MEANWHILE.get(stage, '')}"
+            lines.append(f"{steps} of {name} on {training['data']}: {losses}.")
             lines += [*gated(training[stage]), *taken_back(training[stage])]
     cycles = training.get("cycles")
     if cycles:

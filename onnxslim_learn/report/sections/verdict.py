@@ -34,8 +34,16 @@ def line(report: Mapping[str, Any], title: str) -> str:
     verdict = report["verdict"]
     parts = [*_met(verdict["met"]), *_labelled("Quality", verdict["quality"]), *_speed(verdict["faster"])]
     parts += _labelled("Written", ", ".join(map(_file, verdict["written"])))
-    said = " ".join(parts)
+    said = " ".join(parts) or _compared(report)
     return f"{title}: {said[:1].lower()}{said[1:]}" if said else f"{title}: done."
+
+
+def _compared(report: Mapping[str, Any]) -> str:
+    """What comparing two files found, where a command does nothing else."""
+    check = report.get("verify") if "slimmed" in report else None
+    if check is None:
+        return ""
+    return "passed." if check["passed"] else f"failed, {check['complaint']}."
 
 
 def _labelled(label: str, text: str | None) -> list[str]:
