@@ -17,7 +17,7 @@ from onnxslim_learn.errors import InputError
 SYMBOLS = "stands for symbols of the input"
 
 
-BLOCKS = "blocks"
+BLOCKS = "blocks"  # the role that stands for residual blocks and for no group
 
 
 def blocks(
@@ -62,7 +62,8 @@ def only(
         return [_pinned(g, SYMBOLS) if titles[g.name].role == "symbols" else g for g in groups]
     everything = [*titles.values(), *beside]
     compiled = [_matched("⟨only⟩", text, everything, lambda title, p: title.lies_in(p)) for text in patterns]
-    meant = [any(_meant(titles[group.name], p) for p in compiled) for group in groups]
+    of_groups = [p for p in compiled if p.pattern != BLOCKS]  # a role, also where modules are called so
+    meant = [any(_meant(titles[group.name], p) for p in of_groups) for group in groups]
     reason = f"is not among those to cut only: {' '.join(patterns)}"
     return [g if chosen else _pinned(g, reason) for g, chosen in zip(groups, meant, strict=True)]
 

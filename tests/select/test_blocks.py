@@ -1,11 +1,14 @@
 """Residual blocks that go: the ones that lose least, as many as were asked for, alone or beside widths."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 
 import onnxslim_learn as osl
 from onnxslim_learn import demo
+from onnxslim_learn.coupling import selection
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.repair.targets import Record
@@ -101,6 +104,16 @@ def test_samples_decide_how_many_blocks_go_beside_widths(samples):
     assert "0" in told["trials"]
     assert len(told["trials"]) > 1
     assert result.report["after"]["macs"] <= 0.3 * result.report["before"]["macs"]
+
+
+def test_only_blocks_means_no_units_of_modules_called_so():
+    analysis = workflow.analyze(MODEL)
+    moved = {name: replace(title, modules=("blocks.0",)) for name, title in analysis.titles.items()}
+    chosen = selection.only(analysis.groups, moved, ["blocks"], analysis.block_titles.values())
+    assert all(group.pin is not None for group in chosen)
+    free = {group.name for group in analysis.groups if group.pin is None}
+    inside = selection.only(analysis.groups, moved, ["blocks[.]"], analysis.block_titles.values())
+    assert {group.name for group in inside if group.pin is None} == free
 
 
 def test_what_cannot_be_dropped_is_refused(samples):
