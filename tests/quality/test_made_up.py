@@ -57,6 +57,8 @@ def test_a_destroyed_net_is_called_so_on_real_inputs_and_unknown_on_made_up_ones
     assert "unknown" in said.splitlines()[0]
     assert "thirty" in said or "30" in said.splitlines()[0]
     assert "says little about yours" in said
+    assert "Even on these, only " in said.splitlines()[0]  # what is lost on noise, too, is told
+    assert "; even on these, only " in quality.told(unreal)
     assert not {"good", "lower", "DESTROYED"} & set(said.replace(".", "").split())
 
 
@@ -64,6 +66,8 @@ def test_a_light_cut_is_good(tmp_path):
     told = judged(images, tmp_path, 0.98)
     assert "good" in quality.verdict(told)
     assert told["worst"]["explained"] > quality.GOOD
+    unreal = judged(noise, tmp_path, 0.98)
+    assert quality.told(unreal) == "unknown on real inputs, since inputs were made up"
 
 
 def test_samples_are_of_several_kinds():
