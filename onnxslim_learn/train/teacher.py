@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from copy import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,19 +30,34 @@ class Teacher:
 
     Attributes:
         module: The net.
+        make: Makes it again where a copy is sent to another process; without it, the module itself is sent.
         known: For every shelf of a pool the outputs of all its samples, or none.
         compared: Which inner tensors are compared, and where: name -> axis -> positions, all of axes not named.
     """
 
-    def __init__(self, module: fx.GraphModule, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        device: torch.device | None = None,
+        make: Callable[[], fx.GraphModule] | None = None,
+    ) -> None:
         self.module = module.to(device).eval().requires_grad_(False)
-        self.device = device or torch.device("cpu")
+        self.device, self.make = device or torch.device("cpu"), make
         self.known: list[dict[str, Tensor]] = []
         self.compared: Mapping[str, Mapping[int, Array]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "module" or self.make is None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self.make is not None:
+            self.module = self.make().to(self.device).eval().requires_grad_(False)
+
     def comparing(self, compared: Mapping[str, Mapping[int, Array]]) -> Teacher:
         """The same teacher, of which other parts of inner tensors are compared."""
-        other = copy(self)
+        other = Teacher.__new__(Teacher)
+        vars(other).update(vars(self))
         other.compared = compared
         return other
 

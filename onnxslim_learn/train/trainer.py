@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -290,7 +291,8 @@ def _teacher(
 ) -> tuple[Teacher, tuple[str, ...]]:
     """The teacher, and the tensors inside that are compared with its own."""
     inner = _features(analysis, training)
-    tutor = Teacher(bridge(teacher or analysis, features=inner), world.device)
+    make = partial(bridge, teacher or analysis, features=inner)
+    tutor = Teacher(make(), world.device, make)
     return tutor.comparing({name: {} for name in inner}), inner
 
 

@@ -18,8 +18,9 @@ from onnxslim_learn.learners.settings import (
 )
 from onnxslim_learn.readers import AUTO, number, positive, share
 from onnxslim_learn.registry import COSTS
+from onnxslim_learn.rows import require
 from onnxslim_learn.settings import Option, declared, option, part
-from onnxslim_learn.workflow.options import EMPTY, MULTIPLE, NO_REPAIR, PLAN_OUT, PROTECT, SENSITIVE, TARGET
+from onnxslim_learn.workflow.options import EMPTY, MULTIPLE, NO_REPAIR, PLAN_OUT, PROTECT, SENSITIVE, TARGET, WORKERS
 
 if TYPE_CHECKING:
     from onnxslim_learn.select.budget import Freedom
@@ -74,6 +75,7 @@ class MorphNetSettings:
         tau: Of gates.
         strength: Weight of the regularization term, or ``None`` to meet the target.
         sweep: How many strengths around that are tried.
+        workers: Where these are tried: see :func:`onnxslim_learn.runtime.workers.trials`.
         cycles: How often is shrunk, with widening in between.
         proximal: Whether strengths are lowered exactly to zero; ``None`` where that is possible.
         least_width: With a target, the share of the width left by narrowing all groups alike that every group keeps;
@@ -99,6 +101,12 @@ class MorphNetSettings:
     strength: float | None = option(None, "weight of the cost in the loss, for a --target", read=number, purpose=WIDTHS)
     sweep: int | None = option(
         None, "try N strengths on a log scale around --strength", metavar="N", read=positive, purpose=WIDTHS
+    )
+    workers: int | str | None = declared(
+        None,
+        replace(
+            WORKERS, help="where strengths of --sweep are tried: N processes, or a Dask cluster at tcp://HOST:PORT"
+        ),
     )
     cycles: int = option(
         1, "shrink and widen in turns, N times shrink (default 1)", metavar="N", read=positive, purpose=WIDTHS
@@ -167,6 +175,10 @@ class MorphNetSettings:
             raise InputError(
                 "⟨cycles⟩: what is widened has no features in common with the original. Use ⟨loss⟩ distill."
             )
+        if self.workers is not None and not self.sweep:
+            raise InputError("⟨workers⟩: try the strengths of ⟨sweep⟩. Leave it out, or give ⟨sweep⟩.")
+        if isinstance(self.workers, str):
+            require("cluster", "⟨workers⟩")
         if self.sweep and self.plan_out:
             raise InputError("⟨plan_out⟩: names one plan, but ⟨sweep⟩ makes several. Leave one of them out.")
         if (self.sweep or self.cycles > 1) and shared.result.output is None:

@@ -7,9 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
+from onnxslim_learn.array_types import unannounced
 from onnxslim_learn.learners.finetune import fit
 from onnxslim_learn.learners.morphnet.pipeline import learn, timer
+from onnxslim_learn.runtime.workers import trials
 from onnxslim_learn.workflow.pareto import mark
 
 if TYPE_CHECKING:
@@ -33,14 +36,32 @@ def sweep(task: Task[MorphNetSettings], tried: Sequence[float]) -> list[dict[str
         For every strength what is left and how far outputs are from the original's; ``output`` is ``None`` where
         nothing died. ``pareto`` says whether no other is both smaller and nearer.
     """
+    place = task.wanted.workers
+    if place is None or task.trainer.world.size > 1:
+        return mark([_row(_at(task, number, strength)) for number, strength in enumerate(tried)])
+    task.analysis.graph.release()
+    quiet = replace(task, stage=unannounced, trainer=replace(task.trainer, stage=unannounced))
+    jobs = [(number, (number, strength)) for number, strength in enumerate(tried)]
+    done = task.stage(f"trying strengths on workers {place}")
     rows = []
-    for number, strength in enumerate(tried):
-        training = replace(task.trainer.training, folder=task.folder / f"strength_{number}")
-        output = task.output.with_name(f"{task.output.stem}-{number}{task.output.suffix}")
-        trainer = replace(task.trainer, training=training)
-        wanted = replace(task.wanted, strength=strength, target={})
-        rows.append(_row(replace(task, wanted=wanted, trainer=trainer, output=output)))
+    for number, row in trials(_elsewhere, quiet, jobs, place):
+        rows.append(row)
+        done((number + 1) / len(tried))
     return mark(rows)
+
+
+def _elsewhere(task: Task[MorphNetSettings], number: int, strength: float) -> dict[str, Any]:
+    """One strength in a process of its own, with one thread, since others run beside it."""
+    torch.set_num_threads(1)
+    return _row(_at(task, number, strength))
+
+
+def _at(task: Task[MorphNetSettings], number: int, strength: float) -> Task[MorphNetSettings]:
+    """What is asked at one strength."""
+    training = replace(task.trainer.training, folder=task.folder / f"strength_{number}")
+    output = task.output.with_name(f"{task.output.stem}-{number}{task.output.suffix}")
+    wanted = replace(task.wanted, strength=strength, target={})
+    return replace(task, wanted=wanted, trainer=replace(task.trainer, training=training), output=output)
 
 
 def _row(task: Task[MorphNetSettings]) -> dict[str, Any]:
