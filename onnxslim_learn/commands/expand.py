@@ -60,7 +60,9 @@ def expand(model: Model, *, progress: Watcher | None = None, settings: ExpandSet
     asked = work.Widening(settings.target, like, *how, watch)
     name = analysis.graph.source.name if analysis.graph.source is not None else "model.onnx"
     with place(settings.output, name) as (path, folder):
-        widened, speed, tried = _timed(analysis, asked, path, None if settings.no_latency else runtime, stage)
+        large = "" if settings.no_latency else timed.too_large(analysis)
+        how_timed = None if settings.no_latency or large else runtime
+        widened, speed, tried = _timed(analysis, asked, path, how_timed, stage)
         report = records.widened(analysis, settings.target, str(path) if folder is None else None, widened)
         report |= {"speed": speed, "timed": tried}
         title = " ".join(["expand", models.named(model), *([str(path)] if folder is None else [])])
@@ -72,6 +74,7 @@ def expand(model: Model, *, progress: Watcher | None = None, settings: ExpandSet
             file=path,
             analysis=analysis,
             verification=widened.verification,
+            notes=(large,) if large else (),
             place=folder,
         )
 

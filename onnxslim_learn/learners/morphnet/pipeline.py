@@ -95,7 +95,7 @@ def learn(
 
 def timer(task: Task[Any]) -> Callable[[Removal], Ratio] | None:
     """How to time what is left of a task's model, if that is to be timed."""
-    if task.runtime is None:
+    if task.runtime is None or timed.too_large(task.analysis):
         return None
     time = timed.briefly(task.analysis, task.runtime)
 
