@@ -179,14 +179,15 @@ def _moved(run: Model, feed: Feeds, seed: int) -> list[Array]:
 
 
 def _shaken(feed: Feeds, seed: int) -> Feeds:
-    """Inputs with one rounding error on every number."""
+    """Inputs with one rounding error on every number; the largest that there is, as masks have it, stays finite."""
     rng = np.random.default_rng(seed)
-    return {
-        name: (x * (1 + np.finfo(x.dtype).eps * rng.choice([-1, 1], x.shape))).astype(x.dtype)
-        if x.dtype.kind == "f"
-        else x
-        for name, x in feed.items()
-    }
+
+    def one(x: Array) -> Array:
+        numbers = np.finfo(x.dtype)
+        moved = x * (1 + numbers.eps * rng.choice([-1, 1], x.shape))
+        return np.asarray(np.where(np.isfinite(x), np.clip(moved, numbers.min, numbers.max), x), x.dtype)
+
+    return {name: one(x) if x.dtype.kind == "f" else x for name, x in feed.items()}
 
 
 def _largest(

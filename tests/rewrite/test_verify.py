@@ -110,3 +110,14 @@ def test_inputs_of_whole_numbers_alone_are_judged_by_rounding_of_weights(tmp_pat
         assert 0 < shift.max() < 4 * np.finfo(np.float32).eps, "each product moves by two roundings at most"
     np.testing.assert_allclose(moved, exact, atol=1e-5 * scale.max())
     assert (moved != other).any()
+
+
+def test_one_rounding_leaves_single_numbers_arrays_and_the_largest_finite():
+    largest = np.finfo(np.float32).min
+    feed = {"one": np.array(0.1, np.float32), "mask": np.array([largest, -np.inf], np.float32), "n": np.array([3])}
+    for seed in range(4):
+        moved = comparison._shaken(feed, seed)
+        assert all(isinstance(array, np.ndarray) for array in moved.values())
+        assert moved["one"] != feed["one"]
+        np.testing.assert_allclose(moved["mask"], feed["mask"], rtol=1e-6)
+        np.testing.assert_array_equal(moved["n"], feed["n"])
