@@ -384,7 +384,7 @@ def _alike(members: Sequence[Relation], strong: Labels) -> list[Relation]:
     """Ties between rows that some statements give the same cells, none of them pinned, where they are not tied yet."""
     first: dict[bytes, int] = {}
     ties = []
-    for member in members:
+    for member in (one for one in members if one.b.size):
         order = np.argsort(member.b, kind="stable")
         rows, starts = np.unique(member.b[order], return_index=True)
         cells = np.split(member.a[order], starts[1:])

@@ -296,3 +296,13 @@ def test_key_value_heads_of_scores_and_of_values_go_together(spelling):
         laws.assert_close(laws.run(small, feed)["y"], laws.run(laws.masked(cut), feed)["y"], spelling)
     wanted = {"wq": [6, 8], "wk": [6, 4], "wv": [6, 4], "wo": [8, 5]}
     assert [wanted.items() <= sizes.items() for sizes in shapes].count(True) == 1
+
+
+def test_cells_of_which_a_slice_takes_none():
+    """Rotary positions over all of a head leave a rest of no width (Phi-3)."""
+    text = """(float[n, s, 6] x) => (float[n, s, 3] y) {
+        a = MatMul(x, w1) h = Reshape(a, [0, 0, 4, 8]) t = Slice(h, [0], [8], [3]) e = Slice(h, [8], [9], [3])
+        g = Tanh(t) c = Concat<axis=3>(g, e) f = Reshape(c, [0, 0, 32]) y = MatMul(f, w2)
+    }"""
+    analysis = slim.analyze(Net(text, "w1 6x32, w2 32x3").build())
+    assert {group.width for group in analysis.groups if group.pin is None} >= {4}
