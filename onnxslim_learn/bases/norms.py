@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from onnxslim_learn.array_types import Array, Labels
+from onnxslim_learn.array_types import Array, Labels, Mask
 from onnxslim_learn.bases.find import Space, spaces
 from onnxslim_learn.coupling import groups as grouping
 from onnxslim_learn.coupling import roles
@@ -65,8 +65,10 @@ def without(analysis: Analysis, wanted: Callable[[str], bool] = lambda name: Tru
         analysis: The model.
         wanted: Whether the space of a name is wanted; others stay as they are.
     """
+    normal = _normalised(analysis.coupling)
     for group in analysis.groups:
-        if group.pin is not None and group.pin.delicate and len(group.strata) == 1 and not group.rows:
+        loose = group.pin is None or group.pin.delicate
+        if loose and len(group.strata) == 1 and not group.rows and normal[group.units].all():
             known = {space.name for space in spaces(analysis.coupling, analysis.groups)}
             try:
                 other = _rewritten(analysis, Space(group.name, group.units))
@@ -76,6 +78,23 @@ def without(analysis: Analysis, wanted: Callable[[str], bool] = lambda name: Tru
             if any(map(wanted, free)):
                 return without(other, wanted)
     return analysis
+
+
+def rewritten(before: Analysis, after: Analysis) -> set[str]:
+    """Groups of an analysis that are free since their normalisations are written otherwise than in another one."""
+    free = [{space.group for space in spaces(one.coupling, one.groups)} for one in (before, after)]
+    return free[1] - free[0]
+
+
+def _normalised(coupling: Coupling) -> Mask:
+    """Columns that lie on the last axis of what some node normalises over features."""
+    columns = np.zeros(coupling.columns, bool)
+    for node in coupling.nodes:
+        norm, name = roles.normalisation(node), str(node.outputs[0].name)
+        if norm is not None and norm.features and name in coupling.values:
+            last = _columns(coupling, name, -1)
+            columns[[] if last is None else last[last >= 0]] = True
+    return columns
 
 
 def _rewritten(analysis: Analysis, stream: Space) -> Analysis:
@@ -102,7 +121,8 @@ def _rewritten(analysis: Analysis, stream: Space) -> Analysis:
     turned = replace(graph, model=model, shapes=_shapes(graph, model, likes))
     again = couple(turned, sensitive=analysis.sensitive)
     groups = tuple(grouping.decidable(again, grouping.find(again)))
-    return replace(analysis, graph=turned, coupling=again, groups=groups, asked={})
+    plain = replace(analysis, graph=turned, coupling=again, groups=groups, latency=None, asked={})
+    return plain.asked_like(analysis)
 
 
 def _columns(coupling: Coupling, name: str, axis: int) -> Labels | None:

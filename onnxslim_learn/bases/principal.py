@@ -28,7 +28,7 @@ from onnxslim_learn.rewrite.verify import verify
 from onnxslim_learn.select.activation_statistics import Inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.coupling.solver import Coupling
@@ -43,19 +43,41 @@ PRINCIPAL, PLAIN = CHOICES = ("principal", "none")
 
 
 def in_principal_bases(
-    analysis: Analysis, samples: Calibration | None, asked: str = PRINCIPAL, criterion: Any = None
+    analysis: Analysis,
+    samples: Calibration | None,
+    asked: str = PRINCIPAL,
+    criterion: Any = None,
+    *,
+    streams: bool = True,
 ) -> tuple[Analysis, Calibration | None]:
     """A model with all bases that are free in principal directions, and what samples say of it.
 
     Args:
         analysis: The model; one that is in other bases stays in them.
-        samples: Samples of it; without, it stays as it is.
+        samples: Samples of it, which remember the answer; without, it stays as it is.
         asked: One of :data:`CHOICES`.
         criterion: What will score units; where similar ones are merged, they stay as they are.
+        streams: Whether normalisations are written otherwise where that makes a basis free; not where times of the
+            nodes there are now are known.
     """
     if samples is None or analysis.bases or asked != PRINCIPAL or (criterion and CRITERIA.row(criterion).merges):
         return analysis, samples
-    other = norms.without(analysis)
+    streams = streams and analysis.latency is None
+    if streams not in samples.turned:
+        samples.turned[streams] = _turned_by(analysis, samples, norms.without(analysis) if streams else analysis)
+    turned: tuple[Analysis, Calibration] = samples.turned[streams]
+    return turned
+
+
+def idle(before: Analysis, after: Analysis, kept: Container[str]) -> bool:
+    """Whether normalisations were written otherwise, but the streams whose bases that made free stay whole."""
+    if len(before.graph.nodes) == len(after.graph.nodes):
+        return False
+    return not any(name in kept for name in norms.rewritten(before, after))
+
+
+def _turned_by(analysis: Analysis, samples: Calibration, other: Analysis) -> tuple[Analysis, Calibration]:
+    """An analysis in principal bases, from one whose normalisations may be written otherwise."""
     known = spaces(other.coupling, other.groups)
     if not known:
         return analysis, samples
@@ -133,4 +155,5 @@ def _turned(inputs: Inputs, coupling: Coupling, turned: Sequence[tuple[Space, Ar
     owner = owners(coupling, [space for space, _ in turned])
     for lines in (mean, weights, products, products.T) if products.ndim == 2 else (mean, weights):
         mix(lines, columns, owner, turned)
-    return replace(inputs, mean=mean, products=products, weights=weights)
+    kind = inputs.weights.dtype
+    return replace(inputs, mean=mean.astype(kind), products=products.astype(kind), weights=weights.astype(kind))

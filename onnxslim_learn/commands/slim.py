@@ -157,9 +157,6 @@ def _met(
         workers=settings.workers,
         metric=sampling.judged_by(settings.quality, settings.samples),
     )
-    analysis, asked["calibration"] = in_principal_bases(
-        analysis, asked["calibration"], settings.bases, settings.criterion
-    )
     asked["real"] = sampling.real_inputs(source, settings.samples)
     untimed = settings.result.no_latency or timed.too_large(analysis)
     asked["time"] = None if untimed else timed.briefly(analysis, settings.runtime)

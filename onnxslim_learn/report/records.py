@@ -365,6 +365,7 @@ def outcome(
         "training": slimmed.plan.provenance.get("training"),
         "timed": slimmed.plan.provenance.get("timed", []),
         "choice": {k: slimmed.plan.provenance.get(k) for k in CHOICE},
+        "bases": sorted({name.rpartition("|")[0] for name in analysis.bases}),
         "groups": _widths(analysis, kept, slimmed.removal),
         "blocks": _dropped(slimmed),
         "layers": layers(slimmed.removal, analysis.costs[MACS]),

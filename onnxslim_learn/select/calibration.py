@@ -46,6 +46,7 @@ class Calibration:
         ranked: Rankings, by criterion and names of the groups that can be cut.
         workers: Where trials run: see :func:`onnxslim_learn.runtime.workers.trials`.
         extra: Made-up samples beside few real ones, fitted on and never judged by; see :meth:`topped_up`.
+        turned: The model in principal bases, and the samples of that, by whether streams are among them.
         metric: What decides between ways to share out a cut, and about a repair; divergence where there is none.
     """
 
@@ -57,6 +58,7 @@ class Calibration:
     curves: Curves = field(default_factory=Curves)
     measured: dict[str, dict[str, float]] = field(default_factory=dict)
     ranked: dict[tuple[Any, ...], Ranking] = field(default_factory=dict)
+    turned: dict[bool, Any] = field(default_factory=dict, repr=False)
     metric: Metric | None = None
     extra: Source | None = None
     workers: int | str | None = None
@@ -78,7 +80,7 @@ class Calibration:
 
     def of(self, coupling: Coupling, pairs: list[activation_statistics.Inputs] | None = None) -> Calibration:
         """The same samples of the same model in other bases, where its contractions' inputs are ``pairs``."""
-        other = replace(self, coupling=coupling, curves=Curves(), measured={}, ranked={})
+        other = replace(self, coupling=coupling, curves=Curves(), measured={}, ranked={}, turned={})
         other.__dict__.update({name: known for name, known in self.__dict__.items() if name in ("_batches", "more")})
         if pairs is not None:
             other.pairs = pairs

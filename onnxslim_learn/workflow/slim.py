@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.analysis import Analysis, analyze
 from onnxslim_learn.array_types import Stage, unannounced
-from onnxslim_learn.bases.principal import PLAIN, in_principal_bases
+from onnxslim_learn.bases.principal import PLAIN, idle, in_principal_bases
 from onnxslim_learn.bases.rotate import as_planned
 from onnxslim_learn.costs.targets import amount, shown
 from onnxslim_learn.coupling import explain
@@ -149,19 +150,26 @@ def slim_to(  # noqa: PLR0913  everything a user may say about a cut
     Raises:
         InputError, TargetError, PlanError, VerifyError: See :func:`plan` and :meth:`Slimmed.save`; nothing is written.
     """
+    criterion = settings.get("criterion")
     bounds(analysis, target)  # refuses what is no bound
     target = named(analysis, target)
     limit = _file_limit(analysis, target)
-    analysis, calibration = in_principal_bases(analysis, calibration, bases, settings.get("criterion"))
 
-    def make(analysis_now: Analysis, bounds: Mapping[str, float | str], **changed: Any) -> Slimmed:
-        return _fitting(analysis_now, bounds, limit, stage, calibration=calibration, **{**settings, **changed})
+    def choose(analysis: Analysis, calibration: Calibration | None) -> Slimmed:
+        def make(analysis_now: Analysis, bounds: Mapping[str, float | str], **changed: Any) -> Slimmed:
+            return _fitting(analysis_now, bounds, limit, stage, calibration=calibration, **{**settings, **changed})
 
-    if meter is not None and LATENCY in target:
-        slimmed = latency_target.meet(analysis, target, meter, make)
-    else:
-        time = None if LATENCY in target else time
-        slimmed = not_slower(lambda step: make(analysis, target, multiple=step), settings.get("multiple", 1), time)
+        if meter is not None and LATENCY in target:
+            return latency_target.meet(analysis, target, meter, make)
+        timer = None if LATENCY in target else time
+        return not_slower(lambda step: make(analysis, target, multiple=step), settings.get("multiple", 1), timer)
+
+    plain, turned = (analysis, calibration), functools.partial(in_principal_bases, asked=bases, criterion=criterion)
+    analysis, calibration = turned(*plain)
+    slimmed = choose(analysis, calibration)
+    if idle(plain[0], analysis, slimmed.plan.groups):
+        analysis, calibration = turned(*plain, streams=False)
+        slimmed = choose(analysis, calibration)
     if repair and calibration is not None and slimmed.removal.gone.any():
         slimmed.repair(calibration, progress=stage("repairing"))
     stage("cutting and verifying")

@@ -243,6 +243,7 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
                     *training.learner(data),
                     *_cut(data),
                     *_dropped(data),
+                    *_turned(data),
                     *_symbols(data),
                     *_merged(data["merged"]),
                     *_folded(data["lossless"]),
@@ -310,6 +311,12 @@ def _cut(data: Mapping[str, Any]) -> list[str]:
     span = least if least == most else f"between {least} and {most}"
     whose = "its" if len(parts) == 1 else "their"
     return [f"{len(parts)} of {plural(len(groups), 'group')} narrowed, to {span} of {whose} units."]
+
+
+def _turned(data: Mapping[str, Any]) -> list[str]:
+    """How many groups were rotated before they were cut."""
+    said = "before the cut, which changes no output: their units are directions now."
+    return [f"{plural(len(data['bases']), 'group')} rotated to principal directions {said}"] if data["bases"] else []
 
 
 def missed(rows: Sequence[Mapping[str, Any]] | None) -> list[str]:
