@@ -73,8 +73,8 @@ DROP_BLOCKS = Option(
 NO_LATENCY = Option("do not time the models", decides=False)
 NO_REPAIR = Option("leave the weights that stay as they are")
 BASES = Option(
-    "principal: where there are samples, axes that meet linear maps alone are first rotated to the directions that"
-    " matter most, which changes no output; none (default): all units stay what they are",
+    "principal (default): where there are samples, axes that meet linear maps alone are first rotated to the directions"
+    " that matter most, which changes no output; none: all units stay what they are",
     metavar="NAME",
     choices=("principal", "none"),
 )

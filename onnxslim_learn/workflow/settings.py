@@ -87,7 +87,7 @@ class SlimSettings:
     target: Mapping[str, Mapping[str, float | str]] = declared({}, replace(TARGET, gather=targets.each))
     lossless: bool = option(False, "no target: cut exactly what changes no output")
     criterion: str | None = declared(None, CRITERION)
-    bases: str = declared("none", BASES)
+    bases: str = declared("principal", BASES)
     limits: LimitSettings = part(LimitSettings)
     plan_out: str | None = declared(None, PLAN_OUT)
     work: float | None = declared(None, WORK)
@@ -148,7 +148,7 @@ class PlanSettings:
 
     target: Mapping[str, float | str] = declared({}, TARGET)
     criterion: str | None = declared(None, CRITERION)
-    bases: str = declared("none", BASES)
+    bases: str = declared("principal", BASES)
     limits: LimitSettings = part(LimitSettings)
     work: float | None = declared(None, WORK)
     sensitivity_seconds: float | None = declared(None, SENSITIVITY)

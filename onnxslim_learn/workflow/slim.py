@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.analysis import Analysis, analyze
 from onnxslim_learn.array_types import Stage, unannounced
-from onnxslim_learn.bases.principal import PLAIN, idle, in_principal_bases
+from onnxslim_learn.bases.principal import PRINCIPAL, idle, in_principal_bases
 from onnxslim_learn.bases.rotate import as_planned
 from onnxslim_learn.costs.targets import amount, shown
 from onnxslim_learn.coupling import explain
@@ -124,7 +124,7 @@ def slim_to(  # noqa: PLR0913  everything a user may say about a cut
     real: Sequence[Mapping[str, Any]] = (),
     calibration: Calibration | None = None,
     repair: bool = True,
-    bases: str = PLAIN,
+    bases: str = PRINCIPAL,
     meter: latency_target.LatencyMeter | None = None,
     time: Callable[[Removal], Ratio] | None = None,
     **settings: Any,
