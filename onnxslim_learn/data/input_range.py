@@ -95,9 +95,9 @@ def implied(graph: Graph, name: str, *, stored: bool = True) -> Range | None:
     """
     value = next(v for v in graph.model.graph.inputs if v.name == name)
     first, line, after = _first_layers(value)
-    if first is not None:
-        return first
-    return _stated(graph, value) or (_behind(after, line) if stored else None)
+    told = first or _stated(graph, value) or (_behind(after, line) if stored else None)
+    # one number that several constants multiply (a time, by frequencies) has no range for each
+    return told if told is None or told.low.size in (1, *graph.shapes.nominal.inputs[name][1:]) else None
 
 
 def _stated(graph: Graph, value: ir.Value) -> Range | None:

@@ -143,6 +143,8 @@ def step(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, Dims | No
     dims = {name: _note(name, inferred.get(name), sample) for name in outputs}
     if outputs and schemas.has_attribute(node, "kernel_shape") and not _window_fits(node, sample):
         raise InputError(f"node {node.name} ({node.op_type}): its output would be empty at input sizes {sample.sizes}.")
+    if _vanishes(node, sample):
+        raise InputError(f"node {node.name} ({node.op_type}): an input is empty, another not, at {sample.sizes}.")
     missing = {name: known for name, known in dims.items() if name not in sample.shape}
     if inferred and (len(given) < 2 or any(name not in sample.constant for name in given[1:])):
         sample.loose.update(missing)  # the operator is known and its inputs are: what is missing depends on data
@@ -243,6 +245,16 @@ def _weight_shape(node: ir.Node, sample: Sample) -> tuple[int, ...]:
     """Shape of the second input, which says what a convolution's window is where no attribute does."""
     weight = node.inputs[1] if len(node.inputs) > 1 else None
     return () if weight is None else sample.shape.get(str(weight.name), ())
+
+
+def _vanishes(node: ir.Node, sample: Sample) -> bool:
+    """Whether broadcasting makes nothing of something: a part of no length meets one of length one."""
+    names = [str(value.name) for value in node.inputs if value is not None]
+    sides = [sample.shape.get(name, ()) for name in names if name not in sample.constant]
+    if len(sides) < 2 or len({len(side) for side in sides}) > 1 or not any(0 in side for side in sides):
+        return False
+    result = tuple(0 if 0 in sizes else max(sizes) for sizes in zip(*sides, strict=True))
+    return sample.shape.get(str(node.outputs[0].name)) == result and not all(0 in side for side in sides)
 
 
 def _empty_inputs(node: ir.Node, sample: Sample) -> bool:

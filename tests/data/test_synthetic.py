@@ -4,6 +4,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from nets.notation import Net
+from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.coupling.solver import couple
 from onnxslim_learn.data import input_range, noise
 from onnxslim_learn.data.options import DataSettings
@@ -14,6 +16,15 @@ from tests.data.models import MODELS, graph, written
 
 def made(model, **options):
     return synthetic(couple(graph(model), sensitive=False), DataSettings(**{"samples": 6, **options}))
+
+
+def test_a_number_that_several_frequencies_multiply_has_no_range_for_each():
+    text = """(float[n] time) => (float[n, 3] y) {
+        t = Unsqueeze(time, [1]) p = Mul(t, f) s = Sin(p) y = MatMul(s, w)
+    }"""
+    model = load(Net(text, "f 1x8, w 8x3").build())
+    (batch,) = synthetic(couple(model, sensitive=False), DataSettings(samples=4)).batches()
+    assert batch.inputs["time"].shape == (4,)
 
 
 def joined(source, name):

@@ -78,6 +78,14 @@ def test_a_window_that_no_attribute_tells_fits_all_the_same():
     assert all(inputs["x"][2] >= 200 for inputs in sampled(text, "w1 8x1x200, w2 4x8x1"))
 
 
+def test_lengths_at_which_a_part_that_is_added_would_be_empty_are_not_taken():
+    text = """(float[n, s, 6] x) => (float[n, 3] y) {
+        m = Shape(x) e = Slice(m, [1], [2], [0]) q = Div(e, [100]) k = Min(q, [1]) t = Slice(x, [0], k, [1])
+        g = ReduceMean<axes=[1]>(x) a = Add(g, t) r = ReduceSum<keepdims=0>(a, [1]) y = MatMul(r, w)
+    }"""
+    assert all(inputs["x"][1] >= 100 for inputs in sampled(text, "w 6x3"))
+
+
 def test_lengths_that_are_in_proportion_stay_open():
     """One length is four times another one: neither can vary alone."""
     text = """(float[n, t, 8] x, float[n, samples] z) => (float[n, u, 2] y) {
