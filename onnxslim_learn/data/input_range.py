@@ -97,7 +97,8 @@ def implied(graph: Graph, name: str, *, stored: bool = True) -> Range | None:
     first, line, after = _first_layers(value)
     told = first or _stated(graph, value) or (_behind(after, line) if stored else None)
     # one number that several constants multiply (a time, by frequencies) has no range for each
-    return told if told is None or told.low.size in (1, *graph.shapes.nominal.inputs[name][1:]) else None
+    numbers = 1 if told is None else max(np.size(x) for x in (told.low, told.high, *told.moments))
+    return told if numbers in (1, *graph.shapes.nominal.inputs[name][1:]) else None
 
 
 def _stated(graph: Graph, value: ir.Value) -> Range | None:

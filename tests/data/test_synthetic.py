@@ -20,9 +20,10 @@ def made(model, **options):
 
 def test_a_number_that_several_frequencies_multiply_has_no_range_for_each():
     text = """(float[n] time) => (float[n, 3] y) {
-        t = Unsqueeze(time, [1]) p = Mul(t, f) s = Sin(p) y = MatMul(s, w)
+        t = Unsqueeze(time, [1]) p = Mul(t, [1.0, 0.1, 0.01]) s = Sin(p) c = Cos(p)
+        b = Concat<axis=1>(s, c) y = MatMul(b, w)
     }"""
-    model = load(Net(text, "f 1x8, w 8x3").build())
+    model = load(Net(text, "w 6x3").build())
     (batch,) = synthetic(couple(model, sensitive=False), DataSettings(samples=4)).batches()
     assert batch.inputs["time"].shape == (4,)
 
