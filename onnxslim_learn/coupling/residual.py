@@ -191,7 +191,8 @@ class _Finder:
         """What is computed for a summand alone, if layers with weights are among it."""
         end = self.maker.get(summand.name, OUTSIDE)
         shared = len(self.readers[summand.name]) > 1 or summand.name in self.outputs
-        if shared or self.after.get(end) != summand.sum:
+        given = end >= 2 * len(self.nodes)
+        if shared or given or self.after.get(end) != summand.sum:
             return None
         places = self._below(end)
         nodes = tuple(sorted({place % len(self.nodes) for place in places}))
