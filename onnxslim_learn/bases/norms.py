@@ -9,7 +9,7 @@ bias ``β``; the sum of squares is the same in any orthonormal basis, and exact 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,10 +17,9 @@ import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array, Labels, Mask
 from onnxslim_learn.bases.find import Space, spaces
-from onnxslim_learn.coupling import groups as grouping
+from onnxslim_learn.bases.recouple import Likes, recoupled
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.operators.facts import attribute
-from onnxslim_learn.coupling.solver import couple
 from onnxslim_learn.repair.linear_nodes import linears
 from onnxslim_learn.rewrite import edit
 from onnxslim_learn.rewrite.unfuse import take_apart
@@ -28,8 +27,6 @@ from onnxslim_learn.rewrite.unfuse import take_apart
 if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.coupling.solver import Coupling
-    from onnxslim_learn.graph.load import Graph
-    from onnxslim_learn.graph.shape_info import Sample, Shapes
 
 SMALL = 1e-4  # of the largest scale: a shift is not divided by less
 INPUT = 18  # the operator set since which reductions take axes as an input
@@ -81,7 +78,7 @@ def without(analysis: Analysis, wanted: Callable[[str], bool] = lambda name: Tru
 
 
 def rewritten(before: Analysis, after: Analysis) -> set[str]:
-    """Groups of an analysis that are free since their normalisations are written otherwise than in another one."""
+    """Groups of an analysis that are free since normalisations are written otherwise than in another one."""
     free = [{space.group for space in spaces(one.coupling, one.groups)} for one in (before, after)]
     return free[1] - free[0]
 
@@ -103,26 +100,20 @@ def _rewritten(analysis: Analysis, stream: Space) -> Analysis:
     Raises:
         _UnfitError: If they cannot be.
     """
-    coupling, graph = analysis.coupling, analysis.graph
+    coupling = analysis.coupling
     norms = list(_norms(coupling, stream))
     centred = {norm.centred for norm in norms}
     if len(centred) != 1:
         raise _UnfitError
-    model = graph.model.clone()
+    model = analysis.graph.model.clone()
     read = {norm.node: _readers(coupling, stream, norm) for norm in norms}
     _check_readers(coupling, stream, [reader for readers in read.values() for reader in readers])
     if True in centred:
         _centre(model, coupling, stream, {v for norm in norms for v in _affine(coupling, norm)})
-    likes: dict[str, tuple[str, bool]] = {}
+    likes: Likes = {}
     for norm in norms:
         likes |= _replace(model, coupling, stream, norm, read[norm.node])
-    for name in [name for name, value in model.graph.initializers.items() if not value.uses()]:
-        del model.graph.initializers[name]
-    turned = replace(graph, model=model, shapes=_shapes(graph, model, likes))
-    again = couple(turned, sensitive=analysis.sensitive)
-    groups = tuple(grouping.decidable(again, grouping.find(again)))
-    plain = replace(analysis, graph=turned, coupling=again, groups=groups, latency=None, asked={})
-    return plain.asked_like(analysis)
+    return recoupled(analysis, model, likes)
 
 
 def _columns(coupling: Coupling, name: str, axis: int) -> Labels | None:
@@ -310,9 +301,7 @@ def _set(value: ir.Value, array: Array) -> None:
     value.const_value = ir.tensor(array.astype(np.float32), dtype=old.dtype, name=old.name)
 
 
-def _replace(
-    model: ir.Model, coupling: Coupling, stream: Space, norm: Norm, readers: Iterable[Reader]
-) -> dict[str, tuple[str, bool]]:
+def _replace(model: ir.Model, coupling: Coupling, stream: Space, norm: Norm, readers: Iterable[Reader]) -> Likes:
     """Put a sum of squares in the place of a normalisation, and its scale and shift into what reads it.
 
     Returns:
@@ -363,7 +352,7 @@ def _absorbed(model: ir.Model, coupling: Coupling, norm: Norm, readers: Iterable
     return True
 
 
-def _spelled(model: ir.Model, old: ir.Node, epsilon: float, rest: Array | None) -> dict[str, tuple[str, bool]]:
+def _spelled(model: ir.Model, old: ir.Node, epsilon: float, rest: Array | None) -> Likes:
     """Spell a normalisation out in the place of a node; what is fused with it is taken apart."""
     graph, name = model.graph, str(old.outputs[0].name)
     before = {str(v.name) for node in graph for v in node.outputs}
@@ -398,31 +387,3 @@ def _spelled(model: ir.Model, old: ir.Node, epsilon: float, rest: Array | None) 
     result.name, normal.name = f"{title}.old", name
     graph.remove(norm, safe=True)
     return likes
-
-
-def _shapes(graph: Graph, model: ir.Model, likes: dict[str, tuple[str, bool]]) -> Shapes:
-    """What is known of shapes, with those of new values."""
-    seen: dict[int, Sample] = {}
-    fresh = {n: v.const_value.numpy() for n, v in model.graph.initializers.items() if n not in graph.initializers}  # type: ignore[union-attr]
-
-    def grown(sample: Sample) -> Sample:
-        if id(sample) not in seen:
-            shape, dtype = dict(sample.shape), dict(sample.dtype)
-            for name, (like, summed) in likes.items():
-                shape[name] = (*shape[like][:-1], 1) if summed else shape[like]
-                dtype[name] = dtype[like]
-            shape |= {name: array.shape for name, array in fresh.items()}
-            dtype |= {name: int(ir.DataType.from_numpy(array.dtype)) for name, array in fresh.items()}
-            value = sample.value | {name: array for name, array in fresh.items() if array.dtype.kind == "i"}
-            constant = sample.constant | set(fresh)
-            seen[id(sample)] = replace(sample, shape=shape, dtype=dtype, value=value, constant=constant)
-        return seen[id(sample)]
-
-    shapes = graph.shapes
-    return replace(
-        shapes,
-        nominal=grown(shapes.nominal),
-        analysis=grown(shapes.analysis),
-        third=grown(shapes.third),
-        more=tuple(map(grown, shapes.more)),
-    )

@@ -20,6 +20,7 @@ import scipy.linalg
 from onnxslim_learn.array_types import Array, Labels
 from onnxslim_learn.bases import compared, norms
 from onnxslim_learn.bases.find import Space, owners, spaces
+from onnxslim_learn.bases.fold import folded
 from onnxslim_learn.bases.rotate import in_bases, mix
 from onnxslim_learn.registry import CRITERIA
 from onnxslim_learn.rewrite import save
@@ -64,7 +65,9 @@ def in_principal_bases(
         return analysis, samples
     streams = streams and analysis.latency is None
     if streams not in samples.turned:
-        samples.turned[streams] = _turned_by(analysis, samples, norms.without(analysis) if streams else analysis)
+        samples.turned[streams] = _turned_by(
+            analysis, samples, norms.without(folded(analysis)) if streams else analysis
+        )
     turned: tuple[Analysis, Calibration] = samples.turned[streams]
     return turned
 
@@ -83,11 +86,12 @@ def _turned_by(analysis: Analysis, samples: Calibration, other: Analysis) -> tup
         return analysis, samples
     told = samples if other is analysis else samples.of(other.coupling)
     feeds = [*told.feeds, *told.more]
-    bases = compared.bases(other.coupling, known, feeds) | principal(other.coupling, known, told.pairs)
+    bases: dict[str, Array] = {space.name: np.eye(space.size) for space in known}  # of what nothing is known
+    bases |= compared.bases(other.coupling, known, feeds) | principal(other.coupling, known, told.pairs)
     turned = in_bases(other, bases)
-    if not bases or not _same(turned, told.feeds[:1]):
+    if not _same(turned, told.feeds[:1]):
         return analysis, samples
-    spaces_turned = [(space, bases[space.name]) for space in known if space.name in bases]
+    spaces_turned = [(space, bases[space.name]) for space in known]
     return turned, told.of(turned.coupling, [_turned(one, other.coupling, spaces_turned) for one in told.pairs])
 
 

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnxslim_learn.array_types import Array, Labels
 from onnxslim_learn.bases import norms
 from onnxslim_learn.bases.find import Space, owners, spaces
+from onnxslim_learn.bases.fold import folded
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.graph.load import release
 from onnxslim_learn.plans.plan import BASES, digest
@@ -44,7 +45,7 @@ def in_bases(analysis: Analysis, bases: Bases) -> Analysis:
     """
     known = _known(analysis)
     if not bases.keys() <= known.keys():
-        analysis = norms.without(analysis, bases.__contains__)
+        analysis = norms.without(folded(analysis, bases.__contains__), bases.__contains__)
         known = _known(analysis)
     for name, matrix in bases.items():
         if name not in known or matrix.shape != (known[name].size,) * 2:
