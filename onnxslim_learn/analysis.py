@@ -23,7 +23,7 @@ from onnxslim_learn.coupling.solver import Coupling, couple
 from onnxslim_learn.coupling.titles import Title, block_title, titles
 from onnxslim_learn.data import input_needs
 from onnxslim_learn.errors import InputError, MisfitError, PlanError, TooLargeError
-from onnxslim_learn.graph import size_search
+from onnxslim_learn.graph import size_search, well_formed
 from onnxslim_learn.graph.load import Graph
 from onnxslim_learn.graph.stored_types import as_stored
 from onnxslim_learn.registry import COSTS
@@ -215,8 +215,9 @@ def analyze(
         InputError: If the model cannot be used.
     """
     known = {"inputs": inputs or {}, "values": values or {}}
-    graph, coupling = _coupled(model, known, {}, sensitive=allow_sensitive)
-    groups = grouping.decidable(coupling, grouping.find(coupling))
+    with well_formed.blame(model):
+        graph, coupling = _coupled(model, known, {}, sensitive=allow_sensitive)
+        groups = grouping.decidable(coupling, grouping.find(coupling))
     latency = None if device is None else roofline(coupling, device)
     return Analysis(graph, coupling, tuple(groups), allow_sensitive, latency)
 

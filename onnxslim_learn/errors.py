@@ -43,6 +43,16 @@ def reason(error: BaseException) -> str:
     return re.sub(r"[.!?]\s+(?=\S)", "; ", " ".join(text.split()))[:300].rstrip(".")
 
 
+def printable(text: str, keep: str = "") -> str:
+    """A text without control characters, which names in files may have: what does not print is written as an escape.
+
+    Args:
+        text: The text.
+        keep: Characters that stay as they are.
+    """
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
 def meant(word: str, known: Iterable[str], shown: str = "{}") -> str:
     """Ask whether the name that is nearest to a word was meant; empty where none is near.
 

@@ -15,7 +15,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.errors import SlimError
+from onnxslim_learn.errors import SlimError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +41,8 @@ def answer(act: Callable[[], int]) -> int:
             if os.environ.get(DEBUG) or isinstance(error, SystemExit | GeneratorExit):
                 raise
             sentence, code = ("interrupted.", 128 + stopped[0]) if stopped else _failure(error)
-            print("onnxslim-learn:", sentence, *getattr(error, "__notes__", ()), file=sys.stderr)
+            told = printable(" ".join([sentence, *getattr(error, "__notes__", ())]))
+            print("onnxslim-learn:", told, file=sys.stderr)
             if following := getattr(error, "next", ""):
                 print(f"  {following}", file=sys.stderr)
             return code
@@ -126,7 +127,7 @@ def show(result: Any, told: ShellSettings, log: Log | None, *, printed: bool) ->
 
     for note in result.notes:
         if not told.quiet or not result.passed:
-            print(f"onnxslim-learn: {note}", file=sys.stderr)
+            print("onnxslim-learn:", printable(note), file=sys.stderr)
         if log is not None:
             log.write(note)
     if log is not None:
@@ -134,6 +135,6 @@ def show(result: Any, told: ShellSettings, log: Log | None, *, printed: bool) ->
     if printed:
         sys.stdout.write(result.to_json())
     elif told.quiet:
-        print(result.in_short())
+        print(printable(result.in_short()))
     else:
         terminal.show(result.shown(), opened=told.verbose)

@@ -31,6 +31,7 @@ from onnxslim_learn.graph import (
     shape_info,
     size_search,
     stored_types,
+    well_formed,
 )
 from onnxslim_learn.registry import operator
 
@@ -241,6 +242,7 @@ def read(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | N
     if isinstance(model, onnx.ModelProto):
         proto = onnx.ModelProto()
         proto.CopyFrom(model)  # tensors are shared with what is parsed from it, and normal form renames some
+        well_formed.check(proto, "model")
         return proto, None, proto.SerializeToString()
     path = Path(model)
     check_file(path, "an .onnx model")
@@ -256,6 +258,7 @@ def read(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | N
     if not proto.opset_import:
         raise InputError(f"{path}: it names no operator set (opset_import). Export it again.")
     _check_versions(proto, path)
+    well_formed.check(proto, path)
     return proto, path, data
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LONGEST = 2**28  # positions of an axis: more cannot be told apart in memory
+
 PLAIN = {getattr(ir.AttributeType, kind + end) for kind in ("INT", "FLOAT", "STRING") for end in ("", "S")}
 LARGEST_RUN = 1 << 28  # elements of all tensors whose shapes are known: a model that has more is not run for others
 
@@ -271,6 +273,8 @@ def _note(name: str, declared: onnx.TypeProto | None, sample: Sample) -> Dims | 
     known = tuple(size for size in dims if size is not None)
     if any(size < 0 for size in known):
         raise InputError(f"value {name}: its shape would be negative at input sizes {sample.sizes}.")
+    if any(size > LONGEST for size in known):
+        raise InputError(f"value {name}: has an axis of {max(known)}, longer than can be analysed ({LONGEST}).")
     if len(known) == len(dims):
         sample.shape.setdefault(name, known)
     return dims

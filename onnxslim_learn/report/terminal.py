@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text as Plain
 
+from onnxslim_learn.errors import printable
 from onnxslim_learn.report.blocks import Bars, Lines, Scatter, Table
 
 if TYPE_CHECKING:
@@ -56,11 +57,11 @@ def show(blocks: Iterable[Block], out: Console | None = None, *, opened: bool = 
         if isinstance(block, Table):
             if not block.page_only:
                 if block.title:
-                    out.print(block.title, style="italic")
+                    out.print(_shown(block.title), style="italic")
                 rows = block.opened if opened and block.opened else block.rows
                 out.print(_grid(block, rows, out), soft_wrap=not out.is_terminal)
         elif not isinstance(block, Bars | Lines | Scatter):
-            out.print(block.text, style="bold" if block.title else None, soft_wrap=block.copied)
+            out.print(_shown(block.text), style="bold" if block.title else None, soft_wrap=block.copied)
 
 
 def _grid(table: Table, rows: Sequence[Sequence[str]], out: Console) -> Grid:
@@ -70,8 +71,13 @@ def _grid(table: Table, rows: Sequence[Sequence[str]], out: Console) -> Grid:
         justify = "left" if number in table.words else "right"
         grid.add_column(head, justify=justify, overflow="fold", width=wide)  # type: ignore[arg-type]
     for row in rows:
-        grid.add_row(*map(Plain, row))
+        grid.add_row(*(Plain(_shown(cell)) for cell in row))
     return grid
+
+
+def _shown(text: str) -> str:
+    """A text whose names do nothing to a terminal."""
+    return printable(text, keep="\n")
 
 
 def _widths(table: Table, rows: Sequence[Sequence[str]], out: Console) -> list[int]:
