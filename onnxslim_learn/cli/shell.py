@@ -12,10 +12,11 @@ import select
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.errors import SlimError, printable
+from onnxslim_learn.runtime import stopping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,7 +89,8 @@ def _stoppable() -> Iterator[list[int]]:
     for number in heard:
         signal.signal(number, stop)
     try:
-        yield came
+        with stopping.ending_at(heard) if here else nullcontext():
+            yield came
     finally:
         for number in heard:
             signal.signal(number, before[number])

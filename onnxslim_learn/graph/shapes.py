@@ -17,9 +17,10 @@ import onnx
 import onnx_ir as ir
 
 from onnxslim_learn.errors import InputError, MisfitError, reason
-from onnxslim_learn.graph import inlining, schemas, shape_arithmetic
+from onnxslim_learn.graph import bodies, inlining, schemas, shape_arithmetic
 from onnxslim_learn.graph.shape_info import Sample, Shapes
 from onnxslim_learn.runtime.node import output_shapes
+from onnxslim_learn.runtime.session import CPU, session_options, session_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -126,6 +127,7 @@ def step(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, Dims | No
     given = [str(value.name) for value in node.inputs if value is not None and value.name]
     if given and all(name in sample.constant for name in given):
         sample.constant.update(outputs)
+    bodies.check_rounds(node, sample)
     if shape_arithmetic.evaluate(node, sample):
         return {}
     if any(name in sample.loose for name in given) or inlining.CHOSEN in node.metadata_props:
@@ -363,19 +365,15 @@ def _run_for_shapes(module: ir.Model, sample: Sample, missing: Sequence[str]) ->
     elements = sum(math.prod(shape) for name, shape in sample.shape.items() if name not in module.graph.initializers)
     if elements > LARGEST_RUN:
         raise InputError(f"value {missing[0]}: its shape is told by a run alone, too large at sizes {sample.sizes}.")
-    import onnxruntime as ort
-
     proto = ir.to_proto(module)
     present = {value.name for value in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in missing if name not in present)
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
+    options = session_options(optimize=False)
     outside = (value.const_value for value in module.graph.initializers.values())
     if folder := next((str(tensor.base_dir) for tensor in outside if isinstance(tensor, ir.ExternalTensor)), ""):
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:
-        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = session_type()(proto.SerializeToString(), options, providers=[CPU])
         feeds = {
             name: sample.value.get(name, np.ones(shape, onnx.helper.tensor_dtype_to_np_dtype(sample.dtype[name])))
             for name, shape in sample.inputs.items()

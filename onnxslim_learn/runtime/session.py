@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from onnxslim_learn.array_types import Feeds
 from onnxslim_learn.errors import InputError, reason
+from onnxslim_learn.runtime import stopping
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,13 +98,30 @@ def _opened(model: Model, options: SessionOptions, provider: str) -> InferenceSe
     for level in (asked, *(one for one in fewer if int(one) < int(asked))):
         options.graph_optimization_level = level
         try:
-            session: InferenceSession = ort.InferenceSession(model, options, providers=[provider])
+            session: InferenceSession = session_type()(model, options, providers=[provider])
         except Exception as error:
             refusals.append(error)
         else:
             return session
     options.graph_optimization_level = asked
     raise refusals[0]
+
+
+@cache
+def session_type() -> type[InferenceSession]:
+    """Sessions whose runs end when the process is told to end."""
+    import onnxruntime as ort
+
+    class Session(ort.InferenceSession):  # type: ignore[misc]
+        def run(self, output_names: Any, input_feed: Any, run_options: Any = None) -> Any:
+            with stopping.running() as options:
+                return super().run(output_names, input_feed, run_options or options)
+
+        def run_with_iobinding(self, iobinding: Any, run_options: Any = None) -> None:
+            with stopping.running() as options:
+                super().run_with_iobinding(iobinding, run_options or options)
+
+    return Session
 
 
 def optimizations(options: SessionOptions) -> str:

@@ -9,6 +9,7 @@ import pytest
 from onnx import helper
 
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.runtime import session
 from onnxslim_learn.runtime import timing as measure_module
 from onnxslim_learn.runtime.session import CPU
 from onnxslim_learn.runtime.timing import Latency, Ratio, Rounds, Timings, compare, measure, open_session
@@ -52,14 +53,14 @@ def failing(monkeypatch):
     def fail(level, size):
         import onnxruntime as ort
 
-        whole, limit = ort.InferenceSession, getattr(ort.GraphOptimizationLevel, level)
+        whole, limit = session.session_type(), getattr(ort.GraphOptimizationLevel, level)
 
         def opened(model, options, **how):
             if len(model) == size and int(options.graph_optimization_level) > int(limit):
                 raise RuntimeError("it cannot be optimised")
             return whole(model, options, **how)
 
-        monkeypatch.setattr(ort, "InferenceSession", opened)
+        monkeypatch.setattr(session, "session_type", lambda: opened)
 
     return fail
 
