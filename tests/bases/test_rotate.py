@@ -42,7 +42,7 @@ SPACES = {
     "bias_without_key": 8,
     "shuffle_of_three": 3,
     "multi_query": 2,
-    "joined_and_cut_elsewhere": 1,
+    "joined_and_cut_elsewhere": 2,
     "SimplifiedLayerNormalization": 1,
 }
 """Nets -> how many spaces they have: of attention, one for the queries of every head and one for its values."""
