@@ -74,3 +74,10 @@ def test_a_mask_is_as_long_as_former_and_new_positions(named, tmp_path):
     for sample in slim.analyze(source).graph.shapes.samples:
         former = sample.inputs["past.layers.0.attention.k"][2]
         assert sample.inputs["mask"][1] == former + sample.inputs["ids"][1]
+
+
+def test_key_value_heads_stay_as_the_caches_that_are_given(tmp_path):
+    analysis = slim.analyze(SPELLINGS["fused, cached"]().write(tmp_path / "decoder.onnx"))
+    held = {group.name: group.pin.reason for group in analysis.groups if group.pin is not None}
+    for name in "kv":
+        assert held[f"layers.1.attention.{name}.weight:1/2"].endswith("reads graph input past.layers.1.attention.k")

@@ -253,6 +253,12 @@ class NodeContext:
         """Shape of an input at the nominal sizes."""
         return self.shapes.nominal.shape[str(self.name(slot))]
 
+    def met_free(self) -> str:
+        """Why what meets a free axis here stays; an input of the model is told: its axes are the caller's."""
+        given = next((str(v.name) for v in self.node.inputs if v is not None and v.is_graph_input()), None)
+        read = f", which reads graph input {given}" if given else ""
+        return f"is tied to a free axis by {self.node.op_type}{read}"
+
     def out_shape(self, slot: int = 0, *, nominal: bool = False) -> tuple[int, ...]:
         """Shape of an output at the analysis (or nominal) sizes."""
         sample = self.shapes.nominal if nominal else self.shapes.analysis
@@ -396,9 +402,7 @@ class NodeContext:
             for axis, (letter, size) in enumerate(zip(operand.letters, operand.shape, strict=True)):
                 if letter and size > 1 and known.setdefault(letter, size) != size:
                     self.fits(slot, axis, known[letter])
-        joined = alignment.join(
-            self.relations, [op for _, op in operands], reason or f"is tied to a free axis by {self.node.op_type}"
-        )
+        joined = alignment.join(self.relations, [op for _, op in operands], reason or self.met_free())
         for (slot, operand), value in zip(operands, joined.operands, strict=True):
             name = str(self.name(slot))
             if name not in self.values:
@@ -461,9 +465,7 @@ class NodeContext:
         value = layout.fuse(self.relations, self.value(slot), axis)
         for digit in value.axes[axis]:
             if digit.labels is None:
-                self.relations.pins.append(
-                    Pin(self.index, places, f"is tied to a free axis by {self.node.op_type}", weak=False)
-                )
+                self.relations.pins.append(Pin(self.index, places, self.met_free(), weak=False))
             else:
                 self.relations.tie(digit.labels, places)
         self.values[str(self.name(slot))] = value

@@ -186,7 +186,7 @@ def concat(context: NodeContext) -> None:
         )
         for part, slot, value in zip(parts, slots, values, strict=True)
     ]
-    space = alignment.join(context.relations, operands, f"is tied to a free axis by {context.node.op_type}").space
+    space = alignment.join(context.relations, operands, context.met_free()).space
     space[letters[axis]] = context.relations.axis(context.out_shape()[axis]) if free else ()
     joined = Value(tuple(space[letter] for letter in letters))
     context.records.joins.add(context.index)
@@ -214,7 +214,7 @@ def _stacked(context: NodeContext, values: Sequence[Value], axis: int, cells: Se
         )
         for k, value in enumerate(values)
     ]
-    space = alignment.join(context.relations, operands, f"is tied to a free axis by {context.node.op_type}").space
+    space = alignment.join(context.relations, operands, context.met_free()).space
     rows = context.relations.axis(context.out_shape()[axis])
     axes = [space[letter] if a not in apart else rows for a, letter in enumerate(letters)]
     for a in cells:

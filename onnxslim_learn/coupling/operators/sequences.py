@@ -72,7 +72,7 @@ def _same_units(context: NodeContext, joined: alignment.Joined) -> None:
         context.relations.tie(labelled[0].labels, labelled[1].labels)  # type: ignore[arg-type]
     else:
         for digit in labelled:
-            context.relations.pin(digit, f"is tied to a free axis by {context.node.op_type}", joined.seen("hk").digits)
+            context.relations.pin(digit, context.met_free(), joined.seen("hk").digits)
 
 
 def _parameters(context: NodeContext, gates: int) -> list[tuple[int, alignment.Operand]]:
