@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import onnx_ir as ir
 
 from onnxslim_learn.analysis import Analysis, analyze
 from onnxslim_learn.costs.targets import amount, is_share
 from onnxslim_learn.errors import TargetError, VerifyError
-from onnxslim_learn.graph.stored_types import as_stored
 from onnxslim_learn.registry import COSTS, LATENCY
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.verify import Verification, verify
@@ -25,6 +23,8 @@ from onnxslim_learn.workflow import widen as widening
 from onnxslim_learn.workflow.latency_target import AIM, LEAST, ROUNDS
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from onnxslim_learn.costs.polynomial import Priced
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.registry import CostRow
@@ -116,12 +116,8 @@ def expand(analysis: Analysis, asked: Widening, output: Path) -> Widened:
     measured = LATENCY in asked.target and asked.watch is not None
     factor, growth, latency = (_timed if measured else _counted)(analysis, asked, groups)
     model = widening.expand(growth, seed=asked.seed, fresh=asked.fresh)
-    after = analyze(
-        ir.to_proto(as_stored(model)), inputs=analysis.graph.shapes.nominal.inputs, values=analysis.graph.values
-    )
-    after.asked_like(analysis)
-    check = _write(analysis, model, output, check=not asked.fresh)
-    before, price, widths = analysis.price(analysis.whole), after.price(after.whole), _widths(growth, groups)
+    check, price = _write(analysis, model, output, check=not asked.fresh)
+    before, widths = analysis.price(analysis.whole), _widths(growth, groups)
     copies = growth.copies.astype(float)
     met = {
         name: (bound, float(price.get(name, cost.value(copies))))
@@ -218,15 +214,21 @@ def _widths(growth: Growth, groups: Sequence[Group]) -> dict[str, tuple[int, int
     return {group.name: (group.width, sum(columns[int(unit)] for unit in group.units)) for group in groups}
 
 
-def _write(analysis: Analysis, model: ir.Model, output: Path, *, check: bool) -> Verification | None:
-    """Stage, compare, and move to its place."""
+def _write(
+    analysis: Analysis, model: ir.Model, output: Path, *, check: bool
+) -> tuple[Verification | None, dict[str, int]]:
+    """Stage, compare, and move to its place; returns the comparison, and costs of what is written."""
     source: Any = analysis.graph.source or analysis.graph.data
     if isinstance(source, Path):
         save.spare(source, output)
     with atomic.workplace(output) as folder:
         staged = save.staged(model, output.name, folder, external=analysis.graph.external)
+        after = analyze(staged, inputs=analysis.graph.shapes.nominal.inputs, values=analysis.graph.values)
+        after.asked_like(analysis)
+        price = after.price(after.whole)
         verification = verify(analysis.whole, staged) if check else None
         if verification is not None and not verification.passed:
             raise VerifyError(f"{output}: {verification.complaint}. Nothing was written.")
+        after.graph.release()
         save.publish(staged, output, source)
-    return verification
+    return verification, price

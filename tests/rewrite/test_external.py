@@ -28,6 +28,22 @@ def test_files_whose_weights_are_all_outside_are_cut(name, tmp_path, monkeypatch
     assert session.run(None, feed)[0].shape == whole.shape
 
 
+@pytest.mark.parametrize("threshold", [0, 1024])
+def test_files_whose_weights_are_outside_are_widened_and_sparsified(tmp_path, threshold):
+    """Weights that stay as they are lie outside to the end."""
+    source, out = tmp_path / "net.onnx", tmp_path / "out.onnx"
+    outside = {"save_as_external_data": True, "location": "net.data", "size_threshold": threshold}
+    onnx.save(NETS["residual"].build(), source, **outside)
+    feed = feeds(NETS["residual"].build(), seed=0)
+    whole = ort.InferenceSession(source).run(None, feed)
+    result = osl.expand(source, macs=1.5, output=out, no_latency=True)
+    assert result.report["after"]["macs"] > result.report["before"]["macs"]
+    for one, other in zip(whole, ort.InferenceSession(out).run(None, feed), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4)
+    assert osl.sparsify(source, ratio=0.5, output=out, samples=16, no_latency=True).passed
+    assert ort.InferenceSession(out).run(None, feed)[0].shape == whole[0].shape
+
+
 def hub(folder, data_folder):
     """Write a net as a hub's cache keeps it: links of a snapshot into a folder of files named by their contents."""
     blobs, snapshot = folder / "blobs", folder / "snapshots" / "1f" / "onnx"
