@@ -52,7 +52,7 @@ def in_bases(analysis: Analysis, bases: Bases) -> Analysis:
             raise PlanError(f"bases {name}: the model has no such space of {len(matrix)} units. Use its model.")
     graph = analysis.graph
     turned = [(known[name], matrix) for name, matrix in bases.items()]
-    rotated = replace(graph, model=_rotated(analysis.coupling, turned))
+    rotated = replace(graph, model=_rotated(analysis.coupling, turned), bases=digest(bases))
     return replace(analysis, graph=rotated, coupling=replace(analysis.coupling, graph=rotated), bases=dict(bases))
 
 

@@ -61,6 +61,7 @@ class Graph:
         assumed: Graph inputs that the file leaves open and nobody gave a shape for, or a value where one is needed.
         values: Values of graph inputs: those that were given, and those that were assumed because they choose a branch.
         nonnegative: Float inputs that made-up numbers may not be negative for, or what is computed is undefined.
+        bases: Digest of the rotations that its weights were multiplied by, if they were.
     """
 
     model: ir.Model
@@ -72,6 +73,7 @@ class Graph:
     assumed: tuple[str, ...] = ()
     values: dict[str, Array] = field(default_factory=dict)
     nonnegative: frozenset[str] = frozenset()
+    bases: str = ""
 
     def __repr__(self) -> str:
         return f"<Graph of {self.source or 'a model in memory'}: {len(self.nodes)} nodes>"

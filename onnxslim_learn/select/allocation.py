@@ -180,6 +180,7 @@ def about(task: Search, portion: Portion) -> dict[str, str | int]:
         for name, array in sorted(feed.items()):
             samples.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     merged = b"" if task.merged_into is None else task.merged_into.tobytes()
-    about = {"model": task.coupling.graph.digest, "samples": samples.hexdigest()}
+    graph = task.coupling.graph
+    about = {"model": graph.digest, "bases": graph.bases, "samples": samples.hexdigest()}
     versions = {name: metadata.version(name) for name in ("onnxslim-learn", "onnxruntime", "numpy")}
     return {**about, "rows": portion.rows, "merged": hashlib.sha256(merged).hexdigest(), **versions}

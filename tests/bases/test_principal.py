@@ -12,7 +12,7 @@ from onnxslim_learn.bases.compared import between
 from onnxslim_learn.bases.find import spaces
 from onnxslim_learn.bases.principal import directions, in_principal_bases
 from onnxslim_learn.errors import PlanError
-from onnxslim_learn.plans.plan import Plan
+from onnxslim_learn.plans.plan import Plan, digest
 from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim as api
 from tests.laws import ALL, feeds
@@ -121,3 +121,12 @@ def test_queries_and_keys_of_every_head_are_seen(slimmed):
     feeds = Calibration(analysis.coupling, osl.load_data(folder / "m.onnx", samples)).feeds
     bases = compared.bases(analysis.coupling, known, feeds)
     assert sorted(bases) == [f"wq:1|{head}" for head in range(4)]
+
+
+def test_what_was_measured_of_a_model_is_not_taken_for_a_rotated_one(slimmed):
+    folder, samples, _ = slimmed
+    analysis = api.analyze(folder / "m.onnx")
+    known = Calibration(analysis.coupling, osl.load_data(folder / "m.onnx", samples))
+    turned, _ = in_principal_bases(analysis, known)
+    assert turned.graph.digest == analysis.graph.digest
+    assert turned.graph.bases == digest(turned.bases) != analysis.graph.bases
