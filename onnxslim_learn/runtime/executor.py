@@ -20,7 +20,7 @@ from onnxslim_learn.runtime.part import bytes_read, part, weights
 from onnxslim_learn.runtime.session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 IN_MEMORY = 3 << 27  # bytes of activations that one runner holds; what is over goes to a temporary file
@@ -125,6 +125,12 @@ class Runner:
         twin = copy.copy(self)
         twin.kept, twin.batches = set(self.kept), len(batches)
         twin._held = {name: [arrays[k] for k in batches] for name, arrays in self._held.items()}
+        return twin
+
+    def disturbed(self, name: str, change: Callable[[list[Array]], list[Array]]) -> Runner:
+        """A runner that goes on from here with other numbers in a value that is held."""
+        twin = self.fork(range(self.batches))
+        twin._held[name] = change(twin._held[name])
         return twin
 
     def branch(self, model: ir.Model) -> Runner | None:

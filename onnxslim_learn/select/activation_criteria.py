@@ -73,6 +73,17 @@ def obs(analysis: Analysis, groups: Sequence[Group], samples: Calibration) -> Ar
     return completed(analysis, groups, score, samples)
 
 
+def inverse_covariance(inputs: Inputs) -> Array:
+    """The inverse of the covariance of a contraction's inputs with a ridge, ``(c, c)``; of squares alone ``(c,)``."""
+    if inputs.products.ndim == 1:
+        return 1 / (inputs.variance + RIDGE * max(float(inputs.variance.mean()), 1e-12))
+    products = inputs.products.astype(np.float64) - np.outer(inputs.mean, inputs.mean)
+    size = len(products)
+    ridge = RIDGE * max(float(np.trace(products)) / size, 1e-12)
+    inverse: Array = scipy.linalg.inv(products + ridge * np.eye(size), check_finite=False)
+    return inverse
+
+
 class _Consumer:
     """One contraction as a group sees it: the inverse products and the weights, both downdated."""
 
@@ -81,11 +92,7 @@ class _Consumer:
 
     @classmethod
     def of(cls, inputs: Inputs, places: list[Array]) -> _Consumer:
-        products = inputs.products.astype(np.float64) - np.outer(inputs.mean, inputs.mean)
-        size = len(products)
-        ridge = RIDGE * max(float(np.trace(products)) / size, 1e-12)
-        inverse = scipy.linalg.inv(products + ridge * np.eye(size), check_finite=False)
-        return cls(inverse, inputs.weights.astype(np.float64), places)
+        return cls(inverse_covariance(inputs), inputs.weights.astype(np.float64), places)
 
     def losses(self, left: Sequence[int]) -> Array:
         """What goes with each of the units left."""

@@ -32,12 +32,14 @@ class Inputs:
         mean: ``(c,)``: mean over samples and places.
         products: ``(c, c)``: mean products of pairs, or ``(c,)``: mean squares, where pairs were not asked for.
         weights: ``(c, n)``: what a position is multiplied by.
+        output: Name of what the contraction puts out.
     """
 
     classes: Array
     mean: Array
     products: Array
     weights: Array
+    output: str
 
     @property
     def squares(self) -> Array:
@@ -79,7 +81,11 @@ def collect(
         runner.run_past(name)
         share = -(-ROWS // len(feeds))
         portions = (_thin(_rows(a, contraction), share, rng) for a in runner.get(name))
-        gathered.append(Inputs(classes, *_moments(portions, pairs=pairs and len(classes) <= WIDEST), weights))
+        moments, output = (
+            _moments(portions, pairs=pairs and len(classes) <= WIDEST),
+            graph.nodes[contraction.node].outputs[0],
+        )
+        gathered.append(Inputs(classes, *moments, weights, str(output.name)))
         if all(n != name for n in _names(coupling, wanted[number + 1 :])):
             runner.drop(name)
     return gathered

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from onnxslim_learn.array_types import Array, Progress
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.runtime import cache
 from onnxslim_learn.select import search, sensitivity
+from onnxslim_learn.select.predicted import predict
 from onnxslim_learn.select.schedule import Portion, Schedule, schedule
 from onnxslim_learn.select.sensitivity import Bench, Curves
 
@@ -86,7 +88,7 @@ def choose(
 
     Args:
         task: The choices, and what is bounded.
-        scores: Of every column: what groups that are not measured lose is told by them.
+        scores: Of every column, by which units are ranked.
         calibration: The samples, and how much may be done with them.
         progress: Called with the share done.
 
@@ -104,7 +106,7 @@ def choose(
         return Chosen(uniform, "uniform", {}, spent)
     portion = planned.trials
     record = Record(task.coupling.graph.model, portion.feeds, portion.rows, whole=True)
-    curves = calibration.curves.curves(task.choices, scores)
+    curves = calibration.curves.curves(task.choices, partial(_predicted, task, scores, calibration, planned))
     ways = list(WAYS.items())[: planned.ways]
     candidates = {"uniform": uniform}
     candidates |= {name: search.search(_weighed(task, curves, uniform, way)) for name, way in ways}
@@ -112,6 +114,12 @@ def choose(
     trials = bench.tried(candidates, calibration.workers)
     best = min(trials, key=lambda name: trials[name])
     return Chosen(candidates[best], best, {name: lost[0] for name, lost in trials.items()}, spent)
+
+
+def _predicted(task: Search, scores: Array, calibration: Calibration, planned: Schedule) -> list[Array]:
+    """What every group is expected to lose at every width."""
+    influence = calibration.influence(planned.disturbed)
+    return predict(task.coupling, task.choices, calibration.pairs, influence, scores)
 
 
 def _spent(task: Search, calibration: Calibration, planned: Schedule) -> Spent:

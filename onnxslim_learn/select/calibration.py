@@ -12,10 +12,11 @@ from onnxslim_learn.quality.judgement import Samples
 from onnxslim_learn.repair.least_squares import FULL, Effort
 from onnxslim_learn.repair.sequential import in_small_batches, small_batches
 from onnxslim_learn.repair.targets import divide
-from onnxslim_learn.select import activation_statistics
+from onnxslim_learn.select import activation_statistics, predicted
 from onnxslim_learn.select.sensitivity import Curves
 
 if TYPE_CHECKING:
+    from onnxslim_learn.array_types import Feeds
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.data.batch import Batch
     from onnxslim_learn.data.source import Source
@@ -47,6 +48,7 @@ class Calibration:
         workers: Where trials run: see :func:`onnxslim_learn.runtime.workers.trials`.
         extra: Made-up samples beside few real ones, fitted on and never judged by; see :meth:`topped_up`.
         turned: The model in principal bases, and the samples of that, by whether streams are among them.
+        influences: What an error in each contraction's output does to the model's outputs; see :meth:`influence`.
         metric: What decides between ways to share out a cut, and about a repair; divergence where there is none.
     """
 
@@ -62,6 +64,7 @@ class Calibration:
     metric: Metric | None = None
     extra: Source | None = None
     workers: int | str | None = None
+    influences: dict[str, float] | None = None
 
     def topped_up(self, make: Callable[[int, Range], Source]) -> Calibration:
         """Add made-up samples where there are fewer than 128 real ones of a single float input, in their range.
@@ -147,3 +150,10 @@ class Calibration:
     def squares(self) -> list[activation_statistics.Inputs]:
         """Means and squares of all contractions' inputs."""
         return activation_statistics.collect(self.coupling, [*self.feeds, *self.more])
+
+    def influence(self, feeds: Sequence[Feeds]) -> dict[str, float]:
+        """What an error in each contraction's output does to the model's outputs, found once, on some samples."""
+        if self.influences is None:
+            names = list(dict.fromkeys(inputs.output for inputs in self.pairs))
+            self.influences = predicted.influences(self.coupling, names, feeds) if len(feeds) else {}
+        return self.influences

@@ -2,7 +2,7 @@
 
 Counted in multiply-accumulates (:mod:`onnxslim_learn.select.trial_cost`), so that a busy machine measures what an idle
 one does. Where not all fits, samples are halved down to a few, then the groups that carry most of what is bounded come
-first, then fewer ways to weigh losses are tried.
+first and the losses of the others are predicted, then fewer ways to weigh losses are tried.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from onnxslim_learn.select.trial_cost import TrialCost
 
 if TYPE_CHECKING:
-    from onnxslim_learn.array_types import Array
+    from onnxslim_learn.array_types import Array, Feeds
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.select.budget import Choice, Search
     from onnxslim_learn.select.calibration import Calibration
@@ -26,6 +26,8 @@ WORK = 2e12  # multiply-accumulates where nothing else is said: about a minute o
 RUNS = 3  # or so many runs over all samples, if that is more; repair takes as much
 CURVES = 0.5  # share of the work for curves of single groups
 MOST, FEWEST = 448, 32  # samples to measure curves on
+DISTURBED = (64, 32, 16, 8)  # samples to see on what errors inside do, where not all groups are measured
+INFLUENCE = 0.25  # share of the work for that, at most
 SHARES = (1 / 2, 1 / 4, 3 / 4, 1 / 8, 3 / 8, 7 / 8, 1 / 16)  # of a group's units that stay, in the order measured
 ROWS = 8192  # of each regression on all samples, those held back included
 
@@ -54,6 +56,7 @@ class Schedule:
     """What is measured.
 
     Attributes:
+        disturbed: The samples that values are disturbed on, to predict what groups lose that are not measured.
         curves: The samples that groups are measured on.
         points: Group and number of units kept, in the order measured.
         trials: The samples that allocations are tried on.
@@ -62,6 +65,7 @@ class Schedule:
         all_measured: What would have to be allowed to measure every group.
     """
 
+    disturbed: Sequence[Feeds]
     curves: Portion
     points: Sequence[tuple[Choice, int]]
     trials: Portion
@@ -83,16 +87,26 @@ def schedule(task: Search, calibration: Calibration, most_ways: int) -> Schedule
     work = max(WORK, RUNS * cost.run(calibration.feeds)) if calibration.work is None else calibration.work
     prices, firsts = [one.trials(cost) for one in portions], [cost.first(_gone(task, one)) for one in task.choices]
     least = 2 * prices[-1][0]
-    allowed = min(CURVES * work, work - least)
     rounds = [cost.run(one.feeds) + price[firsts].sum() for one, price in zip(portions, prices, strict=True)]
     few = [k for k, count in enumerate(counts) if count <= MOST]
+    disturbed: Sequence[Feeds] = ()
+    if rounds[few[-1]] > min(CURVES * work, work - least):
+        disturbed = _disturbed(cost, calibration, INFLUENCE * min(work, work - least))
+    for_trials = work - (cost.influences(disturbed) if disturbed else 0.0)
+    allowed = min(CURVES * for_trials, for_trials - least)
     at = next((k for k in few if rounds[k] <= allowed), few[-1])
     points, spent = _points(task, prices[at][firsts].tolist(), allowed - cost.run(portions[at].feeds))
-    left = work - spent - (cost.run(portions[at].feeds) if points else 0.0)
+    left = for_trials - spent - (cost.run(portions[at].feeds) if points else 0.0)
     tried = next((k for k, price in enumerate(prices) if (1 + most_ways) * price[0] <= left), len(portions) - 1)
     ways = max(min(most_ways, int(left // prices[tried][0]) - 1), 0)
     all_measured = max(rounds[-1] / CURVES, rounds[-1] + least)
-    return Schedule(portions[at], points, portions[tried], ways, work, float(all_measured))
+    return Schedule(disturbed, portions[at], points, portions[tried], ways, work, float(all_measured))
+
+
+def _disturbed(cost: TrialCost, calibration: Calibration, allowed: float) -> Sequence[Feeds]:
+    """The first samples, as many as what is allowed does for."""
+    portions = (calibration.some(count)[0] for count in DISTURBED)
+    return next((feeds for feeds in portions if cost.influences(feeds) <= allowed), ())
 
 
 def affordable(coupling: Coupling, calibration: Calibration, trials: int) -> Portion:

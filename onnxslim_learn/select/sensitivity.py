@@ -2,9 +2,8 @@
 
 Of one group some units go, all layers after it are refitted, and the outputs are compared with the original's.
 Few widths are measured; in between the square root of the loss, which grows about evenly with what goes, is
-interpolated. Groups that were not measured get the loss that those measured have where as large a share of their scores
-goes (:class:`Law`). Over 28 measurements of the demo's net, logarithms of losses and of shares of ``obs`` scores
-correlate by 0.69, those of losses and of shares of units by 0.32.
+interpolated. What groups lose that were not measured is predicted (:mod:`onnxslim_learn.select.predicted`), and
+corrected by what was measured of others (:class:`Law`).
 """
 
 from __future__ import annotations
@@ -43,31 +42,31 @@ T = TypeVar("T")
 SMALL_SPREAD = 1e-6  # of logarithms: points at one share tell no power
 TINY = 1e-300
 STEEP = 2.0  # power by which the root of the loss grows below the narrowest width measured
-POWERS = 0.5, 3.0  # least and largest power of a share of the scores that losses grow with
+POWERS = 0.5, 3.0  # least and largest power of what is predicted that losses grow with
 
 
 @dataclass(frozen=True)
 class Law:
-    """Losses by the share of a group's scores that goes: ``scale * share ** power``."""
+    """Measured losses by those that are predicted: ``scale * predicted ** power``."""
 
     scale: float = 1.0
     power: float = 1.0
 
     @classmethod
-    def of(cls, shares: Array, losses: Array) -> Law:
+    def of(cls, predicted: Array, losses: Array) -> Law:
         """The least squares of logarithms, in a range of powers; without points, or with one, losses in proportion."""
-        known = (shares > 0) & (losses > 0)
+        known = (predicted > 0) & (losses > 0)
         if not known.any():
             return cls()
-        x, y = np.log(shares[known]), np.log(losses[known])
+        x, y = np.log(predicted[known]), np.log(losses[known])
         spread = float(((x - x.mean()) ** 2).sum())
         power = float(((x - x.mean()) * (y - y.mean())).sum()) / spread if spread > SMALL_SPREAD else 1.0
         power = min(max(power, POWERS[0]), POWERS[1])
         return cls(float(np.exp(y.mean() - power * x.mean())), power)
 
-    def __call__(self, shares: Array) -> Array:
-        """The losses at some shares."""
-        losses: Array = self.scale * shares**self.power
+    def __call__(self, predicted: Array) -> Array:
+        """The losses to be expected."""
+        losses: Array = self.scale * predicted**self.power
         return losses
 
 
@@ -85,18 +84,25 @@ class Curves:
     samples: int = 0
     fresh: int = 0
 
-    def curves(self, choices: Sequence[Choice], scores: Array) -> list[Array]:
-        """The loss at every allowed width of every choice: as measured, else by the law of those that were.
+    def curves(self, choices: Sequence[Choice], predict: Callable[[], Sequence[Array]]) -> list[Array]:
+        """The loss at every allowed width of every choice: as measured, else as predicted, by the law of the measured.
 
         Args:
             choices: The groups.
-            scores: Of every column, by which units are ranked.
+            predict: Predicts the losses at every allowed width of each (:mod:`onnxslim_learn.select.predicted`).
         """
-        points = [(c, kept, lost) for c in choices for kept, lost in self.points.get(c.group.name, {}).items()]
-        shares = [float(removed_share(c, scores, (kept,))[0]) for c, kept, _ in points]
-        law = Law.of(np.array(shares), np.array([lost for *_, lost in points]))
+        if all(choice.group.name in self.points for choice in choices):
+            return [self.curve(choice) for choice in choices]
+        predicted = [np.maximum.accumulate(losses[::-1])[::-1] for losses in predict()]
+        pairs = [
+            (losses[choice.kept.index(kept)], lost)
+            for choice, losses in zip(choices, predicted, strict=True)
+            for kept, lost in self.points.get(choice.group.name, {}).items()
+        ]
+        law = Law.of(*np.array(pairs, float).reshape(-1, 2).T)
         return [
-            self.curve(c) if c.group.name in self.points else law(removed_share(c, scores, c.kept)) for c in choices
+            self.curve(choice) if choice.group.name in self.points else law(losses)
+            for choice, losses in zip(choices, predicted, strict=True)
         ]
 
     def curve(self, choice: Choice) -> Array:
@@ -111,15 +117,6 @@ class Curves:
         interpolated[below] = roots[0] * (widths[0] / np.maximum(kept[below], 0.5)) ** STEEP
         result: Array = interpolated**2
         return result
-
-
-def removed_share(choice: Choice, scores: Array, widths: Sequence[int]) -> Array:
-    """The share of a group's summed scores that goes where so many units stay."""
-    scores = np.maximum(scores, 0.0)
-    column, place, length = choice.places.T
-    lost = [scores[column[place >= length * kept // choice.group.width]].sum() for kept in widths]
-    result: Array = np.array(lost) / max(float(scores[column].sum()), TINY)
-    return result
 
 
 class Bench:

@@ -98,6 +98,12 @@ class TrialCost:
         result: Array = self.after * passes + np.cumsum(refits[::-1])[::-1]
         return result
 
+    def influences(self, feeds: Sequence[Feeds]) -> float:
+        """Multiply-accumulates of disturbing what every contraction puts out, each time with all after it run."""
+        nodes = np.unique([c.node for c in self.coupling.records.contractions]).astype(np.int64)
+        calls = CALLED * len(feeds) * (len(self.after) - nodes).sum()
+        return float(self.after[np.append(0, nodes + 1)].sum() * self.passes(feeds) + calls)
+
     def singly(self, feeds: Sequence[Feeds], rows: int) -> float:
         """Multiply-accumulates of refitting every layer by itself, each time with all that comes after it run."""
         passes = self.passes(feeds)
