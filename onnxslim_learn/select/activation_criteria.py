@@ -9,6 +9,7 @@ import numpy as np
 import scipy.linalg
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.select.activation_statistics import inverse_covariance
 from onnxslim_learn.select.criteria import rows_by_cells
 from onnxslim_learn.select.routing import completed
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 Score = Callable[["Analysis", Sequence["Group"], "Calibration"], Array]
 
-RIDGE = 1e-3  # of the mean square: keeps the inverse of the products tame
 ROUNDING = 1e-9  # of a block's mean diagonal: far below any score, far above what doubles lose
 STEPS = 48  # rounds of removal per group; the products are downdated exactly after each
 
@@ -71,17 +71,6 @@ def obs(analysis: Analysis, groups: Sequence[Group], samples: Calibration) -> Ar
         if consumers:
             score[group.units] = _order(consumers, group.width)
     return completed(analysis, groups, score, samples)
-
-
-def inverse_covariance(inputs: Inputs) -> Array:
-    """The inverse of the covariance of a contraction's inputs with a ridge, ``(c, c)``; of squares alone ``(c,)``."""
-    if inputs.products.ndim == 1:
-        return 1 / (inputs.variance + RIDGE * max(float(inputs.variance.mean()), 1e-12))
-    products = inputs.products.astype(np.float64) - np.outer(inputs.mean, inputs.mean)
-    size = len(products)
-    ridge = RIDGE * max(float(np.trace(products)) / size, 1e-12)
-    inverse: Array = scipy.linalg.inv(products + ridge * np.eye(size), check_finite=False)
-    return inverse
 
 
 class _Consumer:

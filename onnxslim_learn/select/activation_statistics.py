@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.linalg
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling.relations import Value, parts
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 ROWS = 32768  # positions per contraction that count, drawn by chance where there are more
+RIDGE = 1e-3  # of the mean square: keeps the inverse of the products tame
 WIDEST = 8192  # positions of a unit axis up to which products of pairs are kept
 
 
@@ -51,6 +53,17 @@ class Inputs:
         """Variances ``(c,)``."""
         result: Array = np.maximum(self.squares - self.mean**2, 0)
         return result
+
+
+def inverse_covariance(inputs: Inputs) -> Array:
+    """The inverse of the covariance of a contraction's inputs with a ridge, ``(c, c)``; of squares alone ``(c,)``."""
+    if inputs.products.ndim == 1:
+        return 1 / (inputs.variance + RIDGE * max(float(inputs.variance.mean()), 1e-12))
+    products = inputs.products.astype(np.float64) - np.outer(inputs.mean, inputs.mean)
+    size = len(products)
+    ridge = RIDGE * max(float(np.trace(products)) / size, 1e-12)
+    inverse: Array = scipy.linalg.inv(products + ridge * np.eye(size), check_finite=False)
+    return inverse
 
 
 def collect(

@@ -25,7 +25,7 @@ from onnxslim_learn.quality.channels import channels
 from onnxslim_learn.rewrite.unfuse import unfuse
 from onnxslim_learn.runtime.executor import Runner, outputs
 from onnxslim_learn.runtime.parallel import spread
-from onnxslim_learn.select.activation_criteria import inverse_covariance
+from onnxslim_learn.select.activation_statistics import inverse_covariance
 
 if TYPE_CHECKING:
     from onnxslim_learn.array_types import Feeds, Labels

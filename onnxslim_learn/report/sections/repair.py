@@ -134,7 +134,7 @@ def unmeasured(choice: Mapping[str, Any]) -> list[str]:
             f"some {work['rest']:.0f} s. The same command goes on from there, without --sensitivity-seconds to the end."
         )
     if measured < groups:
-        rest = "the others' losses by their scores" if measured else "widths follow scores alone"
+        rest = "what the others lose was predicted" if measured else "all of it was predicted"
         rest = rest if choice.get("trials") else "widths are all alike"
         told = f"What {measured} of {plural(groups, 'group')} lose was measured; {rest}"
         enough = (
