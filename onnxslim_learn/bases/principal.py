@@ -23,7 +23,7 @@ from onnxslim_learn.bases.find import Space, owners, spaces
 from onnxslim_learn.bases.fold import folded
 from onnxslim_learn.bases.rotate import in_bases, mix
 from onnxslim_learn.registry import CRITERIA
-from onnxslim_learn.rewrite import save
+from onnxslim_learn.rewrite import save, stretches
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.rewrite.verify import verify
 from onnxslim_learn.select.activation_statistics import Inputs
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RIDGE = 1e-3  # of the mean variance: what hardly varies has no direction
+LARGEST = 1 << 30  # bytes of weights of a model that is rotated: all are held, several times over
 
 
 PRINCIPAL, PLAIN = CHOICES = ("principal", "none")
@@ -53,6 +54,8 @@ def in_principal_bases(
 ) -> tuple[Analysis, Calibration | None]:
     """A model with all bases that are free in principal directions, and what samples say of it.
 
+    One whose weights are more than :data:`LARGEST` bytes stays as it is.
+
     Args:
         analysis: The model; one that is in other bases stays in them.
         samples: Samples of it, which remember the answer; without, it stays as it is.
@@ -62,6 +65,8 @@ def in_principal_bases(
             nodes there are now are known.
     """
     if samples is None or analysis.bases or asked != PRINCIPAL or (criterion and CRITERIA.row(criterion).merges):
+        return analysis, samples
+    if stretches.weight_bytes(analysis.coupling) > LARGEST:
         return analysis, samples
     streams = streams and analysis.latency is None
     if streams not in samples.turned:

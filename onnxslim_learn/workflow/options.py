@@ -73,8 +73,8 @@ DROP_BLOCKS = Option(
 NO_LATENCY = Option("do not time the models", decides=False)
 NO_REPAIR = Option("leave the weights that stay as they are")
 BASES = Option(
-    "principal (default): where there are samples, axes that meet linear maps alone are first rotated to the directions"
-    " that matter most, which changes no output; none: all units stay what they are",
+    "principal (default): where there are samples and at most 1 GiB of weights, axes that meet linear maps alone are"
+    " first rotated to the directions that matter most, which changes no output; none: all units stay what they are",
     metavar="NAME",
     choices=("principal", "none"),
 )

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 import onnxslim_learn as osl
-from onnxslim_learn.bases import compared
+from onnxslim_learn.bases import compared, principal
 from onnxslim_learn.bases.compared import between
 from onnxslim_learn.bases.find import spaces
 from onnxslim_learn.bases.principal import directions, in_principal_bases
@@ -99,11 +99,13 @@ def test_rotations_that_are_missing_or_others_are_refused(slimmed, tmp_path):
         api.slim(api.analyze(folder / "m.onnx"), plan)
 
 
-def test_nothing_is_rotated_unless_it_serves(slimmed):
+def test_nothing_is_rotated_unless_it_serves(slimmed, monkeypatch):
     folder, samples, _ = slimmed
     asked = {"macs": 0.6, "bases": "principal", "no_latency": True}
     assert not osl.slim(folder / "m.onnx", no_repair=True, **asked).plan.bases
     assert not osl.slim(folder / "m.onnx", data=samples, criterion="folding", **asked).plan.bases
+    monkeypatch.setattr(principal, "LARGEST", 0)
+    assert not osl.slim(folder / "m.onnx", data=samples, **asked).plan.bases
 
 
 def test_queries_and_keys_are_ranked_by_what_they_have_in_common():
