@@ -6,12 +6,23 @@ import math
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Reader = Callable[[str], Any]
 
 AUTO = "auto"
 """Of widths: multiples of the steps of this machine's kernels."""
+
+
+def no_file(path: str | Path) -> str:
+    """Why a path is no file to be read, in words; empty where it is one. Pipes and devices may never end."""
+    place = Path(path)
+    if place.is_dir():
+        return "is a folder"
+    if place.is_file():
+        return ""
+    return "is no regular file" if place.exists() else "no such file"
 
 
 def whole(text: str) -> int:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 
 from onnxslim_learn.errors import InputError, meant, reason
-from onnxslim_learn.readers import Reader
+from onnxslim_learn.readers import Reader, no_file
 
 FLAG = re.compile(r"--([a-z][a-z-]*[a-z])")
 S = TypeVar("S")
@@ -325,6 +325,8 @@ def in_file(given: Mapping[str, Any]) -> dict[str, Any]:
     config = given.get("config")
     if config is None:
         return {}
+    if problem := no_file(config):
+        raise InputError(f"⟨config⟩ {config}: {problem}. Give a TOML file.")
     try:
         return tomllib.loads(Path(config).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -33,6 +33,7 @@ from onnxslim_learn.graph import (
     stored_types,
     well_formed,
 )
+from onnxslim_learn.readers import no_file
 from onnxslim_learn.registry import operator
 
 if TYPE_CHECKING:
@@ -225,12 +226,10 @@ def check_file(path: Path, what: str) -> None:
     """Refuse what is no file.
 
     Raises:
-        InputError: If the path is missing, a folder, or not readable.
+        InputError: If the path is missing, a folder, a pipe or a device, or not readable.
     """
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder. Give the path of {what}.")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file. Give the path of {what}.")
+    if problem := no_file(path):
+        raise InputError(f"{path}: {problem}. Give the path of {what}.")
     if not os.access(path, os.R_OK):
         raise InputError(f"{path}: cannot be read. Check its permissions.")
 

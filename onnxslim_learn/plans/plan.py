@@ -15,6 +15,7 @@ import numpy as np
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.costs.targets import dated
 from onnxslim_learn.errors import PlanError
+from onnxslim_learn.readers import no_file
 from onnxslim_learn.runtime import atomic
 
 FORMAT = "onnxslim-learn plan 1"
@@ -117,8 +118,7 @@ class Plan:
         Raises:
             PlanError: If the file is missing or no plan.
         """
-        if not Path(path).is_file():
-            problem = "is a folder" if Path(path).is_dir() else "no such file"
+        if problem := no_file(path):
             raise PlanError(f"{path}: {problem}. Give a plan that slim wrote with ⟨plan_out⟩.")
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
@@ -148,6 +148,8 @@ def _rotations(path: Path, about: Any) -> dict[str, Array]:
         return {}
     beside = path.with_name(str(about.get("file"))) if isinstance(about, dict) else path
     try:
+        if problem := no_file(beside):
+            raise OSError(problem)
         with np.load(beside, allow_pickle=False) as arrays:
             bases = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

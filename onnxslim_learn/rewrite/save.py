@@ -144,6 +144,8 @@ def size_on_disk(path: Path) -> int:
 
 def files(path: Path) -> list[Path]:
     """A model file and the external data files it names; a file that is no model stands alone."""
+    if not path.is_file():  # a pipe would never end
+        return [path]
     try:
         proto = onnx.load(path, format="protobuf", load_external_data=False)
     except Exception:

@@ -18,7 +18,7 @@ from onnxslim_learn.report import records
 from onnxslim_learn.rewrite import verify as checking
 from onnxslim_learn.runtime import timing
 from onnxslim_learn.workflow import slim
-from tests.cli.folder import BRIEF, HALF, SLIM, contents, strict
+from tests.cli.folder import APPLY, BRIEF, HALF, SLIM, contents, strict
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,6 +39,19 @@ REFUSALS = [
     ("slim residual.onnx", 2, "--output"),
     (f"{SLIM} --prot w1", 2, "--prot"),  # an abbreviation might change its meaning
     ("verify residual.onnx slim.onnx", 2, "--plan"),
+    # files without an end
+    ("analyze pipe", 2, "pipe: is no regular file"),
+    ("analyze /dev/zero", 2, "/dev/zero: is no regular file"),
+    (f"{APPLY} pipe", 2, "pipe: is no regular file a plan"),
+    ("verify residual.onnx pipe --plan slim.json", 2, "pipe: is no regular file the slimmed model"),
+    ("verify residual.onnx slim.onnx --plan pipe", 2, "pipe: is no regular file a plan"),
+    ("expand residual.onnx -o new.onnx --target macs=1.5 --like pipe", 2, "pipe: is no regular file"),
+    ("expand residual.onnx -o new.onnx --config pipe", 2, "--config pipe: is no regular file"),
+    ("learn residual.onnx -o new.onnx --config /dev/zero", 2, "--config /dev/zero: is no regular file"),
+    (f"{SLIM} --device pipe", 2, "--device pipe:"),
+    (f"{SLIM} --data pipe", 2, "--data pipe:"),
+    ("learn residual.onnx -o new.onnx --learner finetune --teacher pipe", 2, "pipe: is no regular file"),
+    ("profile residual.onnx pipe", 2, "pipe: is no regular file"),
 ]
 
 
