@@ -26,6 +26,7 @@ from onnxslim_learn.registry import CRITERIA
 from onnxslim_learn.rewrite import save, stretches
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.rewrite.verify import verify
+from onnxslim_learn.select import criteria
 from onnxslim_learn.select.activation_statistics import Inputs
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RIDGE = 1e-3  # of the mean variance: what hardly varies has no direction
-LARGEST = 1 << 30  # bytes of weights of a model that is rotated: all are held, several times over
 
 
 PRINCIPAL, PLAIN = CHOICES = ("principal", "none")
@@ -54,7 +54,7 @@ def in_principal_bases(
 ) -> tuple[Analysis, Calibration | None]:
     """A model with all bases that are free in principal directions, and what samples say of it.
 
-    One whose weights are more than :data:`LARGEST` bytes stays as it is.
+    One whose weights are more than :data:`~onnxslim_learn.select.criteria.LARGEST` bytes stays as it is.
 
     Args:
         analysis: The model; one that is in other bases stays in them.
@@ -66,7 +66,7 @@ def in_principal_bases(
     """
     if samples is None or analysis.bases or asked != PRINCIPAL or (criterion and CRITERIA.row(criterion).merges):
         return analysis, samples
-    if stretches.weight_bytes(analysis.coupling) > LARGEST:
+    if stretches.weight_bytes(analysis.coupling) > criteria.LARGEST:
         return analysis, samples
     streams = streams and analysis.latency is None
     if streams not in samples.turned:

@@ -86,7 +86,8 @@ def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] 
     The masked original is checked too: with its masks lifted it must compute what the source file computes. Inputs on
     which rounding alone moves the outputs as much (ties in a sort, say) decide nothing; others are drawn instead. Real
     inputs are enough where the original does not run on made-up ones. A model that is too large to be held as a whole,
-    or whose numbers run away on made-up inputs, is checked in stretches (:mod:`onnxslim_learn.rewrite.stretches`).
+    or whose numbers run away on made-up inputs, is checked on these in stretches
+    (:mod:`onnxslim_learn.rewrite.stretches`).
 
     Raises:
         UnusableError: If it runs on none.
@@ -95,8 +96,12 @@ def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] 
     shapes = coupling.graph.shapes
     samples = [shapes.analysis] * seeds + [shapes.nominal] * shapes.dynamic
     feeds = [random_inputs.random_inputs(coupling, sample, seed) for seed, sample in enumerate(samples)]
-    if not real and stretches.weight_bytes(coupling) > LARGEST:
-        return _by_stretches(removal, slimmed, feeds[0])
+    if stretches.weight_bytes(coupling) > LARGEST:
+        try:
+            return _by_stretches(removal, slimmed, feeds[0])
+        except InputError:  # made-up inputs do not do
+            if not real:
+                raise
     with tempfile.TemporaryDirectory(prefix=atomic.PREFIX) as folder:
         models = _open(removal, slimmed, Path(folder))
         checks, excuse = _compared(models, feeds)

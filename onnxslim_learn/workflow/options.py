@@ -79,7 +79,8 @@ BASES = Option(
     choices=("principal", "none"),
 )
 CRITERION = Option(
-    f"what scores units: {', '.join(CRITERIA.names())} (default obs; energy with --no-repair and no --data)",
+    f"what scores units: {', '.join(CRITERIA.names())} (default obs; energy with --no-repair and no"
+    " --data, and for more than 1 GiB of weights)",
     metavar="NAME",
     read=CRITERIA.checked,
 )

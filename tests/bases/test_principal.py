@@ -7,12 +7,13 @@ import onnx
 import pytest
 
 import onnxslim_learn as osl
-from onnxslim_learn.bases import compared, principal
+from onnxslim_learn.bases import compared
 from onnxslim_learn.bases.compared import between
 from onnxslim_learn.bases.find import spaces
 from onnxslim_learn.bases.principal import directions, in_principal_bases
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.plans.plan import Plan, digest
+from onnxslim_learn.select import criteria
 from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim as api
 from tests.laws import ALL, feeds
@@ -104,8 +105,9 @@ def test_nothing_is_rotated_unless_it_serves(slimmed, monkeypatch):
     asked = {"macs": 0.6, "bases": "principal", "no_latency": True}
     assert not osl.slim(folder / "m.onnx", no_repair=True, **asked).plan.bases
     assert not osl.slim(folder / "m.onnx", data=samples, criterion="folding", **asked).plan.bases
-    monkeypatch.setattr(principal, "LARGEST", 0)
-    assert not osl.slim(folder / "m.onnx", data=samples, **asked).plan.bases
+    monkeypatch.setattr(criteria, "LARGEST", 0)
+    plan = osl.slim(folder / "m.onnx", data=samples, **asked).plan
+    assert (plan.bases, plan.provenance["criterion"]) == ({}, "energy")
 
 
 def test_queries_and_keys_are_ranked_by_what_they_have_in_common():
