@@ -11,7 +11,7 @@ import functools
 import math
 import re
 import tomllib
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -44,6 +44,9 @@ class Option:
         keys: Keys that are keywords of their own in Python.
         opposite: Whether ``--no-NAME`` says the opposite.
         writes: Whether it names a file that is written.
+        reads: Whether it may name a file or folder that is read.
+        keeps: Whether it names a folder that is kept for the command.
+        beside: For a value, how names of files end that are written beside the result: ``-0.5`` of ``m-0.5.onnx``.
         decides: Whether it decides about what comes out.
         purpose: What it is for, where only some take it.
         span: The least and the largest number.
@@ -63,6 +66,9 @@ class Option:
     keys: Container[str] = ()
     opposite: bool = False
     writes: bool = False
+    reads: bool = False
+    keeps: bool = False
+    beside: Callable[[Any], Iterable[str]] = lambda value: ()
     decides: bool = True
     purpose: str = ""
     span: tuple[float, float] = (-math.inf, math.inf)
@@ -299,7 +305,6 @@ def with_file(known: Mapping[str, Declared], given: Mapping[str, Any]) -> dict[s
         InputError: If the file cannot be read, or an entry is no option or does not fit it.
     """
     config = given.get("config")
-    rest = {name: value for name, value in given.items() if name != "config"}
     if config is None or "config" not in known:
         return dict(given)
     options_read = {}
@@ -313,7 +318,7 @@ def with_file(known: Mapping[str, Declared], given: Mapping[str, Any]) -> dict[s
         except ValueError as error:
             raise InputError(f"⟨config⟩ {config}: {key} = {value!r}: {error}.") from error
         options_read[name] = entry
-    return {**options_read, **rest}
+    return {**options_read, **given}
 
 
 def in_file(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 DEBUG = "ONNXSLIM_LEARN_DEBUG"
 DEFECT = 70  # as in sysexits.h: an internal software error
-STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a closed terminal
 
 
 def answer(act: Callable[[], int]) -> int:
@@ -83,9 +82,8 @@ def _stoppable() -> Iterator[list[int]]:
         raise KeyboardInterrupt
 
     here = threading.current_thread() is threading.main_thread()
-    known = [getattr(signal, name) for name in STOPS if hasattr(signal, name)] if here else []
-    before = {number: signal.getsignal(number) for number in known}
-    heard = [number for number in known if before[number] != signal.SIG_IGN]  # nohup ignores SIGHUP
+    before = {number: signal.getsignal(number) for number in (stopping.stops() if here else [])}
+    heard = [number for number in before if before[number] != signal.SIG_IGN]  # nohup ignores SIGHUP
     for number in heard:
         signal.signal(number, stop)
     try:

@@ -11,7 +11,8 @@ from onnxslim_learn.analysis import Analysis
 from onnxslim_learn.array_types import Watcher, staged
 from onnxslim_learn.commands import models
 from onnxslim_learn.commands.command import command
-from onnxslim_learn.commands.results import Reported, claim
+from onnxslim_learn.commands.files import claim
+from onnxslim_learn.commands.results import Reported
 from onnxslim_learn.coupling import explain
 from onnxslim_learn.report import graph_files, records
 from onnxslim_learn.report.sections import slim as pages

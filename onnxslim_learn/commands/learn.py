@@ -11,7 +11,8 @@ from onnxslim_learn import settings as declared
 from onnxslim_learn.array_types import Stage, Watcher, staged
 from onnxslim_learn.commands import models, slim, sparsify
 from onnxslim_learn.commands.command import command
-from onnxslim_learn.commands.results import Result, claim, place
+from onnxslim_learn.commands.files import claim
+from onnxslim_learn.commands.results import Result, place
 from onnxslim_learn.data.open import check as openable
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners import table

@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from onnxslim_learn import settings as declared
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.report import html
 from onnxslim_learn.report.format import before_and_after, ms, share
@@ -191,38 +190,3 @@ def place(output: str | Path | None, name: str) -> Iterator[tuple[Path, Temporar
     except BaseException:
         folder.cleanup()
         raise
-
-
-def claim(settings: Any, *read: Any) -> None:
-    """Refuse result files that cannot be written, that are read as well, or that are named twice, before any work.
-
-    Args:
-        settings: The options of a command, or several dataclasses of them.
-        read: What the command reads; files are looked at.
-
-    Raises:
-        InputError: With the parameter at fault.
-    """
-    from onnxslim_learn.runtime import timing
-
-    several = settings if isinstance(settings, list) else [settings]
-    files = [Path(one) for one in read if isinstance(one, str | Path)]
-    taken = {file.resolve(): "is read by this command" for name in files for file in save.files(name)}
-    for values, known in ((declared.given(one), declared.options(type(one))) for one in several):
-        if isinstance(provider := values.get("provider"), str):
-            timing.check_provider(provider)
-        for name, one in known.items():
-            if one.option.writes and values[name] is not None:
-                _claim(f"⟨{name}⟩", str(values[name]), taken)
-
-
-def _claim(parameter: str, text: str, taken: dict[Path, str]) -> None:
-    path = Path(text)
-    if text in ("", "-"):
-        raise InputError(f"{parameter} {text!r}: is no file name. Give one.")
-    atomic.check_target(path, parameter)
-    if path.resolve() in taken:
-        raise InputError(f"{parameter} {text}: {taken[path.resolve()]}. Give another name.")
-    taken[path.resolve()] = f"is written by {parameter} as well"
-    if parameter == "⟨output⟩":
-        taken.setdefault(path.resolve().with_name(f"{path.name}.data"), f"may hold the weights of {parameter}")

@@ -12,7 +12,8 @@ from onnxslim_learn.array_types import Stage, Watcher, staged
 from onnxslim_learn.bases.principal import in_principal_bases
 from onnxslim_learn.commands import advice, models
 from onnxslim_learn.commands.command import command
-from onnxslim_learn.commands.results import WORSE, ModelResult, Result, claim, place
+from onnxslim_learn.commands.files import claim
+from onnxslim_learn.commands.results import WORSE, ModelResult, Result, place
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.keywords import takes
 from onnxslim_learn.latency.profile import RuntimeSetting

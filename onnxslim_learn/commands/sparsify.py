@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from onnxslim_learn.array_types import Stage, Watcher, staged
 from onnxslim_learn.commands import models
 from onnxslim_learn.commands.command import command
-from onnxslim_learn.commands.results import ModelResult, claim, place
+from onnxslim_learn.commands.files import claim
+from onnxslim_learn.commands.results import ModelResult, place
 from onnxslim_learn.report.sections import sparsity
 from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import samples as sampling

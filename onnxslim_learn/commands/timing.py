@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from onnxslim_learn.array_types import Watcher, staged
 from onnxslim_learn.commands import models
 from onnxslim_learn.commands.command import command
-from onnxslim_learn.commands.results import Result, claim
+from onnxslim_learn.commands.files import claim
+from onnxslim_learn.commands.results import Result
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.latency import calibrate as measuring
 from onnxslim_learn.latency import profile as profiling

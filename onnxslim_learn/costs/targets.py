@@ -195,6 +195,11 @@ def _number(text: str, number: str, largest: float) -> float:
     return Share(value) if unit in ("", "%") and 1 < value <= largest else value
 
 
+def marks(several: Mapping[str, Any]) -> list[str]:
+    """What names of files end with where there is one for each of several targets (:func:`each`)."""
+    return [f"-{name}" for name in several if name]
+
+
 def many(text: str) -> float:
     """Read a number from zero, which may end in k, M, G or T."""
     unit = text[-1:] if text[-1:] in UNITS and text[-1:] != "%" else ""

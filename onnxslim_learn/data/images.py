@@ -67,13 +67,18 @@ class Look:
         return said + (f", mean {self.mean.tolist()} and std {self.std.tolist()} taken out" if shifted else "")
 
 
+def pictures(folder: Path) -> list[Path]:
+    """The images in a folder and those below it, in order."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
 def find(folder: Path) -> tuple[list[Path], list[int] | None]:
     """The images under a folder in order, and their classes where all lie in sub-folders.
 
     Raises:
         InputError: If there is none.
     """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = pictures(folder)
     if not files:
         raise InputError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))}). Give a folder that does.")
     tops = [path.relative_to(folder).parts[:-1][:1] for path in files]

@@ -104,5 +104,7 @@ class SampleSettings:
 
     TITLE: ClassVar = DataSettings.TITLE
 
-    data: Any = option(None, ".npz or .npy file, folder of images, or module:function", metavar="SRC", decides=False)
+    data: Any = option(
+        None, ".npz or .npy file, folder of images, or module:function", metavar="SRC", reads=True, decides=False
+    )
     reading: DataSettings = part(DataSettings)

@@ -11,7 +11,8 @@ import numpy as np
 from onnxslim_learn import demo as shipped
 from onnxslim_learn.array_types import Stage, Watcher, staged
 from onnxslim_learn.commands.command import command
-from onnxslim_learn.commands.results import Result, claim
+from onnxslim_learn.commands.files import claim
+from onnxslim_learn.commands.results import Result
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.readers import AUTO
 from onnxslim_learn.report import records

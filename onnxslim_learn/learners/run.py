@@ -81,7 +81,11 @@ def _folder(shared: LearnSettings, wanted: Any, world: World) -> Iterator[Path]:
         folder = Path(asked)
         if folder.exists() and not folder.is_dir():
             raise InputError(f"⟨checkpoint_dir⟩ {folder}: is no folder. Give another name.")
-        yield folder
+        try:
+            yield folder
+        except KeyboardInterrupt as error:
+            error.add_note(f"Given again with --resume, the command goes on from the last checkpoint in {folder}.")
+            raise
         return
     if shared.training.resume:
         raise InputError("⟨resume⟩: goes on from a folder. Give it with ⟨checkpoint_dir⟩.")

@@ -103,9 +103,11 @@ class TrainingSettings:
     TITLE: ClassVar = TRAINING
 
     teacher: Any = option(
-        None, "model whose outputs are wanted (default: the one given)", metavar="MODEL", decides=False
+        None, "model whose outputs are wanted (default: the one given)", metavar="MODEL", reads=True, decides=False
     )
-    val_data: Any = option(None, "samples to judge by (default: a tenth of --data)", metavar="SRC", decides=False)
+    val_data: Any = option(
+        None, "samples to judge by (default: a tenth of --data)", metavar="SRC", reads=True, decides=False
+    )
     learning_rate: float | None = option(None, "the highest (default: by the model)", read=number, also=("lr",))
     optimizer: Any = option(
         None,
@@ -132,7 +134,7 @@ class TrainingSettings:
     bf16: bool = option(False, "compute in bfloat16 where that is safe")
     train_on: str = option("auto", "default: a GPU, if any", choices=("auto", "cpu", "cuda"), decides=False)
     checkpoint_dir: str | None = option(
-        None, "keep checkpoints, summaries and structures here", metavar="DIR", decides=False
+        None, "keep checkpoints, summaries and structures here", metavar="DIR", keeps=True, decides=False
     )
     checkpoint_every: int = option(500, "steps", metavar="N", read=positive, decides=False)
     resume: bool = option(False, "go on from --checkpoint-dir", decides=False)

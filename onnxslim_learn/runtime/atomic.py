@@ -49,6 +49,11 @@ def replacing(target: Path, *, durable: bool = True) -> Iterator[Path]:
             replace(draft, target, durable=durable)
 
 
+def beside(path: Path, mark: str) -> Path:
+    """A file beside another whose name ends with a mark, as ``m-0.5.onnx`` beside ``m.onnx``."""
+    return path.with_name(f"{path.stem}{mark}{path.suffix}")
+
+
 def write_text(target: Path, text: str, *, durable: bool = True) -> None:
     """Write a text file in one step.
 

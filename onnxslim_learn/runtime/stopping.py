@@ -1,6 +1,7 @@
-"""Runs of onnxruntime end when the process is told to end: a file may make one that never would by itself.
+"""How a process is told to end: runs of onnxruntime, too, and not in the middle of what must not be cut in two.
 
-Python hears a signal only after a call into onnxruntime has returned. A thread hears it at once, and tells the call.
+A file may make a run that never ends by itself, and Python hears a signal only after a call into onnxruntime has
+returned. A thread hears it at once, and tells the call.
 """
 
 from __future__ import annotations
@@ -10,12 +11,19 @@ import socket
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxruntime import RunOptions
 
 _running: set[RunOptions] = set()
+
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a closed terminal
+
+
+def stops() -> list[int]:
+    """The numbers of signals that end a run, on this system."""
+    return [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
 
 
 @contextmanager
@@ -54,3 +62,33 @@ def _listen(ours: socket.socket, signals: Collection[int]) -> None:
         if came[0] in signals:
             for options in list(_running):
                 options.terminate = True
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let a block come to its end before a signal is heeded; a second one is heeded at once.
+
+    Where signals do not reach, in other threads than the main one, nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in stops()}
+    came: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        came.append(number)
+        if len(came) > 1:
+            before[number](number, frame)
+
+    for number, handler in before.items():
+        if callable(handler):
+            signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if callable(handler):
+                signal.signal(number, handler)
+    if came:
+        before[came[0]](came[0], None)

@@ -1,8 +1,10 @@
-"""Checkpoints: tensors in safetensors, the rest in JSON, no pickle. The JSON is written last and names the tensors."""
+"""Checkpoints: tensors in safetensors, the rest in JSON, no pickle; the JSON comes last, with checksums of both."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-INDEX = "checkpoint.json"
+KEPT = 2  # checkpoints: should the newest be damaged, there is one before
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; the one before stays until this one is whole.
+    """Write a checkpoint; the one before stays beside it, older ones go.
 
     Raises:
         InputError: If it cannot be written.
@@ -46,36 +50,72 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"step_{checkpoint.facts['step']:08d}.safetensors"
+    index = folder / f"step_{checkpoint.facts['step']:08d}.json"
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in checkpoint.tensors.items()}
     try:
-        with atomic.replacing(folder / name) as draft:
+        with atomic.replacing(_tensors(index)) as draft:
             save_file(tensors, draft)
+            checksum = _checksum(draft)
     except InputError:
         raise
     except Exception as error:  # safetensors' own, which is no OSError
         raise InputError(f"{folder}: a checkpoint cannot be written ({reason(error)}). Free space there.") from error
-    atomic.write_text(folder / INDEX, json.dumps({**checkpoint.facts, "tensors": name}, indent=1) + "\n")
-    for old in folder.glob("step_*.safetensors"):
-        if old.name != name:
+    facts = json.dumps(checkpoint.facts)
+    atomic.write_text(index, json.dumps({"facts": facts, "sha256": [_digest(facts.encode()), checksum]}) + "\n")
+    kept = {one.stem for one in _indices(folder)[:KEPT]}
+    for old in folder.glob("step_*"):
+        if old.stem not in kept:
             old.unlink()
 
 
 def load(folder: Path) -> Checkpoint | None:
-    """Read the checkpoint of a folder; ``None`` if there is none.
+    """Read the newest checkpoint of a folder that is whole; ``None`` if there is none.
 
     Raises:
-        InputError: If what is there cannot be read.
+        InputError: If there are some, and none can be read.
     """
+    broken = None
+    for index in _indices(folder):
+        try:
+            found = _read(index)
+        except Exception as error:
+            broken = broken or (index, reason(error))
+            continue
+        if broken is not None:
+            logger.warning("%s: is damaged (%s). The one before is taken, of step %d.", *broken, found.facts["step"])
+        return found
+    if broken is not None:
+        raise InputError(f"{broken[0]}: no checkpoint ({broken[1]}). Start again without ⟨resume⟩.")
+    return None
+
+
+def _read(index: Path) -> Checkpoint:
+    """A checkpoint, if it is as it was written."""
     from safetensors.torch import load_file
 
-    if not (folder / INDEX).is_file():
-        return None
-    try:
-        facts = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        return Checkpoint(load_file(folder / facts["tensors"]), facts)
-    except Exception as error:
-        raise InputError(f"{folder / INDEX}: no checkpoint ({reason(error)}). Start again without ⟨resume⟩.") from error
+    held = json.loads(index.read_text(encoding="utf-8"))
+    if [_digest(held["facts"].encode()), _checksum(_tensors(index))] != held["sha256"]:
+        raise ValueError("its checksum is another")
+    return Checkpoint(load_file(_tensors(index)), json.loads(held["facts"]))
+
+
+def _indices(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, the newest first."""
+    return sorted(folder.glob("step_*.json"), reverse=True)
+
+
+def _tensors(index: Path) -> Path:
+    """Where the tensors of a checkpoint lie."""
+    return index.with_suffix(".safetensors")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _checksum(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

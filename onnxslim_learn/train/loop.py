@@ -6,8 +6,8 @@ with the same numbers (on CPU, bit for bit).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import InputError, TrainError
 from onnxslim_learn.runtime import atomic
+from onnxslim_learn.runtime.stopping import held_back
 from onnxslim_learn.train import checkpoints
 from onnxslim_learn.train import samples as pool
 from onnxslim_learn.train.checkpoints import Checkpoint
@@ -165,24 +166,37 @@ class _Run:
         learner.meet(self.optimizer)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.history: list[dict[str, float]] = []
+        self.done, self.ended = 0, False
         self.spacing = max(recipe.steps // 200, 1)
 
     def go(self) -> list[dict[str, float]]:
         """Run all steps that are left."""
         recipe, start = self.task.recipe, self._resume()
-        with summaries(self.keeping.folder if self.task.world.leads else None, start) as summarise:
+        leads = self.task.world.leads
+        with self._kept_if_stopped(), summaries(self.keeping.folder if leads else None, start) as summarise:
             for step in range(start, recipe.steps):
-                numbers = self.step(step)
-                ends = step + 1 == recipe.steps or self.learner.settled(step)
-                if step % self.spacing == 0 or ends:
-                    self.history.append({"step": step, **numbers})
-                    summarise(step, numbers, self.learner.histograms())
+                with held_back():
+                    numbers = self.step(step)
+                    self.done, self.ended = step + 1, step + 1 == recipe.steps or self.learner.settled(step)
+                    if step % self.spacing == 0 or self.ended:
+                        self.history.append({"step": step, **numbers})
+                        summarise(step, numbers, self.learner.histograms())
                 self.keeping.show(step, numbers)
-                if ends or (step + 1) % self.keeping.every == 0:
-                    self._keep(step + 1, ended=ends)
-                if ends:
+                if self.ended or self.done % self.keeping.every == 0:
+                    self._keep()
+                if self.ended:
                     break
         return self.history
+
+    @contextmanager
+    def _kept_if_stopped(self) -> Iterator[None]:
+        """Write a checkpoint where a run is interrupted, between two steps."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.done:
+                self._keep()
+            raise
 
     def step(self, step: int) -> dict[str, float]:
         """One step of the optimizer."""
@@ -235,18 +249,18 @@ class _Run:
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
-    def _keep(self, done: int, *, ended: bool) -> None:
+    def _keep(self) -> None:
         folder = self.keeping.folder
         if folder is None or not self.task.world.leads:
             return
-        for name, text in self.learner.structure(done).items():
+        for name, text in self.learner.structure(self.done).items():
             place = folder.parent / name  # beside the stages, as MorphNet has it
             place.parent.mkdir(parents=True, exist_ok=True)
             atomic.write_text(place, text)
         tensors = {f"module/{k}": v for k, v in self.task.module.state_dict().items()}
         tensors |= {f"optimizer/{k}": v for k, v in checkpoints.optimizer_state(self.optimizer).items()}
         tensors |= {f"learner/{k}": v for k, v in self.learner.state().items()}
-        facts = {"step": done, "ended": ended, "recipe": asdict(self.task.recipe), "history": self.history}
+        facts = {"step": self.done, "ended": self.ended, "recipe": asdict(self.task.recipe), "history": self.history}
         checkpoints.save(folder, Checkpoint(tensors, facts))
 
     def _resume(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.rows import DISTRIBUTION
 from onnxslim_learn.runtime import atomic
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.train.samples import SampleStore
 
 NAME = "run.json"
+MARK = {"made by": DISTRIBUTION}  # of folders that may be written over
 ENDS = 4  # samples from either end of a shelf that tell it from others
 
 
@@ -30,11 +33,12 @@ def begin(folder: Path, facts: Mapping[str, Any], *, resume: bool) -> None:
         resume: Whether to go on.
 
     Raises:
-        InputError: If the folder is of another run.
+        InputError: If the folder is of another run, or holds other files.
     """
-    place, text = folder / NAME, json.dumps(facts, sort_keys=True, default=str)
-    if resume and place.is_file():
-        known, asked = json.loads(place.read_text(encoding="utf-8")), json.loads(text)
+    place, text = folder / NAME, json.dumps({**facts, **MARK}, sort_keys=True, default=str)
+    known = _noted(folder)
+    if resume and known is not None:
+        asked = json.loads(text)
         for name in sorted({*known, *asked}, key=lambda name: (not name.startswith("⟨"), name)):  # options first
             was, now = known.get(name), asked.get(name)
             if was != now:
@@ -43,6 +47,17 @@ def begin(folder: Path, facts: Mapping[str, Any], *, resume: bool) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write_text(place, text + "\n")
+
+
+def _noted(folder: Path) -> dict[str, Any] | None:
+    """What a folder says it is of; ``None`` if it is empty, or not there."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        noted = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        if isinstance(noted, dict) and noted.items() >= MARK.items():
+            return noted
+    raise InputError(f"⟨checkpoint_dir⟩ {folder}: holds files that are no checkpoints. Give an empty or new folder.")
 
 
 def _said(value: Any) -> str:

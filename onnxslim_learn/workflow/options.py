@@ -25,6 +25,7 @@ TARGET = Option(
 DEVICE = Option(
     "estimate latency for a machine: a file that calibrate wrote, or one of " + ", ".join(DEVICES.names()),
     metavar="FILE|NAME",
+    reads=True,
 )
 INPUT = Option(
     "shape of an input whose dimensions the file leaves open, for costs and latency (repeatable)",
@@ -103,7 +104,7 @@ WORKERS = Option(
 )
 PLAN_OUT = Option("write the plan as JSON", metavar="FILE", writes=True, decides=False)
 GRAPH = Option(".graphml, .dot or .json", metavar="FILE", writes=True, decides=False)
-CONFIG = Option("options in a TOML file; those given here win", metavar="FILE", decides=False)
+CONFIG = Option("options in a TOML file; those given here win", metavar="FILE", reads=True, decides=False)
 PATTERN = Option(
     "where zeros may be: unstructured (default), N:M as in 2:4, RxC blocks as in 4x1, or units", metavar="NAME"
 )

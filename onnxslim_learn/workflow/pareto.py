@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.errors import TargetError
+from onnxslim_learn.runtime import atomic
 from onnxslim_learn.workflow import slim
 
 if TYPE_CHECKING:
@@ -48,21 +49,17 @@ def slim_each(
     """
     rows: list[dict[str, Any]] = []
     for name, target in targets.items():
-        path = _named(output, name)
+        path = atomic.beside(output, f"-{name}")
         try:
             slimmed, check = slim.slim_to(analysis, target, path, **settings)
         except TargetError as error:
             written = ", ".join(row["output"] for row in rows)
             raise TargetError(f"{error.message} {f'Written before: {written}.' if rows else ''}".strip()) from error
         if plans is not None:
-            slimmed.plan.save(_named(Path(plans), name))
+            slimmed.plan.save(atomic.beside(Path(plans), f"-{name}"))
         row = {"target": dict(target), "output": str(path), **_told(slimmed, check)}
         rows.append({**row, "report": tell(slimmed, check, path)})
     return mark(rows)
-
-
-def _named(path: Path, name: str) -> Path:
-    return path.with_name(f"{path.stem}-{name}{path.suffix}")
 
 
 def _told(slimmed: Slimmed, check: Verification) -> dict[str, Any]:

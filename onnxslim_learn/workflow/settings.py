@@ -84,7 +84,9 @@ class SlimSettings:
     """
 
     result: ResultSettings = part(ResultSettings)
-    target: Mapping[str, Mapping[str, float | str]] = declared({}, replace(TARGET, gather=targets.each))
+    target: Mapping[str, Mapping[str, float | str]] = declared(
+        {}, replace(TARGET, gather=targets.each, beside=targets.marks)
+    )
     lossless: bool = option(False, "no target: cut exactly what changes no output")
     criterion: str | None = declared(None, CRITERION)
     bases: str = declared("principal", BASES)
@@ -281,7 +283,7 @@ class ExpandSettings:
             required=True,
         ),
     )
-    like: Any = option(None, "the model that fractions are of: the original, before slim", metavar="MODEL")
+    like: Any = option(None, "the model that fractions are of: the original, before slim", metavar="MODEL", reads=True)
     multiple: int | str = declared(
         AUTO,
         replace(MULTIPLE, help="widths are multiples of N; auto (default): of the steps of this machine's kernels"),
@@ -318,7 +320,7 @@ class VerifySettings:
         plan: The plan of which the slimmed model was made.
     """
 
-    plan: Any = option(None, "the plan that made it", metavar="PLAN", required=True)
+    plan: Any = option(None, "the plan that made it", metavar="PLAN", required=True, reads=True)
     inputs: InputSettings = part(InputSettings)
     samples: SampleSettings = part(SampleSettings)
     report: ReportSettings = part(ReportSettings)

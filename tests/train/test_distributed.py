@@ -12,10 +12,10 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import distributed
 
 from onnxslim_learn.bridge.ops.norm import joint_batch_norm
+from onnxslim_learn.train import checkpoints
 from tests.learners.test_morphnet_pipeline import NET
 
 LINE = "learn net.onnx --target macs=0.6 --data samples.npz --batch-size 16 --steps 10 --finetune-steps 5 --no-latency"
@@ -62,8 +62,7 @@ def test_two_processes_equal_one_on_the_same_batch(folder, norms):
     for stage in ("structure", "finetune"):
         tensors = []
         for name in ("one", "two"):
-            facts = json.loads((folder / name / stage / "checkpoint.json").read_text())
-            tensors.append(load_file(folder / name / stage / facts["tensors"]))
+            tensors.append(checkpoints.load(folder / name / stage).tensors)
         assert tensors[0].keys() == tensors[1].keys()
         for key, value in tensors[0].items():
             torch.testing.assert_close(tensors[1][key], value, rtol=1e-4, atol=1e-4)

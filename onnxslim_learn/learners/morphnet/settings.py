@@ -26,6 +26,16 @@ if TYPE_CHECKING:
     from onnxslim_learn.select.budget import Freedom
 
 
+def tried_mark(number: int) -> str:
+    """What the name of a file ends with that comes of a strength of a sweep."""
+    return f"-{number}"
+
+
+def cycle_marks(cycle: int) -> tuple[str, str]:
+    """What names of files end with that come between cycles: what was shrunk, and what that was widened to."""
+    return f".thin{cycle}", f".wide{cycle}"
+
+
 @dataclass(frozen=True)
 class Regularizer:
     """What tells how much of every unit there is.
@@ -100,7 +110,12 @@ class MorphNetSettings:
     target: Mapping[str, float | str] = declared({}, _widths(replace(TARGET, help="as in slim (repeatable)")))
     strength: float | None = option(None, "weight of the cost in the loss, for a --target", read=number, purpose=WIDTHS)
     sweep: int | None = option(
-        None, "try N strengths on a log scale around --strength", metavar="N", read=positive, purpose=WIDTHS
+        None,
+        "try N strengths on a log scale around --strength",
+        metavar="N",
+        read=positive,
+        purpose=WIDTHS,
+        beside=lambda count: [tried_mark(number) for number in range(count or 0)],
     )
     workers: int | str | None = declared(
         None,
@@ -109,7 +124,12 @@ class MorphNetSettings:
         ),
     )
     cycles: int = option(
-        1, "shrink and widen in turns, N times shrink (default 1)", metavar="N", read=positive, purpose=WIDTHS
+        1,
+        "shrink and widen in turns, N times shrink (default 1)",
+        metavar="N",
+        read=positive,
+        purpose=WIDTHS,
+        beside=lambda cycles: [mark for cycle in range(1, cycles) for mark in cycle_marks(cycle)],
     )
     cost: str | None = option(
         None,

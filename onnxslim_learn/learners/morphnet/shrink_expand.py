@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from onnxslim_learn.costs.targets import stated
 from onnxslim_learn.learners.morphnet import pipeline as once
+from onnxslim_learn.learners.morphnet.settings import cycle_marks
 from onnxslim_learn.registry import COSTS
+from onnxslim_learn.runtime import atomic
 from onnxslim_learn.select.bounds import bounds
 from onnxslim_learn.workflow import expand, slim
 
@@ -34,9 +36,7 @@ def shrink(task: Task[MorphNetSettings], cycles: int) -> tuple[Slimmed, Verifica
         if cycle:
             here = _next(task, cycle, target)
         last = cycle + 1 == cycles
-        output = (
-            task.output if last else task.output.with_name(f"{task.output.stem}.thin{cycle + 1}{task.output.suffix}")
-        )
+        output = task.output if last else atomic.beside(task.output, cycle_marks(cycle + 1)[0])
         result = once.shrink(replace(here, output=output))
     if result is not None and cycles > 1:
         source = here.analysis.graph.source
@@ -47,8 +47,7 @@ def shrink(task: Task[MorphNetSettings], cycles: int) -> tuple[Slimmed, Verifica
 
 def _next(task: Task[MorphNetSettings], cycle: int, target: Mapping[str, float | str]) -> Task[MorphNetSettings]:
     """The job of a further cycle: the last result, widened."""
-    thin = task.output.with_name(f"{task.output.stem}.thin{cycle}{task.output.suffix}")
-    wide = task.output.with_name(f"{task.output.stem}.wide{cycle}{task.output.suffix}")
+    thin, wide = (atomic.beside(task.output, mark) for mark in cycle_marks(cycle))
     shapes, known = task.analysis.graph.shapes.nominal.inputs, task.analysis.latency
     values = task.analysis.graph.values
     device = None if known is None else known.device

@@ -12,6 +12,8 @@ import torch
 from onnxslim_learn.array_types import unannounced
 from onnxslim_learn.learners.finetune import fit
 from onnxslim_learn.learners.morphnet.pipeline import learn, timer
+from onnxslim_learn.learners.morphnet.settings import tried_mark
+from onnxslim_learn.runtime import atomic
 from onnxslim_learn.runtime.workers import trials
 from onnxslim_learn.workflow.pareto import mark
 
@@ -59,7 +61,7 @@ def _elsewhere(task: Task[MorphNetSettings], number: int, strength: float) -> di
 def _at(task: Task[MorphNetSettings], number: int, strength: float) -> Task[MorphNetSettings]:
     """What is asked at one strength."""
     training = replace(task.trainer.training, folder=task.folder / f"strength_{number}")
-    output = task.output.with_name(f"{task.output.stem}-{number}{task.output.suffix}")
+    output = atomic.beside(task.output, tried_mark(number))
     wanted = replace(task.wanted, strength=strength, target={})
     return replace(task, wanted=wanted, trainer=replace(task.trainer, training=training), output=output)
 

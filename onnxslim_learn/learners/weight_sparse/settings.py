@@ -83,7 +83,7 @@ class MethodSettings:
     ws_iter_ratio_end: float = _number(0.5, "share of the steps at which all are there", SHARE)
     ws_mask_update_step: int = _whole(500, "steps between two choices of the zeros", ONE_OR_MORE)
     ws_save_path: str | None = option(
-        None, "folder for checkpoints, as --checkpoint-dir", metavar="DIR", decides=False, purpose=ZEROS
+        None, "folder for checkpoints, as --checkpoint-dir", metavar="DIR", keeps=True, decides=False, purpose=ZEROS
     )
     loss_w_dst: float = _number(4.0, "weight of distillation", ABOVE_ZERO)
     tempr_dst: float = _number(4.0, "its temperature", ABOVE_ZERO)
