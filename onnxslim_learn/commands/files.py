@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from onnxslim_learn import settings as declared
 from onnxslim_learn.data import images
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.plans.plan import bases_file
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime import atomic
 
@@ -73,8 +74,7 @@ class _Files:
         atomic.check_target(path, parameter)
         for one in (path, *(atomic.beside(path, mark) for mark in marks)):
             self._claim(f"{parameter} {text}", one, "is" if one == path else f"writes {one} beside it, which is")
-            if parameter == "⟨output⟩":
-                self._weights(f"{parameter} {text}", one)
+            self._beside(f"{parameter} {text}", one)
 
     def _claim(self, said: str, path: Path, how: str) -> None:
         place = path.resolve()
@@ -85,9 +85,13 @@ class _Files:
                 raise InputError(f"{said}: lies in the folder of {parameter}. Give a place outside of it.")
         self.taken[place] = f"is written by {said.split(maxsplit=1)[0]} as well"
 
-    def _weights(self, said: str, model: Path) -> None:
-        """Claim the file that may hold the weights of a model."""
-        data = model.resolve().with_name(f"{model.name}.data")
+    def _beside(self, said: str, path: Path) -> None:
+        """Claim the file that may hold the weights of a model, or the rotations of a plan."""
+        parameter = said.split(maxsplit=1)[0]
+        places = {"⟨output⟩": path.with_name(f"{path.name}.data"), "⟨plan_out⟩": bases_file(path)}
+        if parameter not in places:
+            return
+        data, what = places[parameter].resolve(), "weights" if parameter == "⟨output⟩" else "rotations"
         if self.taken.get(data) == READ:
-            raise InputError(f"{said}: its weights may go to {data}, which {READ}. Give another name.")
-        self.taken.setdefault(data, f"may hold the weights of {said.split(maxsplit=1)[0]}")
+            raise InputError(f"{said}: its {what} may go to {data}, which {READ}. Give another name.")
+        self.taken.setdefault(data, f"may hold the {what} of {parameter}")

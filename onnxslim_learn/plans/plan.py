@@ -22,6 +22,11 @@ FORMAT = "onnxslim-learn plan 1"
 BASES = "bases"  # of a plan's provenance: the digest of the rotations, and the file that holds them
 
 
+def bases_file(plan: Path) -> Path:
+    """Where the rotations of a plan lie that is written."""
+    return plan.with_name(f"{plan.stem}.bases.npz")
+
+
 @dataclass(frozen=True)
 class Plan:
     """What to keep.
@@ -65,7 +70,7 @@ class Plan:
         """
         place, plan = Path(path), self
         if self.bases:
-            beside = place.with_name(f"{place.stem}.bases.npz")
+            beside = bases_file(place)
             with atomic.replacing(beside) as draft, draft.open("wb") as file:
                 arrays: dict[str, Any] = dict(self.bases)
                 np.savez(file, **arrays)

@@ -77,13 +77,15 @@ def load(folder: Path) -> Checkpoint | None:
     broken = None
     for index in _indices(folder):
         try:
-            found = _read(index)
+            checkpoint = _read(index)
         except Exception as error:
             broken = broken or (index, reason(error))
             continue
         if broken is not None:
-            logger.warning("%s: is damaged (%s). The one before is taken, of step %d.", *broken, found.facts["step"])
-        return found
+            logger.warning(
+                "%s: is damaged (%s). The one before is taken, of step %d.", *broken, checkpoint.facts["step"]
+            )
+        return checkpoint
     if broken is not None:
         raise InputError(f"{broken[0]}: no checkpoint ({broken[1]}). Start again without ⟨resume⟩.")
     return None
@@ -93,10 +95,10 @@ def _read(index: Path) -> Checkpoint:
     """A checkpoint, if it is as it was written."""
     from safetensors.torch import load_file
 
-    held = json.loads(index.read_text(encoding="utf-8"))
-    if [_digest(held["facts"].encode()), _checksum(_tensors(index))] != held["sha256"]:
+    written = json.loads(index.read_text(encoding="utf-8"))
+    if [_digest(written["facts"].encode()), _checksum(_tensors(index))] != written["sha256"]:
         raise ValueError("its checksum is another")
-    return Checkpoint(load_file(_tensors(index)), json.loads(held["facts"]))
+    return Checkpoint(load_file(_tensors(index)), json.loads(written["facts"]))
 
 
 def _indices(folder: Path) -> list[Path]:
