@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shlex
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from onnxslim_learn.cli import commands, parser
 from onnxslim_learn.costs.devices import load
 from onnxslim_learn.learners import table
+from onnxslim_learn.train import checkpoints, loop
 from onnxslim_learn.workflow import slim
 
 QUICK = "--steps 12 --finetune-steps 4 --batch-size 8 --no-latency"
@@ -281,6 +283,30 @@ def test_a_folder_goes_on_with_its_own_run_only(trainable):
         code, _, err = trainable(f"{line} --resume {other}")
         assert code == 2
         assert words in err
+
+
+def test_an_interrupt_is_heeded_after_a_step_and_a_checkpoint_from_which_the_run_goes_on(trainable, monkeypatch):
+    line = f"learn residual.onnx -o s.onnx --target macs=0.6 {QUICK} --data samples.npz --checkpoint-dir"
+    assert trainable(f"{line} whole")[0] == 0
+    wanted = Path("s.onnx").read_bytes()
+    Path("s.onnx").unlink()
+    step = loop._Run.step
+
+    def stopped(run, number):
+        if number == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return step(run, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Run, "step", stopped)
+        code, _, err = trainable(f"{line} run")
+    assert code == 128 + signal.SIGTERM
+    said = "interrupted. Given again with --resume, the command goes on from the last checkpoint in run."
+    assert err == f"onnxslim-learn: {said}\n"
+    assert not Path("s.onnx").exists()
+    assert checkpoints.load(Path("run/structure")).facts["step"] == 5
+    assert trainable(f"{line} run --resume")[0] == 0
+    assert Path("s.onnx").read_bytes() == wanted
 
 
 def test_cycles_say_what_they_began_with(trainable):
