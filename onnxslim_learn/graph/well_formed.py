@@ -94,7 +94,7 @@ def _names(proto: onnx.ModelProto) -> Complaints:
 
 def _tensors(proto: onnx.ModelProto) -> Complaints:
     """Every tensor holds as many numbers as its dimensions say."""
-    for tensor in _all_tensors(proto):
+    for tensor in all_tensors(proto):
         what = f"initializer {tensor.name}"
         if tensor.data_type not in KINDS:
             yield f"{what}: there is no element type {tensor.data_type}"
@@ -111,7 +111,8 @@ def _tensors(proto: onnx.ModelProto) -> Complaints:
 KINDS = {kind.value for kind in ir.DataType} - {ir.DataType.UNDEFINED.value}
 
 
-def _all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+def all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a model: initializers, sparse ones, and those of attributes, in bodies and functions, too."""
     for graph in graphs(proto):
         if isinstance(graph, onnx.GraphProto):
             yield from graph.initializer

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
+import hashlib
+import re
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +18,14 @@ import onnx_ir as ir
 from onnxslim_learn.errors import InputError, VerifyError, reason
 from onnxslim_learn.graph import inlining
 from onnxslim_learn.graph.stored_types import as_stored
+from onnxslim_learn.graph.well_formed import all_tensors
 from onnxslim_learn.runtime.atomic import replace, workplace, writing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping
 
 LARGEST_FILE = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2 GiB
+DIGITS = 16  # of a checksum in the name of a file with weights
 SMALL = 1024  # bytes of a weight that stays in the file of the model, wherever the others go
 
 
@@ -57,11 +62,52 @@ def publish(staged_model: Path, target: Path, source: Path | bytes) -> None:
 
 
 def _move(staged_model: Path, target: Path) -> None:
-    """Move a staged model, weights first, to its place."""
-    data = staged_model.with_name(f"{staged_model.name}.data")
-    if data.exists():
-        replace(data, target.resolve().with_name(data.name))
+    """Move a staged model, weights first, to its place.
+
+    At every moment the model there finds the weights it was written with: new ones get a name that nothing has, unless
+    they are the same, and old ones go last.
+    """
+    old, kept = _own_data(target), set[Path]()
+    for data in files(staged_model)[1:]:
+        same = [file for file in old if file.is_file() and filecmp.cmp(file, data, shallow=False)]
+        place = same[0] if same else _free(data, target)
+        if place.name != data.name:
+            with writing(target.name, staged_model.parent):
+                _rename_data(staged_model, data.name, place.name)
+        if not same:
+            replace(data, place)
+        kept.add(place)
     replace(staged_model, target)
+    for file in set(old) - kept:
+        with suppress(OSError):  # somebody may still read it, where the system minds
+            file.unlink()
+
+
+def _own_data(target: Path) -> list[Path]:
+    """The files with weights that are named after a target, of those that the model there names."""
+    place = target.resolve()
+    named = re.compile(rf"{re.escape(target.name)}(\.[0-9a-f]{{{DIGITS}}})?\.data")
+    return [file for file in files(place)[1:] if file.parent == place.parent and named.fullmatch(file.name)]
+
+
+def _free(data: Path, target: Path) -> Path:
+    """Where weights go: beside the target under its name, with their checksum in it if something else is there."""
+    place = target.resolve().with_name(data.name)
+    if not place.exists():
+        return place
+    with data.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+    return place.with_name(f"{target.name}.{checksum}.data")
+
+
+def _rename_data(model: Path, before: str, after: str) -> None:
+    """Let a model name another file with weights."""
+    proto = onnx.load(model, load_external_data=False)
+    for tensor in all_tensors(proto):
+        for entry in tensor.external_data:
+            if entry.key == "location" and entry.value == before:
+                entry.value = after
+    model.write_bytes(proto.SerializeToString())
 
 
 def copy(file: Path, target: Path) -> None:
@@ -130,11 +176,12 @@ def spare(source: Path, target: Path) -> None:
     Raises:
         InputError: If the target's data file is one of the source's.
     """
-    data = target.resolve().with_name(f"{target.name}.data")
-    if data in [file.resolve() for file in files(source)[1:]]:
-        raise InputError(
-            f"⟨output⟩ {target}: its weights would overwrite {data}, which {source} needs. Give another name."
-        )
+    needed = [file.resolve() for file in files(source)[1:]]
+    for data in (target.resolve().with_name(f"{target.name}.data"), *_own_data(target)):
+        if data in needed:
+            raise InputError(
+                f"⟨output⟩ {target}: its weights would overwrite {data}, which {source} needs. Give another name."
+            )
 
 
 def size_on_disk(path: Path) -> int:
@@ -150,10 +197,5 @@ def files(path: Path) -> list[Path]:
         proto = onnx.load(path, format="protobuf", load_external_data=False)
     except Exception:
         return [path]
-    names: set[str] = {entry.value for t in tensors(proto) for entry in t.external_data if entry.key == "location"}
+    names: set[str] = {entry.value for t in all_tensors(proto) for entry in t.external_data if entry.key == "location"}
     return [path, *(path.parent / name for name in sorted(names))]
-
-
-def tensors(proto: onnx.ModelProto) -> Sequence[onnx.TensorProto]:
-    """Initializers of the main graph."""
-    return list(proto.graph.initializer)

@@ -1,5 +1,7 @@
 """Saving loses nothing: the file appears whole and checked, or nothing changes."""
 
+import contextlib
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -190,6 +192,65 @@ def test_a_file_can_be_slimmed_in_place(source, external, tmp_path, beside):
     slimmed(path).save(tmp_path / "elsewhere.onnx")
     slimmed(path).save(path)
     assert same_results(path, tmp_path / "elsewhere.onnx")
+
+
+def weights(path):
+    """Names of the files that hold a model's weights."""
+    return {file.name for file in save.files(path)[1:]}
+
+
+def test_a_kill_between_two_renames_leaves_a_model_with_its_own_weights(external, tmp_path, monkeypatch):
+    """Whatever was renamed by then, what lies under the model's name computes what one of the two models does."""
+    old, new = slimmed(external), slimmed(external, 0.8)
+    old.save(tmp_path / "old.onnx")
+    new.save(tmp_path / "new.onnx")
+    target = tmp_path / "out" / "slim.onnx"
+    target.parent.mkdir()
+    old.save(target)
+    for after in range(3):
+        steps = iter(range(after))
+
+        def killed(draft, place, steps=steps, **how):
+            if next(steps, None) is None:
+                raise KeyboardInterrupt
+            atomic.replace(draft, place, **how)
+
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(save, "replace", killed)
+            new.save(target)
+        assert same_results(target, tmp_path / ("new.onnx" if after == 2 else "old.onnx")), after
+    assert set(files(target.parent)) == {"slim.onnx", *weights(target)}
+
+
+def test_written_over_and_over_a_model_has_one_file_of_weights(external, tmp_path):
+    one, other, target = slimmed(external), slimmed(external, 0.8), tmp_path / "out" / "slim.onnx"
+    target.parent.mkdir()
+    one.save(target)
+    first = files(target.parent)
+    assert set(first) == {"slim.onnx", "slim.onnx.data"}
+    one.save(target)
+    assert files(target.parent) == first
+    other.save(target)
+    second = files(target.parent)
+    assert "slim.onnx.data" not in second
+    assert set(second) == {"slim.onnx", *weights(target)}
+    other.save(target)
+    assert files(target.parent) == second
+    one.save(target)
+    assert files(target.parent) == first
+
+
+def test_weights_that_belong_to_somebody_else_stay(external, tmp_path):
+    target, theirs = tmp_path / "slim.onnx", tmp_path / "slim.onnx.data"
+    theirs.write_bytes(b"theirs")
+    slimmed(external).save(target)
+    assert theirs.read_bytes() == b"theirs"
+    slimmed(external).save(tmp_path / "other.onnx")
+    assert same_results(target, tmp_path / "other.onnx")
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(target.read_bytes())
+    with pytest.raises(InputError, match=r"which .*copy.onnx needs"):
+        slimmed(copy, 0.8).save(target)
 
 
 def test_text_is_written_in_one_step_or_not_at_all(tmp_path):
