@@ -26,7 +26,6 @@ from onnxslim_learn.registry import CRITERIA
 from onnxslim_learn.rewrite import save, stretches
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.rewrite.verify import verify
-from onnxslim_learn.select import criteria
 from onnxslim_learn.select.activation_statistics import Inputs
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def in_principal_bases(
 ) -> tuple[Analysis, Calibration | None]:
     """A model with all bases that are free in principal directions, and what samples say of it.
 
-    One whose weights are more than :data:`~onnxslim_learn.select.criteria.LARGEST` bytes stays as it is.
+    One whose weights are more than :data:`~onnxslim_learn.rewrite.stretches.LARGEST` bytes stays as it is.
 
     Args:
         analysis: The model; one that is in other bases stays in them.
@@ -66,7 +65,7 @@ def in_principal_bases(
     """
     if samples is None or analysis.bases or asked != PRINCIPAL or (criterion and CRITERIA.row(criterion).merges):
         return analysis, samples
-    if stretches.weight_bytes(analysis.coupling) > criteria.LARGEST:
+    if stretches.weight_bytes(analysis.coupling) > stretches.LARGEST:
         return analysis, samples
     streams = streams and analysis.latency is None
     if streams not in samples.turned:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.rewrite.comparison import Check
 
 Dimension = onnx.TensorShapeProto.Dimension
+LARGEST = 1 << 30  # bytes of weights of a model that is scored, rotated and repaired in trials by what samples say
 NODES = 200  # of a stretch, if nothing else is said
 BYTES = 1 << 28  # of a stretch's weights, before the next place to end is taken
 SMALL = 1 << 20  # bytes of weights of a node that every stretch runs that needs what it makes

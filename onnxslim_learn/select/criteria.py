@@ -17,7 +17,7 @@ import numpy as np
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.registry import CRITERIA
-from onnxslim_learn.rewrite.stretches import weight_bytes
+from onnxslim_learn.rewrite import stretches
 from onnxslim_learn.select.ranking import Ranking
 
 if TYPE_CHECKING:
@@ -30,12 +30,9 @@ if TYPE_CHECKING:
     from onnxslim_learn.select.calibration import Calibration
 
 
-LARGEST = 1 << 30  # bytes of weights of a model whose inputs of layers, and their pairs, are all held beside them
-
-
 def usual(calibration: Calibration | None) -> str:
     """The criterion that is used where none is named; units of large models are scored by weights."""
-    told = calibration is not None and weight_bytes(calibration.coupling) <= LARGEST
+    told = calibration is not None and stretches.weight_bytes(calibration.coupling) <= stretches.LARGEST
     return next(row.name for row in CRITERIA.values() if row.usual and row.samples == told)
 
 

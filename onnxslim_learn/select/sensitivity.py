@@ -23,6 +23,7 @@ from onnxslim_learn.quality.channels import channels
 from onnxslim_learn.repair.least_squares import QUICK
 from onnxslim_learn.repair.sequential import SequentialRepair
 from onnxslim_learn.repair.targets import Record
+from onnxslim_learn.rewrite import stretches
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.rewrite.unfuse import unfuse
 from onnxslim_learn.runtime.executor import Runner, common
@@ -229,8 +230,11 @@ def loss(cut: Removal, slimmed: ir.Model, record: Record, runner: Runner | None 
 
 
 def repaired(cut: Removal, slimmed: ir.Model, record: Record, runner: Runner | None = None) -> dict[str, Array]:
-    """The outputs by name, on the batches that are judged, when what is cut is cut and all is repaired; see above."""
+    """The outputs by name, on the batches that are judged, when what is cut is cut and all is repaired; see above.
+
+    Large models are run as they are: a repair takes much longer than that.
+    """
     slimmed = unfuse(slimmed)
     walk = SequentialRepair(cut, slimmed, record, QUICK, runner or Runner(slimmed, record.feeds, (), threads=1))
-    walk.go()
+    walk.go(refit=stretches.weight_bytes(cut.coupling) <= stretches.LARGEST)
     return walk.outputs()

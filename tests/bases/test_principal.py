@@ -13,7 +13,7 @@ from onnxslim_learn.bases.find import spaces
 from onnxslim_learn.bases.principal import directions, in_principal_bases
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.plans.plan import Plan, digest
-from onnxslim_learn.select import criteria
+from onnxslim_learn.rewrite import stretches
 from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim as api
 from tests.laws import ALL, feeds
@@ -105,7 +105,7 @@ def test_nothing_is_rotated_unless_it_serves(slimmed, monkeypatch):
     asked = {"macs": 0.6, "bases": "principal", "no_latency": True}
     assert not osl.slim(folder / "m.onnx", no_repair=True, **asked).plan.bases
     assert not osl.slim(folder / "m.onnx", data=samples, criterion="folding", **asked).plan.bases
-    monkeypatch.setattr(criteria, "LARGEST", 0)
+    monkeypatch.setattr(stretches, "LARGEST", 0)
     plan = osl.slim(folder / "m.onnx", data=samples, **asked).plan
     assert (plan.bases, plan.provenance["criterion"]) == ({}, "energy")
 

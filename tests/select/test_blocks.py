@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 import onnxslim_learn as osl
@@ -12,6 +13,7 @@ from onnxslim_learn.coupling import selection
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.repair.targets import Record
+from onnxslim_learn.rewrite import stretches
 from onnxslim_learn.rewrite.slim import slim as cut
 from onnxslim_learn.select import blocks, sensitivity
 from onnxslim_learn.workflow import slim as workflow
@@ -50,6 +52,18 @@ def test_the_block_that_loses_least_goes_first(samples):
     assert losses[chosen] < max(losses.values()) / 2
     assert result.plan.groups == {}
     assert result.verification.passed
+
+
+def test_a_large_model_is_not_repaired_to_tell_what_a_block_loses(monkeypatch):
+    monkeypatch.setattr(stretches, "LARGEST", 0)
+    analysis = workflow.analyze(MODEL)
+    record = Record(analysis.graph.model, [{"image": part} for part in np.split(demo.held_out()["image"][:16], 4)], 64)
+    gone = analysis.whole.gone.copy()
+    gone[analysis.coupling.strong[analysis.coupling.blocks[0].atom]] = True
+    removal = Removal(analysis.coupling, gone)
+    judged = np.concatenate([record.feeds[k]["image"] for k in record.judged])
+    found = sensitivity.repaired(removal, cut(removal), record)["logits"]
+    np.testing.assert_allclose(found, laws.run(ir.to_proto(cut(removal)), {"image": judged})["logits"], atol=1e-4)
 
 
 @pytest.mark.slow
