@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
 
@@ -19,6 +19,12 @@ Labels: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 Feeds: TypeAlias = Mapping[str, Array]
 """Arrays by the name of the graph input that they feed."""
+
+
+def sample_count(feeds: Iterable[Feeds]) -> int:
+    """How many samples some batches hold; a run of a model without inputs is one."""
+    return sum(len(next(iter(feed.values()), [None])) for feed in feeds)
+
 
 Progress: TypeAlias = Callable[[float], None]
 """Called with the share of a stage that is done, from 0 to 1."""

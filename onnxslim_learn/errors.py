@@ -25,6 +25,10 @@ _SHORTER = (
         r"operator sets of \1 are supported only up to \2",
     ),
     (
+        re.compile(r".*while running (\S+) node.*Failed to allocate memory for requested buffer of size (\d+).*"),
+        r"a node (\1) needs \2 bytes at once, more memory than there is",
+    ),
+    (
         re.compile(r".*Unsupported model IR version: (\d+), max supported IR version: (\d+).*"),
         r"format \1 is newer than \2, the newest it supports",
     ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxslim_learn.array_types import Array, Feeds
+from onnxslim_learn.array_types import Array, Feeds, sample_count
 from onnxslim_learn.metrics import Block, Channels, Deviation, deviation, told_by_labels, worst
 from onnxslim_learn.quality.detections import Detections, detections
 from onnxslim_learn.runtime.timing import open_session
@@ -135,7 +135,7 @@ def judge(
     if metric is not None:
         before, after = (metric(side, samples.labels) for side in sides)
         measured = Measured(metric.name, before, after, metric.higher, metric.ratio(before, after))
-    count = sum(len(next(iter(feed.values()))) for feed in samples.feeds)
+    count = sample_count(samples.feeds)
     known = detections(wanted, actual)
     return Judgement(samples.name, count, samples.made_up, apart, known, measured, tuple(samples.doubts))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from onnxslim_learn.array_types import Array
+from onnxslim_learn.array_types import Array, sample_count
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.relations import Value
 from onnxslim_learn.data.source import regroup
@@ -153,7 +153,7 @@ def repair(
     weights = tuple(changed) if kept else ()
     told = (right[0], right[1], right[2]) if None not in right else None
     passed = tuple(walk.passed_over())
-    samples = sum(len(next(iter(feed.values()))) for feed in feeds)
+    samples = sample_count(feeds)
     return Repaired(walk.nodes, passed, weights, samples, *deviations, kept, told)  # type: ignore[arg-type]
 
 

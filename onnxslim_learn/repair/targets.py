@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from onnxslim_learn.array_types import Array, Feeds
+from onnxslim_learn.array_types import Array, Feeds, sample_count
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.repair.linear_nodes import Linear, linears
 from onnxslim_learn.repair.places import Places, sample
@@ -62,7 +62,7 @@ class Stream:
         self.feeds: Sequence[Feeds] = [*feeds, *more]
         self.seed = seed
         self.judged = self.held
-        self.samples = sum(len(next(iter(feed.values()))) for feed in self.feeds)
+        self.samples = sample_count(self.feeds)
         self._runner = Runner(unfuse(original), self.feeds, ())
         self._last = ""
 
@@ -104,7 +104,7 @@ class Record:
         self.feeds = feeds
         self.fitted, self.held = divide(len(feeds), every)
         self.judged = list(range(len(feeds))) if whole else self.held
-        self.samples = sum(len(next(iter(feed.values()))) for feed in self.feeds)
+        self.samples = sample_count(self.feeds)
         self._rows: dict[str, list[Places]] = {}
         original = unfuse(original)
         nodes_to_fit = linears(original)

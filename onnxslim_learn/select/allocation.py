@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxslim_learn.array_types import Array, Progress
+from onnxslim_learn.array_types import Array, Progress, sample_count
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.runtime import cache
 from onnxslim_learn.select import search, sensitivity
@@ -172,7 +172,7 @@ def _measured(task: Search, calibration: Calibration, planned: Schedule, progres
         if (key := _key(choice, kept)) in known:
             points.setdefault(choice.group.name, {})[kept] = known[key]
     fresh = sum(_key(choice, kept) in known for choice, kept in missing)
-    return Curves(points, sum(len(next(iter(feed.values()))) for feed in planned.curves.feeds), fresh)
+    return Curves(points, sample_count(planned.curves.feeds), fresh)
 
 
 def _key(choice: Choice, kept: int) -> str:

@@ -163,6 +163,15 @@ def learn(tmp_path, monkeypatch, capsys):
 QUICK = "--ws-nb-rlouts 4 --ws-nb-rlouts-min 2 --ws-nb-iters-rg 2 --ws-nb-iters-ft 2 --ws-nb-iters-feval 1"
 
 
+def test_of_a_net_whose_weights_lie_outside_all_is_told(learn, tmp_path):
+    outside = {"save_as_external_data": True, "location": "net.data", "size_threshold": 0}
+    onnx.save(NET.build(), tmp_path / "net.onnx", **outside)
+    told, arrays = learn("--ws-prune-ratio 0.6 --ws-prune-ratio-prtl uniform --steps 4 --html told.html")
+    assert {row["name"] for row in told["layers"]} <= set(arrays)
+    assert told["sparsity"] == pytest.approx(0.6, abs=0.02)
+    assert "</html>" in (tmp_path / "told.html").read_text()
+
+
 @pytest.mark.parametrize("protocol", ["uniform", "heurist", "optimal", "search"])
 def test_every_protocol_writes_the_zeros_asked_for(learn, protocol):
     told, arrays = learn(f"--ws-prune-ratio 0.6 --ws-prune-ratio-prtl {protocol} --steps 12 {QUICK}")

@@ -1,0 +1,60 @@
+"""Models without inputs, with outputs that are no tensors, and larger than memory are cut, or refused in a sentence."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import onnxslim_learn as osl
+from nets.zoo import NETS
+from onnxslim_learn.errors import reason
+
+
+def without_inputs(model):
+    (given,) = model.graph.input
+    shape = [dim.dim_value or 1 for dim in given.type.tensor_type.shape.dim]
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(values, given.name))
+    del model.graph.input[:]
+
+
+def beside(operator, make_type):
+    """Let a model put its output out once more, as another type than a tensor."""
+
+    def change(model):
+        model.graph.node.append(helper.make_node(operator, [model.graph.output[0].name], ["kept"]))
+        held = make_type(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+        model.graph.output.append(helper.make_value_info("kept", held))
+
+    return change
+
+
+CHANGES = {
+    "without inputs": without_inputs,
+    "a sequence": beside("SequenceConstruct", helper.make_sequence_type_proto),
+    "an optional tensor": beside("Optional", helper.make_optional_type_proto),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_unusual_models_are_cut(tmp_path, change):
+    model = NETS["residual"].build()
+    CHANGES[change](model)
+    onnx.save(model, tmp_path / "net.onnx")
+    result = osl.slim(tmp_path / "net.onnx", macs=0.7, output=tmp_path / "slim.onnx", samples=16, no_latency=True)
+    assert result.passed
+    whole, cut = (ort.InferenceSession(tmp_path / name) for name in ("net.onnx", "slim.onnx"))
+    feed = {one.name: np.ones(one.shape, np.float32) for one in whole.get_inputs()}
+    outputs = [session.run(None, feed) for session in (whole, cut)]
+    assert [type(one) for one in outputs[0]] == [type(one) for one in outputs[1]]
+    assert outputs[0][0].shape == outputs[1][0].shape
+
+
+def test_that_memory_does_not_suffice_is_said_in_plain_words():
+    said = (
+        "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Expand node. Name:'' Status "
+        "Message: /onnxruntime_src/bfc_arena.cc:360 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, "
+        "onnxruntime::Stream*) Failed to allocate memory for requested buffer of size 68719476736\n"
+    )
+    assert reason(RuntimeError(said)) == "a node (Expand) needs 68719476736 bytes at once, more memory than there is"
