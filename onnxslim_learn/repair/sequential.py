@@ -222,10 +222,10 @@ class SequentialRepair:
         self.layers = layers(model)
         self.reasons: dict[ir.Node, str] = {}
 
-    def go(self, progress: Callable[[float], None] = lambda share: None, *, refit: bool = True) -> None:
+    def go(self, progress: Callable[[float], None] = lambda share: None) -> None:
         """Refit one node after the other, all whose output changed; run to the end on what is judged."""
         moved = changed(self.removal, self.model)
-        todo = [linear for layer in self.layers if refit and (linear := self._open(layer, moved)) is not None]
+        todo = [linear for layer in self.layers if (linear := self._open(layer, moved)) is not None]
         self.targets.expect([one.target for one in todo])
         for number, linear in enumerate(todo):
             progress(number / len(todo))

@@ -26,7 +26,7 @@ from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite import stretches
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.rewrite.unfuse import unfuse
-from onnxslim_learn.runtime.executor import Runner, common
+from onnxslim_learn.runtime.executor import Runner, common, outputs
 from onnxslim_learn.runtime.workers import trials
 
 if TYPE_CHECKING:
@@ -235,6 +235,11 @@ def repaired(cut: Removal, slimmed: ir.Model, record: Record, runner: Runner | N
     Large models are run as they are: a repair takes much longer than that.
     """
     slimmed = unfuse(slimmed)
-    walk = SequentialRepair(cut, slimmed, record, QUICK, runner or Runner(slimmed, record.feeds, (), threads=1))
-    walk.go(refit=stretches.weight_bytes(cut.coupling) <= stretches.LARGEST)
+    runner = runner or Runner(slimmed, record.feeds, (), threads=1)
+    if stretches.weight_bytes(cut.coupling) > stretches.LARGEST:
+        runner = runner.fork(record.judged)
+        runner.finish()
+        return outputs(runner, range(len(record.judged)))
+    walk = SequentialRepair(cut, slimmed, record, QUICK, runner)
+    walk.go()
     return walk.outputs()
