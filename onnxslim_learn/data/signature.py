@@ -145,6 +145,8 @@ def named(where: str, arrays: Mapping[str, Any], declared: Declared) -> dict[str
     """
     if list(arrays) == [UNNAMED] and len(declared.inputs) == 1:
         arrays = dict(zip(declared.inputs, arrays.values(), strict=True))
+    if not declared.inputs:
+        raise InputError(f"{where}: the model has no inputs that samples could feed. Leave the data out.")
     if set(arrays) != set(declared.inputs):
         raise InputError(
             f"{where}: its arrays are {', '.join(map(str, arrays)) or 'none'}, but the model's inputs are "

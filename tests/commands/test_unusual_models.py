@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxslim_learn as osl
 from nets.zoo import NETS
-from onnxslim_learn.errors import reason
+from onnxslim_learn.errors import InputError, reason
 
 
 def without_inputs(model):
@@ -49,6 +49,14 @@ def test_unusual_models_are_cut(tmp_path, change):
     outputs = [session.run(None, feed) for session in (whole, cut)]
     assert [type(one) for one in outputs[0]] == [type(one) for one in outputs[1]]
     assert outputs[0][0].shape == outputs[1][0].shape
+
+
+def test_samples_for_a_model_without_inputs_are_refused(tmp_path):
+    model = NETS["residual"].build()
+    without_inputs(model)
+    onnx.save(model, tmp_path / "net.onnx")
+    with pytest.raises(InputError, match=r"the model has no inputs that samples could feed"):
+        osl.slim(tmp_path / "net.onnx", macs=0.7, output=tmp_path / "slim.onnx", data={"x": np.ones((4, 3, 8, 8), "f")})
 
 
 def test_that_memory_does_not_suffice_is_said_in_plain_words():
