@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -27,7 +29,9 @@ from onnxslim_learn.graph import size_search, well_formed
 from onnxslim_learn.graph.load import Graph
 from onnxslim_learn.graph.stored_types import as_stored
 from onnxslim_learn.registry import COSTS
+from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.slim import slim
+from onnxslim_learn.runtime import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -161,10 +165,13 @@ class Analysis:
 
     def price(self, cut: Removal) -> dict[str, int]:
         """What is told of costs, by name; what is counted one by one is whole."""
+        external = self.graph.external  # too large for one message, perhaps
         if foresee(cut).dead or cut.dropped:  # what is left of a dead branch are constants: count the result
-            left = ir.to_proto(as_stored(slim(cut)))
-            slimmed = analyze(left, inputs=self.graph.shapes.nominal.inputs, values=self.graph.values)
-            return slimmed.asked_like(self).price(slimmed.whole)
+            with tempfile.TemporaryDirectory(prefix=atomic.PREFIX) as folder:
+                left: Any = save.staged(slim(cut), "left.onnx", Path(folder), external=True) if external else None
+                left = left or ir.to_proto(as_stored(slim(cut)))
+                slimmed = analyze(left, inputs=self.graph.shapes.nominal.inputs, values=self.graph.values)
+                return slimmed.asked_like(self).price(slimmed.whole)
         alive = (~cut.gone).astype(float)
         prices = {row.name: self.cost(row.name).value(alive) for row in self.counted}
         return {row.name: round(prices[row.name]) if row.whole else prices[row.name] for row in self.counted}  # type: ignore[misc]

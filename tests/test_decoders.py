@@ -10,6 +10,7 @@ from onnx import TensorProto
 
 import onnxslim_learn as osl
 from nets.large import Decoder, FusedDecoder
+from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.rewrite import stretches, verify
 from onnxslim_learn.workflow import slim
 
@@ -81,3 +82,12 @@ def test_key_value_heads_stay_as_the_caches_that_are_given(tmp_path):
     held = {group.name: group.pin.reason for group in analysis.groups if group.pin is not None}
     for name in "kv":
         assert held[f"layers.1.attention.{name}.weight:1/2"].endswith("reads graph input past.layers.1.attention.k")
+
+
+def test_what_is_left_without_a_block_is_counted_from_a_file_where_weights_lie_beside(tmp_path):
+    analysis = slim.analyze(SPELLINGS["fused, cached"]().write(tmp_path / "decoder.onnx"))
+    (block, *_) = analysis.free_blocks()
+    gone = analysis.whole.gone.copy()
+    gone[analysis.coupling.strong[block.atom]] = True
+    before, after = (analysis.price(Removal(analysis.coupling, cut)) for cut in (analysis.whole.gone, gone))
+    assert before["params"] - after["params"] == 3 * 128 * 192
