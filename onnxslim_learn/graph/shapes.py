@@ -19,11 +19,11 @@ import onnx_ir as ir
 from onnxslim_learn.errors import InputError, MisfitError, reason
 from onnxslim_learn.graph import bodies, inlining, schemas, shape_arithmetic
 from onnxslim_learn.graph.shape_info import Sample, Shapes
-from onnxslim_learn.runtime.node import output_shapes
+from onnxslim_learn.runtime.node import output_shapes, run
 from onnxslim_learn.runtime.session import CPU, session_options, session_type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from onnxslim_learn.array_types import Array
 
@@ -33,6 +33,7 @@ LONGEST = 2**28  # positions of an axis: more cannot be told apart in memory
 
 PLAIN = {getattr(ir.AttributeType, kind + end) for kind in ("INT", "FLOAT", "STRING") for end in ("", "S")}
 LARGEST_RUN = 1 << 28  # elements of all tensors whose shapes are known: a model that has more is not run for others
+HEAVY = 100_000_000  # bytes of weights from which on a model is not run as a whole, but node by node without them
 
 
 class UndeclaredError(InputError):
@@ -48,6 +49,8 @@ def complete(module: ir.Model, sample: Sample) -> Sample:
     missing = walk(module, sample)
     if missing and _take_declared(module, sample, set(missing), lambda node: not _known(node)):
         missing = walk(module, sample)
+    if missing and sum(tensor.nbytes for tensor in _weights(module)) > HEAVY:
+        missing = [name for node in _begun(module, sample) for name in _run_alone(node, module, sample)]
     if missing:
         logger.debug("shapes of %d values come from a run", len(missing))
         try:
@@ -369,8 +372,9 @@ def _run_for_shapes(module: ir.Model, sample: Sample, missing: Sequence[str]) ->
     present = {value.name for value in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in missing if name not in present)
     options = session_options(optimize=False)
-    outside = (value.const_value for value in module.graph.initializers.values())
-    if folder := next((str(tensor.base_dir) for tensor in outside if isinstance(tensor, ir.ExternalTensor)), ""):
+    if folder := next(
+        (str(tensor.base_dir) for tensor in _weights(module) if isinstance(tensor, ir.ExternalTensor)), ""
+    ):
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:
         session = session_type()(proto.SerializeToString(), options, providers=[CPU])
@@ -389,6 +393,41 @@ def _run_for_shapes(module: ir.Model, sample: Sample, missing: Sequence[str]) ->
             sample.dtype[name] = onnx.helper.np_dtype_to_tensor_dtype(result.dtype)
         else:
             sample.shape[name], sample.dtype[name] = (), onnx.TensorProto.UNDEFINED
+
+
+def _weights(module: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """The tensors of initializers."""
+    return (value.const_value for value in module.graph.initializers.values() if value.const_value is not None)
+
+
+def _run_alone(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
+    """Evaluate one node as :func:`step` does, else run it by itself; returns the names whose shape stays unknown.
+
+    Inputs that are not known are ones. What came of a node is kept with the model: blocks repeat.
+    """
+    missing, kind = list(step(node, module, sample)), _kind(node)
+    names = [str(value.name) if value is not None and value.name else "" for value in node.inputs]
+    if not missing or kind is None or any(name and name not in sample.shape for name in names):
+        return missing
+    values = [sample.value.get(name) for name in names]
+    given = [(sample.dtype[name], sample.shape[name]) if name else None for name in names]
+    told = [None if value is None else (value.dtype.str, value.tobytes()) for value in values]
+    known = module.meta.setdefault("shapes of single runs", {})
+    key = (kind, tuple(given), tuple(told))
+    if key not in known:
+        feeds = {
+            name: np.ones(one[1], onnx.helper.tensor_dtype_to_np_dtype(one[0])) if value is None else value
+            for name, one, value in zip(names, given, values, strict=True)
+            if one is not None
+        }
+        results = run(ir.to_proto(node), feeds, module.opset_imports)
+        arrays = [results.get(str(value.name)) for value in node.outputs]
+        known[key] = [None if array is None else (array.shape, array.dtype) for array in arrays]
+    for value, like in zip(node.outputs, known[key], strict=True):
+        if like is not None and value.name in missing:
+            sample.shape[str(value.name)] = like[0]
+            sample.dtype[str(value.name)] = onnx.helper.np_dtype_to_tensor_dtype(like[1])
+    return [name for name in missing if name not in sample.shape]
 
 
 def _undeclared(module: ir.Model, missing: Sequence[str]) -> UndeclaredError:
