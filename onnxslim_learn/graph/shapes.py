@@ -19,7 +19,7 @@ import onnx_ir as ir
 from onnxslim_learn.errors import InputError, MisfitError, reason
 from onnxslim_learn.graph import bodies, inlining, schemas, shape_arithmetic
 from onnxslim_learn.graph.shape_info import Sample, Shapes
-from onnxslim_learn.runtime.node import output_shapes, run
+from onnxslim_learn.runtime.node import output_types, run
 from onnxslim_learn.runtime.session import CPU, session_options, session_type
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def complete(module: ir.Model, sample: Sample) -> Sample:
     if missing and _take_declared(module, sample, set(missing), lambda node: not _known(node)):
         missing = walk(module, sample)
     if missing and sum(tensor.nbytes for tensor in _weights(module)) > HEAVY:
-        missing = [name for node in _begun(module, sample) for name in _run_alone(node, module, sample)]
+        missing = [name for node in _begun(module, sample) for name in _by_itself(node, module, sample)]
     if missing:
         logger.debug("shapes of %d values come from a run", len(missing))
         try:
@@ -221,7 +221,7 @@ def _refilled(module: ir.Model, reference: Sample, fill: Callable[[int], int]) -
             if stating and before and stating[0] in sample.value:
                 sample.shape[name] = tuple(int(n) for n in sample.value[stating[0]])
             elif name in reference.loose:
-                told = _as_onnxruntime_infers(node, sample).get(name, ()) if known is None else known
+                told = _as_onnxruntime_infers(node, sample).get(name, (0, ()))[1] if known is None else known
                 told = told if len(told) == len(before) else (None,) * len(before)
                 sample.shape[name] = tuple(fill(n) if k is None else k for k, n in zip(told, before, strict=True))
             elif any(reference.shape[read] != sample.shape[read] for read in inputs):
@@ -350,11 +350,11 @@ def _infer_now(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, onn
     return inferred
 
 
-def _as_onnxruntime_infers(node: ir.Node, sample: Sample) -> dict[str, Dims]:
-    """Shape inference of a single node by onnxruntime, which knows operators of its own."""
+def _as_onnxruntime_infers(node: ir.Node, sample: Sample) -> dict[str, tuple[int, Dims]]:
+    """Element types and shapes of a single node by onnxruntime, which knows operators of its own."""
     names = [str(value.name) for value in node.inputs if value is not None and value.name]
     assert node.graph is not None
-    return output_shapes(
+    return output_types(
         ir.to_proto(node), {n: (sample.dtype[n], sample.shape[n]) for n in names}, node.graph.opset_imports
     )
 
@@ -400,8 +400,8 @@ def _weights(module: ir.Model) -> Iterator[ir.TensorProtocol]:
     return (value.const_value for value in module.graph.initializers.values() if value.const_value is not None)
 
 
-def _run_alone(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
-    """Evaluate one node as :func:`step` does, else run it by itself; returns the names whose shape stays unknown.
+def _by_itself(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
+    """Evaluate one node as :func:`step` does, else as onnxruntime infers it or runs it; returns what stays unknown.
 
     Inputs that are not known are ones. What came of a node is kept with the model: blocks repeat.
     """
@@ -409,24 +409,24 @@ def _run_alone(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
     names = [str(value.name) if value is not None and value.name else "" for value in node.inputs]
     if not missing or kind is None or any(name and name not in sample.shape for name in names):
         return missing
-    values = [sample.value.get(name) for name in names]
     given = [(sample.dtype[name], sample.shape[name]) if name else None for name in names]
-    told = [None if value is None else (value.dtype.str, value.tobytes()) for value in values]
-    known = module.meta.setdefault("shapes of single runs", {})
-    key = (kind, tuple(given), tuple(told))
+    told = [(array.dtype.str, array.tobytes()) if (array := sample.value.get(n)) is not None else None for n in names]
+    known = module.meta.setdefault("types by themselves", {})
+    key = (kind, tuple(given), tuple(told), tuple(bool(value.name) for value in node.outputs))
     if key not in known:
-        feeds = {
-            name: np.ones(one[1], onnx.helper.tensor_dtype_to_np_dtype(one[0])) if value is None else value
-            for name, one, value in zip(names, given, values, strict=True)
-            if one is not None
-        }
-        results = run(ir.to_proto(node), feeds, module.opset_imports)
-        arrays = [results.get(str(value.name)) for value in node.outputs]
-        known[key] = [None if array is None else (array.shape, array.dtype) for array in arrays]
+        types = _as_onnxruntime_infers(node, sample)
+        if _incomplete(types.get(missing[0], (0, None))[1]):
+            feeds = {
+                name: sample.value.get(name, np.ones(one[1], onnx.helper.tensor_dtype_to_np_dtype(one[0])))
+                for name, one in zip(names, given, strict=True)
+                if one is not None
+            }
+            results = run(ir.to_proto(node), feeds, module.opset_imports).items()
+            types = {n: (onnx.helper.np_dtype_to_tensor_dtype(out.dtype), out.shape) for n, out in results}
+        known[key] = [types.get(str(value.name)) for value in node.outputs]
     for value, like in zip(node.outputs, known[key], strict=True):
-        if like is not None and value.name in missing:
-            sample.shape[str(value.name)] = like[0]
-            sample.dtype[str(value.name)] = onnx.helper.np_dtype_to_tensor_dtype(like[1])
+        if like is not None and value.name in missing and not _incomplete(like[1]):
+            sample.dtype[str(value.name)], sample.shape[str(value.name)] = like
     return [name for name in missing if name not in sample.shape]
 
 

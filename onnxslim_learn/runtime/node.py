@@ -96,10 +96,10 @@ def model_of(
     return onnx.helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION)
 
 
-def output_shapes(
+def output_types(
     node: onnx.NodeProto, inputs: Mapping[str, tuple[int, tuple[int, ...]]], opsets: Mapping[str, int]
-) -> dict[str, tuple[int | None, ...]]:
-    """Shapes that onnxruntime infers for the outputs of a node; nothing if it cannot open the node.
+) -> dict[str, tuple[int, tuple[int | None, ...]]]:
+    """What onnxruntime infers for the outputs of a node, which are tensors; nothing if it cannot open the node.
 
     Args:
         node: The node.
@@ -107,14 +107,16 @@ def output_shapes(
         opsets: Domain -> version.
 
     Returns:
-        Name -> shape, ``None`` for sizes that depend on data.
+        Name -> ONNX element type number and shape, ``None`` for sizes that depend on data.
     """
     names = [name for name in node.output if name]
     model = model_of([node], {}, names, opsets)
     model.graph.input.extend(onnx.helper.make_tensor_value_info(name, *known) for name, known in inputs.items())
     with contextlib.suppress(Exception):  # of onnxruntime's, which have no base in common
         outputs = open_session(model.SerializeToString(), optimize=False).get_outputs()
-        return {o.name: tuple(d if isinstance(d, int) else None for d in o.shape) for o in outputs}
+        kinds = [onnx.TensorProto.DataType.Value(o.type[len("tensor(") : -1].upper()) for o in outputs]
+        dims = [tuple(d if isinstance(d, int) else None for d in o.shape) for o in outputs]
+        return {o.name: told for o, told in zip(outputs, zip(kinds, dims, strict=True), strict=True)}
     return {}
 
 
