@@ -171,12 +171,28 @@ def load(
         resolved, told = _resolved(module, resolve, _told(module, values or {}))
     except InputError as error:
         raise InputError(f"{source or 'model'}: {error.message}") from error
+    _drop_stale(module, resolved)
     constant_folding.settle(module, resolved)
     constant_folding.settle_parameters(module, ask.whole, ask.stacks)
     constant_folding.drop_unused(module)
     assumed = [str(v.name) for v in module.graph.inputs if input_sizes.open_axes(v) and v.name not in (inputs or {})]
     assumed += [name for name in told if name not in (values or {})]
     return Graph(module, source, data, resolved, clones, folder is not None, tuple(assumed), told)
+
+
+def _drop_stale(module: ir.Model, resolved: shape_info.Shapes) -> None:
+    """Forget shapes that a file declares for values inside and that do not hold: onnxruntime believes them."""
+    for value in (value for node in module.graph for value in node.outputs):
+        if value.shape is None or value.is_graph_output():
+            continue
+        declared = [size if isinstance(size, int) else None for size in value.shape]
+        shapes = [sample.shape[str(value.name)] for sample in resolved.samples if value.name in sample.shape]
+        if not all(len(shape) == len(declared) and _holds(declared, shape) for shape in shapes):
+            value.shape = None
+
+
+def _holds(declared: Sequence[int | None], shape: Sequence[int]) -> bool:
+    return all(size in (None, actual) for size, actual in zip(declared, shape, strict=True))
 
 
 def _told(module: ir.Model, values: Mapping[str, Any]) -> dict[str, Array]:

@@ -1,5 +1,8 @@
 """Shapes that no inference tells: of a model that is run as a whole, and of one whose nodes are run by themselves."""
 
+import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 
 from nets.operators import EXAMPLES
@@ -27,3 +30,30 @@ def test_what_runs_node_by_node_has_the_shapes_of_the_whole(monkeypatch, name):
     for one, other in ((whole.nominal, alone.nominal), (whole.analysis, alone.analysis), (whole.third, alone.third)):
         assert other.shape == one.shape
         assert other.dtype == one.dtype
+
+
+def test_shapes_that_a_file_declares_and_that_do_not_hold_are_forgotten(tmp_path):
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]> net (float[n,4,6] x) => (float[n,4,3] y)
+        <float[6,8] w, float[8,3] v, float[3] b, float[1,4,8] r> {
+            m = MatMul(x, w)
+            r = Relu(m)
+            t = MatMul(r, v)
+            y = Add(t, b)
+        }"""
+    )
+    rng = np.random.default_rng(0)
+    for name, shape in {"w": (6, 8), "v": (8, 3), "b": (3,)}.items():
+        array = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    analysis = slim.analyze(model)
+    slim.slim(analysis, slim.plan(analysis, {"macs": 0.6})).save(tmp_path / "slim.onnx")
+    written = onnx.load(tmp_path / "slim.onnx")
+    shapes_left = {
+        info.name: [d.dim_value for d in info.type.tensor_type.shape.dim] for info in written.graph.value_info
+    }
+    assert shapes_left.get("m") != [1, 4, 8]
+    session = ort.InferenceSession(tmp_path / "slim.onnx", providers=["CPUExecutionProvider"])
+    for count in (1, 2, 5):
+        (y,) = session.run(None, {"x": np.ones((count, 4, 6), np.float32)})
+        assert y.shape == (count, 4, 3)
