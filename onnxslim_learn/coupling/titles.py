@@ -320,9 +320,10 @@ class _Carried:
         """A node that sums over channels: with a weight, or one activation against another (attention)."""
         names = self._inputs(index)
         shapes = self.graph.shapes.nominal.shape
-        weighted = roles.of(self.coupling.nodes[index]).factors is not None  # else constants are tables of positions
-        weighted &= any(name in self.constant and len(shapes.get(name, ())) > 1 for name in names)
-        if not weighted and sum(bool(self.by_value.get(name)) for name in names) > 1:
+        multiplies = roles.of(self.coupling.nodes[index]).factors is not None  # else constants are tables of positions
+        weighted = multiplies and any(name in self.constant and len(shapes.get(name, ())) > 1 for name in names)
+        several = sum(bool(self.by_value.get(name)) for name in names) > 1 or not multiplies  # may be packed into one
+        if not weighted and several:
             self._vote(summed, "queries-keys")
             self._vote(writes - summed, "values")
             return
