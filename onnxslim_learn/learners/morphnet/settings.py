@@ -203,7 +203,7 @@ class MorphNetSettings:
             raise InputError("⟨plan_out⟩: names one plan, but ⟨sweep⟩ makes several. Leave one of them out.")
         if (self.sweep or self.cycles > 1) and shared.result.output is None:
             raise InputError("⟨output⟩: is needed where several models are written. Give a file name.")
-        if not self.target and self.strength is None:
+        if not self.target and self.strength is None and not self.sweep:
             raise InputError("learn: neither ⟨target⟩ nor ⟨strength⟩ is given. For example ⟨target.macs⟩=0.5.")
 
     @property
