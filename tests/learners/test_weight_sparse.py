@@ -18,6 +18,7 @@ from onnxslim_learn.sparse import patterns
 from onnxslim_learn.sparse.maskable import layers
 from onnxslim_learn.sparse.schedule import Schedule
 from onnxslim_learn.train.loop import Keeping, train
+from tests.train.test_distributed import free_port
 from tests.train.test_loop import NET, Killed, task
 
 DEFAULTS = {
@@ -181,7 +182,7 @@ distributed.leave()
 def test_two_processes_have_the_masks_of_one(found, tmp_path):
     (tmp_path / "worker.py").write_text(WORKER)
     root = Path(__file__).parents[2]
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29617"]
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
     subprocess.run(
         [*start, str(tmp_path / "worker.py"), str(tmp_path)],
         check=True,

@@ -87,7 +87,8 @@ def test_held_back_rows_never_get_worse(seed, rows, noise, activation):
     fitted, held, _, plain = make(seed, rows=rows, noise=noise)
     found = fit([fitted], [held], plain, FitSetting(rows, activation=activation))
     assert found.after <= found.before
-    assert np.isclose(found.after, error(held, found.weights, activation) / np.var(activation(held.targets)))
+    wanted = error(held, found.weights, activation) / np.var(activation(held.targets))
+    assert np.isclose(found.after, wanted, atol=1e-6)  # it is a difference of moments, of the size of the variance
 
 
 def test_errors_that_the_activation_hides_are_not_fitted():

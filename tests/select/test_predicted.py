@@ -116,9 +116,8 @@ def test_groups_are_ranked_as_measured_losses_rank_them():
     def alone(choice, kept):
         return task.removal([kept if one is choice else one.group.width for one in choices])
 
-    sensitivity.measure(
-        analysis.graph.model, record, points, alone, keep=lambda c, k, lost: measured.update({(c.group.name, k): lost})
-    )
+    bench = sensitivity.Bench(analysis.coupling, record)
+    sensitivity.measure(bench, points, alone, keep=lambda c, k, lost: measured.update({(c.group.name, k): lost}))
     pairs = [
         (losses[choice.kept.index(kept)], measured[choice.group.name, kept])
         for choice, losses in zip(choices, found, strict=True)
