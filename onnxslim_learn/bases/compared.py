@@ -45,6 +45,7 @@ def bases(coupling: Coupling, known: Sequence[Space], feeds: Sequence[Mapping[st
         if wanted[number] not in wanted[number + 1 :]:
             runner.drop(wanted[number])
     both = {space for space, side in sides if (space, 1 - side) in sides}
+    both = {space for space in both if all(np.isfinite(sides[space, side]).all() for side in (0, 1))}
     return {known[space].name: between(sides[space, 0], sides[space, 1]) for space in sorted(both)}
 
 
@@ -107,6 +108,7 @@ def between(queries: Array, keys: Array) -> Array:
     size = len(queries)
     first, second = (m + RIDGE * max(float(np.trace(m)) / size, 1e-30) * np.eye(size) for m in (queries, keys))
     values, vectors = scipy.linalg.eigh(first)
+    values = np.maximum(values, max(float(values[-1]), 1e-30) * np.finfo(np.float32).eps)
     root, inverse = (vectors * values**power @ vectors.T for power in (0.5, -0.5))
     inner, axes = scipy.linalg.eigh(inverse @ second @ inverse)
     mean = root @ (axes * np.sqrt(np.maximum(inner, 0)) @ axes.T) @ root

@@ -112,7 +112,8 @@ def _same(turned: Analysis, real: Sequence[Mapping[str, Array]]) -> bool:
 def principal(coupling: Coupling, known: Sequence[Space], gathered: Sequence[Inputs]) -> dict[str, Array]:
     """The rotation of every space that some weights read; rows are directions, the most important first.
 
-    One of which a consumer has too many inputs for the products of pairs stays as it is.
+    One of which a consumer has too many inputs for the products of pairs stays as it is, as does one in which numbers
+    are not finite: made-up masks may leave nothing to attend to.
     """
     bases, owner = {}, owners(coupling, known)
     seen: dict[int, list[tuple[Array, Array] | None]] = {}
@@ -124,7 +125,7 @@ def principal(coupling: Coupling, known: Sequence[Space], gathered: Sequence[Inp
             for at in copies if copies is not None else ():
                 seen.setdefault(number, []).append(None if inputs.products.ndim == 1 else _seen(inputs, at))
     for number, told in seen.items():
-        if all(told):
+        if all(one is not None and np.isfinite(one).all() for one in told):
             bases[known[number].name] = directions([one for one in told if one is not None])
     return bases
 
@@ -147,7 +148,8 @@ def directions(seen: Sequence[tuple[Array, Array]]) -> Array:
     """
     moments, weights = (np.mean(parts, axis=0) for parts in zip(*seen, strict=True))
     size = len(moments)
-    values, vectors = scipy.linalg.eigh(moments + RIDGE * max(np.trace(moments) / size, 1e-30) * np.eye(size))
+    values, vectors = scipy.linalg.eigh(moments)
+    values = np.maximum(values, 0.0) + RIDGE * max(np.trace(moments) / size, 1e-30)  # single precision may leave less
     root = vectors * np.sqrt(values) @ vectors.T
     _, ranked = scipy.linalg.eigh(root @ weights @ root)
     spans = (vectors / np.sqrt(values)) @ (vectors.T @ ranked[:, ::-1])
