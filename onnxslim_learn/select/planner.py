@@ -15,7 +15,7 @@ from onnxslim_learn.readers import AUTO
 from onnxslim_learn.registry import CRITERIA, LATENCY
 from onnxslim_learn.rewrite import merge
 from onnxslim_learn.select import budget, criteria, kernel_widths
-from onnxslim_learn.select.allocation import choose
+from onnxslim_learn.select.allocation import Chosen, choose
 from onnxslim_learn.select.blocks import decide
 from onnxslim_learn.select.bounds import bounds, named
 from onnxslim_learn.select.ranking import Ranking
@@ -91,16 +91,20 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
     if drop_blocks:
         losses = dict(zip([block.name for block in decided.blocks], decided.losses, strict=True))
         provenance["blocks"] = {"number": drop_blocks, "losses": losses, "trials": decided.trials}
-    provenance |= {"allocation": chosen.allocation, "trials": chosen.trials}
+    return describe(analysis, chosen.removal, provenance | _found(task, ranking, chosen, calibration))
+
+
+def _found(task: budget.Search, ranking: Ranking, chosen: Chosen, calibration: Calibration | None) -> dict[str, Any]:
+    """What a plan tells of how its widths were found."""
+    told: dict[str, Any] = {"allocation": chosen.allocation, "trials": chosen.trials}
     if ranking.merged_into is not None:
         cuttable = {choice.group.name for choice in task.choices}
-        provenance["dropped"] = {name: why for name, why in ranking.refused.items() if name in cuttable}
+        told["dropped"] = {name: why for name, why in ranking.refused.items() if name in cuttable}
     if calibration is not None:
-        provenance |= {"data": calibration.source.name, "work": chosen.spent and asdict(chosen.spent)}
-        provenance["curves"] = {
-            name: {str(k): v for k, v in points.items()} for name, points in calibration.curves.points.items()
-        }
-    return describe(analysis, chosen.removal, provenance)
+        told |= {"data": calibration.source.name, "work": chosen.spent and asdict(chosen.spent)}
+        points = calibration.curves.points
+        told["curves"] = {name: {str(k): v for k, v in known.items()} for name, known in points.items()}
+    return told
 
 
 def check(

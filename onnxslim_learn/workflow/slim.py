@@ -170,6 +170,19 @@ def slim_to(  # noqa: PLR0913  everything a user may say about a cut
     if idle(plain[0], analysis, slimmed.plan.groups):
         analysis, calibration = turned(*plain, streams=False)
         slimmed = choose(analysis, calibration)
+    return slimmed, _carried_out(slimmed, path, calibration, real, stage, repair=repair)
+
+
+def _carried_out(
+    slimmed: Slimmed,
+    path: str | Path,
+    calibration: Calibration | None,
+    real: Sequence[Mapping[str, Any]],
+    stage: Stage,
+    *,
+    repair: bool,
+) -> checking.Verification:
+    """Repair what was chosen, where there are samples, verify, write and judge it."""
     if repair and calibration is not None and slimmed.removal.gone.any():
         slimmed.repair(calibration, progress=stage("repairing"))
     stage("cutting and verifying")
@@ -178,7 +191,7 @@ def slim_to(  # noqa: PLR0913  everything a user may say about a cut
     if calibration is not None:
         stage("judging")
         slimmed.judge(calibration, path)
-    return slimmed, check
+    return check
 
 
 def _fitting(

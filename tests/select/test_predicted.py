@@ -81,16 +81,22 @@ def test_what_does_not_reach_an_output_has_no_influence():
     assert predicted.influences(analysis.coupling, ["b"], known.feeds) == {"b": 0.0}
 
 
-@pytest.mark.parametrize("name", ["residual", "depthwise", "squeeze_excite", "concat", "attention", "grouped"])
-def test_losses_fall_with_width_and_end_at_nothing(name):
+def known_of(name, count):
+    """What so many random samples say of a zoo net, with its choices in the order of their scores."""
     analysis = analysed(name)
     rng = np.random.default_rng(0)
     shapes = analysis.graph.shapes.analysis.inputs
-    data = {value: rng.standard_normal((64, *shape[1:])).astype(np.float32) for value, shape in shapes.items()}
+    data = {value: rng.standard_normal((count, *shape[1:])).astype(np.float32) for value, shape in shapes.items()}
     known = Calibration(analysis.coupling, open_source(data, analysis.graph))
     scores = criteria.scores(analysis, analysis.groups, "obs", known)
     choices = choices_of(analysis, scores)
-    found = predicted.predict(analysis.coupling, choices, known.pairs, known.influence(known.feeds), scores)
+    losses = predicted.predict(analysis.coupling, choices, known.pairs, known.influence(known.feeds), scores)
+    return analysis, known, choices, losses
+
+
+@pytest.mark.parametrize("name", ["residual", "depthwise", "squeeze_excite", "concat", "attention", "grouped"])
+def test_losses_fall_with_width_and_end_at_nothing(name):
+    _, _, choices, found = known_of(name, 64)
     for choice, losses in zip(choices, found, strict=True):
         assert len(losses) == len(choice.kept)
         assert (np.diff(losses) <= 1e-9).all()
@@ -100,15 +106,8 @@ def test_losses_fall_with_width_and_end_at_nothing(name):
 
 @pytest.mark.slow
 def test_groups_are_ranked_as_measured_losses_rank_them():
-    analysis = analysed("residual")
-    rng = np.random.default_rng(0)
-    shapes = analysis.graph.shapes.analysis.inputs
-    data = {value: rng.standard_normal((256, *shape[1:])).astype(np.float32) for value, shape in shapes.items()}
-    known = Calibration(analysis.coupling, open_source(data, analysis.graph))
-    scores = criteria.scores(analysis, analysis.groups, "obs", known)
-    choices = choices_of(analysis, scores)
+    analysis, known, choices, found = known_of("residual", 256)
     task = budget.Search(analysis.coupling, choices, {}, {})
-    found = predicted.predict(analysis.coupling, choices, known.pairs, known.influence(known.feeds), scores)
     record = Record(analysis.graph.model, known.feeds, 1024, whole=True)
     points = [(choice, choice.kept[len(choice.kept) * k // 4]) for choice in choices for k in range(3)]
     measured = {}

@@ -149,15 +149,13 @@ def convolution(
         x, w = context.shape(data), context.shape(weight)
         groups = int(context.attr("group", 1))
         space, kernel = [None] * (len(x) - 2), (1,) * (len(w) - 1)
-        inner, outer = w[0] // groups if transposed else w[1], w[1] if transposed else w[0] // groups
+        inner, outer = (w[0] // groups, w[1]) if transposed else (w[1], w[0] // groups)
         context.fits(data, 1, groups * inner)
-        view = (groups, inner, outer, *w[2:]) if transposed else (groups, outer, *w[1:])
-        letters = "gio" if transposed else "goi"
-        vectors = [(s, _per_filter(context, s, groups, outer)) for s in (bias, *more) if context.name(s)]
+        letters, channels = ("gio", (inner, outer)) if transposed else ("goi", (outer, inner))
         joined = context.join(
             (data, context.operand(data, ["n", "g", "i", *space], (x[0], groups, inner, *x[2:]))),
-            (weight, context.operand(weight, [*letters, *space], view, (2, *kernel))),
-            *vectors,
+            (weight, context.operand(weight, [*letters, *space], (groups, *channels, *w[2:]), (2, *kernel))),
+            *((s, _per_filter(context, s, groups, outer)) for s in (bias, *more) if context.name(s)),
         )
         out = context.out_shape()
         value = layout.regroup(context.relations, joined.output(context.relations, "ngo"), (out[0], groups * outer))
@@ -168,15 +166,20 @@ def convolution(
         if groups > 1:
             group = joined.seen("g")
             context.patch(lambda cut: {"group": cut.size(group, 0)})
-        positions = context.nominal(data) if transposed else context.out_shape(nominal=True)
         sizes = {"n": context.nominal(data)[0], "g": groups, "i": inner, "o": outer}
-        context.work(joined.space, sizes, math.prod(positions[2:]) * math.prod(w[2:]))
+        context.work(joined.space, sizes, _windows(context, data, transposed=transposed) * math.prod(w[2:]))
 
     kind = Convolution(weight, bias, transposed=transposed, quantized=zero is not None)
     apart = mixing.activated(mixing.convolved(data=data, weight=weight))
     return Operator(rule, factors=kind, weights=() if kind.quantized else (weight, bias)).having(
         apart=everything if kind.quantized else apart
     )
+
+
+def _windows(context: NodeContext, data: int, *, transposed: bool) -> int:
+    """How many places a kernel is laid on, at nominal sizes."""
+    places = context.nominal(data) if transposed else context.out_shape(nominal=True)
+    return math.prod(places[2:])
 
 
 def deformed() -> Operator:

@@ -126,13 +126,8 @@ def attention(
         if not packed and (not context.name(value) or not context.name(key) or (four and not transposed)):
             return counted.count(context, counted.compared)
         key, value = (query, query) if packed else (key, value)
-        count = context.shape(query)[1] if four else int(context.attr(heads[0]))
-        groups = context.shape(key)[1] if len(context.shape(key)) == 4 else int(context.attr(heads[1], count))
-        parts = (
-            (query, "s", "grh", (groups, count // groups)),
-            (key, "t", "gh", (groups,)),
-            (value, "t", "gv", (groups,)),
-        )
+        count, groups = _head_counts(context, query, key, heads)
+        parts = _parts((query, key, value), count, groups)
         operands = _end_to_end(context, parts) if packed else [(part[0], _by_head(context, *part)) for part in parts]
         sizes = {c: n for _, op in operands for c, n in zip(op.letters, op.shape, strict=True) if c}
         bias = slots.get("bias", -1)
@@ -144,17 +139,15 @@ def attention(
         operands += past
         joined = context.join(*operands)
         joined_slots = {slot for slot, _ in operands}
-        for slot in context.given():
-            if slot not in joined_slots:
-                context.leave(slot)
+        for slot in (slot for slot in context.given() if slot not in joined_slots):
+            context.leave(slot)
         kept_sizes = whole or bias in joined_slots or bool(context.node.domain and past)
         _attention_pins(context, joined, joined_slots, inside=kept_sizes)
         _attention_output(context, joined, four=four)
         _attention_settings(context, joined, heads, sizes["h"], four=four)
         context.contract(query, [len(context.shape(query)) - 1])
         sizes |= {"b": context.nominal(query)[0], "s": context.nominal(query)[2 if four else 1]}
-        sizes["t"] = context.nominal(key)[2 if len(context.shape(key)) == 4 else 1]
-        sizes["t"] += context.nominal(slots["past_key"])[2] if context.name(slots["past_key"]) else 0
+        sizes["t"] = _positions(context, key, slots["past_key"])
         for letters in ("bsgrth", "bsgrtv"):
             context.work({c: joined.space.get(c, ()) for c in letters}, sizes)
         return None
@@ -162,6 +155,24 @@ def attention(
     return Operator(
         rule, weights=(slots["bias"],) if "bias" in slots else (), traits=Trait.ATTENDS, apart=mixing.attended(heads[0])
     )
+
+
+def _parts(slots: tuple[int, int, int], count: int, groups: int) -> tuple[Heads, ...]:
+    """Query, key and value by slot, with letters of their positions and channels, and sizes of what heads lie in."""
+    query, key, value = slots
+    return (query, "s", "grh", (groups, count // groups)), (key, "t", "gh", (groups,)), (value, "t", "gv", (groups,))
+
+
+def _head_counts(context: NodeContext, query: int, key: int, heads: tuple[str, str]) -> tuple[int, int]:
+    """Numbers of query heads and of key heads."""
+    count = context.shape(query)[1] if len(context.shape(query)) == 4 else int(context.attr(heads[0]))
+    return count, context.shape(key)[1] if len(context.shape(key)) == 4 else int(context.attr(heads[1], count))
+
+
+def _positions(context: NodeContext, key: int, past: int) -> int:
+    """How many positions are attended to, former ones included, at nominal sizes."""
+    here = context.nominal(key)[2 if len(context.shape(key)) == 4 else 1]
+    return here + (context.nominal(past)[2] if context.name(past) else 0)
 
 
 def _past(context: NodeContext, slots: dict[str, int]) -> list[tuple[int, alignment.Operand]]:
