@@ -107,7 +107,8 @@ def output_types(
         opsets: Domain -> version.
 
     Returns:
-        Name -> ONNX element type number and shape, ``None`` for sizes that depend on data.
+        Name -> ONNX element type number and shape, ``None`` for sizes that depend on data. Values without axes are
+        left out: onnxruntime says the same of them and of values whose number of axes it does not know.
     """
     names = [name for name in node.output if name]
     model = model_of([node], {}, names, opsets)
@@ -116,7 +117,7 @@ def output_types(
         outputs = open_session(model.SerializeToString(), optimize=False).get_outputs()
         kinds = [onnx.TensorProto.DataType.Value(o.type[len("tensor(") : -1].upper()) for o in outputs]
         dims = [tuple(d if isinstance(d, int) else None for d in o.shape) for o in outputs]
-        return {o.name: told for o, told in zip(outputs, zip(kinds, dims, strict=True), strict=True)}
+        return {o.name: (kind, d) for o, kind, d in zip(outputs, kinds, dims, strict=True) if d}
     return {}
 
 

@@ -18,7 +18,6 @@ from onnxslim_learn.sparse import patterns
 from onnxslim_learn.sparse.maskable import layers
 from onnxslim_learn.sparse.schedule import Schedule
 from onnxslim_learn.train.loop import Keeping, train
-from tests.train.test_distributed import free_port
 from tests.train.test_loop import NET, Killed, task
 
 DEFAULTS = {
@@ -182,14 +181,16 @@ distributed.leave()
 def test_two_processes_have_the_masks_of_one(found, tmp_path):
     (tmp_path / "worker.py").write_text(WORKER)
     root = Path(__file__).parents[2]
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
-    subprocess.run(
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    ended = subprocess.run(
         [*start, str(tmp_path / "worker.py"), str(tmp_path)],
-        check=True,
+        check=False,
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         capture_output=True,
-        timeout=120,
+        text=True,
+        timeout=300,
     )
+    assert ended.returncode == 0, ended.stderr
     first, second = (torch.load(tmp_path / f"rank{k}.pt") for k in (0, 1))
     alone = task(found, steps=STEPS)
     watched = learner(found, alone)
