@@ -410,6 +410,34 @@ def _cells() -> dict[str, Net]:
     return nets
 
 
+def _quantized_cells() -> dict[str, Net]:
+    """A cell with integer weights: stacked in both directions, a zero point each; by column, with all inputs."""
+    op, tail = _ms("DynamicQuantizeLSTM"), "q1 = Transpose<perm=[0,2,1,3]>(s) q = Reshape(q1, [4, 2, 10])"
+    signed = "float[2] sw = {0.01, 0.02}, int8[2] zw = {0, 0}"
+    columns, nothing = ", ".join(["0.01", "0.02", "0.005", "0.015"] * 10), ", ".join(["0"] * 40)
+    return {
+        "DynamicQuantizeLSTM_stacked": _tokens(
+            f"""t = Transpose<perm=[1,0,2]>(a)
+                s1, = {op}<hidden_size=5, direction="bidirectional">(t, w4, r4, b4, , , , , sx, zx, sx, zx)
+                t1 = Transpose<perm=[0,2,1,3]>(s1) u = Reshape(t1, [4, 2, 10])
+                s, = {op}<hidden_size=5, direction="bidirectional">(u, w5, r5, b5, , , , , sw, zw, sw, zw)
+                {tail} z = Transpose<perm=[1,0,2]>(q)""",
+            "w5 2x10x20:int8, r5 2x5x20:int8, b4 b5 2x40",
+            wide=10,
+            given=f"""float[2] sx = {{0.01, 0.02}}, uint8[2] zx = {{128, 120}}, {signed},
+                {random_bytes("w4", 2, 8, 20)}, {random_bytes("r4", 2, 5, 20)}""",
+        ),
+        "DynamicQuantizeLSTM_all": _tokens(
+            f"""t = Transpose<perm=[1,0,2]>(a)
+                s, = {op}<hidden_size=5, direction="bidirectional">(t, w4, r4, b4, ends, h0, c0, p4, sw, zw, sw, zw)
+                {tail} z = Transpose<perm=[1,0,2]>(q)""",
+            "w4 2x8x20:int8, r4 2x5x20:int8, b4 2x40, h0 c0 2x2x5, p4 2x15",
+            wide=10,
+            given=f"int32[2] ends = {{4, 3}}, float[2,20] sw = {{{columns}}}, int8[2,20] zw = {{{nothing}}}",
+        ),
+    }
+
+
 def _quantized(body: str) -> str:
     return f"q = QuantizeLinear(a, sx, zx) {body} z = DequantizeLinear(i, sx, zx)"
 
@@ -518,7 +546,8 @@ EXPERTS = {
     ),
 }
 
-NETS: dict[str, Net] = {**FUSED, **BLOCKS, **NORMS, **ATTENTION, **_cells(), **QUANTIZED, **EXPERTS}
+CELLS = _cells() | _quantized_cells()
+NETS: dict[str, Net] = {**FUSED, **BLOCKS, **NORMS, **ATTENTION, **CELLS, **QUANTIZED, **EXPERTS}
 
 REFERENCE = {name: "onnxruntime has no batch-first cells" for name in NETS if name.endswith("_batch_first")}
 """Nets that onnxruntime cannot run, with the reason: the onnx reference runs them."""

@@ -278,6 +278,14 @@ CONTRIB = [
         given=_QUANTIZED,
     ),
     _tokens(f"{_ORT}DynamicQuantizeMatMul", "z = OP(a, w4, sw, zw, b4)", "w4 8x8:int8, b4 8", given=_QUANTIZED),
+    _tokens(
+        f"{_ORT}DynamicQuantizeLSTM",
+        """t = Transpose<perm=[1,0,2]>(a) s, = OP<hidden_size=5>(t, w4, r4, b4, , , , , sw, zw, sw, zw)
+           q = Squeeze(s, [1]) z = Transpose<perm=[1,0,2]>(q)""",
+        "w4 1x8x20:int8, r4 1x5x20:int8, b4 1x40",
+        wide=5,
+        given="int8[1] zw = {0}, float[1] sw = {0.01}",
+    ),
     _map(
         f"{_ORT}QLinearGlobalAveragePool",
         "q = QuantizeLinear(a, sx, zx) i = OP(q, sx, zx, sx, zx) z = DequantizeLinear(i, sx, zx)",

@@ -157,6 +157,7 @@ class Records:
     Attributes:
         contractions: Inputs that are summed over.
         contests: Inputs whose entries compete.
+        silenced: Inputs along which a unit must be zeroed, too, to be as if it were not there.
         affines: Scales and shifts after a normalisation.
         delicate: Axes that are normalised over, where these may be cut.
         terms: Multiply-accumulates.
@@ -174,6 +175,7 @@ class Records:
 
     contractions: list[Contraction] = field(default_factory=list)
     contests: list[Contest] = field(default_factory=list)
+    silenced: list[Contraction] = field(default_factory=list)
     affines: list[Affine] = field(default_factory=list)
     delicate: list[Delicate] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
@@ -448,6 +450,14 @@ class NodeContext:
             self._hold_unmaskable(name, value, summed)
             zero = zero if zero is not None and self.name(zero) else None
             self.records.contractions.append(Contraction(self.index, slot, value, summed, zero, bias, inner))
+
+    def silence(self, slot: int, axes: Sequence[int], zero: int | None = None) -> None:
+        """State that units along axes of an input are zeroed there, too, where they are masked.
+
+        A grid that spans all states of a cell is the same without a unit only if that unit's state is zero.
+        """
+        value = self.values[str(self.name(slot))]
+        self.records.silenced.append(Contraction(self.index, slot, value, tuple(axes), zero))
 
     def places(self, slot: int, length: int) -> Labels | None:
         """Labels of the axis, so long, that the numbers of an input are places along; ``None`` where they are none.

@@ -114,7 +114,9 @@ def meetings(
     for number, (contraction, name) in enumerate(zip(wanted, names, strict=True)):
         if name in fixed:
             if contraction.inner:  # nothing but the weights themselves says what the node's own state adds
-                results.append(_meeting(coupling, contraction, [fixed[name].const_value.numpy()], never))  # type: ignore[union-attr]
+                weights = fixed[name].const_value.numpy()  # type: ignore[union-attr]
+                weights = weights if contraction.zero is None else np.ones_like(weights)  # a grid spans all states
+                results.append(_meeting(coupling, contraction, [weights], never))
             continue
         progress(number / len(wanted))
         runner.run_past(name)

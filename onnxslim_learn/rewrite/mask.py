@@ -5,6 +5,7 @@ Where entries compete (the experts of a router), a removed one is given no chanc
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from onnxslim_learn.array_types import Array
+    from onnxslim_learn.coupling.context import Contraction
     from onnxslim_learn.coupling.relations import Digit, Parts, Value
     from onnxslim_learn.coupling.removal import Removal
+    from onnxslim_learn.coupling.solver import Coupling
 
 OPEN = "onnxslim_learn.open"  # the extra input that lifts all masks
 
@@ -38,20 +41,20 @@ def mask(removal: Removal) -> ir.Model:
     graph, nodes = model.graph, list(model.graph)
     lift = ir.Value(name=OPEN, shape=ir.Shape(()), type=ir.TensorType(ir.DataType.BOOL))
     graph.inputs.append(lift)
-    for record in coupling.records.consumed:
+    for number, record in enumerate([*coupling.records.consumed, *coupling.records.silenced]):
         node = nodes[record.node]
-        source = coupling.nodes[record.node].inputs[record.slot]
-        assert source is not None
-        varying = coupling.graph.shapes.varying(str(source.name))
+        read = coupling.nodes[record.node].inputs[record.slot]
+        assert read is not None
+        varying = coupling.graph.shapes.varying(str(read.name))
         keep, spoken = kept_parts(record.value, record.axes, removal, varying)
         if keep.all():
             continue
         source = node.inputs[record.slot]
         assert source is not None
-        name = f"{node.name}.masked{record.slot}"
-        dtype = ir.DataType(coupling.graph.shapes.analysis.dtype[str(source.name)]).numpy()
+        name = f"{node.name}.masked{record.slot}.{number}"
+        dtype = ir.DataType(coupling.graph.shapes.analysis.dtype[str(read.name)]).numpy()
         competes = isinstance(record, Contest)
-        zero = None if isinstance(record, Contest) or record.zero is None else node.inputs[record.zero]
+        zero = None if isinstance(record, Contest) else _zero(coupling, node, record, name)
         zero = zero or edit.constant(graph, f"{name}.zero", np.array(-np.inf if competes else 0).astype(dtype))
         stays = _laid_at_run_time(graph, node, source, keep, spoken) if any(spoken.open_parts()) else spoken.laid(keep)
         kept = _insert(graph, node, "Or", [lift, stays], f"{name}.kept")
@@ -66,6 +69,19 @@ def mask(removal: Removal) -> ir.Model:
         kind = ir.DataType(coupling.graph.shapes.analysis.dtype[str(coupling.nodes[block.sum].outputs[0].name)])
         _silence(model, dropped_blocks.summand(model, nodes, block), kind, lift)
     return model
+
+
+def _zero(coupling: Coupling, node: ir.Node, record: Contraction, name: str) -> ir.Value | None:
+    """What stands for zero in an input, laid along its first axis (and last one) if there are several."""
+    value = None if record.zero is None else node.inputs[record.zero]
+    if value is None:
+        return None
+    stated = coupling.nodes[record.node].inputs[record.zero]  # type: ignore[index]
+    shape, rank = coupling.graph.shapes.analysis.shape[str(stated.name)], len(record.value.axes)  # type: ignore[union-attr]
+    if math.prod(shape) == 1 or len(shape) == rank:
+        return value
+    laid = np.array([shape[0], *[1] * (rank - len(shape)), *shape[1:]])
+    return _insert(node.graph, node, "Reshape", [value, laid], f"{name}.zero")  # type: ignore[arg-type]
 
 
 def _silence(model: ir.Model, summand: tuple[ir.Node, int, ir.Value], dtype: ir.DataType, lift: ir.Value) -> None:

@@ -32,7 +32,6 @@ def price(proto, **known):
 # Operator, attributes, shape of the data, shapes of further inputs (bytes where they begin with "u"), shape of the
 # output, and its multiply-accumulates as its documentation has them.
 FORMS = {
-    "DynamicQuantizeLSTM": ({"hidden_size": 8}, (5, 2, 6), ["u1x6x32", "u1x8x32"], (5, 1, 2, 8), 5 * 2 * 32 * (6 + 8)),
     "NhwcConv": ({"kernel_shape": [3, 3]}, (2, 6, 6, 4), ["8x3x3x4"], (2, 4, 4, 8), 2 * 4 * 4 * 8 * 9 * 4),
     "MatMulBnb4": (
         {"K": 16, "N": 8, "block_size": 16, "quant_type": 1},

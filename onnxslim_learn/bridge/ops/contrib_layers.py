@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from onnxslim_learn.bridge.ops import attention, experts, quantize
+from onnxslim_learn.bridge.ops import attention, experts, quantize, recurrent
 from onnxslim_learn.bridge.ops.contract import conv, gemm
 from onnxslim_learn.bridge.ops.kinds import Plain
 from onnxslim_learn.bridge.ops.norm import layer_norm
@@ -182,6 +182,7 @@ CONTRIB: dict[str, Callable[..., Any]] = {
     **attention.CONTRIB,
     **experts.CONTRIB,
     **quantize.CONTRIB,
+    **recurrent.CONTRIB,
     "BiasAdd": bias_add,
     "BiasDropout": bias_dropout,
     "BiasGelu": bias_gelu,

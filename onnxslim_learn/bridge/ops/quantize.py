@@ -279,6 +279,12 @@ def dynamic_quantize_matmul(
     return matmul_integer_to_float(whole, b, scale, b_scale, zero, b_zero, bias)
 
 
+def on_its_grid(x: Tensor) -> Tensor:
+    """A tensor rounded to the grid that its own range spans; gradients pass as if nothing had been rounded."""
+    whole, scale, zero = dynamic_quantize(x)
+    return (whole.to(torch.float32) - zero.to(torch.float32)) * scale
+
+
 def matmul_nbits(
     a: Tensor,
     b: Tensor,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from onnxslim_learn.bridge.ops.kinds import Plain
+from onnxslim_learn.bridge.ops.quantize import on_its_grid
 
 ACTIVATIONS: dict[str, Callable[[Tensor, float | None, float | None], Tensor]] = {
     "affine": lambda x, a, b: (1.0 if a is None else a) * x + (b or 0.0),
@@ -93,6 +94,11 @@ def lstm_step(cell: Cell, x: Tensor, state: tuple[Tensor, ...], input_forget: in
     return o * cell.act[2](c), c
 
 
+def rounded_lstm_step(cell: Cell, x: Tensor, state: tuple[Tensor, ...], input_forget: int = 0) -> tuple[Tensor, ...]:
+    """One step of DynamicQuantizeLSTM."""
+    return lstm_step(cell, x, (on_its_grid(state[0]), state[1]), input_forget)
+
+
 def _activate(name: str, a: float | None, b: float | None, x: Tensor) -> Tensor:
     return ACTIVATIONS[name](x, a, b)
 
@@ -112,18 +118,28 @@ def _run(
     x: Tensor, lengths: Tensor | None, state: tuple[Tensor, ...], step: Step, backwards: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """All steps of one direction over ``x [t, b, i]``; a sequence that has ended keeps its state and puts out zero."""
-    steps = range(x.shape[0])
+    x = _backwards(x, lengths) if backwards else x
     outputs: list[Tensor] = []
-    for t in reversed(steps) if backwards else steps:
-        new = step(x[t], state)
-        if lengths is not None:
-            alive = (t < lengths)[:, None]
-            outputs.append(torch.where(alive, new[0], torch.zeros_like(new[0])))
-            state = tuple(torch.where(alive, n, s) for n, s in zip(new, state, strict=True))
+    for t in range(x.shape[0]):
+        if lengths is None:
+            state = step(x[t], state)
+            outputs.append(state[0])
         else:
-            outputs.append(new[0])
-            state = new
-    return torch.stack(outputs[::-1] if backwards else outputs), state
+            alive, before = (t < lengths)[:, None], (t <= lengths)[:, None]
+            new = step(x[t], tuple(torch.where(before, s, 0) for s in state))
+            outputs.append(torch.where(alive, new[0], 0))
+            state = tuple(torch.where(alive, n, s) for n, s in zip(new, state, strict=True))
+    y = torch.stack(outputs)
+    return _backwards(y, lengths) if backwards else y, state
+
+
+def _backwards(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Sequences ``[t, b, …]`` from their end to their start; what lies behind an end stays there."""
+    if lengths is None:
+        return x.flip(0)
+    steps = torch.arange(x.shape[0], device=x.device)[:, None]
+    places = torch.where(steps < lengths, lengths - 1 - steps, steps)
+    return x[places.long(), torch.arange(x.shape[1], device=x.device)]
 
 
 @dataclass(frozen=True)
@@ -150,6 +166,7 @@ class Kind:
 RNN = Kind(1, 1, ("tanh",), rnn_step, torch.rnn_tanh, (0,))
 GRU = Kind(3, 1, ("sigmoid", "tanh"), gru_step, torch.gru, (1, 0, 2))
 LSTM = Kind(4, 2, ("sigmoid", "tanh", "tanh"), lstm_step, torch.lstm, (0, 2, 3, 1))
+QUANTIZED = replace(LSTM, step=rounded_lstm_step)
 
 
 @dataclass(frozen=True)
@@ -292,4 +309,27 @@ def lstm(
     return _layer(LSTM, x, Given(w, r, b, lengths, (initial, cell), p), extra, not input_forget)
 
 
+def dynamic_quantize_lstm(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    lengths: Tensor | None = None,
+    initial: Tensor | None = None,
+    cell: Tensor | None = None,
+    p: Tensor | None = None,
+    *scales_and_zeros: Tensor,
+    input_forget: int = 0,
+    **settings: Any,
+) -> tuple[Tensor, ...]:
+    """DynamicQuantizeLSTM: weights ``[d, i, 4·h]`` of integers; data and state are quantized by their own range."""
+    extra = CellSettings(**settings, extra=(("input_forget", input_forget),))
+    w_scale, w_zero, r_scale, r_zero = (part.reshape(len(part), 1, -1).to(torch.float32) for part in scales_and_zeros)
+    w, r = (w.to(torch.float32) - w_zero) * w_scale, (r.to(torch.float32) - r_zero) * r_scale
+    given = Given(w.transpose(1, 2), r.transpose(1, 2), b, lengths, (initial, cell), p)
+    return _layer(QUANTIZED, on_its_grid(x), given, extra, usual=False)
+
+
 TABLE: dict[str, Callable[..., Any]] = {"GRU": gru, "LSTM": lstm, "RNN": rnn}
+
+CONTRIB: dict[str, Callable[..., Any]] = {"DynamicQuantizeLSTM": dynamic_quantize_lstm}

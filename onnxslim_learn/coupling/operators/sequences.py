@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # --- recurrent cells --------------------------------------------------------------------------------------------------
 
 
-def recurrent(gates: int, states: int) -> Operator:
+def recurrent(gates: int, states: int, *, quantized: bool = False) -> Operator:
     """RNN, GRU, LSTM: W ``(d)(q h)(i)``, R ``(d)(q h)(h)``, B ``(d)(2q h)``, initial states ``(d)(b)(h)``.
 
     Hidden units are one digit per direction; both directions keep equal counts.
@@ -30,14 +30,18 @@ def recurrent(gates: int, states: int) -> Operator:
     Args:
         gates: Gates stacked in a weight: 1, 3 or 4.
         states: Kinds of state: hidden, and cell for LSTM.
+        quantized: Whether weights are integers, W ``(d)(i)(q h)`` and R ``(d)(h)(q h)``, with scales and zero points by
+            direction, or by column of each (inputs 8 to 11), and data and state are quantized by their own range.
     """
 
     def rule(context: NodeContext) -> None:
+        if quantized and not _rests_at_zero(context):
+            return counted.count(context, counted.each_row(1, 2))
         batch_first = bool(context.attr("layout", 0))
         steps = ["b", "t"] if batch_first else ["t", "b"]
         start = ["b", "d", "h"] if batch_first else ["d", "b", "h"]
         order = ["b", "t", "d", "h"] if batch_first else ["t", "d", "b", "h"]
-        operands = [(0, context.operand(0, [*steps, "i"])), *_parameters(context, gates)]
+        operands = [(0, context.operand(0, [*steps, "i"])), *_parameters(context, gates, quantized=quantized)]
         initial = [slot for slot in range(5, 5 + states) if context.name(slot)]
         for slot in initial:  # a state that is as it is fixes the batch
             if start.index("b") not in context.varying(slot):
@@ -45,8 +49,8 @@ def recurrent(gates: int, states: int) -> Operator:
         operands += [(slot, context.operand(slot, start)) for slot in initial]
         if context.name(4):
             context.leave(4)
-        lengths = range(2) if context.name(4) else [1 if batch_first else 0]
-        context.pin(context.value(0), lengths, f"is a step of {context.node.op_type}")
+        together = range(2) if context.name(4) or quantized else [1 if batch_first else 0]
+        context.pin(context.value(0), together, f"is a step of {context.node.op_type}")
         joined = context.join(*sorted(operands, key=lambda one: one[0]))
         context.pin(Value((joined.space["d"],)), [0], f"is a direction of {context.node.op_type}")
         _same_units(context, joined)
@@ -55,12 +59,17 @@ def recurrent(gates: int, states: int) -> Operator:
         units = joined.output(context.relations, "dh")
         context.patch(lambda cut: {"hidden_size": cut.size(units, 1)})
         context.contract(0, [2])
-        context.contract(2, [2], inner=True)
-        directions, hidden = context.shape(2)[0], context.shape(2)[2]
+        context.contract(2, [1 if quantized else 2], zero=11 if quantized else None, inner=True)
+        for slot, zero in ((1, 9), (2, 11), (3, None), (5, None), (6, None)) if quantized else ():
+            if context.name(slot):
+                context.silence(slot, [len(context.shape(slot)) - 1], zero)
+        directions, hidden = context.shape(2)[0], context.shape(2)[1 if quantized else 2]
         sizes = dict(zip([*steps, "i"], context.nominal(0), strict=True)) | {"d": directions, "h": hidden, "k": hidden}
         for letters in ("btdhi", "btdhk"):
             context.work({c: joined.space[c] for c in letters}, sizes, gates)
 
+    if quantized:
+        return Operator(rule, factors=Recurrent(quantized=True))
     return Operator(rule, factors=Recurrent(), weights=(1, 2, 3, 7), apart=mixing.cells)
 
 
@@ -75,18 +84,34 @@ def _same_units(context: NodeContext, joined: alignment.Joined) -> None:
             context.relations.pin(digit, context.met_free(), joined.seen("hk").digits)
 
 
-def _parameters(context: NodeContext, gates: int) -> list[tuple[int, alignment.Operand]]:
+_View = tuple[list[str | None], tuple[int, ...], tuple[int, ...]]  # letters, a view of a tensor, and parts of its axes
+_STAY_AT_ZERO = "relu tanh leakyrelu thresholdedrelu scaledtanh softsign elu".split()  # noqa: SIM905
+
+
+def _rests_at_zero(context: NodeContext) -> bool:
+    """Whether a unit that nothing drives stays at zero: then only is the range of all states the same without it."""
+    functions = [str(name).lower() for name in context.attr("activations", ())]
+    return all(name in _STAY_AT_ZERO for k, name in enumerate(functions) if k % 3)
+
+
+def _parameters(context: NodeContext, gates: int, *, quantized: bool) -> list[tuple[int, alignment.Operand]]:
     """The weights of a recurrent cell, their axes split into directions, gates and one set of hidden units."""
-    directions, hidden = context.shape(2)[0], context.shape(2)[2]
+    directions, hidden = context.shape(2)[0], context.shape(2)[1 if quantized else 2]
     labels = context.relations.fresh(directions, hidden)
     if directions > 1:
         context.relations.grids.append(layout.Grid(context.relations.node, labels, ()))
-    views: dict[int, tuple[list[str | None], tuple[int, ...], tuple[int, ...]]] = {
+    views: dict[int, _View] = {
         1: (["d", None, "h", "i"], (directions, gates, hidden, context.shape(1)[2]), (1, 2, 1)),
         2: (["d", None, "h", "k"], (directions, gates, hidden, hidden), (1, 2, 1)),
         3: (["d", None, "h"], (directions, 2 * gates, hidden), (1, 2)),
         7: (["d", None, "h"], (directions, 3, hidden), (1, 2)),
     }
+    if quantized:
+        views[1] = (["d", "i", None, "h"], (directions, context.shape(1)[1], gates, hidden), (1, 1, 2))
+        views[2] = (["d", "k", None, "h"], (directions, hidden, gates, hidden), (1, 1, 2))
+        each: _View = ["d", None, "h"], (directions, gates, hidden), (1, 2)
+        all_of_one: _View = ["d"], (directions,), (1,)
+        views |= {slot: each if len(context.shape(slot)) > 1 else all_of_one for slot in range(8, 12)}
     operands = []
     for slot in (k for k in views if context.name(k)):
         letters, view, parts = views[slot]

@@ -235,6 +235,7 @@ CONTRIB: dict[str, Operator] = {
     "QGemm": c.gemm(right=3, bias=6, columns=(4, 5), zero=2),
     "DynamicQuantizeMatMul": c.matmul(columns=(2, 3, 4)).having(factors=Product(quantized=True), weights=()),
     "MatMulIntegerToFloat": c.matmul(columns=(3, 5, 6), zero=4),
+    "DynamicQuantizeLSTM": s.recurrent(4, 2, quantized=True),
     "QLinearGlobalAveragePool": f.spatial(),
     "QuantizeLinear": f.per_channel(axis=None).having(Trait.QUANTIZES, weights=(0,)),
     "DequantizeLinear": f.per_channel(axis=None).having(Trait.DEQUANTIZES),
@@ -260,7 +261,7 @@ CONTRIB: dict[str, Operator] = {
 
 # Cut by no rule, but counted.
 CONTRIB |= {
-    **_each("DynamicQuantizeLSTM AttnLSTM", w.counted(w.each_row(1, 2))),
+    "AttnLSTM": w.counted(w.each_row(1, 2)),
     **_each("NhwcConv NhwcFusedConv", w.counted(w.filters(1))),
     "QLinearConv": w.counted(w.filters(3)),
     "ConvTransposeWithDynamicPads": w.counted(w.filters(1, data=0)),
