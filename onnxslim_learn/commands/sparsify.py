@@ -47,7 +47,8 @@ def sparsify(model: Model, *, progress: Watcher | None = None, settings: Sparsif
     analysis, given = models.sampled(model, settings.inputs, settings.samples)
     source = given or sampling.gathered(analysis, settings.samples, stage, repair=RepairSettings())
     assert source is not None
-    sparsified = work.sparsify(analysis, settings.zeros, Calibration(analysis.coupling, source), stage=stage)
+    known = Calibration(analysis.coupling, source, workers=sampling.reachable(settings.workers))
+    sparsified = work.sparsify(analysis, settings.zeros, known, stage=stage)
     stage("verifying")
     name = analysis.graph.source.name if analysis.graph.source is not None else "model.onnx"
     with place(settings.result.output, name) as (path, folder):

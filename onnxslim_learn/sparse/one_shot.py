@@ -74,11 +74,18 @@ class OneShot:
         done: Weight -> what was done.
     """
 
-    def __init__(self, model: ir.Model, layers: Sequence[Layer], targets: Targets, recipe: OneShotSettings) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        layers: Sequence[Layer],
+        targets: Targets,
+        recipe: OneShotSettings,
+        threads: int | None = None,
+    ) -> None:
         """Stop before the first node; ``targets`` say what the original does, on which batches."""
         self._fused, self.model, self.targets, self.recipe = model, unfuse(model), targets, recipe
         self.layers = {layer.name: layer for layer in layers}
-        self.runner = Runner(self.model, targets.feeds, ())
+        self.runner = Runner(self.model, targets.feeds, (), threads)
         self.done: dict[str, Pruned] = {}
 
     def go(self, progress: Callable[[float], None] = lambda share: None) -> None:

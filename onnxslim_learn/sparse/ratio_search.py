@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,17 +20,18 @@ from onnxslim_learn.errors import PlanError
 from onnxslim_learn.registry import PROTOCOLS
 from onnxslim_learn.repair.linear_nodes import Linear, linears
 from onnxslim_learn.repair.sequential import observed
+from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.rewrite.unfuse import unfuse
 from onnxslim_learn.runtime.executor import Runner, outputs
+from onnxslim_learn.runtime.workers import trials
 from onnxslim_learn.sparse import layer_ratios as ratios
 from onnxslim_learn.sparse.one_shot import Circumstances, OneShot, prune
 from onnxslim_learn.sparse.solvers import LayerPruning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import onnx_ir as ir
-
+    from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.repair.targets import Targets
     from onnxslim_learn.sparse.maskable import Layer
     from onnxslim_learn.sparse.one_shot import OneShotSettings
@@ -41,6 +42,7 @@ DENSITIES = (1.0, 1 / 3, 3.0, 1 / 2, 2.0, 1 / 6)  # of the mean density, in the 
 FINE = 400  # densities that an allocation chooses from
 STEEP = 1.5  # power of 1/density by which the root of the loss grows below the least density measured
 BISECTIONS = 60
+PORTION = 8  # layers of a trial
 
 
 @dataclass(frozen=True)
@@ -60,72 +62,102 @@ class Found:
     curves: dict[str, Curve]
 
 
+@dataclass(frozen=True)
+class Dense:
+    """A dense model, and how what is sparsified of it is judged: in this process or in others.
+
+    Attributes:
+        whole: The model.
+        layers: The maskable weights.
+        targets: What the original does, recorded (asked for again and again).
+        recipe: Pattern and method.
+    """
+
+    whole: Removal
+    layers: Sequence[Layer]
+    targets: Targets
+    recipe: OneShotSettings
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.whole.coupling.graph.release()
+        return dict(vars(self))
+
+    def alone(self, density: float, names: Sequence[str]) -> dict[str, float]:
+        """What is lost where one of some layers is left with a density, all others dense; by layer."""
+        by_name, model = {layer.name: layer for layer in self.layers}, unfuse(slim(self.whole))
+        runner, losses = Runner(model, self.targets.feeds, (), threads=1), {}
+        for linear in (one for one in linears(model) if str(one.weight.name) in names):
+            runner.run_to(runner.place[str(linear.node.outputs[0].name)])
+            cut = LayerPruning(by_name[str(linear.weight.name)], linear.form, self.recipe.pattern, 1 - density)
+            losses[cut.layer.name] = _loss(linear, cut, runner, self.targets, self.recipe)
+        return losses
+
+    def together(self, shares: Sequence[float]) -> float:
+        """What is lost where every layer loses its share."""
+        ratios = {layer.name: share for layer, share in zip(self.layers, shares, strict=True)}
+        work = OneShot(slim(self.whole), self.layers, self.targets, replace(self.recipe, ratios=ratios), threads=1)
+        work.go()
+        return metrics.loss(self.targets.outputs(), work.outputs())
+
+
 def search(
-    fresh: Callable[[], ir.Model],
-    layers: Sequence[Layer],
-    targets: Targets,
-    recipe: OneShotSettings,
+    dense: Dense,
     target: float,
     *,
     rounds: int = len(DENSITIES),
     seconds: float | None = None,
+    place: int | str | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Found:
     """Find the shares per layer that lose least at an overall share.
 
     Args:
-        fresh: Makes a copy of the dense model.
-        layers: The maskable weights.
-        targets: What the original does, recorded (asked for again and again).
-        recipe: Pattern and method.
+        dense: The model.
         target: Share of all weights that goes.
         rounds: How many densities are measured.
         seconds: After which no further one is begun; ``None`` for no limit.
+        place: Where: see :func:`onnxslim_learn.runtime.workers.trials`.
         progress: Called with the share done.
     """
-    names, sizes = [layer.name for layer in layers], [layer.size for layer in layers]
-    curves = measure(fresh(), layers, targets, recipe, target, rounds=rounds, seconds=seconds, progress=progress)
+    names, sizes = [layer.name for layer in dense.layers], [layer.size for layer in dense.layers]
+    curves = measure(dense, target, rounds=rounds, seconds=seconds, place=place, progress=progress)
     tried = {row.name: row.load()(sizes, target) for row in PROTOCOLS.values() if row.sized}
     if all(len(curves[name]) > 1 for name in names):
         listed = [curves[name] for name in names]
         tried["least loss"] = allocate(listed, sizes, target)
         tried["least loss, within bounds"] = allocate(listed, sizes, target, ratios.bounds(target))
-    losses = {}
-    for protocol, shares in tried.items():
-        whole = OneShot(fresh(), layers, targets, replace(recipe, ratios=dict(zip(names, shares, strict=True))))
-        whole.go()
-        losses[protocol] = metrics.loss(targets.outputs(), whole.outputs())
+    losses = dict(trials(Dense.together, dense, ((name, (shares,)) for name, shares in tried.items()), place))
     best = min(losses, key=lambda protocol: losses[protocol])
     return Found(dict(zip(names, tried[best], strict=True)), best, losses, curves)
 
 
 def measure(
-    model: ir.Model,
-    layers: Sequence[Layer],
-    targets: Targets,
-    recipe: OneShotSettings,
+    dense: Dense,
     target: float,
     *,
     rounds: int = len(DENSITIES),
     seconds: float | None = None,
+    place: int | str | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, Curve]:
-    """Loss of every layer at some densities, all others dense; a round over all layers for each; see :func:`search`."""
-    start, curves = perf_counter(), {layer.name: {1.0: 0.0} for layer in layers}
-    by_name = {layer.name: layer for layer in layers}
-    model = unfuse(model)
-    todo = [one for one in linears(model) if str(one.weight.name) in by_name]
-    targets.expect([one.target for one in todo])
+    """Loss of every layer at some densities, all others dense; a round over all layers for each; see :func:`search`.
+
+    A trial takes some layers that follow one another at one density: what comes before them is run once.
+    """
+    begun, curves = perf_counter(), {layer.name: {1.0: 0.0} for layer in dense.layers}
+    names = dict.fromkeys(str(one.weight.name) for one in linears(unfuse(slim(dense.whole))))
+    known = [name for name in names if name in curves]
+    portions = [known[start : start + PORTION] for start in range(0, len(known), PORTION)]
     densities = [density for relative in DENSITIES if 0 < (density := (1 - target) * relative) < 1][:rounds]
-    for number, density in enumerate(densities):
-        if number and seconds is not None and perf_counter() - start > seconds:
-            break
-        runner, losses = Runner(model, targets.feeds, ()), {}
-        for place, linear in enumerate(todo):
-            progress((number + place / len(todo)) / len(densities))
-            runner.run_to(runner.place[str(linear.node.outputs[0].name)])
-            cut = LayerPruning(by_name[str(linear.weight.name)], linear.form, recipe.pattern, 1 - density)
-            losses[cut.layer.name] = _loss(linear, cut, runner, targets, recipe)
+
+    def jobs() -> Iterator[tuple[float, tuple[float, Sequence[str]]]]:
+        for number, density in enumerate(densities):
+            if number and seconds is not None and perf_counter() - begun > seconds:
+                return
+            yield from ((density, (density, portion)) for portion in portions)
+
+    for number, (density, losses) in enumerate(trials(Dense.alone, dense, jobs(), place)):
+        progress((number + 1) / (len(densities) * len(portions)))
         for name, loss in losses.items():
             curves[name][density] = loss
     return curves

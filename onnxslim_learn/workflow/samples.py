@@ -113,10 +113,20 @@ def calibration(
         return None
     if asked.data is None and work is None and seconds is None:
         work = 0.0
+    place = reachable(workers)
+    known = Calibration(analysis.coupling, source, work=work, seconds=seconds, metric=metric, workers=place)
+    return topped_up(known, asked.reading) if repair else known
+
+
+def reachable(workers: int | str | None) -> int | str | None:
+    """Where trials run.
+
+    Raises:
+        InputError: If that is a cluster, and the extra for one is not installed.
+    """
     if isinstance(workers, str):
         require("cluster", "⟨workers⟩")
-    known = Calibration(analysis.coupling, source, work=work, seconds=seconds, metric=metric, workers=workers)
-    return topped_up(known, asked.reading) if repair else known
+    return workers
 
 
 def topped_up(known: Calibration, reading: DataSettings) -> Calibration:

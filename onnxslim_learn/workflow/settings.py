@@ -47,7 +47,7 @@ class AnalyzeSettings:
     """What can be asked of ``analyze``.
 
     Attributes:
-        why: Groups or axes to explain, or pairs of axes with a comma between them.
+        why: Groups, residual blocks or axes to explain, or pairs of axes with a comma between them.
         allow_sensitive: Whether normalised axes count as cuttable.
         device: A machine to estimate latency for.
         graph: Where the coupling is written as a graph.
@@ -57,8 +57,8 @@ class AnalyzeSettings:
     inputs: InputSettings = part(InputSettings)
     why: tuple[str, ...] = option(
         (),
-        "only explain by a path why a group or axis (name:axis) cannot go, or why two are coupled (repeatable)",
-        metavar="GROUP|AXIS,AXIS",
+        "only explain by a path why a group, block or axis (name:axis) cannot go, or why two are coupled (repeatable)",
+        metavar="GROUP|BLOCK|AXIS,AXIS",
         repeat=True,
     )
     allow_sensitive: bool = option(False, "treat normalised axes as cuttable (not exact)")
@@ -243,10 +243,12 @@ class SparsifySettings:
         zeros: Which weights are zeroed.
         lossless: Whether units that change no output any more are cut.
         sparse_initializers: Whether sparse initializers are written where they are smaller.
+        workers: Where trials of the protocol ``search`` run.
     """
 
     result: ResultSettings = part(ResultSettings)
     zeros: ZeroSettings = part(ZeroSettings)
+    workers: int | str | None = declared(None, replace(WORKERS, help=f"of --protocol search, {WORKERS.help}"))
     lossless: bool = declared(False, LOSSLESS_TOO)
     sparse_initializers: bool = declared(False, SPARSE_INITIALIZERS)
     inputs: InputSettings = part(InputSettings)

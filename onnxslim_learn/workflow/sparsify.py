@@ -28,7 +28,7 @@ from onnxslim_learn.sparse import patterns, storage
 from onnxslim_learn.sparse.maskable import Layer, layers
 from onnxslim_learn.sparse.metadata import KEY
 from onnxslim_learn.sparse.one_shot import OneShot, OneShotSettings, Pruned
-from onnxslim_learn.sparse.ratio_search import search
+from onnxslim_learn.sparse.ratio_search import Dense, search
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -242,13 +242,11 @@ def sparsify(
     protocol, trials = asked.spread(), {}
     if protocol == SEARCH and 0 < target < 1:
         searched = search(
-            lambda: slim(analysis.whole),
-            listed,
-            record,
-            recipe,
+            Dense(analysis.whole, listed, record, recipe),
             target,
             rounds=max(1, int(asked.search_work // TrialCost.of(analysis.coupling).singly(feeds, ROWS))),
             seconds=asked.search_seconds,
+            place=calibration.workers,
             progress=stage("measuring"),
         )
         shares, protocol, trials = searched.ratios, searched.protocol, searched.trials

@@ -9,7 +9,6 @@ from onnxslim_learn.data.open import open_source
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.registry import METHODS
 from onnxslim_learn.repair.targets import Record
-from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.runtime.timing import open_session
 from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.sparse import layer_ratios, one_shot, patterns, ratio_search, storage
@@ -146,15 +145,27 @@ def test_search_measures_without_changing_and_is_no_worse_than_what_it_starts_fr
     found = analyzed(tmp_path, "residual")
     record = Record(found.graph.model, calibration(found, 32).feeds, 512, 2)
     listed, recipe = layers(found.graph.model), one_shot.OneShotSettings({}, patterns.parse("unstructured"))
-    dense = slim(found.whole)
-    before = {layer.name: dense.graph.initializers[layer.name].const_value for layer in listed}
-    curves = ratio_search.measure(dense, listed, record, recipe, 0.7)
-    assert all(dense.graph.initializers[name].const_value is tensor for name, tensor in before.items())
+    dense = ratio_search.Dense(found.whole, listed, record, recipe)
+    before = {layer.name: found.graph.initializers[layer.name].const_value for layer in listed}
+    curves = ratio_search.measure(dense, 0.7)
+    assert all(found.graph.initializers[name].const_value is tensor for name, tensor in before.items())
     assert all(len(curve) > 3 for curve in curves.values())
     assert all(curve[min(curve)] >= curve[max(d for d in curve if d < 1)] for curve in curves.values())
-    best = ratio_search.search(lambda: slim(found.whole), listed, record, recipe, 0.7)
+    best = ratio_search.search(dense, 0.7)
     assert best.trials[best.protocol] == min(best.trials.values())
     assert set(best.trials) >= {"uniform", "heurist", "least loss"}
+
+
+@pytest.mark.slow
+def test_a_search_finds_the_same_on_workers(tmp_path):
+    found = analyzed(tmp_path, "residual")
+    known, asked = calibration(found, 32), ZeroSettings(0.7, protocol="search")
+    done = []
+    for place in (None, 2):
+        known.workers = place
+        told = sparsify.sparsify(found, asked, known)
+        done.append((told.protocol, told.ratios, told.trials))
+    assert done[0] == done[1]
 
 
 def test_dead_units_are_cut_and_nothing_changes(tmp_path):

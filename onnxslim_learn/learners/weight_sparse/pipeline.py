@@ -27,7 +27,7 @@ from onnxslim_learn.runtime import atomic
 from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.sparse import patterns
 from onnxslim_learn.sparse.one_shot import OneShot, OneShotSettings, Pruned
-from onnxslim_learn.sparse.ratio_search import search
+from onnxslim_learn.sparse.ratio_search import Dense, search
 from onnxslim_learn.sparse.schedule import Schedule
 from onnxslim_learn.train import losses
 from onnxslim_learn.train.randomness import undisturbed
@@ -218,12 +218,9 @@ def _spread(protocol: str, task: Task[WeightSparseSettings], listed: list[Layer]
 
 def by_search(task: Task[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
     """By curves measured on samples, without training."""
-    analysis = task.analysis
     recipe = OneShotSettings({}, patterns.parse(task.wanted.pattern))
-    progress = task.stage("measuring")
-    searched = search(
-        lambda: slim(analysis.whole), listed, _record(task), recipe, task.wanted.target, progress=progress
-    )
+    dense = Dense(task.analysis.whole, listed, _record(task), recipe)
+    searched = search(dense, task.wanted.target, progress=task.stage("measuring"))
     return {"ratios": searched.ratios, "protocol": searched.protocol, "trials": searched.trials}
 
 
