@@ -61,7 +61,7 @@ def axes_of(coupling: Coupling, classes: Mask) -> Any:
 
 
 def why(coupling: Coupling, groups: Sequence[Group], question: str) -> list[Step]:
-    """Answer ``group`` or ``tensor:axis`` (why it cannot go) or ``axis,axis`` (why they go together); empty if nothing.
+    """Answer what a group, a block or ``tensor:axis`` is held by, or why ``axis,axis`` go together; empty if nothing.
 
     Raises:
         InputError: If the question names nothing.
@@ -107,18 +107,24 @@ def _classes(coupling: Coupling, axis: Axis) -> Mask:
 def why_not(coupling: Coupling, groups: Sequence[Group], text: str) -> list[Step]:
     """The chain of operators that holds a group, named by itself or by an axis that carries it; empty if nothing does.
 
+    Of a residual block, named as :class:`~onnxslim_learn.coupling.residual.Block` is, it is the sum that it ends in.
+
     Raises:
-        InputError: If there is no such group or axis.
+        InputError: If there is no such group, block or axis.
     """
     named = [g for g in groups if g.name == text]
     if named:
         return why_pinned(coupling, named[0])
+    for block in (block for block in coupling.blocks if block.name == text):
+        node = coupling.nodes[block.sum]
+        return [Step(text, str(node.name), node.op_type, f"cannot go: {block.pin}")] if block.pin else []
     axis = _axis(coupling, text)
     if axis is None:
-        names = list(dict.fromkeys(n for g in groups for n in (g.name, *g.members)))
+        blocks = [block.name for block in coupling.blocks]
+        names = list(dict.fromkeys([*(n for g in groups for n in (g.name, *g.members)), *blocks]))
         near = [n for n in names if n.rpartition(":")[0] == text] or difflib.get_close_matches(text, names, 3, 0.4)
         hint = f" Did you mean {' or '.join(near)}?" if near else " Run analyze to see their names."
-        raise InputError(f"⟨why⟩ {text!r}: no group or axis has that name.{hint}")
+        raise InputError(f"⟨why⟩ {text!r}: no group, block or axis has that name.{hint}")
     columns = np.unique(coupling.column[_classes(coupling, axis)])
     if not len(columns):
         return _why_fixed(coupling, axis)

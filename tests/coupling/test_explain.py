@@ -77,6 +77,17 @@ CUT_POINTS = {
 }
 
 
+def test_a_block_is_held_by_what_its_pin_says_or_by_nothing():
+    analysis = analysed("residual")
+    assert [explain.why(analysis.coupling, analysis.groups, name) for name in ("w1:block", "w3:block")] == [[], []]
+    held = [(name, b) for name in NETS for b in analysed(name).coupling.blocks if b.pin]
+    assert held
+    for name, block in held:
+        (step,) = explain.why(analysed(name).coupling, analysed(name).groups, block.name)
+        assert step.target == f"cannot go: {block.pin}"
+        assert by_name(analysed(name))[step.node].op_type == step.op_type
+
+
 @pytest.mark.parametrize("name", CUT_POINTS)
 def test_blocks_lie_between_cut_points(name):
     assert dataflow.cut_points(analysed(name).graph) == CUT_POINTS[name]

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import onnxslim_learn as osl
+from nets.exports import build, export
 from nets.zoo import NETS as ZOO
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.rewrite.slim import slim
@@ -65,6 +66,19 @@ def test_nets_without_some_blocks_are_the_masked_ones(name, data):
             laws.assert_close(array, wanted[output], output)
         for output, array in laws.run(lifted, feed).items():
             laws.assert_close(array, source[output], f"{output} without masks")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "exporter", "count"), [("resnet18_dyn", "legacy", 5), ("bert_dyn", "dynamo", 8)])
+def test_exported_nets_without_some_blocks_are_the_masked_ones(name, exporter, count, tmp_path):
+    analysis = workflow.analyze(export(name, exporter, tmp_path))
+    assert len(able(analysis)) == count
+    removal = dropped(analysis.whole, able(analysis)[::2])
+    small, reference = ir.to_proto(slim(removal)), laws.masked(removal)
+    feed = {key: value.numpy() for key, value in build(name)[1].items()}
+    wanted = laws.run(reference, feed)
+    for output, array in laws.run(small, feed).items():
+        laws.assert_close(array, wanted[output], output)
 
 
 @pytest.mark.parametrize("name", [name for name in NETS if laws.plain(name) in BLOCKS])
