@@ -12,7 +12,7 @@ from onnxslim_learn import registry, rows
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.registry import CRITERIA, DEVICES, METHODS, CriterionRow
 from onnxslim_learn.rows import Registry
-from scripts import registries
+from scripts import options, registries
 
 ROOT = Path(__file__).parents[1]
 
@@ -137,8 +137,10 @@ def test_nothing_that_a_row_points_to_is_imported_before_it_is_used():
     assert done.stdout.strip() == "[]"
 
 
-def test_the_page_of_names_is_current():
-    assert (ROOT / "docs/registries.md").read_text(encoding="utf-8") == registries.page()
+@pytest.mark.parametrize("page", [registries, options])
+def test_pages_that_are_made_are_current(page):
+    name = f"docs/{page.__name__.rpartition('.')[2]}.md"
+    assert (ROOT / name).read_text(encoding="utf-8") == page.page(), f"python -m {page.__name__} > {name}"
 
 
 def collections(tree):
