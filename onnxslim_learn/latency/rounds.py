@@ -27,5 +27,5 @@ def rounds(coupling: Coupling, seconds: float, models: int = 2) -> Rounds:
         seconds: The time.
         models: How many run in each round.
     """
-    once = 1e-6 * models * roofline(coupling, USUAL).value(np.ones(coupling.columns))
+    once = 1e-6 * models * roofline(coupling, USUAL).value(np.ones(coupling.size))
     return Rounds(int(np.clip(round(seconds / once), ROUNDS, MOST_ROUNDS)), seconds, counted=True)
