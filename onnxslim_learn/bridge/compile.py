@@ -222,7 +222,7 @@ class Build:
             )
         asked = signature(function)
         call = self._call(node, function, self._arguments(node, asked), self._keywords(node, asked))
-        call.meta["onnx"] = index
+        call.meta["onnx"], call.meta["title"] = index, f"node {node.name} ({node.op_type})"
         self._pass_gradient(node)
 
     def _pass_gradient(self, node: ir.Node) -> None:

@@ -1,7 +1,8 @@
 """The bridge: an ONNX graph as a ``torch.fx.GraphModule`` whose parameters are the initializers by name.
 
 Every node becomes one call of the function that :mod:`onnxslim_learn.bridge.ops` has for its operator, under the node's
-name, so that the generated code (``module.code``) reads like the file. The module takes the graph's inputs in order and
+name, so that the generated code (``module.code``) reads like the file; activations that files spell out by several
+nodes become one (:mod:`onnxslim_learn.bridge.one_kernel`). The module takes the graph's inputs in order and
 returns its outputs in a dictionary by name.
 """
 
@@ -15,6 +16,7 @@ from torch import fx, nn
 
 from onnxslim_learn.bridge import initializers, trainable
 from onnxslim_learn.bridge.compile import Build, CompileSettings
+from onnxslim_learn.bridge.one_kernel import fuse
 from onnxslim_learn.bridge.write_back import StoredTensors, survey
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.errors import InputError
@@ -71,6 +73,7 @@ def bridge(
     values = [value for node in model.graph for value in node.outputs if value.name in features]
     inner = {str(value.name): build.tensor(value) for value in values}
     build.code.output(dict(outputs) | inner)
+    fuse(build.code)
     return _finished(build, [name for name, _ in outputs], list(inner))
 
 

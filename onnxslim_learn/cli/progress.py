@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.array_types import Watcher
 
-SHOWN = ("loss", "regularization", "term", "cost", "alive", "time")  # numbers that the bar has room for
-TURN = re.compile(r" \d+ of \d+$")  # of a stage that runs several times
+SHOWN = ("loss", "held", "right", "regularization", "term", "cost", "alive", "sparsity", "time")
+"""Numbers that the bar has room for."""
+
+TURN = re.compile(r"( from step)? \d+ of \d+$")  # of a stage that runs several times
 
 
 @contextmanager

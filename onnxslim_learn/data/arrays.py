@@ -12,12 +12,14 @@ from onnxslim_learn.array_types import Array
 from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.data.signature import LABELS, UNNAMED, Declared, accept, check, named
 from onnxslim_learn.errors import InputError, reason
+from onnxslim_learn.labels import rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 
+PART = f"{LABELS}."
 LOCAL_HEADER = 30  # bytes before the name in a zip file; two lengths follow at 26 (PKWARE APPNOTE 4.3.7)
 
 
@@ -78,13 +80,21 @@ def portions(where: str, samples: Batch, declared: Declared, order: Array, size:
         yield accept(where, inputs, declared, None if samples.labels is None else samples.labels[chosen])
 
 
+def _labels(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Those arrays that are labels, or parts of them: ``labels.boxes``."""
+    return {name: array for name, array in arrays.items() if name == LABELS or name.startswith(PART)}
+
+
 def whole(where: str, arrays: Mapping[str, Any], declared: Declared) -> Batch:
-    """All samples that named arrays hold, their shapes and types checked, nothing read; ``labels`` may be among them.
+    """All samples that named arrays hold, their shapes and types checked, nothing read.
+
+    ``labels`` may be among them, or parts of them (``labels.boxes``).
 
     Raises:
         InputError: If a name, a rank, a size or a type does not fit.
     """
-    apart = LABELS in arrays and LABELS not in declared.inputs
-    inputs = named(where, {name: a for name, a in arrays.items() if not (apart and name == LABELS)}, declared)
-    labels = np.asanyarray(arrays[LABELS]) if apart else None
+    apart = {} if LABELS in declared.inputs else _labels(arrays)
+    inputs = named(where, {name: a for name, a in arrays.items() if name not in apart}, declared)
+    parts = {name.removeprefix(PART): value for name, value in apart.items()}
+    labels = rows(where, parts.pop(LABELS) if len(parts) == 1 and LABELS in parts else parts or None)
     return Batch(inputs, labels, check(where, inputs, declared, labels))

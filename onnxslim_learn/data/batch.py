@@ -13,7 +13,7 @@ class Batch:
 
     Attributes:
         inputs: Graph input -> array, of the type the model declares.
-        labels: What the outputs should be, one row for each sample, or ``None``.
+        labels: What the outputs should be, a row or entry for each sample (:mod:`onnxslim_learn.labels`), or ``None``.
         count: Number of samples.
     """
 

@@ -81,7 +81,7 @@ def single(spec: Spec | None) -> dict[str, tuple[int, ...]]:
     if isinstance(spec, str | Path) and Path(spec).suffix == ".npz" and Path(spec).is_file():
         spec = arrays.read(Path(spec))
     named = spec if isinstance(spec, Mapping) else {}
-    return {str(name): (1, *np.shape(array)[1:]) for name, array in named.items() if name != LABELS}
+    return {str(name): (1, *np.shape(array)[1:]) for name, array in named.items() if name.partition(".")[0] != LABELS}
 
 
 def _kind(spec: Spec, where: str, options: DataSettings) -> Callable[[Graph, Declared, DataSettings], Opened]:

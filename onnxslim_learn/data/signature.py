@@ -13,6 +13,8 @@ from onnxslim_learn.array_types import Array
 from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.errors import InputError, OtherSizesError
 from onnxslim_learn.graph.input_sizes import dim_key, open_axes
+from onnxslim_learn.labels import ADVICE, numeric
+from onnxslim_learn.labels import rows as each
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,13 +128,13 @@ def accept(where: str, arrays: Mapping[str, Any], declared: Declared, labels: An
         where: The source, for errors.
         arrays: Graph input -> array; one unnamed array goes to the only input.
         declared: What the model declares.
-        labels: One row for each sample, or ``None``.
+        labels: See :func:`onnxslim_learn.labels.rows`.
 
     Raises:
         InputError: If a name, a rank, a size, a type or a value does not fit.
     """
     inputs = named(where, arrays, declared)
-    rows = None if labels is None else np.asarray(labels)
+    rows = each(where, labels)
     count = check(where, inputs, declared, rows)
     return Batch({name: _cast(where, inputs[name], one) for name, one in declared.inputs.items()}, rows, count)
 
@@ -167,8 +169,8 @@ def check(where: str, inputs: Mapping[str, Array], declared: Declared, labels: A
     _check_open(where, inputs, declared)
     counts = {name: inputs[name].shape[one.axis] for name, one in declared.inputs.items() if one.axis is not None}
     if labels is not None:
-        if labels.ndim == 0 or labels.dtype.kind not in "fiub":
-            raise InputError(f"{where}: {LABELS} are {_picture(labels)}. Give one number, or one row, a sample.")
+        if not numeric(labels):
+            raise InputError(f"{where}: {LABELS} are {_picture(labels)}. {ADVICE}.")
         counts[LABELS] = len(labels)
     if len(set(counts.values())) > 1:
         said = ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -87,6 +87,13 @@ def fit(
     return trainer.world.led(lambda: _finish(task, plan, net, stages))
 
 
+def untouched(task: Task[Any], plan: Plan) -> tuple[Slimmed, Verification]:
+    """Write the model as it is, where nothing of it goes."""
+    result = api.slim(task.analysis, plan)
+    result.save(task.output)
+    return result, api.verify(task.analysis, task.output, plan)
+
+
 def _cut(task: Task[Any], module: fx.GraphModule, plan: Plan) -> None:
     """Cut and repair, with the weights as they were or as they were learnt, whichever comes nearer to the original.
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import InputError, reason
+from onnxslim_learn.labels import collated
 from onnxslim_learn.metrics import TOP
 from onnxslim_learn.registry import METRICS
 
@@ -21,7 +22,7 @@ class Metric:
     Attributes:
         name: As it was asked for.
         function: Takes the outputs, an array ``(samples, ...)`` or, of several, such arrays by name, and the labels of
-            all samples or ``None``.
+            all samples, as :func:`onnxslim_learn.labels.collated` makes them, or ``None``.
         higher: Whether higher is better.
     """
 
@@ -36,7 +37,7 @@ class Metric:
             InputError: If the function fails, or gives no finite number.
         """
         known = [one for one in labels if one is not None]
-        given = np.concatenate(known) if known and len(known) == len(labels) else None
+        given = collated(np.concatenate(known)) if known and len(known) == len(labels) else None
         predictions = next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
         try:
             value = float(self.function(predictions, given))
@@ -93,7 +94,9 @@ def _classes(name: str, predictions: Any, labels: Array | None) -> tuple[Array, 
     arrays = predictions.values() if isinstance(predictions, Mapping) else [predictions]
     if labels is None:
         raise InputError(f"metric {name}: needs labels, but the samples have none. Give them with ⟨data⟩.")
-    fits = [a for a in arrays if a.shape[:-1] == labels.shape and labels.dtype.kind in "iu"]
+    rows = isinstance(labels, np.ndarray) and labels.dtype.kind in "iu"
+    fits = [a for a in arrays if rows and a.shape[:-1] == labels.shape]
     if not fits:
-        raise InputError(f"metric {name}: no output has classes for labels {labels.shape}. Give module:function.")
+        said = f"labels {labels.shape}" if rows else "these labels"
+        raise InputError(f"metric {name}: no output has classes for {said}. Give module:function.")
     return fits[0], labels

@@ -18,6 +18,7 @@ from torch import Tensor
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.bridge import gates
 from onnxslim_learn.bridge.module import bridge
+from onnxslim_learn.labels import collated
 from onnxslim_learn.train.losses import cross_entropy
 from onnxslim_learn.train.samples import Portion
 
@@ -59,7 +60,7 @@ def _scores(
     total, count = [torch.zeros(len(gate), dtype=torch.float64) for gate in factors], 0
     for inputs, labels in _samples(analysis, samples):
         outputs = module(*(torch.from_numpy(inputs[name]) for name in module.meta["inputs"]))
-        loss = cross_entropy(outputs, Portion({}, torch.from_numpy(labels), {}))
+        loss = cross_entropy(outputs, Portion({}, collated(labels, torch.from_numpy), {}))
         slopes = torch.autograd.grad(loss, [gate.requires_grad_() for gate in factors], allow_unused=True)
         for place, slope in enumerate(slopes):
             if slope is not None:

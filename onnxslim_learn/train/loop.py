@@ -6,7 +6,8 @@ with the same numbers (on CPU, bit for bit).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from onnxslim_learn.train import checkpoints
 from onnxslim_learn.train import samples as pool
 from onnxslim_learn.train.checkpoints import Checkpoint
 from onnxslim_learn.train.distributed import World
+from onnxslim_learn.train.not_finite import origin
 from onnxslim_learn.train.randomness import undisturbed
 from onnxslim_learn.train.samples import Portion
 from onnxslim_learn.train.tensorboard import summaries
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from onnxslim_learn.train.teacher import Teacher
 
 Show = Callable[[int, Mapping[str, float]], None]
+
+LOOKS = 10  # a run
 
 
 class Learner:
@@ -82,6 +86,10 @@ class Learner:
         """Numbers to show for the last step."""
         return {}
 
+    def parts(self) -> dict[str, float]:
+        """Numbers of single groups or layers, to show now and then."""
+        return {}
+
     def histograms(self) -> dict[str, Tensor]:
         """Numbers whose distribution is worth seeing."""
         return {}
@@ -121,12 +129,16 @@ class Keeping:
         every: Steps between checkpoints and between structures.
         resume: Whether to go on from the folder's checkpoint.
         show: Called after every step with its numbers.
+        begin: Called with the first step before it, 0 unless a run goes on.
+        look: Called :data:`LOOKS` times in a run, for numbers that take more than a step gives.
     """
 
     folder: Path | None = None
     every: int = 500
     resume: bool = False
     show: Show = lambda step, numbers: None
+    begin: Callable[[int], None] = lambda step: None
+    look: Callable[[], Mapping[str, float]] = dict
 
 
 def train(task: LoopTask, learner: Learner | None = None, keeping: Keeping | None = None) -> list[dict[str, float]]:
@@ -137,7 +149,7 @@ def train(task: LoopTask, learner: Learner | None = None, keeping: Keeping | Non
 
     Raises:
         InputError: If samples, loss and batch size do not fit together, or a checkpoint is of another run.
-        TrainError: If the loss is no longer finite.
+        TrainError: If the loss or its gradient is no longer finite; it names the node that is to blame.
     """
     with undisturbed(task.world.device):
         return _Run(task, learner or Learner(), keeping or Keeping()).go()
@@ -172,13 +184,17 @@ class _Run:
     def go(self) -> list[dict[str, float]]:
         """Run all steps that are left."""
         recipe, start = self.task.recipe, self._resume()
-        leads = self.task.world.leads
+        leads, looks = self.task.world.leads, max(recipe.steps // LOOKS, 1)
+        self.keeping.begin(start)
         with self._kept_if_stopped(), summaries(self.keeping.folder if leads else None, start) as summarise:
             for step in range(start, recipe.steps):
                 with held_back():
                     numbers = self.step(step)
                     self.done, self.ended = step + 1, step + 1 == recipe.steps or self.learner.settled(step)
-                    if step % self.spacing == 0 or self.ended:
+                    looked = leads and (self.done % looks == 0 or self.ended)
+                    if looked:
+                        numbers = {**numbers, **self.learner.parts(), **self.keeping.look()}
+                    if step % self.spacing == 0 or looked:
                         self.history.append({"step": step, **numbers})
                         summarise(step, numbers, self.learner.histograms())
                 self.keeping.show(step, numbers)
@@ -201,21 +217,24 @@ class _Run:
     def step(self, step: int) -> dict[str, float]:
         """One step of the optimizer."""
         recipe, task, learner = self.task.recipe, self.task, self.learner
+        world = task.world
         _seed(recipe.seed, step)
         learner.begin(step)
-        _seed(recipe.seed, step, task.world.rank + 1)
+        _seed(recipe.seed, step, world.rank + 1)
         self.optimizer.zero_grad(set_to_none=True)
         shelf, rows = task.samples.rows(step, recipe.batch_size, recipe.seed)
         parts = np.split(rows, recipe.accumulate)
         numbers: dict[str, float] = {}
         for number, part in enumerate(parts):
             last = number + 1 == len(parts)
-            for name, value in self._backward(step, shelf, np.split(part, task.world.size)[task.world.rank], last=last):
+            for name, value in self._backward(step, shelf, np.split(part, world.size)[world.rank], last=last):
                 numbers[name] = numbers.get(name, 0.0) + value
         _seed(recipe.seed, step, 0)
         learner.gradients(step)
-        if recipe.clip:
-            torch.nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, recipe.clip or math.inf))
+        if not math.isfinite(norm) and not all(bool(torch.isfinite(g).all()) for g in self._gradients()):
+            portions = (self._portion(shelf, np.split(part, world.size)[world.rank]) for part in parts)
+            raise self._failed("gradient", norm, step, portions)
         rate = recipe.pace(self.optimizer, step)
         self.optimizer.step()
         learner.updated(step, rate)
@@ -234,11 +253,20 @@ class _Run:
                 terms["regularization"] = extra
             total = torch.stack(list(terms.values())).sum()
             if not bool(torch.isfinite(total)):
-                raise TrainError(
-                    f"training: the loss became {float(total.detach())} at step {step}. Use a lower ⟨learning_rate⟩."
-                )
+                raise self._failed("loss", float(total.detach()), step, [portion])
             torch.autograd.backward(total)
         return [("loss", float(total.detach())), *((name, float(value.detach())) for name, value in terms.items())]
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.parameters if p.grad is not None]
+
+    def _failed(self, what: str, value: float, step: int, portions: Iterable[Portion]) -> TrainError:
+        """What to say where a loss or a gradient is not finite."""
+        task = self.task
+        with torch.autocast(task.world.device.type, torch.bfloat16, enabled=task.recipe.bf16):
+            blamed = next(filter(None, (origin(task.module, task.objective, one) for one in portions)), "")
+        first = f": numbers of {blamed} are the first that are not finite" if blamed else ""
+        return TrainError(f"training: the {what} became {value} at step {step}{first}. Use a lower ⟨learning_rate⟩.")
 
     def _portion(self, shelf: int, rows: Array) -> Portion:
         """Samples as the module takes them, with what the teacher makes of them."""

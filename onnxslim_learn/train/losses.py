@@ -34,6 +34,7 @@ Spec: TypeAlias = "str | Callable[..., Any] | Mapping[str | Callable[..., Any], 
 TEMPERATURE = 4.0
 DISTRIBUTIONS = ("logits", "probabilities", "labels")
 SMALL = 1e-12
+PORTION = "portion"  # the parameter of a loss that is given all there is of a batch
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ def objective(
     """Read a loss: a name, a function, ``module:function``, or several with weights, ``distill=1,cross-entropy=0.5``.
 
     Args:
-        spec: See :data:`onnxslim_learn.registry.LOSSES`. A function takes the outputs by name, and a
-            :class:`~onnxslim_learn.train.samples.Portion` or, where it calls them ``labels``, the labels of the batch.
+        spec: See :data:`onnxslim_learn.registry.LOSSES`. A function takes the outputs by name and the labels
+            of the batch or, where it calls that ``portion``, a :class:`~onnxslim_learn.train.samples.Portion`.
             The keywords that it takes of ``known`` (what outputs are), ``temperature`` and ``features`` are given, too.
         outputs: What the float outputs of the original are.
         temperature: By which logits are divided in distillation.
@@ -157,7 +158,7 @@ def _loss(row: LossRow, given: Mapping[str, Any]) -> Loss:
     bound: Loss = partial(function, **keywords) if keywords else function
     if function.__module__ == __name__:
         return bound
-    return _checked(row.name, bound, of_labels=len(parameters) > 1 and parameters[1].name == "labels")
+    return _checked(row.name, bound, of_labels=len(parameters) > 1 and parameters[1].name != PORTION)
 
 
 def _checked(name: str, function: Callable[..., Any], *, of_labels: bool) -> Loss:
@@ -232,10 +233,17 @@ def inner(outputs: Outputs, portion: Portion, *, features: Mapping[str, float]) 
     return torch.stack([nothing, *parts]).sum() / len(features)
 
 
+def _rows(name: str, labels: Any) -> Tensor:
+    """Labels as a tensor."""
+    if not isinstance(labels, torch.Tensor):
+        kind = "several parts" if isinstance(labels, dict | tuple) else "differently many numbers"
+        raise InputError(f"⟨loss⟩ {name}: labels of samples have {kind}. Give a loss of your own, module:function.")
+    return labels
+
+
 def cross_entropy(outputs: Outputs, portion: Portion) -> Tensor:
     """Cross-entropy of the first output ``(samples, classes, ...)`` with labels: classes or shares."""
-    output, labels = next(iter(outputs.values())).to(torch.float32), portion.labels
-    assert labels is not None
+    output, labels = next(iter(outputs.values())).to(torch.float32), _rows("cross-entropy", portion.labels)
     shares = labels.is_floating_point()
     labels = labels if shares else labels.to(torch.int64)
     if output.ndim < 2 or labels.shape != (output.shape if shares else output.shape[:1] + output.shape[2:]):
@@ -253,8 +261,7 @@ def cross_entropy(outputs: Outputs, portion: Portion) -> Tensor:
 
 def squared_error(outputs: Outputs, portion: Portion) -> Tensor:
     """Mean squared error of the first output to labels of its shape."""
-    output, labels = next(iter(outputs.values())).to(torch.float32), portion.labels
-    assert labels is not None
+    output, labels = next(iter(outputs.values())).to(torch.float32), _rows("mse", portion.labels)
     if labels.numel() != output.numel():
         raise InputError(
             f"⟨loss⟩ mse: labels {tuple(labels.shape)} do not fit outputs {tuple(output.shape)}. Give them alike."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.labels import collated
 from onnxslim_learn.rows import DISTRIBUTION
 from onnxslim_learn.runtime import atomic
 
@@ -71,8 +72,9 @@ def fingerprint(samples: SampleStore) -> str:
     for shelf, held in enumerate(samples.shelves):
         rows = np.unique(np.r_[:ENDS, -ENDS:0] % held.count)
         batch = samples.take(shelf, rows)
-        arrays = [*(batch.inputs[name] for name in sorted(batch.inputs)), batch.labels]
+        arrays = [batch.inputs[name] for name in sorted(batch.inputs)]
+        if batch.labels is not None:
+            collated(batch.labels, arrays.append)
         for array in arrays:
-            if array is not None:
-                checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
+            checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
     return f"{samples.count} samples ({checksum:08x})"

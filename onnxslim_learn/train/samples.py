@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from onnxslim_learn.array_types import Array
 from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.data.source import part, regroup
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.labels import collated, structured
 from onnxslim_learn.train.mapped_buffer import MappedBuffer
 
 if TYPE_CHECKING:
@@ -35,12 +36,13 @@ class Portion:
 
     Attributes:
         inputs: Graph input -> tensor.
-        labels: What the outputs should be, or ``None``.
+        labels: What the outputs should be, a tensor or what :func:`onnxslim_learn.labels.collated` makes; or
+            ``None``.
         targets: Output -> what the teacher puts out; empty without a teacher.
     """
 
     inputs: dict[str, Tensor]
-    labels: Tensor | None
+    labels: Any
     targets: Mapping[str, Tensor]
 
 
@@ -115,6 +117,7 @@ def gather(source: Source, held: int | None = None, folder: Path | None = None) 
     """
     kept = MappedBuffer(folder)
     shelves: list[tuple[Batch, list[int]]] = []
+    entries: dict[int, list[Any]] = {}  # shelf, from one -> labels that are no rows, which stay in memory
     last: object = None
     for batch in source.batches():
         kind = _kind(batch, source.declared)
@@ -122,6 +125,8 @@ def gather(source: Source, held: int | None = None, folder: Path | None = None) 
             shelves.append((part(batch, source.declared, 0, 0), []))
             last = kind
         shelves[-1][1].append(batch.count)
+        if structured(batch.labels):
+            entries.setdefault(len(shelves), []).append(batch.labels)
         try:
             for name, array in _parts(batch, source.declared).items():
                 kept.add(name, array)
@@ -131,6 +136,10 @@ def gather(source: Source, held: int | None = None, folder: Path | None = None) 
                 f"{source.name}: {said}. Use fewer with ⟨samples⟩, or a ⟨checkpoint_dir⟩ with room."
             ) from error
     merged = [_merged(like, sum(counts), kept, source.declared) for like, counts in shelves]
+    merged = [
+        replace(shelf, labels=np.concatenate(entries[k])) if k in entries else shelf
+        for k, shelf in enumerate(merged, 1)
+    ]
     count = sum(shelf.count for shelf in merged)
     held = min(MOST_HELD, int(count * SHARE_HELD)) if held is None else held
     least = source.declared.batch or 1
@@ -145,16 +154,16 @@ def _kind(batch: Batch, declared: Declared) -> object:
     """What samples on one shelf have in common."""
     parts = [(name, array.shape[1:], array.dtype) for name, array in _parts(batch, declared).items()]
     fixed = [array for name, array in batch.inputs.items() if declared.inputs[name].axis is None]
-    return parts, [(array.shape, array.tobytes()) for array in fixed]
+    return parts, structured(batch.labels), [(array.shape, array.tobytes()) for array in fixed]
 
 
 def _parts(batch: Batch, declared: Declared) -> dict[str | None, Array]:
-    """What differs from sample to sample, samples first; labels under ``None``."""
+    """What differs from sample to sample, samples first; labels that are rows under ``None``."""
     axes = {name: one.axis for name, one in declared.inputs.items()}
     parts: dict[str | None, Array] = {
         name: np.moveaxis(array, axis, 0) for name, array in batch.inputs.items() if (axis := axes[name]) is not None
     }
-    return parts if batch.labels is None else {**parts, None: batch.labels}
+    return parts if batch.labels is None or structured(batch.labels) else {**parts, None: batch.labels}
 
 
 def _merged(like: Batch, count: int, kept: MappedBuffer, declared: Declared) -> Batch:
@@ -201,13 +210,14 @@ def portions(pool: SampleStore, size: int) -> Iterator[Batch]:
     return regroup(chunks, pool.declared, size)
 
 
-def tensors(batch: Batch, device: torch.device) -> tuple[dict[str, Tensor], Tensor | None]:
+def tensors(batch: Batch, device: torch.device) -> tuple[dict[str, Tensor], Any]:
     """Inputs and labels of a batch as tensors."""
     for name, array in batch.inputs.items():
         if array.dtype.kind in "OSU":
             raise InputError(f"input {name}: is text, and training takes numbers only. Cut the model behind it.")
     inputs = {name: _tensor(array).to(device) for name, array in batch.inputs.items()}
-    return inputs, None if batch.labels is None else _tensor(batch.labels).to(device)
+    labels = batch.labels
+    return inputs, None if labels is None else collated(labels, lambda array: _tensor(array).to(device))
 
 
 def _tensor(array: Array) -> Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import numpy as np
 import torch
 
-from onnxslim_learn.array_types import Stage
+from onnxslim_learn.array_types import Array, Done, Stage
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.metrics import accuracy, deviation
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from onnxslim_learn.train.samples import SampleStore
 
 JUDGED = 8  # batches
+LOOKED = 2  # batches, while a net is trained
+LOOK = "held", "right"  # loss on them, and share of which the class is right
 WORSE = 1.1  # times the loss there was on held-back samples: less can be chance, as they are few
 ENOUGH = 8  # samples; fewer say nothing
 SETTLING = 40  # batches until running statistics have forgotten other weights
@@ -150,12 +152,18 @@ class Trainer:
 
     def run(self, name: str, module: fx.GraphModule, recipe: Recipe, learner: Learner | None = None) -> dict[str, Any]:
         """Train a net in a stage of its own; returns what is worth reporting."""
-        done = self.stage(name)
+        begun: list[Done] = []
+        seen: dict[str, float] = {}
+
+        def begin(step: int) -> None:
+            begun.append(self.stage(f"{name} from step {step} of {recipe.steps}" if step else name))
 
         def show(step: int, numbers: Mapping[str, float]) -> None:
-            done((step + 1) / recipe.steps, numbers)
+            seen.update({key: numbers[key] for key in LOOK if key in numbers})
+            begun[-1]((step + 1) / recipe.steps, {**numbers, **seen})
 
-        keeping = Keeping(self.training.folder / name, self.training.every, self.training.resume, show)
+        kept = self.training.folder / name, self.training.every, self.training.resume
+        keeping = Keeping(*kept, show, begin, partial(self.look, module))
         task = LoopTask(module, self.objective, self.samples, self.teacher, recipe, self.world)
         history = train(task, learner, keeping)
         return {"recipe": asdict(recipe), "history": history}
@@ -201,6 +209,26 @@ class Trainer:
         student.module.requires_grad_(True)
         return float(np.average(distances, weights=counts))
 
+    def look(self, module: fx.GraphModule) -> dict[str, float]:
+        """How a net in training does on some held-back samples: its loss and, with classes, the share it gets right."""
+        losses_of, right, counts = [], [], []
+        module.eval()
+        for batch in islice(pool.portions(self.held, self.training.batch_size), LOOKED):
+            inputs, labels = pool.tensors(batch, self.world.device)
+            with torch.no_grad():
+                outputs = module(*(inputs[name] for name in module.meta["inputs"]))
+                targets = self.teacher(inputs) if self.objective.taught else {}
+                terms = self.objective(outputs, Portion(inputs, labels, targets))
+            losses_of.append(sum(float(value) for value in terms.values()))
+            right.append(accuracy({"": next(iter(outputs.values())).float().cpu().numpy()}, [batch.labels]))
+            counts.append(batch.count)
+        module.train()
+        told = {LOOK[0]: float(np.average(losses_of, weights=counts))} if counts else {}
+        known = [share for share in right if share is not None]
+        return told | (
+            {LOOK[1]: float(np.average(known, weights=counts))} if known and len(known) == len(right) else {}
+        )
+
     def judge(self, module: fx.GraphModule) -> dict[str, Any]:
         """How far a net is from the teacher on held-back samples, and how often both find the label."""
         if not self.held.count:
@@ -208,16 +236,13 @@ class Trainer:
         teacher, student = self.teacher.comparing({}), Teacher(module, self.world.device)
         wanted, outputs_of_net, labels, count = [], [], [], 0
         for batch in pool.portions(self.held, self.training.batch_size):
-            inputs, labels_of_batch = pool.tensors(batch, self.world.device)
+            inputs, _ = pool.tensors(batch, self.world.device)
             wanted.append({name: value.float().cpu().numpy() for name, value in teacher(inputs).items()})
             outputs_of_net.append({name: value.float().cpu().numpy() for name, value in student(inputs).items()})
-            labels.append(None if labels_of_batch is None else labels_of_batch.cpu().numpy())
+            labels.append(batch.labels)
             count += batch.count
         student.module.requires_grad_(True)
-        both = [
-            {name: np.concatenate([np.atleast_1d(one[name]) for one in side]) for name in side[0]}
-            for side in (wanted, outputs_of_net)
-        ]
+        both = [_joined(wanted), _joined(outputs_of_net)]
         right = [accuracy(side, labels) for side in both]
         outputs = {name: asdict(d) for name, d in deviation(both[0], both[1]).items()}
         matched = detections(both[0], both[1])
@@ -228,6 +253,12 @@ class Trainer:
             "accuracy": right[1],
             "original_accuracy": right[0],
         }
+
+
+def _joined(batches: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Outputs by name over all samples; those whose rows differ between batches, as states do, are left out."""
+    kept = {name: [np.atleast_1d(one[name]) for one in batches] for name in batches[0]}
+    return {name: np.concatenate(parts) for name, parts in kept.items() if len({x.shape[1:] for x in parts}) == 1}
 
 
 def _updates(module: fx.GraphModule) -> bool:

@@ -337,3 +337,25 @@ def test_the_gradient_passes_where_ranges_are_found_at_run_time():
     torch.sum(module(torch.randn(3, 6))["y"]).backward()
     (bias,) = module.parameters()
     np.testing.assert_allclose(bias.grad, 3 * 0.5 * weight.sum(1, dtype=np.float32), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("body", "kernel"),
+    [
+        ("s = Add(h, {3.0}) c = Clip(s, {0.0}, {6.0}) m = Mul(c, h) z = Div(m, {6.0})", "hardswish"),
+        ("s = HardSigmoid<alpha=0.16666667, beta=0.5>(h) z = Mul(h, s)", "hardswish"),
+        ("s = Sigmoid(h) z = Mul(s, h)", "silu"),
+        ("d = Div(h, {1.41421354}) e = Erf(d) o = Add(e, {1.0}) m = Mul(h, o) z = Mul(m, {0.5})", "gelu"),
+    ],
+)
+def test_activations_that_are_spelled_out_are_one_call(body, kernel):
+    net = Net(
+        f"(float[batch, 4] x) => (float[batch, 3] y) {{ h = MatMul(x, w) {body} y = MatMul(z, v) }}", "w 4x6, v 6x3"
+    )
+    model = net.build()
+    module = bridge(load(model))
+    assert [n.target.__name__ for n in module.graph.nodes if n.op == "call_function"] == ["matmul", kernel, "matmul"]
+    for feeds in input_sets(model):
+        assert_alike(call(module, feeds), run(model, feeds))
+    kept = bridge(load(model), features=["s", "e"])  # what is read in between stays
+    assert len(kept.graph.nodes) > len(module.graph.nodes)

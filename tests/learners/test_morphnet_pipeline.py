@@ -127,6 +127,23 @@ def test_the_structure_is_reached_while_learning(prepare, proximal):
     assert len({round(cost, 3) for cost in costs}) > 4
 
 
+def test_a_strength_that_cuts_nothing_leaves_the_model_as_it_is(prepare, tmp_path):
+    task = prepare(MorphNetSettings(strength=1e-9), steps=2)
+    made, check = shrink(task)
+    assert check.passed
+    assert not made.plan.groups
+    assert task.output.read_bytes() == (tmp_path / "net.onnx").read_bytes()
+
+
+def test_what_a_run_shows_now_and_then(prepare):
+    _, _, told = learn(
+        *(lambda task: (task.analysis, task.wanted, task.trainer))(prepare(MorphNetSettings(strength=1.0)))
+    )
+    looks = [h for h in told["history"] if "held" in h]
+    assert len(looks) == 10
+    assert all(h["alive/w2:0"] <= 12 and 0 <= h["right"] <= 1 for h in looks)
+
+
 def test_more_strength_leaves_less(prepare):
     found = []
     for strength in (0.1, 1.0):

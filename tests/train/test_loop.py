@@ -16,6 +16,7 @@ from onnxslim_learn.errors import InputError, TrainError
 from onnxslim_learn.train import losses
 from onnxslim_learn.train import samples as pool
 from onnxslim_learn.train.loop import Keeping, Learner, LoopTask, train
+from onnxslim_learn.train.not_finite import LOSS, origin
 from onnxslim_learn.train.optimizer import Recipe
 from onnxslim_learn.train.teacher import Teacher
 
@@ -116,6 +117,21 @@ def test_a_run_that_was_killed_goes_on_with_the_same_numbers(found, tmp_path, op
     assert not list(tmp_path.rglob("*.part"))
 
 
+def test_a_run_is_looked_at_now_and_then_and_says_where_it_goes_on(found, tmp_path):
+    class Counting(Learner):
+        def parts(self):
+            return {"alive/a": 8.0}
+
+    seen, begun = [], []
+    keeping = Keeping(tmp_path / "run", every=20, begin=begun.append, look=lambda: {"held": 1.0})
+    keeping = replace(keeping, show=lambda step, numbers: seen.append(step) if "held" in numbers else None)
+    history = train(task(found, steps=20), Counting(), keeping)
+    assert seen == list(range(1, 20, 2))
+    assert [h["step"] for h in history if "alive/a" in h] == seen
+    train(task(found, steps=20), Counting(), replace(keeping, resume=True))
+    assert begun == [0, 20]
+
+
 def test_a_finished_run_is_not_run_again(found, tmp_path):
     whole = task(found)
     history = train(whole, keeping=Keeping(tmp_path))
@@ -160,6 +176,37 @@ def test_what_the_teacher_knows_ahead_is_what_it_says(found):
 def test_a_loss_that_is_not_finite_is_said(found):
     with pytest.raises(TrainError, match="Use a lower learning_rate"):
         train(task(found, optimizer="sgd", rate=1e12, clip=0.0))
+
+
+def test_what_is_not_finite_is_told_by_its_node():
+    net = Net("(float[batch, 4] x) => (float[batch, 3] y) { s = Mul(x, v) l = Log(s) y = MatMul(l, w) }", "v 4, w 4x3")
+    module = bridge(analyze(net.build()))
+    names = dict(module.named_parameters())
+    portion = pool.Portion({"x": torch.full((2, 4), 0.5)}, None, {})
+    squares, roots = (losses.objective(loss, {}) for loss in (squared, rooted))
+    with torch.no_grad():
+        names["v"].fill_(1.0)
+    assert origin(module, squares, portion) == ""
+    assert origin(module, roots, portion) == LOSS  # the slope of a root at nothing
+    with torch.no_grad():
+        names["v"].fill_(-1.0)
+    assert "(Log)" in origin(module, squares, portion)
+    with torch.no_grad():
+        names["w"].fill_(torch.inf)
+    assert origin(module, squares, portion) == "weight w"
+
+
+def squared(outputs, portion):
+    return outputs["y"].square().sum()
+
+
+def rooted(outputs, portion):
+    return (outputs["y"] - outputs["y"].detach()).abs().sum().sqrt()
+
+
+def test_a_gradient_that_is_not_finite_stops_a_run(found):
+    with pytest.raises(TrainError, match="gradient became nan at step 0: numbers of the loss function"):
+        train(task(found, spec=rooted, optimizer="sgd", rate=1e-3, clip=0.0))
 
 
 def test_bfloat16_learns_too(found):

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from onnxslim_learn.bridge.ops.finite import finite
 from onnxslim_learn.bridge.ops.kinds import DTYPES
 
 
@@ -144,6 +145,7 @@ def rotary(
     return y if x.ndim == 4 else joined(y)
 
 
+@finite
 def linear_attention(
     q: Tensor,
     k: Tensor,

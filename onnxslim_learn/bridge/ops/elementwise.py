@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from onnxslim_learn.bridge.ops.finite import finite, passed
 from onnxslim_learn.bridge.ops.kinds import BITS, DTYPES, EXACT, Operand, Plain, Scalar, wrapped
 
 FLOAT4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
@@ -33,12 +34,20 @@ def cast(x: Tensor, *, to: int, saturate: int = 1, round_mode: str = "up") -> Te
     return x.to(kind)
 
 
-def square_root(x: Tensor) -> Tensor:
-    """Sqrt; its slope at zero, where a unit that is closed puts it, is one instead of infinite."""
-    if not x.is_floating_point():
-        return torch.sqrt(x)
-    zero = x == 0
-    return torch.where(zero, x, torch.sqrt(torch.where(zero, torch.ones_like(x), x)))
+def _steep(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A function of torch whose slope is infinite somewhere."""
+
+    @finite
+    def steep(x: Tensor) -> Tensor:
+        return function(x)
+
+    steep.__name__ = steep.__qualname__ = function.__name__
+    return steep
+
+
+acos, acosh, asin, atanh = map(_steep, (torch.acos, torch.acosh, torch.asin, torch.atanh))
+cosh, exp, log, reciprocal = map(_steep, (torch.cosh, torch.exp, torch.log, torch.reciprocal))
+sinh, sqrt = map(_steep, (torch.sinh, torch.sqrt))
 
 
 def _float8(x: Tensor, kind: torch.dtype, saturate: int) -> Tensor:
@@ -95,6 +104,7 @@ def same(x: Any) -> Any:
 def divide(a: Operand, b: Operand) -> Any:
     """Div: integers are cut off towards zero."""
     tensor = a if isinstance(a, Tensor) else b
+    a, b = (passed(a), passed(b)) if isinstance(b, Tensor) else (a, b)
     return a / b if tensor.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
 
 
@@ -105,7 +115,8 @@ def modulo(a: Operand, b: Operand, *, fmod: int = 0) -> Tensor:
 
 def power(x: Tensor, exponent: Scalar) -> Tensor:
     """Pow: the result has the type of the base."""
-    result = torch.pow(x, exponent)
+    steep = isinstance(exponent, Tensor) or exponent < 1
+    result = torch.pow(passed(x), passed(exponent)) if steep else torch.pow(x, exponent)
     return result if result.dtype == x.dtype else result.to(x.dtype)
 
 
@@ -242,14 +253,14 @@ def bernoulli(x: Tensor, *, dtype: int | None = None, seed: float | None = None)
 
 TABLE: dict[str, Callable[..., Any]] = {
     "Abs": torch.abs,
-    "Acos": torch.acos,
-    "Acosh": torch.acosh,
+    "Acos": acos,
+    "Acosh": acosh,
     "Add": operator.add,
     "And": torch.logical_and,
-    "Asin": torch.asin,
+    "Asin": asin,
     "Asinh": torch.asinh,
     "Atan": torch.atan,
-    "Atanh": torch.atanh,
+    "Atanh": atanh,
     "Bernoulli": bernoulli,
     "BitCast": bit_cast,
     "BitShift": shift,
@@ -263,13 +274,13 @@ TABLE: dict[str, Callable[..., Any]] = {
     "Celu": celu,
     "Clip": clip,
     "Cos": torch.cos,
-    "Cosh": torch.cosh,
+    "Cosh": cosh,
     "Div": divide,
     "Dropout": dropout,
     "Elu": elu,
     "Equal": operator.eq,
     "Erf": torch.erf,
-    "Exp": torch.exp,
+    "Exp": exp,
     "Floor": torch.floor,
     "Gelu": gelu,
     "Greater": operator.gt,
@@ -282,7 +293,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     "LeakyRelu": leaky_relu,
     "Less": operator.lt,
     "LessOrEqual": operator.le,
-    "Log": torch.log,
+    "Log": log,
     "Max": largest,
     "Mean": mean,
     "Min": smallest,
@@ -294,7 +305,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     "Or": torch.logical_or,
     "PRelu": prelu,
     "Pow": power,
-    "Reciprocal": torch.reciprocal,
+    "Reciprocal": reciprocal,
     "Relu": torch.relu,
     "Round": torch.round,
     "Selu": selu,
@@ -302,10 +313,10 @@ TABLE: dict[str, Callable[..., Any]] = {
     "Sigmoid": torch.sigmoid,
     "Sign": torch.sign,
     "Sin": torch.sin,
-    "Sinh": torch.sinh,
+    "Sinh": sinh,
     "Softplus": F.softplus,
     "Softsign": F.softsign,
-    "Sqrt": square_root,
+    "Sqrt": sqrt,
     "Sub": operator.sub,
     "Sum": total,
     "SwiGLU": swiglu,

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, distributed
 
+from onnxslim_learn.bridge.ops.finite import finite
 from onnxslim_learn.bridge.ops.kinds import DTYPES, Plain
 
 
@@ -141,12 +142,14 @@ def rms_norm(
     return (y, None, inverse)[:outputs] if outputs > 1 else y
 
 
+@finite
 def lp_norm(x: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
     """LpNormalization; nothing is zero by zero."""
     length = x.abs().sum(axis, keepdim=True) if p == 1 else torch.linalg.vector_norm(x, 2, axis, keepdim=True)
     return torch.where(length == 0, torch.zeros_like(x), x / length)
 
 
+@finite
 def mean_variance_norm(x: Tensor, *, axes: Plain = (0, 2, 3)) -> Tensor:
     """MeanVarianceNormalization."""
     centred = x - x.mean(tuple(axes), keepdim=True)

@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from onnxslim_learn.bridge.ops.contract import padding, sides
+from onnxslim_learn.bridge.ops.finite import finite
 from onnxslim_learn.bridge.ops.kinds import Plain
 
 MAX: dict[int, Callable[..., Any]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -119,6 +120,7 @@ def _window_sum(x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilati
     return x
 
 
+@finite
 def lp_pool(
     x: Tensor,
     *,
@@ -148,6 +150,7 @@ def global_max(x: Tensor) -> Tensor:
     return x.amax(tuple(range(2, x.ndim)), keepdim=True)
 
 
+@finite
 def global_lp(x: Tensor, *, p: float = 2) -> Tensor:
     """GlobalLpPool."""
     return (x.abs() ** p).sum(tuple(range(2, x.ndim)), keepdim=True) ** (1.0 / p)

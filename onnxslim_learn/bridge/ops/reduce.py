@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from onnxslim_learn.bridge.ops.finite import finite
 from onnxslim_learn.bridge.ops.kinds import Plain, listed, single
 
 Axes: TypeAlias = tuple[int, ...]
@@ -59,13 +60,15 @@ def _extreme(function: Callable[..., Tensor], sign: int) -> Fold:
 
 
 reduce_l1 = _reducer("reduce_l1", lambda x, axes, keep: x.abs().sum(axes, keepdim=keep))
-reduce_l2 = _reducer("reduce_l2", lambda x, axes, keep: x.square().sum(axes, keepdim=keep).sqrt())
-reduce_log_sum = _reducer("reduce_log_sum", lambda x, axes, keep: x.sum(axes, keepdim=keep).log())
-reduce_log_sum_exp = _reducer("reduce_log_sum_exp", lambda x, axes, keep: torch.logsumexp(x, axes, keepdim=keep))
+reduce_l2 = _reducer("reduce_l2", finite(lambda x, axes, keep: x.square().sum(axes, keepdim=keep).sqrt()))
+reduce_log_sum = _reducer("reduce_log_sum", finite(lambda x, axes, keep: x.sum(axes, keepdim=keep).log()))
+reduce_log_sum_exp = _reducer(
+    "reduce_log_sum_exp", finite(lambda x, axes, keep: torch.logsumexp(x, axes, keepdim=keep))
+)
 reduce_max = _reducer("reduce_max", _extreme(torch.amax, -1))
 reduce_mean = _reducer("reduce_mean", _mean)
 reduce_min = _reducer("reduce_min", _extreme(torch.amin, 1))
-reduce_prod = _reducer("reduce_prod", _product)
+reduce_prod = _reducer("reduce_prod", finite(_product))
 reduce_sum = _reducer("reduce_sum", lambda x, axes, keep: x.sum(axes, keepdim=keep))
 reduce_sum_square = _reducer("reduce_sum_square", lambda x, axes, keep: x.square().sum(axes, keepdim=keep))
 

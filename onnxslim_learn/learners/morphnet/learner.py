@@ -258,6 +258,12 @@ class MorphNet(Learner):
             "alive": alive,
         }
 
+    def parts(self) -> dict[str, float]:
+        """How many units of every group are alive."""
+        living, ends = ~self.dead(), self.space.ends
+        parts = zip(self.space.groups, ends[:-1], ends[1:], strict=True)
+        return {f"alive/{group.name}": float(living[start:stop].sum()) for group, start, stop in parts}
+
     def histograms(self) -> dict[str, Tensor]:
         """Strengths of every group."""
         values, ends = self.values(), self.space.ends

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from onnxslim_learn.bridge import gammas
 from onnxslim_learn.costs.targets import shown
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.learners.finetune import fit
+from onnxslim_learn.learners.finetune import fit, untouched
 from onnxslim_learn.learners.morphnet import strengths
 from onnxslim_learn.learners.morphnet.learner import Control, MorphNet, bonds, ties
 from onnxslim_learn.learners.morphnet.logistic_gates import Gates
@@ -46,7 +46,8 @@ def shrink(task: Task[MorphNetSettings]) -> tuple[Slimmed, Verification] | None:
     """
     module, plan, told = learn(task.analysis, task.wanted, task.trainer, timer(task))
     if not plan.groups:
-        raise InputError("model: the structure learnt is the whole model. Use a higher ⟨strength⟩, or a ⟨target⟩.")
+        task.stage("nothing goes: the model stays as it is")
+        return task.trainer.world.led(lambda: untouched(task, plan))
     return fit(task, module, plan, told)
 
 

@@ -83,7 +83,8 @@ class MorphNetSettings:
         l1_fraction: Of group lasso.
         threshold: Above which units are alive, or ``None`` for the regularizer's.
         tau: Of gates.
-        strength: Weight of the regularization term, or ``None`` to meet the target.
+        strength: Weight of the regularization term, whose costs are shares of the whole model's: MorphNet's strength
+            times that cost. ``None`` to meet the target.
         sweep: How many strengths around that are tried.
         workers: Where these are tried: see :func:`onnxslim_learn.runtime.workers.trials`.
         cycles: How often is shrunk, with widening in between.
@@ -108,7 +109,13 @@ class MorphNetSettings:
     TITLE: ClassVar = STRUCTURE
 
     target: Mapping[str, float | str] = declared({}, _widths(replace(TARGET, help="as in slim (repeatable)")))
-    strength: float | None = option(None, "weight of the cost in the loss, for a --target", read=number, purpose=WIDTHS)
+    strength: float | None = option(
+        None,
+        "weight of the cost in the loss, for a --target: loss per share of the whole model's cost (MorphNet's strength"
+        " times that cost); more cuts more, and the right one lies mostly between 0.1 and 10",
+        read=number,
+        purpose=WIDTHS,
+    )
     sweep: int | None = option(
         None,
         "try N strengths on a log scale around --strength",

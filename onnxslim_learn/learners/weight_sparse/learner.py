@@ -115,6 +115,10 @@ class WeightSparse(Learner):
         """Share of the maskable weights that is masked."""
         return {"sparsity": self.sparsity}
 
+    def parts(self) -> dict[str, float]:
+        """The share of every weight that is masked."""
+        return {f"sparsity/{name}": float((~mask).float().mean()) for name, mask in self.masks.items()}
+
     @property
     def sparsity(self) -> float:
         """Share of the maskable weights that is masked."""

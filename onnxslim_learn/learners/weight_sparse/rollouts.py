@@ -137,12 +137,12 @@ class Rollouts:
         _Regression(self.module, nodes, full.heard, learner, (self.settings, size)).run(*given)
 
 
-def judged(outputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor], labels: Tensor | None) -> float:
+def judged(outputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor], labels: Any) -> float:
     """How good outputs are, from 0 to 1 (see :meth:`Rollouts.score`)."""
     name, first = next(iter(outputs.items()))
     if first.is_floating_point() and classifies(wanted[name].float().cpu().numpy(), name):
         right = wanted[name].argmax(1)
-        if labels is not None and labels.ndim == 1 and not labels.is_floating_point():
+        if isinstance(labels, torch.Tensor) and labels.ndim == 1 and not labels.is_floating_point():
             right = labels
         return float((first.argmax(1) - right == 0).to(torch.float32).mean())
     floats = [n for n, value in outputs.items() if value.is_floating_point()]
