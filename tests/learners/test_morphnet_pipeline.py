@@ -136,9 +136,8 @@ def test_a_strength_that_cuts_nothing_leaves_the_model_as_it_is(prepare, tmp_pat
 
 
 def test_what_a_run_shows_now_and_then(prepare):
-    _, _, told = learn(
-        *(lambda task: (task.analysis, task.wanted, task.trainer))(prepare(MorphNetSettings(strength=1.0)))
-    )
+    task = prepare(MorphNetSettings(strength=1.0))
+    _, _, told = learn(task.analysis, task.wanted, task.trainer)
     looks = [h for h in told["history"] if "held" in h]
     assert len(looks) == 10
     assert all(h["alive/w2:0"] <= 12 and 0 <= h["right"] <= 1 for h in looks)
