@@ -64,9 +64,12 @@ CLASSIC = "features and trees of classical learning"
 
 UNPROMISED: dict[str, str] = {
     **dict.fromkeys(["BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix", "Range"], "made of numbers"),
-    **dict.fromkeys(["RandomNormal", "RandomUniform"], "made of numbers"),
+    **dict.fromkeys(
+        ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"],
+        "cut where no seed tells its numbers",
+    ),
     **dict.fromkeys(["NonMaxSuppression", "NonZero", "Multinomial"], "yields positions: inputs are pinned"),
-    **dict.fromkeys(["EyeLike", "RandomNormalLike", "RandomUniformLike"], "reads a shape: inputs are pinned"),
+    "EyeLike": "reads a shape: inputs are pinned",
     "AffineGrid": "yields positions: inputs are pinned",
     "OneHot": "cut where its numbers are places along an axis that is cut",
     "MaxUnpool": "flat positions: inputs are pinned",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.coupling import roles
+from onnxslim_learn.coupling.operators.unpooling import by_rows
 from onnxslim_learn.graph import load as graphs
 
 if TYPE_CHECKING:
@@ -27,5 +28,5 @@ def load(
     Raises:
         InputError: If the file is missing or no valid model, or an input's name or shape does not fit.
     """
-    asked = graphs.Asked(roles.reads_whole, roles.stacks, roles.copies, roles.converts)
+    asked = graphs.Asked(roles.reads_whole, roles.stacks, roles.copies, roles.converts, by_rows)
     return graphs.load(model, inputs, ask=asked, **known)

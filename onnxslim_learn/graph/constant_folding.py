@@ -41,7 +41,7 @@ def settle(module: ir.Model, shapes: Shapes) -> None:
             constant = shape_arithmetic.constant_target(node, shapes)
             if constant is not None:
                 name = f"{node.name}.target"
-                fresh = _constant(graph, name, np.array(constant, np.int64))
+                fresh = initializer(graph, name, np.array(constant, np.int64))
                 node.replace_input_with(1, fresh)
                 for sample in shapes.samples:
                     sample.value[name] = np.array(constant, np.int64)
@@ -116,7 +116,8 @@ def _is_random(node: ir.Node) -> bool:
     return schemas.has_attribute(node, "seed") or bool(bodies(node))
 
 
-def _constant(graph: ir.Graph, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
+def initializer(graph: ir.Graph, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
+    """Add an initializer."""
     tensor = ir.tensor(array, name=name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
@@ -127,5 +128,5 @@ def _replace(graph: ir.Graph, value: ir.Value, array: np.ndarray[Any, Any]) -> N
     """Let an initializer of the same name take the place of a computed value."""
     name = str(value.name)
     value.name = f"{name}~computed"
-    fresh = _constant(graph, name, np.array(array, order="C"))
+    fresh = initializer(graph, name, np.array(array, order="C"))
     ir.convenience.replace_all_uses_with(value, fresh)

@@ -213,7 +213,8 @@ def remedies(
         for have, want in pairs
         if len(image) > 1 and all(sizes[key] * want % have == 0 for key in image)
     ]
-    shifted = [{key: size + want - have} for have, want in pairs for key, size in sizes.items() if size < have]
+    parts = {key: size for key, size in sizes.items() if kinds[key] != "batch"}
+    shifted = [{key: size + want - have} for have, want in pairs for key, size in parts.items() if size < have]
     listed = [c for c in (*direct, *both, *alike, *scaled, *shifted) if all(size > 0 for size in c.values())]
     return [change for k, change in enumerate(listed) if change not in listed[:k]]
 

@@ -113,12 +113,14 @@ class Asked:
         stacks: Which want parts stacked in their parameters; where they are put together, it is done ahead.
         copies: Which put out what they take in; small parameters behind them are parameters of their own.
         converts: Which put out what they take in in another type; parameters behind them have that, if it is wider.
+        rewritten: Puts nodes that can be cut in place of others that compute the same; whether there were any.
     """
 
     whole: Callable[[ir.Node], bool] = _never
     stacks: Callable[[ir.Node], bool] = _never
     copies: Callable[[ir.Node], bool] = _never
     converts: Callable[[ir.Node], bool] = _never
+    rewritten: Callable[[ir.Model, shape_info.Shapes], bool] = lambda module, resolved: False
 
 
 def release(tensor: ir.TensorProtocol | None) -> None:
@@ -169,6 +171,7 @@ def load(
         _check_defined(module)
         resolve = partial(size_search.resolve, module, inputs or {}, settled, longest=longest)
         resolved, told = _resolved(module, resolve, _told(module, values or {}))
+        resolved = resolve(told) if ask.rewritten(module, resolved) else resolved
     except InputError as error:
         raise InputError(f"{source or 'model'}: {error.message}") from error
     _drop_stale(module, resolved)

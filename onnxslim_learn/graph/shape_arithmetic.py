@@ -273,7 +273,8 @@ def unlike(node: ir.Node, sample: Sample) -> list[tuple[int, int]]:
     """
     names = [str(value.name) for value in node.inputs if value is not None]
     firm = [name in sample.constant for name in names]
-    stated = {name for name in names[1:] if name in sample.value and sample.value[name].ndim == 1}
+    numbers = {name: sample.value[name] for name in names[1:] if name in sample.value}
+    stated = {name for name, value in numbers.items() if value.ndim == 1 and value.dtype == np.int64}
     shapes = [tuple(map(int, sample.value[n])) if n in stated else sample.shape.get(n, ()) for n in names]
     pairs: list[tuple[int, int]] = []
     for (k, one), (n, other) in itertools.combinations(enumerate(shapes), 2):

@@ -173,6 +173,7 @@ def compared(
     rng, flowing = np.random.default_rng(0), dict(given)
     whole, masked, small = _Nodes(removal.coupling.graph.model), _Nodes(mask(removal)), _Nodes(ir.load(slimmed))
     lifted = whole if removal.merged_into is None else _Nodes(merged(removal))
+    drawn = chance.left(removal)
     for names in stretches(removal.coupling, small.maker, least or NODES):
 
         def left(outputs: list[Array], names: list[str] = names) -> list[Array]:
@@ -185,7 +186,7 @@ def compared(
                 for nodes, name in ((whole, "source"), (masked, "masked"), (lifted, "merged"))
             )
             reduced = _opened(
-                small, kept(removal, flowing), names, folder / "slimmed", lambda feed: kept(removal, feed)
+                small, kept(removal, flowing), names, folder / "slimmed", lambda feed: kept(removal, feed), left=drawn
             )
             yield Models(original, united, reduced, reference, names, removal.exact, folder).compare(flowing)
             for source in (removal.coupling.graph.model, small.model):
@@ -195,11 +196,17 @@ def compared(
 
 
 def _opened(
-    nodes: _Nodes, given: Feeds, wanted: list[str], folder: Path, enter: Callable[[Feeds], Feeds] = dict
+    nodes: _Nodes,
+    given: Feeds,
+    wanted: list[str],
+    folder: Path,
+    enter: Callable[[Feeds], Feeds] = dict,
+    *,
+    left: Mapping[str, chance.Left] | None = None,
 ) -> Model:
     """A stretch of a model, ready to run, by way of a file in which nothing is drawn by chance."""
     alone, large = nodes.of(given, wanted)
     folder.mkdir()
     onnx.save(alone, folder / "part.onnx")
-    noiseless = chance.without(folder / "part.onnx", folder / "noise")
+    noiseless = chance.without(folder / "part.onnx", folder / "noise", left)
     return replace(ready(noiseless), enter=lambda feed: {**enter(feed), **weights(nodes.model, large)})

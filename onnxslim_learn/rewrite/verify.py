@@ -149,7 +149,8 @@ def _open(removal: Removal, slimmed: Path, folder: Path) -> Models:
     given = sorted(graph.shapes.analysis.inputs)
     reference = save.staged(mask(removal), "masked.onnx", folder, external=False)
     source = graph.source or _written(graph.data, folder / "source.onnx")
-    same = [chance.without(path, folder / str(k)) for k, path in enumerate((source, slimmed, reference))]
+    files, left = (source, slimmed, reference), (None, chance.left(removal), None)
+    same = [chance.without(path, folder / str(k), left[k]) for k, path in enumerate(files)]
     opened, small = (_opened(path, given, names) for path in same[:2])
     lifted = opened
     if removal.merged_into is not None:  # the source with the weights of merged units combined

@@ -184,3 +184,14 @@ def test_remedies_are_positive_and_whole():
     assert {"h": 384, "w": 384} in found
     assert all(isinstance(size, int) and size > 0 for change in found for size in change.values())
     assert len(found) == len({tuple(sorted(change.items())) for change in found})
+
+
+def test_weights_fix_the_features_of_several_inputs():
+    head = "(float[n, f] x, float[n, g] z) => (float[n, 3] y) "
+    joined = head + "{ k = Concat<axis=1>(x, z) a = MatMul(k, w1) y = Relu(a) }"
+    for sizes in sampled(joined, "w1 700x3"):
+        (n, f), (m, g) = sizes["x"], sizes["z"]
+        assert (n, f + g) == (m, 700)
+        assert n <= 8  # features say nothing about the batch
+    centred = head + "{ c = Sub(x, w) a = MatMul(c, w1) b = MatMul(z, w2) y = Add(a, b) }"
+    assert {(s["x"][1], s["z"][1]) for s in sampled(centred, "w 12, w1 12x3, w2 7x3")} == {(12, 7)}

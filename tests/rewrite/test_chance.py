@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from onnxslim_learn.coupling.removal import removal
 from onnxslim_learn.rewrite import chance
 from onnxslim_learn.workflow import slim
 from tests import laws
@@ -53,3 +54,34 @@ def test_a_model_that_draws_noise_is_cut_and_verified(name, tmp_path):
     assert check.passed
     assert check.undecided == 0
     assert DRAWN[name][0].op_type in [node.op_type for node in onnx.load(tmp_path / "s.onnx").graph.node]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_what_is_left_of_noise_is_cut_and_has_the_numbers_of_the_original(name, tmp_path):
+    proto = model(DRAWN[name][0])
+    first = N("MatMul", ["v", "c"], ["x"])
+    proto.graph.initializer.append(numpy_helper.from_array(np.eye(40, dtype=np.float32) * 2, "c"))
+    proto.graph.input[0].name = "v"
+    proto.graph.node.insert(0, first)
+    onnx.save(proto, tmp_path / "m.onnx")
+    analysis = slim.analyze(tmp_path / "m.onnx")
+    (group,) = [group for group in analysis.groups if len(group.units) == 40]
+    plan = slim.describe(analysis, removal(analysis.coupling, group.units[1:9]), {})
+    slim.slim(analysis, plan).save(tmp_path / "s.onnx")  # checks that slimmed = masked
+    drawn = chance.left(removal(analysis.coupling, group.units[1:9]))
+    numbers = {}
+    for file, left in (("m", None), ("s", drawn)):
+        same = onnx.load(chance.without(tmp_path / f"{file}.onnx", tmp_path / file, left))
+        same.graph.output.append(helper.make_tensor_value_info("z", 1, None))
+        numbers[file] = laws.run(same, {"v": np.ones((2, 50, 40), np.float32)})["z"]
+    assert numbers["s"].shape == (2, 50, 32)
+    stays = [k for k in range(40) if (numbers["m"][..., k, None] == numbers["s"]).all((0, 1)).any()]
+    assert len(stays) == 32
+
+
+def test_numbers_that_a_seed_tells_are_not_cut(tmp_path):
+    proto = model(N("RandomNormalLike", ["w"], ["z"], seed=1.0))
+    proto.graph.node.insert(0, N("MatMul", ["x", "c"], ["w"]))
+    proto.graph.initializer.append(numpy_helper.from_array(np.eye(40, dtype=np.float32), "c"))
+    reasons = [group.pin.reason for group in slim.analyze(proto).groups if group.pin is not None]
+    assert any("draws numbers by a seed" in reason for reason in reasons)

@@ -148,6 +148,25 @@ def fill(context: NodeContext) -> None:
     context.patch(lambda cut: {0: context.resized(cut, 0, result, {a: a for a in range(len(after))})})
 
 
+def drawn(context: NodeContext) -> None:
+    """Draw numbers by chance: as many as the first input has, or as the shape says; a seed tells which."""
+    if context.attr("seed") is not None:
+        for slot in context.given():
+            name = str(context.name(slot))
+            if name in context.values:
+                context.pin(context.values[name], range(len(context.shape(slot))), "draws numbers by a seed")
+        return context.yields(*context.free_outputs(0))
+    if context.given():
+        value = context.value(0)
+        open_ones = [a for a in context.varying(0) if any(d.labels is not None for d in value.axes[a])]
+        return context.yields(context.freed(value, open_ones, OPEN, context.shape(0)))
+    shape = context.out_shape()
+    result = Value(tuple((context.relations.digit(n, context.relations.fresh(n)),) if n != 1 else () for n in shape))
+    context.yields(result)
+    context.patch(lambda cut: {"shape": [cut.size(result, a) for a in range(len(shape))]})
+    return None
+
+
 def tile(context: NodeContext) -> None:
     """Repeat along axes: repeated positions share their labels."""
     value = context.value(0)

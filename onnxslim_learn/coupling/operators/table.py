@@ -102,7 +102,6 @@ STEPPED = """
 FRESH = """
     AffineGrid BlackmanWindow EyeLike HammingWindow HannWindow MelWeightMatrix Multinomial NonMaxSuppression
     NonZero
-    RandomNormal RandomNormalLike RandomUniform RandomUniformLike
 """
 
 _POINTWISE = Operator(f.elementwise)
@@ -215,6 +214,7 @@ TABLE: dict[str, Operator] = {
     "Pad": Operator(m.pad, sizes=(1,), apart=b.unless(b.padded_by_number)),
     **_each("Shape Size", Operator(f.shape_of, apart=b.nothing), Trait.MEASURES),
     **_each(FRESH, f.fresh_output),
+    **_each("RandomNormal RandomNormalLike RandomUniform RandomUniformLike", m.drawn),
     "Range": Operator(f.fresh_output, sizes=(0, 1, 2)),
 }
 
