@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnxslim_learn import settings as declared
-from onnxslim_learn.commands import models, verdict
+from onnxslim_learn.commands import about, models, verdict
 from onnxslim_learn.commands.asked import Asked, Change, words
 from onnxslim_learn.errors import TargetError
 from onnxslim_learn.keywords import Keywords, takes
@@ -94,7 +94,8 @@ def command(name: str, taken: type | Keywords, **fixed: Change) -> Callable[[Cal
 def _ending(asked: Asked, result: Any, clock: Clock, report: Mapping[str, Any]) -> dict[str, Any]:
     """What stands at the end of a report."""
     stages = [{"name": stage, "seconds": round(seconds, 3)} for stage, seconds in clock.seconds.items()]
-    return {"verdict": verdict.of(verdict.Case(asked, report, result)), "stages": stages}
+    told = verdict.of(verdict.Case(asked, report, result))
+    return {"verdict": told, "stages": stages, "run": about.run(asked, told["written"])}
 
 
 @dataclass(frozen=True)

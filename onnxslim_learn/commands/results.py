@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.report import html
+from onnxslim_learn.report import page
+from onnxslim_learn.report.blocks import flat
 from onnxslim_learn.report.format import before_and_after, ms, share
 from onnxslim_learn.report.sections import verdict
 from onnxslim_learn.rewrite import save
@@ -70,7 +71,7 @@ class Reported:
 
     def to_html(self) -> str:
         """Return the report as a page with charts."""
-        return html.page(self.title, self.shown())
+        return page.render(self.title, self.report, [*self.blocks(self.report), *verdict.widths(self.report)])
 
     def in_short(self) -> str:
         """The verdict in one line."""
@@ -78,7 +79,7 @@ class Reported:
 
     def shown(self) -> list[Block]:
         """The report as tables and charts, and what was done at its end."""
-        return [*self.blocks(self.report), *verdict.blocks(self.report)]
+        return [*flat(self.blocks(self.report)), *flat(verdict.blocks(self.report))]
 
     def to_json(self) -> str:
         """Return the report as JSON."""

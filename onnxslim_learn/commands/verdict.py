@@ -140,6 +140,7 @@ def of(case: Case) -> dict[str, Any]:
     return {
         "met": _met(case),
         "quality": _quality(case),
+        "kept": _kept(case),
         "faster": timed,
         "limited_by": list(dict.fromkeys(told for limit in LIMITS for one in case.each for told in limit(one))),
         "next": None if following is None else {"why": following.why, "command": following.line(case)},
@@ -189,11 +190,28 @@ def _quality(case: Case) -> str | None:
     """How good the result is, in a sentence; the worst of several."""
     if not case.changed:
         return None
-    known = [one for one in case.judged if one is not None and one["worst"] is not None]
-    worst = min(known, key=lambda one: quality.weakest(one)[0], default=None)
+    worst = _worst(case)
     if worst is None and case.judged[0] is None and "data" in case.asked.options:
         return "not judged"
     return quality.told(worst if worst is not None else case.judged[0], case.least)
+
+
+def _worst(case: Case) -> Mapping[str, Any] | None:
+    """How good the worst result is, of those that were judged."""
+    known = [one for one in case.judged if one is not None and one["worst"] is not None]
+    return min(known, key=lambda one: quality.weakest(one)[0], default=None)
+
+
+def _kept(case: Case) -> dict[str, Any] | None:
+    """The least that is left of anything that was compared, and of what; of the worst of several results."""
+    worst = _worst(case) if case.changed else None
+    if worst is None:
+        return None
+    left, what = quality.weakest(worst)
+    real = worst["inputs"] != "made-up"
+    return {"share": max(left, 0.0), "said": what, "good": left >= quality.GOOD, "real": real} | {
+        "destroyed": worst["destroyed"]
+    }
 
 
 def _written(case: Case) -> list[str]:

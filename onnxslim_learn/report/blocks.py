@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 
 @dataclass(frozen=True)
@@ -77,18 +78,37 @@ class Bars:
 
 
 @dataclass(frozen=True)
+class Line:
+    """One line of a chart.
+
+    Attributes:
+        label: Whose it is.
+        points: ``(x, y)``, from left to right.
+        chosen: The x that was chosen, where one was.
+    """
+
+    label: str
+    points: tuple[tuple[float, float], ...]
+    chosen: float | None = None
+
+
+@dataclass(frozen=True)
 class Lines:
     """Small charts side by side, one line each. Terminals leave them out.
 
     Attributes:
         title: What they show.
+        said: How to read them.
         axes: What runs to the right, and what runs up.
-        lines: Label and points, with x and y in [0, 1] of what is shown.
+        lines: One for every chart.
+        logarithmic: Whether what runs up does so by powers of ten, alike in all charts.
     """
 
     title: str
+    said: str
     axes: tuple[str, str]
-    lines: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
+    lines: tuple[Line, ...]
+    logarithmic: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +137,7 @@ class Scatter:
         title: What it shows.
         said: How to read it.
         axes: What runs to the right, and what runs up.
-        forms: How numbers along them are written, as ``str.format`` takes it.
+        forms: How numbers along them are written, as ``d3-format`` takes it.
         points: In any order.
     """
 
@@ -128,4 +148,64 @@ class Scatter:
     points: tuple[Point, ...]
 
 
-Block: TypeAlias = Text | Table | Bars | Lines | Scatter
+@dataclass(frozen=True)
+class Picture:
+    """The network, to be folded and clicked at. Terminals leave it out: tables hold the same numbers.
+
+    Attributes:
+        nodes: What is drawn, as :func:`onnxslim_learn.report.network.network` gives it.
+        groups: What is tied together: ``name``, ``title``, ``width`` and what else is told of it on a click.
+    """
+
+    nodes: tuple[Mapping[str, Any], ...]
+    groups: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Blocks that belong together: terminals show them as they come, pages under a heading.
+
+    Attributes:
+        name: A key of :data:`SECTIONS`.
+        blocks: What it shows.
+        title: In place of the title of that name.
+    """
+
+    name: str
+    blocks: tuple[Block, ...]
+    title: str = ""
+
+
+SECTIONS = {
+    "compared": "Side by side",
+    "network": "The network",
+    "quality": "Quality",
+    "change": "Before and after",
+    "costs": "Costs",
+    "time": "Time",
+    "where": "Where the work is",
+    "groups": "What can be cut",
+    "widths": "Widths",
+    "losses": "What each group loses",
+    "blocks": "Residual blocks",
+    "training": "Training",
+    "repair": "Repair",
+    "each": "One by one",
+    "check": "Verification",
+    "layers": "Layers",
+    "pinned": "What cannot be cut",
+    "why": "Why",
+    "more": "More",
+}
+"""Parts of pages, in their order; what is in none is in the last."""
+
+Block: TypeAlias = Text | Table | Bars | Lines | Scatter | Picture | Section
+
+
+def flat(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Blocks without sections, in their order."""
+    for block in blocks:
+        if isinstance(block, Section):
+            yield from flat(block.blocks)
+        else:
+            yield block

@@ -14,6 +14,7 @@ from onnxslim_learn.graph import inlining
 from onnxslim_learn.graph.bodies import parameters
 from onnxslim_learn.latency.fitted import FittedLatency
 from onnxslim_learn.registry import COSTS, FILE, LATENCY, MACS
+from onnxslim_learn.report.network import network
 from onnxslim_learn.report.sections import repair
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime import node as running
@@ -156,6 +157,7 @@ def overview(analysis: Analysis) -> dict[str, Any]:
         "costs": {**total, "file_bytes": save.size_on_disk(source) if source else len(analysis.graph.data)},
         "groups": [r.to_dict(total) for r in every_row if r.prunable],
         "pinned": [r.to_dict(total) for r in every_row if not r.prunable],
+        "network": network(analysis),
         "blocks": blocks(analysis),
         "counted": counted(analysis.counted),
         "unknown_operators": analysis.opaque,
@@ -323,14 +325,9 @@ def layers(cut: Removal, macs: Cost) -> list[dict[str, Any]]:
 
 def _widths(analysis: Analysis, kept: Mapping[str, Sequence[int]], cut: Removal) -> list[dict[str, Any]]:
     """Every group that can be cut, with its width before and after, but those in residual blocks that went."""
+    total = totals(analysis)
     return [
-        {
-            "name": g.name,
-            "title": analysis.titles[g.name].text,
-            "role": analysis.titles[g.name].role,
-            "width": g.width,
-            "kept": len(kept.get(g.name, range(g.width))),
-        }
+        {**row(analysis, g).to_dict(total), "kept": len(kept.get(g.name, range(g.width)))}
         for g in analysis.groups
         if g.pin is None and not g.lies_in(cut.without)
     ]
@@ -367,6 +364,7 @@ def outcome(
         "choice": {k: slimmed.plan.provenance.get(k) for k in CHOICE},
         "bases": sorted({name.rpartition("|")[0] for name in analysis.bases}),
         "groups": _widths(analysis, kept, slimmed.removal),
+        "network": network(analysis, slimmed.removal),
         "blocks": _dropped(slimmed),
         "layers": layers(slimmed.removal, analysis.costs[MACS]),
         "pinned": [row(analysis, g).to_dict(total) for g in analysis.groups if g.pin is not None],

@@ -11,7 +11,7 @@ from rich.table import Table as Grid
 from rich.text import Text as Plain
 
 from onnxslim_learn.errors import printable
-from onnxslim_learn.report.blocks import Bars, Lines, Scatter, Table
+from onnxslim_learn.report.blocks import Table, Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -60,7 +60,7 @@ def show(blocks: Iterable[Block], out: Console | None = None, *, opened: bool = 
                     out.print(_shown(block.title), style="italic")
                 rows = block.opened if opened and block.opened else block.rows
                 out.print(_grid(block, rows, out), soft_wrap=not out.is_terminal)
-        elif not isinstance(block, Bars | Lines | Scatter):
+        elif isinstance(block, Text):
             out.print(_shown(block.text), style="bold" if block.title else None, soft_wrap=block.copied)
 
 

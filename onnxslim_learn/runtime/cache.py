@@ -34,11 +34,12 @@ def runtime(threads: int, provider: str) -> dict[str, str | int]:
         "provider": provider,
         "threads": threads,
         "onnxruntime": onnxruntime.__version__,
-        "machine": f"{platform.node()} {platform.machine()} {_processor()}",
+        "machine": f"{platform.node()} {platform.machine()} {processor()}",
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor as it calls itself, where that is known."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

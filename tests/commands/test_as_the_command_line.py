@@ -103,6 +103,8 @@ def both(line, call, capsys):
     found = call({"output": "two.onnx", "latency": False})
     reports = [json.loads(Path("one.json").read_text()), json.loads(found.to_json())]
     assert [report.pop("output") for report in reports] == ["one.onnx", "two.onnx"]
+    for report in reports:
+        assert set(report.pop("run")) == {"command", "date", "machine", "versions", "sha256"}
     assert set(reports[0]["verdict"].pop("written")) == {"one.onnx", "one.json", "one.html"}
     assert reports[1]["verdict"].pop("written") == ["two.onnx"]
     lines = [shlex.split(report["verdict"]["next"].pop("command")) for report in reports]

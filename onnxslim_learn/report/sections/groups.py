@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.report.blocks import Bar, Bars, Block, Table
+from onnxslim_learn.report.blocks import Bar, Bars, Block, Section, Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +48,8 @@ def widths(report: Mapping[str, Any]) -> list[Block]:
     folded = [(called(alike), _span(alike, "width"), _span(alike, after)) for alike in repeats(rows)]
     opened = [(row["title"], str(row["width"]), str(row[after])) for row in rows]
     heads = ("group", "units before", "after")
-    return [Table("Widths", heads, tuple(folded), (0,), opened=tuple(opened))]
+    table = Table("Widths", heads, tuple(folded), (0,), opened=tuple(opened))
+    return [Section("widths", (table,))]
 
 
 def _span(rows: Sequence[Mapping[str, Any]], key: str) -> str:

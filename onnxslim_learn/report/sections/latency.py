@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
+from onnxslim_learn.report.blocks import Bar, Bars, Block, Section, Table, Text
 from onnxslim_learn.report.format import count, ms, plural, provider, share
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def device(data: Mapping[str, Any], output: str | None) -> list[Block]:
     where = f"{provider(about['provider'])}, {plural(about['threads'], 'thread')}, onnxruntime {about['onnxruntime']}"
     next_ = f"Written to {output}: give it to --device." if output else "Write it with -o FILE, for --device."
     table = Table(f"{data['name']}: {where}", ("", "measured"), tuple(rows))
-    return [table, Text(f"{STEPS_TOLD}\n{next_}")]
+    return [Section("costs", (table, Text(f"{STEPS_TOLD}\n{next_}")))]
 
 
 def targeted(data: Mapping[str, Any] | None) -> list[Block]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
+from onnxslim_learn.report.blocks import Bar, Bars, Block, Section, Table, Text
 from onnxslim_learn.report.format import ms, plural, provider, rate, shapes, share, size, times
 from onnxslim_learn.report.sections.latency import unoptimized
 
@@ -32,11 +32,11 @@ def profile(data: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = []
     for setting in data["settings"]:
         notes = "\n".join([_at(setting, names), *_verdicts(setting, names)])
-        blocks += [_latencies(setting, names), Text(notes), _latency_bars(setting, names)]
+        blocks.append(Section("time", (_latencies(setting, names), Text(notes), _latency_bars(setting, names))))
         if "nodes" in setting["timings"][0]:
-            blocks += _nodes(setting, names)
+            blocks.append(Section("where", tuple(_nodes(setting, names))))
     by_node = any("nodes" in one for setting in data["settings"] for one in setting["timings"])
-    return [*blocks, Text("\n" + "\n".join([TOLD, NODES_TOLD] if by_node else [TOLD]))]
+    return [*blocks, Section("time", (Text("\n" + "\n".join([TOLD, NODES_TOLD] if by_node else [TOLD])),))]
 
 
 def distinct(paths: Iterable[str]) -> dict[str, str]:

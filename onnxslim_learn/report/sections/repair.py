@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.repair.sequential import UNCHANGED
-from onnxslim_learn.report.blocks import Block, Lines, Table, Text
+from onnxslim_learn.report.blocks import Block, Line, Lines, Table, Text
 from onnxslim_learn.report.format import count, held_back, percent, plural
 
 if TYPE_CHECKING:
@@ -93,25 +93,19 @@ def _passed_over(layers: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{plural(len(n), 'layer')} not refitted: {why} ({some[why]})." for why, n in reasons.items()]
 
 
-def curves(choice: Mapping[str, Any], widths: Mapping[str, int]) -> list[Block]:
+def curves(choice: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list[Block]:
     """What was measured of every group: its loss by itself at several widths, all groups on one scale."""
-    curves_by_group = {
-        name: points_of_group
-        for name, points_of_group in (choice.get("curves") or {}).items()
-        if points_of_group and name in widths
-    }
-    most = (
-        max((loss for points_of_group in curves_by_group.values() for loss in points_of_group.values()), default=0.0)
-        or 1.0
-    )
-    lines = []
-    for name, points_of_group in curves_by_group.items():
-        points = [(int(kept) / widths[name], max(loss, 0.0) / most) for kept, loss in points_of_group.items()]
-        lines.append((name, tuple(sorted([*points, (1.0, 0.0)]))))
-    axes = ("share of the group's units that stay", f"loss after repair, up to {most:.3g}")
-    drawn: list[Block] = [Lines("What every group loses by itself", axes, tuple(lines))] if lines else []
-    said = _allocated(choice)
-    return [Text(said), *drawn] if said else drawn
+    measured, lines = choice.get("curves") or {}, []
+    for group in groups:
+        points = {int(kept): max(loss, 0.0) for kept, loss in (measured.get(group["name"]) or {}).items()}
+        if points:
+            lines.append(Line(group["title"], tuple(sorted(points.items())), group["kept"]))
+    said = "The dashed line is the width that was chosen; the whole group loses nothing."
+    axes = ("units that stay", "loss after repair")
+    title = "What every group loses by itself"
+    drawn: list[Block] = [Lines(title, said, axes, tuple(lines), logarithmic=True)] if lines else []
+    allocated = _allocated(choice)
+    return [Text(allocated), *drawn] if allocated else drawn
 
 
 def _allocated(choice: Mapping[str, Any]) -> str:

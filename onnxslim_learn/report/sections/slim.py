@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.readers import AUTO
-from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
+from onnxslim_learn.report.blocks import Bar, Bars, Block, Section, Table, Text
 from onnxslim_learn.report.format import (
     amount,
     before_and_after,
@@ -27,6 +27,7 @@ from onnxslim_learn.report.sections.groups import called, repeats, titled
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+LARGEST = 40  # groups in a chart; tables have all
 MEMBERS = 2  # parameter axes named in a row; the rest are counted
 ONE = "has one unit only"
 UNEVEN = re.compile(r"its rows must keep equally many, not (\d+) to (\d+)")
@@ -58,13 +59,24 @@ def analysis(data: Mapping[str, Any], *, settable: bool = True) -> list[Block]:
         settable: Whether the command has an option for the input shapes.
     """
     if "why" in data:
-        return [_summary(data, settable), *why(data["why"])]
-    blocks: list[Block] = [_summary(data, settable)]
-    blocks += [_free(data["groups"], data["counted"])] if data["groups"] else [Text("Nothing can be cut.")]
-    blocks += [*_pinned(data), *_residual(data), *latency.estimated(data), *_legend(data)]
+        return [Section("costs", (_summary(data, settable),)), Section("why", tuple(why(data["why"])))]
+    free = _free(data["groups"], data["counted"]) if data["groups"] else Text("Nothing can be cut.")
+    return [
+        Section("costs", (_summary(data, settable),)),
+        Section("groups", (free,)),
+        Section("pinned", tuple(_pinned(data))),
+        Section("blocks", tuple(_residual(data))),
+        Section("where", tuple(latency.estimated(data))),
+        Section("groups", (*_legend(data), _carried(data))),
+    ]
+
+
+def _carried(data: Mapping[str, Any]) -> Bars:
+    """The groups with most of the MACs, those that cannot be cut among them."""
     rows = [(0, row) for row in data["groups"]] + [(1, row) for row in _working(data)]
+    rows = sorted(rows, key=lambda one: -one[1]["macs_share"])[:LARGEST]
     bars = tuple(Bar(row["title"], row["macs_share"], share(row["macs_share"]), kind) for kind, row in rows)
-    return [*blocks, Bars("MACs that would go with each group", ("can be cut", "cannot be cut"), bars)]
+    return Bars("MACs that would go with each group", ("can be cut", "cannot be cut"), bars)
 
 
 def _summary(data: Mapping[str, Any], settable: bool) -> Text:
@@ -234,39 +246,41 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
         ratio = times(timed["ratio"], timed["low"], timed["high"])
         rows.append(("latency", ms(before["latency_ms"]), ms(after["latency_ms"]), ratio))
     table = Table("", ("", "before", "after", "ratio"), tuple(rows))
-    return [
-        *(quality.blocks(data["quality"]) or _unknown(data)),
-        table,
-        Text(
-            "\n".join(
-                [
-                    *training.learner(data),
-                    *_cut(data),
-                    *_dropped(data),
-                    *_turned(data),
-                    *_symbols(data),
-                    *_merged(data["merged"]),
-                    *_folded(data["lossless"]),
-                    *_timed(data),
-                    *_checked(data),
-                ]
-            )
-        ),
-        *_went(data),
-        *latency.targeted(data.get("latency_target")),
-        *repair.blocks(data["repair"]),
-        *(repair.curves(data["choice"], {g["name"]: g["width"] for g in data["groups"]}) if _cut(data) else []),
-        *training.blocks(data.get("training")),
-        *groups.bars(data),
-        *_layers(data),
+    changed = [
+        *training.learner(data),
+        *_cut(data),
+        *_dropped(data),
+        *_turned(data),
+        *_symbols(data),
+        *_merged(data["merged"]),
+        *_folded(data["lossless"]),
     ]
+    return [
+        Section("quality", tuple(quality.blocks(data["quality"]) or _unknown(data))),
+        Section("change", (table, Text("\n".join(changed)))),
+        Section("time", tuple(_told(_timed(data)))),
+        Section("check", tuple(_told(_checked(data)))),
+        Section("blocks", tuple(_went(data))),
+        Section("time", tuple(latency.targeted(data.get("latency_target")))),
+        Section("repair", tuple(repair.blocks(data["repair"]))),
+        Section("losses", tuple(repair.curves(data["choice"], data["groups"]) if _cut(data) else ())),
+        Section("training", tuple(training.blocks(data.get("training")))),
+        Section("widths", tuple(groups.bars(data))),
+        Section("layers", tuple(_layers(data))),
+    ]
+
+
+def _told(lines: Sequence[str]) -> list[Block]:
+    """Sentences, if there are any."""
+    return [Text("\n".join(lines))] if lines else []
 
 
 def each(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     """What several targets leave: side by side, then each as if it had been asked for alone."""
     blocks = training.targets(rows)
     for row in rows:
-        blocks += [Text(f"\n{row['output']}", title=True), *outcome(row["report"]), *groups.widths(row["report"])]
+        inside = (Text(f"\n{row['output']}", title=True), *outcome(row["report"]), *groups.widths(row["report"]))
+        blocks.append(Section("each", (Section("each", inside, str(row["output"])),)))
     return blocks
 
 
@@ -443,5 +457,5 @@ def verified(data: Mapping[str, Any]) -> list[Block]:
         first += f" {plural(len(data['repaired']), 'repaired weight')} compared as cut, all else as written."
     if not check["passed"]:
         complaint = check["complaint"]
-        return [Text(f"{first}\n{complaint[:1].upper()}{complaint[1:]}.")]
-    return [Text("\n".join([first, *checked(check, lossless=data["lossless"])]))]
+        return [Section("check", (Text(f"{first}\n{complaint[:1].upper()}{complaint[1:]}."),))]
+    return [Section("check", (Text("\n".join([first, *checked(check, lossless=data["lossless"])])),))]

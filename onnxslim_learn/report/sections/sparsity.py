@@ -10,12 +10,12 @@ import numpy as np
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.registry import MACS, METHODS, PARAMS, PROTOCOLS
-from onnxslim_learn.report.blocks import Bar, Bars, Block, Table, Text
+from onnxslim_learn.report.blocks import Bar, Bars, Block, Section, Table, Text
 from onnxslim_learn.report.format import count, held_back, ms, plural, shapes, share, size, times
 from onnxslim_learn.report.format import provider as runtime
 from onnxslim_learn.report.records import counted, latency, side
 from onnxslim_learn.report.sections.latency import stopped
-from onnxslim_learn.report.sections.training import learner, taken_back
+from onnxslim_learn.report.sections.training import learner, taken_back, watched
 from onnxslim_learn.sparse import patterns, storage
 from onnxslim_learn.sparse.maskable import maskable
 
@@ -158,7 +158,13 @@ def _stored(sparsified: Sparsified, stored: Stored, model: ir.Model) -> dict[str
 
 def blocks(data: Mapping[str, Any]) -> list[Block]:
     """The report."""
-    return [_table(data), Text("\n".join([*learner(data), *_said(data), *_files(data), *_timed(data)])), *_layers(data)]
+    said = Text("\n".join([*learner(data), *_said(data), *_files(data), *_timed(data)]))
+    history = (data["training"] or {}).get("history") or []
+    return [
+        Section("change", (_table(data), said)),
+        Section("training", tuple(watched("training", history) if history else ())),
+        Section("layers", tuple(_layers(data))),
+    ]
 
 
 def _table(data: Mapping[str, Any]) -> Table:

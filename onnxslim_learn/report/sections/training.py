@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.report.blocks import Block, Point, Scatter, Table, Text
+from onnxslim_learn.report.blocks import Block, Line, Lines, Point, Scatter, Section, Table, Text
 from onnxslim_learn.report.format import before_and_after, count, ms, plural, share
 from onnxslim_learn.report.sections import latency, quality, repair
 
@@ -17,6 +17,15 @@ READ = (
     "Further left it is cheaper, further down it answers more as the original does: the best lie in the corner below "
     "left. Full points on the line are worth keeping; of a ring, another is both as cheap and as near."
 )
+POINTS = 200  # of a curve, at most
+WATCHED = {
+    "loss": "loss",
+    "rate": "learning rate",
+    "term": "structure term",
+    "strength": "strength of the term",
+    "cost": "cost if adopted, share",
+    "alive": "units alive, share",
+}
 NAMES = {"structure": "structure learning", "finetune": "fine-tuning"}
 MEANWHILE = {"structure": ", while units that will go lose their strength"}
 
@@ -33,7 +42,28 @@ def blocks(training: Mapping[str, Any] | None) -> list[Block]:
     ]
     samples = plural(training["result"]["samples"], "sample")
     table = [Table(f"Outputs on {samples} that training did not see", repair.HEADS, tuple(rows))] if rows else []
-    return [*table, Text("\n".join(_said(training)))]
+    return [*table, Text("\n".join(_said(training))), *_learnt(training)]
+
+
+def _learnt(training: Mapping[str, Any]) -> list[Block]:
+    """Every number that was watched while training, a chart each."""
+    stages = {name: training.get(stage, {}).get("history", []) for stage, name in NAMES.items()}
+    return [chart for name, history in stages.items() for chart in watched(name, history)]
+
+
+def watched(name: str, history: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """What changed from step to step of a stage of training, a chart for each number."""
+    every = max(len(history) // POINTS, 1)
+    rows = [*history[:-1:every], *history[-1:]]
+    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "step"]
+    lines = []
+    for key in keys:
+        points = tuple((float(row["step"]), float(row[key])) for row in rows if isinstance(row.get(key), int | float))
+        if len({y for _, y in points}) > 1:
+            lines.append(Line(WATCHED.get(key, key), points))
+    same = [line for k, line in enumerate(lines) if line.points not in [one.points for one in lines[:k]]]
+    title = f"{name[:1].upper()}{name[1:]}, step by step"
+    return [Lines(title, "", ("step", "value"), tuple(same))] if same else []
 
 
 def learner(data: Mapping[str, Any]) -> list[str]:
@@ -98,7 +128,8 @@ def widened(data: Mapping[str, Any]) -> list[Block]:
         said.append(
             f"It computes what it did: difference at most {check['max_rel_diff']:.1e} of the output's magnitude."
         )
-    return [Table("", ("", "before", "after", "ratio"), tuple(rows)), Text("\n".join(said))]
+    table = Table("", ("", "before", "after", "ratio"), tuple(rows))
+    return [Section("change", (table, Text("\n".join(said))))]
 
 
 def sweep(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
@@ -126,7 +157,7 @@ def compared(names: Sequence[str], rows: Sequence[Mapping[str, Any]], words: tup
         text = text if row["output"] else "nothing was cut"
         points.append(Point(name, left, far, text, row["pareto"]))
     heads = (f"{words[0]}, and its file", "MACs", "parameters", "worst block", "relative L2", "right", "worth keeping")
-    axes = "share of the MACs that is left", "relative L2 distance to the original's outputs"
+    axes = "share of the MACs that is left", "distance to the original's outputs (relative L2)"
     said = f"Each point is a model, with its {words[0]}. {READ}"
-    chart = Scatter("What is left, and how far it is", said, axes, ("{:.0%}", "{:.3g}"), tuple(points))
-    return [Table(words[1], heads, tuple(cells)), chart]
+    chart = Scatter("What is left, and how far it is", said, axes, (".0%", "~g"), tuple(points))
+    return [Section("compared", (chart, Table(words[1], heads, tuple(cells))))]

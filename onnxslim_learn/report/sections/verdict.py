@@ -26,7 +26,12 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
     following = verdict["next"]
     lines += [f"Next: {following['why']}:"] if following else []
     command = [Text(f"  {following['command']}", copied=True)] if following else []
-    return [*groups.widths(report), Text("\nWhat was done", title=True), Text("\n".join(lines)), *command]
+    return [*widths(report), Text("\nWhat was done", title=True), Text("\n".join(lines)), *command]
+
+
+def widths(report: Mapping[str, Any]) -> list[Block]:
+    """Widths before and after, where a report ends with a verdict."""
+    return [] if report.get("verdict") is None or "why" in report else groups.widths(report)
 
 
 def line(report: Mapping[str, Any], title: str) -> str:

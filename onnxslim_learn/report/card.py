@@ -1,0 +1,231 @@
+"""What stands first on a page: whether it did what was asked, how good and how fast it is, and what to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from onnxslim_learn.report.format import amount, count, ms, percent, plural, share, size
+
+GOOD, FAIR, BAD, PLAIN = "good", "fair", "bad", ""
+
+Report = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure.
+
+    Attributes:
+        label: What it is.
+        value: The figure.
+        more: What else there is to say of it.
+        state: Whether it is good.
+    """
+
+    label: str
+    value: str
+    more: str = ""
+    state: str = PLAIN
+
+
+@dataclass(frozen=True)
+class Card:
+    """The verdict.
+
+    Attributes:
+        headline: In one sentence.
+        state: Whether it is good.
+        tiles: The figures.
+        limits: What limited it, in sentences.
+        next: The ``command`` to try next, and ``why``.
+    """
+
+    headline: str
+    state: str
+    tiles: tuple[Tile, ...]
+    limits: tuple[str, ...]
+    next: Mapping[str, str] | None
+
+
+def card(report: Report) -> Card | None:
+    """The card of a report; ``None`` where it has no verdict."""
+    verdict = report.get("verdict")
+    if verdict is None:
+        return None
+    tiles = tuple(tile for row in TILES for tile in row(report))
+    state, headline = next(filter(None, (row(report) for row in HEADLINES)))
+    return Card(headline, state, tiles, tuple(verdict["limited_by"]), verdict["next"])
+
+
+# --- tiles ------------------------------------------------------------------------------------------------------------
+
+
+def _met(report: Report) -> Iterator[Tile]:
+    """What was asked for, and what came out."""
+    for row in report["verdict"]["met"] or ():
+        got = amount(row["got"], row["unit"])
+        asked = f"{row['asked']:g}" if row["relative"] else amount(row["bound"], row["unit"])
+        value = got if row["share"] is None else f"{row['share']:.3f}"
+        file = f"{row['file']}: " if "file" in row else ""
+        state, word = (GOOD, "met") if row["met"] else (BAD, "missed")
+        more = word if row["share"] is None else f"of the original's ({got}): {word}"
+        yield Tile(f"{file}{row['title']}, at most {asked} asked", value, more, state)
+
+
+def _quality(report: Report) -> Iterator[Tile]:
+    """What is left of the worst block."""
+    kept, told = report["verdict"]["kept"], report["verdict"]["quality"]
+    if kept is None:
+        if told:
+            yield Tile("Quality", "unknown", told, FAIR)
+        return
+    state = BAD if kept["destroyed"] else GOOD if kept["good"] and kept["real"] else FAIR
+    where = "" if kept["real"] else " on made-up inputs, which say little about yours"
+    yield Tile("Quality, where it is worst", share(kept["share"]), kept["said"].partition("% ")[2] + where, state)
+
+
+def _accuracy(report: Report) -> Iterator[Tile]:
+    """Right answers, where there are labels."""
+    before, after = (report.get(side, {}).get("accuracy") for side in ("before", "after"))
+    if before is not None and after is not None:
+        yield Tile("Right on held-out samples", share(after), f"the original on {share(before)}")
+
+
+def _speed(report: Report) -> Iterator[Tile]:
+    """How fast it is."""
+    timed = report["verdict"]["faster"]
+    if timed is None:
+        return
+    state = {True: GOOD, False: BAD, None: FAIR}[timed.get("faster")]
+    state, file = (PLAIN if "base" in timed else state), f"{timed['file']}: " if "file" in timed else ""
+    known = report.get("latency") or {}
+    span = f" ({known['low']:.3f} to {known['high']:.3f})" if "low" in known else ""
+    word = "" if timed.get("faster") is not None else ", not measurably faster"
+    base = timed.get("base", "the first" if "settings" in report else "the original")
+    more = f"{timed['ratio']:.3f} of the time of {base}{span}{word}"
+    yield Tile(f"{file}speed" if file else "Speed", f"{1 / timed['ratio']:.2f} times as fast", more, state)
+
+
+def _sides(report: Report) -> Iterator[Tile]:
+    """Costs before and after, but those that were bounded."""
+    before, after = report.get("before"), report.get("after")
+    if before is None or after is None:
+        return
+    told = {row["cost"] for row in report["verdict"]["met"] or ()}
+    for one in report["counted"]:
+        if one["name"] not in told | {"bytes"}:
+            old, new = before[one["name"]], after[one["name"]]
+            yield Tile(one["title"], amount(new, one["unit"]), f"before {amount(old, one['unit'])}{_ratio(old, new)}")
+    if "bytes" not in told:
+        yield Tile(
+            "File", size(after["bytes"]), f"before {size(before['bytes'])}{_ratio(before['bytes'], after['bytes'])}"
+        )
+    if before.get("latency_ms") and after.get("latency_ms"):
+        yield Tile("Latency", ms(after["latency_ms"]), f"before {ms(before['latency_ms'])}")
+
+
+def _ratio(old: float, new: float) -> str:
+    return f", {new / old:.3f} of it" if old else ""
+
+
+def _whole(report: Report) -> Iterator[Tile]:
+    """What an analysed model costs, and how much of it can go."""
+    if "costs" not in report:
+        return
+    costs = report["costs"]
+    for one in report["counted"]:
+        yield Tile(one["title"], amount(costs[one["name"]], one["unit"]))
+    yield Tile("File", size(costs["file_bytes"]), f"{size(costs['peak_activation_bytes'])} of activations at the peak")
+    if report["device"]:
+        yield Tile("Latency, estimated", ms(costs["latency_ms"]), f"on {report['device']['name']}")
+    units = sum(row["width"] for row in report["groups"])
+    yield Tile("Units that can be cut", count(units), f"in {plural(len(report['groups']), 'group')}")
+    held = sum(row["macs"] > 0 for row in report["pinned"])
+    yield Tile("Groups that cannot be cut", str(held), "of those that carry MACs")
+
+
+def _timed(report: Report) -> Iterator[Tile]:
+    """How long models take."""
+    for setting in report.get("settings", ())[:1]:
+        for one in setting["timings"]:
+            yield Tile(
+                str(one["model"]), ms(one["median_ms"]), f"10 % to 90 %: {one['low_ms']:.3g} to {ms(one['high_ms'])}"
+            )
+
+
+def _zeros(report: Report) -> Iterator[Tile]:
+    """How many zeros there are."""
+    if "sparsity" in report:
+        yield Tile("Zero weights", share(report["sparsity"]), f"of {plural(len(report['layers']), 'layer')}")
+
+
+TILES: tuple[Callable[[Report], Iterator[Tile]], ...] = (
+    _met, _quality, _accuracy, _speed, _zeros, _sides, _whole, _timed,
+)  # fmt: skip
+"""What makes the tiles, in their order; each where it applies."""
+
+
+# --- the headline -----------------------------------------------------------------------------------------------------
+
+
+def _failed(report: Report) -> tuple[str, str] | None:
+    check = report.get("verify") or {"passed": True}
+    return None if check["passed"] else (BAD, f"The check failed: {check['complaint']}.")
+
+
+def _destroyed(report: Report) -> tuple[str, str] | None:
+    kept = report["verdict"]["kept"]
+    return (BAD, f"Destroyed: only {kept['said']}.") if kept and kept["destroyed"] else None
+
+
+def _bounded(report: Report) -> tuple[str, str] | None:
+    rows = report["verdict"]["met"]
+    if not rows:
+        return None
+    if missed := [row["title"] for row in rows if not row["met"]]:
+        return BAD, f"The target was missed: {', '.join(dict.fromkeys(missed))}."
+    kept = report["verdict"]["kept"]
+    what = "Every target was met" if len(rows) > 1 else "The target was met"
+    if kept is None:
+        return GOOD, f"{what}."
+    if not kept["real"]:
+        return FAIR, f"{what}; how good the result is on real inputs, nobody knows yet."
+    if not kept["good"]:
+        return FAIR, f"{what}, but only {kept['said']}."
+    return GOOD, f"{what}, and at least {kept['said']}."
+
+
+def _cuttable(report: Report) -> tuple[str, str] | None:
+    if "costs" not in report:
+        return None
+    groups = report["groups"]
+    if not groups:
+        return FAIR, "Nothing can be cut."
+    largest = max(groups, key=lambda row: row["macs_share"])
+    said = f"{plural(len(groups), 'group')} can be cut, the largest with {percent(largest['macs_share'])} of the MACs."
+    return GOOD, said
+
+
+def _compared(report: Report) -> tuple[str, str] | None:
+    timed = report["verdict"]["faster"]
+    if timed is None or "base" in timed:
+        return None
+    speeds = {True: (GOOD, "Faster"), False: (BAD, "Slower"), None: (FAIR, "Not measurably faster")}
+    state, word = speeds[timed["faster"]]
+    return state, f"{word}: {timed['ratio']:.3f} of the time."
+
+
+def _checked(report: Report) -> tuple[str, str] | None:
+    return (GOOD, "It computes what it should.") if report.get("verify") else None
+
+
+def _done(_: Report) -> tuple[str, str] | None:
+    return PLAIN, "Done."
+
+
+HEADLINES: tuple[Callable[[Report], tuple[str, str] | None], ...] = (
+    _failed, _destroyed, _bounded, _cuttable, _compared, _checked, _done,
+)  # fmt: skip
+"""The first that applies heads the card."""

@@ -1,0 +1,95 @@
+"""The network in pages: its picture, and where its costs are by block, operator and layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from onnxslim_learn.report.blocks import Bar, Bars, Block, Picture, Section, Table
+from onnxslim_learn.report.format import count
+from onnxslim_learn.report.sections.slim import because
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+PARTS = 24  # blocks in a chart, at most
+NOT_TOLD = ("module", "role", "rows", "where", "reason", "delicate", "prunable")  # of a group, on a click
+COSTS = {"macs": "MACs", "params": "parameters"}
+
+Node = "Mapping[str, Any]"
+
+
+def blocks(report: Mapping[str, Any]) -> list[Block]:
+    """The picture of a report that has one, and what its layers cost."""
+    nodes = report.get("network")
+    if not nodes:
+        return []
+    groups = [*report.get("groups", ()), *report.get("pinned", ())]
+    told = tuple(_group(group, report.get("choice") or {}) for group in groups)
+    return [
+        Section("network", (Picture(tuple(nodes), told),)),
+        Section("where", (*_charts("block", nodes, _by_block(nodes)), *_charts("operator", nodes, _operator))),
+        Section("where", (_table(nodes),)),
+    ]
+
+
+def _group(group: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told of a group on a click."""
+    told = {key: value for key, value in group.items() if key not in NOT_TOLD}
+    if not group.get("prunable", True):
+        return {**told, "prunable": False, "because": because(group)}
+    loss = ((choice.get("curves") or {}).get(group["name"]) or {}).get(str(group.get("kept")))
+    loss = ((choice.get("curves") or {}).get(group["name"]) or {}).get(group.get("kept"), loss)
+    return told if loss is None else {**told, "lost": f"{max(loss, 0.0):.3g} by itself, after repair"}
+
+
+def _operator(node: Mapping[str, Any]) -> str:
+    return str(node["op_type"])
+
+
+def _by_block(nodes: Sequence[Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], str]:
+    """The block of a node: so many words of its module that there are not too many blocks."""
+
+    def of(node: Mapping[str, Any], depth: int) -> str:
+        return ".".join(str(node["module"]).split(".")[:depth]) or "(no module)"
+
+    counts = {depth: len({of(node, depth) for node in nodes}) for depth in range(1, 9)}
+    depth = max((depth for depth, parts in counts.items() if parts <= PARTS), default=1)
+    return lambda node: of(node, depth)
+
+
+def _charts(what: str, nodes: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], str]) -> list[Block]:
+    """Costs of nodes that have something alike, before and after."""
+    charts = list[Block]()
+    for cost, title in COSTS.items():
+        sums: dict[str, list[int]] = {}
+        for node in nodes:
+            pair = sums.setdefault(key(node), [0, 0])
+            pair[:] = [pair[0] + node[cost][0], pair[1] + node[cost][1]]
+        largest = sorted(sums.items(), key=lambda item: -item[1][0])[:PARTS]
+        pairs = {name: pair for name, pair in largest if pair[0]}
+        changed = any(before != after for before, after in pairs.values())
+        series = ("before", "after")[: 1 + changed]
+        bars = [
+            Bar("" if k else name, pair[k], count(pair[k]), k)
+            for name, pair in pairs.items()
+            for k in range(len(series))
+        ]
+        if len(pairs) > 1:
+            charts.append(Bars(f"{title[:1].upper()}{title[1:]} by {what}", series, tuple(bars)))
+    return charts
+
+
+def _table(nodes: Sequence[Mapping[str, Any]]) -> Table:
+    """Every node that is drawn and costs something."""
+    rows = []
+    for node in nodes:
+        if node["macs"][0] or node["params"][0]:
+            units = "" if node["width"] is None else _pair(*map(str, node["width"]))
+            costs = (_pair(*map(count, node[cost])) for cost in COSTS)
+            rows.append((f"{node['name']}\n{node['module']}", node["op_type"], units, *costs))
+    heads = ("layer, and its module", "operator", "units", *COSTS.values())
+    return Table("Costs by layer", heads, tuple(rows), (0, 1), page_only=True)
+
+
+def _pair(before: str, after: str) -> str:
+    return before if before == after else f"{before} to {after}"

@@ -1,0 +1,192 @@
+"""Pages in a real browser: they fit every screen, can be read, clicked and searched, and raise no error."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxslim_learn as osl
+from nets.zoo import NETS
+from onnxslim_learn import demo
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not shutil.which("chromium") or not shutil.which("chromedriver"), reason="chromium and chromedriver are needed"
+    ),
+]
+
+SCREENS = [(360, "light"), (800, "dark"), (1600, "light")]
+LEAST = 11  # pixels of a letter
+QUICK = {"seconds": 0.01}
+
+MEASURE = """
+const seen = [...document.querySelectorAll("body *")].filter((one) => one.getClientRects().length);
+const inside = (one) => one.closest(".wide, nav ul, .picture");
+const said = (one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+const letters = (one) => parseFloat(getComputedStyle(one).fontSize)
+  * (one.ownerSVGElement ? Math.hypot(one.getScreenCTM().a, one.getScreenCTM().b) : 1);
+const told = (one) => `${one.tagName} ${one.textContent.slice(0, 60)}`;
+return {
+  page: document.documentElement.scrollWidth,
+  wide: seen.filter((one) => !inside(one) && one.getBoundingClientRect().right > innerWidth + 1).map(told),
+  small: seen.filter((one) => said(one) && letters(one) < LEAST - 0.01).map(told),
+  empty: [...document.querySelectorAll(".plot")].filter((one) => !one.querySelector("svg")).length,
+};
+""".replace("LEAST", str(LEAST))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The page of every command, by name."""
+    folder = tmp_path_factory.mktemp("pages")
+    net, small, plan = (str(folder / name) for name in ("net.onnx", "small.onnx", "plan.json"))
+    shutil.copy(demo.model_path(), net)
+    onnx.save(NETS["attention"].build(), folder / "attention.onnx")
+    images = {"image": demo.calibration()["image"][:48]}
+    np.savez(folder / "samples.npz", **images)
+    data = str(folder / "samples.npz")
+    out = str(folder / "out.onnx")
+    calls = {
+        "slim": lambda: osl.slim(net, macs=0.5, data=data, output=small, plan_out=plan, **QUICK),
+        "analyze": lambda: osl.analyze(net, device="T4"),
+        "attention": lambda: osl.analyze(folder / "attention.onnx"),
+        "why": lambda: osl.analyze(net, why=["classifier.weight:0"]),
+        "several": lambda: osl.slim(net, macs=[0.8, 0.5], data=data, output=out, repair=False, latency=False),
+        "apply": lambda: osl.apply(net, plan, output=out, repair=False, latency=False),
+        "verify": lambda: osl.verify(net, small, plan),
+        "profile": lambda: osl.profile(net, small, per_node=True, **QUICK),
+        "expand": lambda: osl.expand(small, macs=1.5, output=out, latency=False),
+        "sparsify": lambda: osl.sparsify(net, ratio=0.5, data=data, output=out, latency=False),
+        "learn": lambda: osl.learn(
+            net, macs=0.6, data=data, steps=6, finetune_steps=3, batch_size=4, output=out, latency=False
+        ),
+        "calibrate": lambda: osl.calibrate(**QUICK),
+    }
+    written = {}
+    for name, call in calls.items():
+        written[name] = folder / f"{name}.html"
+        written[name].write_text(call().to_html(), encoding="utf-8")
+    return written
+
+
+def opened(browser, file, width, theme="light"):
+    """Open a page on a screen, and draw all of its charts."""
+    media = [{"name": "prefers-color-scheme", "value": theme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    browser.get(Path(file).as_uri())
+    browser.execute_async_script("window.drawn().then(arguments[0])")
+
+
+def errors(browser):
+    return [line["message"] for line in browser.get_log("browser")]
+
+
+def test_every_page_fits_every_screen_and_can_be_read(browser, pages):
+    for name, file in pages.items():
+        for width, theme in SCREENS:
+            opened(browser, file, width, theme)
+            measured = browser.execute_script(MEASURE)
+            assert measured == {"page": width, "wide": [], "small": [], "empty": 0}, (name, width)
+            assert errors(browser) == [], name
+
+
+def test_every_page_says_the_same_without_scripts(browser, pages):
+    for name, file in pages.items():
+        opened(browser, file, 1600)
+        browser.execute_script("document.documentElement.classList.remove('js')")
+        text = browser.execute_script("return document.body.textContent")
+        cells = browser.execute_script("return [...document.querySelectorAll('td')].map((one) => one.textContent)")
+        assert all(cell in text for cell in cells)
+        assert browser.execute_script(
+            "return [...document.querySelectorAll('tbody tr')].every((row) => getComputedStyle(row).display !== 'none')"
+        ), name
+
+
+def test_tables_sort_by_what_numbers_mean(browser, pages):
+    opened(browser, pages["slim"], 800)
+    head = """const table = document.querySelector("#layers table");
+    const column = [...table.tHead.rows[0].cells].findIndex((one) => one.textContent === "MACs before");"""
+    click = f"{head} table.tHead.rows[0].cells[column].click();"
+    read = f"{head} return [...table.tBodies[0].rows].map((row) => row.cells[column].textContent)"
+    units = {"k": 1e3, "M": 1e6}
+
+    def value(text):
+        number, _, unit = text.partition(" ")
+        return float(number) * units.get(unit, 1)
+
+    for down in (True, False):
+        browser.execute_script(click)
+        values = [value(text) for text in browser.execute_script(read)]
+        assert values == sorted(values, reverse=down)
+        assert len(set(values)) > 3
+
+
+def test_names_are_searched_in_both_spellings(browser, pages):
+    opened(browser, pages["analyze"], 1600)
+    for asked in ("residual2.conv1.0", "/residual2/conv1/0", "RESIDUAL2"):
+        shown = browser.execute_async_script(
+            """const [text, done] = arguments, field = document.getElementById("find");
+            field.value = text; field.dispatchEvent(new Event("input"));
+            const hits = () => [...document.querySelectorAll("#groups tbody tr.hit")];
+            setTimeout(() => done(hits().map((row) => row.textContent)), 300)""",
+            asked,
+        )
+        assert shown, asked
+        assert all("residual2" in row for row in shown)
+
+
+def test_the_next_command_is_copied(browser, pages):
+    opened(browser, pages["slim"], 800)
+    copied = browser.execute_async_script(
+        """const done = arguments[0], button = document.querySelector(".next .copy");
+        navigator.clipboard.writeText = (text) => { done(text); return Promise.resolve(); };
+        button.click();"""
+    )
+    assert copied.startswith("onnxslim-learn ")
+
+
+def test_the_theme_is_changed_by_a_click(browser, pages):
+    opened(browser, pages["verify"], 800, "light")
+    colour = "return getComputedStyle(document.body).backgroundColor"
+    before = browser.execute_script(colour)
+    browser.execute_script("document.getElementById('theme').click()")
+    assert browser.execute_script(colour) != before
+    assert json.loads(browser.execute_script("return JSON.stringify(document.documentElement.dataset.theme)")) == "dark"
+    browser.execute_script("localStorage.clear()")
+
+
+def test_a_table_of_ten_thousand_rows_opens_soon(browser, tmp_path):
+    from onnxslim_learn.report import page
+    from onnxslim_learn.report.blocks import Section, Table
+
+    rows = tuple((f"layers.{k}.weight", "Conv", "64x64x3x3", "1.2 M", f"{k}") for k in range(10_000))
+    heads = ("layer", "operator", "weight", "MACs", "n")
+    text = page.render("large", {}, [Section("layers", (Table("Layers", heads, rows, (0, 1)),))])
+    assert len(text) < 5e6
+    file = tmp_path / "large.html"
+    file.write_text(text, encoding="utf-8")
+    opened(browser, file, 1600)
+    shown = "return [...document.querySelectorAll('tbody tr')].filter((row) => row.getClientRects().length).length"
+    assert browser.execute_script(shown) == page.FEW
+    browser.execute_script("[...document.querySelectorAll('.bar button')].at(-1).click()")
+    assert browser.execute_script(shown) == len(rows)
