@@ -64,7 +64,8 @@ def expand(model: Model, *, progress: Watcher | None = None, settings: ExpandSet
         large = "" if settings.no_latency else timed.too_large(analysis)
         how_timed = None if settings.no_latency or large else runtime
         widened, speed, tried = _timed(analysis, asked, path, how_timed, stage)
-        report = records.widened(analysis, settings.target, str(path) if folder is None else None, widened)
+        told = str(path) if folder is None else None
+        report = records.widened(analysis, settings.target, (path, told), widened)
         report |= {"speed": speed, "timed": tried}
         title = " ".join(["expand", models.named(model), *([str(path)] if folder is None else [])])
         return ModelResult(

@@ -149,6 +149,21 @@ class Scatter:
 
 
 @dataclass(frozen=True)
+class Chain:
+    """A way from one axis to another through operators. Terminals leave it out: they have the reason.
+
+    Attributes:
+        title: Whose way it is.
+        said: What it leads to, in a sentence.
+        steps: Of each ``source``, ``node``, ``op_type`` and ``target``.
+    """
+
+    title: str
+    said: str
+    steps: tuple[Mapping[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Picture:
     """The network, to be folded and clicked at. Terminals leave it out: tables hold the same numbers.
 
@@ -199,7 +214,7 @@ SECTIONS = {
 }
 """Parts of pages, in their order; what is in none is in the last."""
 
-Block: TypeAlias = Text | Table | Bars | Lines | Scatter | Picture | Section
+Block: TypeAlias = Text | Table | Bars | Lines | Scatter | Picture | Chain | Section
 
 
 def flat(blocks: Iterable[Block]) -> Iterator[Block]:

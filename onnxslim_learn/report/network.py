@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.removal import Removal
 
 Data = dict[str, Any]
+COSTS = (MACS, PARAMS)
 
 
 def network(analysis: Analysis, cut: Removal | None = None) -> list[Data]:
@@ -41,6 +42,17 @@ def network(analysis: Analysis, cut: Removal | None = None) -> list[Data]:
     for index in range(len(analysis.coupling.nodes)):
         drawing.add(index)
     return drawing.nodes
+
+
+def grown(before: Sequence[Data], after: Sequence[Data]) -> list[Data]:
+    """The layers of a model, with widths and costs after it became another, whose nodes have the same names."""
+    others = {node["name"]: node for node in after}
+    nodes = []
+    for node in before:
+        other = others.get(node["name"], node)
+        pairs = {key: [node[key][0], other[key][0]] for key in ("width", *COSTS) if node[key] and other[key]}
+        nodes.append({**node, **pairs})
+    return nodes
 
 
 @dataclass
@@ -71,7 +83,7 @@ class _Drawing:
         alive = (~self.cut.gone).astype(float)
         self.costs = {
             name: (self.analysis.costs[name].by_node(np.ones(coupling.size)), self.analysis.costs[name].by_node(alive))
-            for name in (MACS, PARAMS)
+            for name in COSTS
         }
         for value in self.analysis.graph.model.graph.inputs:
             name = str(value.name)

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.analysis import analyze
 from onnxslim_learn.costs import polynomial
 from onnxslim_learn.costs.targets import PER_MILLISECOND, amount, is_share
+from onnxslim_learn.coupling import explain
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.graph import inlining
 from onnxslim_learn.graph.bodies import parameters
 from onnxslim_learn.latency.fitted import FittedLatency
 from onnxslim_learn.registry import COSTS, FILE, LATENCY, MACS
-from onnxslim_learn.report.network import network
+from onnxslim_learn.report.network import grown, network
 from onnxslim_learn.report.sections import repair
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime import node as running
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.workflow.slimmed import Slimmed
 
 
+PATHS = 12  # groups whose way to what holds them is told: each looks through the whole model
 NEAR = 0.01  # of a latency that was asked for
 
 
@@ -99,6 +102,14 @@ def rows(analysis: Analysis) -> list[Row]:
     return [row(analysis, group) for group in analysis.groups]
 
 
+def pinned(analysis: Analysis, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The groups that cannot go; of those with most of the MACs the path from their first axis to what holds them."""
+    total, named = totals(analysis), {group.name: group for group in analysis.groups}
+    largest = sorted((r for r in rows if r.saved[MACS]), key=lambda r: -r.saved[MACS])[:PATHS]
+    paths = {r.name: [asdict(one) for one in explain.why_pinned(analysis.coupling, named[r.name])] for r in largest}
+    return [r.to_dict(total) | ({"path": paths[r.name]} if r.name in paths else {}) for r in rows]
+
+
 def row(analysis: Analysis, group: Group) -> Row:
     """What a group ties and carries."""
     coupling = analysis.coupling
@@ -156,7 +167,7 @@ def overview(analysis: Analysis) -> dict[str, Any]:
         "nodes": len(analysis.graph.nodes),
         "costs": {**total, "file_bytes": save.size_on_disk(source) if source else len(analysis.graph.data)},
         "groups": [r.to_dict(total) for r in every_row if r.prunable],
-        "pinned": [r.to_dict(total) for r in every_row if not r.prunable],
+        "pinned": pinned(analysis, [r for r in every_row if not r.prunable]),
         "network": network(analysis),
         "blocks": blocks(analysis),
         "counted": counted(analysis.counted),
@@ -343,7 +354,6 @@ def outcome(
     measured = None if timings is None else latency(timings, timed)
     if targeted is not None:
         times, measured = [targeted["original_ms"], targeted["measured_ms"]], _on_target(analysis, targeted)
-    total = totals(analysis)
     return {
         "model": str(analysis.graph.source or ""),
         "output": str(output),
@@ -367,7 +377,7 @@ def outcome(
         "network": network(analysis, slimmed.removal),
         "blocks": _dropped(slimmed),
         "layers": layers(slimmed.removal, analysis.costs[MACS]),
-        "pinned": [row(analysis, g).to_dict(total) for g in analysis.groups if g.pin is not None],
+        "pinned": pinned(analysis, [row(analysis, g) for g in analysis.groups if g.pin is not None]),
         "unknown_operators": analysis.opaque,
         "bodies": bodies(analysis),
         "verdict": {"met": met(slimmed, output, times)},
@@ -391,8 +401,19 @@ def _merged(slimmed: Slimmed) -> dict[str, Any] | None:
     return {"units": units, "dropped": cut}
 
 
-def widened(analysis: Analysis, target: Mapping[str, Bound], output: str | None, result: Widened) -> dict[str, Any]:
-    """A widened model as plain data."""
+def widened(
+    analysis: Analysis, target: Mapping[str, Bound], places: tuple[Path, str | None], result: Widened
+) -> dict[str, Any]:
+    """A widened model as plain data.
+
+    Args:
+        analysis: The model.
+        target: What was asked for.
+        places: Where the wider model lies, and what is told of that.
+        result: What was done.
+    """
+    nominal, (file, output) = analysis.graph.shapes.nominal.inputs, places
+    wider = analyze(file, inputs=nominal, values=analysis.graph.values)
     titles = analysis.titles
     wishes = named(analysis, target)
     met_by = [bounded(COSTS.row(name), wishes[name], *amounts) for name, amounts in result.met.items()]
@@ -410,6 +431,7 @@ def widened(analysis: Analysis, target: Mapping[str, Bound], output: str | None,
             {"name": name, "title": titles[name].text, "role": titles[name].role, "width": old, "after": new}
             for name, (old, new) in result.widths.items()
         ],
+        "network": grown(network(analysis), network(wider)),
         "verify": None if result.verification is None else result.verification.to_dict(),
         "verdict": {"met": met_by or None},
     }

@@ -227,6 +227,8 @@ NAMED = {
     "repair.left",
     "trials",
     "deviation",
+    "versions",
+    "sha256",
 }
 
 
@@ -259,7 +261,7 @@ def test_the_console_command_writes_json_to_a_pipe(prepared):
     assert (done.returncode, done.stderr) == (0, "")
     wanted = json.loads(json.dumps(records.overview(slim.analyze(prepared / "residual.onnx"))))
     told = strict(done.stdout)
-    assert set(told) - set(wanted) == {"verdict", "stages"}
+    assert set(told) - set(wanted) == {"verdict", "stages", "run"}
     assert {key: told[key] for key in wanted} | {"model": ""} == wanted | {"model": ""}
 
 

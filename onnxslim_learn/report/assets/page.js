@@ -134,8 +134,13 @@
     const spec = (plot.spec ??= JSON.parse(plot.querySelector("script").textContent));
     const room = plot.clientWidth;
     const labels = Math.min(spec.usermeta?.label ?? 0, room * 0.42, 340);
-    const axis = { ...config.axis, labelLimit: Math.max(labels, 60) };
-    const sized = { ...spec, width: "container", autosize: { type: "fit-x", contains: "padding" }, config: { ...config, axis } };
+    const letters = Math.floor(Math.max(labels, 60) / 6.4);
+    const named = spec.encoding?.y?.axis?.labelExpr;
+    spec.whole ??= named;
+    if (named) spec.encoding.y.axis.labelExpr = `length(${spec.whole}) > ${letters} ? '…' + slice(${spec.whole}, -${letters - 1}) : ${spec.whole}`;
+    const axis = { ...config.axis, labelLimit: Math.max(labels, 60) + 8 };
+    const { whole, ...shown } = spec;
+    const sized = { ...shown, width: "container", autosize: { type: "fit-x", contains: "padding" }, config: { ...config, axis } };
     const view = new vega.View(vega.parse(vegaLite.compile(sized, { logger: vega.logger(vega.Error) }).spec), { renderer: "svg", container: plot, hover: true });
     await view.runAsync();
     plot.classList.add("done");

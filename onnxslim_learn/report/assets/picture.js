@@ -78,18 +78,25 @@
     if (node.op_type === "input") return node.name;
     const words = node.module.split(".");
     if (words.length > 1 && words.at(-1).toLowerCase() === node.op_type.toLowerCase()) words.pop();
-    return `${node.op_type}${node.module ? ` · ${words.slice(-2).join(".")}` : ""}`;
+    return `${node.op_type}${node.module ? ` · ${short(words.slice(-2).join("."), 24)}` : ""}`;
   };
   const units = (width) => (!width ? "" : width[0] === width[1] ? `${width[0]}` : `${width[0]} → ${width[1]}`);
   const count = (number) => {
     for (const [scale, unit] of [[1e9, " G"], [1e6, " M"], [1e3, " k"]]) if (number >= scale) return `${+(number / scale).toPrecision(3)}${unit}`;
     return `${number}`;
   };
-  const short = (label) => (label.length > 34 ? `…${label.slice(-33)}` : label);
+  const short = (label, most = 34) => (label.length > most ? `…${label.slice(1 - most)}` : label);
+  // A block by what its name adds to that of the block around it.
+  const inner = (block, around) => short(around && around !== root && block.path.startsWith(`${around.path}.`) ? block.path.slice(around.path.length + 1) : block.path);
+  const drawnAround = (block) => {
+    let at = block.above;
+    while (at && at !== root && parts(at) < 2) at = at.above;
+    return at;
+  };
   const look = (item) => {
     if (typeof item === "number") {
       const node = nodes[item];
-      const label = short(text(node));
+      const label = text(node);
       const told = units(node.width);
       const bar = node.width ? length(Math.max(...node.width)) : 0;
       const wide = Math.max(label.length * LETTER, bar + (told ? told.length * LETTER + 6 : 0)) + 2 * PAD;
@@ -98,14 +105,14 @@
     const members = inside(item).filter((number) => nodes[number].width && nodes[number].macs[0] + nodes[number].params[0] > 0);
     const step = Math.max(1, Math.ceil(members.length / LAYERS));
     const bars = members.filter((_, k) => k % step === 0);
-    const label = short(item.path), told = `${item.count} nodes`;
+    const label = inner(item, drawnAround(item)), told = `${item.count} nodes`;
     const wide = Math.max((label.length + 2) * LETTER + 8, told.length * LETTER, ...bars.map((number) => length(Math.max(...nodes[number].width)))) + 2 * PAD;
     return { label, told, bars, width: wide, height: LINE * 2 + bars.length * 6 + 10 };
   };
   const bar = (width, x, y, height, fill) => {
     const [before, after] = width.map(length);
-    const drawn = before === after ? [] : [make("rect", { x, y, width: before, height, rx: 2, class: "before", stroke: fill })];
-    if (width[1] > 0) drawn.push(make("rect", { x, y, width: after, height, rx: 2, fill }));
+    const drawn = width[1] > 0 ? [make("rect", { x, y, width: after, height, rx: 2, fill })] : [];
+    if (before !== after) drawn.push(make("rect", { x, y, width: before, height, rx: 2, class: "before", stroke: before < after ? "var(--ink)" : fill }));
     return drawn;
   };
   let scale = 1, chosen = null, sought = [];
@@ -148,9 +155,9 @@
     for (const [block, id] of [...around].sort((a, b) => a[0].path.length - b[0].path.length)) {
       const at = graph.node(id);
       const top = at.y - at.height / 2 - HEAD;
-      const header = make("text", { x: at.x - at.width / 2 + 8, y: top + 15, class: "fold" }, `▾ ${short(block.path)}`);
+      const header = make("text", { x: at.x - at.width / 2 + 8, y: top + 15, class: "fold" }, `▾ ${inner(block, drawnAround(block))}`);
       const group = make("g", { class: "around", tabindex: 0, role: "button", "aria-label": `fold ${block.path}` },
-        make("rect", { x: at.x - at.width / 2, y: top, width: Math.max(at.width, (block.path.length + 3) * LETTER), height: at.height + HEAD, rx: 8 }), header);
+        make("rect", { x: at.x - at.width / 2, y: top, width: Math.max(at.width, (header.textContent.length + 1) * LETTER), height: at.height + HEAD, rx: 8 }), header);
       act(group, () => { open.delete(block); draw(); });
       svg.append(group);
     }

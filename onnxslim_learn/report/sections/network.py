@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.report.blocks import Bar, Bars, Block, Picture, Section, Table
+from onnxslim_learn.report.blocks import Bar, Bars, Block, Chain, Picture, Section, Table
 from onnxslim_learn.report.format import count
-from onnxslim_learn.report.sections.slim import because
+from onnxslim_learn.report.sections.slim import ONE, because
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 PARTS = 24  # blocks in a chart, at most
-NOT_TOLD = ("module", "role", "rows", "where", "reason", "delicate", "prunable")  # of a group, on a click
+NOT_TOLD = ("path", "module", "role", "rows", "where", "reason", "delicate", "prunable")  # of a group, on a click
 COSTS = {"macs": "MACs", "params": "parameters"}
 
 Node = "Mapping[str, Any]"
@@ -29,7 +30,15 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
         Section("network", (Picture(tuple(nodes), told),)),
         Section("where", (*_charts("block", nodes, _by_block(nodes)), *_charts("operator", nodes, _operator))),
         Section("where", (_table(nodes),)),
+        Section("pinned", tuple(_ways(report.get("pinned", ())))),
     ]
+
+
+def _ways(pinned: Iterable[Mapping[str, Any]]) -> Iterator[Chain]:
+    """The ways from groups that cannot go to what holds them."""
+    for row in pinned:
+        if row.get("path") and row["reason"] != ONE:
+            yield Chain(row["title"], f"{row['name']}: {because(row)}.", tuple(row["path"]))
 
 
 def _group(group: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,10 +56,12 @@ def _operator(node: Mapping[str, Any]) -> str:
 
 
 def _by_block(nodes: Sequence[Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], str]:
-    """The block of a node: so many words of its module that there are not too many blocks."""
+    """The block of a node: so many words of its module that there are not too many blocks, without those all share."""
+    modules = [str(node["module"]).split(".") for node in nodes if node["module"]]
+    alike = sum(1 for _ in takewhile(lambda words: len(set(words)) == 1, zip(*modules, strict=False)))
 
     def of(node: Mapping[str, Any], depth: int) -> str:
-        return ".".join(str(node["module"]).split(".")[:depth]) or "(no module)"
+        return ".".join(str(node["module"]).split(".")[alike : alike + depth]) or "(no block)"
 
     counts = {depth: len({of(node, depth) for node in nodes}) for depth in range(1, 9)}
     depth = max((depth for depth, parts in counts.items() if parts <= PARTS), default=1)
