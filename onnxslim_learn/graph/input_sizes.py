@@ -194,19 +194,25 @@ def remedies(
 
     Returns:
         Changes to try, the likeliest first: of a dimension, of height and width together, whose product counts (beside
-        a few tokens that are always there) or which are alike, of a dimension in proportion, or beside such tokens.
+        a few tokens that are always there; the nearest first) or which are alike, of the batch, of a dimension in
+        proportion, or beside such tokens.
     """
-    direct = [{key: want} for have, want in pairs for key, size in sizes.items() if size == have]
+    equal = [(key, want) for have, want in pairs for key, size in sizes.items() if size == have]
+    direct, batch = ([{k: n} for k, n in equal if (kinds[k] == "batch") == wanted] for wanted in (False, True))
     scaled = [
         {key: size * want // have} for have, want in pairs for key, size in sizes.items() if size * want % have == 0
     ]
     image = [key for key in sizes if kinds[key] in ("height", "width")]
-    both = [
-        {key: round(sizes[key] * ratio) for key in image}
+    ratios = {
+        math.sqrt((want - extra) / (have - extra)): None
         for have, want in pairs
         for extra in (0, 1, 2, 5)
-        if image and min(have, want) > extra
-        if all((sizes[key] * (ratio := math.sqrt((want - extra) / (have - extra)))).is_integer() for key in image)
+        if min(have, want) > extra
+    }
+    both = [
+        {key: round(sizes[key] * ratio) for key in image}
+        for ratio in sorted(ratios, key=lambda ratio: max(ratio, 1 / ratio))
+        if image and all((sizes[key] * ratio).is_integer() for key in image)
     ]
     alike = [
         {key: sizes[key] * want // have for key in image}
@@ -215,7 +221,7 @@ def remedies(
     ]
     parts = {key: size for key, size in sizes.items() if kinds[key] != "batch"}
     shifted = [{key: size + want - have} for have, want in pairs for key, size in parts.items() if size < have]
-    listed = [c for c in (*direct, *both, *alike, *scaled, *shifted) if all(size > 0 for size in c.values())]
+    listed = [c for c in (*direct, *both, *alike, *batch, *scaled, *shifted) if all(size > 0 for size in c.values())]
     return [change for k, change in enumerate(listed) if change not in listed[:k]]
 
 

@@ -29,6 +29,9 @@ DTYPES = frozenset(
 )
 
 
+LOOKUPS = frozenset(("Gather", "GatherElements"))  # what picks entries along an axis by their places
+
+
 def is_small(shape: Sequence[int]) -> bool:
     """Whether a tensor is small enough to be evaluated."""
     return math.prod(shape) <= LARGEST
@@ -264,6 +267,25 @@ def check_view(node: ir.Node, sample: Sample) -> None:
     baked, given = ("x".join(map(str, shape)) or "one number" for shape in (wanted, before))
     why = f"it makes {baked} of {given} at input sizes {sample.sizes}: other sizes of its inputs are baked in."
     raise MisfitError(f"node {node.name} (Reshape): {why}", pairs)
+
+
+def check_places(node: ir.Node, sample: Sample) -> None:
+    """See that places that are known, as those counted from sizes alone are, lie in the table they are looked up in.
+
+    Raises:
+        MisfitError: If they do not: the table was made for other sizes of the inputs.
+    """
+    if node.op_type not in LOOKUPS or node.domain not in ("", "ai.onnx"):
+        return
+    table, index = (str(value.name) for value in node.inputs if value is not None)
+    shape, places = sample.shape.get(table), sample.value.get(index)
+    if not shape or places is None or not places.size:
+        return
+    length = shape[node.attributes.get_int("axis", 0)]
+    far = max(int(places.max()), -int(places.min()) - 1)
+    if far >= length:
+        why = f"place {far} is looked up in a table of {length} at input sizes {sample.sizes}, made for other sizes."
+        raise MisfitError(f"node {node.name} ({node.op_type}): {why}", [(far + 1, length)])
 
 
 def unlike(node: ir.Node, sample: Sample) -> list[tuple[int, int]]:

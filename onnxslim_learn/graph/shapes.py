@@ -139,6 +139,7 @@ def step(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, Dims | No
     if all(name in sample.shape and name in sample.dtype for name in outputs):
         return {}
     shape_arithmetic.check_view(node, sample)
+    shape_arithmetic.check_places(node, sample)
     try:
         inferred = _infer(node, module, sample)
     except onnx.shape_inference.InferenceError as error:

@@ -13,13 +13,17 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.context import InProportion
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.graph import shape_arithmetic
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from onnxslim_learn.coupling.context import Cut, Patch, Slot
     from onnxslim_learn.coupling.solver import Coupling
+    from onnxslim_learn.graph.shape_info import Sample, Shapes
 
 Vectors = Mapping[str, Array]
 
@@ -162,10 +166,17 @@ def _set_input(graph: ir.Graph, node: ir.Node, slot: int, array: np.ndarray[Any,
     node.replace_input_with(slot, constant(graph, wish, array))
 
 
-def restated(coupling: Coupling, cut: Cut) -> dict[str, Array]:
+def restated(coupling: Coupling, cut: Cut, graph: ir.Graph, nodes: Sequence[ir.Node]) -> dict[str, Array]:
     """What every vector of sizes that a model computes would be at the analysis sizes, were all else cut already.
 
-    What descends from the shape of a cut tensor follows the cut by itself; what is computed from numbers does not.
+    What descends from the shape of a cut tensor follows the cut by itself; what is computed from numbers does not. One
+    that such a shape is divided by (batch x heads by heads) is set here to what still leaves no rest.
+
+    Args:
+        coupling: The coupling of the original.
+        cut: The plan.
+        graph: The graph that is cut.
+        nodes: Its nodes, in the order of the original's.
     """
     analysis, shapes = coupling.graph.shapes.analysis, {}
     for name, value in coupling.values.items():
@@ -173,10 +184,36 @@ def restated(coupling: Coupling, cut: Cut) -> dict[str, Array]:
             shapes[name] = tuple(cut.size(value, axis) for axis in range(len(value.axes)))
     constants = {name: array for name, array in analysis.value.items() if name in coupling.graph.initializers}
     trial = replace(analysis, shape=analysis.shape | shapes, value=constants, dtype=dict(analysis.dtype), loose=set())
-    for node in coupling.nodes:
-        if any(str(value.name) in analysis.value for value in node.outputs):
-            shape_arithmetic.evaluate(node, trial)
+    for before, node in zip(coupling.nodes, nodes, strict=True):
+        if not any(str(value.name) in analysis.value for value in before.outputs):
+            continue
+        shape_arithmetic.evaluate(before, trial)
+        if factors := _division(coupling.graph.shapes, before, trial):
+            times, by = factors
+            if (times > 1).any():
+                node.replace_input_with(0, _computed(graph, node, "Mul", [node.inputs[0], times], f"{node.name}.times"))
+            _set_input(graph, node, 1, by)
+            quotient = str(before.outputs[0].name)
+            trial.value[quotient] = analysis.value[quotient]
     return analysis.value | trial.value
+
+
+def _division(shapes: Shapes, node: ir.Node, trial: Sample) -> tuple[Array, Array] | None:
+    """What to multiply a cut size by, and to divide it by, for the quotient that a file makes of the whole one.
+
+    ``None`` where a node does not divide a size by a number, or does so without rest as it is, whatever is open.
+    """
+    if roles.of(node).arithmetic != "divide":
+        return None
+    dividend, divisor = (str(value.name) for value in node.inputs if value is not None)
+    number, whole, cut = shapes.static(divisor), shapes.known(dividend), trial.value.get(dividend)
+    if number is None or number.dtype.kind != "i" or whole is None or cut is None or {number.size, cut.size} != {1}:
+        return None
+    by, share = number.item(), Fraction(cut.item(), shapes.analysis.value[dividend].item() or 1)
+    rests = [(size.item() % by, share * size.item() % by) for size in whole] if by else []
+    if not share or any(rest for rest, _ in rests) or not any(rest for _, rest in rests):
+        return None
+    return np.full_like(number, (by * share).denominator), np.full_like(number, (by * share).numerator)
 
 
 def _set_elements(
@@ -203,28 +240,39 @@ def _set_elements(
     names = {value.name for other in graph for value in other.outputs} | {other.name for other in graph}
     name = next(free for k in itertools.count() if (free := f"{node.name}.sized{k or ''}") not in names)
     result = old
-    wanted = {place: new.size for place, new in elements.items() if isinstance(new, InProportion)}
-    shares = {place: Fraction(size, int(sizes[str(old.name)][place])) for place, size in wanted.items()}
+    shares = {
+        k: _share(new.size, int(sizes[str(old.name)][k])) for k, new in elements.items() if not isinstance(new, int)
+    }
     for op_type, part in (("Mul", "numerator"), ("Div", "denominator")):
         factors = np.ones(length, np.int64)
         for place, share in shares.items():
             factors[place] = getattr(share, part)
         if (factors != 1).any():
-            result = _vector(graph, node, op_type, [result, factors], f"{name}.{part}")
+            result = _computed(graph, node, op_type, [result, factors], f"{name}.{part}")
     if len(shares) < len(elements):
         mask, stated = np.zeros(length, bool), np.zeros(length, np.int64)
         for place in elements.keys() - shares.keys():
             mask[place], stated[place] = True, elements[place]
-        result = _vector(graph, node, "Where", [mask, stated, result], name)
+        result = _computed(graph, node, "Where", [mask, stated, result], name)
     node.replace_input_with(slot, result)
 
 
-def _vector(graph: ir.Graph, before: ir.Node, op_type: str, inputs: list[Any], name: str) -> ir.Value:
-    """Put a node that computes an integer vector in front of another; arrays become constants. Returns its output."""
-    size = next(len(part) for part in inputs if isinstance(part, np.ndarray))
+def _share(size: int, of: int) -> Fraction:
+    if not of:
+        raise NotImplementedError(f"no share of nothing is {size}")
+    return Fraction(size, of)
+
+
+def _computed(graph: ir.Graph, before: ir.Node, op_type: str, inputs: list[Any], name: str) -> ir.Value:
+    """Put a node that computes sizes in front of another; arrays become constants, like the last of which it is.
+
+    Returns its output.
+    """
+    like = [part for part in inputs if isinstance(part, np.ndarray)][-1]
     given = [constant(graph, f"{name}.{k}", v) if isinstance(v, np.ndarray) else v for k, v in enumerate(inputs)]
     node = ir.Node("", op_type, given, name=name)
-    node.outputs[0].name = name
-    node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.INT64), ir.Shape([size])
+    (output,) = node.outputs
+    output.name, output.shape = name, ir.Shape(like.shape)
+    output.type = ir.TensorType(ir.DataType.from_numpy(like.dtype))
     graph.insert_before(before, node)
-    return node.outputs[0]
+    return output

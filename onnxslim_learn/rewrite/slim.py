@@ -43,7 +43,7 @@ def slim(removal: Removal) -> ir.Model:
     for name, value in model.graph.initializers.items():
         if name in coupling.values:
             _slice(value, coupling.values[name], removal)
-    sizes = edit.restated(coupling, removal)
+    sizes = edit.restated(coupling, removal, model.graph, nodes)
     for patch in coupling.records.patches:
         node = nodes[patch.node]
         if all(value.name in fate.dead for value in node.outputs):

@@ -237,7 +237,7 @@ def expand(growth: Growth, *, seed: int = 0, fresh: bool = False) -> ir.Model:
                 array = rng.permutation(array.reshape(-1)).reshape(array.shape)
             value.const_value = ir.tensor(array, dtype=value.const_value.dtype, name=name)
             value.shape = ir.Shape(array.shape)
-    sizes = edit.restated(coupling, growth)
+    sizes = edit.restated(coupling, growth, model.graph, nodes)
     for patch in coupling.records.patches:
         edit.follow(model.graph, nodes[patch.node], patch, growth, sizes)
     for node in nodes:

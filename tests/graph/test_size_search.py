@@ -47,6 +47,26 @@ def test_a_table_bounds_a_length_that_stays_open():
     assert max(sizes) <= 40
 
 
+def test_places_that_are_counted_from_a_length_lie_in_their_table():
+    text = """(float[n, s, 6] x) => (float[n, s, 3] y) {
+        m = Shape(x) e = Gather(m, {1}) r = Range({0}, e, {1}) b = Gather(p, r) a = Add(x, b) y = MatMul(a, w)
+    }"""
+    sizes = [inputs["x"][1] for inputs in sampled(text, "p 40x6, w 6x3")]
+    assert len(set(sizes)) == len(sizes) > 1
+    assert max(sizes) <= 40
+
+
+def test_distances_between_rows_of_an_image_lie_in_their_table():
+    text = """(float[n, 3, h, w] x) => (float[n, 2, v, u] y) {
+        a = Conv<strides=[16, 16]>(x, w1) m = Shape(a) e = Gather(m, {2}) f = Sub(e, {1}) r = Range({0}, e, {1})
+        k = Unsqueeze(r, [1]) d = Sub(k, r) g = Add(d, f) t = Gather(p, g) b = ReduceMax<axes=[0, 1], keepdims=0>(t)
+        c = Reshape(b, [6, 1, 1]) z = Add(a, c) y = Conv(z, w2)
+    }"""
+    heights = [inputs["x"][2] for inputs in sampled(text, "w1 6x3x16x16, p 11x6, w2 2x6x1x1")]
+    assert len(set(heights)) == len(heights) > 1
+    assert max(heights) < 112, "seven rows are up to six apart, which need thirteen places"
+
+
 def test_height_and_width_follow_from_a_table_of_positions():
     sizes = sampled(IMAGE, "w1 8x3x4x4, p 1x9x8, w2 8x2")
     assert sizes == [{"x": (n, 3, 12, 12)} for n in (*input_sizes.BATCH, 5)]
@@ -195,3 +215,10 @@ def test_weights_fix_the_features_of_several_inputs():
         assert n <= 8  # features say nothing about the batch
     centred = head + "{ c = Sub(x, w) a = MatMul(c, w1) b = MatMul(z, w2) y = Add(a, b) }"
     assert {(s["x"][1], s["z"][1]) for s in sampled(centred, "w 12, w1 12x3, w2 7x3")} == {(12, 7)}
+
+
+def test_places_of_an_image_are_moved_to_the_nearest_number_that_fits():
+    """A whole number of windows of two by two places is asked for: no batch of so many, and no image so large."""
+    kinds = {"n": "batch", "h": "height", "w": "width"}
+    first, *_ = input_sizes.remedies({"n": 1, "h": 224, "w": 224}, kinds, [(1, 256), (64, 2), (7, 4), (3136, 4096)])
+    assert first == {"h": 256, "w": 256}

@@ -108,6 +108,19 @@ CUT = {
         TOKENS,
         [16, 16, 16, 4],
     ),
+    "heads in a batch that is divided by their number, at once and in two steps": (
+        """(float[n, s, 6] x) => (float[n, s, 2] y) {
+            a = MatMul(x, w1) b = Reshape(a, [0, 0, 9, 2]) c = Transpose<perm=[0, 2, 1, 3]>(b)
+            m = Shape(x) s = Gather(m, [1]) rows = Concat<axis=0>([-1], s, [2]) d = Reshape(c, rows) e = Mul(d, w2)
+            t = Shape(e) h = Gather(t, {0}) k = Div(h, {9}) n = Unsqueeze(k, [0]) back = Concat<axis=0>(n, [9], s, [2])
+            f = Reshape(e, back) g = Transpose<perm=[0, 2, 1, 3]>(f)
+            third = Div(h, {3}) ninth = Div(third, {3}) q = Unsqueeze(ninth, [0]) flat = Concat<axis=0>(q, s, [18])
+            i = Reshape(g, flat) y = MatMul(i, w3)
+        }""",
+        "w1 6x18, w2 2, w3 18x2",
+        TOKENS,
+        None,
+    ),
     "heads, places and a batch in one axis": (
         """(float[n, s, 6] x) => (float[n, s, 2] y) {
             a = MatMul(x, w1) b = Reshape(a, [0, 0, 4, 4]) c = Transpose<perm=[0, 2, 1, 3]>(b) d = Reshape(c, [-1, 4])
