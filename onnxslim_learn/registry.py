@@ -352,6 +352,33 @@ LOSSES = Registry(
 )
 
 
+@dataclass(frozen=True)
+class AugmentationRow(Row):
+    """How samples are changed at random before a net is trained on them.
+
+    ``where`` takes tensors by input and, of inputs that are images, the axes of height and width: the changed tensors.
+
+    Attributes:
+        mixes: Whether it puts samples together; it then returns, too, the order in which others were mixed in and the
+            share of the first, so that a loss counts the labels of both.
+    """
+
+    mixes: bool = False
+
+
+_AUGMENTATIONS = "onnxslim_learn.train.augmentation"
+AUGMENTATIONS = Registry(
+    "⟨augment⟩",
+    "augmentations",
+    AugmentationRow,
+    [
+        AugmentationRow("shift", f"{_AUGMENTATIONS}:shift", "images moved by up to an eighth", "train"),
+        AugmentationRow("flip", f"{_AUGMENTATIONS}:flip", "images mirrored left to right", "train"),
+        AugmentationRow("mix", f"{_AUGMENTATIONS}:mix", "images blended with others", "train", mixes=True),
+    ],
+)
+
+
 # --- how good it is ---------------------------------------------------------------------------------------------------
 
 _METRICS = "onnxslim_learn.quality.metric"

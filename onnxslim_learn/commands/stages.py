@@ -85,7 +85,7 @@ STAGES: dict[str, tuple[Row, ...]] = {
         ("measuring this machine", _measured),
         ("measuring widths", _measured),
         ("reading samples", _always),
-        ("running the original", _always),
+        ("running the original", _lacks("augment")),
         ("structure", _learner("morphnet")),
         ("timing widths", _all(_learner("morphnet"), _lacks("no_latency"), lambda given: not _on_time(given))),
         ("weight-sparse", _learner("weight-sparse")),

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from onnxslim_learn.data.options import DataSettings, SampleSettings
-from onnxslim_learn.readers import bound, number, positive, whole
-from onnxslim_learn.registry import LEARNERS, LOSSES, OPTIMIZERS
+from onnxslim_learn.readers import bound, number, positive, share, whole
+from onnxslim_learn.registry import AUGMENTATIONS, LEARNERS, LOSSES, OPTIMIZERS
 from onnxslim_learn.runtime.settings import RuntimeSettings
 from onnxslim_learn.settings import Option, declared, option, part
 from onnxslim_learn.workflow.options import (
@@ -39,6 +39,11 @@ def _losses(text: str) -> str:
     for part_of_loss in text.split(","):
         LOSSES.checked(part_of_loss.partition("=")[0].strip())
     return text
+
+
+def _augmentations(text: str) -> tuple[str, ...]:
+    """Augmentations as they are given, refused where there is none of a name."""
+    return tuple(AUGMENTATIONS.checked(name.strip()) for name in text.split(","))
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,9 @@ class TrainingSettings:
         norms: Whether batch normalisation uses the statistics of batches; ``auto`` where weights are drawn anew.
         loss: See :func:`onnxslim_learn.train.losses.objective`.
         features: Regular expressions of the tensors that the loss ``features`` compares.
+        augment: How samples are changed at random: names, or functions (see
+            :data:`onnxslim_learn.registry.AUGMENTATIONS`).
+        average: The share of a running mean of weights that a step of fine-tuning keeps; 0 for no mean.
         temperature: Of distillation.
         accumulate: Portions of a batch.
         clip: Largest norm of gradients; 0 for any.
@@ -127,6 +135,20 @@ class TrainingSettings:
         "tensors that --loss features compares (default: the sums of residual branches, else what layers read)",
         metavar="REGEX",
         repeat=True,
+    )
+    augment: Any = option(
+        (),
+        f"how samples are changed at random, several with commas: {AUGMENTATIONS.listed()}, or module:function"
+        " (default: not at all)",
+        metavar="NAMES",
+        read=_augmentations,
+    )
+    average: float = option(
+        0.0,
+        "fine-tuning ends with a running mean of the weights: the share of it that a step keeps, such as 0.99"
+        " (default: with the last ones)",
+        metavar="X",
+        read=share,
     )
     temperature: float = option(4.0, "of distillation", metavar="T", read=number)
     accumulate: int = option(1, "portions of a batch", metavar="N", read=positive)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from onnxslim_learn.train.tensorboard import summaries
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
+    from onnxslim_learn.train.augmentation import Augmentation
     from onnxslim_learn.train.losses import Objective
     from onnxslim_learn.train.optimizer import Recipe
     from onnxslim_learn.train.samples import SampleStore
@@ -110,6 +111,7 @@ class LoopTask:
         teacher: What it is compared with, if the objective wants one.
         recipe: How.
         world: Who takes part.
+        augment: How samples are changed at random.
     """
 
     module: fx.GraphModule
@@ -118,6 +120,7 @@ class LoopTask:
     teacher: Teacher | None
     recipe: Recipe
     world: World = field(default_factory=World)
+    augment: Augmentation | None = None
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,7 @@ class _Run:
         self.optimizer = recipe.make([p for p in parameters if id(p) not in apart], groups)
         learner.meet(self.optimizer)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.mean = [p.detach().clone() for p in self.parameters] if recipe.average else []
         self.history: list[dict[str, float]] = []
         self.done, self.ended = 0, False
         self.spacing = max(recipe.steps // 200, 1)
@@ -198,6 +202,8 @@ class _Run:
                         self.history.append({"step": step, **numbers})
                         summarise(step, numbers, self.learner.histograms())
                 self.keeping.show(step, numbers)
+                if self.ended:
+                    self._take_mean()
                 if self.ended or self.done % self.keeping.every == 0:
                     self._keep()
                 if self.ended:
@@ -233,21 +239,25 @@ class _Run:
         learner.gradients(step)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, recipe.clip or math.inf))
         if not math.isfinite(norm) and not all(bool(torch.isfinite(g).all()) for g in self._gradients()):
-            portions = (self._portion(shelf, np.split(part, world.size)[world.rank]) for part in parts)
+            portions = (self._portion(shelf, np.split(part, world.size)[world.rank])[0] for part in parts)
             raise self._failed("gradient", norm, step, portions)
         rate = recipe.pace(self.optimizer, step)
         self.optimizer.step()
         learner.updated(step, rate)
+        self._average(step)
         return {**numbers, "rate": rate, **learner.scalars()}
 
     def _backward(self, step: int, shelf: int, rows: Array, *, last: bool) -> list[tuple[str, float]]:
         """Gradients of a portion; the learner's loss comes with the last."""
         task, parts = self.task, self.task.recipe.accumulate
-        portion = self._portion(shelf, rows)
+        portion, shares = self._portion(shelf, rows)
         with _silent(self.module, unless=last):
             with torch.autocast(task.world.device.type, torch.bfloat16, enabled=task.recipe.bf16):
                 outputs = self.module(*(portion.inputs[name] for name in task.module.meta["inputs"]))
-            terms = {name: value / parts for name, value in task.objective(outputs, portion).items()}
+            terms: dict[str, Tensor] = {}
+            for share, labels in shares:
+                for name, value in task.objective(outputs, replace(portion, labels=labels)).items():
+                    terms[name] = terms.get(name, 0.0) + share * value / parts
             extra = self.learner.loss(step) if last else None
             if extra is not None:
                 terms["regularization"] = extra
@@ -256,6 +266,18 @@ class _Run:
                 raise self._failed("loss", float(total.detach()), step, [portion])
             torch.autograd.backward(total)
         return [("loss", float(total.detach())), *((name, float(value.detach())) for name, value in terms.items())]
+
+    def _average(self, step: int) -> None:
+        """Let the running mean of parameters follow them, closely while it has seen few."""
+        if self.mean:
+            kept = min(self.task.recipe.average, (step + 1) / (step + 10))
+            torch._foreach_lerp_(self.mean, [p.detach() for p in self.parameters], 1 - kept)
+
+    def _take_mean(self) -> None:
+        """End with the running mean."""
+        with torch.no_grad():
+            for parameter, mean in zip(self.parameters, self.mean, strict=False):
+                parameter.copy_(mean)
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.parameters if p.grad is not None]
@@ -268,12 +290,22 @@ class _Run:
         first = f": numbers of {blamed} are the first that are not finite" if blamed else ""
         return TrainError(f"training: the {what} became {value} at step {step}{first}. Use a lower ⟨learning_rate⟩.")
 
-    def _portion(self, shelf: int, rows: Array) -> Portion:
-        """Samples as the module takes them, with what the teacher makes of them."""
+    def _portion(self, shelf: int, rows: Array) -> tuple[Portion, list[tuple[float, Any]]]:
+        """Samples as the module takes them, with what the teacher makes of them; and labels, with their shares."""
         task = self.task
-        inputs, labels = pool.tensors(task.samples.take(shelf, rows), task.world.device)
-        targets = task.teacher.outputs(shelf, rows, inputs) if task.teacher is not None else {}
-        return Portion(inputs, labels, targets)
+        batch = task.samples.take(shelf, rows)
+        inputs, labels = pool.tensors(batch, task.world.device)
+        if task.augment is None:
+            targets = task.teacher.outputs(shelf, rows, inputs) if task.teacher is not None else {}
+            return Portion(inputs, labels, targets), [(1.0, labels)]
+        inputs, shares = task.augment(inputs)
+        targets = task.teacher(inputs) if task.teacher is not None else {}
+        portion = Portion(inputs, labels, targets)
+        if batch.labels is None or not shares:
+            return portion, [(1.0, labels)]
+        mixed = [replace(batch, labels=batch.labels[order.numpy()]) for _, order in shares]
+        both = [pool.tensors(one, task.world.device)[1] for one in mixed]
+        return portion, [(share, one) for (share, _), one in zip(shares, both, strict=True)]
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
@@ -288,6 +320,7 @@ class _Run:
         tensors = {f"module/{k}": v for k, v in self.task.module.state_dict().items()}
         tensors |= {f"optimizer/{k}": v for k, v in checkpoints.optimizer_state(self.optimizer).items()}
         tensors |= {f"learner/{k}": v for k, v in self.learner.state().items()}
+        tensors |= {f"mean/{k}": v for k, v in enumerate(self.mean)}
         facts = {"step": self.done, "ended": self.ended, "recipe": asdict(self.task.recipe), "history": self.history}
         checkpoints.save(folder, Checkpoint(tensors, facts))
 
@@ -309,6 +342,8 @@ class _Run:
             raise InputError(f"⟨resume⟩: {folder} is of another model. Start again without ⟨resume⟩.") from error
         checkpoints.load_optimizer(self.optimizer, checkpoint.part("optimizer/"))
         self.learner.load(checkpoint.part("learner/"))
+        known = checkpoint.part("mean/")
+        self.mean = [known[str(k)].to(mean.device) for k, mean in enumerate(self.mean)]
         self.history = list(checkpoint.facts["history"])
         return self.task.recipe.steps if checkpoint.facts["ended"] else int(checkpoint.facts["step"])
 

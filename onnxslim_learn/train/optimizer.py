@@ -36,6 +36,8 @@ class Recipe:
         accumulate: Portions that a step's batch is computed in.
         bf16: Whether to compute in bfloat16 where that is safe (autocast).
         seed: Determines order and chance.
+        average: The share of a running mean of the parameters that a step keeps; the mean is what a run ends with, or,
+            with 0, the last parameters.
     """
 
     steps: int
@@ -49,6 +51,7 @@ class Recipe:
     accumulate: int = 1
     bf16: bool = False
     seed: int = 0
+    average: float = 0.0
 
     def factor(self, step: int) -> float:
         """What the rate is multiplied by at a step."""

@@ -22,6 +22,7 @@ from onnxslim_learn.train import feature_distillation as features
 from onnxslim_learn.train import losses
 from onnxslim_learn.train import optimizer as recipes
 from onnxslim_learn.train import samples as pool
+from onnxslim_learn.train.augmentation import augmentation
 from onnxslim_learn.train.distributed import World
 from onnxslim_learn.train.loop import Keeping, Learner, LoopTask, train
 from onnxslim_learn.train.optimizer import Recipe
@@ -71,6 +72,8 @@ class Training:
         folder: Where checkpoints go, and what is on its way.
         every: Steps between two checkpoints.
         resume: Whether to go on from the folder's.
+        augment: See :func:`onnxslim_learn.train.augmentation.augmentation`.
+        average: See :class:`onnxslim_learn.train.optimizer.Recipe`; of fine-tuning.
     """
 
     steps: int | None = None
@@ -90,6 +93,8 @@ class Training:
     folder: Path = field(default_factory=Path)
     every: int = 500
     resume: bool = False
+    augment: Sequence[Any] = ()
+    average: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,7 @@ class Trainer:
             accumulate=training.accumulate,
             bf16=training.bf16,
             seed=training.seed,
+            average=training.average if what == "finetune_steps" else 0.0,
         )
 
     def module(self, source: Graph | Analysis, *, fresh: bool = False) -> fx.GraphModule:
@@ -164,7 +170,8 @@ class Trainer:
 
         kept = self.training.folder / name, self.training.every, self.training.resume
         keeping = Keeping(*kept, show, begin, partial(self.look, module))
-        task = LoopTask(module, self.objective, self.samples, self.teacher, recipe, self.world)
+        augment = augmentation(self.training.augment, self.samples.declared)
+        task = LoopTask(module, self.objective, self.samples, self.teacher, recipe, self.world, augment)
         history = train(task, learner, keeping)
         return {"recipe": asdict(recipe), "history": history}
 
@@ -180,6 +187,7 @@ class Trainer:
         weights = {key: value.clone() for key, value in module.state_dict().items()}
         before = self.distance(module, held=True)
         told = self.run(name, module, recipe, learner)
+        self.settle(module)
         after = self.distance(module, held=True)
         worse = after > WORSE * before
         if worse:
@@ -311,7 +319,8 @@ def trainer(
     )
     training = _fixed(samples, training, world)
     trainer = Trainer(samples, held, tutor, objective, training, world, stage, inner)
-    if objective.taught:
+    augmentation(training.augment, samples.declared)  # refused before anything is run
+    if objective.taught and not training.augment:
         steps = sum(trainer.recipe(analysis.graph, what).steps for what in ("steps", "finetune_steps"))
         tutor.look_ahead(samples, steps * training.batch_size, stage("running the original"))
     return trainer

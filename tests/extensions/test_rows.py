@@ -19,7 +19,7 @@ class MineSettings:
 NAMES = {
     "COSTS": "costmine", "CRITERIA": "criterionmine", "METHODS": "methodmine", "PROTOCOLS": "protocolmine",
     "LOSSES": "lossmine", "METRICS": "metricmine", "DEVICES": "devicemine", "LEARNERS": "learnermine",
-    "OPTIMIZERS": "optimizermine",
+    "OPTIMIZERS": "optimizermine", "AUGMENTATIONS": "augmentationmine",
 }
 for table, name in NAMES.items():
     more = {"settings": MineSettings} if table == "LEARNERS" else {}
@@ -36,9 +36,10 @@ print(json.dumps({**told, "page": page(), "keywords": list(inspect.signature(osl
 """
 SHOWN = {
     "slim": "costmine criterionmine metricmine devicemine",
-    "learn": "costmine learnermine lossmine optimizermine eagerness",
+    "learn": "costmine learnermine lossmine optimizermine augmentationmine eagerness",
     "sparsify": "methodmine protocolmine",
-    "page": "costmine criterionmine methodmine protocolmine lossmine metricmine devicemine learnermine",
+    "page": "costmine criterionmine methodmine protocolmine lossmine metricmine devicemine learnermine"
+    " augmentationmine",
     "keywords": "eagerness",
 }
 
