@@ -18,6 +18,7 @@ import onnx_ir as ir
 from onnxslim_learn.array_types import Array, Labels, Mask
 from onnxslim_learn.bases.find import Space, spaces
 from onnxslim_learn.bases.recouple import Likes, recoupled
+from onnxslim_learn.bases.spelled import gathered, standing
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.operators.facts import attribute
 from onnxslim_learn.repair.linear_nodes import linears
@@ -58,10 +59,19 @@ class Norm:
 def without(analysis: Analysis, wanted: Callable[[str], bool] = lambda name: True) -> Analysis:
     """The analysis with the normalisations of streams as sums of squares, where that makes their bases free.
 
+    Those that the file spells out otherwise (:mod:`onnxslim_learn.bases.spelled`) serve as well.
+
     Args:
         analysis: The model.
         wanted: Whether the space of a name is wanted; others stay as they are.
     """
+    every = gathered(analysis)
+    other = _without(every, wanted)
+    left = standing(other) if every is not analysis else set()
+    return _without(gathered(analysis, left), wanted) if left else other
+
+
+def _without(analysis: Analysis, wanted: Callable[[str], bool]) -> Analysis:
     normal = _normalised(analysis.coupling)
     for group in analysis.groups:
         loose = group.pin is None or group.pin.delicate
@@ -73,7 +83,7 @@ def without(analysis: Analysis, wanted: Callable[[str], bool] = lambda name: Tru
                 continue
             free = {s.name for s in spaces(other.coupling, other.groups) if s.size == group.width} - known
             if any(map(wanted, free)):
-                return without(other, wanted)
+                return _without(other, wanted)
     return analysis
 
 

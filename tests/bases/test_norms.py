@@ -39,6 +39,24 @@ STREAM = """
 LAYER = "{out} = LayerNormalization<axis = -1, epsilon = 0.01>({of}, gamma{k}, beta{k})"
 ROOT = "{out} = RMSNormalization<axis = -1, epsilon = 0.01>({of}, gamma{k})"
 SIMPLE = "{out} = SimplifiedLayerNormalization<axis = -1, epsilon = 0.01>({of}, gamma{k})"
+SPELLED = """
+ q{k} = Pow({of}, two)
+ m{k} = ReduceMean<axes = [-1]>(q{k})
+ e{k} = Add(m{k}, eps)
+ r{k} = Sqrt(e{k})
+ o{k} = Div(unit, r{k})
+ h{k} = Mul({of}, o{k})
+ {out} = Mul(gamma{k}, h{k})"""
+SPELLED_LAYER = """
+ m{k} = ReduceMean<axes = [2]>({of})
+ c{k} = Sub({of}, m{k})
+ q{k} = Mul(c{k}, c{k})
+ v{k} = ReduceMean<axes = [2]>(q{k})
+ e{k} = Add(eps, v{k})
+ r{k} = Sqrt(e{k})
+ h{k} = Div(c{k}, r{k})
+ d{k} = Mul(h{k}, gamma{k})
+ {out} = Add(d{k}, beta{k})"""
 END = "m = ReduceMean<axes = [1], keepdims = 0>(n3)\n y = MatMul(m, head)"
 LATE_END = "m = ReduceMean<keepdims = 0>(n3, one)\n y = MatMul(m, head)"
 
@@ -63,6 +81,7 @@ def net(norm: str = LAYER, version: int = 17, end: str = END, **other: str) -> o
     sizes |= {"head": (WIDTH, 4)} | {f"{name}{k}": (WIDTH,) for name in ("gamma", "beta") for k in range(3)}
     arrays = {name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()}
     arrays |= {"flat": np.array([10, WIDTH]), "folded": np.array([2, 5, WIDTH]), "one": np.array([1])}
+    arrays |= {n: np.array(x, np.float32) for n, x in {"two": 2.0, "eps": 0.01, "unit": 1.0}.items()}
     used = {name for node in model.graph.node for name in node.input}
     model.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in arrays.items() if n in used)
     return model
@@ -75,6 +94,8 @@ NETS = {
     "simplified": net(SIMPLE),
     "simplified_extended": fused(net(SIMPLE), "extended"),
     "rms": net(ROOT, 23, LATE_END),
+    "rms_spelled": net(SPELLED, 13),
+    "layer_spelled": net(SPELLED_LAYER, 13),
 }
 
 
