@@ -25,6 +25,7 @@ EXTRAS = {
     "rl": ("gymnasium", "stable_baselines3"),
     "tensorboard": ("tensorboard",),
     "cluster": ("distributed",),
+    "report": ("vl_convert",),
 }
 """Extra of the distribution -> the modules that it brings."""
 

@@ -50,6 +50,7 @@ class Option:
         decides: Whether it decides about what comes out.
         purpose: What it is for, where only some take it.
         span: The least and the largest number.
+        extra: The extra of the distribution that it needs, if any.
     """
 
     help: str
@@ -72,6 +73,7 @@ class Option:
     decides: bool = True
     purpose: str = ""
     span: tuple[float, float] = (-math.inf, math.inf)
+    extra: str = ""
 
 
 @dataclass(frozen=True)

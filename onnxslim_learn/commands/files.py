@@ -10,6 +10,7 @@ from onnxslim_learn.data import images
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.plans.plan import bases_file
 from onnxslim_learn.rewrite import save
+from onnxslim_learn.rows import require
 from onnxslim_learn.runtime import atomic
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def claim(settings: Any, *read: Any) -> None:
         for name, about in declared.options(type(one)).items()
         if (value := declared.given(one)[name]) is not None
     ]
+    for name, about, _ in asked:
+        require(about.extra, name)
     for provider in (value for name, _, value in asked if name == "⟨provider⟩" and isinstance(value, str)):
         timing.check_provider(provider)
     files = _Files([*read, *(value for _, about, value in asked if about.reads)])

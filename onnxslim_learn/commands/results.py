@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.report import page
-from onnxslim_learn.report.blocks import flat
+from onnxslim_learn.report import figures, page
+from onnxslim_learn.report.blocks import flat, in_sections
 from onnxslim_learn.report.format import before_and_after, ms, share
-from onnxslim_learn.report.sections import verdict
+from onnxslim_learn.report.sections import network, verdict
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime import atomic
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.plans.plan import Plan
-    from onnxslim_learn.report.blocks import Block
+    from onnxslim_learn.report.blocks import Block, Section
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.workflow.options import ReportSettings
 
@@ -71,7 +71,12 @@ class Reported:
 
     def to_html(self) -> str:
         """Return the report as a page with charts."""
-        return page.render(self.title, self.report, [*self.blocks(self.report), *verdict.widths(self.report)])
+        return page.render(self.title, self.report, self.page())
+
+    def page(self) -> list[Section]:
+        """What the page of a report shows, in its sections."""
+        ending = [*verdict.widths(self.report), *network.blocks(self.report)]
+        return in_sections([*self.blocks(self.report), *ending])
 
     def in_short(self) -> str:
         """The verdict in one line."""
@@ -95,6 +100,8 @@ class Reported:
             atomic.write_text(Path(where.html), self.to_html())
         if where.json is not None:
             atomic.write_text(Path(where.json), self.to_json())
+        if where.report_dir is not None:
+            figures.save(Path(where.report_dir), self.page())
         return self
 
 

@@ -224,3 +224,14 @@ def flat(blocks: Iterable[Block]) -> Iterator[Block]:
             yield from flat(block.blocks)
         else:
             yield block
+
+
+def in_sections(blocks: Iterable[Block]) -> list[Section]:
+    """What belongs under one heading together, in the order of the headings."""
+    parts: dict[str, list[Block]] = {}
+    titles: dict[str, str] = {}
+    for block in blocks:
+        section = block if isinstance(block, Section) else Section("more", (block,))
+        parts.setdefault(section.name, []).extend(section.blocks)
+        titles.setdefault(section.name, section.title)
+    return [Section(name, tuple(parts[name]), titles[name]) for name in SECTIONS if parts.get(name)]

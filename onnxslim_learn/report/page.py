@@ -7,10 +7,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.report import vega
-from onnxslim_learn.report.blocks import SECTIONS, Bars, Lines, Picture, Scatter, Section, flat
+from onnxslim_learn.report.blocks import SECTIONS, Bars, Lines, Picture, Scatter, flat, in_sections
 from onnxslim_learn.report.card import card
 from onnxslim_learn.report.format import ms
-from onnxslim_learn.report.sections import network
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,7 +32,7 @@ def render(title: str, report: Mapping[str, Any], blocks: Iterable[Block]) -> st
         report: The report as plain data: its verdict and what is said of the run stand first and last.
         blocks: What it shows between.
     """
-    sections = _sections([*blocks, *network.blocks(report)])
+    sections = in_sections(blocks)
     shown = [type(block) for block in flat(sections)]
     scripts = dict.fromkeys(name for kind, names in SCRIPTS.items() if kind in shown for name in names)
     return _template().render(
@@ -44,17 +43,6 @@ def render(title: str, report: Mapping[str, Any], blocks: Iterable[Block]) -> st
         style=_safe("page.css"),
         scripts=[_safe(name) for name in (*scripts, "page.js")],
     )
-
-
-def _sections(blocks: Iterable[Block]) -> list[Section]:
-    """What belongs under one heading together, in the order of the headings."""
-    parts: dict[str, list[Block]] = {}
-    titles: dict[str, str] = {}
-    for block in blocks:
-        section = block if isinstance(block, Section) else Section("more", (block,))
-        parts.setdefault(section.name, []).extend(section.blocks)
-        titles.setdefault(section.name, section.title)
-    return [Section(name, tuple(parts[name]), titles[name]) for name in SECTIONS if parts.get(name)]
 
 
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from onnxslim_learn.errors import printable
 from onnxslim_learn.report.blocks import Bars, Lines, Scatter
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ HIGH = 320  # of a chart of points
 LETTER = 6.4  # pixels of a letter, about
 ROOM = 1.3  # times the longest bar, so that the number after it fits
 LEAST = 1e-5  # of the largest loss is drawn on the floor
-MARK = "\x1f"  # between the number of a bar and its label: labels repeat
+MARK = "\u2063"  # between the number of a bar and its label: labels repeat
 
 Chart = Bars | Lines | Scatter
 Spec = dict[str, Any]
@@ -86,9 +87,9 @@ def _rows(bars: tuple[Bar, ...], series: tuple[str, ...]) -> list[Spec]:
     rows, label, place = list[Spec](), "", -1
     for bar in bars:
         if bar.label or place < 0:
-            label, place = bar.label, place + 1
+            label, place = printable(bar.label), place + 1
         ends = {} if bar.span is None else {"low": bar.span[0], "high": bar.span[1]}
-        row = {"key": f"{place}{MARK}{label}", "label": label, "value": bar.value, "text": bar.text, **ends}
+        row = {"key": f"{place}{MARK}{label}", "label": label, "value": bar.value, "text": printable(bar.text), **ends}
         rows.append({**row, "end": max(bar.value, ends.get("high", 0.0)), "series": series[bar.series]})
     return rows
 
@@ -119,7 +120,13 @@ def _line(chart: Lines, line: Line, top: float) -> Spec:
     if line.chosen is not None:
         at = {"x": {"datum": line.chosen, "type": "quantitative"}}
         layers.append({"mark": {"type": "rule", "color": COLOURS[1], "strokeDash": [4, 3]}, "encoding": at})
-    return {"$schema": SCHEMA, "title": line.label, "data": {"values": values}, "height": PANEL, "layer": layers}
+    return {
+        "$schema": SCHEMA,
+        "title": printable(line.label),
+        "data": {"values": values},
+        "height": PANEL,
+        "layer": layers,
+    }
 
 
 def _scatter(chart: Scatter) -> Spec:
@@ -150,4 +157,4 @@ def _scatter(chart: Scatter) -> Spec:
 
 def _point(point: Point) -> Spec:
     kind = "worth keeping" if point.best else "beaten"
-    return {"name": point.name, "x": point.x, "y": point.y, "text": point.text, "kind": kind}
+    return {"name": printable(point.name), "x": point.x, "y": point.y, "text": printable(point.text), "kind": kind}

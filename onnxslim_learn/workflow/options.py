@@ -126,6 +126,7 @@ class ReportSettings:
     Attributes:
         html: A page with charts.
         json: The report as data; the command line takes ``-`` for standard output.
+        report_dir: Charts as SVG and PNG, tables as CSV.
     """
 
     html: str | None = option(
@@ -137,6 +138,14 @@ class ReportSettings:
         metavar="FILE|-",
         writes=True,
         decides=False,
+    )
+    report_dir: str | None = option(
+        None,
+        "write charts as SVG and PNG and tables as CSV into a folder (extra report)",
+        metavar="DIR",
+        keeps=True,
+        decides=False,
+        extra="report",
     )
 
 
