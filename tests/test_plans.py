@@ -1,6 +1,7 @@
 """A plan is data: it survives JSON, says what it says of every tensor, and is refused when it was tampered with."""
 
 import json
+from importlib import metadata
 
 import numpy as np
 import onnx
@@ -9,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+import onnxslim_learn as osl
 from nets.fused import plain
 from nets.operators import EXAMPLES
+from nets.zoo import NETS
 from onnxslim_learn.errors import PlanError
+from onnxslim_learn.plans import origin
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.workflow import slim
 from tests import laws
@@ -230,3 +234,20 @@ def test_a_former_plan_had_times_in_microseconds(plan):
     assert Plan.from_json(again.to_json()) == again
     told["provenance"]["target"] = {"latency": 0.7}
     assert Plan.from_json(json.dumps(told)).provenance["target"] == {"latency": 0.7}
+
+
+def test_a_written_model_says_what_made_it(tmp_path):
+    onnx.save(NETS["residual"].build(), tmp_path / "net.onnx")
+    made = osl.slim(tmp_path / "net.onnx", macs=0.5, repair=False, no_latency=True, plan_out=tmp_path / "plan.json")
+    made.save(tmp_path / "slim.onnx")
+    (told,) = (p.value for p in onnx.load(tmp_path / "slim.onnx").metadata_props if p.key == origin.KEY)
+    plan = Plan.load(tmp_path / "plan.json")
+    assert json.loads(told) == {
+        "version": metadata.version("onnxslim-learn"),
+        "plan": origin.fingerprint(plan),
+        "target": {"macs": 0.5},
+    }
+    assert origin.fingerprint(plan) != origin.fingerprint(Plan({}, {}))
+    again = osl.apply(tmp_path / "net.onnx", tmp_path / "plan.json", repair=False, no_latency=True)
+    again.save(tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "slim.onnx").read_bytes()

@@ -11,6 +11,7 @@ from onnxslim_learn.analysis import Analysis
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.errors import VerifyError
 from onnxslim_learn.lossless_cuts import find
+from onnxslim_learn.plans import origin
 from onnxslim_learn.quality.channels import channels
 from onnxslim_learn.quality.judgement import Judgement, judge
 from onnxslim_learn.repair import sequential
@@ -126,6 +127,7 @@ class Slimmed:
                 raise VerifyError(f"{target}: {verification.complaint}. Nothing was written.")
             if self._better is not None and self.removal.gone.any():
                 metadata.correct(self.analysis.graph.model, self._better)
+                origin.sign(self._better, self.plan)
                 staged = save.staged(self._better, target.name, folder, external=self.analysis.graph.external)
             save.publish(staged, target, self.analysis.graph.source or self.analysis.graph.data)
         return verification
@@ -150,6 +152,8 @@ class Slimmed:
         source = self.analysis.graph.source
         if self.removal.gone.any() or (source is not None and self.analysis.graph.external):
             metadata.correct(self.analysis.graph.model, self.model)
+            if self.removal.gone.any():
+                origin.sign(self.model, self.plan)
             return save.staged(self.model, name, folder, external=self.analysis.graph.external)
         staged = folder / name
         with atomic.writing(name, folder):
