@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.bridge.public import from_torch, to_torch
     from onnxslim_learn.commands.analyze import analyze
+    from onnxslim_learn.commands.caches import caches
     from onnxslim_learn.commands.data import load_data
     from onnxslim_learn.commands.expand import expand
     from onnxslim_learn.commands.learn import learn
@@ -39,6 +40,7 @@ _WHERE = {
     # commands
     "analyze": "commands.analyze",
     "apply": "commands.slim",
+    "caches": "commands.caches",
     "calibrate": "commands.timing",
     "expand": "commands.expand",
     "learn": "commands.learn",
@@ -86,6 +88,7 @@ __all__ = [
     "VerifyError",
     "analyze",
     "apply",
+    "caches",
     "calibrate",
     "coupling_graph",
     "dataflow",

@@ -11,6 +11,7 @@ from onnxslim_learn.settings import option
 from onnxslim_learn.workflow.settings import (
     AnalyzeSettings,
     ApplySettings,
+    CachesSettings,
     CalibrateSettings,
     DemoSettings,
     ExpandSettings,
@@ -116,6 +117,11 @@ COMMANDS = {
         "time one or several models on onnxruntime",
         keywords(ProfileSettings),
         (Place("models", ".onnx files; several are timed in turns and compared", several=True),),
+    ),
+    "caches": Command(
+        f"{_ACTS}.caches:caches",
+        "let heads go that caches of keys and values have, where these are inputs and outputs of a model",
+        keywords(CachesSettings),
     ),
     "calibrate": Command(
         f"{_ACTS}.timing:calibrate",

@@ -116,6 +116,7 @@ STAGES: dict[str, tuple[Row, ...]] = {
         ("measuring memory", _always),
         ("timing nodes", _has("per_node")),
     ),
+    "caches": (("rewriting", _always),),
     "calibrate": (("measuring this machine", _always),),
     "demo": tuple(
         (stage, _always)

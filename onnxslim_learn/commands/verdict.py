@@ -485,6 +485,18 @@ NEXT: tuple[Next, ...] = (
         "To see where the time of a model goes on it",
         lambda case: line("analyze", "MODEL.onnx", device=case.output),
     ),
+    Next(
+        ("caches",),
+        lambda case: case.asked.value("narrow") is None,
+        "To cut heads of keys and values with their caches, and narrow these afterwards",
+        lambda case: line("slim", case.output, output=beside(case.output, "slim"), target="params=0.7"),
+    ),
+    Next(
+        ("caches",),
+        lambda case: True,
+        "To see what else can go",
+        lambda case: line("analyze", case.output),
+    ),
     Next(("calibrate",), lambda case: True, "To keep it", lambda case: case.again(output="device.toml")),
     Next(("demo",), lambda case: True, "To look at a model of your own", lambda case: line("analyze", "MODEL.onnx")),
 )

@@ -259,7 +259,19 @@ class NodeContext:
         """Why what meets a free axis here stays; an input of the model is told: its axes are the caller's."""
         given = next((str(v.name) for v in self.node.inputs if v is not None and v.is_graph_input()), None)
         read = f", which reads graph input {given}" if given else ""
+        if given and self._grows(given):
+            read += ": a cache. The command caches opens its heads"
         return f"is tied to a free axis by {self.node.op_type}{read}"
+
+    def _grows(self, given: str) -> bool:
+        """Whether the model puts an input out again, longer, as it does with caches of keys and values."""
+        before = self.shapes.analysis.shape[given]
+        outputs = [str(v.name) for v in self.node.outputs if v.is_graph_output()]
+        shapes = [self.shapes.analysis.shape[name] for name in outputs]
+        return any(
+            len(now) == len(before) and [a for a, (m, n) in enumerate(zip(before, now, strict=True)) if m != n] == [2]
+            for now in shapes
+        )
 
     def out_shape(self, slot: int = 0, *, nominal: bool = False) -> tuple[int, ...]:
         """Shape of an output at the analysis (or nominal) sizes."""

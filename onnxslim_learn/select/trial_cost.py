@@ -1,6 +1,7 @@
 """What it takes to try a cut out, in multiply-accumulates: told by model and samples alone, on every machine the same.
 
-A trial runs the model from the first node that changes and refits every layer after it (:mod:`onnxslim_learn.repair`).
+A trial runs the model from the first node that changes and, unless the model is large, refits every layer after it
+(:func:`onnxslim_learn.select.sensitivity.repaired`).
 Both are counted at the original's widths, which is the most that it takes. On one core of a desktop processor, trials
 of five nets made 8 to 42 billion of them in a second.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy as np
 from onnxslim_learn.array_types import Array, Feeds, Labels
 from onnxslim_learn.costs.polynomial import macs
 from onnxslim_learn.repair.linear_nodes import linears
+from onnxslim_learn.rewrite import stretches
 from onnxslim_learn.rewrite.unfuse import unfuse
 
 if TYPE_CHECKING:
@@ -53,14 +56,14 @@ class TrialCost:
         macs: Its multiply-accumulates.
         owners: ``(terms,)``: the node of every term of that.
         after: ``(nodes + 1,)``: multiply-accumulates of one run from each node on, at the nominal sizes.
-        layers: What is refitted.
+        each: ``(nodes,)``: those of every node.
     """
 
     coupling: Coupling
     macs: Cost
     owners: Labels
     after: Array
-    layers: tuple[_Layer, ...]
+    each: Array
 
     @classmethod
     def of(cls, coupling: Coupling) -> TrialCost:
@@ -68,13 +71,20 @@ class TrialCost:
         nodes, cost = {str(node.name): number for number, node in enumerate(coupling.graph.nodes)}, macs(coupling)
         by_node = cost.by_node(np.ones(coupling.size))
         each = np.array([by_node.get(name, 0.0) for name in nodes])
-        layers = []
-        for one in linears(unfuse(coupling.graph.model)):
-            name, matrix = str(one.node.name), one.read().matrix.shape
-            places = by_node[name] / np.prod(matrix) if by_node.get(name) else np.inf
-            layers.append(_Layer(nodes.get(name, 0), matrix, float(places)))
         owners = np.array([nodes.get(name, 0) for name in cost.owners], np.int64)
-        return cls(coupling, cost, owners, np.append(np.cumsum(each[::-1])[::-1], 0.0), tuple(layers))
+        return cls(coupling, cost, owners, np.append(np.cumsum(each[::-1])[::-1], 0.0), each)
+
+    @cached_property
+    def layers(self) -> tuple[_Layer, ...]:
+        """What can be refitted; their weights are read for it."""
+        nodes = {str(node.name): number for number, node in enumerate(self.coupling.graph.nodes)}
+        layers = []
+        for one in linears(unfuse(self.coupling.graph.model)):
+            place, matrix = nodes.get(str(one.node.name)), one.read().matrix.shape
+            macs_there = 0.0 if place is None else float(self.each[place])
+            places = macs_there / float(np.prod(matrix)) if macs_there else np.inf
+            layers.append(_Layer(place or 0, matrix, places))
+        return tuple(layers)
 
     def passes(self, feeds: Sequence[Feeds]) -> float:
         """Runs at the nominal sizes that take as much as one over some batches, by the size of the inputs."""
@@ -93,7 +103,7 @@ class TrialCost:
             rows: Rows of each regression, at most.
         """
         passes, refits = self.passes(feeds), np.zeros(len(self.after))
-        for layer in self.layers:
+        for layer in () if stretches.weight_bytes(self.coupling) > stretches.LARGEST else self.layers:
             refits[layer.node] += layer.refit(rows, passes, len(feeds))
         result: Array = self.after * passes + np.cumsum(refits[::-1])[::-1]
         return result

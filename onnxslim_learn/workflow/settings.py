@@ -369,6 +369,20 @@ class ProfileSettings:
 
 
 @dataclass(frozen=True)
+class CachesSettings:
+    """What can be asked of ``caches``.
+
+    Attributes:
+        output: Where the model is written.
+        narrow: Whether caches are narrowed after a cut; else their heads are opened before one.
+    """
+
+    output: str | None = output("where to write the model")
+    narrow: bool = option(False, "after a cut: leave caches the heads that stay (the caller's caches change)")
+    report: ReportSettings = part(ReportSettings)
+
+
+@dataclass(frozen=True)
 class CalibrateSettings:
     """What can be asked of ``calibrate``.
 
