@@ -47,14 +47,25 @@ def reason(error: BaseException) -> str:
     return re.sub(r"[.!?]\s+(?=\S)", "; ", " ".join(text.split()))[:300].rstrip(".")
 
 
+def first(error: BaseException) -> BaseException:
+    """The error that led to another."""
+    return error if error.__cause__ is None else first(error.__cause__)
+
+
+_ENDLESS = re.compile(r"\S{1000,}")  # longer than any path of a system
+
+
 def printable(text: str, keep: str = "") -> str:
     """A text without control characters, which names in files may have: what does not print is written as an escape.
+
+    Of a word that never ends, its ends are shown.
 
     Args:
         text: The text.
         keep: Characters that stay as they are.
     """
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+    shown = "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+    return _ENDLESS.sub(lambda word: f"{word[0][:100]}…{word[0][-100:]}", shown)
 
 
 def meant(word: str, known: Iterable[str], shown: str = "{}") -> str:

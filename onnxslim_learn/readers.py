@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +25,38 @@ def no_file(path: str | Path) -> str:
     return "is no regular file" if place.exists() else "no such file"
 
 
+DIGITS = 18  # of a whole number: more than there is of anything, and few enough for 64 bits
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a text is a whole number that is not negative."""
+    return text.isascii() and text.isdecimal() and len(text) <= DIGITS
+
+
 def whole(text: str) -> int:
     """Read a whole number."""
-    if not (text.isascii() and text.isdecimal()):
+    if not _is_whole(text):
         raise ValueError(f"expected a whole number, but got {text!r}")
     return int(text)
 
 
 def positive(text: str) -> int:
     """Read a whole number above zero."""
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+    if not (_is_whole(text) and int(text) > 0):
         raise ValueError(f"expected a positive whole number, but got {text!r}")
     return int(text)
 
 
 def multiple_of(text: str) -> int | str:
     """Read what widths are multiples of: a whole number above zero, or ``auto``."""
-    if text != AUTO and not (text.isascii() and text.isdecimal() and int(text) > 0):
+    if text != AUTO and not (_is_whole(text) and int(text) > 0):
         raise ValueError(f"expected a positive whole number or {AUTO}, but got {text!r}")
     return text if text == AUTO else int(text)
 
 
 def number_or_auto(text: str) -> int | str:
     """Read a whole number that is not negative, or ``auto``."""
-    if text != AUTO and not (text.isascii() and text.isdecimal()):
+    if text != AUTO and not _is_whole(text):
         raise ValueError(f"expected a whole number or {AUTO}, but got {text!r}")
     return text if text == AUTO else int(text)
 
@@ -68,10 +76,9 @@ def place(text: str) -> int | str:
 
 def any_whole(text: str) -> int:
     """Read a whole number, which may be negative."""
-    try:
-        return int(text)
-    except ValueError as error:
-        raise ValueError(f"expected a whole number, but got {text!r}") from error
+    if not _is_whole(text.removeprefix("-")):
+        raise ValueError(f"expected a whole number, but got {text!r}")
+    return int(text)
 
 
 def any_number(text: str) -> float:
@@ -167,9 +174,38 @@ def pattern(text: str) -> str:
         raise ValueError("expected a regular expression, but got an empty one, which would match all")
     try:
         re.compile(text)
-    except re.error as error:
+        tree = re._parser.parse(text)  # type: ignore[attr-defined]
+    except (re.error, RecursionError, OverflowError, MemoryError) as error:
         raise ValueError(f"not a regular expression ({error})") from error
+    if _explodes(tree):
+        raise ValueError("expected a regular expression without a repeat or a choice within a repeat")
     return text
+
+
+FEW = 16  # repeats that take no time, whatever is repeated
+
+
+def _explodes(tree: Any, repeated: bool = False) -> bool:
+    """Whether a search may take time that doubles with every character: what is repeated may be met in two ways."""
+    for kind, about in tree:
+        name = str(kind)
+        if name == "BRANCH" and repeated:
+            return True
+        repeats = name.endswith("REPEAT") and about[1] > FEW
+        if repeated and name.endswith("REPEAT") and about[0] != about[1]:
+            return True
+        if any(_explodes(part, repeated or repeats) for part in _parts(about)):
+            return True
+    return False
+
+
+def _parts(about: Any) -> Iterator[Any]:
+    """The expressions within what a token of an expression holds."""
+    for one in about if isinstance(about, tuple | list) else ():
+        if hasattr(one, "pattern") or hasattr(one, "state"):
+            yield one
+        else:
+            yield from _parts(one)
 
 
 def printable(text: str) -> str:

@@ -316,11 +316,21 @@ def with_file(known: Mapping[str, Declared], given: Mapping[str, Any]) -> dict[s
         except InputError as error:
             raise InputError(f"⟨config⟩ {config}: {key} is no option that can be set there. See its help.") from error
         try:
+            if not _is_plain(entry):
+                raise ValueError("expected a text, a number, a list, or a table of these")
             _read(known[name], entry)
         except ValueError as error:
             raise InputError(f"⟨config⟩ {config}: {key} = {value!r}: {error}.") from error
         options_read[name] = entry
     return {**options_read, **given}
+
+
+def _is_plain(value: Any, holds: tuple[type, ...] = (dict, list)) -> bool:
+    """Whether a value is a text, a number, a truth, a list of these, or a table of all that."""
+    if isinstance(value, str | int | float):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return isinstance(value, holds) and all(_is_plain(each, (list,) if inner is not value else ()) for each in inner)
 
 
 def in_file(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -336,7 +346,7 @@ def in_file(given: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"⟨config⟩ {config}: {problem}. Give a TOML file.")
     try:
         return tomllib.loads(Path(config).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         said = getattr(error, "strerror", None) or reason(error)
         raise InputError(f"⟨config⟩ {config}: cannot be read ({said}). Give a TOML file.") from error
 

@@ -33,6 +33,7 @@ ON_ALL_NETS = {
 
 def pytest_addoption(parser):
     parser.addoption("--graphs", type=int, default=200, help="how many large random graphs the slow run looks at")
+    parser.addoption("--graph-seed", type=int, default=0, help="which random graphs are paired with random plans")
 
 
 def in_default_run(config):

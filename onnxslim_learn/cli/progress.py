@@ -98,6 +98,11 @@ def _lines(place: Place) -> Watcher:
 def _bar(place: Place, *, shown: bool) -> Iterator[Watcher]:
     """A bar on standard error where that is a terminal, with the time that has passed, and that is left."""
     from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, markup=False)
+    if not shown or not console.is_terminal:
+        yield lambda stage, share, numbers: None
+        return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     left = TimeRemainingColumn(compact=True)
@@ -108,9 +113,7 @@ def _bar(place: Place, *, shown: bool) -> Iterator[Watcher]:
         left,
         TextColumn("{task.fields[left]}"),
     )
-    console = Console(stderr=True, highlight=False, markup=False)
-    hidden = not shown or not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         tasks: list[Any] = []
 
         def tell(stage: str, share: float, numbers: Mapping[str, float]) -> None:
@@ -123,7 +126,7 @@ def _bar(place: Place, *, shown: bool) -> Iterator[Watcher]:
             described = f"{place.told(stage)} {said}".rstrip()
             bar.update(tasks[-1], total=1.0, completed=share, description=described, left="left")
 
-        yield tell if hidden else _listed(place, tell, lambda text: console.print(text[:1].upper() + text[1:]))
+        yield _listed(place, tell, lambda text: console.print(text[:1].upper() + text[1:]))
 
 
 class Log:

@@ -44,7 +44,7 @@ def answer(act: Callable[[], int]) -> int:
             told = printable(" ".join([sentence, *getattr(error, "__notes__", ())]))
             print("onnxslim-learn:", told, file=sys.stderr)
             if following := getattr(error, "next", ""):
-                print(f"  {following}", file=sys.stderr)
+                print(f"  {printable(following)}", file=sys.stderr)
             return code
 
 

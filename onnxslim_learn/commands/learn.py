@@ -97,6 +97,12 @@ def _checked(shared: LearnSettings, wanted: Any) -> Device | None:
     Raises:
         InputError: With the parameter at fault.
     """
+    asked = declared.given(wanted)
+    for steps, epochs in (("steps", "epochs"), ("finetune_steps", "finetune_epochs")):
+        if asked.get(steps) is not None and asked.get(epochs) is not None:
+            raise InputError(
+                f"⟨{epochs}⟩ {asked[epochs]:g}: ⟨{steps}⟩ {asked[steps]} says it, too. Leave one of them out."
+            )
     if hasattr(wanted, "check"):
         wanted.check(shared)
     if shared.training.teacher is not None and compares_features(shared.training.loss):

@@ -62,7 +62,7 @@ def load(text: str) -> Device:
         return named(text)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: no TOML file ({reason(error)}). Write it with calibrate.") from error
     return _checked(path, data)
 

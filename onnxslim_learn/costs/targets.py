@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.readers import pattern
 from onnxslim_learn.registry import COSTS, MICROSECONDS
 from onnxslim_learn.runtime.functions import is_name
 
@@ -243,14 +243,13 @@ def shares(texts: Sequence[str]) -> dict[str, float]:
     for text in texts:
         name, _, number = text.rpartition("=")
         try:
-            re.compile(name)
-            shares_by_pattern[name] = float(number)
-        except re.error as error:
-            raise InputError(f"⟨keep⟩ {text}: not a regular expression ({error}). Change it.") from error
+            value = float(number if name else "")
         except ValueError:
-            name = ""
-        if not name:
-            raise InputError(f"⟨keep⟩ {text}: expected REGEX=SHARE. For example heads=0.7.")
+            raise InputError(f"⟨keep⟩ {text}: expected REGEX=SHARE. For example heads=0.7.") from None
+        try:
+            shares_by_pattern[pattern(name)] = value
+        except ValueError as error:
+            raise InputError(f"⟨keep⟩ {text}: {error}. Change it.") from error
     return shares_by_pattern
 
 

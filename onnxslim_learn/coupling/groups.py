@@ -16,6 +16,7 @@ from onnxslim_learn.array_types import Labels
 from onnxslim_learn.coupling.relations import Pin
 from onnxslim_learn.coupling.solver import Coupling
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.readers import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -245,9 +246,9 @@ def expression(option: str, text: str) -> re.Pattern[str]:
         InputError: If it is none.
     """
     try:
-        return re.compile(text)
-    except re.error as error:
-        raise InputError(f"{option} {text}: not a regular expression ({error}).") from error
+        return re.compile(pattern(text))
+    except ValueError as error:
+        raise InputError(f"{option} {text}: {error}. Change it.") from error
 
 
 def decidable(coupling: Coupling, groups: Sequence[Group]) -> list[Group]:

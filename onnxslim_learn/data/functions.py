@@ -29,14 +29,14 @@ def portions(where: str, function: Callable[..., Any], declared: Declared, size:
     """
     try:
         items = iter(function(size) if _takes_size(function) else function())
-    except Exception as error:
+    except (Exception, GeneratorExit, SystemExit) as error:  # a function may say that it ends all
         raise _failed(where, error) from error
     while True:
         try:
             item = next(items)
         except StopIteration:
             return
-        except Exception as error:
+        except (Exception, GeneratorExit, SystemExit) as error:
             raise _failed(where, error) from error
         arrays, labels = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
         named = dict(arrays) if isinstance(arrays, dict) else {UNNAMED: arrays}
@@ -55,5 +55,5 @@ def _takes_size(function: Callable[..., Any]) -> bool:
     return len(needed) == 1 or next(iter(parameters), "") == "batch_size"
 
 
-def _failed(where: str, error: Exception) -> InputError:
+def _failed(where: str, error: BaseException) -> InputError:
     return InputError(f"{where}: the function failed with {type(error).__name__}: {reason(error)}. Correct it.")

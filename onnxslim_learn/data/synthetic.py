@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 PILOT, POINTS = 64, 20000  # samples, and numbers of each channel, that tell how noise fills its range
 ROUNDS = 100
+MOST = 1 << 34  # bytes of samples that are made up
 RECORDING = 64  # numbers in a row from which they are a recording rather than a table's columns
 
 
@@ -45,7 +47,7 @@ def synthetic(coupling: Coupling, options: DataSettings | None = None, numbers: 
         numbers: Which samples, instead of the first so many.
 
     Raises:
-        InputError: If the range does not fit the model's channels.
+        InputError: If the range does not fit the model's channels, or they are more than 16 GiB.
     """
     options, takes = options or DataSettings(), declared(coupling.graph)
     makers = {name: _maker(one, coupling, options) for name, one in takes.inputs.items() if one.axis is not None}
@@ -53,6 +55,14 @@ def synthetic(coupling: Coupling, options: DataSettings | None = None, numbers: 
     numbers = range(max(options.count, size)) if numbers is None else numbers
     count = len(numbers) // size * size if takes.batch else min(len(numbers), options.count)
     said = "; ".join(f"{name}: {said}" for name, (said, _) in makers.items())
+    nominal = coupling.graph.shapes.nominal.inputs
+    single = sum(
+        math.prod(nominal[name]) * one.dtype.itemsize for name, one in takes.inputs.items() if one.axis is not None
+    )
+    if count * single > MOST:
+        raise InputError(
+            f"⟨samples⟩ {count}: made-up ones take {count * single} bytes, and {MOST} are the most. Give fewer."
+        )
     together = RandomInputs(coupling)
 
     def stream() -> Iterator[Batch]:

@@ -22,7 +22,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from onnxslim_learn.errors import InputError, reason
+from onnxslim_learn.errors import InputError, SlimError, first, reason
 from onnxslim_learn.graph import (
     constant_folding,
     external_files,
@@ -162,9 +162,11 @@ def load(
             ir.external_data.set_base_dir(module.graph, folder or source.parent)
         _clean(module)
         stored_types.widen(module, ask.converts)
-    except (ValueError, TypeError, KeyError) as error:
+    except SlimError:
+        raise
+    except Exception as error:  # whatever keeps a file from becoming a graph is wrong with the file
         raise InputError(
-            f"{source or 'model'}: not a valid ONNX graph ({reason(error)}). Run onnx.checker on it."
+            f"{source or 'model'}: not a valid ONNX graph ({reason(first(error))}). Run onnx.checker on it."
         ) from error
     clones = _unshare(module, _read_directly(module, ask.copies))
     try:

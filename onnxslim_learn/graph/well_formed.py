@@ -77,6 +77,18 @@ def _versions(proto: onnx.ModelProto) -> Complaints:
             yield f"operator set {entry.domain or 'ai.onnx'}: its version must be positive, but is {entry.version}"
 
 
+def _texts(proto: onnx.ModelProto) -> Complaints:
+    """Texts of standard operators are texts; what others keep in theirs is their business."""
+    for graph in graphs(proto):
+        for node in (one for one in graph.node if one.domain in ("", "ai.onnx")):
+            for attribute in node.attribute:
+                for text in (attribute.s, *attribute.strings):
+                    try:
+                        text.decode()
+                    except UnicodeDecodeError:
+                        yield f"node {node.name} ({node.op_type}): its attribute {attribute.name} is no text in UTF-8"
+
+
 def _names(proto: onnx.ModelProto) -> Complaints:
     """Every output of the main graph is made, and no value twice."""
     graph = proto.graph
@@ -126,7 +138,7 @@ def all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 def _outside(tensor: onnx.TensorProto, count: int) -> Complaints:
     """What an entry for a file beside the model must be."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    if not entries.get("location"):
+    if not entries.get("location") or "\0" in entries["location"]:
         yield "it names no file that its data is in"
     for key in ("offset", "length"):
         if key in entries and not (entries[key].isascii() and entries[key].isdecimal()):
@@ -197,6 +209,18 @@ def _grouped(proto: onnx.ModelProto) -> Complaints:
                     yield f"node {node.name} ({node.op_type}): cannot have {attribute.i} groups{channels}"
 
 
+def _bodies(proto: onnx.ModelProto) -> Complaints:
+    """A node has the results that its bodies have: branches as they are, loops but for the condition, in front."""
+    for graph in graphs(proto):
+        for node in graph.node:
+            for attribute in (one for one in node.attribute if one.HasField("g")):
+                loop = attribute.name == "body" and not any(one.name == "num_scan_inputs" for one in node.attribute)
+                results = len(attribute.g.output) - loop
+                if results < (wanted := len(node.output)):
+                    what = f"node {node.name} ({node.op_type})"
+                    yield f"{what}: its {attribute.name} has {results} results, not {wanted}"
+
+
 def _functions(proto: onnx.ModelProto) -> Complaints:
     """Functions do not call themselves, and are no more nodes in place than a model has."""
     bodies = {(f.domain, f.name): f for f in proto.functions}
@@ -236,9 +260,11 @@ def _inside(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodePr
 
 RULES: tuple[Callable[[onnx.ModelProto], Complaints], ...] = (
     _versions,
+    _texts,
     _tensors,
     _sparse,
     _names,
     _grouped,
+    _bodies,
     _functions,
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import reprlib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -14,7 +16,7 @@ import numpy as np
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.costs.targets import dated
-from onnxslim_learn.errors import PlanError
+from onnxslim_learn.errors import PlanError, reason
 from onnxslim_learn.readers import no_file
 from onnxslim_learn.runtime import atomic
 
@@ -42,6 +44,7 @@ class Plan:
             where units are dropped.
         bases: Space -> rotation ``(n, n)``, where units are directions of other bases (:mod:`onnxslim_learn.bases`);
             they lie in a file beside the plan's.
+        where: What errors call it: the file it was read from.
     """
 
     groups: dict[str, list[int]]
@@ -51,6 +54,7 @@ class Plan:
     merged: dict[str, list[list[int]]] = field(default_factory=dict)
     blocks: tuple[str, ...] = ()
     bases: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
+    where: str = field(default="plan", repr=False, compare=False)
 
     def __repr__(self) -> str:
         kept, all_ = sum(len(units) for units in self.groups.values()), sum(self.widths.values())
@@ -59,7 +63,7 @@ class Plan:
 
     def to_json(self) -> str:
         """Write the plan as JSON text; rotations are left out."""
-        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "bases"}
+        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("bases", "where")}
         return json.dumps({"format": FORMAT, **told}, indent=1, sort_keys=False) + "\n"
 
     def save(self, path: str | Path) -> None:
@@ -87,10 +91,9 @@ class Plan:
         """
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise PlanError(
-                f"{where}: not JSON (line {error.lineno}: {error.msg}). Give a plan that slim wrote."
-            ) from error
+        except (ValueError, RecursionError) as error:
+            said = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else reason(error)
+            raise PlanError(f"{where}: not JSON ({said}). Give a plan that slim wrote.") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             kind = data.get("format", "no format") if isinstance(data, dict) else type(data).__name__
             raise PlanError(f"{where}: expected format {FORMAT!r}, but found {kind!r}. Give a plan that slim wrote.")
@@ -104,6 +107,7 @@ class Plan:
         tensors, provenance = data.get("tensors", {}), data.get("provenance", {})
         if not isinstance(tensors, dict) or not isinstance(provenance, dict):
             raise PlanError(f"{where}: 'tensors' and 'provenance' must be objects. Write it with slim.")
+        _check(provenance, where)
         if isinstance(target := provenance.get("target"), dict):
             provenance = {**provenance, "target": dated(target)}
         merged = data.get("merged", {})
@@ -114,7 +118,7 @@ class Plan:
         blocks = data.get("blocks", [])
         if not isinstance(blocks, list) or not all(isinstance(name, str) for name in blocks):
             raise PlanError(f"{where}: 'blocks' must be a list of names of residual blocks. Write it with slim.")
-        return cls(groups, widths, tensors, provenance, merged, tuple(blocks))
+        return cls(groups, widths, tensors, provenance, merged, tuple(blocks), where=where)
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -133,6 +137,35 @@ class Plan:
             raise PlanError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
         plan = cls.from_json(text, str(path))
         return replace(plan, bases=_rotations(Path(path), plan.provenance.get(BASES)))
+
+
+KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("source", "sha256", "criterion"), (str,)),
+    **dict.fromkeys(("target", "repair", "blocks", "dropped", "training", "latency", "lossless", BASES), (dict,)),
+    **dict.fromkeys(("allow_sensitive", "allow_empty"), (bool,)),
+    **dict.fromkeys(("protect", "only", "timed"), (list,)),
+    "multiple": (int, str),
+}
+"""What is told of a plan's origin, and read again."""
+TEXTS = ("protect", "only")  # that list texts
+BOUND = re.compile(r"[0-9.]+(e[+-]?[0-9]+)?[a-zA-Z%]*")
+
+
+def _check(provenance: Mapping[str, Any], where: str) -> None:
+    """Refuse an origin that is told in other kinds of values than are read.
+
+    Raises:
+        PlanError: With the first.
+    """
+    for name, kinds in KINDS.items():
+        value = provenance.get(name)
+        fits = value is None or isinstance(value, kinds)
+        if fits and value and name in TEXTS:
+            fits = all(isinstance(each, str) for each in value)
+        if fits and value and name == "target":
+            fits = all(BOUND.fullmatch(str(each)) for each in value.values())
+        if not fits:
+            raise PlanError(f"{where}: {name!r} of 'provenance' is {reprlib.repr(value)}. Write it with slim.")
 
 
 def digest(bases: Mapping[str, Array]) -> str:

@@ -83,12 +83,10 @@ def realize(analysis: Analysis, chosen: Plan) -> Removal:
     try:
         return _realize(analysis, chosen)
     except PlanError as error:
-        provenance = chosen.provenance
-        if provenance.get("sha256") in (None, analysis.graph.digest):
-            raise
-        raise PlanError(
-            f"{error.message} The plan was made for another file ({provenance.get('source', 'unnamed')})."
-        ) from error
+        provenance, said = chosen.provenance, f"{chosen.where}: {error.message}"
+        if provenance.get("sha256") not in (None, analysis.graph.digest):
+            said += f" The plan was made for another file ({provenance.get('source', 'unnamed')})."
+        raise PlanError(said) from error
 
 
 def _realize(analysis: Analysis, chosen: Plan) -> Removal:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ROWS = 32768  # positions per contraction that count, drawn by chance where there are more
 RIDGE = 1e-3  # of the mean square: keeps the inverse of the products tame
+LARGEST = 1e15  # of an activation: squares of more add up beyond single precision
 WIDEST = 8192  # positions of a unit axis up to which products of pairs are kept
 
 
@@ -178,7 +179,8 @@ def _rows(array: Array, contraction: Contraction) -> Array:
 def _thin(rows: Array, most: int, rng: np.random.Generator) -> Array:
     if len(rows) > most:
         rows = rows[np.sort(rng.choice(len(rows), most, replace=False))]
-    return np.nan_to_num(rows.astype(np.float32))
+    with np.errstate(over="ignore"):  # of doubles
+        return np.clip(np.nan_to_num(rows.astype(np.float32)), -LARGEST, LARGEST)
 
 
 def _moments(portions: Iterable[Array], *, pairs: bool) -> tuple[Array, Array]:

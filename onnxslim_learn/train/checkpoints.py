@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from onnxslim_learn.errors import InputError, reason
+from onnxslim_learn.readers import no_file
 from onnxslim_learn.runtime import atomic
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ def _read(index: Path) -> Checkpoint:
     """A checkpoint, if it is as it was written."""
     from safetensors.torch import load_file
 
+    for file in (index, _tensors(index)):
+        if problem := no_file(file):
+            raise ValueError(f"{file.name} {problem}")
     written = json.loads(index.read_text(encoding="utf-8"))
     if [_digest(written["facts"].encode()), _checksum(_tensors(index))] != written["sha256"]:
         raise ValueError("its checksum is another")

@@ -351,12 +351,15 @@ def _fixed(samples: SampleStore, training: Training, world: World) -> Training:
     if fixed:
         parts = max(training.accumulate, round(training.batch_size / (fixed * world.size)), 1)
         return replace(training, accumulate=parts, batch_size=fixed * parts * world.size)
-    parts = training.accumulate * world.size
-    if training.batch_size % parts:
-        size = training.batch_size
+    parts, size = training.accumulate * world.size, training.batch_size
+    if size > (most := max(FAR * samples.count, Training.batch_size)):
+        raise InputError(f"⟨batch_size⟩ {size}: there are {samples.count} samples. Give {most} at most.")
+    if size % parts:
         raise InputError(f"⟨batch_size⟩ {size}: expected a multiple of {parts}, the number of portions. Change it.")
     return training
 
+
+FAR = 16  # times the samples that a batch may be: they repeat in it
 
 W = TypeVar("W")
 

@@ -1,0 +1,59 @@
+"""The laws on random graphs with random plans: as many as asked for, from a seed that names them again.
+
+``pytest tests/test_random_pairs.py -n 0 -m slow -s --graphs 500 --graph-seed 7`` looks at 500 graphs;
+``python -m scripts.reliability graphs`` does so seed after seed.
+"""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from onnxslim_learn.plans.plan import Plan
+from onnxslim_learn.plans.realize import describe, realize
+from onnxslim_learn.rewrite.slim import slim
+from onnxslim_learn.workflow import slim as api
+from tests import laws
+from tests.random_graphs import graphs
+
+EACH = 4  # plans for a graph
+
+
+@pytest.mark.slow
+def test_laws_hold_for_random_pairs(request):
+    """Slim is mask; a plan costs what its file costs; a plan that is written down says the same."""
+    count, chosen = request.config.getoption("--graphs"), request.config.getoption("--graph-seed")
+    looked_at = {"graphs": 0, "pairs": 0}
+
+    @seed(chosen)
+    @settings(
+        settings.get_profile("slow"),
+        max_examples=count,
+        derandomize=False,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def hold(data):
+        model = data.draw(graphs())
+        analysis = api.analyze(model)
+        looked_at["graphs"] += 1
+        for _ in range(EACH if laws.free(analysis) else 0):
+            removal = laws.draw_removal(data.draw, analysis)
+            small, reference = ir.to_proto(slim(removal)), laws.masked(removal)
+            for feed in laws.input_sets(small):
+                found, wanted = laws.run(small, feed), laws.run(reference, feed)
+                assert list(found) == list(wanted)
+                for name in wanted:
+                    laws.assert_close(found[name], wanted[name], name)
+            again = api.analyze(small, inputs=analysis.graph.shapes.nominal.inputs)
+            assert again.price(again.whole) == analysis.price(removal)
+            written = Plan.from_json(describe(analysis, removal, {}).to_json())
+            assert np.array_equal(realize(analysis, written).gone, removal.gone)
+            looked_at["pairs"] += 1
+
+    try:
+        hold()
+    finally:
+        print(f"\nseed {chosen}: {looked_at['graphs']} graphs, {looked_at['pairs']} pairs")
