@@ -219,7 +219,10 @@ def regroup(relations: Relations, value: Value, shape: Sequence[int]) -> Value:
     Raises:
         MisfitError: If the sizes have another product.
     """
-    if 0 not in shape and math.prod(value.shape) != math.prod(shape):
+    if 0 in shape:
+        relations.pin_axes(value, range(len(value.axes)), "has no entries at the sizes that were looked at")
+        return relations.free(shape)
+    if math.prod(value.shape) != math.prod(shape):
         before, after = ("x".join(map(str, sizes)) for sizes in (value.shape, shape))
         raise MisfitError(f"{before} cannot be seen as {after}.", [(math.prod(value.shape), math.prod(shape))])
     value = Value((tuple(d for axis in value.axes for d in axis),))

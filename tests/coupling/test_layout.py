@@ -135,6 +135,15 @@ def test_regroup_of_many_labelled_axes_keeps_sizes(shape, data):
     assert back.shape == shape
 
 
+def test_what_has_no_entries_is_seen_as_other_shapes_and_its_labels_stay():
+    relations = Relations()
+    value = channels(relations, (0, 4, 6), 2)
+    result = layout.regroup(relations, value, (2, 0, 3))
+    assert result.shape == (2, 0, 3)
+    (pin,) = relations.pins
+    np.testing.assert_array_equal(pin.atoms, value.axes[2][0].labels)
+
+
 @pytest.mark.parametrize("outer", [2, 3, 4, 6])
 def test_split_gives_rows_and_their_cells(outer):
     relations = Relations()
