@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, inliner, numpy_helper
 
 from onnxslim_learn.coupling.relations import Value
 from onnxslim_learn.graph import external_files
@@ -67,6 +67,8 @@ def without(path: Path, folder: Path, left: Mapping[str, Left] | None = None) ->
         proto = onnx.load(path, load_external_data=False)
     except Exception:  # of protobuf's: who opens it says what is wrong
         return path
+    if any(_kind(node.op_type, node.domain) for function in proto.functions for node in function.node):
+        proto = inliner.inline_local_functions(proto)
     drawing = {node.output[0] for node in proto.graph.node if _kind(node.op_type, node.domain)}
     version = max((entry.version for entry in proto.opset_import if not entry.domain), default=0)
     if not drawing or version < RANGE:

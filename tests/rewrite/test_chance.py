@@ -85,3 +85,14 @@ def test_numbers_that_a_seed_tells_are_not_cut(tmp_path):
     proto.graph.initializer.append(numpy_helper.from_array(np.eye(40, dtype=np.float32), "c"))
     reasons = [group.pin.reason for group in slim.analyze(proto).groups if group.pin is not None]
     assert any("draws numbers by a seed" in reason for reason in reasons)
+
+
+def test_noise_that_a_function_of_the_file_draws_is_the_same_for_both(tmp_path):
+    proto = model(N("Noise", ["x"], ["z"], domain="mine"))
+    body = [N("RandomNormalLike", ["v"], ["n"])]
+    opsets = [helper.make_opsetid("", 17)]
+    proto.functions.append(helper.make_function("mine", "Noise", ["v"], ["n"], body, opsets))
+    proto.opset_import.append(helper.make_opsetid("mine", 1))
+    onnx.save(proto, tmp_path / "m.onnx")
+    _, check = slim.slim_to(slim.analyze(tmp_path / "m.onnx"), {"macs": 0.5}, tmp_path / "s.onnx")
+    assert check.passed
