@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from onnxslim_learn.registry import LATENCY, LEARNERS
+from onnxslim_learn.registry import LATENCY, LEARNERS, SEARCH
 
 Given: TypeAlias = Mapping[str, Any]
 Row: TypeAlias = tuple[str, Callable[[Given], Any]]
@@ -53,6 +53,12 @@ def _learner(*names: str) -> Callable[[Given], bool]:
     return lambda given: (given.get("learner") or next(iter(LEARNERS))) in names
 
 
+def _spread_by(protocol: str) -> Callable[[Given], bool]:
+    """Whether zeros that are learnt are spread over layers by a protocol."""
+    zeros = _learner("weight-sparse")
+    return lambda given: zeros(given) and (given.get("ws_prune_ratio_prtl") or SEARCH) == protocol
+
+
 _DRAWN: tuple[Row, ...] = (
     ("matching statistics", _all(_lacks("data", "no_repair", "lossless"), _has("match_statistics"))),
     ("making samples up", _lacks("data", "no_repair", "lossless", "match_statistics")),
@@ -88,6 +94,8 @@ STAGES: dict[str, tuple[Row, ...]] = {
         ("running the original", _lacks("augment")),
         ("structure", _learner("morphnet")),
         ("timing widths", _all(_learner("morphnet"), _lacks("no_latency"), lambda given: not _on_time(given))),
+        ("measuring", _spread_by(SEARCH)),
+        ("roll-outs", _spread_by("optimal")),
         ("weight-sparse", _learner("weight-sparse")),
         ("cutting", _learner("morphnet", "finetune")),
         ("repairing", _all(_learner("morphnet"), _lacks("no_repair"))),

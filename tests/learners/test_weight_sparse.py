@@ -22,7 +22,7 @@ from tests.train.test_loop import NET, Killed, task
 
 DEFAULTS = {
     "ws_prune_ratio": 0.75,
-    "ws_prune_ratio_prtl": "optimal",
+    "ws_prune_ratio_prtl": "search",  # of the original "optimal"
     "ws_nb_rlouts": 200,
     "ws_nb_rlouts_min": 50,
     "ws_reward_type": "single-obj",

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.settings import FROM_SCRATCH, LearningSteps, LearnSettings
 from onnxslim_learn.readers import any_number, any_whole
-from onnxslim_learn.registry import PROTOCOLS, UNIFORM
+from onnxslim_learn.registry import PROTOCOLS, SEARCH, UNIFORM
 from onnxslim_learn.rows import require
 from onnxslim_learn.settings import build, declared, option, part
 from onnxslim_learn.workflow.options import LOSSLESS_TOO, PATTERN, PROTECT, SPARSE_INITIALIZERS
@@ -60,8 +60,8 @@ class MethodSettings:
 
     ws_prune_ratio: float = _number(0.75, "share of the weights that goes", SHARE)
     ws_prune_ratio_prtl: str = option(
-        "optimal",
-        f"its spread over layers (default optimal): {PROTOCOLS.listed()}",
+        SEARCH,
+        f"its spread over layers (default {SEARCH}): {PROTOCOLS.listed()}",
         metavar="NAME",
         purpose=ZEROS,
     )
