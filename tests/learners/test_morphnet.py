@@ -116,6 +116,19 @@ def test_alive_counts_are_written_as_morphnet_does():
     assert text == '{\n  "a1": 7,\n  "a2": 11,\n  "a3": 10,\n  "a4": 17,\n  "y3": 2,\n  "y4": 2\n}'
 
 
+def test_layers_are_called_by_their_weights():
+    net = "(float[batch, 3, 6, 6] x) => (float[batch, 4, 4, 4] y) { a = Conv(x, w1) r = Relu(a) y = Conv(r, w2) }"
+    named = Net(net, "w1 8x3x3x3, w2 4x8x1x1").build()
+    for node, weight, name in zip(
+        named.graph.node[::2], ("w1", "w2"), ("net.conv1.weight", "conv2/kernel:0"), strict=True
+    ):
+        next(one for one in named.graph.initializer if one.name == weight).name = name
+        node.input[1] = name
+    space = structure(analyze(named), "macs", {}, {})
+    counts = space.alive(space.analysis.whole, by_weight=True)
+    assert counts == {"net.conv1": 8, "conv2": 4}
+
+
 MEMBERS = torch.tensor([[0.1, 0.3, 0.6, 0.2], [0.2, 0.4, 0.5, 0.1], [0.3, 0.2, 0.0, 0.25]])
 COMBINED = {
     "max": [0.3, 0.4, 0.6, 0.25],

@@ -274,10 +274,11 @@ class MorphNet(Learner):
         }
 
     def structure(self, step: int) -> dict[str, str]:
-        """MorphNet's alive counts, and the plan with indices."""
+        """MorphNet's alive counts, by nodes and as layers are called, and the plan with indices."""
         plan = self.space.plan(self.removal, {**self.provenance, "step": step})
         return {
             f"learned_structure/alive_{step}": self.space.alive_json(self.removal),
+            f"learned_structure/alive_layers_{step}": self.space.alive_json(self.removal, by_weight=True),
             f"learned_structure/plan_{step}.json": plan.to_json(),
         }
 

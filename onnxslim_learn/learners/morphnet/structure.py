@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,10 +27,16 @@ from onnxslim_learn.select.budget import Freedom, Search
 from onnxslim_learn.select.search import solve
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.costs.polynomial import Priced
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.plans.plan import Plan
+
+
+WEIGHT = re.compile(r"[./_](weights?|kernel|filters?)(:\d+)?$", re.IGNORECASE)
+"""What the name of a weight ends with beside that of its layer."""
 
 
 @dataclass(frozen=True)
@@ -201,18 +208,18 @@ class Structure:
         """A removal as a plan."""
         return describe(self.analysis, removal, provenance)
 
-    def alive(self, removal: Removal) -> dict[str, int]:
-        """Alive output channels of every convolution by name."""
+    def alive(self, removal: Removal, *, by_weight: bool = False) -> dict[str, int]:
+        """Alive output channels of every convolution by name: the node's, or what the weight's says of the layer."""
         coupling = self.analysis.coupling
         return {
-            str(node.name): removal.size(coupling.values[str(node.outputs[0].name)], 1)
+            _layer(node) if by_weight else str(node.name): removal.size(coupling.values[str(node.outputs[0].name)], 1)
             for node in coupling.nodes
             if roles.convolution(node)
         }
 
-    def alive_json(self, removal: Removal) -> str:
+    def alive_json(self, removal: Removal, *, by_weight: bool = False) -> str:
         """The same as MorphNet's StructureExporter writes it."""
-        return json.dumps(self.alive(removal), indent=2, sort_keys=True)
+        return json.dumps(self.alive(removal, by_weight=by_weight), indent=2, sort_keys=True)
 
 
 def structure(
@@ -254,6 +261,14 @@ def structure(
         raise InputError("model: nothing can be cut, so there is no structure to learn. See analyze for why.")
     twice = _depthwise(analysis, price) if double else None
     return Structure(analysis, search, price, twice)
+
+
+def _layer(node: ir.Node) -> str:
+    """What people call a convolution: the name that its weight has in the framework it comes from, or the node's."""
+    factors = roles.convolution(node)
+    value = None if factors is None else node.inputs[factors.weight]
+    stored = value is not None and value.is_initializer()
+    return WEIGHT.sub("", str(value.name)) if value is not None and stored else str(node.name)
 
 
 def _depthwise(analysis: Analysis, cost: Any) -> Priced:
