@@ -101,6 +101,7 @@ class TrainingSettings:
         accumulate: Portions of a batch.
         clip: Largest norm of gradients; 0 for any.
         bf16: Whether to compute in bfloat16 where that is safe.
+        channels_last: Whether images lie in memory pixel by pixel.
         train_on: ``cpu``, ``cuda``, or ``auto``.
         checkpoint_dir: Where checkpoints go.
         checkpoint_every: Steps between two checkpoints.
@@ -154,6 +155,9 @@ class TrainingSettings:
     accumulate: int = option(1, "portions of a batch", metavar="N", read=positive)
     clip: float = option(5.0, "largest norm of gradients; 0 for any", read=bound)
     bf16: bool = option(False, "compute in bfloat16 where that is safe")
+    channels_last: bool = option(
+        False, "lay images out pixel by pixel, which makes convolutions faster, those of MobileNets most"
+    )
     train_on: str = option("auto", "default: a GPU, if any", choices=("auto", "cpu", "cuda"), decides=False)
     checkpoint_dir: str | None = option(
         None, "keep checkpoints, summaries and structures here", metavar="DIR", keeps=True, decides=False

@@ -171,6 +171,9 @@ class _Run:
                 f"⟨batch_size⟩ {recipe.batch_size}: expected a multiple of {parts} portions of the model's batch, "
                 f"{least}. Change it."
             )
+        if recipe.channels_last:
+            for parameter in task.module.parameters():
+                parameter.data = _laid_out(parameter.data)
         self.module = world.wrap(task.module.to(world.device).train())
         parameters = [p for p in task.module.parameters() if p.requires_grad]
         if not parameters:
@@ -295,6 +298,8 @@ class _Run:
         task = self.task
         batch = task.samples.take(shelf, rows)
         inputs, labels = pool.tensors(batch, task.world.device)
+        if task.recipe.channels_last:
+            inputs = {name: _laid_out(x) for name, x in inputs.items()}
         if task.augment is None:
             targets = task.teacher.outputs(shelf, rows, inputs) if task.teacher is not None else {}
             return Portion(inputs, labels, targets), [(1.0, labels)]
@@ -346,6 +351,11 @@ class _Run:
         self.mean = [known[str(k)].to(mean.device) for k, mean in enumerate(self.mean)]
         self.history = list(checkpoint.facts["history"])
         return self.task.recipe.steps if checkpoint.facts["ended"] else int(checkpoint.facts["step"])
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """A tensor with its channels last in memory, if it has rank 4."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def _seed(seed: int, step: int, rank: int = 0) -> None:

@@ -35,6 +35,7 @@ class Recipe:
         clip: Largest norm of the gradient of all parameters; 0 for any.
         accumulate: Portions that a step's batch is computed in.
         bf16: Whether to compute in bfloat16 where that is safe (autocast).
+        channels_last: Whether tensors of rank 4 lie in memory with their channels last.
         seed: Determines order and chance.
         average: The share of a running mean of the parameters that a step keeps; the mean is what a run ends with, or,
             with 0, the last parameters.
@@ -50,6 +51,7 @@ class Recipe:
     clip: float = 5.0
     accumulate: int = 1
     bf16: bool = False
+    channels_last: bool = False
     seed: int = 0
     average: float = 0.0
 

@@ -74,6 +74,7 @@ class Training:
         resume: Whether to go on from the folder's.
         augment: See :func:`onnxslim_learn.train.augmentation.augmentation`.
         average: See :class:`onnxslim_learn.train.optimizer.Recipe`; of fine-tuning.
+        channels_last: Likewise.
     """
 
     steps: int | None = None
@@ -95,6 +96,7 @@ class Training:
     resume: bool = False
     augment: Sequence[Any] = ()
     average: float = 0.0
+    channels_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ class Trainer:
             clip=training.clip,
             accumulate=training.accumulate,
             bf16=training.bf16,
+            channels_last=training.channels_last,
             seed=training.seed,
             average=training.average if what == "finetune_steps" else 0.0,
         )

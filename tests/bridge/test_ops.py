@@ -11,12 +11,13 @@ from onnx.reference import ReferenceEvaluator
 from nets.forms import NETS as FORMS
 from nets.fused import plain
 from nets.operators import UNRUNNABLE, is_only_counted
+from nets.zoo import NETS as ZOO
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.bridge.ops import DOMAINS, shape_numbers
 from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.coupling.operators.table import CONTRIB, TABLE
 from onnxslim_learn.workflow import slim
-from tests.bridge.test_module import assert_alike, call
+from tests.bridge.test_module import assert_alike, call, tensors_of
 from tests.laws import ALL, analysed, input_sets, normal, run
 
 OPERATORS = [*TABLE, *(f"com.microsoft.{name}" for name, row in CONTRIB.items() if not is_only_counted(row))]
@@ -44,6 +45,18 @@ def test_nets_compute_what_onnxruntime_computes(name):
     module, model = bridge(analysis), normal(analysis)
     for feeds in input_sets(model):
         assert_alike(call(module, feeds), run(model, feeds))
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_nets_compute_the_same_with_channels_last_in_memory(name):
+    analysis = analysed(name)
+    module, model = bridge(analysis).requires_grad_(False), normal(analysis)
+    inputs = tensors_of(module, next(iter(input_sets(model))))
+    last = [x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs]
+    for wanted, other in zip(module(*inputs).values(), module(*last).values(), strict=True):
+        assert torch.allclose(
+            wanted.double(), other.double(), rtol=1e-3, atol=1e-4 * float(wanted.double().abs().max())
+        )
 
 
 def test_bernoulli_draws_what_is_certain():

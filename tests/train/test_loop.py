@@ -209,6 +209,11 @@ def test_a_gradient_that_is_not_finite_stops_a_run(found):
         train(task(found, spec=rooted, optimizer="sgd", rate=1e-3, clip=0.0))
 
 
+def test_how_tensors_lie_in_memory_changes_nothing(found):
+    usual, last = (train(task(found, channels_last=how, norms="batch")) for how in (False, True))
+    assert [h["loss"] for h in last] == pytest.approx([h["loss"] for h in usual], rel=1e-3)
+
+
 def test_bfloat16_learns_too(found):
     history = train(task(found, bf16=True, steps=60))
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
