@@ -177,6 +177,23 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Chooser:
+    """Widths to try: what they cost and lose follows at once. Terminals leave it out.
+
+    Attributes:
+        formula: What costs are, as :func:`onnxslim_learn.report.formula.formula` gives it.
+        groups: In its order: ``name``, ``title``, ``width``, and what else is known of each.
+        model: The file.
+        multiple: Of which widths are multiples.
+    """
+
+    formula: Mapping[str, Any]
+    groups: tuple[Mapping[str, Any], ...]
+    model: str
+    multiple: int
+
+
+@dataclass(frozen=True)
 class Section:
     """Blocks that belong together: terminals show them as they come, pages under a heading.
 
@@ -202,6 +219,7 @@ SECTIONS = {
     "groups": "What can be cut",
     "widths": "Widths",
     "losses": "What each group loses",
+    "choose": "Try other widths",
     "blocks": "Residual blocks",
     "training": "Training",
     "repair": "Repair",
@@ -214,7 +232,7 @@ SECTIONS = {
 }
 """Parts of pages, in their order; what is in none is in the last."""
 
-Block: TypeAlias = Text | Table | Bars | Lines | Scatter | Picture | Chain | Section
+Block: TypeAlias = Text | Table | Bars | Lines | Scatter | Picture | Chain | Chooser | Section
 
 
 def flat(blocks: Iterable[Block]) -> Iterator[Block]:

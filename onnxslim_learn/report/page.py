@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.report import vega
-from onnxslim_learn.report.blocks import SECTIONS, Bars, Lines, Picture, Scatter, flat, in_sections
+from onnxslim_learn.report.blocks import SECTIONS, Bars, Chooser, Lines, Picture, Scatter, flat, in_sections
 from onnxslim_learn.report.card import card
 from onnxslim_learn.report.format import ms
 
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 FEW = 25  # rows of a table that are shown before the rest is asked for
 CHARTS = ("vendor/vega.min.js", "vendor/vega-lite.min.js")
-SCRIPTS = {Bars: CHARTS, Lines: CHARTS, Scatter: CHARTS, Picture: ("vendor/dagre.min.js", "picture.js")}
+SCRIPTS = {
+    Bars: CHARTS,
+    Lines: CHARTS,
+    Scatter: CHARTS,
+    Picture: ("vendor/dagre.min.js", "picture.js"),
+    Chooser: ("chooser.js",),
+}
 """Blocks -> what draws them."""
 
 

@@ -16,6 +16,7 @@ from onnxslim_learn.graph import inlining
 from onnxslim_learn.graph.bodies import parameters
 from onnxslim_learn.latency.fitted import FittedLatency
 from onnxslim_learn.registry import COSTS, FILE, LATENCY, MACS
+from onnxslim_learn.report.formula import formula
 from onnxslim_learn.report.network import grown, network
 from onnxslim_learn.report.sections import repair
 from onnxslim_learn.rewrite import save
@@ -169,6 +170,7 @@ def overview(analysis: Analysis) -> dict[str, Any]:
         "groups": [r.to_dict(total) for r in every_row if r.prunable],
         "pinned": pinned(analysis, [r for r in every_row if not r.prunable]),
         "network": network(analysis),
+        "formula": formula(analysis),
         "blocks": blocks(analysis),
         "counted": counted(analysis.counted),
         "unknown_operators": analysis.opaque,
@@ -375,6 +377,7 @@ def outcome(
         "bases": sorted({name.rpartition("|")[0] for name in analysis.bases}),
         "groups": _widths(analysis, kept, slimmed.removal),
         "network": network(analysis, slimmed.removal),
+        "formula": formula(analysis),
         "blocks": _dropped(slimmed),
         "layers": layers(slimmed.removal, analysis.costs[MACS]),
         "pinned": pinned(analysis, [row(analysis, g) for g in analysis.groups if g.pin is not None]),

@@ -1,6 +1,7 @@
 """Pages in a real browser: they fit every screen, can be read, clicked and searched, and raise no error."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import onnxslim_learn as osl
 from nets.zoo import NETS
 from onnxslim_learn import demo
+from onnxslim_learn.cli import commands
 
 pytestmark = [
     pytest.mark.slow,
@@ -45,7 +47,7 @@ def browser():
 
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
@@ -153,6 +155,67 @@ def test_names_are_searched_in_both_spellings(browser, pages):
         )
         assert shown, asked
         assert all("residual2" in row for row in shown)
+
+
+CLICK = """const [name, done] = arguments, boxes = [...document.querySelectorAll(".picture .node")];
+boxes.find((one) => one.getAttribute("aria-label") === name).dispatchEvent(new MouseEvent("click", { bubbles: true }));
+done(document.querySelector(".picture .panel").textContent);"""
+
+
+def test_a_click_on_a_layer_says_what_is_tied_why_and_what_it_saves_and_loses(browser, pages):
+    opened(browser, pages["slim"], 1600)
+    boxes = "return [...document.querySelectorAll('.picture .node')].map((one) => one.getAttribute('aria-label'))"
+    told = {name: browser.execute_async_script(CLICK, name) for name in browser.execute_script(boxes)}
+    assert len(told) > 10
+    (first,) = (text for text in told.values() if "residual1.conv1.0.weight:0" in text and "node_Conv_170" in text)
+    for word in ("40 →", "residual1.conv2.0.weight:1", "saves", "of the MACs", "loses"):
+        assert word in first
+    assert "cannot be cut: it is the graph output logits" in told["node_linear"]
+
+
+def test_blocks_fold_and_unfold_by_the_keyboard(browser, pages):
+    opened(browser, pages["slim"], 800)
+    count = "return document.querySelectorAll('.picture .node').length"
+    press = """document.querySelector(arguments[0]).dispatchEvent(
+        new KeyboardEvent("keydown", { key: "Enter", bubbles: true }))"""
+    before = browser.execute_script(count)
+    browser.execute_script(press, ".picture .around")
+    folded = browser.execute_script(count)
+    assert folded < before
+    browser.execute_script(press, ".picture .block")
+    assert browser.execute_script(count) > folded
+    assert errors(browser) == []
+
+
+def test_widths_to_try_cost_what_the_cut_model_does(browser, pages):
+    opened(browser, pages["slim"], 800)
+    macs, params = browser.execute_script(
+        "return ['macs', 'params'].map((cost) => chooser.value(cost, chooser.shares(chooser.chosen)))"
+    )
+    analysis = osl.analyze(pages["slim"].parent / "small.onnx")
+    assert [round(macs), round(params)] == [analysis.price(analysis.whole)[cost] for cost in ("macs", "params")]
+
+
+@pytest.mark.parametrize("budget", [30, 70])
+def test_the_command_of_widths_to_try_cuts_to_them(browser, pages, budget):
+    opened(browser, pages["slim"], 800)
+    command, chosen = browser.execute_script(
+        """const budget = document.querySelector(".chooser .budget input");
+        document.querySelectorAll(".chooser .rows input[type=checkbox]")[1].click();
+        budget.value = arguments[0];
+        budget.dispatchEvent(new Event("input"));
+        return [document.querySelector(".chooser code").textContent, chooser.chosen];""",
+        budget,
+    )
+    words = shlex.split(command.replace("SAMPLES", str(pages["slim"].parent / "samples.npz")))[1:]
+    place = pages["slim"].parent / "tried.onnx"
+    words[words.index("-o") + 1] = str(place)
+    report = place.with_suffix(".json")
+    assert commands.main([*words, "--no-repair", "--no-latency", "--work", "0", "--json", str(report), "--quiet"]) == 0
+    told = json.loads(report.read_text())
+    assert [group["kept"] for group in told["groups"]] == chosen
+    assert chosen[1] == told["groups"][1]["width"]
+    assert told["after"]["macs"] <= budget / 100 * told["before"]["macs"]
 
 
 def test_the_next_command_is_copied(browser, pages):

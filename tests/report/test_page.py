@@ -159,3 +159,19 @@ def test_what_is_watched_while_training_has_a_curve_each_but_what_never_changes(
         assert len(line.points) <= 2 * training.POINTS
         assert line.points[0][0] == 0
         assert line.points[-1][0] == 999
+
+
+def test_units_of_groups_and_what_is_looked_at_rarely_have_curves_too():
+    history = [{"step": k, "loss": 1.0 / (k + 1)} for k in range(100)]
+    for k in (9, 49, 99):
+        history[k] |= {"held": 2.0 / (k + 1), "alive/w:0": 100.0 - k, "alive/v:0": 7.0}
+    numbers, groups = training.watched("structure", history)
+    assert [line.label for line in numbers.lines] == ["loss", "loss on samples held back"]
+    assert numbers.lines[1].points == ((9.0, 0.2), (49.0, 0.04), (99.0, 0.02))
+    assert [(line.label, line.points) for line in groups.lines] == [("w:0", ((9.0, 91.0), (49.0, 51.0), (99.0, 1.0)))]
+
+
+def test_roll_outs_are_a_curve():
+    (chart,) = training.rollouts({"rewards": [0.1, 0.3, 0.2]})
+    assert chart.lines[0].points == ((1.0, 0.1), (2.0, 0.3), (3.0, 0.2))
+    assert training.rollouts(None) == training.rollouts({"rewards": [0.1]}) == []

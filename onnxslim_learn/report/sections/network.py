@@ -5,13 +5,15 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.report.blocks import Bar, Bars, Block, Chain, Picture, Section, Table
+from onnxslim_learn.readers import AUTO
+from onnxslim_learn.report.blocks import Bar, Bars, Block, Chain, Chooser, Picture, Section, Table
 from onnxslim_learn.report.format import count
 from onnxslim_learn.report.sections.slim import ONE, because
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+STEP = 4  # of widths to try, where those of this machine's kernels decide
 PARTS = 24  # blocks in a chart, at most
 NOT_TOLD = ("path", "module", "role", "rows", "where", "reason", "delicate", "prunable")  # of a group, on a click
 COSTS = {"macs": "MACs", "params": "parameters"}
@@ -30,8 +32,27 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
         Section("network", (Picture(tuple(nodes), told),)),
         Section("where", (*_charts("block", nodes, _by_block(nodes)), *_charts("operator", nodes, _operator))),
         Section("where", (_table(nodes),)),
+        Section("choose", tuple(_chooser(report))),
         Section("pinned", tuple(_ways(report.get("pinned", ())))),
     ]
+
+
+def _chooser(report: Mapping[str, Any]) -> Iterator[Chooser]:
+    """Widths to try, where costs have a formula."""
+    told, named = report.get("formula"), {group["name"]: group for group in report.get("groups", ())}
+    if told is None or not named.keys() >= set(told["groups"]):
+        return
+    curves = (report.get("choice") or {}).get("curves") or {}
+    keys = ("name", "title", "width", "rows", "kept")
+    groups = (named[name] for name in told["groups"])
+    rows = ({key: group[key] for key in keys if key in group} | _curve(curves, group) for group in groups)
+    multiple = report.get("multiple", AUTO)
+    yield Chooser(told, tuple(rows), str(report["model"]) or "MODEL.onnx", STEP if multiple == AUTO else multiple)
+
+
+def _curve(curves: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+    """What a group loses by itself at several widths, where that was measured."""
+    return {"curve": curves[group["name"]]} if curves.get(group["name"]) else {}
 
 
 def _ways(pinned: Iterable[Mapping[str, Any]]) -> Iterator[Chain]:

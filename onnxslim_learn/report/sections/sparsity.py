@@ -15,7 +15,7 @@ from onnxslim_learn.report.format import count, held_back, ms, plural, shapes, s
 from onnxslim_learn.report.format import provider as runtime
 from onnxslim_learn.report.records import counted, latency, side
 from onnxslim_learn.report.sections.latency import stopped
-from onnxslim_learn.report.sections.training import learner, taken_back, watched
+from onnxslim_learn.report.sections.training import learner, rollouts, taken_back, watched
 from onnxslim_learn.sparse import patterns, storage
 from onnxslim_learn.sparse.maskable import maskable
 
@@ -159,10 +159,10 @@ def _stored(sparsified: Sparsified, stored: Stored, model: ir.Model) -> dict[str
 def blocks(data: Mapping[str, Any]) -> list[Block]:
     """The report."""
     said = Text("\n".join([*learner(data), *_said(data), *_files(data), *_timed(data)]))
-    history = (data["training"] or {}).get("history") or []
+    training = data["training"] or {}
     return [
         Section("change", (_table(data), said)),
-        Section("training", tuple(watched("training", history) if history else ())),
+        Section("training", (*watched("training", training.get("history") or ()), *rollouts(training.get("search")))),
         Section("layers", tuple(_layers(data))),
     ]
 

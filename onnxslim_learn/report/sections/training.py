@@ -18,7 +18,13 @@ READ = (
     "left. Full points on the line are worth keeping; of a ring, another is both as cheap and as near."
 )
 POINTS = 200  # of a curve, at most
+TWO = 2  # points make a curve
+PARTS = {"alive": "units alive of each group", "sparsity": "share of zeros of each weight"}
+"""What stands in a history before the names of parts -> what it is."""
 WATCHED = {
+    "held": "loss on samples held back",
+    "right": "right on samples held back, share",
+    "sparsity": "zeros, share",
     "loss": "loss",
     "rate": "learning rate",
     "term": "structure term",
@@ -52,18 +58,25 @@ def _learnt(training: Mapping[str, Any]) -> list[Block]:
 
 
 def watched(name: str, history: Sequence[Mapping[str, Any]]) -> list[Block]:
-    """What changed from step to step of a stage of training, a chart for each number."""
-    every = max(len(history) // POINTS, 1)
-    rows = [*history[:-1:every], *history[-1:]]
-    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "step"]
-    lines = []
-    for key in keys:
-        points = tuple((float(row["step"]), float(row[key])) for row in rows if isinstance(row.get(key), int | float))
-        if len({y for _, y in points}) > 1:
-            lines.append(Line(WATCHED.get(key, key), points))
-    same = [line for k, line in enumerate(lines) if line.points not in [one.points for one in lines[:k]]]
-    title = f"{name[:1].upper()}{name[1:]}, step by step"
-    return [Lines(title, "", ("step", "value"), tuple(same))] if same else []
+    """What changed from step to step of a stage of training, a chart for each number and for each group's units."""
+    title, charts = f"{name[:1].upper()}{name[1:]}", dict[str, list[Line]]()
+    for key in dict.fromkeys(key for row in history for key in row if key != "step"):
+        points = [(float(row["step"]), float(row[key])) for row in history if isinstance(row.get(key), int | float)]
+        kept = (*points[: -1 : max(len(points) // POINTS, 1)], *points[-1:])
+        part, slash, whose = key.partition("/")
+        drawn = charts.setdefault(f"{title}: {PARTS.get(part, part)}" if slash else f"{title}, step by step", [])
+        if len({y for _, y in kept}) > 1 and kept not in [one.points for one in drawn if one.label == WATCHED["loss"]]:
+            drawn.append(Line(whose or WATCHED.get(key, key), kept))
+    return [Lines(told, "", ("step", "value"), tuple(lines)) for told, lines in charts.items() if lines]
+
+
+def rollouts(search: Mapping[str, Any] | None) -> list[Block]:
+    """What the roll-outs of an agent earned, one after the other."""
+    rewards = (search or {}).get("rewards") or []
+    if len(rewards) < TWO:
+        return []
+    line = Line("reward", tuple((float(k + 1), float(reward)) for k, reward in enumerate(rewards)))
+    return [Lines("Roll-outs", "", ("roll-out", "reward"), (line,))]
 
 
 def learner(data: Mapping[str, Any]) -> list[str]:
