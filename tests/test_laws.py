@@ -16,6 +16,7 @@ from nets.operators import EXAMPLES, UNCHECKED, UNRUNNABLE, is_only_counted
 from nets.zoo import NETS as ZOO
 from onnxslim_learn.coupling.operators.table import DOMAINS
 from onnxslim_learn.coupling.removal import Removal
+from onnxslim_learn.plans import origin
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.rewrite.slim import cut, slim
 from onnxslim_learn.workflow import slim as api
@@ -247,7 +248,9 @@ def test_file_keeps_all_but_widths(name, data):
     assert {o.domain: o.version for o in result.opset_import}.items() <= {
         o.domain: o.version for o in source.opset_import
     }.items()
-    for field in ("ir_version", "producer_name", "producer_version", "model_version", "doc_string", "metadata_props"):
+    props = {prop.key: prop.value for prop in result.metadata_props if prop.key != origin.KEY}
+    assert props == {prop.key: prop.value for prop in source.metadata_props}
+    for field in ("ir_version", "producer_name", "producer_version", "model_version", "doc_string"):
         assert getattr(result, field) == getattr(source, field), field
     assert result.graph.name == source.graph.name
     used = {name for node in all_nodes(result.graph) for name in node.input} | {
