@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnxslim_learn.graph import input_sizes as sizes
 
 Shape = sizes.Shape
+MATRIX = 2  # axes of what shape arithmetic computes at most: pads are one for each end and axis
 
 
 @dataclass
@@ -83,12 +84,15 @@ class Shapes:
         return values[0]
 
     def is_arithmetic(self, node: ir.Node) -> bool:
-        """Whether a node computes known whole numbers, or single ones, from known ones: these carry no labels."""
+        """Whether a node computes known whole numbers, or single ones, from known ones: these carry no labels.
+
+        What has more than two axes, such as a mask for every head, is data, however small it is at the sizes sampled.
+        """
         touched = [str(value.name) for value in (*node.inputs, *node.outputs) if value is not None]
         if any(self.known(name) is None for name in touched):
             return False
         results = [self.nominal.value[str(value.name)] for value in node.outputs]
-        return all(value.dtype.kind in "iub" or value.size <= 1 for value in results)
+        return all(value.size <= 1 or (value.dtype.kind in "iub" and value.ndim <= MATRIX) for value in results)
 
     def varying(self, name: str) -> frozenset[int]:
         """The axes whose size differs between the samples."""

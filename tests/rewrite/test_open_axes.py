@@ -121,6 +121,17 @@ CUT = {
         TOKENS,
         None,
     ),
+    "a mask of every head that is made of sizes alone": (
+        """(float[n, s, 6] x) => (float[n, s, 2] y) {
+            a = MatMul(x, w1) b = Reshape(a, [0, 0, 4, 4]) c = Transpose<perm=[0, 2, 1, 3]>(b)
+            m = Shape(x) k = Slice(m, [0], [2], [0]) z = ConstantOfShape(k) d = Cast<to=7>(z) e = Unsqueeze(d, [1, 3])
+            f = Expand(e, [1, 4, 1, 1]) g = Cast<to=1>(f) h = Add(c, g)
+            i = Transpose<perm=[0, 2, 1, 3]>(h) j = Reshape(i, [0, 0, 16]) y = MatMul(j, w2)
+        }""",
+        "w1 6x16, w2 16x2",
+        TOKENS,
+        [16, 4],
+    ),
     "heads, places and a batch in one axis": (
         """(float[n, s, 6] x) => (float[n, s, 2] y) {
             a = MatMul(x, w1) b = Reshape(a, [0, 0, 4, 4]) c = Transpose<perm=[0, 2, 1, 3]>(b) d = Reshape(c, [-1, 4])
