@@ -74,41 +74,44 @@ def obs(analysis: Analysis, groups: Sequence[Group], samples: Calibration) -> Ar
 
 
 class _Consumer:
-    """One contraction as a group sees it: the inverse products and the weights, both downdated."""
+    """One contraction as a group sees it: the inverse products and the weights of what is left, both downdated.
+
+    Only the group's own positions are held: what is said of them holds for all others staying.
+    """
 
     def __init__(self, inverse: Array, weights: Array, places: list[Array]) -> None:
-        self.inverse, self.weights, self.places = inverse, weights, places
+        self.inverse, self.weights = inverse, weights
+        self.owner = np.repeat(np.arange(len(places)), [len(at) for at in places])
+        self.single = all(len(at) <= 1 for at in places)
 
     @classmethod
     def of(cls, inputs: Inputs, places: list[Array]) -> _Consumer:
-        return cls(inverse_covariance(inputs), inputs.weights.astype(np.float64), places)
+        every = np.concatenate(places)
+        inverse = inverse_covariance(inputs)
+        return cls(inverse[np.ix_(every, every)], inputs.factor[every], places)
 
-    def losses(self, left: Sequence[int]) -> Array:
-        """What goes with each of the units left."""
-        result = np.zeros(len(left))
-        if all(len(self.places[u]) <= 1 for u in left):
-            some = [k for k, u in enumerate(left) if len(self.places[u])]
-            at = np.array([self.places[left[k]][0] for k in some], np.int64)
-            result[some] = (self.weights[at] ** 2).sum(axis=1) / np.maximum(self.inverse[at, at], 1e-30)
+    def losses(self, width: int) -> Array:
+        """What goes with each of so many units; nothing with those that are gone."""
+        result = np.zeros(width)
+        if self.single:
+            result[self.owner] = (self.weights**2).sum(axis=1) / np.maximum(np.diagonal(self.inverse), 1e-30)
             return result
-        for k, unit in enumerate(left):
-            at = self.places[unit]
-            if len(at):
-                block = self.inverse[np.ix_(at, at)]
-                result[k] = np.trace(self.weights[at].T @ _solve(block, self.weights[at]))
+        for unit in np.unique(self.owner):
+            at = np.flatnonzero(self.owner == unit)
+            result[unit] = np.trace(self.weights[at].T @ _solve(self.inverse[np.ix_(at, at)], self.weights[at]))
         return result
 
-    def remove(self, units: Sequence[int]) -> None:
+    def remove(self, units: Array) -> None:
         """Take units out and let the others take over."""
-        at = np.concatenate([self.places[u] for u in units])
+        gone = np.isin(self.owner, units)
+        at, left = np.flatnonzero(gone), np.flatnonzero(~gone)
         if not len(at):
             return
-        block = self.inverse[np.ix_(at, at)]
-        gain = _solve(block, self.inverse[at])
-        self.weights -= gain.T @ self.weights[at]
-        self.inverse -= self.inverse[:, at] @ gain
-        self.weights[at] = 0
-        self.inverse[at, at] += 1.0  # gone: no loss, no part in later rounds
+        across = self.inverse[np.ix_(at, left)]
+        gain = _solve(self.inverse[np.ix_(at, at)], across)
+        self.weights = self.weights[left] - gain.T @ self.weights[at]
+        self.inverse = self.inverse[np.ix_(left, left)] - across.T @ gain
+        self.owner = self.owner[left]
 
 
 def _solve(block: Array, right: Array) -> Array:
@@ -136,18 +139,17 @@ def _places(coupling: Coupling, rows: dict[int, Array], inputs: Inputs, group: G
 
 def _order(consumers: Sequence[_Consumer], width: int) -> Array:
     """Losses in the order of removal, never falling, so that they rank the units as they were removed."""
-    left, score, level = list(range(width)), np.zeros(width), 0.0
-    while left:
-        losses = np.sum([c.losses(left) for c in consumers], axis=0)
+    left, score, level = np.arange(width), np.zeros(width), 0.0
+    while len(left):
+        losses = np.sum([c.losses(width) for c in consumers], axis=0)[left]
         order = np.argsort(losses, kind="stable")
         chosen = order[: max(1, min(width // STEPS, len(left) - 1))]
         for k in chosen:
             level = max(level * (1 + 1e-9), float(losses[k]))
             score[left[k]] = level
-        gone = [left[k] for k in chosen]
         for consumer in consumers:
-            consumer.remove(gone)
-        left = [u for u in left if u not in set(gone)]
+            consumer.remove(left[chosen])
+        left = np.delete(left, chosen)
     return score
 
 

@@ -81,7 +81,7 @@ def _told(
         read = members.among(inputs.classes)
         if not read:
             continue
-        inverse, weights = inverse_covariance(inputs), inputs.weights.astype(np.float64)
+        inverse, weights = inverse_covariance(inputs), inputs.factor
         scale = influence.get(inputs.output, usual) / max(_variance(inputs), TINY)
         for number, (positions, stays) in read.items():
             order = np.argsort(-stays, kind="stable")
@@ -104,7 +104,7 @@ def _increments(inverse: Array, weights: Array, gone: Labels) -> Array:
 
 def _variance(inputs: Inputs) -> float:
     """The variance of a contraction's outputs, summed over channels, by the moments of its inputs."""
-    weights = inputs.weights.astype(np.float64)
+    weights = inputs.factor
     if inputs.products.ndim == 1:
         return float((inputs.variance[:, None] * weights**2).sum())
     covariance = inputs.products - np.outer(inputs.mean, inputs.mean)
