@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import scipy.linalg
 
-from onnxslim_learn.array_types import Array, Labels
+from onnxslim_learn.array_types import Array, Labels, sample_count
 from onnxslim_learn.bases.find import Space, owners
 from onnxslim_learn.coupling.relations import Digit, Value, parts
-from onnxslim_learn.runtime.executor import Runner
+from onnxslim_learn.runtime.executor import streamed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from onnxslim_learn.coupling.context import Contraction
     from onnxslim_learn.coupling.solver import Coupling
+
+
+SAMPLES = 64  # that count, or a few more: a head has few units, and every token is a row
+_Sums: TypeAlias = dict[tuple[int, ...], tuple[Any, Any, int]]
 
 
 def bases(coupling: Coupling, known: Sequence[Space], feeds: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
@@ -33,17 +37,20 @@ def bases(coupling: Coupling, known: Sequence[Space], feeds: Sequence[Mapping[st
     meetings = list(_meetings(coupling, known))
     if not meetings:
         return {}
-    wanted = [str(coupling.nodes[c.node].inputs[c.slot].name) for pair in meetings for c in pair]  # type: ignore[union-attr]
-    runner = Runner(coupling.graph.model, feeds, set(wanted))
+    sides_by_name: dict[str, list[tuple[Contraction, int]]] = {}
+    for side, contraction in ((side, pair[side]) for pair in meetings for side in (0, 1)):
+        name = str(coupling.nodes[contraction.node].inputs[contraction.slot].name)  # type: ignore[union-attr]
+        sides_by_name.setdefault(name, []).append((contraction, side))
+    sums: dict[tuple[int, int, int], _Sums] = {}
+    for _, values in streamed(coupling.graph.model, _some(feeds), list(sides_by_name)):
+        for name, array in values.items():
+            for contraction, side in sides_by_name[name]:
+                _count(sums, array, contraction, side)
     sides: dict[tuple[int, int], Array] = {}
-    for number, contraction in enumerate(c for pair in meetings for c in pair):
-        runner.run_past(wanted[number])
-        for space, moments in _moments(
-            coupling, known, contraction, runner.get(wanted[number]), centred=number % 2 == 1
-        ):
-            sides[space, number % 2] = sides.get((space, number % 2), 0.0) + moments
-        if wanted[number] not in wanted[number + 1 :]:
-            runner.drop(wanted[number])
+    for pair in meetings:
+        for side in (0, 1):
+            for space, moments in _moments(coupling, known, pair[side], sums, side):
+                sides[space, side] = sides.get((space, side), 0.0) + moments
     both = {space for space, side in sides if (space, 1 - side) in sides}
     both = {space for space in both if all(np.isfinite(sides[space, side]).all() for side in (0, 1))}
     return {known[space].name: between(sides[space, 0], sides[space, 1]) for space in sorted(both)}
@@ -63,26 +70,44 @@ def _meetings(coupling: Coupling, known: Sequence[Space]) -> Iterator[tuple[Cont
     yield from (tuple(pair) for pair in meeting.values() if len(pair) == 2)  # type: ignore[misc]
 
 
+def _some(feeds: Sequence[Mapping[str, Array]]) -> Sequence[Mapping[str, Array]]:
+    """The first batches, with so many samples."""
+    counts = np.cumsum([sample_count([feed]) for feed in feeds])
+    return feeds[: int(np.searchsorted(counts, SAMPLES)) + 1]
+
+
+def _count(sums: dict[tuple[int, int, int], _Sums], array: Array, contraction: Contraction, side: int) -> None:
+    """Count an activation in: for every digit that is summed over, by the digits that it depends on."""
+    for number, digit in enumerate(_summed(contraction)):
+        totals = sums.setdefault((id(contraction), side, number), {})
+        for row, lines in _lines(array, contraction.value, digit):
+            rows, products, count = totals.get(row, (0.0, 0.0, 0))
+            totals[row] = (rows + lines.sum(axis=0), products + lines.T @ lines, count + len(lines))
+
+
+def _summed(contraction: Contraction) -> list[Digit]:
+    return [d for a in contraction.axes for d in contraction.value.axes[a] if d.labels is not None]
+
+
 def _moments(
-    coupling: Coupling, known: Sequence[Space], contraction: Contraction, arrays: Sequence[Array], *, centred: bool
+    coupling: Coupling,
+    known: Sequence[Space],
+    contraction: Contraction,
+    sums: Mapping[tuple[int, int, int], _Sums],
+    side: int,
 ) -> Iterator[tuple[int, Array]]:
     """Second moments of every space in one side of a product; of keys without the mean, which changes no attention."""
-    owner, value = owners(coupling, known), contraction.value
-    for digit in (d for a in contraction.axes for d in value.axes[a] if d.labels is not None):
-        total: dict[tuple[int, ...], tuple[Array, Array, int]] = {}
-        for array in arrays:
-            for row, lines in _lines(array, value, digit):
-                sums, products, count = total.get(row, (0.0, 0.0, 0))
-                total[row] = (sums + lines.sum(axis=0), products + lines.T @ lines, count + len(lines))
-        for row, (sums, products, count) in total.items():
+    owner = owners(coupling, known)
+    for number, digit in enumerate(_summed(contraction)):
+        for row, (rows, products, count) in sums.get((id(contraction), side, number), {}).items():
             labels: Labels = digit.labels[row]  # type: ignore[index]
             columns = np.where(labels > 0, coupling.column[coupling.strong[labels]], -1)
-            mean = sums / count if centred else 0.0 * sums
+            mean = rows / count if side else 0.0 * rows
             moments = products / count - np.outer(mean, mean)
-            for number in np.unique(owner[columns][owner[columns] >= 0]).tolist():
-                copies = known[number].copies(columns)
+            for space in np.unique(owner[columns][owner[columns] >= 0]).tolist():
+                copies = known[space].copies(columns)
                 for at in copies if copies is not None else ():
-                    yield number, moments[np.ix_(at, at)]
+                    yield space, moments[np.ix_(at, at)]
 
 
 def _lines(array: Array, value: Value, digit: Digit) -> Iterator[tuple[tuple[int, ...], Array]]:

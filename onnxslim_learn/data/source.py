@@ -62,13 +62,13 @@ def limited(batches: Iterable[Batch], declared: Declared, limit: int | None) -> 
 
 
 def part(batch: Batch, declared: Declared, start: int, stop: int) -> Batch:
-    """The samples from one position up to another."""
-    rows = np.arange(start, stop)
+    """The samples from one position up to another, where they lie."""
+    rows = slice(start, stop)
     inputs = {
-        name: array if (axis := declared.inputs[name].axis) is None else array.take(rows, axis)
+        name: array if (axis := declared.inputs[name].axis) is None else array[(slice(None),) * axis + (rows,)]
         for name, array in batch.inputs.items()
     }
-    return Batch(inputs, None if batch.labels is None else batch.labels[start:stop], stop - start)
+    return Batch(inputs, None if batch.labels is None else batch.labels[rows], stop - start)
 
 
 def regroup(chunks: Iterable[Batch], declared: Declared, size: int) -> Iterator[Batch]:
@@ -89,6 +89,7 @@ def regroup(chunks: Iterable[Batch], declared: Declared, size: int) -> Iterator[
         while held.count >= size:
             yield part(held, declared, 0, size)
             held = part(held, declared, size, held.count)
+        held = held if held.count else None
     if held is not None:
         yield from _rest(held, declared)
 

@@ -12,7 +12,7 @@ import numpy as np
 from onnxslim_learn.array_types import Array, Feeds, sample_count
 from onnxslim_learn.metrics import Block, Channels, Deviation, deviation, told_by_labels, worst
 from onnxslim_learn.quality.detections import Detections, detections
-from onnxslim_learn.runtime.timing import open_session
+from onnxslim_learn.runtime.session import FAITHFUL, open_session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,7 +152,7 @@ def _labelled(
 
 def _outputs(model: Path | bytes, feeds: Sequence[Feeds]) -> dict[str, Array]:
     """Outputs by name over all samples; those whose shape differs between samples are left out."""
-    session = open_session(model, threads=os.cpu_count() or 1)
+    session = open_session(model, threads=os.cpu_count() or 1, optimize=FAITHFUL)
     names = [one.name for one in session.get_outputs()]
     runs = [session.run(None, dict(feed)) for feed in feeds]
     outputs = {}

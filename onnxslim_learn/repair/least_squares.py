@@ -58,10 +58,11 @@ class Saturation:
         """Apply it."""
         return x if self == LINEAR else np.clip(x, self.low, self.high)
 
-    def free(self, target: Array, reached: Array) -> Array:
-        """The targets with those that saturate replaced by what is found there already, where that saturates too."""
-        target = np.where(target <= self.low, np.minimum(reached, target), target)
-        return np.where(target >= self.high, np.maximum(reached, target), target)
+    def room(self, target: Array) -> tuple[Array | float, Array | float]:
+        """How far targets may move down and up: those that saturate as far as what is reached does, others not."""
+        down = np.where(target <= self.low, np.float32(-np.inf), np.float32(0)) if self.low > -math.inf else 0.0
+        up = np.where(target >= self.high, np.float32(np.inf), np.float32(0)) if self.high < math.inf else 0.0
+        return down, up
 
 
 LINEAR = Saturation()
@@ -81,11 +82,6 @@ class Rows:
     targets: Array
     offsets: Array | None = None
 
-    def reached(self, weights: Weights) -> Array:
-        """What the comparison sees under some weights."""
-        reached: Array = self.inputs @ weights.matrix + weights.bias[:, None, :].astype(self.inputs.dtype)
-        return reached if self.offsets is None else reached + self.offsets
-
     @property
     def size(self) -> int:
         """How many numbers."""
@@ -101,11 +97,6 @@ class Rows:
         """The rows from one number up to another."""
         parts = (self.inputs, self.targets, self.offsets)
         return Rows(*(None if part is None else part[:, start:stop] for part in parts))  # type: ignore[arg-type]
-
-    def errors(self, weights: Weights, activation: Saturation) -> Array:
-        """Squared differences after the activation, ``(g, m, o)``."""
-        squares: Array = (activation(self.reached(weights)) - activation(self.targets)) ** 2
-        return squares
 
 
 def regrouped(portions: Iterable[Rows], numbers: int) -> Iterator[Rows]:
@@ -174,6 +165,20 @@ class Spread:
         return np.maximum(self._squares / self.count - self.shift**2, 0.0)
 
 
+@dataclass(frozen=True)
+class _Bent:
+    """Rows before an activation: inputs less what they are summed around, targets before and after it, offsets.
+
+    ``room`` is how far targets may move, see :meth:`Saturation.room`.
+    """
+
+    inputs: Array
+    targets: Array
+    after: Array
+    offsets: Array | None
+    room: tuple[Array | float, Array | float]
+
+
 class Sample:
     """What a sample of rows says: moments, and the rows themselves only where an activation follows.
 
@@ -198,35 +203,55 @@ class Sample:
         plain: Weights,
         activation: Saturation = LINEAR,
         kind: type[np.floating[Any]] = np.float64,
+        *,
+        judging: bool = False,
     ) -> None:
-        """Sum portions of rows up; products of inputs are then held as numbers of some kind."""
+        """Sum portions of rows up; products of inputs are then held as numbers of some kind.
+
+        What is only for ``judging`` knows errors, and no more.
+        """
         self.plain, self.activation = plain, activation
         self.inputs, self.reached, self.wanted, self.missed = Spread(), Spread(), Spread(), Spread()
-        self._rows: list[Rows] = []
-        targets = Spread()
+        self._rows: list[_Bent] = []
+        targets, bent = Spread(), activation != LINEAR
         gram, cross = (np.zeros((len(plain.matrix), plain.matrix.shape[1], n)) for n in plain.matrix.shape[1:])
         for rows in portions:
             wanted = rows.targets if rows.offsets is None else rows.targets - rows.offsets
             reached = rows.inputs @ plain.matrix
             missed = wanted - reached - plain.bias[:, None, :].astype(rows.inputs.dtype)
             apart = self.inputs.add(rows.inputs)
-            self.reached.add(reached)
-            self.wanted.add(wanted)
             self.missed.add(missed)
-            targets.add(activation(rows.targets).reshape(1, -1, 1))
-            gram += apart.transpose(0, 2, 1) @ apart
-            cross += apart.transpose(0, 2, 1) @ missed
-            if activation != LINEAR:
-                self._rows.append(rows)
+            after = activation(rows.targets)
+            targets.add(after.reshape(1, -1, 1))
+            if not judging:
+                self.reached.add(reached)
+                self.wanted.add(wanted)
+            if not (judging and bent):
+                gram += apart.transpose(0, 2, 1) @ apart
+                cross += apart.transpose(0, 2, 1) @ missed
+            if bent:
+                room = (0.0, 0.0) if judging else activation.room(rows.targets)
+                self._rows.append(_Bent(apart, rows.targets, after, rows.offsets, room))
         self.scale = max(float(targets.variance.item()), 1e-30)
         count, shift = self.inputs.count, self.inputs.shift
         self.gram = _less(gram, shift, shift, count).astype(kind, copy=False)
         self.cross = _less(cross, shift, self.missed.mean, count).astype(kind, copy=False)
 
+    def _reached(self, rows: _Bent, weights: Weights) -> Array:
+        """What the comparison sees under some weights, before the activation."""
+        assert self.inputs.middle is not None
+        reached: Array = rows.inputs @ weights.matrix
+        reached += (self.inputs.middle @ weights.matrix + weights.bias[:, None, :]).astype(reached.dtype)
+        return reached if rows.offsets is None else reached + rows.offsets
+
     def error(self, weights: Weights) -> float:
         """Mean squared difference from the targets, after the activation."""
         if self._rows:
-            squares = sum(float(rows.errors(weights, self.activation).sum(dtype=np.float64)) for rows in self._rows)
+            squares = 0.0
+            for rows in self._rows:
+                apart = self.activation(self._reached(rows, weights))
+                apart -= rows.after
+                squares += float(np.einsum("gmo,gmo->go", apart, apart).sum(dtype=np.float64))
             return squares / (self.inputs.count * self.plain.bias.size)
         change = weights.matrix - self.plain.matrix
         left = self.missed.variance - np.einsum("gdo,gdo->go", change, 2 * self.cross - self.gram @ change)
@@ -237,8 +262,10 @@ class Sample:
         """Like ``cross`` and the means of ``missed``, with targets that saturate free to be what is reached there."""
         cross, sums = np.zeros_like(self.cross), np.zeros_like(self.missed.mean)
         for rows in self._rows:
-            change = self.activation.free(rows.targets, rows.reached(weights)) - rows.targets
-            cross += (rows.inputs - self.inputs.middle).transpose(0, 2, 1) @ change
+            change = self._reached(rows, weights)
+            change -= rows.targets
+            np.clip(change, *rows.room, out=change)
+            cross += rows.inputs.transpose(0, 2, 1) @ change
             sums += change.sum(axis=1, dtype=np.float64)
         mean = sums / self.inputs.count
         return self.cross + _less(cross, self.inputs.shift, mean, self.inputs.count), self.missed.mean + mean
@@ -295,7 +322,8 @@ def fit(rows: Iterable[Rows], held: Iterable[Rows], plain: Weights, setting: Fit
         plain: The weights as they were cut.
         setting: The circumstances.
     """
-    fitted, judge = Sample(rows, plain, setting.activation), Sample(held, plain, setting.activation, np.float32)
+    fitted = Sample(rows, plain, setting.activation)
+    judge = Sample(held, plain, setting.activation, np.float32, judging=True)
     before = judge.error(plain)
     best = ("plain", plain, before)
     for candidate in _candidates(fitted, judge, setting):
@@ -342,7 +370,11 @@ def _least_squares(fitted: Sample, judge: Sample, setting: FitSetting) -> Iterat
     if setting.activation != LINEAR and invert is not None:
         for _ in range(effort.resolves):
             chosen = problem.solve(invert, fitted.freed(chosen))
-            yield chosen, judge.error(chosen)
+            error = judge.error(chosen)
+            yield chosen, error
+            if error > least * (1 - GAIN):
+                break  # each is nearer to the last than the one before
+            least = error
 
 
 class Problem:

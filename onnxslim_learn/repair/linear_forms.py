@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +62,8 @@ def _conv(node: ir.Node, factors: roles.Convolution) -> Form:
 
     def unfold(data: Array, picks: Picks) -> Array:
         pads = _pads(node, data.shape[2:], kernel, strides, dilations)
-        return _windows(np.pad(data, [(0, 0), (0, 0), *pads]), picks, kernel, (strides, dilations), groups)
+        starts = [p * s - before for p, s, (before, _) in zip(picks[1:], strides, pads, strict=True)]
+        return _windows(data, (picks[0], *starts), kernel, dilations, groups)
 
     def matrix(tensor: Array) -> Array:
         return tensor.reshape(groups, tensor.shape[0] // groups, -1).transpose(0, 2, 1)
@@ -100,7 +100,7 @@ def _transposed(node: ir.Node, factors: roles.Convolution) -> Form | str:
             inner = tuple(slice(max(-a, 0), None if b >= 0 else b) for a, b in width)
             spaced = spaced[(slice(None), slice(None), *inner)]
         padded = np.pad(spaced, [(0, 0), (0, 0), *((max(a, 0), max(b, 0)) for a, b in width)])
-        return _windows(padded, picks, kernel, ((1,) * rank, dilations), groups)
+        return _windows(padded, picks, kernel, dilations, groups)
 
     def matrix(tensor: Array) -> Array:  # (c, o, kernel) -> (g, c · kernel, o)
         split = tensor[flip].reshape(groups, weight[0] // groups, weight[1], -1)
@@ -188,25 +188,25 @@ def _epsilon(node: ir.Node) -> float:
     return float(node.attributes["epsilon"].value) if "epsilon" in node.attributes else 1e-5
 
 
-def _windows(
-    padded: Array, picks: Picks, kernel: Sequence[int], steps: tuple[Sequence[int], Sequence[int]], groups: int
-) -> Array:
-    """The windows of a convolution at some outputs ``(n, y, x, ...)`` as rows ``(g, m, c · kernel)``.
-
-    ``steps`` are strides and dilations.
-    """
-    strides, dilations = steps
-    axes = tuple(range(2, 2 + len(kernel)))
+def _windows(data: Array, starts: Picks, kernel: Sequence[int], dilations: Sequence[int], groups: int) -> Array:
+    """The windows of a convolution that start at ``(n, y, x, ...)`` as rows ``(g, m, c · kernel)``; zeros outside."""
+    batch, *corners = starts
     reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True))
-    view: Array = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=axes)
-    thinned: tuple[Any, ...] = (..., *(slice(None, None, d) for d in dilations))
-    where: tuple[Any, ...] = (
-        picks[0],
-        slice(None),
-        *(p * s for p, s in zip(picks[1:], strides, strict=True)),
-    )
-    read: Array = view[thinned][where].astype(np.float32)
-    result: Array = read.reshape(len(read), groups, math.prod(read.shape[1:]) // groups).transpose(1, 0, 2)
+    sizes = data.shape[2:]
+    ends = zip(corners, reach, sizes, strict=True)
+    inside = np.logical_and.reduce([(at >= 0) & (at + r <= size) for at, r, size in ends])
+    read = np.zeros((len(batch), data.shape[1], *kernel), np.float32)
+    if inside.any():
+        view: Array = np.lib.stride_tricks.sliding_window_view(data, reach, axis=tuple(range(2, data.ndim)))
+        thinned: tuple[Any, ...] = (..., *(slice(None, None, d) for d in dilations))
+        read[inside] = view[thinned][(batch[inside], slice(None), *(at[inside] for at in corners))]
+    border = np.flatnonzero(~inside)
+    for offset in np.ndindex(*kernel) if len(border) else ():
+        places = [at[border] + o * d for at, o, d in zip(corners, offset, dilations, strict=True)]
+        there = np.logical_and.reduce([(at >= 0) & (at < size) for at, size in zip(places, sizes, strict=True)])
+        rows = border[there]
+        read[(rows, slice(None), *offset)] = data[(batch[rows], slice(None), *(at[there] for at in places))]
+    result: Array = read.reshape(len(read), groups, -1).transpose(1, 0, 2)
     return result
 
 

@@ -8,6 +8,7 @@ the end, whether the whole repair stands.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from onnxslim_learn.quality.channels import channels
 from onnxslim_learn.repair.least_squares import FULL, Effort, Fit, FitSetting, Rows, Weights, fit, regrouped
 from onnxslim_learn.repair.linear_nodes import Layer, Linear, layers
 from onnxslim_learn.repair.places import Lost, lost
-from onnxslim_learn.repair.targets import HELD_BACK, Stream, Targets
+from onnxslim_learn.repair.targets import HELD_BACK, Stream, Targets, Wanted, share
 from onnxslim_learn.rewrite.mask import kept_parts
 from onnxslim_learn.rewrite.merge import stands_for
 from onnxslim_learn.rewrite.unfuse import give_back, names_of_parts, unfuse
@@ -38,18 +39,17 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.data.batch import Batch
     from onnxslim_learn.data.signature import Declared
-    from onnxslim_learn.data.source import Source
     from onnxslim_learn.quality.metric import Metric
 
 
 UNCHANGED = "output unchanged but for what was cut"  # the commonest reason why a layer is not refitted
 
 LARGEST_BATCH = 32
-ROWS = 16384  # rows of a regression, or so many times its unknowns
+ROWS = 16384  # rows of a regression with many unknowns, or so many times these
 ROWS_PER_UNKNOWN = 4
 COMPARED = 3 << 22  # numbers of outputs that are compared, of one batch at least
 HELD_ROWS = 8192  # rows that decide
-LARGEST = 100_000_000  # numbers in the inputs of one regression
+LARGEST = 50_000_000  # numbers in the inputs of one regression
 PORTION = 1 << 23  # numbers of its rows that are summed up at once
 
 
@@ -178,16 +178,11 @@ def _lost(
     return 0.0 if metric is None else metric.lost(outputs, labels), total(deviations)
 
 
-def small_batches(source: Source, samples: int | None) -> list[Batch]:
-    """The samples of a source, in batches so small that some can be held back."""
-    return in_small_batches(source.batches(samples), source.declared)
-
-
-def in_small_batches(batches: Iterable[Batch], declared: Declared) -> list[Batch]:
-    """Samples in batches so small that some can be held back."""
+def in_small_batches(batches: Iterable[Batch], declared: Declared, most: int = LARGEST_BATCH) -> list[Batch]:
+    """Samples in batches so small that some can be held back, and of so many samples at most."""
     held = list(batches)
     count = sum(batch.count for batch in held)
-    size = max(1, min(LARGEST_BATCH, count // (2 * HELD_BACK)))
+    size = max(1, min(most, count // (2 * HELD_BACK)))
     return list(regroup(held, declared, size))
 
 
@@ -226,7 +221,7 @@ class SequentialRepair:
         """Refit one node after the other, all whose output changed; run to the end on what is judged."""
         moved = changed(self.removal, self.model)
         todo = [linear for layer in self.layers if (linear := self._open(layer, moved)) is not None]
-        self.targets.expect([one.target for one in todo])
+        self.targets.expect([asked(one, self.targets) for one in todo])
         for number, linear in enumerate(todo):
             progress(number / len(todo))
             self.slimmed.run_to(self.slimmed.place[str(linear.node.outputs[0].name)])
@@ -317,11 +312,10 @@ def observed(
     Raises:
         PlanError: If nothing flows there, or what is not finite.
     """
-    unknowns, width = plain.matrix.shape[1], plain.matrix.shape[0] * plain.matrix.shape[1]
-    most, flat = min(max(ROWS, ROWS_PER_UNKNOWN * unknowns), LARGEST // width), linear.form.channel == -1
+    unknowns, flat, wanted_rows = plain.matrix.shape[1], linear.form.channel == -1, asked(linear, targets)
 
-    def portion(batch: int, share: int) -> Rows:
-        places, data = targets.rows(linear, batch, share).left(left.lost), runner.get(linear.data)[batch]
+    def portion(batch: int, count: int) -> Rows:
+        places, data = targets.rows(linear, batch, count).left(left.lost), runner.get(linear.data)[batch]
         if places.rows(flat) != (data.size // unknowns if flat else len(data)):
             raise PlanError("it has other rows than in the original, for numbers decide which")
         wanted = linear.split(places.values if left.stands is None else places.values @ left.stands)
@@ -332,17 +326,26 @@ def observed(
         return Rows(inputs, wanted, None if other is None else linear.outputs(other, places.picks))
 
     def portions(batches: Sequence[int], count: int) -> Iterator[Rows]:
-        share, empty = -(-max(count, 1) // len(batches)), True
+        empty = True
         for batch in batches:
-            rows = portion(batch, share)
+            rows = portion(batch, count)
             if rows.size:
                 empty = False
                 yield rows
         if empty:
             raise PlanError("no sample reaches it")
 
-    held = min(most, HELD_ROWS)
-    return regrouped(portions(targets.fitted, most), PORTION), regrouped(portions(targets.held, held), PORTION)
+    fitted, held = portions(targets.fitted, wanted_rows.fitted), portions(targets.held, wanted_rows.held)
+    return regrouped(fitted, PORTION), regrouped(held, PORTION)
+
+
+def asked(linear: Linear, targets: Targets) -> Wanted:
+    """At how many places of each batch a node is looked at."""
+    groups, unknowns, outputs = linear.read().matrix.shape
+    usual = max(math.ceil(ROWS * share(unknowns)), ROWS_PER_UNKNOWN * unknowns)
+    most = max(min(usual, LARGEST // (groups * unknowns)), 2)
+    fitted, held = -(-most // len(targets.fitted)), -(-min(most // 2, HELD_ROWS) // len(targets.held))
+    return Wanted(linear, fitted, held, groups * outputs)
 
 
 def _behind(removal: Removal) -> set[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from onnxslim_learn.array_types import Array, Feeds, sample_count
@@ -10,12 +12,14 @@ from onnxslim_learn.errors import PlanError
 from onnxslim_learn.repair.linear_nodes import Linear, linears
 from onnxslim_learn.repair.places import Places, sample
 from onnxslim_learn.rewrite.unfuse import unfuse
-from onnxslim_learn.runtime.executor import Runner, outputs
+from onnxslim_learn.runtime.executor import Runner, joined, outputs, streamed
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
+AHEAD = 1 << 27  # bytes of rows of targets that are taken at once
+MANY, LEAST = 256, 0.125  # unknowns that all rows are for; fewer get fewer rows, in proportion, but this share
 HELD_BACK = 4  # one batch of so many decides and is not fitted on
 
 
@@ -36,8 +40,8 @@ class Targets(Protocol):
     judged: list[int]
     samples: int
 
-    def expect(self, names: Sequence[str]) -> None:
-        """Say for which values, by name, :meth:`rows` will be asked."""
+    def expect(self, wanted: Sequence[Wanted]) -> None:
+        """Say what :meth:`rows` will be asked for."""
 
     def rows(self, linear: Linear, batch: int, count: int) -> Places:
         """The original's target at random places of a batch; about ``count`` of them."""
@@ -46,14 +50,40 @@ class Targets(Protocol):
         """The original's outputs on the batches that are judged, by name."""
 
 
+def share(unknowns: int) -> float:
+    """The share of the rows of a regression that one with so many unknowns gets."""
+    return min(max(unknowns / MANY, LEAST), 1.0)
+
+
 def divide(batches: int, every: int = HELD_BACK) -> tuple[list[int], list[int]]:
     """Which batches are fitted on and which are held back: every so many, the last one at least."""
     held = list(range(every - 1, batches, every)) or [batches - 1]
     return [k for k in range(batches) if k not in held] or held, held
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What will be asked for.
+
+    Attributes:
+        linear: The node.
+        fitted: At how many places of each batch that is fitted on.
+        held: Of each that is held back.
+        width: How many channels its target has.
+    """
+
+    linear: Linear
+    fitted: int
+    held: int
+    width: int
+
+    def places(self, batch: int, targets: Targets) -> int:
+        """At how many places of a batch."""
+        return max(self.fitted * (batch in targets.fitted), self.held * (batch in targets.held))
+
+
 class Stream:
-    """Targets taken from the original as it runs in step with the slimmed model."""
+    """Targets taken from the original as it runs, a few nodes ahead of the slimmed model."""
 
     def __init__(self, original: ir.Model, feeds: Sequence[Feeds], seed: int = 0, more: Sequence[Feeds] = ()) -> None:
         """Start before the first node; batches of ``more`` are fitted on, too, and decide nothing."""
@@ -64,19 +94,46 @@ class Stream:
         self.judged = self.held
         self.samples = sample_count(self.feeds)
         self._runner = Runner(unfuse(original), self.feeds, ())
-        self._last = ""
+        self._waiting: list[list[Wanted]] = []  # by target, in the order of the model
+        self._rows: dict[str, list[Places]] = {}
+        self._readers: dict[str, int] = {}  # of a target, how many nodes are still to ask for it
+        self._last: Linear | None = None
 
-    def expect(self, names: Sequence[str]) -> None:
+    def expect(self, wanted: Sequence[Wanted]) -> None:
         """See :class:`Targets`."""
-        self._runner.kept.update(names)
+        by_target: dict[str, list[Wanted]] = {}
+        for one in wanted:
+            by_target.setdefault(one.linear.target, []).append(one)
+        self._readers = {name: len(several) for name, several in by_target.items()}
+        self._waiting = [by_target[name] for name in sorted(by_target, key=lambda name: self._runner.place[name])]
 
     def rows(self, linear: Linear, batch: int, count: int) -> Places:
         """See :class:`Targets`; what one node was asked for is dropped when another is."""
-        if linear.target != self._last:
-            self._runner.drop(self._last)
-            self._runner.run_past(linear.target)
-            self._last = linear.target
-        return sample(self._runner.get(linear.target)[batch], linear.form.channel, (self.seed, batch), count)
+        if self._last is not None and self._last is not linear:
+            self._readers[self._last.target] -= 1
+            if not self._readers[self._last.target]:
+                del self._rows[self._last.target]
+        self._last = linear
+        while linear.target not in self._rows:
+            self._go_on()
+        return self._rows[linear.target][batch]
+
+    def _go_on(self) -> None:
+        """Run on, past as many targets as there is room for their rows."""
+        ahead, size = dict[str, list[Wanted]](), 0
+        while self._waiting:
+            several = self._waiting[0]
+            places = max(len(self.fitted) * one.fitted + len(self.held) * one.held for one in several)
+            size += 4 * places * several[0].width
+            if size > AHEAD and ahead:
+                break
+            ahead[several[0].linear.target] = self._waiting.pop(0)
+        stop = 1 + max(self._runner.place[name] for name in ahead)
+        for batch, values in self._runner.taken(stop, ahead):
+            for name, array in values.items():
+                count = max(one.places(batch, self) for one in ahead[name])
+                channel = ahead[name][0].linear.form.channel
+                self._rows.setdefault(name, []).append(sample(array, channel, (self.seed, batch), count))
 
     def outputs(self) -> dict[str, Array]:
         """See :class:`Targets`."""
@@ -96,7 +153,7 @@ class Record:
         Args:
             original: The model.
             feeds: Batches of inputs.
-            count: Places per node and batch.
+            count: Places per node and batch, of nodes with many weights.
             every: One batch of so many is held back.
             whole: Whether all batches are judged, those fitted on as well: of cuts that differ little, twice as many
                 samples tell the better one more surely, and each was fitted alike.
@@ -107,18 +164,20 @@ class Record:
         self.samples = sample_count(self.feeds)
         self._rows: dict[str, list[Places]] = {}
         original = unfuse(original)
-        nodes_to_fit = linears(original)
-        runner = Runner(original, feeds, {one.target for one in nodes_to_fit})
-        for one in nodes_to_fit:
-            runner.run_past(one.target)
-            arrays = runner.get(one.target)
-            self._rows[one.target] = [sample(a, one.form.channel, (0, k), count) for k, a in enumerate(arrays)]
-        for one in nodes_to_fit:
-            runner.drop(one.target)
-        runner.finish()
-        self._outputs = outputs(runner, self.judged)
+        seen = {one.target: (one.form.channel, share(one.read().matrix.shape[1])) for one in linears(original)}
+        ends = [str(value.name) for value in original.graph.outputs]
+        judged: dict[str, list[Array]] = {name: [] for name in ends}
+        for batch, values in streamed(original, feeds, {*seen, *ends}):
+            for name, array in values.items():
+                if name in seen:
+                    channel, part = seen[name]
+                    places = sample(array, channel, (0, batch), math.ceil(part * count))
+                    self._rows.setdefault(name, []).append(places)
+                if name in judged and batch in self.judged:
+                    judged[name].append(array)
+        self._outputs = joined(judged)
 
-    def expect(self, names: Sequence[str]) -> None:
+    def expect(self, wanted: Sequence[Wanted]) -> None:
         """See :class:`Targets`; all are recorded."""
 
     def rows(self, linear: Linear, batch: int, count: int) -> Places:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -17,14 +18,22 @@ import onnx_ir as ir
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.runtime.node import reads
 from onnxslim_learn.runtime.part import bytes_read, part, weights
-from onnxslim_learn.runtime.session import open_session
+from onnxslim_learn.runtime.session import FAITHFUL, open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+    from onnxruntime import InferenceSession
 
 
-IN_MEMORY = 3 << 27  # bytes of activations that one runner holds; what is over goes to a temporary file
+IN_MEMORY = 1 << 28  # bytes of activations that one runner holds; what is over goes to a temporary file
 WEIGHTS = 1 << 28  # bytes of weights that nodes which are run together read, unless it is one node
+HANDED = 1 << 28  # bytes of values of one batch that are handed out at once
+LOOKED_AT = 8  # stretches of the first batch, which tells how many bytes there are
+
+
+Handed: TypeAlias = tuple[int, dict[str, Array]]
+_Opened: TypeAlias = tuple["InferenceSession | None", Sequence[str], Sequence[str], Sequence[str]]
 
 
 class Runner:
@@ -47,6 +56,7 @@ class Runner:
         self.threads = threads or os.cpu_count() or 1
         self.position = 0
         self.batches = len(feeds)
+        self.sessions: dict[tuple[int, int], _Opened] | None = None  # those that stay open
         self._take(model, keep)
         given = (str(v.name) for v in model.graph.inputs)
         self._held: dict[str, list[Array]] = {name: [np.asarray(feed[name]) for feed in feeds] for name in given}
@@ -73,8 +83,19 @@ class Runner:
 
     def run_to(self, stop: int) -> None:
         """Run the nodes before number ``stop``."""
+        for _ in self.taken(stop, ()):
+            pass
+
+    def taken(self, stop: int, names: Collection[str]) -> Iterator[Handed]:
+        """Run the nodes before number ``stop``, and hand out values that they make or that are held, batch by batch.
+
+        Only what nodes behind need is held. Values of one batch may come in several portions.
+        """
+        known = [name for name in names if self.place.get(name, -1) < self.position]
+        for batch in range(self.batches if known else 0):
+            yield batch, {name: self._held[name][batch] for name in known}
         while self.position < stop:
-            self._run(self._within(stop))
+            yield from self._run(self._within(stop), names)
             for name in [n for n in self._held if n not in self.kept and self._last.get(n, -1) < self.position]:
                 del self._held[name]
 
@@ -87,25 +108,46 @@ class Runner:
                 return place
         return stop
 
-    def _run(self, stop: int) -> None:
-        """Run the nodes before number ``stop`` together."""
-        nodes = self.nodes[self.position : stop]
-        produced = [str(v.name) for node in nodes for v in node.outputs if v.name]
-        wanted = [name for name in produced if name in self.kept or self._last.get(name, -1) >= stop]
-        if wanted:
-            read = {name for number in range(self.position, stop) for name in self._reads[number]} - set(produced)
-            fed = [name for name in read if name in self._held]
-            alone, large = part(self.model, nodes, {name: self._held[name][0] for name in fed}, wanted)
-            session = open_session(alone.SerializeToString(), threads=self.threads, optimize=False)
+    def _run(self, stop: int, names: Collection[str]) -> Iterator[Handed]:
+        """Run the nodes before number ``stop`` together, and hand some of their values out."""
+        session, wanted, fed, large = self._opened(stop, names)
+        if session is not None:
             beside, room = weights(self.model, large), IN_MEMORY - self._in_memory()
-            for name in wanted:
+            stay = [name for name in wanted if self._stays(name, stop)]
+            for name in stay:
                 self._held[name] = []
             for batch in range(self.batches):
                 outputs = session.run(wanted, beside | {name: self._held[name][batch] for name in fed})
-                for name, array in zip(wanted, map(np.asarray, outputs), strict=True):
-                    room -= array.nbytes
-                    self._held[name].append(array if room >= 0 else on_disk(array))
+                values = dict(zip(wanted, map(np.asarray, outputs), strict=True))
+                for name in stay:
+                    room -= values[name].nbytes
+                    self._held[name].append(values[name] if room >= 0 else on_disk(values[name]))
+                if handed := {name: array for name, array in values.items() if name in names}:
+                    yield batch, handed
         self.position = stop
+
+    def _stays(self, name: str, stop: int) -> bool:
+        """Whether a value is needed when the nodes before number ``stop`` have run."""
+        return name in self.kept or self._last.get(name, -1) >= stop
+
+    def _opened(self, stop: int, names: Collection[str]) -> _Opened:
+        """A session of the nodes before number ``stop``, what it puts out and takes, and weights among that."""
+        key = self.position, stop
+        if self.sessions is not None and key in self.sessions:
+            return self.sessions[key]
+        nodes = self.nodes[self.position : stop]
+        produced = [str(v.name) for node in nodes for v in node.outputs if v.name]
+        wanted = [name for name in produced if name in names or self._stays(name, stop)]
+        if not wanted:
+            return None, (), (), ()
+        read = {name for number in range(self.position, stop) for name in self._reads[number]} - set(produced)
+        fed = [name for name in read if name in self._held]
+        alone, large = part(self.model, nodes, {name: self._held[name][0] for name in fed}, wanted)
+        session = open_session(alone.SerializeToString(), threads=self.threads, optimize=FAITHFUL)
+        opened = session, wanted, fed, large
+        if self.sessions is not None:
+            self.sessions[key] = opened
+        return opened
 
     def _in_memory(self) -> int:
         """Bytes of what nodes have put out that are held in memory."""
@@ -147,6 +189,46 @@ class Runner:
         return twin if needed <= self._held.keys() else None
 
 
+def streamed(model: ir.Model, feeds: Sequence[Mapping[str, Array]], names: Iterable[str]) -> Iterator[Handed]:
+    """Values of a model by name, some of one batch at a time: each is handed out once, and held no longer.
+
+    Sessions stay open for all batches; a model whose weights are too many for that is run over all batches at once.
+
+    Args:
+        model: The model, in normal form.
+        feeds: Its inputs by name, a mapping per batch.
+        names: Names of the values.
+
+    Yields:
+        The number of a batch, and values of it.
+    """
+    runner = Runner(model, feeds, ())
+    stops: dict[int, list[str]] = {}
+    for name in sorted(set(names), key=lambda name: (runner.place.get(name, -1), name)):
+        stops.setdefault(runner.place.get(name, -1) + 1, []).append(name)
+    if sum(bytes_read(model, node) for node in runner.nodes) > WEIGHTS:
+        for stop, told in stops.items():
+            yield from runner.taken(stop, told)
+        return
+    together, size, first = dict[int, list[str]](), HANDED + 1, runner.fork([0])
+    listed, many = list(stops.items()), -(-len(stops) // LOOKED_AT)
+    for several in (listed[start : start + many] for start in range(0, len(listed), many)):
+        stop, told, here = several[-1][0], [name for _, names_there in several for name in names_there], 0
+        for _, values in first.taken(stop, told):
+            here += sum(array.nbytes for array in values.values())
+            yield 0, values
+        before = [] if size + here > HANDED else together.popitem()[1]
+        size = here + (size if before else 0)
+        together[stop] = [*before, *told]
+    opened: dict[tuple[int, int], _Opened] = {}
+    for batch in range(1, len(feeds)):
+        runner = Runner(model, [feeds[batch]], ())
+        runner.sessions = opened
+        for stop, told in together.items():
+            for _, values in runner.taken(stop, told):
+                yield batch, values
+
+
 def common(one: ir.Model, other: ir.Model) -> int:
     """How many nodes two models have alike from the beginning, weights included."""
     weights = one.graph.initializers, other.graph.initializers
@@ -160,12 +242,17 @@ def common(one: ir.Model, other: ir.Model) -> int:
 
 def outputs(runner: Runner, batches: Sequence[int]) -> dict[str, Array]:
     """The floating outputs of a finished run on some batches, by name."""
-    joined = {}
-    for value in runner.model.graph.outputs:
-        arrays = [runner.get(str(value.name))[k] for k in batches]
-        if arrays[0].dtype.kind == "f" and len({a.shape[1:] for a in arrays}) == 1:
-            joined[str(value.name)] = np.concatenate([np.atleast_1d(a) for a in arrays]).astype(np.float32)
-    return joined
+    names = [str(value.name) for value in runner.model.graph.outputs]
+    return joined({name: [runner.get(name)[k] for k in batches] for name in names})
+
+
+def joined(arrays: Mapping[str, Sequence[Array]]) -> dict[str, Array]:
+    """Floating arrays of several batches as one, by name, where their shapes are alike."""
+    return {
+        name: np.concatenate([np.atleast_1d(a) for a in parts]).astype(np.float32)
+        for name, parts in arrays.items()
+        if parts[0].dtype.kind == "f" and len({a.shape[1:] for a in parts}) == 1
+    }
 
 
 def on_disk(array: Array) -> Array:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.array_types import Array, Feeds
 
-FED = 1 << 20  # bytes of a weight that is given as an input, so that it is not copied
+FED = 1 << 24  # bytes of a weight that is given as an input, so that it is not copied: kernels like constants better
 KINDS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)  # that are given so
 
 

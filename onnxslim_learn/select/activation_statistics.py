@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,17 +12,17 @@ import scipy.linalg
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling.relations import Value, parts
-from onnxslim_learn.runtime.executor import Runner
+from onnxslim_learn.runtime.executor import streamed
 from onnxslim_learn.select.weight_slices import slices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from onnxslim_learn.coupling.context import Contraction
     from onnxslim_learn.coupling.solver import Coupling
 
 
-ROWS = 32768  # positions per contraction that count, drawn by chance where there are more
+ROWS = 32768  # places per contraction that count, drawn by chance where there are more
 RIDGE = 1e-3  # of the mean square: keeps the inverse of the products tame
 LARGEST = 1e15  # of an activation: squares of more add up beyond single precision
 WIDEST = 8192  # positions of a unit axis up to which products of pairs are kept
@@ -49,6 +51,15 @@ class Inputs:
         """Mean squares ``(c,)``."""
         return self.products if self.products.ndim == 1 else np.diagonal(self.products)
 
+    @cached_property
+    def factor(self) -> Array:
+        """``(c, m)`` with the products of pairs that ``weights`` have, and no more columns than rows."""
+        weights = self.weights.astype(np.float64)
+        if weights.shape[1] <= len(weights):
+            return weights
+        lower: Array = scipy.linalg.qr(weights.T, mode="r", overwrite_a=True, check_finite=False)[0][: len(weights)].T
+        return lower
+
     @property
     def variance(self) -> Array:
         """Variances ``(c,)``."""
@@ -63,7 +74,13 @@ def inverse_covariance(inputs: Inputs) -> Array:
     products = inputs.products.astype(np.float64) - np.outer(inputs.mean, inputs.mean)
     size = len(products)
     ridge = RIDGE * max(float(np.trace(products)) / size, 1e-12)
-    inverse: Array = scipy.linalg.inv(products + ridge * np.eye(size), check_finite=False)
+    products[range(size), range(size)] += ridge
+    factor, failed = scipy.linalg.lapack.dpotrf(products, lower=True)
+    if failed:  # what single precision left has a negative eigenvalue below the ridge
+        inverse: Array = scipy.linalg.inv(products, check_finite=False)
+        return inverse
+    lower = scipy.linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)[0]
+    inverse = np.tril(lower) + np.tril(lower, -1).T
     return inverse
 
 
@@ -85,29 +102,68 @@ def collect(
         progress: Called with the share done.
     """
     wanted = _with_weights(coupling)
-    graph, rng = coupling.graph, np.random.default_rng(seed)
-    names = {str(graph.nodes[c.node].inputs[c.slot].name) for c, _, _ in wanted}  # type: ignore[union-attr]
-    runner = Runner(graph.model, feeds, names)
-    gathered = []
-    for number, (contraction, classes, weights) in enumerate(wanted):
-        progress(number / len(wanted))
-        name = str(graph.nodes[contraction.node].inputs[contraction.slot].name)  # type: ignore[union-attr]
-        runner.run_past(name)
-        share = -(-ROWS // len(feeds))
-        portions = (_thin(_rows(a, contraction), share, rng) for a in runner.get(name))
-        moments, output = (
-            _moments(portions, pairs=pairs and len(classes) <= WIDEST),
-            graph.nodes[contraction.node].outputs[0],
-        )
-        gathered.append(Inputs(classes, *moments, weights, str(output.name)))
-        if all(n != name for n in _names(coupling, wanted[number + 1 :])):
-            runner.drop(name)
-    return gathered
+    seen = [_Seen.of(coupling, contraction) for contraction, _, _ in wanted]
+    sizes = {one: len(classes) for one, (_, classes, _) in zip(seen, wanted, strict=True)}
+    sums = {one: _Sums(size, pairs=pairs and size <= WIDEST) for one, size in sizes.items()}
+    inside: dict[str, list[tuple[int, _Seen]]] = {}
+    for number, one in enumerate(sums):
+        inside.setdefault(one.name, []).append((number, one))
+    share = -(-ROWS // max(len(feeds), 1))
+    for batch, values in streamed(coupling.graph.model, feeds, list(inside)):
+        progress(batch / len(feeds))
+        for name, array in values.items():
+            for number, one in inside[name]:
+                sums[one].add(_rows(array, one.contraction, share, np.random.default_rng((seed, number, batch))))
+    moments = {one: total.means() for one, total in sums.items()}
+    return [
+        Inputs(classes, *moments[one], weights, str(coupling.nodes[contraction.node].outputs[0].name))
+        for one, (contraction, classes, weights) in zip(seen, wanted, strict=True)
+    ]
 
 
-def _names(coupling: Coupling, wanted: Sequence[tuple[Contraction, Array, Array]]) -> list[str]:
-    nodes = coupling.nodes
-    return [str(nodes[c.node].inputs[c.slot].name) for c, _, _ in wanted]  # type: ignore[union-attr]
+@dataclass(frozen=True)
+class _Seen:
+    """What a contraction sees: a value, along some axes. Those that see the same have the same moments.
+
+    Attributes:
+        name: Name of the value.
+        axes: Which of its axes are summed over.
+        layout: Number and size of every digit of all axes, and whether it is labelled.
+        contraction: One that sees it.
+    """
+
+    name: str
+    axes: tuple[int, ...]
+    layout: tuple[tuple[tuple[int, int, bool], ...], ...]
+    contraction: Contraction = field(compare=False)
+
+    @classmethod
+    def of(cls, coupling: Coupling, contraction: Contraction) -> _Seen:
+        """What a contraction sees."""
+        source = coupling.nodes[contraction.node].inputs[contraction.slot]
+        assert source is not None
+        layout = tuple(tuple((d.key, d.size, d.labels is None) for d in axis) for axis in contraction.value.axes)
+        return cls(str(source.name), contraction.axes, layout, contraction)
+
+
+class _Sums:
+    """Sums of rows, and of products of pairs or of squares, in single precision for each portion."""
+
+    def __init__(self, size: int, *, pairs: bool) -> None:
+        self.pairs, self.count, self.rows = pairs, 0, np.zeros(size)
+        self.products = np.zeros((size, size), np.float32) if pairs else np.zeros(size)
+
+    def add(self, rows: Array) -> None:
+        """Count rows ``(m, c)`` in."""
+        self.count += len(rows)
+        self.rows += rows.sum(axis=0, dtype=np.float64)
+        self.products += rows.T @ rows if self.pairs else np.square(rows).sum(axis=0, dtype=np.float64)
+
+    def means(self) -> tuple[Array, Array]:
+        """Means of rows ``(c,)``, and of products ``(c, c)`` or squares ``(c,)``."""
+        count = max(self.count, 1)  # no sample may reach an expert
+        self.products /= count
+        return (self.rows / count).astype(np.float32), self.products.astype(np.float32, copy=False)
 
 
 def _with_weights(coupling: Coupling) -> list[tuple[Contraction, Array, Array]]:
@@ -157,8 +213,8 @@ def _lookup(classes: Array, rows: Sequence[tuple[Array, Array]]) -> Array:
     return np.concatenate(parts, axis=1)
 
 
-def _rows(array: Array, contraction: Contraction) -> Array:
-    """An activation as rows of positions; unlabelled digits of the same axes count as places."""
+def _rows(array: Array, contraction: Contraction, most: int, rng: np.random.Generator) -> Array:
+    """Rows of positions of an activation at so many random places; unlabelled digits of the same axes are places."""
     value, sizes, last = contraction.value, [], []
     for axis, length in enumerate(array.shape):
         if axis not in contraction.axes:
@@ -173,22 +229,10 @@ def _rows(array: Array, contraction: Contraction) -> Array:
             sizes.append(length // told.fixed(0) if part.key is None and runs == 1 else part.size)
     first = [k for k in range(len(sizes)) if k not in last]
     split = array.reshape(sizes).transpose([*first, *last])
-    return split.reshape(-1, int(np.prod([sizes[k] for k in last])))
-
-
-def _thin(rows: Array, most: int, rng: np.random.Generator) -> Array:
-    if len(rows) > most:
-        rows = rows[np.sort(rng.choice(len(rows), most, replace=False))]
+    places = split.shape[: len(first)]
+    total = math.prod(places)
+    if total > most:
+        split = split[np.unravel_index(np.sort(rng.choice(total, most, replace=False)), places)]
+    rows = split.reshape(-1, math.prod(sizes[k] for k in last))
     with np.errstate(over="ignore"):  # of doubles
         return np.clip(np.nan_to_num(rows.astype(np.float32)), -LARGEST, LARGEST)
-
-
-def _moments(portions: Iterable[Array], *, pairs: bool) -> tuple[Array, Array]:
-    """Means of rows that come in portions, and mean products of pairs or mean squares."""
-    count, sums, products = 0, np.zeros(()), np.zeros(())
-    for rows in portions:
-        count += len(rows)
-        sums = sums + rows.sum(axis=0, dtype=np.float64)
-        products = products + (rows.T @ rows if pairs else np.square(rows).sum(axis=0, dtype=np.float64))
-    count = max(count, 1)  # no sample may reach an expert
-    return (sums / count).astype(np.float32), (products / count).astype(np.float32)

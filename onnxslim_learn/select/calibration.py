@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
+from onnxslim_learn.costs.activation_memory import peak
 from onnxslim_learn.data.source import limited
 from onnxslim_learn.quality.judgement import Samples
 from onnxslim_learn.repair.least_squares import FULL, Effort
-from onnxslim_learn.repair.sequential import in_small_batches, small_batches
+from onnxslim_learn.repair.sequential import LARGEST_BATCH, in_small_batches
 from onnxslim_learn.repair.targets import divide
+from onnxslim_learn.runtime.executor import IN_MEMORY, on_disk
 from onnxslim_learn.select import activation_statistics, predicted
 from onnxslim_learn.select.sensitivity import Curves
 
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
 Range: TypeAlias = tuple[float, float]
 
 FEW, TOPPED = 128, 256  # real samples below which made-up ones are added, and how many there are then
+FLOWS, LEAST = 1 << 26, 4  # bytes of activations that flow at once in a batch, unless it has so few samples
 CAREFUL = Effort((1e-3, 1e-2, 1e-1, 1.0), moments=False)
 """On made-up samples, which judge themselves too well: weights stay nearer to the plain ones, and no moment is met."""
 
@@ -100,7 +106,7 @@ class Calibration:
     @cached_property
     def more(self) -> Sequence[Mapping[str, Any]]:
         """The inputs of the made-up samples beside the real ones."""
-        return [] if self.extra is None else [batch.inputs for batch in small_batches(self.extra, None)]
+        return [] if self.extra is None else [batch.inputs for batch in self._small(self.extra.batches())]
 
     @property
     def effort(self) -> Effort:
@@ -109,7 +115,25 @@ class Calibration:
 
     @cached_property
     def _batches(self) -> list[Batch]:
-        return small_batches(self.source, self.samples)
+        return self._small(self.source.batches(self.samples))
+
+    def _small(self, batches: Iterable[Batch]) -> list[Batch]:
+        """Samples in small batches; those that find no room in memory lie on disk."""
+        room = IN_MEMORY
+        stored: list[Batch] = []
+        for batch in batches:
+            room -= sum(array.nbytes for array in batch.inputs.values())
+            inputs = batch.inputs if room >= 0 else {name: on_disk(array) for name, array in batch.inputs.items()}
+            stored.append(replace(batch, inputs=inputs))
+        return in_small_batches(stored, self.source.declared, self._together(stored))
+
+    def _together(self, batches: Sequence[Batch]) -> int:
+        """How many samples go through the model together, by what flows at once."""
+        shapes = self.coupling.graph.shapes.nominal.inputs.values()
+        nominal = sum(math.prod(shape) for shape in shapes) * sum(batch.count for batch in batches)
+        share = sum(array.size for batch in batches for array in batch.inputs.values()) / max(nominal, 1)
+        flows = peak(self.coupling).value(np.ones(self.coupling.size)) * share
+        return int(min(max(FLOWS // max(flows, 1.0), LEAST), LARGEST_BATCH))
 
     @property
     def count(self) -> int:
@@ -120,7 +144,8 @@ class Calibration:
         """Inputs and labels of the first samples, in batches so small that some can be held back."""
         if count >= self.count:
             return self.feeds, self.labels
-        batches = in_small_batches(limited(self._batches, self.source.declared, count), self.source.declared)
+        some, declared = limited(self._batches, self.source.declared, count), self.source.declared
+        batches = in_small_batches(some, declared, self._batches[0].count)
         return [batch.inputs for batch in batches], [batch.labels for batch in batches]
 
     @cached_property
@@ -153,7 +178,9 @@ class Calibration:
 
     def influence(self, feeds: Sequence[Feeds]) -> dict[str, float]:
         """What an error in each contraction's output does to the model's outputs, found once, on some samples."""
+        if self.influences is None and not len(feeds):
+            return {}
         if self.influences is None:
             names = list(dict.fromkeys(inputs.output for inputs in self.pairs))
-            self.influences = predicted.influences(self.coupling, names, feeds) if len(feeds) else {}
+            self.influences = predicted.influences(self.coupling, names, feeds)
         return self.influences

@@ -18,6 +18,7 @@ import numpy as np
 from onnxslim_learn.array_types import Array, Feeds, Labels
 from onnxslim_learn.costs.polynomial import macs
 from onnxslim_learn.repair.linear_nodes import linears
+from onnxslim_learn.repair.targets import share
 from onnxslim_learn.rewrite import stretches
 from onnxslim_learn.rewrite.unfuse import unfuse
 
@@ -42,7 +43,7 @@ class _Layer:
     def refit(self, rows: int, passes: float, batches: int) -> float:
         """Multiply-accumulates of refitting it to at most so many rows."""
         groups, inputs, outputs = self.matrix
-        rows_there = min(rows, self.places * passes)
+        rows_there = min(rows * share(inputs), self.places * passes)
         moved = rows_there * inputs * (inputs / 2 + TRIED * outputs + COPIED)
         return groups * (moved + inputs**3) + CALLED * batches
 

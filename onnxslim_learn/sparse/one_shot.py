@@ -17,7 +17,7 @@ from onnxslim_learn.errors import PlanError
 from onnxslim_learn.registry import METHODS
 from onnxslim_learn.repair import least_squares as fitting
 from onnxslim_learn.repair.linear_nodes import Linear, linears
-from onnxslim_learn.repair.sequential import observed
+from onnxslim_learn.repair.sequential import asked, observed
 from onnxslim_learn.rewrite.unfuse import give_back, unfuse
 from onnxslim_learn.runtime.executor import Runner, outputs
 from onnxslim_learn.sparse import patterns
@@ -96,7 +96,7 @@ class OneShot:
             self._by_size(name)
         updating = METHODS.row(self.recipe.method).refits
         todo = [one for one in nodes if updating or str(one.weight.name) in self.layers]
-        self.targets.expect([one.target for one in todo])
+        self.targets.expect([asked(one, self.targets) for one in todo])
         for number, linear in enumerate(todo):
             progress(number / len(todo))
             self.runner.run_to(self.runner.place[str(linear.node.outputs[0].name)])
@@ -169,7 +169,8 @@ def prune(
     """
     plain = given.plain
     activation = given.linear.activation
-    fitted, judge = fitting.Sample(rows, plain, activation), fitting.Sample(held, plain, activation, np.float32)
+    fitted = fitting.Sample(rows, plain, activation)
+    judge = fitting.Sample(held, plain, activation, np.float32, judging=True)
     problem = fitting.Problem(fitted, biased=given.biased)
     level = np.maximum(np.trace(problem.gram, axis1=1, axis2=2) / problem.gram.shape[1], 1e-30)[:, None, None]
     gram = problem.gram + RIDGE * level * np.eye(problem.gram.shape[1])

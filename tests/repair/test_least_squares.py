@@ -38,7 +38,8 @@ def make(seed, *, groups=1, rows=400, noise=0.0, activation=LINEAR, offset=False
 
 def error(rows, weights, activation):
     """The mean squared error of weights, row by row."""
-    return rows.errors(weights, activation).mean()
+    reached = rows.inputs @ weights.matrix + weights.bias[:, None, :] + (0 if rows.offsets is None else rows.offsets)
+    return ((activation(reached) - activation(rows.targets)) ** 2).mean()
 
 
 @pytest.mark.parametrize("groups", [1, 5])

@@ -14,7 +14,7 @@ from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.metrics import deviation, total
 from onnxslim_learn.plans.plan import Plan
-from onnxslim_learn.repair import linear_nodes, sequential
+from onnxslim_learn.repair import linear_nodes, sequential, targets
 from onnxslim_learn.repair.sequential import Beside, repair
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.runtime import executor, part
@@ -194,7 +194,8 @@ def test_limits_of_memory_do_not_change_what_comes_out(name, monkeypatch):
     group = laws.free(analysis)[0]
     cut = laws.close(analysis, laws.units(group, max(1, group.levels // 2), np.random.default_rng(0)))
     plenty = repair(cut, slim(cut), batches(analysis, 16))
-    for module, limit in ((executor, "IN_MEMORY"), (executor, "WEIGHTS"), (part, "FED"), (linear_nodes, "FED")):
+    limits = ((executor, "IN_MEMORY"), (executor, "WEIGHTS"), (part, "FED"), (linear_nodes, "FED"), (targets, "AHEAD"))
+    for module, limit in limits:
         monkeypatch.setattr(module, limit, 0)
     monkeypatch.setattr(sequential, "PORTION", 100)
     model = slim(cut)

@@ -80,3 +80,34 @@ def test_weights_may_change_until_their_node_runs():
     found.run_to(place + 1)
     (output,) = found.get(str(list(model.graph)[place].outputs[0].name))
     assert np.ptp(output, axis=(0, 2, 3)).max() == 0
+
+
+@pytest.mark.parametrize(("limit", "value"), [("HANDED", 1), ("HANDED", 1 << 40), ("WEIGHTS", 0)])
+@pytest.mark.parametrize("name", ["residual", "attention"])
+def test_values_that_are_handed_out_batch_by_batch_are_those_of_a_whole_run(name, limit, value, monkeypatch):
+    analysis = analysed(name)
+    model = analysis.graph.model
+    feeds = [random_inputs(analysis.coupling, analysis.graph.shapes.analysis, seed) for seed in range(3)]
+    names = {str(v.name) for v in [*model.graph.inputs, *model.graph.outputs]}
+    names |= {str(node.outputs[0].name) for node in list(model.graph)[::2]}
+    whole = Runner(model.clone(), feeds, names)
+    whole.finish()
+    monkeypatch.setattr(executor, limit, value)
+    seen = {one: {} for one in names}
+    for batch, values in executor.streamed(model.clone(), feeds, names):
+        for one, array in values.items():
+            assert batch not in seen[one], "handed out twice"
+            seen[one][batch] = array
+    for one, arrays in seen.items():
+        assert list(arrays) == [0, 1, 2]
+        for a, b in zip(arrays.values(), whole.get(one), strict=True):
+            assert np.abs(a - b).max(initial=0) <= RELATIVE["float32"] * np.abs(b).max(initial=1), one
+
+
+def test_what_is_handed_out_and_not_needed_is_not_held():
+    graph = analysed("residual").graph
+    found = Runner(graph.model.clone(), [random_inputs(analysed("residual").coupling, graph.shapes.analysis)], ())
+    inside = [str(v.name) for node in found.nodes for v in node.outputs]
+    handed = [name for _, values in found.taken(len(found.nodes), inside) for name in values]
+    assert set(handed) == set(inside)
+    assert set(found._held) <= found.outputs
