@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from onnxslim_learn.select.calibration import Calibration
 
 
-WORK = 2e12  # multiply-accumulates where nothing else is said: about a minute on two cores
-RUNS = 3  # or so many runs over all samples, if that is more; repair takes as much
+WORK = 1.5e11  # multiply-accumulates where nothing else is said: some seconds
+RUNS = 2  # or so many runs over all samples, if that is more; repair takes as much
+SURE = 128  # samples: where nothing is said, losses measured on fewer are not preferred to those that are predicted
 CURVES = 0.5  # share of the work for curves of single groups
 MOST, FEWEST = 448, 32  # samples to measure curves on
 DISTURBED = (64, 32, 16, 8)  # samples to see on what errors inside do, where not all groups are measured
@@ -88,14 +89,18 @@ def schedule(task: Search, calibration: Calibration, most_ways: int) -> Schedule
     prices, firsts = [one.trials(cost) for one in portions], [cost.first(_gone(task, one)) for one in task.choices]
     least = 2 * prices[-1][0]
     rounds = [cost.run(one.feeds) + price[firsts].sum() for one, price in zip(portions, prices, strict=True)]
-    few = [k for k, count in enumerate(counts) if count <= MOST]
+    usual = calibration.work is None
+    sure = min(SURE, calibration.count) if usual else 0
+    few = [k for k, count in enumerate(counts) if sure <= count <= MOST]
     disturbed: Sequence[Feeds] = ()
-    if rounds[few[-1]] > min(CURVES * work, work - least):
+    measurable = rounds[few[-1]] <= min(CURVES * work, work - least)
+    if not measurable:
         disturbed = _disturbed(cost, calibration, INFLUENCE * min(work, work - least))
     for_trials = work - (cost.influences(disturbed) if disturbed else 0.0)
     allowed = min(CURVES * for_trials, for_trials - least)
     at = next((k for k in few if rounds[k] <= allowed), few[-1])
-    points, spent = _points(task, prices[at][firsts].tolist(), allowed - cost.run(portions[at].feeds))
+    for_points = allowed - cost.run(portions[at].feeds) if measurable or not usual else 0.0
+    points, spent = _points(task, prices[at][firsts].tolist(), for_points)
     left = for_trials - spent - (cost.run(portions[at].feeds) if points else 0.0)
     tried = next((k for k, price in enumerate(prices) if (1 + most_ways) * price[0] <= left), len(portions) - 1)
     ways = max(min(most_ways, int(left // prices[tried][0]) - 1), 0)

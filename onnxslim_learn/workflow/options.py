@@ -86,7 +86,7 @@ CRITERION = Option(
     read=CRITERIA.checked,
 )
 WORK = Option(
-    "multiply-accumulates to spend on finding out what each group's width is worth (default 2T with --data, or three"
+    "multiply-accumulates to spend on finding out what each group's width is worth (default 150G with --data, or two"
     " runs over all samples where that is more; else 0: all groups alike)",
     metavar="N",
     read=targets.many,
