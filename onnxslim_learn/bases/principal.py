@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 RIDGE = 1e-3  # of the mean variance: what hardly varies has no direction
 
 
+COMPARED = 4  # samples that a rotated model is run on, beside made-up ones
 PRINCIPAL, PLAIN = CHOICES = ("principal", "none")
 
 
@@ -93,7 +94,7 @@ def _turned_by(analysis: Analysis, samples: Calibration, other: Analysis) -> tup
     bases: dict[str, Array] = {space.name: np.eye(space.size) for space in known}  # of what nothing is known
     bases |= compared.bases(other.coupling, known, feeds) | principal(other.coupling, known, told.pairs)
     turned = in_bases(other, bases)
-    if not _same(turned, told.feeds[:1]):
+    if not _same(turned, told.some(COMPARED)[0]):
         return analysis, samples
     spaces_turned = [(space, bases[space.name]) for space in known]
     return turned, told.of(turned.coupling, [_turned(one, other.coupling, spaces_turned) for one in told.pairs])
