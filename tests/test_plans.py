@@ -153,7 +153,7 @@ def test_tensors_that_disagree_with_groups_are_refused(plan):
 
 def test_a_group_edited_without_its_tensors_is_refused(plan):
     kept = plan.groups["w1:0"]
-    assert refusal(edited(plan, groups={"w1:0": kept[:-1]})).startswith("tensor ")
+    assert refusal(edited(plan, groups={"w1:0": kept[:-1]})).startswith("plan: tensor ")
 
 
 def test_an_empty_group_is_refused(plan):

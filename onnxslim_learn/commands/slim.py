@@ -17,6 +17,7 @@ from onnxslim_learn.commands.results import WORSE, ModelResult, Result, place
 from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.keywords import takes
 from onnxslim_learn.latency.profile import RuntimeSetting
+from onnxslim_learn.plans.realize import check_source
 from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.report import records
 from onnxslim_learn.report.sections import quality
@@ -307,8 +308,10 @@ def _applied(model: Model, plan: Plan | str | Path, settings: ApplySettings, pro
     chosen, stage = models.planned(plan), staged(progress)
     stage("analyzing")
     analysis, given = models.analysed_for(model, chosen, settings.inputs, settings.samples)
+    doubts = check_source(analysis, chosen, other=settings.other_model)
     stage("cutting and verifying")
     slimmed = work.slim(analysis, chosen)
+    slimmed.doubts = (*slimmed.doubts, *doubts)
     source = given or sampling.gathered(analysis, settings.samples, stage, repair=settings.repair)
     repair = not settings.repair.no_repair
     known = sampling.calibration(analysis, source, settings.samples, repair=repair, metric=metric)

@@ -13,6 +13,7 @@ from onnxslim_learn.commands.files import claim
 from onnxslim_learn.commands.results import Result
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph.load import check_file
+from onnxslim_learn.plans.realize import check_source
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.workflow import samples as sampling
 from onnxslim_learn.workflow import slim as work
@@ -69,6 +70,7 @@ def verify(
     chosen, stage = models.planned(given), staged(progress)
     stage("verifying")
     analysis, samples = models.analysed_for(original, chosen, settings.inputs, settings.samples)
+    doubts = check_source(analysis, chosen, other=settings.other_model)
     source = samples or sampling.gathered(analysis, settings.samples, stage)
     verification = work.verify(analysis, slimmed, chosen, sampling.real_inputs(source, settings.samples))
     name = models.named(original)
@@ -81,6 +83,6 @@ def verify(
         pages.verified,
         lambda told: [told["verify"]],
         passed=verification.passed,
-        notes=() if source is None else source.doubts,
+        notes=(*doubts, *(() if source is None else source.doubts)),
         verification=verification,
     )

@@ -81,7 +81,8 @@ def _sure(coupling: Coupling, source: Source, progress: Callable[[float], None])
         except Exception as error:
             said = f"onnxruntime cannot run it on {source.name} ({reason(error)})"
             raise InputError(f"model: {said}. Give what it was made for with ⟨data⟩ or ⟨input⟩.") from error
-        by_name = dict(zip((o.name for o in session.get_outputs()), outputs, strict=True))
+        named = zip((o.name for o in session.get_outputs()), outputs, strict=True)
+        by_name = {name: output for name, output in named if isinstance(output, np.ndarray)}  # no sequences
         name = name or next((n for n, a in by_name.items() if len(a) == batch.count and classifies(a, n, hints[n])), "")
         if not name:
             return None

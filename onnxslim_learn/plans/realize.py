@@ -74,6 +74,29 @@ def _tensors(cut: Removal) -> dict[str, dict[str, list[Any]]]:
     return positions
 
 
+def check_source(analysis: Analysis, chosen: Plan, *, other: bool) -> tuple[str, ...]:
+    """Refuse a plan that was made for another file; returns what is to be told where it does not say for which.
+
+    Args:
+        analysis: The model.
+        chosen: The plan.
+        other: Whether it may be of another file.
+
+    Raises:
+        PlanError: If it is, and may not.
+    """
+    told = chosen.provenance.get("sha256")
+    if told is None:
+        return (f"{chosen.where}: does not say for which file it was made.",)
+    if told != analysis.graph.digest and not other:
+        source, here = chosen.provenance.get("source") or "unnamed", analysis.graph.source or "this model"
+        raise PlanError(
+            f"{chosen.where}: was made for another file ({source}), and not for {here} as it is now. Give that one, or "
+            f"⟨other_model⟩ if it is meant so."
+        )
+    return ()
+
+
 def realize(analysis: Analysis, chosen: Plan) -> Removal:
     """The removal that a plan describes, checked against the model.
 

@@ -12,7 +12,7 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.readers import AUTO, any_number, listed, number, positive, printable, provider, threads, whole
 from onnxslim_learn.registry import METHODS, PROTOCOLS, SPREAD, UNIFORM
 from onnxslim_learn.runtime.settings import SECONDS, RuntimeSettings
-from onnxslim_learn.settings import declared, option, part
+from onnxslim_learn.settings import Option, declared, option, part
 from onnxslim_learn.workflow.options import (
     BASES,
     CONFIG,
@@ -301,10 +301,18 @@ class ExpandSettings:
     report: ReportSettings = part(ReportSettings)
 
 
+OTHER_MODEL = Option("take a plan that was made for another file, such as one of other weights")
+
+
 @dataclass(frozen=True)
 class ApplySettings:
-    """What can be asked of ``apply``."""
+    """What can be asked of ``apply``.
 
+    Attributes:
+        other_model: Whether the plan may be of another file.
+    """
+
+    other_model: bool = declared(False, OTHER_MODEL)
     result: ResultSettings = part(ResultSettings)
     repair: RepairSettings = part(RepairSettings)
     quality: QualitySettings = part(QualitySettings)
@@ -320,9 +328,11 @@ class VerifySettings:
 
     Attributes:
         plan: The plan of which the slimmed model was made.
+        other_model: Whether it may be of another file.
     """
 
     plan: Any = option(None, "the plan that made it", metavar="PLAN", required=True, reads=True)
+    other_model: bool = declared(False, OTHER_MODEL)
     inputs: InputSettings = part(InputSettings)
     samples: SampleSettings = part(SampleSettings)
     report: ReportSettings = part(ReportSettings)

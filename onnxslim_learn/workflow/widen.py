@@ -118,8 +118,8 @@ def _obstacle(analysis: Analysis, group: Group) -> str:
         except NotImplementedError:
             return "its units lie in rows"
         weights = [str(v.name) for v in node.inputs[:2] if v is not None and v.is_initializer() and floating(v)]
-        if touched and not (roles.multiplies(node) and any(_grows(growth, axes, name) for name in weights)):
-            return f"{coupling.where(contraction.node)} sums over it without a weight"
+        if touched and not (roles.multiplies(node) and sum(_grows(growth, axes, name) for name in weights) == 1):
+            return f"{coupling.where(contraction.node)} sums over it without a weight, or with two"
     for name, initializer in coupling.graph.initializers.items():
         recurrent = any(isinstance(roles.factors(use.node), roles.Recurrent) for use in initializer.uses())
         if name in coupling.values and recurrent and _touched(growth, coupling.values[name]):

@@ -1,7 +1,9 @@
 """The commands apply and verify: plans they refuse, and that plans replay."""
 
+import json
 from pathlib import Path
 
+import onnx
 import pytest
 
 from tests.cli.folder import APPLY, SLIM
@@ -29,9 +31,11 @@ REFUSALS = [
     (f"{APPLY} far.json", 2, "w1:0: below 12 99"),
     (f"{APPLY} swapped.json", 2, "tensor 'tensors' 'groups' disagree"),
     (f"{APPLY} output.json", 2, "graph output y"),
-    (f"{APPLY} chain.json", 2, "w1:0: 12 8 another file chain.onnx"),
-    ("apply chain.onnx slim.json -o new.onnx", 2, "no such group residual.onnx"),
-    ("verify residual.onnx slim.onnx --plan chain.json", 2, "w1:0: chain.onnx"),
+    (f"{APPLY} chain.json", 2, "chain.json another file chain.onnx residual.onnx --other-model"),
+    (f"{APPLY} chain.json --other-model", 2, "chain.json w1:0: 12 8 another file chain.onnx"),
+    ("verify chain.onnx slim.onnx --plan slim.json", 2, "slim.json another file residual.onnx --other-model"),
+    ("apply chain.onnx slim.json -o new.onnx --other-model", 2, "no such group residual.onnx"),
+    ("verify residual.onnx slim.onnx --plan chain.json --other-model", 2, "w1:0: chain.onnx"),
 ]
 
 
@@ -78,3 +82,22 @@ def test_a_plan_replays_to_the_same_bytes(run):
     assert run("apply residual.onnx new.json -o new2.onnx --no-latency")[0] == 0
     assert Path("new2.onnx").read_bytes() == Path("new.onnx").read_bytes()
     assert run("verify residual.onnx new2.onnx --plan new.json")[0] == 0
+
+
+def test_a_plan_that_says_of_no_file_is_carried_out_with_a_note(run):
+    plan = json.loads(Path("slim.json").read_text())
+    del plan["provenance"]["sha256"]
+    Path("former.json").write_text(json.dumps(plan))
+    code, _, err = run(f"{APPLY} former.json --no-repair")
+    assert code == 0, err
+    assert "former.json: does not say for which file it was made" in err
+
+
+def test_a_plan_is_carried_out_on_other_weights_where_that_is_asked_for(run):
+    model = onnx.load("residual.onnx")
+    tensor = model.graph.initializer[0]
+    tensor.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(model, "other.onnx")
+    line = "apply other.onnx slim.json -o new.onnx --no-latency --no-repair"
+    assert run(line)[0] == 2
+    assert run(f"{line} --other-model")[0] == 0

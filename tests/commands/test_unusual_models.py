@@ -66,3 +66,40 @@ def test_that_memory_does_not_suffice_is_said_in_plain_words():
         "onnxruntime::Stream*) Failed to allocate memory for requested buffer of size 68719476736\n"
     )
     assert reason(RuntimeError(said)) == "a node (Expand) needs 68719476736 bytes at once, more memory than there is"
+
+
+def product(inputs, outputs, *more):
+    """Two layers, whose first reads an input or a constant."""
+    rng = np.random.default_rng(0)
+    sizes = {"x": (4, 6), "a": (6, 8), "b": (8, 5)}
+    weights = {n: rng.normal(size=size).astype(np.float32) for n, size in sizes.items() if n not in inputs}
+    nodes = [["MatMul", "x a", "h"], ["Relu", "h", "r"], ["MatMul", "r b", "y"], *more]
+    graph = helper.make_graph(
+        [helper.make_node(op, read.split(), [out], out) for op, read, out in nodes],
+        "product",
+        [helper.make_tensor_value_info(name, 1, sizes[name]) for name in inputs],
+        outputs,
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_a_model_without_inputs_is_widened(tmp_path):
+    onnx.save(product([], [helper.make_tensor_value_info("y", 1, [4, 5])]), tmp_path / "net.onnx")
+    result = osl.expand(tmp_path / "net.onnx", macs=1.5, output=tmp_path / "wide.onnx", no_latency=True)
+    assert result.report["after"]["macs"] > result.report["before"]["macs"]
+    before, after = (ort.InferenceSession(tmp_path / name).run(None, {})[0] for name in ("net.onnx", "wide.onnx"))
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("command", ["slim", "sparsify", "expand"])
+def test_a_model_that_puts_out_a_sequence_alone_is_taken(tmp_path, command):
+    sequence = helper.make_tensor_sequence_value_info("s", 1, None)
+    onnx.save(product(["x"], [sequence], ["SequenceConstruct", "y y", "s"]), tmp_path / "net.onnx")
+    asked = {"slim": {"macs": 0.6, "samples": 4}, "sparsify": {"ratio": 0.5, "samples": 4}, "expand": {"macs": 1.5}}
+    result = getattr(osl, command)(
+        tmp_path / "net.onnx", output=tmp_path / "new.onnx", no_latency=True, **asked[command]
+    )
+    assert result.passed
+    x = np.random.default_rng(1).normal(size=(4, 6)).astype(np.float32)
+    assert len(ort.InferenceSession(tmp_path / "new.onnx").run(None, {"x": x})[0]) == 2

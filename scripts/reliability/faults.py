@@ -1,0 +1,73 @@
+"""Faults of the system: a full disk, little memory, a folder that is read-only, a signal at a random moment.
+
+Whatever happens: one sentence, an exit code of the design, nothing half-written, and what was there is as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from scripts.reliability import lines
+from scripts.reliability.trial import CODES, Trial
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def trial(number: int, folder: Path) -> Trial:
+    """A line under a fault."""
+    rng, names = np.random.default_rng(number), list(lines.LINES)
+    kind, name = list(FAULTS)[number % len(FAULTS)], names[number // len(FAULTS) % len(names)]
+    ended, wanted = lines.reference(name)
+    place = lines.copied(folder)
+    before, codes = lines.given(place), set(CODES)
+    if kind == "signal":
+        number_sent, share = SIGNALS[int(rng.integers(3))], rng.uniform(0, 1)
+        what, codes = f"{name}, {number_sent.name} at {share:.3f} of its work", {0, 128 + number_sent}
+        came = lines.run(lines.LINES[name], place, until=share * ended.seconds, then=number_sent)
+    else:
+        limit, amount = FAULTS[kind], float(rng.uniform(0.02, 1))
+        what = f"{name}, {kind}, {amount:.3f}"
+        came = lines.wait(lines.start(lines.LINES[name], place, lambda: limit(amount)), place)
+    said = came.err.splitlines()
+    wrong = [f"exit code {came.code}"] if came.code not in codes else []
+    wrong += ["what was there has changed"] if lines.given(place) != before else []
+    written = {n: one for n, one in lines.results(place).items() if not n.startswith("run")}
+    wrong += [f"half-written: {n}" for n, one in written.items() if wanted.get(n) != one]
+    wrong += ["a temporary folder stays"] if came.code >= 0 and any(place.glob(".onnxslim-*")) else []
+    if came.code not in (0, 3) and not any(line.startswith("onnxslim-learn: ") for line in said):
+        wrong.append("no sentence")
+    return Trial(f"{what}, exit code {came.code}", f"{'; '.join(wrong)}: {came.err[-500:]}" if wrong else "")
+
+
+def _files(share: float) -> None:
+    """No file may be longer than so many bytes, which is how a full disk looks to what writes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    size = int(share * 20_000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def _memory(share: float) -> None:
+    """So much address space beyond what there is."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    size = used + int(share * 512e6)
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+def _descriptors(share: float) -> None:
+    """So few open files."""
+    count = len(os.listdir("/proc/self/fd")) + int(share * 12)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+
+
+FAULTS: dict[str, Callable[[float], None]] = {
+    "signal": lambda share: None,
+    "files cannot grow": _files,
+    "little memory": _memory,
+    "few open files": _descriptors,
+}
