@@ -12,7 +12,7 @@ from onnxslim_learn.coupling.titles import module_path, shared_path
 from onnxslim_learn.registry import MACS, PARAMS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Data = dict[str, Any]
 COSTS = (MACS, PARAMS)
+WORDS = ("op_type", "module")  # of a node, which many share
 
 
 def network(analysis: Analysis, cut: Removal | None = None) -> list[Data]:
@@ -53,6 +54,27 @@ def grown(before: Sequence[Data], after: Sequence[Data]) -> list[Data]:
         pairs = {key: [node[key][0], other[key][0]] for key in ("width", *COSTS) if node[key] and other[key]}
         nodes.append({**node, **pairs})
     return nodes
+
+
+def packed(nodes: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]) -> Data:
+    """A picture in few letters: names stand once, a pair of equal numbers is one, and keys are places in a list."""
+    words = {word: place for place, word in enumerate(dict.fromkeys(node[k] for node in nodes for k in WORDS))}
+    numbers = {group["name"]: place for place, group in enumerate(groups)}
+
+    def short(pair: Sequence[int] | None) -> Any:
+        return 0 if not pair else pair[0] if pair[0] == pair[1] else list(pair)
+
+    rows = [
+        [
+            node["name"],
+            *(words[node[key]] for key in WORDS),
+            *(short(node[key]) for key in ("width", *COSTS)),
+            numbers.get(node["group"], -1),
+            node["inputs"],
+        ]
+        for node in nodes
+    ]
+    return {"words": list(words), "nodes": rows, "groups": list(groups)}
 
 
 @dataclass

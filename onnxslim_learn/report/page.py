@@ -10,6 +10,7 @@ from onnxslim_learn.report import vega
 from onnxslim_learn.report.blocks import SECTIONS, Bars, Chooser, Lines, Picture, Scatter, flat, in_sections
 from onnxslim_learn.report.card import card
 from onnxslim_learn.report.format import ms
+from onnxslim_learn.report.network import packed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -77,6 +78,8 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.globals |= {"specs": vega.specs, "numbers": vega.numbers, "titles": SECTIONS, "few": FEW}
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    environment.globals["packed"] = packed
     environment.globals["kind_of"] = lambda block: type(block).__name__
     return environment.get_template("page.html")
 

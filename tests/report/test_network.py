@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxslim_learn.report.network import network
+from onnxslim_learn.report.network import network, packed
 from onnxslim_learn.workflow import slim
 from tests.laws import NETS, PLANS, analysed, draw_removal, free, written
 
@@ -45,3 +45,32 @@ def test_widths_and_costs_after_a_cut_are_those_of_its_file(name, data):
         told, read = nodes[node_name], again[node_name]
         assert told["macs"][1] == read["macs"][0], node_name
     assert totals(nodes.values(), 1) == totals(again.values(), 0)
+
+
+def unpacked(told):
+    """What the page's script reads from a packed picture."""
+    words, groups = told["words"], told["groups"]
+
+    def pair(number):
+        return number if isinstance(number, list) else [number, number]
+
+    return [
+        {
+            "name": name,
+            "op_type": words[op],
+            "module": words[module],
+            "width": pair(width) if width else None,
+            "macs": pair(macs),
+            "params": pair(params),
+            "group": groups[group]["name"] if group >= 0 else None,
+            "inputs": inputs,
+        }
+        for name, op, module, width, macs, params, group, inputs in told["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_packed_picture_holds_all_of_it(name):
+    analysis = analysed(name)
+    nodes = network(analysis)
+    assert unpacked(packed(nodes, [{"name": group.name} for group in analysis.groups])) == nodes

@@ -4,7 +4,11 @@
   const place = document.querySelector(".picture");
   if (!place) return;
   const data = JSON.parse(place.querySelector("script").textContent);
-  const { nodes, groups } = data;
+  const { words, groups } = data;
+  const pair = (told) => (Array.isArray(told) ? told : [told, told]);
+  const nodes = data.nodes.map(([name, op, module, width, macs, params, group, inputs]) => ({
+    name, op_type: words[op], module: words[module], width: width ? pair(width) : null, macs: pair(macs), params: pair(params),
+    group: groups[group]?.name ?? null, inputs }));
   const MOST = 36, BAR = 14, LONGEST = 180, LINE = 18, PAD = 10, LETTER = 6.9, LAYERS = 8, RUN = 40, HEAD = 18;
   const HUES = [211, 30, 145, 350, 275, 180, 55, 95, 320, 240, 12, 165];
   const SVG = "http://www.w3.org/2000/svg";
@@ -234,7 +238,7 @@
       told.push(html("h4", {}, "Its units go together"), html("dl", {},
         ...row("group", group.title), ...row("named", group.name),
         ...row("units", kept === undefined ? `${group.width}` : `${group.width} → ${kept}`),
-        ...row("tied", members.length ? `${members.slice(0, 12).join("\n")}${members.length > 12 ? `\nand ${members.length - 12} more` : ""}` : ""),
+        ...row("tied", members.length ? `${members.join("\n")}${group.more ? `\nand ${group.more} more` : ""}` : ""),
         ...row("why", group.because ? `cannot be cut: ${group.because}` : members.length > 1 ? "each position of these axes is read with the same position of the others" : "nothing else reads these units"),
         ...row("saves", group.macs_share === undefined ? "" : `${share(group.macs_share)} of the MACs and ${share(group.params_share)} of the parameters with all of its units`),
         ...row("loses", group.lost ?? "")));

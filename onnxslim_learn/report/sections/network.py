@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from onnxslim_learn.readers import AUTO
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Chain, Chooser, Picture, Section, Table
 from onnxslim_learn.report.format import count
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
 
 STEP = 4  # of widths to try, where those of this machine's kernels decide
 PARTS = 24  # blocks in a chart, at most
-NOT_TOLD = ("path", "module", "role", "rows", "where", "reason", "delicate", "prunable")  # of a group, on a click
+TOLD = ("name", "title", "width", "kept", "after")  # of a group, on a click, and
+SHARES = ("macs_share", "params_share")
+DIGITS = 5  # of shares
+MEMBERS = 12  # that are named
 COSTS = {"macs": "MACs", "params": "parameters"}
 
 Node = "Mapping[str, Any]"
@@ -64,12 +69,22 @@ def _ways(pinned: Iterable[Mapping[str, Any]]) -> Iterator[Chain]:
 
 def _group(group: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, Any]:
     """What is told of a group on a click."""
-    told = {key: value for key, value in group.items() if key not in NOT_TOLD}
+    told = {key: group[key] for key in TOLD if key in group}
+    told |= {key: round(group[key], DIGITS) for key in SHARES if key in group}
+    members = group.get("members") or ()
+    told |= {"members": list(members[:MEMBERS])} | ({"more": len(members) - MEMBERS} if members[MEMBERS:] else {})
     if not group.get("prunable", True):
         return {**told, "prunable": False, "because": because(group)}
-    loss = ((choice.get("curves") or {}).get(group["name"]) or {}).get(str(group.get("kept")))
-    loss = ((choice.get("curves") or {}).get(group["name"]) or {}).get(group.get("kept"), loss)
-    return told if loss is None else {**told, "lost": f"{max(loss, 0.0):.3g} by itself, after repair"}
+    loss = _loss((choice.get("curves") or {}).get(group["name"]) or {}, group)
+    return told if loss is None else {**told, "lost": f"about {loss:.3g} by itself, after repair"}
+
+
+def _loss(curve: Mapping[Any, float], group: Mapping[str, Any]) -> float | None:
+    """What a group loses by itself at its width, on the line between the widths that were measured."""
+    if not curve or "kept" not in group:
+        return None
+    points = sorted([*((int(kept), max(loss, 0.0)) for kept, loss in curve.items()), (group["width"], 0.0)])
+    return float(np.interp(group["kept"], [kept for kept, _ in points], [loss for _, loss in points]))
 
 
 def _operator(node: Mapping[str, Any]) -> str:
