@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.report import vega
-from onnxslim_learn.report.blocks import SECTIONS, Bars, Chooser, Lines, Picture, Scatter, flat, in_sections
+from onnxslim_learn.report.blocks import SECTIONS, Bars, Chooser, Lines, Picture, Scatter, Section, flat, in_sections
 from onnxslim_learn.report.card import card
 from onnxslim_learn.report.format import ms
 from onnxslim_learn.report.network import packed
@@ -80,6 +80,7 @@ def _template() -> jinja2.Template:
     environment.globals |= {"specs": vega.specs, "numbers": vega.numbers, "titles": SECTIONS, "few": FEW}
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.globals["packed"] = packed
+    environment.globals["within"] = lambda blocks: in_sections(one for one in blocks if isinstance(one, Section))
     environment.globals["kind_of"] = lambda block: type(block).__name__
     return environment.get_template("page.html")
 

@@ -131,6 +131,18 @@ def test_sections_stand_in_their_order_with_what_belongs_to_them():
     assert list(SECTIONS)[-1] == "more"
 
 
+def test_sections_inside_others_are_in_order_too_and_empty_ones_are_left_out():
+    inner = (
+        Text("m.onnx", title=True),
+        Section("time", ()),
+        Section("layers", (Text("l"),)),
+        Section("quality", (Text("q"),)),
+    )
+    text = written(Section("each", (Section("each", inner, "m.onnx"),)))
+    assert Page(text).said("summary") == ["m.onnx", "Quality", "Layers"]
+    assert text.count("m.onnx") == 1
+
+
 def test_long_tables_are_all_there_without_scripts():
     rows = tuple((f"row {k}", str(k)) for k in range(3 * page.FEW))
     text = written(Table("t", ("a", "b"), rows))
