@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from onnxslim_learn.array_types import Watcher
 
-SHOWN = ("loss", "held", "right", "regularization", "term", "cost", "alive", "sparsity", "time")
+SHOWN = ("loss", "held", "right", "metric", "regularization", "term", "cost", "alive", "sparsity", "time")
 """Numbers that the bar has room for."""
 
 TURN = re.compile(r"( from step)? \d+ of \d+$")  # of a stage that runs several times

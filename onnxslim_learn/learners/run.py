@@ -151,6 +151,7 @@ def _training(shared: LearnSettings, wanted: Any, folder: Path, source: Source) 
         (asked.augment,) if isinstance(asked.augment, str) or callable(asked.augment) else tuple(asked.augment),
         asked.average,
         asked.channels_last,
+        asked.metric,
     )
     epoch = max((source.count or 0) * 9 // 10 // training.batch_size, 1)
     times = {"steps": options_given.get("epochs"), "finetune_steps": options_given.get("finetune_epochs")}

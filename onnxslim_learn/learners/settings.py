@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from onnxslim_learn.data.options import DataSettings, SampleSettings
 from onnxslim_learn.readers import bound, number, positive, share, whole
-from onnxslim_learn.registry import AUGMENTATIONS, LEARNERS, LOSSES, OPTIMIZERS
+from onnxslim_learn.registry import AUGMENTATIONS, LEARNERS, LOSSES, METRICS, OPTIMIZERS
 from onnxslim_learn.runtime.settings import RuntimeSettings
 from onnxslim_learn.settings import Option, declared, option, part
 from onnxslim_learn.workflow.options import (
@@ -89,6 +89,7 @@ class TrainingSettings:
     Attributes:
         teacher: The model whose outputs are wanted; ``None`` for the one that is trained.
         val_data: Samples to judge by; ``None`` for a tenth of the others.
+        metric: A metric by name, or a function of outputs and labels, told on held-back samples.
         learning_rate: The highest; ``None`` for what suits the model.
         optimizer: By name, or a function of groups of parameters and a rate; ``None`` for what suits the model.
         norms: Whether batch normalisation uses the statistics of batches; ``auto`` where weights are drawn anew.
@@ -116,6 +117,14 @@ class TrainingSettings:
     )
     val_data: Any = option(
         None, "samples to judge by (default: a tenth of --data)", metavar="SRC", reads=True, decides=False
+    )
+    metric: Any = option(
+        None,
+        f"{', '.join(METRICS.names())}, or module:function of outputs and labels: told while a net is trained, and of"
+        " the original and the result, on samples held back",
+        metavar="NAME",
+        read=METRICS.checked,
+        decides=False,
     )
     learning_rate: float | None = option(None, "the highest (default: by the model)", read=number, also=("lr",))
     optimizer: Any = option(

@@ -17,6 +17,7 @@ from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.metrics import accuracy, deviation
 from onnxslim_learn.quality.detections import detections
+from onnxslim_learn.quality.metric import metric
 from onnxslim_learn.registry import OPTIMIZERS
 from onnxslim_learn.train import feature_distillation as features
 from onnxslim_learn.train import losses
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 JUDGED = 8  # batches
 LOOKED = 2  # batches, while a net is trained
-LOOK = "held", "right"  # loss on them, and share of which the class is right
+LOOK = "held", "right", "metric"  # loss on them, share of which the class is right, and what was asked for
 WORSE = 1.1  # times the loss there was on held-back samples: less can be chance, as they are few
 ENOUGH = 8  # samples; fewer say nothing
 SETTLING = 40  # batches until running statistics have forgotten other weights
@@ -75,6 +76,7 @@ class Training:
         augment: See :func:`onnxslim_learn.train.augmentation.augmentation`.
         average: See :class:`onnxslim_learn.train.optimizer.Recipe`; of fine-tuning.
         channels_last: Likewise.
+        metric: See :data:`onnxslim_learn.registry.METRICS`; ``None`` for none.
     """
 
     steps: int | None = None
@@ -97,6 +99,7 @@ class Training:
     augment: Sequence[Any] = ()
     average: float = 0.0
     channels_last: bool = False
+    metric: Any = None
 
 
 @dataclass(frozen=True)
@@ -222,7 +225,7 @@ class Trainer:
 
     def look(self, module: fx.GraphModule) -> dict[str, float]:
         """How a net in training does on some held-back samples: its loss and, with classes, the share it gets right."""
-        losses_of, right, counts = [], [], []
+        losses_of, outputs_of, labels_of, counts = [], [], [], []
         module.eval()
         for batch in islice(pool.portions(self.held, self.training.batch_size), LOOKED):
             inputs, labels = pool.tensors(batch, self.world.device)
@@ -231,19 +234,26 @@ class Trainer:
                 targets = self.teacher(inputs) if self.objective.taught else {}
                 terms = self.objective(outputs, Portion(inputs, labels, targets))
             losses_of.append(sum(float(value) for value in terms.values()))
-            right.append(accuracy({"": next(iter(outputs.values())).float().cpu().numpy()}, [batch.labels]))
+            outputs_of.append({name: outputs[name].float().cpu().numpy() for name in module.meta["outputs"]})
+            labels_of.append(batch.labels)
             counts.append(batch.count)
         module.train()
-        told = {LOOK[0]: float(np.average(losses_of, weights=counts))} if counts else {}
-        known = [share for share in right if share is not None]
-        return told | (
-            {LOOK[1]: float(np.average(known, weights=counts))} if known and len(known) == len(right) else {}
-        )
+        if not counts:
+            return {}
+        all_outputs = _joined(outputs_of)
+        told = float(np.average(losses_of, weights=counts)), accuracy(all_outputs, labels_of)
+        both = (*told, self.measured(all_outputs, labels_of))
+        return {name: value for name, value in zip(LOOK, both, strict=True) if value is not None}
+
+    def measured(self, outputs: Mapping[str, Array], labels: Sequence[Array | None]) -> float | None:
+        """What the metric says of outputs, if there is one."""
+        return None if self.training.metric is None else metric(self.training.metric)(outputs, labels)
 
     def judge(self, module: fx.GraphModule) -> dict[str, Any]:
         """How far a net is from the teacher on held-back samples, and how often both find the label."""
         if not self.held.count:
-            return {"samples": 0, "outputs": {}, "detections": None, "accuracy": None, "original_accuracy": None}
+            nothing = dict.fromkeys(("detections", "accuracy", "original_accuracy", "metric"))
+            return {"samples": 0, "outputs": {}, **nothing}
         teacher, student = self.teacher.comparing({}), Teacher(module, self.world.device)
         wanted, outputs_of_net, labels, count = [], [], [], 0
         for batch in pool.portions(self.held, self.training.batch_size):
@@ -263,7 +273,14 @@ class Trainer:
             "detections": None if matched is None else asdict(matched),
             "accuracy": right[1],
             "original_accuracy": right[0],
+            "metric": None if self.training.metric is None else self._told(both, labels),
         }
+
+    def _told(self, both: Sequence[Mapping[str, Array]], labels: Sequence[Array | None]) -> dict[str, Any]:
+        """What the metric says of the teacher and of a net."""
+        asked = metric(self.training.metric)
+        before, after = (asked(side, labels) for side in both)
+        return {"name": asked.name, "before": before, "after": after, "higher_is_better": asked.higher}
 
 
 def _joined(batches: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
@@ -323,6 +340,10 @@ def trainer(
     training = _fixed(samples, training, world)
     trainer = Trainer(samples, held, tutor, objective, training, world, stage, inner)
     augmentation(training.augment, samples.declared)  # refused before anything is run
+    if training.metric is not None and held.count:
+        first = next(pool.portions(held, training.batch_size))  # a metric that fails does so before anything is learnt
+        outputs = tutor.comparing({})(pool.tensors(first, world.device)[0])
+        trainer.measured({name: value.float().cpu().numpy() for name, value in outputs.items()}, [first.labels])
     if objective.taught and not training.augment:
         steps = sum(trainer.recipe(analysis.graph, what).steps for what in ("steps", "finetune_steps"))
         tutor.look_ahead(samples, steps * training.batch_size, stage("running the original"))

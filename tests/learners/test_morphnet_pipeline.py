@@ -135,6 +135,27 @@ def test_a_strength_that_cuts_nothing_leaves_the_model_as_it_is(prepare, tmp_pat
     assert task.output.read_bytes() == (tmp_path / "net.onnx").read_bytes()
 
 
+def largest(outputs, labels):
+    """Mean of the largest number of each row; a metric that needs no labels."""
+    assert len(outputs) == len(labels)
+    return float(outputs.max(axis=1).mean())
+
+
+def test_a_metric_is_told_while_training_and_of_the_result(prepare):
+    task = prepare(MorphNetSettings({"macs": 0.6}), metric=largest)
+    made, _ = shrink(task)
+    training = made.plan.provenance["training"]
+    assert sum("metric" in h for h in training["structure"]["history"]) == 10
+    assert training["result"]["metric"]["name"].endswith("largest")
+    assert "largest on samples held back" in str(trained.blocks(training))
+    with pytest.raises(InputError, match="top5: no output has classes"):
+        prepare(MorphNetSettings({"macs": 0.6}), name="other", metric=failing)
+
+
+def failing(outputs, labels):
+    raise InputError("metric top5: no output has classes for these labels. Give module:function.")
+
+
 def test_what_a_run_shows_now_and_then(prepare):
     task = prepare(MorphNetSettings(strength=1.0))
     _, _, told = learn(task.analysis, task.wanted, task.trainer)

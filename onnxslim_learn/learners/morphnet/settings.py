@@ -157,7 +157,14 @@ class MorphNetSettings:
         choices=tuple(COMBINATIONS),
         purpose=WIDTHS,
     )
-    threshold: float | None = option(None, "units whose strength is above are alive", read=share, purpose=WIDTHS)
+    threshold: float | None = option(
+        None,
+        "units whose strength is above are alive (default: "
+        + ", ".join(f"{name} {one.threshold:g}" for name, one in REGULARIZERS.items())
+        + f"; with --combine l2 {L2_THRESHOLD:g})",
+        read=share,
+        purpose=WIDTHS,
+    )
     l1_fraction: float = option(0.0, "group-lasso: share of the L1 norm", read=share, purpose=WIDTHS)
     tau: float = option(TAU, "gates: temperature", read=number, purpose=WIDTHS)
     proximal: bool | None = option(

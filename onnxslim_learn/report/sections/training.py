@@ -105,6 +105,11 @@ def _said(training: Mapping[str, Any]) -> list[str]:
             f"Right on {result['accuracy']:.2%} of samples held back; the original on {result['original_accuracy']:.2%}"
             f", the cut model before fine-tuning on {cut['accuracy']:.2%}."
         )
+    metric = result.get("metric")
+    if metric is not None:
+        side = "" if metric["higher_is_better"] else " (lower is better)"
+        values = f"{metric['before']:.4g} for the original, {metric['after']:.4g} now"
+        lines.append(f"{metric['name']} on samples held back: {values}{side}.")
     return lines
 
 
