@@ -32,8 +32,8 @@ from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim as api
 
 JUDGED = 512  # stretches of held-back text
-OURS = {f"ours, --bases {name}": name for name in CHOICES}
-METHODS = ("ours", *language_peers.PEERS)
+METHODS = {**{name: f"ours, --bases {name}" for name in CHOICES}, **{name: name for name in language_peers.PEERS}}
+"""How a method is asked for -> how it is called in the report."""
 
 
 @dataclass(frozen=True)
@@ -103,19 +103,20 @@ class Bench:
         widths = {group.name: group.width for group in slimmed.analysis.groups}
         return {name: f"{len(kept)} of {widths[name]}" for name, kept in slimmed.plan.groups.items()}
 
-    def row(self, method: str, bases: str, seed: int) -> Row:
+    def row(self, method: str, seed: int) -> Row:
         """One result."""
-        whole = language_peers.parameters(self.net)
+        whole = parameters(self.path)
         with tempfile.TemporaryDirectory() as folder:
             output, widths, start = Path(folder) / "cut.onnx", {}, time.process_time()
-            if bases:
-                widths = self.ours(bases, seed, output)
+            if method in CHOICES:
+                widths = self.ours(method, seed, output)
             else:
-                bound, tokens = self.target * whole, torch.from_numpy(self.samples(seed))
+                tables = whole - language_peers.parameters(self.net)  # of positions, which the file counts, too
+                bound, tokens = self.target * whole - tables, torch.from_numpy(self.samples(seed))
                 cut = language_peers.at_parameters(self.net, tokens, bound, method)
                 language_net.export(cut, output)
-            seconds, left = time.process_time() - start, parameters(output) / parameters(self.path)
-            return Row(method, seed, self.perplexity(output), left, seconds, widths)
+            seconds, left = time.process_time() - start, parameters(output) / whole
+            return Row(METHODS[method], seed, self.perplexity(output), left, seconds, widths)
 
 
 def parameters(path: Path) -> int:
@@ -167,16 +168,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     bench = make(options.cache, target=options.target, count=options.samples, work=options.work)
-    methods: dict[str, str] = {name: "" for name in options.methods if name in language_peers.PEERS}
-    methods = (OURS if "ours" in options.methods else {}) | methods
     dense = bench.perplexity(bench.path)
     rows = [Row("dense", 0, dense, 1.0, 0.0, {})]
     print(f"dense: {dense:.2f}", flush=True)
-    for method, bases in methods.items():
+    for method in options.methods:
         for seed in range(1 if method == "magnitude" else options.seeds):
-            rows.append(bench.row(method, bases, seed))
+            rows.append(bench.row(method, seed))
             row = rows[-1]
-            print(f"{method}, {seed}: {row.perplexity:.2f}, {row.parameters:.1%}, {row.seconds:.0f} s", flush=True)
+            print(f"{row.method}, {seed}: {row.perplexity:.2f}, {row.parameters:.1%}, {row.seconds:.0f} s", flush=True)
     print("\n| method | parameters | perplexity | s |\n| --- | --- | --- | --- |")
     for one in summary(rows):
         told = f"{one['perplexity']:.2f} ± {one['spread']:.2f}" if one["seeds"] > 1 else f"{one['perplexity']:.2f}"
