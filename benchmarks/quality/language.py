@@ -139,7 +139,9 @@ def make(cache: Path, **asked: Any) -> Bench:
         weights.with_suffix(".part").rename(weights)
     net = language_net.Language()
     net.load_state_dict(torch.load(weights, weights_only=True))
-    language_net.export(net.eval(), cache / "language.onnx")
+    net.eval()
+    if not (cache / "language.onnx").is_file():
+        language_net.export(net, cache / "language.onnx")
     return Bench(net, cache / "language.onnx", tokens["trained"], tokens["held_back"], **asked)
 
 
