@@ -214,7 +214,9 @@ class Sample:
         self.inputs, self.reached, self.wanted, self.missed = Spread(), Spread(), Spread(), Spread()
         self._rows: list[_Bent] = []
         targets, bent = Spread(), activation != LINEAR
-        gram, cross = (np.zeros((len(plain.matrix), plain.matrix.shape[1], n)) for n in plain.matrix.shape[1:])
+        summed = not (judging and bent)  # errors of bent outputs are told by rows
+        shapes = [(len(plain.matrix), plain.matrix.shape[1], n) for n in plain.matrix.shape[1:]]
+        gram, cross = (np.zeros(shape if summed else (len(plain.matrix), 0, 0)) for shape in shapes)
         for rows in portions:
             wanted = rows.targets if rows.offsets is None else rows.targets - rows.offsets
             reached = rows.inputs @ plain.matrix
@@ -226,7 +228,7 @@ class Sample:
             if not judging:
                 self.reached.add(reached)
                 self.wanted.add(wanted)
-            if not (judging and bent):
+            if summed:
                 gram += apart.transpose(0, 2, 1) @ apart
                 cross += apart.transpose(0, 2, 1) @ missed
             if bent:
@@ -234,8 +236,8 @@ class Sample:
                 self._rows.append(_Bent(apart, rows.targets, after, rows.offsets, room))
         self.scale = max(float(targets.variance.item()), 1e-30)
         count, shift = self.inputs.count, self.inputs.shift
-        self.gram = _less(gram, shift, shift, count).astype(kind, copy=False)
-        self.cross = _less(cross, shift, self.missed.mean, count).astype(kind, copy=False)
+        self.gram = (_less(gram, shift, shift, count) if summed else gram).astype(kind, copy=False)
+        self.cross = (_less(cross, shift, self.missed.mean, count) if summed else cross).astype(kind, copy=False)
 
     def _reached(self, rows: _Bent, weights: Weights) -> Array:
         """What the comparison sees under some weights, before the activation."""
