@@ -33,6 +33,7 @@ ON_ALL_NETS = {
 
 def pytest_addoption(parser):
     parser.addoption("--graphs", type=int, default=200, help="how many large random graphs the slow run looks at")
+    parser.addoption("--every-case", action="store_true", help="look at every file that is not as it should be")
     parser.addoption("--graph-seed", type=int, default=0, help="which random graphs are paired with random plans")
 
 
