@@ -10,8 +10,12 @@ import scipy.sparse as sp
 from onnxslim_learn.registry import MACS, PARAMS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.array_types import Mask
     from onnxslim_learn.costs.polynomial import Cost
+    from onnxslim_learn.coupling.groups import Group
 
 MOST = 400  # groups, and
 CELLS = 50_000_000  # of a table of groups and classes, and
@@ -38,24 +42,33 @@ def formula(analysis: Analysis) -> dict[str, Any] | None:
         or max(len(cost.coefficients) for cost in costs.values()) > TERMS
     ):
         return None
-    parts = _parts(analysis, [np.asarray(group.units) for group in free])
+    parts = _parts(analysis, free)
     return {"groups": [group.name for group in free], **{name: _written(cost, parts) for name, cost in costs.items()}}
 
 
-def _parts(analysis: Analysis, units: list[Any]) -> dict[tuple[int, ...], Any]:
+def _parts(analysis: Analysis, groups: Sequence[Group]) -> dict[tuple[int, ...], Any]:
     """Classes by the groups that they go with: places of groups -> classes."""
     coupling = analysis.coupling
-    gone = []
-    for columns in units:
-        chosen = np.zeros(coupling.columns, bool)
-        chosen[columns] = True
-        gone.append(coupling.close(chosen))
+    gone = [np.any([coupling.close(chosen) for chosen in _halves(coupling.columns, one)], axis=0) for one in groups]
     member = sp.csc_matrix(np.asarray(gone))
     parts: dict[tuple[int, ...], list[int]] = {}
     for number in range(coupling.size):
         places = tuple(member.indices[member.indptr[number] : member.indptr[number + 1]].tolist())
         parts.setdefault(places, []).append(number)
     return {places: np.asarray(classes) for places, classes in parts.items()}
+
+
+def _halves(columns: int, group: Group) -> list[Mask]:
+    """A group's columns in two parts, neither all of it: what only goes with all of its units is not of it alone."""
+    halves = []
+    for half in range(2 if group.levels > 1 else 1):
+        chosen = np.zeros(columns, bool)
+        for stratum in group.strata:
+            first = len(stratum) // group.levels
+            part = stratum if group.levels < 2 else stratum[first:] if half else stratum[:first]
+            chosen[np.asarray(group.units)[part]] = True
+        halves.append(chosen)
+    return halves
 
 
 def _written(cost: Cost, parts: dict[tuple[int, ...], Any]) -> dict[str, Any]:
