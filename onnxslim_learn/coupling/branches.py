@@ -7,7 +7,6 @@ a live tensor. A Concat loses its dead parts.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -40,12 +39,12 @@ def foresee(removal: Removal) -> Fate:
     coupling = removal.coupling
     fate = Fate()
     for name, layout in coupling.values.items():
-        if any(removal.size(layout, axis) == 0 for axis in range(len(layout.axes))):
+        if any(removal.emptied(layout, axis) for axis in range(len(layout.axes))):
             fate.dead.add(name)
     if not fate.dead:
         return fate
     records = coupling.records.contractions
-    summed = {r.node: r for r in records if math.prod(removal.size(r.value, axis) for axis in r.axes) == 0}
+    summed = {r.node: r for r in records if any(removal.emptied(r.value, axis) for axis in r.axes)}
     for index, node in enumerate(coupling.nodes):
         if all(str(value.name) in fate.dead for value in node.outputs if value.name):
             continue

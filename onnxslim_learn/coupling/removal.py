@@ -86,6 +86,10 @@ class Removal:
         """New length of an axis."""
         return int(np.prod([self.width(value, digit) for digit in value.axes[axis]], dtype=np.int64))
 
+    def emptied(self, value: Value, axis: int) -> bool:
+        """Whether nothing is left of an axis that had something."""
+        return value.shape[axis] > 0 and self.size(value, axis) == 0
+
     def keep(self, value: Value, axis: int) -> Mask:
         """Which positions of an axis stay; where rows of other axes differ, those of the first row that stays."""
         rows, alive = self.positions(value, axis)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import onnxslim_learn as osl
+from nets.notation import Net
 from nets.zoo import NETS
 from onnxslim_learn.coupling.branches import foresee
 from onnxslim_learn.coupling.removal import Removal
@@ -64,3 +65,19 @@ def test_branches_go_only_when_allowed():
     plan = osl.plan(found, target, allow_empty=True)
     assert any(not kept for kept in plan.groups.values())
     assert plan.provenance["after"]["params"] < plan.provenance["before"]["params"]
+
+
+def test_what_was_empty_before_a_cut_is_no_branch_that_went(tmp_path):
+    text = """(float[2,4] x) => (float[2,3] y) {
+        h = MatMul(x, w1)
+        none = Slice(h, [2], [2], [0])
+        seen = Shape(none)
+        all = Concat<axis = 0>(none, h)
+        r = Relu(all)
+        y = MatMul(r, w2)
+    }"""
+    found = osl.analyze(Net(text, "w1 4x8, w2 8x3").build())
+    slimmed = workflow.slim(found, osl.plan(found, {"params": 0.5}, repair=False))
+    assert slimmed.save(tmp_path / "slim.onnx").passed
+    again = osl.analyze(tmp_path / "slim.onnx")
+    assert again.price(again.whole)["params"] <= 28
