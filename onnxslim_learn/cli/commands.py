@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
-from onnxslim_learn.cli import parser, progress, shell
+from onnxslim_learn.cli import guard, parser, progress, shell
 from onnxslim_learn.cli.table import COMMANDS
 from onnxslim_learn.settings import with_file
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; returns the exit code. The arguments of this process run in a process of their own."""
+    if arguments is None and not os.environ.get(shell.DEBUG):
+        guard.split()
     with shell.errors_only("onnx_ir"):
         return shell.answer(lambda: _run(parser.parse(arguments)))
 

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from onnxslim_learn.cli import guard
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -36,7 +38,8 @@ def progress(
         log: Where everything is written.
     """
     place = Place(stages)
-    watchers: list[Watcher] = [] if log is None else [_listed(place, log.tell, log.write)]
+    watchers: list[Watcher] = [guard.note]
+    watchers += [] if log is None else [_listed(place, log.tell, log.write)]
     if verbose and not quiet:
         watchers.append(_lines(place))
     with _bar(place, shown=not quiet and not verbose) as bar:
