@@ -218,7 +218,7 @@ def test_a_run_can_be_watched(prepare):
 def test_a_killed_run_ends_as_a_whole_one(prepare):
     wanted = MorphNetSettings({"macs": 0.6})
     whole = prepare(wanted, name="whole")
-    shrink(whole)
+    made, _ = shrink(whole)
 
     class Killed(Exception):
         pass
@@ -237,8 +237,10 @@ def test_a_killed_run_ends_as_a_whole_one(prepare):
         with pytest.raises(Killed):
             shrink(prepare(wanted, killing(stage, at), "killed", resume=stage == "finetune"))
     again = prepare(wanted, name="killed", resume=True)
-    shrink(again)
+    goes_on, _ = shrink(again)
     assert again.output.read_bytes() == whole.output.read_bytes()
+    histories = [one.plan.provenance["training"]["structure"]["history"] for one in (goes_on, made)]
+    assert histories[0] == histories[1], "what is steered by is kept, too"
 
 
 def test_structures_are_kept_while_learning(prepare):

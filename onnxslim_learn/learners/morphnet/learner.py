@@ -13,7 +13,7 @@ too (:mod:`onnxslim_learn.train.unit_sensitivity`): in short runs the loss alone
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -231,11 +231,12 @@ class MorphNet(Learner):
     # --- what is kept and shown ---------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
-        """Slopes, the weight, and the last regularization losses; logits."""
+        """Slopes, the structure, the weight, and the last regularization losses; logits."""
         tensors = {f"own/{k}": p.detach() for k, p in enumerate(self.strengths.own())}
         pace = torch.tensor(self.pace, dtype=torch.float64)
         prices = {"slopes": self.slopes, "rates": self.rates, "near": self.near, "pace": pace}
-        return {**prices, "weight": self.weight, "seen": self.seen, **tensors}
+        gone = torch.from_numpy(self.removal.gone.copy())
+        return {**prices, "gone": gone, "weight": self.weight, "seen": self.seen, **tensors}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take them up."""
@@ -246,6 +247,7 @@ class MorphNet(Learner):
         self.rates = state["rates"].to(self.slopes.device)
         self._look()
         self.slopes, self.near = (state[name].to(self.slopes.device) for name in ("slopes", "near"))
+        self.removal = replace(self.removal, gone=state["gone"].cpu().numpy())  # of the last look, before this step
 
     def scalars(self) -> dict[str, float]:
         """The term, the cost if the structure were adopted, and how much is alive."""
