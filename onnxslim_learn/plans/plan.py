@@ -159,7 +159,7 @@ def _check(provenance: Mapping[str, Any], where: str) -> None:
     """
     for name, kinds in KINDS.items():
         value = provenance.get(name)
-        fits = value is None or isinstance(value, kinds)
+        fits = isinstance(value, kinds) or (value is None and (name != "multiple" or name not in provenance))
         if fits and value and name in TEXTS:
             fits = all(isinstance(each, str) for each in value)
         if fits and value and name == "target":

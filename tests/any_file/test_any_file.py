@@ -31,7 +31,7 @@ KINDS = {"model_files": (75, 4), "arrays": (14, 1), "options": (35, 1), "texts":
 CODES = {0, 1, 2, 3}
 MEMORY = 2 << 30  # bytes of address space beyond what the process has
 WORK = 20  # seconds of processor time: a case takes a hundredth of that
-LONGEST = 2000  # characters of a sentence
+LONGEST = 20_000  # characters of a sentence: shapes may have a thousand axes
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
