@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
@@ -72,6 +73,10 @@ class Reported:
     def to_html(self) -> str:
         """Return the report as a page with charts."""
         return page.render(self.title, self.report, self.page())
+
+    def _repr_html_(self) -> str:
+        """The page in a frame: what notebooks show."""
+        return f'<iframe srcdoc="{html.escape(self.to_html())}" style="width:100%;height:40em;border:0"></iframe>'
 
     def page(self) -> list[Section]:
         """What the page of a report shows, in its sections."""

@@ -1,5 +1,6 @@
 """Every command is a public function: the call and the command line give the same files and the same reports."""
 
+import html
 import inspect
 import json
 import shlex
@@ -311,6 +312,13 @@ def test_a_torch_module_goes_back_into_the_file(folder):
     assert Path("other.onnx").read_bytes() != Path("residual.onnx").read_bytes()
     with pytest.raises(osl.InputError, match="to_torch"):
         osl.from_torch(torch.nn.Linear(1, 1), "no.onnx")
+
+
+def test_a_notebook_shows_the_page(folder):
+    found = osl.analyze("residual.onnx")
+    frame = found._repr_html_()
+    assert frame.startswith("<iframe srcdoc=")
+    assert html.unescape(frame.partition('srcdoc="')[2].partition('" style')[0]) == found.to_html()
 
 
 def test_rows_of_reports_are_tables_of_pandas(folder, monkeypatch):
