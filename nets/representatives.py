@@ -18,6 +18,7 @@ OPERATORS = """
     Dropout Upsample Tile DynamicQuantizeLinear GatherND GatherElements AffineGrid DeformConv Col2Im TensorScatter
     CausalConvWithState
     MaxUnpool RotaryEmbedding LinearAttention ConvInteger QLinearConv RoiAlign RNN Where Softsign ArgMax
+    RandomNormalLike
     com.microsoft.FusedConv com.microsoft.MatMulNBits com.microsoft.Attention com.microsoft.SkipLayerNormalization
     com.microsoft.EmbedLayerNormalization com.microsoft.FusedMatMul com.microsoft.MoE com.microsoft.QMoE
 """.split()  # noqa: SIM905

@@ -325,12 +325,13 @@ def with_file(known: Mapping[str, Declared], given: Mapping[str, Any]) -> dict[s
     return {**options_read, **given}
 
 
-def _is_plain(value: Any, holds: tuple[type, ...] = (dict, list)) -> bool:
-    """Whether a value is a text, a number, a truth, a list of these, or a table of all that."""
-    if isinstance(value, str | int | float):
-        return True
-    inner = value.values() if isinstance(value, dict) else value
-    return isinstance(value, holds) and all(_is_plain(each, (list,) if inner is not value else ()) for each in inner)
+def _is_plain(value: Any, depth: int = 2) -> bool:
+    """Whether a value is a text, a number, a truth, a list of these or of such lists, or a table of texts and lists."""
+    if isinstance(value, dict):
+        return depth > 1 and all(_is_plain(each, 1) for each in value.values())
+    if isinstance(value, list):
+        return depth > 0 and all(_is_plain(each, depth - 1) for each in value)
+    return isinstance(value, str | int | float)
 
 
 def in_file(given: Mapping[str, Any]) -> dict[str, Any]:
