@@ -47,7 +47,6 @@ COMPUTED = {
 
 OTHER = {
     "tied_embedding": "the transposed table is a second one, and each loses rows by itself",
-    "Bernoulli": "a comparison with random numbers of other draws stands for it",
     "LinearAttention": "a loop over cells stands for it, of which all steps are nodes",
     "CausalConvWithState": "onnxruntime has no kernel, only a function for it, of which all steps are nodes",
 }

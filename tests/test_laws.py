@@ -105,8 +105,11 @@ def test_slim_is_mask_for_many_random_graphs(request):
 FLAT = {("MaxUnpool", "i"), ("routed_by_groups", "at")}
 """Net and tensor that holds flat positions, or places that nobody reads: they count what is left, and differ."""
 
+DRAWN = {"Bernoulli"}
+"""Nets with tensors that are drawn anew in every run; what verification compares is given the same ones."""
 
-@pytest.mark.parametrize("name", NETS_CUT)
+
+@pytest.mark.parametrize("name", [one for one in NETS_CUT if plain(str(one.values[0])) not in DRAWN])
 @PLANS
 @given(st.data())
 def test_every_tensor_is_the_cut_of_the_masked_one(name, data):

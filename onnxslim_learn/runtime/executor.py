@@ -40,6 +40,9 @@ class Runner:
     """A model stopped between two nodes, with the values that later nodes need, one array per batch.
 
     Weights are read when a stretch of nodes is run, so that they may change until then.
+
+    Attributes:
+        optimize: How sessions are opened; where stretches end decides about rounding unless that is ``False``.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Runner:
             threads: Threads of onnxruntime; ``None`` for all cores.
         """
         self.threads = threads or os.cpu_count() or 1
+        self.optimize: bool | str = FAITHFUL
         self.position = 0
         self.batches = len(feeds)
         self.sessions: dict[tuple[int, int], _Opened] | None = None  # those that stay open
@@ -143,7 +147,7 @@ class Runner:
         read = {name for number in range(self.position, stop) for name in self._reads[number]} - set(produced)
         fed = [name for name in read if name in self._held]
         alone, large = part(self.model, nodes, {name: self._held[name][0] for name in fed}, wanted)
-        session = open_session(alone.SerializeToString(), threads=self.threads, optimize=FAITHFUL)
+        session = open_session(alone.SerializeToString(), threads=self.threads, optimize=self.optimize)
         opened = session, wanted, fed, large
         if self.sessions is not None:
             self.sessions[key] = opened

@@ -27,6 +27,7 @@ from onnxslim_learn.rewrite import stretches
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.rewrite.unfuse import unfuse
 from onnxslim_learn.runtime.executor import Runner, common, outputs
+from onnxslim_learn.runtime.session import FAITHFUL
 from onnxslim_learn.runtime.workers import trials
 
 if TYPE_CHECKING:
@@ -142,7 +143,13 @@ class Bench:
 
     def _begin(self) -> None:
         self._lock, self._whole = Lock(), unfuse(self.coupling.graph.model)
-        self._trunk = Runner(self._whole, self.record.feeds, (), threads=1)
+        self._trunk = self._root()
+
+    def _root(self) -> Runner:
+        """The original, not yet run; whichever trial is first, it puts out the same."""
+        root = Runner(self._whole, self.record.feeds, (), threads=1)
+        root.optimize = False
+        return root
 
     def __getstate__(self) -> dict[str, Any]:
         self.coupling.graph.release()
@@ -159,9 +166,11 @@ class Bench:
         with self._lock:
             alike = common(self._whole, slimmed)
             if alike < self._trunk.position:
-                self._trunk = Runner(self._whole, self.record.feeds, (), threads=1)
+                self._trunk = self._root()
             self._trunk.run_to(alike)
             runner = self._trunk.branch(slimmed)
+        if runner is not None:
+            runner.optimize = FAITHFUL
         return loss(cut, slimmed, self.record, runner)
 
     def trial(self, gone: Mask, merged_into: Labels | None) -> tuple[float, ...]:

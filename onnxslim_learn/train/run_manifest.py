@@ -54,7 +54,7 @@ def _noted(folder: Path) -> dict[str, Any] | None:
     """What a folder says it is of; ``None`` if it is empty, or not there."""
     if not folder.exists() or not any(folder.iterdir()):
         return None
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         noted = json.loads((folder / NAME).read_text(encoding="utf-8"))
         if isinstance(noted, dict) and noted.items() >= MARK.items():
             return noted
