@@ -316,7 +316,9 @@ def with_file(known: Mapping[str, Declared], given: Mapping[str, Any]) -> dict[s
         except InputError as error:
             raise InputError(f"⟨config⟩ {config}: {key} is no option that can be set there. See its help.") from error
         try:
-            if not _is_plain(entry):
+            parts = entry.values() if isinstance(entry, dict) else [entry]
+            lists = 2 if known[name].option.between and not isinstance(entry, dict) else 1
+            if not all(_is_plain(part, lists) for part in parts):
                 raise ValueError("expected a text, a number, a list, or a table of these")
             _read(known[name], entry)
         except ValueError as error:
@@ -325,12 +327,10 @@ def with_file(known: Mapping[str, Declared], given: Mapping[str, Any]) -> dict[s
     return {**options_read, **given}
 
 
-def _is_plain(value: Any, depth: int = 2) -> bool:
-    """Whether a value is a text, a number, a truth, a list of these or of such lists, or a table of texts and lists."""
-    if isinstance(value, dict):
-        return depth > 1 and all(_is_plain(each, 1) for each in value.values())
+def _is_plain(value: Any, lists: int) -> bool:
+    """Whether a value is a text, a number, a truth, or a list of these, or of so many lists within each other."""
     if isinstance(value, list):
-        return depth > 0 and all(_is_plain(each, depth - 1) for each in value)
+        return lists > 0 and all(_is_plain(each, lists - 1) for each in value)
     return isinstance(value, str | int | float)
 
 
