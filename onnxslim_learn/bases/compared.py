@@ -15,7 +15,7 @@ from onnxslim_learn.runtime.executor import streamed
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from onnxslim_learn.coupling.context import Contraction
+    from onnxslim_learn.coupling.records import Contraction
     from onnxslim_learn.coupling.solver import Coupling
 
 

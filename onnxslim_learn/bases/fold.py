@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.coupling.context import Slot
+    from onnxslim_learn.coupling.records import Slot
 
 
 def folded(analysis: Analysis, wanted: Callable[[str], bool] = lambda name: True) -> Analysis:

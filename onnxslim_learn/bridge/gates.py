@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.bridge import initializers
 from onnxslim_learn.coupling.carriers import carriers
-from onnxslim_learn.coupling.context import Contest
+from onnxslim_learn.coupling.records import Contest
 from onnxslim_learn.coupling.relations import parts
 from onnxslim_learn.errors import InputError
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.coupling.context import Contraction
     from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.coupling.records import Contraction
     from onnxslim_learn.coupling.relations import Parts, Value
     from onnxslim_learn.coupling.solver import Coupling
 

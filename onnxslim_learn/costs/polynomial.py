@@ -17,7 +17,7 @@ import scipy.sparse as sp
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling.constraints import incidence, linked
-from onnxslim_learn.coupling.context import Term
+from onnxslim_learn.coupling.records import Term
 from onnxslim_learn.graph import bodies
 from onnxslim_learn.graph.stored_types import stored_type
 

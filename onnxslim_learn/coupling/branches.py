@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from onnxslim_learn.coupling.context import Contraction
+    from onnxslim_learn.coupling.records import Contraction
     from onnxslim_learn.coupling.removal import Removal
 
 

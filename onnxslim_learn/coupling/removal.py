@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Removal:
-    """A closed set of removed classes: what a patch, a slice or a mask asks (see :class:`context.Cut`).
+    """A closed set of removed classes: what a patch, a slice or a mask asks (see :class:`records.Cut`).
 
     Attributes:
         coupling: The model.

@@ -19,7 +19,8 @@ from scipy.sparse.csgraph import connected_components
 from onnxslim_learn.array_types import Labels, Mask
 from onnxslim_learn.coupling import residual, roles
 from onnxslim_learn.coupling.constraints import Constraints, incidence, linked
-from onnxslim_learn.coupling.context import Inside, NodeContext, Records
+from onnxslim_learn.coupling.context import NodeContext
+from onnxslim_learn.coupling.records import Inside, Records
 from onnxslim_learn.coupling.relations import Digit, Pin, Relation, Relations, Value
 from onnxslim_learn.coupling.residual import Block
 from onnxslim_learn.graph import bodies, standalone

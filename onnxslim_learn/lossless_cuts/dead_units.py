@@ -24,8 +24,8 @@ from onnxslim_learn.select.weight_slices import slices
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from onnxslim_learn.coupling.context import Contraction
     from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.coupling.records import Contraction
     from onnxslim_learn.coupling.relations import Digit, Value
     from onnxslim_learn.coupling.solver import Coupling
 

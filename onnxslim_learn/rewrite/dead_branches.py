@@ -14,7 +14,7 @@ from onnxslim_learn.runtime.node import compute
 
 if TYPE_CHECKING:
     from onnxslim_learn.coupling.branches import Fate
-    from onnxslim_learn.coupling.context import Contraction
+    from onnxslim_learn.coupling.records import Contraction
     from onnxslim_learn.coupling.removal import Removal
 
 

@@ -1,4 +1,4 @@
-"""Small edits of one node, stated as data: slot -> new content (see :class:`onnxslim_learn.coupling.context.Patch`)."""
+"""Small edits of one node, stated as data: slot -> new content (see :class:`onnxslim_learn.coupling.records.Patch`)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import roles
-from onnxslim_learn.coupling.context import InProportion
+from onnxslim_learn.coupling.records import InProportion
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.graph import shape_arithmetic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from onnxslim_learn.coupling.context import Cut, Patch, Slot
+    from onnxslim_learn.coupling.records import Cut, Patch, Slot
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.graph.shape_info import Sample, Shapes
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxslim_learn.coupling.context import WHERE, Contest
+from onnxslim_learn.coupling.context import WHERE
+from onnxslim_learn.coupling.records import Contest
 from onnxslim_learn.coupling.relations import over, parts
 from onnxslim_learn.rewrite import dropped_blocks, edit
 from onnxslim_learn.rewrite.merge import merged
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from onnxslim_learn.array_types import Array
-    from onnxslim_learn.coupling.context import Contraction
+    from onnxslim_learn.coupling.records import Contraction
     from onnxslim_learn.coupling.relations import Digit, Parts, Value
     from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.coupling.solver import Coupling

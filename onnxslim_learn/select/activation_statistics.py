@@ -18,7 +18,7 @@ from onnxslim_learn.select.weight_slices import slices
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from onnxslim_learn.coupling.context import Contraction
+    from onnxslim_learn.coupling.records import Contraction
     from onnxslim_learn.coupling.solver import Coupling
 
 

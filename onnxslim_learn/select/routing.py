@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.coupling.context import Contest
     from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.coupling.records import Contest
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.select.calibration import Calibration
 

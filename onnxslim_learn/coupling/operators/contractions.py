@@ -16,7 +16,8 @@ from onnxslim_learn.coupling.relations import Digit, Value
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from onnxslim_learn.coupling.context import Cut, NodeContext
+    from onnxslim_learn.coupling.context import NodeContext
+    from onnxslim_learn.coupling.records import Cut
 
 
 Notation = Callable[["NodeContext"], "tuple[dict[int, str], str]"]

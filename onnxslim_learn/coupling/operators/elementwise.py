@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.coupling import layout
-from onnxslim_learn.coupling.context import Affine, Axes, aligned
+from onnxslim_learn.coupling.context import Axes, aligned
 from onnxslim_learn.coupling.operators.facts import Normalisation, Operator, Trait
+from onnxslim_learn.coupling.records import Affine
 from onnxslim_learn.coupling.relations import Value
 from onnxslim_learn.graph import shape_arithmetic
 from onnxslim_learn.graph.inlining import CHOSEN
@@ -22,7 +23,8 @@ from onnxslim_learn.runtime.node import reads
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from onnxslim_learn.coupling.context import Cut, NodeContext
+    from onnxslim_learn.coupling.context import NodeContext
+    from onnxslim_learn.coupling.records import Cut
 
 # --- elementwise and per channel --------------------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ from onnxslim_learn.coupling.relations import Value
 
 if TYPE_CHECKING:
     from onnxslim_learn.array_types import Array, Labels
-    from onnxslim_learn.coupling.context import Cut, NodeContext
+    from onnxslim_learn.coupling.context import NodeContext
+    from onnxslim_learn.coupling.records import Cut
     from onnxslim_learn.coupling.relations import Axis
 
 

@@ -17,7 +17,8 @@ from onnxslim_learn.graph.shape_arithmetic import slice_arguments, split_sizes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from onnxslim_learn.coupling.context import Cut, NodeContext
+    from onnxslim_learn.coupling.context import NodeContext
+    from onnxslim_learn.coupling.records import Cut
 
 # --- movement ---------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from onnxslim_learn.coupling.relations import Axis, Value
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from onnxslim_learn.coupling.context import Cut, NodeContext
+    from onnxslim_learn.coupling.context import NodeContext
+    from onnxslim_learn.coupling.records import Cut
 
 
 # --- recurrent cells --------------------------------------------------------------------------------------------------
