@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from onnxslim_learn.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -35,6 +35,8 @@ HINTS = {
     "width": ("width",),
 }
 """What the name of an open dimension says about its kind."""
+EXTRA = (0, 1, 2, 5)
+"""How many tokens may stand beside those of an image's patches."""
 
 
 @dataclass(frozen=True)
@@ -194,8 +196,8 @@ def remedies(
 
     Returns:
         Changes to try, the likeliest first: of a dimension, of height and width together, whose product counts (beside
-        a few tokens that are always there; the nearest first) or which are alike, of the batch, of a dimension in
-        proportion, or beside such tokens.
+        a few tokens that are always there; the nearest first; or of whole patches) or which are alike, of the batch, of
+        a dimension in proportion, or beside such tokens.
     """
     equal = [(key, want) for have, want in pairs for key, size in sizes.items() if size == have]
     direct, batch = ([{k: n} for k, n in equal if (kinds[k] == "batch") == wanted] for wanted in (False, True))
@@ -203,17 +205,14 @@ def remedies(
         {key: size * want // have} for have, want in pairs for key, size in sizes.items() if size * want % have == 0
     ]
     image = [key for key in sizes if kinds[key] in ("height", "width")]
-    ratios = {
-        math.sqrt((want - extra) / (have - extra)): None
-        for have, want in pairs
-        for extra in (0, 1, 2, 5)
-        if min(have, want) > extra
-    }
+    beside = [(have - extra, want - extra) for have, want in pairs for extra in EXTRA if min(have, want) > extra]
+    ratios = {math.sqrt(want / have): None for have, want in beside}
     both = [
         {key: round(sizes[key] * ratio) for key in image}
         for ratio in sorted(ratios, key=lambda ratio: max(ratio, 1 / ratio))
         if image and all((sizes[key] * ratio).is_integer() for key in image)
     ]
+    patched = [change for have, want in beside for change in _patched({k: sizes[k] for k in image}, have, want)]
     alike = [
         {key: sizes[key] * want // have for key in image}
         for have, want in pairs
@@ -221,8 +220,18 @@ def remedies(
     ]
     parts = {key: size for key, size in sizes.items() if kinds[key] != "batch"}
     shifted = [{key: size + want - have} for have, want in pairs for key, size in parts.items() if size < have]
-    listed = [c for c in (*direct, *both, *alike, *batch, *scaled, *shifted) if all(size > 0 for size in c.values())]
+    likeliest = (*direct, *both, *patched, *alike, *batch, *scaled, *shifted)
+    listed = [change for change in likeliest if all(size > 0 for size in change.values())]
     return [change for k, change in enumerate(listed) if change not in listed[:k]]
+
+
+def _patched(image: Mapping[str, int], have: int, want: int) -> Iterator[dict[str, int]]:
+    """Sizes of an image that has ``want`` whole patches, where it has ``have``, and what is left over at its edges."""
+    for side in range(1, 1 + min(image.values(), default=0)):
+        grid = {key: size // side for key, size in image.items()}
+        ratio = math.sqrt(want / have)
+        if math.prod(grid.values()) == have and all((count * ratio).is_integer() for count in grid.values()):
+            yield {key: round(count * ratio) * side for key, count in grid.items()}
 
 
 def dim_key(value: ir.Value, axis: int) -> str:

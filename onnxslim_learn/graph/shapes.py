@@ -145,7 +145,8 @@ def step(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, Dims | No
     except onnx.shape_inference.InferenceError as error:
         where = f"node {node.name} ({node.op_type})"
         pairs = shape_arithmetic.unlike(node, sample)
-        raise MisfitError(f"{where}: shapes do not fit at {sample.sizes}: {reason(error)}.", pairs) from error
+        shapes = " and ".join("x".join(map(str, sample.shape[name])) or "a number" for name in given)
+        raise MisfitError(f"{where}: {shapes} do not fit at {sample.sizes}: {reason(error)}.", pairs) from error
     except (onnx.defs.SchemaError, onnx.checker.ValidationError, RuntimeError, ValueError, TypeError, KeyError):
         inferred = {}
     dims = {name: _note(name, inferred.get(name), sample) for name in outputs}

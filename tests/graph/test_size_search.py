@@ -67,9 +67,17 @@ def test_distances_between_rows_of_an_image_lie_in_their_table():
     assert max(heights) < 112, "seven rows are up to six apart, which need thirteen places"
 
 
-def test_height_and_width_follow_from_a_table_of_positions():
-    sizes = sampled(IMAGE, "w1 8x3x4x4, p 1x9x8, w2 8x2")
-    assert sizes == [{"x": (n, 3, 12, 12)} for n in (*input_sizes.BATCH, 5)]
+@pytest.mark.parametrize(("patch", "table"), [(4, 3), (12, 20)])  # the usual sizes are no multiples of 12
+def test_height_and_width_follow_from_a_table_of_positions(patch, table):
+    text = IMAGE.replace("[4, 4]", f"[{patch}, {patch}]")
+    sizes = sampled(text, f"w1 8x3x{patch}x{patch}, p 1x{table**2}x8, w2 8x2")
+    assert sizes == [{"x": (n, 3, patch * table, patch * table)} for n in (*input_sizes.BATCH, 5)]
+
+
+def test_a_table_that_no_image_fits_is_named_with_what_meets_it():
+    text = IMAGE.replace("y =", "e = Add(d, q) y =").replace("(d, w2)", "(e, w2)")
+    with pytest.raises(InputError, match=r"node d \(Add\): 1x3136x8 and 1x9x8 do not fit at x 1x3x224x224"):
+        sampled(text, "w1 8x3x4x4, p 1x9x8, q 1x7x8, w2 8x2")
 
 
 def test_a_baked_length_with_a_token_before_it_is_found():
