@@ -309,6 +309,10 @@ class OptimizerRow(Row):
 ADAM = "adam"
 """The optimizer that is used where nobody says."""
 
+FP32, FP16 = "fp32", "fp16"
+PRECISIONS = {FP32: "float32", "bf16": "bfloat16", FP16: "float16"}
+"""What a step may compute in -> the type's name in torch."""
+
 _OPTIMIZERS = "onnxslim_learn.train.optimizer"
 OPTIMIZERS = Registry(
     "⟨optimizer⟩",

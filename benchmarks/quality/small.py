@@ -6,7 +6,7 @@ Most know scikit-learn's digits, two Fashion-MNIST, and one how pages are turned
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,14 +187,14 @@ def train(net: nn.Module, data: Data, epochs: int) -> None:
             schedule.step()
 
 
-def model(name: str, cache: Path = CACHE) -> Path:
+def model(name: str, cache: Path = CACHE, nets: Mapping[str, Small] = SMALL) -> Path:
     """The ONNX file of a net, trained unless the cache has it."""
     path = cache / f"{name.replace(', ', '-').replace(' ', '-')}.onnx"
     if path.is_file():
         return path
     cache.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(SEED)
-    small = SMALL[name]
+    small = nets[name]
     data = small.data()
     net = small.net()
     train(net, data, small.epochs)

@@ -142,7 +142,7 @@ def _training(shared: LearnSettings, wanted: Any, folder: Path, source: Source) 
         asked.features,
         asked.temperature,
         asked.accumulate,
-        asked.bf16,
+        asked.precision,
         asked.clip,
         reading.seed,
         folder,
@@ -152,6 +152,7 @@ def _training(shared: LearnSettings, wanted: Any, folder: Path, source: Source) 
         asked.average,
         asked.channels_last,
         asked.metric,
+        asked.compile,
     )
     epoch = max((source.count or 0) * 9 // 10 // training.batch_size, 1)
     times = {"steps": options_given.get("epochs"), "finetune_steps": options_given.get("finetune_epochs")}

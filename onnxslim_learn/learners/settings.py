@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from onnxslim_learn.data.options import DataSettings, SampleSettings
 from onnxslim_learn.readers import bound, number, positive, share, whole
-from onnxslim_learn.registry import AUGMENTATIONS, LEARNERS, LOSSES, METRICS, OPTIMIZERS
+from onnxslim_learn.registry import AUGMENTATIONS, FP32, LEARNERS, LOSSES, METRICS, OPTIMIZERS, PRECISIONS
 from onnxslim_learn.runtime.settings import RuntimeSettings
 from onnxslim_learn.settings import Option, declared, option, part
 from onnxslim_learn.workflow.options import (
@@ -101,7 +101,8 @@ class TrainingSettings:
         temperature: Of distillation.
         accumulate: Portions of a batch.
         clip: Largest norm of gradients; 0 for any.
-        bf16: Whether to compute in bfloat16 where that is safe.
+        precision: Of the numbers that a step computes in.
+        compile: Whether a step is compiled.
         channels_last: Whether images lie in memory pixel by pixel.
         train_on: ``cpu``, ``cuda``, or ``auto``.
         checkpoint_dir: Where checkpoints go.
@@ -163,7 +164,14 @@ class TrainingSettings:
     temperature: float = option(4.0, "of distillation", metavar="T", read=number)
     accumulate: int = option(1, "portions of a batch", metavar="N", read=positive)
     clip: float = option(5.0, "largest norm of gradients; 0 for any", read=bound)
-    bf16: bool = option(False, "compute in bfloat16 where that is safe")
+    precision: str = option(
+        FP32,
+        "of what a step computes, where torch says that it is safe; weights stay in single precision (default fp32)",
+        choices=tuple(PRECISIONS),
+    )
+    compile: bool = option(
+        False, "compile a step with torch.compile: it begins later, after a minute or so, and is faster on GPUs"
+    )
     channels_last: bool = option(
         False, "lay images out pixel by pixel, which makes convolutions faster, those of MobileNets most"
     )

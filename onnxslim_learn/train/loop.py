@@ -26,6 +26,7 @@ from onnxslim_learn.train import samples as pool
 from onnxslim_learn.train.checkpoints import Checkpoint
 from onnxslim_learn.train.distributed import World
 from onnxslim_learn.train.not_finite import origin
+from onnxslim_learn.train.precision import Precision
 from onnxslim_learn.train.randomness import undisturbed
 from onnxslim_learn.train.samples import Portion
 from onnxslim_learn.train.tensorboard import summaries
@@ -174,7 +175,8 @@ class _Run:
         if recipe.channels_last:
             for parameter in task.module.parameters():
                 parameter.data = _laid_out(parameter.data)
-        self.module = world.wrap(task.module.to(world.device).train())
+        self.joined = world.wrap(task.module.to(world.device).train())
+        self.module: Callable[..., Any] = torch.compile(self.joined) if recipe.compile else self.joined
         parameters = [p for p in task.module.parameters() if p.requires_grad]
         if not parameters:
             raise InputError("model: it has no weights that train. Repair it instead.")
@@ -182,6 +184,7 @@ class _Run:
         apart = {id(p) for group in groups for p in group["params"]}
         self.optimizer = recipe.make([p for p in parameters if id(p) not in apart], groups)
         learner.meet(self.optimizer)
+        self.precision = Precision(recipe.precision, world.device)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.mean = [p.detach().clone() for p in self.parameters] if recipe.average else []
         self.history: list[dict[str, float]] = []
@@ -240,12 +243,12 @@ class _Run:
                 numbers[name] = numbers.get(name, 0.0) + value
         _seed(recipe.seed, step, 0)
         learner.gradients(step)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, recipe.clip or math.inf))
-        if not math.isfinite(norm) and not all(bool(torch.isfinite(g).all()) for g in self._gradients()):
+        norm = self.precision.clipped(self.optimizer, self.parameters, recipe.clip)
+        if not math.isfinite(norm) and not self.precision.overflows and not self._finite():
             portions = (self._portion(shelf, np.split(part, world.size)[world.rank])[0] for part in parts)
             raise self._failed("gradient", norm, step, portions)
         rate = recipe.pace(self.optimizer, step)
-        self.optimizer.step()
+        self.precision.step(self.optimizer)
         learner.updated(step, rate)
         self._average(step)
         return {**numbers, "rate": rate, **learner.scalars()}
@@ -254,8 +257,8 @@ class _Run:
         """Gradients of a portion; the learner's loss comes with the last."""
         task, parts = self.task, self.task.recipe.accumulate
         portion, shares = self._portion(shelf, rows)
-        with _silent(self.module, unless=last):
-            with torch.autocast(task.world.device.type, torch.bfloat16, enabled=task.recipe.bf16):
+        with _silent(self.joined, unless=last):
+            with self.precision.computing():
                 outputs = self.module(*(portion.inputs[name] for name in task.module.meta["inputs"]))
             terms: dict[str, Tensor] = {}
             for share, labels in shares:
@@ -267,7 +270,7 @@ class _Run:
             total = torch.stack(list(terms.values())).sum()
             if not bool(torch.isfinite(total)):
                 raise self._failed("loss", float(total.detach()), step, [portion])
-            torch.autograd.backward(total)
+            self.precision.backward(total)
         return [("loss", float(total.detach())), *((name, float(value.detach())) for name, value in terms.items())]
 
     def _average(self, step: int) -> None:
@@ -282,13 +285,14 @@ class _Run:
             for parameter, mean in zip(self.parameters, self.mean, strict=False):
                 parameter.copy_(mean)
 
-    def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in self.parameters if p.grad is not None]
+    def _finite(self) -> bool:
+        """Whether all gradients are, though their norm is not."""
+        return all(bool(torch.isfinite(p.grad).all()) for p in self.parameters if p.grad is not None)
 
     def _failed(self, what: str, value: float, step: int, portions: Iterable[Portion]) -> TrainError:
         """What to say where a loss or a gradient is not finite."""
         task = self.task
-        with torch.autocast(task.world.device.type, torch.bfloat16, enabled=task.recipe.bf16):
+        with self.precision.computing():
             blamed = next(filter(None, (origin(task.module, task.objective, one) for one in portions)), "")
         first = f": numbers of {blamed} are the first that are not finite" if blamed else ""
         return TrainError(f"training: the {what} became {value} at step {step}{first}. Use a lower ⟨learning_rate⟩.")
@@ -325,6 +329,7 @@ class _Run:
         tensors = {f"module/{k}": v for k, v in self.task.module.state_dict().items()}
         tensors |= {f"optimizer/{k}": v for k, v in checkpoints.optimizer_state(self.optimizer).items()}
         tensors |= {f"learner/{k}": v for k, v in self.learner.state().items()}
+        tensors |= {f"precision/{k}": v for k, v in self.precision.state().items()}
         tensors |= {f"mean/{k}": v for k, v in enumerate(self.mean)}
         facts = {"step": self.done, "ended": self.ended, "recipe": asdict(self.task.recipe), "history": self.history}
         checkpoints.save(folder, Checkpoint(tensors, facts))
@@ -347,6 +352,7 @@ class _Run:
             raise InputError(f"⟨resume⟩: {folder} is of another model. Start again without ⟨resume⟩.") from error
         checkpoints.load_optimizer(self.optimizer, checkpoint.part("optimizer/"))
         self.learner.load(checkpoint.part("learner/"))
+        self.precision.load(checkpoint.part("precision/"))
         known = checkpoint.part("mean/")
         self.mean = [known[str(k)].to(mean.device) for k, mean in enumerate(self.mean)]
         self.history = list(checkpoint.facts["history"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from onnxslim_learn.coupling import roles
-from onnxslim_learn.registry import ADAM, OPTIMIZERS
+from onnxslim_learn.registry import ADAM, FP32, OPTIMIZERS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,8 @@ class Recipe:
         decay: Weight decay of matrices and kernels.
         clip: Largest norm of the gradient of all parameters; 0 for any.
         accumulate: Portions that a step's batch is computed in.
-        bf16: Whether to compute in bfloat16 where that is safe (autocast).
+        precision: See :mod:`onnxslim_learn.train.precision`.
+        compile: Whether the module goes through ``torch.compile``.
         channels_last: Whether tensors of rank 4 lie in memory with their channels last.
         seed: Determines order and chance.
         average: The share of a running mean of the parameters that a step keeps; the mean is what a run ends with, or,
@@ -50,7 +51,8 @@ class Recipe:
     decay: float = 1e-4
     clip: float = 5.0
     accumulate: int = 1
-    bf16: bool = False
+    precision: str = FP32
+    compile: bool = False
     channels_last: bool = False
     seed: int = 0
     average: float = 0.0

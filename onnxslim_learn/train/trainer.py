@@ -18,7 +18,7 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.metrics import accuracy, deviation
 from onnxslim_learn.quality.detections import detections
 from onnxslim_learn.quality.metric import metric
-from onnxslim_learn.registry import OPTIMIZERS
+from onnxslim_learn.registry import FP32, OPTIMIZERS
 from onnxslim_learn.train import feature_distillation as features
 from onnxslim_learn.train import losses
 from onnxslim_learn.train import optimizer as recipes
@@ -67,7 +67,7 @@ class Training:
             :func:`onnxslim_learn.train.feature_distillation.find`.
         temperature: Of distillation.
         accumulate: See :class:`onnxslim_learn.train.optimizer.Recipe`.
-        bf16: Likewise.
+        precision: Likewise.
         clip: Likewise.
         seed: Likewise.
         folder: Where checkpoints go, and what is on its way.
@@ -77,6 +77,7 @@ class Training:
         average: See :class:`onnxslim_learn.train.optimizer.Recipe`; of fine-tuning.
         channels_last: Likewise.
         metric: See :data:`onnxslim_learn.registry.METRICS`; ``None`` for none.
+        compile: See :class:`onnxslim_learn.train.optimizer.Recipe`.
     """
 
     steps: int | None = None
@@ -90,7 +91,7 @@ class Training:
     features: Sequence[str] = ()
     temperature: float = losses.TEMPERATURE
     accumulate: int = 1
-    bf16: bool = False
+    precision: str = FP32
     clip: float = 5.0
     seed: int = 0
     folder: Path = field(default_factory=Path)
@@ -100,6 +101,7 @@ class Training:
     average: float = 0.0
     channels_last: bool = False
     metric: Any = None
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ class Trainer:
             "constant" if what == "steps" else "cosine",
             clip=training.clip,
             accumulate=training.accumulate,
-            bf16=training.bf16,
+            precision=training.precision,
+            compile=training.compile,
             channels_last=training.channels_last,
             seed=training.seed,
             average=training.average if what == "finetune_steps" else 0.0,

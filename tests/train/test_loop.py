@@ -1,6 +1,7 @@
 """The training loop: it learns, it goes on where it stopped, and portions of a batch are the batch."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.errors import InputError, TrainError
 from onnxslim_learn.train import losses
 from onnxslim_learn.train import samples as pool
-from onnxslim_learn.train.loop import Keeping, Learner, LoopTask, train
+from onnxslim_learn.train.loop import Keeping, Learner, LoopTask, _Run, train
 from onnxslim_learn.train.not_finite import LOSS, origin
 from onnxslim_learn.train.optimizer import Recipe
 from onnxslim_learn.train.teacher import Teacher
@@ -214,9 +215,33 @@ def test_how_tensors_lie_in_memory_changes_nothing(found):
     assert [h["loss"] for h in last] == pytest.approx([h["loss"] for h in usual], rel=1e-3)
 
 
-def test_bfloat16_learns_too(found):
-    history = train(task(found, bf16=True, steps=60))
-    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_learns_what_single_does(found, precision):
+    half, usual = (train(task(found, precision=name, steps=60)) for name in (precision, "fp32"))
+    assert half[0]["loss"] == pytest.approx(usual[0]["loss"], rel=0.03)
+    assert half[-1]["loss"] == pytest.approx(usual[-1]["loss"], rel=0.2)
+
+
+def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_goes_on_with_the_run(found, tmp_path):
+    first = task(found, precision="fp16", steps=6)
+    run = _Run(first, Learner(), Keeping(tmp_path))
+    run.step(0)
+    before = weights(first)
+    run.precision.scaler.update(1e30)  # more than any gradient bears
+    run.step(1)
+    assert_same(weights(first), before)
+    run.done = 2
+    run._keep()
+    other = _Run(task(found, precision="fp16", steps=6), Learner(), Keeping(tmp_path, resume=True))
+    assert other._resume() == 2
+    assert other.precision.scaler.get_scale() == run.precision.scaler.get_scale() < 1e30
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_the_step(found, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # no compiler is needed
+    compiled, usual = (train(task(found, compile=how, steps=4)) for how in (True, False))
+    assert [h["loss"] for h in compiled] == pytest.approx([h["loss"] for h in usual], rel=1e-4)
 
 
 def test_distillation_is_the_divergence(found):
