@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +18,6 @@ from onnxslim_learn.graph.stated import Stated, stated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from onnxslim_learn.data.batch import Batch
     from onnxslim_learn.data.options import DataSettings
@@ -65,6 +66,32 @@ class Look:
         said = f"{self.size[0]}x{self.size[1]} {self.colour} from 0 to {PIXEL / self.scale:g}"
         shifted = np.any(self.mean != 0) or np.any(self.std != 1)
         return said + (f", mean {self.mean.tolist()} and std {self.std.tolist()} taken out" if shifted else "")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A file that lies in another (:mod:`onnxslim_learn.data.shards`).
+
+    Attributes:
+        parent: The other.
+        name: Of the file in it.
+        start: Its first byte.
+        size: Bytes.
+    """
+
+    parent: Path
+    name: str
+    start: int
+    size: int
+
+    def open(self) -> io.BytesIO:
+        """Its bytes, as a file."""
+        with self.parent.open("rb") as file:
+            file.seek(self.start)
+            return io.BytesIO(file.read(self.size))
+
+    def __str__(self) -> str:
+        return f"{self.parent}: {self.name}"
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -143,7 +170,7 @@ def _colour(one: Input, channels: int | str, options: DataSettings, told: Stated
     return colour
 
 
-def picture(path: Path, look: Look) -> Array:
+def picture(path: Path | Packed, look: Look) -> Array:
     """Read one image: shorter side resized, centre cut out, pixels turned into numbers.
 
     Raises:
@@ -152,7 +179,7 @@ def picture(path: Path, look: Look) -> Array:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as opened:
+        with Image.open(path if isinstance(path, Path) else path.open()) as opened:
             if opened.mode[0] in "IF":
                 raise ValueError("more than 8 bits a channel")
             image = ImageOps.fit(
@@ -167,19 +194,29 @@ def picture(path: Path, look: Look) -> Array:
     return numbers if look.layout == "nhwc" else np.ascontiguousarray(numbers.transpose(2, 0, 1))
 
 
-def portions(
-    files: Sequence[Path], classes: Sequence[int] | None, look: Look, declared: Declared, size: int
-) -> Iterator[Batch]:
-    """Read images in portions.
+@dataclass(frozen=True)
+class Pictures:
+    """Images, read when they are wanted.
 
-    Args:
-        files: In the order wanted.
+    Attributes:
+        files: In order.
         classes: Their classes, or ``None``.
         look: How they are prepared.
         declared: What the model declares.
-        size: Images in a portion.
     """
-    for start in range(0, len(files), size):
-        stack = np.stack([picture(path, look) for path in files[start : start + size]])
-        labels = None if classes is None else np.array(classes[start : start + size])
-        yield accept(str(files[0].parent), {look.name: stack}, declared, labels)
+
+    files: Sequence[Path | Packed]
+    classes: Sequence[int] | None
+    look: Look
+    declared: Declared
+
+    def pick(self, places: Sequence[int] | Array) -> Batch:
+        """The images at some places of the order."""
+        stack = np.stack([picture(self.files[k], self.look) for k in places])
+        labels = None if self.classes is None else np.array([self.classes[k] for k in places])
+        return accept(str(self.files[0].parent), {self.look.name: stack}, self.declared, labels)
+
+    def portions(self, size: int) -> Iterator[Batch]:
+        """All images, so many at a time."""
+        for start in range(0, len(self.files), size):
+            yield self.pick(range(start, min(start + size, len(self.files))))

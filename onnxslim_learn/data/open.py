@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.array_types import Array
-from onnxslim_learn.data import agreement, arrays, functions, images
+from onnxslim_learn.data import agreement, arrays, functions, images, shards
 from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.data.options import DataSettings
-from onnxslim_learn.data.recipes import Recipe
 from onnxslim_learn.data.signature import LABELS, UNNAMED, Declared, declared
 from onnxslim_learn.data.source import Source, limited, regroup
 from onnxslim_learn.errors import InputError, with_flags
@@ -23,11 +22,11 @@ from onnxslim_learn.runtime.functions import by_name, is_name
 if TYPE_CHECKING:
     from onnxslim_learn.graph.load import Graph
 
-# Name, number of samples, portions of any size, and how images were prepared.
-Opened = tuple[str, int | None, Callable[[], Iterator[Batch]], Recipe | None]
+# Name, number of samples, portions of any size, and images, if that is what they are.
+Opened = tuple[str, int | None, Callable[[], Iterator[Batch]], images.Pictures | None]
 Spec = str | Path | Mapping[str, Any] | Array | Source | Iterable[Any] | Callable[..., Any]
 
-KINDS = "an .npz or .npy file, a folder of images, or module:function"
+KINDS = "an .npz or .npy file, a folder of images, .tar files of images, or module:function"
 
 
 def open_source(spec: Spec, graph: Graph, options: DataSettings | None = None) -> Source:
@@ -46,7 +45,7 @@ def open_source(spec: Spec, graph: Graph, options: DataSettings | None = None) -
         return spec
     options, takes = options or DataSettings(), declared(graph)
     where = str(spec) if isinstance(spec, str | Path) else "data"
-    name, count, chunks, recipe = _kind(spec, where, options)(graph, takes, options)
+    name, count, chunks, pictures = _kind(spec, where, options)(graph, takes, options)
     if count is not None and takes.batch is not None:
         count = count // takes.batch * takes.batch
 
@@ -57,13 +56,14 @@ def open_source(spec: Spec, graph: Graph, options: DataSettings | None = None) -
     if not first:
         few = "holds no samples" if takes.batch is None else f"holds fewer than the {takes.batch} samples of a batch"
         raise InputError(f"{where}: {few}. Give more.")
-    doubts = agreement.doubts(where, graph, takes, first, recipe)
+    doubts = agreement.doubts(where, graph, takes, first, None if pictures is None else pictures.look.recipe)
     refused = next((doubt.said for doubt in doubts if doubt.sure and not options.as_given), None)
     if refused is not None:
         raise InputError(f"{refused.removesuffix('.')}, or ⟨as_given⟩ if it is meant so.")
     told = tuple(with_flags(doubt.said) for doubt in doubts)
     said = name if count is None else f"{name} ({count} samples)"
-    return Source(said, False, count, first[0].labels is not None, stream, takes, told)
+    pick = None if pictures is None else pictures.pick
+    return Source(said, False, count, first[0].labels is not None, stream, takes, pick, told)
 
 
 def check(spec: Spec | None, options: DataSettings) -> None:
@@ -86,10 +86,12 @@ def single(spec: Spec | None) -> dict[str, tuple[int, ...]]:
 
 def _kind(spec: Spec, where: str, options: DataSettings) -> Callable[[Graph, Declared, DataSettings], Opened]:
     """What opens a specification."""
-    folder = isinstance(spec, str | Path) and Path(spec).is_dir()
+    folder = isinstance(spec, str | Path) and (Path(spec).is_dir() or Path(spec).suffix == shards.TAR)
     if options.for_images and not folder:
         raise InputError(f"⟨{options.for_images[0]}⟩: is for folders of images, but the data is {where}. Leave it out.")
     if folder:
+        if not Path(where).is_dir():
+            check_file(Path(where), "a .tar file")
         return partial(_images, Path(where))
     if isinstance(spec, Mapping | np.ndarray):
         return partial(_arrays, where, spec if isinstance(spec, Mapping) else {UNNAMED: spec})
@@ -118,12 +120,13 @@ def _arrays(where: str, given: Mapping[str, Any], graph: Graph, takes: Declared,
 
 
 def _images(folder: Path, graph: Graph, takes: Declared, options: DataSettings) -> Opened:
-    files, classes = images.find(folder)
+    packed = shards.shards(folder)
+    files, classes = shards.find(folder) if packed else images.find(folder)
     look = images.look(str(folder), takes, graph, options)
     chosen = _order(len(files), options)
     labels = None if classes is None else [classes[k] for k in chosen]
-    stream = partial(images.portions, [files[k] for k in chosen], labels, look, takes, options.batch_size)
-    return f"{folder}, {look}", len(chosen), stream, look.recipe
+    pictures = images.Pictures([files[k] for k in chosen], labels, look, takes)
+    return f"{folder}, {look}", len(chosen), partial(pictures.portions, options.batch_size), pictures
 
 
 def _function(where: str, function: Callable[..., Any], graph: Graph, takes: Declared, options: DataSettings) -> Opened:

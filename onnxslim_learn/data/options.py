@@ -105,6 +105,10 @@ class SampleSettings:
     TITLE: ClassVar = DataSettings.TITLE
 
     data: Any = option(
-        None, ".npz or .npy file, folder of images, or module:function", metavar="SRC", reads=True, decides=False
+        None,
+        ".npz or .npy file, folder of images, .tar files of images (WebDataset), or module:function",
+        metavar="SRC",
+        reads=True,
+        decides=False,
     )
     reading: DataSettings = part(DataSettings)

@@ -27,6 +27,7 @@ class Source:
         labelled: Whether batches have labels.
         stream: Starts over and yields all batches.
         declared: What the model declares.
+        pick: The samples at some places of that order, where each can be read by itself; or ``None``.
         doubts: Why the samples are hardly what the model was made for, in sentences.
     """
 
@@ -36,6 +37,7 @@ class Source:
     labelled: bool
     stream: Callable[[], Iterator[Batch]]
     declared: Declared
+    pick: Callable[[Array], Batch] | None = None
     doubts: tuple[str, ...] = ()
 
     def batches(self, limit: int | None = None) -> Iterator[Batch]:

@@ -153,6 +153,8 @@ def _training(shared: LearnSettings, wanted: Any, folder: Path, source: Source) 
         asked.channels_last,
         asked.metric,
         asked.compile,
+        asked.stream,
+        asked.data_workers,
     )
     epoch = max((source.count or 0) * 9 // 10 // training.batch_size, 1)
     times = {"steps": options_given.get("epochs"), "finetune_steps": options_given.get("finetune_epochs")}

@@ -104,6 +104,8 @@ class TrainingSettings:
         precision: Of the numbers that a step computes in.
         compile: Whether a step is compiled.
         channels_last: Whether images lie in memory pixel by pixel.
+        stream: Whether samples are read whenever they are wanted.
+        data_workers: Processes that read samples ahead.
         train_on: ``cpu``, ``cuda``, or ``auto``.
         checkpoint_dir: Where checkpoints go.
         checkpoint_every: Steps between two checkpoints.
@@ -174,6 +176,15 @@ class TrainingSettings:
     )
     channels_last: bool = option(
         False, "lay images out pixel by pixel, which makes convolutions faster, those of MobileNets most"
+    )
+    stream: bool = option(
+        False,
+        "folders and .tar files of images: read each image whenever a step wants it, rather than all of them once into"
+        " a file",
+        decides=False,
+    )
+    data_workers: int = option(
+        0, "processes that read samples ahead (default: none)", metavar="N", read=whole, decides=False
     )
     train_on: str = option("auto", "default: a GPU, if any", choices=("auto", "cpu", "cuda"), decides=False)
     checkpoint_dir: str | None = option(

@@ -7,7 +7,7 @@ with the same numbers (on CPU, bit for bit).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from onnxslim_learn.array_types import Array
 from onnxslim_learn.errors import InputError, TrainError
 from onnxslim_learn.runtime import atomic
 from onnxslim_learn.runtime.stopping import held_back
@@ -28,6 +27,7 @@ from onnxslim_learn.train.distributed import World
 from onnxslim_learn.train.not_finite import origin
 from onnxslim_learn.train.precision import Precision
 from onnxslim_learn.train.randomness import undisturbed
+from onnxslim_learn.train.read_ahead import Drawn, Steps
 from onnxslim_learn.train.samples import Portion
 from onnxslim_learn.train.tensorboard import summaries
 
@@ -135,6 +135,7 @@ class Keeping:
         show: Called after every step with its numbers.
         begin: Called with the first step before it, 0 unless a run goes on.
         look: Called :data:`LOOKS` times in a run, for numbers that take more than a step gives.
+        workers: Processes that read samples ahead.
     """
 
     folder: Path | None = None
@@ -143,6 +144,7 @@ class Keeping:
     show: Show = lambda step, numbers: None
     begin: Callable[[int], None] = lambda step: None
     look: Callable[[], Mapping[str, float]] = dict
+    workers: int = 0
 
 
 def train(task: LoopTask, learner: Learner | None = None, keeping: Keeping | None = None) -> list[dict[str, float]]:
@@ -183,6 +185,7 @@ class _Run:
         groups = learner.groups()
         apart = {id(p) for group in groups for p in group["params"]}
         self.optimizer = recipe.make([p for p in parameters if id(p) not in apart], groups)
+        self.steps = Steps(task.samples, recipe, world)
         learner.meet(self.optimizer)
         self.precision = Precision(recipe.precision, world.device)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -197,9 +200,10 @@ class _Run:
         leads, looks = self.task.world.leads, max(recipe.steps // LOOKS, 1)
         self.keeping.begin(start)
         with self._kept_if_stopped(), summaries(self.keeping.folder if leads else None, start) as summarise:
-            for step in range(start, recipe.steps):
+            ahead = self.steps.ahead(start, self.keeping.workers)
+            for step, drawn in zip(range(start, recipe.steps), ahead, strict=True):
                 with held_back():
-                    numbers = self.step(step)
+                    numbers = self.step(step, drawn)
                     self.done, self.ended = step + 1, step + 1 == recipe.steps or self.learner.settled(step)
                     looked = leads and (self.done % looks == 0 or self.ended)
                     if looked:
@@ -226,26 +230,22 @@ class _Run:
                 self._keep()
             raise
 
-    def step(self, step: int) -> dict[str, float]:
-        """One step of the optimizer."""
-        recipe, task, learner = self.task.recipe, self.task, self.learner
-        world = task.world
+    def step(self, step: int, drawn: Sequence[Drawn]) -> dict[str, float]:
+        """One step of the optimizer, on these samples."""
+        recipe, learner = self.task.recipe, self.learner
         _seed(recipe.seed, step)
         learner.begin(step)
-        _seed(recipe.seed, step, world.rank + 1)
+        _seed(recipe.seed, step, self.task.world.rank + 1)
         self.optimizer.zero_grad(set_to_none=True)
-        shelf, rows = task.samples.rows(step, recipe.batch_size, recipe.seed)
-        parts = np.split(rows, recipe.accumulate)
         numbers: dict[str, float] = {}
-        for number, part in enumerate(parts):
-            last = number + 1 == len(parts)
-            for name, value in self._backward(step, shelf, np.split(part, world.size)[world.rank], last=last):
+        for number, part in enumerate(drawn, 1):
+            for name, value in self._backward(step, part, last=number == len(drawn)):
                 numbers[name] = numbers.get(name, 0.0) + value
         _seed(recipe.seed, step, 0)
         learner.gradients(step)
         norm = self.precision.clipped(self.optimizer, self.parameters, recipe.clip)
         if not math.isfinite(norm) and not self.precision.overflows and not self._finite():
-            portions = (self._portion(shelf, np.split(part, world.size)[world.rank])[0] for part in parts)
+            portions = (self._portion(part)[0] for part in drawn)
             raise self._failed("gradient", norm, step, portions)
         rate = recipe.pace(self.optimizer, step)
         self.precision.step(self.optimizer)
@@ -253,10 +253,10 @@ class _Run:
         self._average(step)
         return {**numbers, "rate": rate, **learner.scalars()}
 
-    def _backward(self, step: int, shelf: int, rows: Array, *, last: bool) -> list[tuple[str, float]]:
+    def _backward(self, step: int, drawn: Drawn, *, last: bool) -> list[tuple[str, float]]:
         """Gradients of a portion; the learner's loss comes with the last."""
         task, parts = self.task, self.task.recipe.accumulate
-        portion, shares = self._portion(shelf, rows)
+        portion, shares = self._portion(drawn)
         with _silent(self.joined, unless=last):
             with self.precision.computing():
                 outputs = self.module(*(portion.inputs[name] for name in task.module.meta["inputs"]))
@@ -297,15 +297,14 @@ class _Run:
         first = f": numbers of {blamed} are the first that are not finite" if blamed else ""
         return TrainError(f"training: the {what} became {value} at step {step}{first}. Use a lower ⟨learning_rate⟩.")
 
-    def _portion(self, shelf: int, rows: Array) -> tuple[Portion, list[tuple[float, Any]]]:
+    def _portion(self, drawn: Drawn) -> tuple[Portion, list[tuple[float, Any]]]:
         """Samples as the module takes them, with what the teacher makes of them; and labels, with their shares."""
-        task = self.task
-        batch = task.samples.take(shelf, rows)
+        task, batch = self.task, drawn.batch
         inputs, labels = pool.tensors(batch, task.world.device)
         if task.recipe.channels_last:
             inputs = {name: _laid_out(x) for name, x in inputs.items()}
         if task.augment is None:
-            targets = task.teacher.outputs(shelf, rows, inputs) if task.teacher is not None else {}
+            targets = task.teacher.outputs(drawn.shelf, drawn.rows, inputs) if task.teacher is not None else {}
             return Portion(inputs, labels, targets), [(1.0, labels)]
         inputs, shares = task.augment(inputs)
         targets = task.teacher(inputs) if task.teacher is not None else {}

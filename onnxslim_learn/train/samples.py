@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from onnxslim_learn.labels import collated, structured
 from onnxslim_learn.train.mapped_buffer import MappedBuffer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -47,6 +47,26 @@ class Portion:
 
 
 @dataclass(frozen=True)
+class Unread:
+    """Samples that are read when they are taken.
+
+    Attributes:
+        pick: Reads those at some places of the source's order.
+        start: The place of the first.
+        count: How many there are.
+        labelled: Whether they have labels.
+    """
+
+    pick: Callable[[Array], Batch]
+    start: int
+    count: int
+    labelled: bool
+
+
+Shelf: TypeAlias = Batch | Unread
+
+
+@dataclass(frozen=True)
 class SampleStore:
     """Samples.
 
@@ -55,7 +75,7 @@ class SampleStore:
         declared: What the model declares.
     """
 
-    shelves: tuple[Batch, ...]
+    shelves: tuple[Shelf, ...]
     declared: Declared
 
     @property
@@ -66,7 +86,8 @@ class SampleStore:
     @property
     def labelled(self) -> bool:
         """Whether samples have labels."""
-        return all(shelf.labels is not None for shelf in self.shelves)
+        shelves = self.shelves
+        return all(one.labelled if isinstance(one, Unread) else one.labels is not None for one in shelves)
 
     def rows(self, step: int, size: int, seed: int) -> tuple[int, Array]:
         """Which samples a step sees: their shelf, and their places on it.
@@ -83,6 +104,8 @@ class SampleStore:
     def take(self, shelf: int, rows: Array) -> Batch:
         """Samples of a shelf."""
         held = self.shelves[shelf]
+        if isinstance(held, Unread):
+            return held.pick(held.start + rows)
         inputs = {
             name: array if (axis := self.declared.inputs[name].axis) is None else array.take(rows, axis)
             for name, array in held.inputs.items()
@@ -102,7 +125,9 @@ def _order(counts: Sequence[int], size: int, seed: int, epoch: int) -> list[tupl
     return [batches[k] for k in rng.permutation(len(batches))]
 
 
-def gather(source: Source, held: int | None = None, folder: Path | None = None) -> tuple[SampleStore, SampleStore]:
+def gather(
+    source: Source, held: int | None = None, folder: Path | None = None, *, unread: bool = False
+) -> tuple[SampleStore, SampleStore]:
     """Read a source once: samples to train on, and some held back, the last.
 
     They are kept in a file that is mapped, so that memory holds no more of them than the system has room for.
@@ -111,10 +136,33 @@ def gather(source: Source, held: int | None = None, folder: Path | None = None) 
         source: The samples.
         held: How many to hold back; by default a tenth.
         folder: Where the file lies until nothing reads it any more; by default where temporary files do.
+        unread: Whether each sample is read whenever it is wanted instead.
 
     Raises:
-        InputError: If they are too few, or there is no room for them.
+        InputError: If they are too few, there is no room for them, or they cannot be read one by one.
     """
+    shelves = [_unread(source)] if unread else _read(source, folder)
+    count = sum(shelf.count for shelf in shelves)
+    held = min(MOST_HELD, int(count * SHARE_HELD)) if held is None else held
+    least = source.declared.batch or 1
+    held = held // least * least  # a batch that the model does not take would judge nothing
+    train, rest = _split(shelves, count - held, source.declared)
+    if not train or sum(shelf.count for shelf in train) < least:
+        raise InputError(f"{source.name}: {count} samples are too few to train on. Give more.")
+    return SampleStore(tuple(train), source.declared), SampleStore(tuple(rest), source.declared)
+
+
+def _unread(source: Source) -> Unread:
+    """A source whose samples are read one by one."""
+    if source.pick is None or source.count is None:
+        raise InputError(
+            f"⟨stream⟩: is for folders and .tar files of images, but the data is {source.name}. Leave it out."
+        )
+    return Unread(source.pick, 0, source.count, source.labelled)
+
+
+def _read(source: Source, folder: Path | None) -> list[Batch]:
+    """All samples, one shelf for each shape, in a mapped file."""
     kept = MappedBuffer(folder)
     shelves: list[tuple[Batch, list[int]]] = []
     entries: dict[int, list[Any]] = {}  # shelf, from one -> labels that are no rows, which stay in memory
@@ -136,18 +184,10 @@ def gather(source: Source, held: int | None = None, folder: Path | None = None) 
                 f"{source.name}: {said}. Use fewer with ⟨samples⟩, or a ⟨checkpoint_dir⟩ with room."
             ) from error
     merged = [_merged(like, sum(counts), kept, source.declared) for like, counts in shelves]
-    merged = [
+    return [
         replace(shelf, labels=np.concatenate(entries[k])) if k in entries else shelf
         for k, shelf in enumerate(merged, 1)
     ]
-    count = sum(shelf.count for shelf in merged)
-    held = min(MOST_HELD, int(count * SHARE_HELD)) if held is None else held
-    least = source.declared.batch or 1
-    held = held // least * least  # a batch that the model does not take would judge nothing
-    train, rest = _split(merged, count - held, source.declared)
-    if not train or sum(shelf.count for shelf in train) < least:
-        raise InputError(f"{source.name}: {count} samples are too few to train on. Give more.")
-    return SampleStore(tuple(train), source.declared), SampleStore(tuple(rest), source.declared)
 
 
 def _kind(batch: Batch, declared: Declared) -> object:
@@ -176,10 +216,10 @@ def _merged(like: Batch, count: int, kept: MappedBuffer, declared: Declared) -> 
     return Batch(inputs, parts.get(None), count)
 
 
-def _split(shelves: Iterable[Batch], count: int, declared: Declared) -> tuple[list[Batch], list[Batch]]:
+def _split(shelves: Iterable[Shelf], count: int, declared: Declared) -> tuple[list[Shelf], list[Shelf]]:
     """So many samples, and the others; nothing is read."""
-    first: list[Batch] = []
-    rest: list[Batch] = []
+    first: list[Shelf] = []
+    rest: list[Shelf] = []
     for shelf in shelves:
         here = max(min(count, shelf.count), 0)
         count -= here
@@ -188,8 +228,10 @@ def _split(shelves: Iterable[Batch], count: int, declared: Declared) -> tuple[li
     return first, rest
 
 
-def _between(shelf: Batch, declared: Declared, start: int, stop: int) -> Batch:
+def _between(shelf: Shelf, declared: Declared, start: int, stop: int) -> Shelf:
     """Samples from one place up to another, where they lie."""
+    if isinstance(shelf, Unread):
+        return replace(shelf, start=shelf.start + start, count=stop - start)
     inputs = {
         name: array
         if (axis := declared.inputs[name].axis) is None

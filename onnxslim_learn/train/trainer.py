@@ -78,6 +78,8 @@ class Training:
         channels_last: Likewise.
         metric: See :data:`onnxslim_learn.registry.METRICS`; ``None`` for none.
         compile: See :class:`onnxslim_learn.train.optimizer.Recipe`.
+        stream: Whether samples are read whenever they are wanted, rather than once into a file.
+        data_workers: Processes that read samples ahead.
     """
 
     steps: int | None = None
@@ -102,6 +104,8 @@ class Training:
     channels_last: bool = False
     metric: Any = None
     compile: bool = False
+    stream: bool = False
+    data_workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -177,9 +181,10 @@ class Trainer:
             seen.update({key: numbers[key] for key in LOOK if key in numbers})
             begun[-1]((step + 1) / recipe.steps, {**numbers, **seen})
 
-        kept = self.training.folder / name, self.training.every, self.training.resume
-        keeping = Keeping(*kept, show, begin, partial(self.look, module))
-        augment = augmentation(self.training.augment, self.samples.declared)
+        training = self.training
+        kept = training.folder / name, training.every, training.resume
+        keeping = Keeping(*kept, show, begin, partial(self.look, module), training.data_workers)
+        augment = augmentation(training.augment, self.samples.declared)
         task = LoopTask(module, self.objective, self.samples, self.teacher, recipe, self.world, augment)
         history = train(task, learner, keeping)
         return {"recipe": asdict(recipe), "history": history}
@@ -322,9 +327,10 @@ def trainer(
         InputError: If samples, labels and loss do not fit together.
     """
     stage("reading samples")
-    samples, held = pool.gather(source, None if val is None else 0, training.folder)
+    gather = partial(pool.gather, folder=training.folder, unread=training.stream)
+    samples, held = gather(source, None if val is None else 0)
     if val is not None:
-        held = pool.gather(val, 0, training.folder)[0]
+        held = gather(val, 0)[0]
     tutor, inner = _teacher(analysis, teacher, training, world)
     kinds = tutor.kinds(samples)
     if not kinds:

@@ -225,10 +225,10 @@ def test_half_precision_learns_what_single_does(found, precision):
 def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_goes_on_with_the_run(found, tmp_path):
     first = task(found, precision="fp16", steps=6)
     run = _Run(first, Learner(), Keeping(tmp_path))
-    run.step(0)
+    run.step(0, run.steps[0])
     before = weights(first)
     run.precision.scaler.update(1e30)  # more than any gradient bears
-    run.step(1)
+    run.step(1, run.steps[1])
     assert_same(weights(first), before)
     run.done = 2
     run._keep()
@@ -332,3 +332,8 @@ def test_where_numbers_decide_how_many_rows_there_are_tensors_inside_are_compare
     settings = {"macs": 0.6, "steps": 4, "finetune_steps": 4, "samples": 24, "no_latency": True}
     osl.learn(model, output=tmp_path / "m.onnx", progress=lambda stage, *_: told.append(stage), **settings)
     assert any("tensors inside are compared" in stage for stage in told)
+
+
+def test_samples_that_are_read_ahead_are_those_of_their_steps(found):
+    histories = [train(task(found, steps=6, accumulate=2), None, Keeping(workers=workers)) for workers in (0, 2)]
+    assert histories[0] == histories[1]
