@@ -8,14 +8,18 @@ import onnxslim_learn as osl
 from nets.exports import write
 from nets.published import PUBLISHED, resized
 from nets.published.configured import CONFIGURED
+from nets.published.more import MORE
 from onnxslim_learn.errors import TargetError
 from onnxslim_learn.rewrite import verify as checking
 from onnxslim_learn.workflow import slim
 from tests import laws
 
-ALL = {**PUBLISHED, **CONFIGURED}
+CHOSEN = ("keys and values of before", "KAN", "Mamba-2", "BiFPN", "RNN-T", "PWC-Net", "SuperGlue", "DGCNN", "QRNN, SRU")
+"""Of the nets that the scripts measure, those that the tests look at."""
 
-QUICK = {"SGE", "DLRM", "BART's attention, by views", "recurrent states in and out"}
+ALL = {**PUBLISHED, **CONFIGURED, **{name: MORE[name] for name in CHOSEN}}
+
+QUICK = {"keys and values of before", "KAN", "SGE", "DLRM", "BART's attention, by views", "recurrent states in and out"}
 """What the default run looks at."""
 
 BAKED = {"nn.Transformer", "SigLIP's pooling", "Mask2Former's masked queries", "class token"}

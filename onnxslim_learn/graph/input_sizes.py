@@ -173,15 +173,25 @@ def variations(size: int, triple: Triple, place: int = 0) -> list[tuple[int, ...
     """Other sizes that an open dimension of a size may have together, the first choice first.
 
     What a file pads to a multiple must be seen at no multiple of it, strided or not: the first choice has sizes of
-    which halves, rounded up or down, are odd. ``place`` sets dimensions apart that stand beside each other.
+    which halves, rounded up or down, are odd. The last one has smaller sizes, for what a table of positions bounds.
+    ``place`` sets dimensions apart that stand beside each other.
     """
     others = [other for other in dict.fromkeys((*triple[1:], 2 * size, 3 * size)) if other != size]
     plain, doubled = (others[0], others[1]), (2 * size, 3 * size)
     base = others[1] - 8 * (place + 1)
+    less = _smaller(size, place)
     if base <= 0:
-        return [(*plain, others[1] + 2), plain, doubled]
+        return [(*plain, others[1] + 2), plain, doubled, *less]
     odd = [n for n in (base // 8 * 8 + 1, base // 8 * 8 + 7) if n not in (size, others[0])]
-    return [(others[0], *(odd[::-1] if place % 2 else odd)), plain, doubled]
+    return [(others[0], *(odd[::-1] if place % 2 else odd)), plain, doubled, *less]
+
+
+def _smaller(size: int, place: int) -> list[tuple[int, ...]]:
+    """Two odd sizes between a half of a size and itself, where none divides it, if there are two."""
+    odd = range(size // 2 + 1 | 1, size, 2)
+    if len(odd) < 2:
+        return []
+    return [(odd[len(odd) * 3 // 4 - place % 2], odd[len(odd) // 4 - place % 2])]
 
 
 def remedies(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -184,7 +185,7 @@ class _Search:
         lengths = [key for key in triples if self.symbols[key].kind != "batch"]
         places = {key: place for place, key in enumerate(lengths)}
         pairs = {k: input_sizes.variations(sizes[k], triple, places.get(k, 0)) for k, triple in triples.items()}
-        pairs = {key: listed[:2] if key in moved else listed for key, listed in pairs.items()}
+        pairs = {key: [*listed[:2], *listed[3:]] if key in moved else listed for key, listed in pairs.items()}
         for chosen in self._choices(nominal, sizes, pairs):
             if not chosen:
                 break
@@ -209,11 +210,13 @@ class _Search:
 
         A wave and its spectrogram can only grow together; they are tried at no multiple (see :meth:`varied`).
         """
-        yield from ({key: listed[min(k, len(listed) - 1)] for key, listed in pairs.items()} for k in (0, 1, 2))
+        together = ({key: listed[min(k, len(listed) - 1)] for key, listed in pairs.items()} for k in range(4))
+        yield from islice(together, 3)
         lengths = [key for key in pairs if self.symbols[key].kind != "batch"]
         if len(lengths) > 1 and all(sizes[key] % 4 == 0 for key in lengths):
             quarters = {key: tuple(sizes[key] * share // 4 for share in (5, 7, 6)) for key in lengths}
             yield {key: listed[0] for key, listed in pairs.items()} | quarters
+        yield from together
         yield self._alone(nominal, sizes, pairs, "")
         yield self._alone(nominal, sizes, pairs, "batch")
 

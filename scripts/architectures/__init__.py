@@ -14,6 +14,7 @@ from nets.exports import Network
 from nets.oddities import ODDITIES
 from nets.published import PUBLISHED
 from nets.published.configured import CONFIGURED
+from nets.published.more import MORE
 from scripts.architectures import hugging, vision
 
 
@@ -31,7 +32,7 @@ class Architecture:
 
 
 SOURCES: dict[str, Callable[[], Iterator[tuple[str, Network]]]] = {
-    "hand-written": lambda: iter((ODDITIES | PUBLISHED).items()),
+    "hand-written": lambda: iter((ODDITIES | PUBLISHED | MORE).items()),
     "torchvision": vision.torchvision_nets,
     "timm": vision.timm_nets,
     "transformers": lambda: itertools.chain(hugging.transformers_nets(), CONFIGURED.items()),

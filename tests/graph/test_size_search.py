@@ -56,6 +56,19 @@ def test_places_that_are_counted_from_a_length_lie_in_their_table():
     assert max(sizes) <= 40
 
 
+def test_places_after_a_cache_are_read_at_smaller_sizes_where_their_table_is_short():
+    """A length and, as it seems, a height fill a table together: at the larger ones that are usual neither fits."""
+    text = """(float[n, s, 6] x, float[n, 4, u, 6] cache) => (float[n, v, 3] y) {
+        m = Shape(x) e = Gather(m, {1}) k = Shape(cache) f = Gather(k, {2}) g = Add(f, e) r = Range(f, g, {1})
+        b = Gather(p, r) a = Add(x, b) h = ReduceSum<keepdims=0>(cache, [1]) c = Concat<axis=1>(h, a) y = MatMul(c, w)
+    }"""
+    sizes = sampled(text, "p 64x6, w 6x3")
+    lengths = [(inputs["x"][1], inputs["cache"][2]) for inputs in sizes]
+    assert all(
+        len(set(one)) == len(sizes) > 1 and sum(both) <= 64 for one in zip(*lengths, strict=True) for both in lengths
+    )
+
+
 def test_distances_between_rows_of_an_image_lie_in_their_table():
     text = """(float[n, 3, h, w] x) => (float[n, 2, v, u] y) {
         a = Conv<strides=[16, 16]>(x, w1) m = Shape(a) e = Gather(m, {2}) f = Sub(e, {1}) r = Range({0}, e, {1})
