@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.commands.sparsify import sparsify
     from onnxslim_learn.commands.timing import calibrate, profile
     from onnxslim_learn.commands.verify import verify
+    from onnxslim_learn.commands.view import view
     from onnxslim_learn.errors import InputError, PlanError, SlimError, TargetError, TrainError, VerifyError
     from onnxslim_learn.plans.plan import Plan
     from onnxslim_learn.registry import register_operator
@@ -50,6 +51,7 @@ _WHERE = {
     "slim": "commands.slim",
     "sparsify": "commands.sparsify",
     "verify": "commands.verify",
+    "view": "commands.view",
     # graphs of networkx
     "coupling_graph": "workflow.graphs",
     "dataflow": "workflow.graphs",
@@ -107,6 +109,7 @@ __all__ = [
     "sparsify",
     "to_torch",
     "verify",
+    "view",
     "why",
 ]
 

@@ -40,6 +40,16 @@ def whole(text: str) -> int:
     return int(text)
 
 
+PORTS = 1 << 16
+
+
+def port(text: str) -> int:
+    """Read the number of a port."""
+    if not (_is_whole(text) and 0 < int(text) < PORTS):
+        raise ValueError(f"expected a port from 1 to {PORTS - 1}, but got {text!r}")
+    return int(text)
+
+
 def positive(text: str) -> int:
     """Read a whole number above zero."""
     if not (_is_whole(text) and int(text) > 0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from onnxslim_learn.cli import guard, parser, progress, shell
@@ -56,6 +57,7 @@ def _act(call: Call) -> int:
         if result is None:  # a process that does not lead
             return 0
         shell.show(result, told, log, printed=printed)
+        result.stay(lambda text: print(text, file=sys.stderr if printed else sys.stdout, flush=True))
     return 0 if result.passed else int(result.failure)
 
 

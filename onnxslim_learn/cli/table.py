@@ -19,6 +19,7 @@ from onnxslim_learn.workflow.settings import (
     SlimSettings,
     SparsifySettings,
     VerifySettings,
+    ViewSettings,
 )
 
 if TYPE_CHECKING:
@@ -117,6 +118,12 @@ COMMANDS = {
         "time one or several models on onnxruntime",
         keywords(ProfileSettings),
         (Place("models", ".onnx files; several are timed in turns and compared", several=True),),
+    ),
+    "view": Command(
+        f"{_ACTS}.view:view",
+        "choose widths by hand on a page that this machine serves to you alone; two models side by side",
+        keywords(ViewSettings),
+        (Place("models", "an .onnx file; with a second one, both side by side", several=True),),
     ),
     "caches": Command(
         f"{_ACTS}.caches:caches",

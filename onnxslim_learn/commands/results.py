@@ -95,6 +95,13 @@ class Reported:
         """Return the report as JSON."""
         return json.dumps(self.report, indent=1) + "\n"
 
+    def stay(self, say: Callable[[str], None]) -> None:
+        """What goes on after the result was shown, until somebody ends it; by default nothing.
+
+        Args:
+            say: Called with what there is to say of it.
+        """
+
     def ends(self, ending: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
         """Add to the report what stands at its end, made of what it says."""
         self.report.update(ending(self.report))

@@ -33,6 +33,11 @@ def _lacks(*names: str) -> Callable[[Given], bool]:
     return lambda given: not any(given.get(name) for name in names)
 
 
+def _spends(given: Given) -> bool:
+    """Whether any work is spent on losses."""
+    return str(given.get("work")) != "0"
+
+
 def _on_time(given: Given) -> bool:
     """Whether a latency is asked for."""
     targets = given.get("target") or ()
@@ -118,6 +123,13 @@ STAGES: dict[str, tuple[Row, ...]] = {
         _TIMED,
     ),
     "verify": (("verifying", _always),),
+    "view": (
+        ("analyzing", _always),
+        ("measuring this machine", _has("measure")),
+        ("measuring widths", _has("measure")),
+        ("making samples up", _all(_lacks("data"), _spends)),
+        ("finding losses", _spends),
+    ),
     "profile": (
         ("reading", _always),
         ("timing", _always),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from onnxslim_learn.array_types import Array
+from onnxslim_learn.array_types import Array, Labels
 from onnxslim_learn.costs.polynomial import Cost, Priced, macs, polynomial
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.roles import Trait
@@ -30,8 +30,32 @@ IDLE = Trait.VIEW | Trait.MEASURES
 """Nodes whose output is their input under another shape, or its sizes: nothing is moved."""
 
 
+@dataclass(frozen=True)
+class Sides:
+    """A latency in microseconds as data: ``fixed`` and ``rate`` times the sum, over parts, of their longest side.
+
+    A side takes the time that its curve has at its work, a weighed sum of terms of costs.
+
+    Attributes:
+        fixed: Microseconds whatever goes.
+        rate: Microseconds of a run for one that sides take.
+        work: Costs, each with the side and the weight of all of its terms.
+        part: The part of every side.
+        curves: Of every side knots of work, ascending, and the times there; ``None`` where work is microseconds.
+    """
+
+    fixed: float
+    rate: float
+    work: tuple[tuple[Cost, Labels, Array], ...]
+    part: Labels
+    curves: tuple[tuple[Array, Array] | None, ...]
+
+
 class Timed(Priced, Protocol):
     """A latency in microseconds on a device."""
+
+    def sides(self) -> Sides:
+        """The same as data."""
 
     @property
     def device(self) -> Device:
@@ -88,6 +112,15 @@ class Roofline:
     def value(self, alive: Array) -> float:
         """Latency in microseconds; ``alive`` is ``classes`` numbers in [0, 1]."""
         return float(sum(self.by_node(alive).values()))
+
+    def sides(self) -> Sides:
+        """Nodes that compute or move, whichever takes longer, and calls."""
+        count = len(self.nodes)
+        (macs_at, moved_at), each = self._places, np.arange(count)
+        computing, moving = (np.full(len(at), rate) for at, rate in zip(self._places, self._rates, strict=True))
+        calls = (self.calls, each + 2 * count, np.full(count, self.device.node_us))
+        work = ((self.macs, macs_at, computing), (self.moved, moved_at + count, moving), calls)
+        return Sides(self.device.run_us, 1.0, work, np.concatenate([each, each, each + count]), (None,) * (3 * count))
 
     def gradient(self, alive: Array) -> Array:
         """Derivative by every class's aliveness, shape ``(classes,)``: that of the side that takes longer."""

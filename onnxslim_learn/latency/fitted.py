@@ -15,6 +15,7 @@ import numpy as np
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.costs.polynomial import polynomial
+from onnxslim_learn.costs.roofline import Sides
 
 if TYPE_CHECKING:
     from onnxslim_learn.costs.devices import Device
@@ -151,6 +152,16 @@ class FittedLatency:
     def value(self, alive: Array) -> float:
         """Latency in microseconds: the original's, less the share that the fragments save."""
         return self.total - self._rate * (self._whole - float(self.by_fragment(alive).sum()))
+
+    def sides(self) -> Sides:
+        """One side for every fragment, whose work is what it computes, what it moves, and its call."""
+        weights = np.array([curve.weights for curve in self.curves])
+        each = np.arange(len(self.fragments))
+        costs = (self.roofline.macs, self.roofline.moved, self._calls)
+        places = (*self._places, each)
+        work = tuple((cost, at, weights[at, k]) for k, (cost, at) in enumerate(zip(costs, places, strict=True)))
+        curves = tuple((curve.work, curve.us) for curve in self.curves)
+        return Sides(self.total - self._rate * self._whole, self._rate, work, each, curves)
 
     def gradient(self, alive: Array) -> Array:
         """Derivative by every class's aliveness, shape ``(classes,)``."""

@@ -185,12 +185,16 @@ class Chooser:
         groups: In its order: ``name``, ``title``, ``width``, and what else is known of each.
         model: The file.
         multiple: Of which widths are multiples.
+        losses: What losses rest on, in a sentence.
+        options: Words that the command which cuts to these widths has, too.
     """
 
     formula: Mapping[str, Any]
     groups: tuple[Mapping[str, Any], ...]
     model: str
     multiple: int
+    losses: str = "the sum of what each group loses by itself, after repair"
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -221,11 +221,20 @@ def _checked(report: Report) -> tuple[str, str] | None:
     return (GOOD, "It computes what it should.") if report.get("verify") else None
 
 
+def _beside(report: Report) -> tuple[str, str] | None:
+    if "other" not in report:
+        return None
+    before, after = report["before"], report["after"]
+    ratios = {one["title"]: after[one["name"]] / max(before[one["name"]], 1) for one in report["counted"]}
+    parts = [f"{ratio:.3f} of the {title}" for title, ratio in ratios.items()]
+    return PLAIN, f"{report['other']} has {' and '.join(parts)} of {report['model']}."
+
+
 def _done(_: Report) -> tuple[str, str] | None:
     return PLAIN, "Done."
 
 
 HEADLINES: tuple[Callable[[Report], tuple[str, str] | None], ...] = (
-    _failed, _destroyed, _bounded, _cuttable, _compared, _checked, _done,
+    _failed, _destroyed, _bounded, _cuttable, _compared, _beside, _checked, _done,
 )  # fmt: skip
 """The first that applies heads the card."""

@@ -31,13 +31,14 @@ SCRIPTS = {
 """Blocks -> what draws them."""
 
 
-def render(title: str, report: Mapping[str, Any], blocks: Iterable[Block]) -> str:
+def render(title: str, report: Mapping[str, Any], blocks: Iterable[Block], *, plans: str = "") -> str:
     """Write a report as an HTML document.
 
     Args:
         title: Of the page.
         report: The report as plain data: its verdict and what is said of the run stand first and last.
         blocks: What it shows between.
+        plans: Where widths that are tried are made a plan, if the page is served by what can.
     """
     sections = in_sections(blocks)
     shown = [type(block) for block in flat(sections)]
@@ -47,6 +48,7 @@ def render(title: str, report: Mapping[str, Any], blocks: Iterable[Block]) -> st
         card=card(report),
         sections=sections,
         facts=_facts(report),
+        plans=plans,
         style=_safe("page.css"),
         scripts=[_safe(name) for name in (*scripts, "page.js")],
     )

@@ -99,14 +99,12 @@ def choose(
     still = _widths(task, uniform) == [choice.group.width for choice in task.choices]
     if calibration is None or 0 in (calibration.work, calibration.seconds) or still:
         return Chosen(uniform, "uniform", {})
-    planned = schedule(task, calibration, len(WAYS))
-    calibration.curves = _measured(task, calibration, planned, progress) if planned.ways else Curves()
+    planned, curves = losses(task, scores, calibration, progress)
     spent = _spent(task, calibration, planned)
     if not planned.ways:
         return Chosen(uniform, "uniform", {}, spent)
     portion = planned.trials
     record = Record(task.coupling.graph.model, portion.feeds, portion.rows, whole=True)
-    curves = calibration.curves.curves(task.choices, partial(_predicted, task, scores, calibration, planned))
     ways = list(WAYS.items())[: planned.ways]
     candidates = {"uniform": uniform}
     candidates |= {name: search.search(_weighed(task, curves, uniform, way)) for name, way in ways}
@@ -114,6 +112,23 @@ def choose(
     trials = bench.tried(candidates, calibration.workers)
     best = min(trials, key=lambda name: trials[name])
     return Chosen(candidates[best], best, {name: lost[0] for name, lost in trials.items()}, spent)
+
+
+def losses(
+    task: Search, scores: Array, calibration: Calibration, progress: Progress = lambda share: None
+) -> tuple[Schedule, list[Array]]:
+    """What every choice loses at every allowed width, measured or predicted, and what was done to know it.
+
+    Returns:
+        What was done, and a curve for every choice; none where the work is too little for any.
+    """
+    planned = schedule(task, calibration, len(WAYS))
+    if not planned.ways:
+        calibration.curves = Curves()
+        return planned, []
+    calibration.curves = _measured(task, calibration, planned, progress)
+    predicted = partial(_predicted, task, scores, calibration, planned)
+    return planned, calibration.curves.curves(task.choices, predicted)
 
 
 def _predicted(task: Search, scores: Array, calibration: Calibration, planned: Schedule) -> list[Array]:

@@ -9,7 +9,7 @@ from typing import Any
 from onnxslim_learn.costs import targets
 from onnxslim_learn.data.options import SampleSettings
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.readers import AUTO, any_number, listed, number, positive, printable, provider, threads, whole
+from onnxslim_learn.readers import AUTO, any_number, listed, number, port, positive, printable, provider, threads, whole
 from onnxslim_learn.registry import METHODS, PROTOCOLS, SPREAD, UNIFORM
 from onnxslim_learn.runtime.settings import SECONDS, RuntimeSettings
 from onnxslim_learn.settings import Option, declared, option, part
@@ -26,6 +26,7 @@ from onnxslim_learn.workflow.options import (
     PATTERN,
     PLAN_OUT,
     PROTECT,
+    SENSITIVE,
     SENSITIVITY,
     SPARSE_INITIALIZERS,
     TARGET,
@@ -335,6 +336,41 @@ class VerifySettings:
     other_model: bool = declared(False, OTHER_MODEL)
     inputs: InputSettings = part(InputSettings)
     samples: SampleSettings = part(SampleSettings)
+    report: ReportSettings = part(ReportSettings)
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """What can be asked of ``view``.
+
+    Attributes:
+        port: Where the page is served.
+        open: Whether it opens in a browser.
+        measure: Whether what widths are worth on this machine is measured first.
+        allow_sensitive: Whether normalised axes can be cut.
+        criterion: What ranks units.
+        work: Multiply-accumulates to spend on what each group's width is worth.
+    """
+
+    port: int | None = option(
+        None, "port to serve the page at (default: one that is free)", metavar="N", read=port, decides=False
+    )
+    open: bool = option(False, "open the page in a browser", decides=False)
+    measure: bool = option(False, "first measure what widths are worth on this machine: latency follows them, too")
+    allow_sensitive: bool = declared(False, SENSITIVE)
+    criterion: str | None = declared(None, CRITERION)
+    work: float | None = declared(
+        None,
+        replace(
+            WORK,
+            help="multiply-accumulates to spend on finding out what each group's width loses (default 150G, or two"
+            " runs over all samples of --data where that is more; 0: costs alone)",
+        ),
+    )
+    clock: ClockSettings = part(ClockSettings)
+    inputs: InputSettings = part(InputSettings)
+    samples: SampleSettings = part(SampleSettings)
+    runtime: RuntimeSettings = part(RuntimeSettings)
     report: ReportSettings = part(ReportSettings)
 
 

@@ -85,6 +85,7 @@
     return `${node.op_type}${node.module ? ` · ${short(words.slice(-2).join("."), 24)}` : ""}`;
   };
   const units = (width) => (!width ? "" : width[0] === width[1] ? `${width[0]}` : `${width[0]} → ${width[1]}`);
+  const changes = (node) => node.width && document.querySelector(".chooser") && ofName.get(node.group)?.prunable !== false && ofName.has(node.group);
   const count = (number) => {
     for (const [scale, unit] of [[1e9, " G"], [1e6, " M"], [1e3, " k"]]) if (number >= scale) return `${+(number / scale).toPrecision(3)}${unit}`;
     return `${number}`;
@@ -102,8 +103,9 @@
       const node = nodes[item];
       const label = text(node);
       const told = units(node.width);
+      const longest = changes(node) ? units([node.width[0], 10 * node.width[0] - 1]) : told; // what widths to try may say
       const bar = node.width ? length(Math.max(...node.width)) : 0;
-      const wide = Math.max(label.length * LETTER, bar + (told ? told.length * LETTER + 6 : 0)) + 2 * PAD;
+      const wide = Math.max(label.length * LETTER, bar + (told ? longest.length * LETTER + 6 : 0)) + 2 * PAD;
       return { label, told, width: wide, height: node.width ? LINE + BAR + 14 : LINE + 10 };
     }
     const members = inside(item).filter((number) => nodes[number].width && nodes[number].macs[0] + nodes[number].params[0] > 0);
@@ -115,8 +117,8 @@
   };
   const bar = (width, x, y, height, fill) => {
     const [before, after] = width.map(length);
-    const drawn = width[1] > 0 ? [make("rect", { x, y, width: after, height, rx: 2, fill })] : [];
-    if (before !== after) drawn.push(make("rect", { x, y, width: before, height, rx: 2, class: "before", stroke: before < after ? "var(--ink)" : fill }));
+    const drawn = width[1] > 0 ? [make("rect", { x, y, width: after, height, rx: 2, fill, class: "units" })] : [];
+    if (before !== after) drawn.push(make("rect", { x, y, width: before, height, rx: 2, class: "units before", stroke: before < after ? "var(--ink)" : fill }));
     return drawn;
   };
   let scale = 1, chosen = null, sought = [];
@@ -181,16 +183,18 @@
       make("text", { x: x + PAD, y: y + LINE }, folded ? `▸ ${told.label}` : told.label));
     if (folded) {
       group.append(make("text", { x: x + PAD, y: y + LINE * 2 - 2, class: "soft" }, told.told));
-      told.bars.forEach((number, k) => group.append(...bar(nodes[number].width, x + PAD, y + LINE * 2 + 4 + 6 * k, 4, colour(nodes[number].group))));
+      group.fill = () => told.bars.flatMap((number, k) => bar(nodes[number].width, x + PAD, y + LINE * 2 + 4 + 6 * k, 4, colour(nodes[number].group)));
       act(group, () => { unfold(item); draw(); });
     } else {
       const node = nodes[item];
       if (node.width) {
-        group.append(...bar(node.width, x + PAD, y + LINE + 6, BAR, colour(node.group)));
-        group.append(make("text", { x: x + PAD + length(Math.max(...node.width)) + 6, y: y + LINE + 17, class: "soft" }, told.told));
+        const label = make("text", { x: x + PAD + length(Math.max(...node.width)) + 6, y: y + LINE + 17, class: "soft" });
+        group.append(label);
+        group.fill = () => { label.textContent = units(node.width); return bar(node.width, x + PAD, y + LINE + 6, BAR, colour(node.group)); };
       }
       act(group, () => { chosen = item; tell(); mark(); });
     }
+    group.append(...(group.fill?.() ?? []));
     group.item = item;
     return group;
   };
@@ -200,6 +204,41 @@
       if (event.key === "Enter" || event.key === " ") { event.preventDefault(); what(); }
     });
   };
+  // --- widths to try ------------------------------------------------------------------------------------------------
+  const whole = new Set();
+  document.addEventListener("widths", ({ detail }) => {
+    for (const node of nodes) {
+      const tried = node.width && detail.get(node.group);
+      if (tried) node.width = [node.width[0], Math.round(node.width[0] * tried.share)];
+    }
+    for (const [name, tried] of detail) whole[tried.kept ? "add" : "delete"](name);
+    for (const group of stage.querySelectorAll(".node, .block")) {
+      group.querySelectorAll(".units").forEach((one) => one.remove());
+      group.append(...(group.fill?.() ?? []));
+    }
+    mark();
+    tried();
+  });
+  // What moves the width of the group that is clicked, and keeps it whole.
+  let tried = () => {};
+  const mover = (group) => {
+    const place = window.chooser?.places.get(group.name);
+    tried = () => {};
+    if (place === undefined) return [];
+    const slider = html("input", { type: "range", min: chooser.floors[place], max: chooser.tops[place], step: chooser.steps[place], ariaLabel: "units that stay" });
+    const told = html("output"), keep = html("button", { type: "button", className: "keep" });
+    slider.oninput = () => chooser.set(place, +slider.value);
+    keep.onclick = () => chooser.protect(place, !chooser.kept[place]);
+    tried = () => {
+      slider.value = chooser.chosen[place];
+      slider.disabled = chooser.kept[place];
+      told.textContent = `${chooser.chosen[place]} of ${chooser.units[place]}`;
+      keep.textContent = chooser.kept[place] ? "Let it be cut" : "Keep it whole";
+      keep.setAttribute("aria-pressed", chooser.kept[place]);
+    };
+    tried();
+    return [html("div", { className: "mover" }, slider, told, keep)];
+  };
   // --- what is chosen, and what is sought -----------------------------------------------------------------------------
   const mark = () => {
     const tied = chosen === null ? null : nodes[chosen].group;
@@ -207,6 +246,7 @@
       const members = inside(group.item);
       group.classList.toggle("tied", tied !== null && members.some((number) => nodes[number].group === tied));
       group.classList.toggle("chosen", group.item === chosen);
+      group.classList.toggle("whole", members.some((number) => whole.has(nodes[number].group)));
       group.classList.toggle("hit", sought.length > 0 && members.some((number) => matches(nodes[number])));
     }
   };
@@ -241,7 +281,7 @@
         ...row("tied", members.length ? `${members.join("\n")}${group.more ? `\nand ${group.more} more` : ""}` : ""),
         ...row("why", group.because ? `cannot be cut: ${group.because}` : members.length > 1 ? "each position of these axes is read with the same position of the others" : "nothing else reads these units"),
         ...row("saves", group.macs_share === undefined ? "" : `${share(group.macs_share)} of the MACs and ${share(group.params_share)} of the parameters with all of its units`),
-        ...row("loses", group.lost ?? "")));
+        ...row("loses", group.lost ?? "")), ...mover(group));
     } else told.push(html("p", {}, "No group of units: what it puts out is not cut."));
     const close = html("button", { type: "button", textContent: "Close" });
     close.onclick = () => { chosen = null; panel.replaceChildren(); mark(); };

@@ -33,11 +33,12 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
         return []
     groups = [*report.get("groups", ()), *report.get("pinned", ())]
     told = tuple(_group(group, report.get("choice") or {}) for group in groups)
+    chooser = tuple(_chooser(report))
     return [
-        Section("network", (Picture(tuple(nodes), told),)),
+        Section("network", (Picture(tuple(nodes), told), *(chooser if "view" in report else ()))),
         Section("where", (*_charts("block", nodes, _by_block(nodes)), *_charts("operator", nodes, _operator))),
         Section("where", (_table(nodes),)),
-        Section("choose", tuple(_chooser(report))),
+        Section("choose", () if "view" in report else chooser),
         Section("pinned", tuple(_ways(report.get("pinned", ())))),
     ]
 
@@ -52,7 +53,10 @@ def _chooser(report: Mapping[str, Any]) -> Iterator[Chooser]:
     groups = (named[name] for name in told["groups"])
     rows = ({key: group[key] for key in keys if key in group} | _curve(curves, group) for group in groups)
     multiple = report.get("multiple", AUTO)
-    yield Chooser(told, tuple(rows), str(report["model"]) or "MODEL.onnx", STEP if multiple == AUTO else multiple)
+    model, step = str(report["model"]) or "MODEL.onnx", STEP if multiple == AUTO else multiple
+    more = report.get("view") or {}
+    about = {"losses": more["losses"], "options": tuple(more["options"])} if more else {}
+    yield Chooser(told, tuple(rows), model, step, **about)
 
 
 def _curve(curves: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:

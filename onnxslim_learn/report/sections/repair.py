@@ -99,8 +99,9 @@ def curves(choice: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> li
     for group in groups:
         points = {int(kept): max(loss, 0.0) for kept, loss in (measured.get(group["name"]) or {}).items()}
         if points:
-            lines.append(Line(group["title"], tuple(sorted(points.items())), group["kept"]))
-    said = "The dashed line is the width that was chosen; the whole group loses nothing."
+            lines.append(Line(group["title"], tuple(sorted(points.items())), group.get("kept")))
+    said = "The dashed line is the width that was chosen; the whole group loses nothing." if lines else ""
+    said = said if any(line.chosen is not None for line in lines) else "The whole group loses nothing."
     axes = ("units that stay", "loss after repair")
     title = "What every group loses by itself"
     drawn: list[Block] = [Lines(title, said, axes, tuple(lines), logarithmic=True)] if lines else []
