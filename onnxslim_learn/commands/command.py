@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from onnxslim_learn import settings as declared
 from onnxslim_learn.commands import about, models, verdict
 from onnxslim_learn.commands.asked import Asked, Change, words
+from onnxslim_learn.commands.case import Case
 from onnxslim_learn.errors import TargetError
 from onnxslim_learn.keywords import Keywords, takes
 from onnxslim_learn.keywords import keywords as fields_of
@@ -94,7 +95,7 @@ def command(name: str, taken: type | Keywords, **fixed: Change) -> Callable[[Cal
 def _ending(asked: Asked, result: Any, clock: Clock, report: Mapping[str, Any]) -> dict[str, Any]:
     """What stands at the end of a report."""
     stages = [{"name": stage, "seconds": round(seconds, 3)} for stage, seconds in clock.seconds.items()]
-    told = verdict.of(verdict.Case(asked, report, result))
+    told = verdict.of(Case(asked, report, result))
     return {"verdict": told, "stages": stages, "run": about.run(asked, told["written"])}
 
 

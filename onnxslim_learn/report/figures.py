@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.report import vega
+from onnxslim_learn.report import drawing, vega
 from onnxslim_learn.report.blocks import Bars, Lines, Picture, Scatter, Table, flat
 from onnxslim_learn.runtime import atomic
 
@@ -61,6 +61,9 @@ def _files(block: Block) -> Iterator[tuple[str, bytes]]:
     elif isinstance(block, Picture):
         keys = list(block.nodes[0])
         yield "network.csv", _csv(keys, ([str(node[key]) for key in keys] for node in block.nodes))
+        text = drawing.svg(block.nodes, block.groups)
+        yield "network.svg", text.encode()
+        yield "network.png", _png(text)
     elif isinstance(block, Bars | Lines | Scatter):
         specs = vega.specs(block)
         for place, spec in enumerate(specs):
@@ -81,6 +84,13 @@ def _csv(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
     writer.writerow(heads)
     writer.writerows([" | ".join(line.strip() for line in cell.splitlines()) for cell in row] for row in rows)
     return text.getvalue().encode()
+
+
+def _png(svg: str) -> bytes:
+    """A drawing as a picture of points."""
+    import vl_convert
+
+    return bytes(vl_convert.svg_to_png(svg, scale=FINE))
 
 
 def _drawn(form: str, spec: dict[str, Any]) -> bytes:

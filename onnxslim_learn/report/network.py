@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Data = dict[str, Any]
 COSTS = (MACS, PARAMS)
+HUES = (211, 30, 145, 350, 275, 180, 55, 95, 320, 240, 12, 165)  # of groups, in degrees
 WORDS = ("op_type", "module")  # of a node, which many share
 
 
@@ -74,7 +75,7 @@ def packed(nodes: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any
         ]
         for node in nodes
     ]
-    return {"words": list(words), "nodes": rows, "groups": list(groups)}
+    return {"words": list(words), "nodes": rows, "groups": list(groups), "hues": HUES}
 
 
 @dataclass

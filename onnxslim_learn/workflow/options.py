@@ -126,7 +126,7 @@ class ReportSettings:
     Attributes:
         html: A page with charts.
         json: The report as data; the command line takes ``-`` for standard output.
-        report_dir: Charts as SVG and PNG, tables as CSV.
+        report_dir: Charts and the network as SVG and PNG, tables as CSV.
     """
 
     html: str | None = option(
@@ -141,7 +141,7 @@ class ReportSettings:
     )
     report_dir: str | None = option(
         None,
-        "write charts as SVG and PNG and tables as CSV into a folder (extra report)",
+        "write charts and the network as SVG and PNG and tables as CSV into a folder (extra report)",
         metavar="DIR",
         keeps=True,
         decides=False,

@@ -225,3 +225,10 @@ def test_weights_beside_a_file_are_among_what_was_written(folder):
     written = result.report["verdict"]["written"]
     assert written == ["s.onnx", "s.onnx.data"]
     assert all(f"{name} (" in result.in_short() for name in written)
+
+
+def test_the_folder_of_figures_is_named_among_what_was_written(folder):
+    pytest.importorskip("vl_convert")
+    verdict = osl.analyze("residual.onnx", report_dir="figures").report["verdict"]
+    assert verdict["written"] == ["figures/"]
+    assert {path.suffix for path in (folder / "figures").glob("*network*")} == {".csv", ".svg", ".png"}

@@ -13,6 +13,8 @@ from onnxslim_learn.report.blocks import Bar, Bars, Line, Lines, Picture, Point,
 pytest.importorskip("vl_convert")
 
 ODD = "a\x1b<b>&\x07 é"
+LAYER = {"name": ODD, "op_type": "Conv", "module": f"{ODD}.inside", "width": [4, 2], "macs": [9, 4], "params": [1, 1]}
+LAYER |= {"group": "g", "inputs": []}
 BLOCKS = [
     Section(
         "quality", (Text("said"), Table("Layers, all", ("name", "n"), (("one\n  inside", "1"), ("two, three", "2"))))
@@ -22,7 +24,7 @@ BLOCKS = [
         "Losses", "", ("units", "loss"), (Line("x", ((1, 0.5), (2, 0.1))), Line("y", ((1, 0.2),), 1)), logarithmic=True
     ),
     Scatter("Points", "", ("a", "b"), (".0%", "~g"), (Point(ODD, 0.5, 0.5, "said", best=True),)),
-    Picture(({"name": "conv", "op_type": "Conv", "width": [4, 2]},), ()),
+    Picture((LAYER,), ({"name": "g"},)),
 ]
 
 
@@ -39,6 +41,8 @@ def test_every_chart_and_table_has_its_files(tmp_path):
         "04-points.svg",
         "04-points.png",
         "05-network.csv",
+        "05-network.svg",
+        "05-network.png",
     ]
     for path in files:
         if path.suffix == ".png":

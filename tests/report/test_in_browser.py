@@ -4,6 +4,8 @@ import json
 import shlex
 import shutil
 from pathlib import Path
+from threading import Thread
+from time import sleep
 
 import numpy as np
 import onnx
@@ -13,6 +15,7 @@ import onnxslim_learn as osl
 from nets.zoo import NETS
 from onnxslim_learn import demo
 from onnxslim_learn.cli import commands
+from onnxslim_learn.plans.realize import realize
 
 pytestmark = [
     pytest.mark.slow,
@@ -81,6 +84,7 @@ def pages(tmp_path_factory):
             net, macs=0.6, data=data, steps=6, finetune_steps=3, batch_size=4, output=out, latency=False
         ),
         "calibrate": lambda: osl.calibrate(**QUICK),
+        "two models": lambda: osl.view(net, small, work=0),
     }
     written = {}
     for name, call in calls.items():
@@ -95,8 +99,18 @@ def opened(browser, file, width, theme="light"):
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
     screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    browser.get(Path(file).as_uri())
+    browser.get(file if str(file).startswith("http:") else Path(file).as_uri())
     browser.execute_async_script("window.drawn().then(arguments[0])")
+
+
+@pytest.fixture(scope="module")
+def served(pages):
+    """The page of view, while it is served, and what made it."""
+    seen = osl.view(pages["slim"].parent / "net.onnx", data=pages["slim"].parent / "samples.npz", device="T4")
+    with seen.served() as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.url, seen
+        server.shutdown()
 
 
 def errors(browser):
@@ -216,6 +230,78 @@ def test_the_command_of_widths_to_try_cuts_to_them(browser, pages, budget):
     assert [group["kept"] for group in told["groups"]] == chosen
     assert chosen[1] == told["groups"][1]["width"]
     assert told["after"]["macs"] <= budget / 100 * told["before"]["macs"]
+
+
+def test_the_served_page_fits_every_screen(browser, served):
+    for width, theme in SCREENS:
+        opened(browser, served[0], width, theme)
+        browser.execute_async_script(CLICK, "node_Conv_170")
+        measured = browser.execute_script(MEASURE)
+        assert measured == {"page": width, "wide": [], "small": [], "empty": 0}, width
+        assert errors(browser) == []
+
+
+def test_a_layer_is_narrowed_and_kept_whole_where_it_is_clicked(browser, served):
+    opened(browser, served[0], 1600)
+    browser.execute_async_script(CLICK, "node_Conv_170")
+    slider = browser.find_element("css selector", ".panel input[type=range]")
+    figures = "return [...document.querySelectorAll('.chooser .tile b')].map((one) => one.textContent)"
+    before = browser.execute_script(figures)
+    for _ in range(5):
+        slider.send_keys("\ue012")  # the arrow to the left
+    place = browser.execute_script("return chooser.places.get('residual1.conv1.0.weight:0')")
+    chosen = browser.execute_script("return chooser.chosen")
+    assert chosen[place] == 40 - 5 * 4
+    after = browser.execute_script(figures)
+    assert len(before) == len(after) == 4
+    assert all(old != new for old, new in zip(before, after, strict=True)), "no figure stays: all follow"
+    drawn = """return [...document.querySelectorAll(".picture .node")]
+        .find((one) => one.getAttribute("aria-label") === "node_Conv_170").textContent"""
+    assert "40 → 20" in browser.execute_script(drawn)
+    assert "20 of 40" in browser.find_element("css selector", ".panel").text
+    keep = browser.find_element("css selector", ".panel .keep")
+    keep.send_keys("\ue007")  # enter
+    state = "return [chooser.chosen[arguments[0]], chooser.kept[arguments[0]]]"
+    assert browser.execute_script(state, place) == [40, True]
+    assert browser.execute_script(figures) == before
+    assert browser.execute_script("return document.querySelectorAll('.picture .whole').length") > 0
+    keep.click()
+    assert browser.execute_script(state, place) == [40, False]
+
+
+@pytest.mark.parametrize("cost", ["macs", "params", "latency"])
+def test_what_is_exported_costs_what_the_page_says(browser, served, tmp_path, cost):
+    url, seen = served
+    opened(browser, url, 1600)
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    told = browser.execute_script(
+        """const [cost] = arguments, select = document.querySelector(".chooser select");
+        select.value = cost;
+        select.dispatchEvent(new Event("change"));
+        const budget = document.querySelector(".chooser .budget input");
+        budget.value = 60;
+        budget.dispatchEvent(new Event("input"));
+        document.querySelector(".export").click();
+        const part = chooser.shares(chooser.chosen);
+        return Object.fromEntries(Object.keys(chooser.whole).map((one) => [one, chooser.value(one, part)]));""",
+        cost,
+    )
+    file = tmp_path / "net-plan.json"
+    for _ in range(200):
+        if file.exists():
+            break
+        sleep(0.1)
+    plan = osl.Plan.load(file)
+    assert {name: round(told[name]) for name in ("macs", "params")} == {
+        name: plan.provenance["after"][name] for name in ("macs", "params")
+    }
+    analysis = seen.choice.analysis
+    alive = (~realize(analysis, plan).gone).astype(float)
+    assert told["latency"] == pytest.approx(analysis.latency.value(alive))
+    whole = {**analysis.price(analysis.whole), "latency": analysis.latency.value(np.ones(len(alive)))}
+    assert told[cost] <= 0.6 * whole[cost]
+    assert "onnxslim-learn apply" in browser.find_element("css selector", ".chooser").text
+    assert errors(browser) == []
 
 
 def test_the_next_command_is_copied(browser, pages):

@@ -4,13 +4,12 @@
   const place = document.querySelector(".picture");
   if (!place) return;
   const data = JSON.parse(place.querySelector("script").textContent);
-  const { words, groups } = data;
+  const { words, groups, hues: HUES } = data;
   const pair = (told) => (Array.isArray(told) ? told : [told, told]);
   const nodes = data.nodes.map(([name, op, module, width, macs, params, group, inputs]) => ({
     name, op_type: words[op], module: words[module], width: width ? pair(width) : null, macs: pair(macs), params: pair(params),
     group: groups[group]?.name ?? null, inputs }));
   const MOST = 36, BAR = 14, LONGEST = 180, LINE = 18, PAD = 10, LETTER = 6.9, LAYERS = 8, RUN = 40, HEAD = 18;
-  const HUES = [211, 30, 145, 350, 275, 180, 55, 95, 320, 240, 12, 165];
   const SVG = "http://www.w3.org/2000/svg";
   const make = (tag, about = {}, ...inside) => {
     const element = document.createElementNS(SVG, tag);
