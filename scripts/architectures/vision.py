@@ -91,7 +91,7 @@ _SIDE = {
     "inception_v3": 96, "inception_v4": 96, "inception_resnet_v2": 128, "halonet26t": 256,
     "vit_small_patch14_dinov2": 56, "eva02_tiny_patch14_224": 56,
     "legacy_xception": 96, "crossvit_9_240": 240, "gcvit_xxtiny": 224, "tiny_vit_5m_224": 224,
-    "lambda_resnet26t": 128, "shvit_s1": 128,
+    "lambda_resnet26t": 128, "shvit_s1": 128, "efficientformer_l1": 224,
 }  # fmt: skip
 _SIZED = (
     "vit_ deit efficientvit_m0 efficientformer_l1 efficientformerv2 mixer_ resmlp gmlp gmixer beit swin coatnet max "
