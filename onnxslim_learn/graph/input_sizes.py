@@ -207,7 +207,7 @@ def remedies(
     Returns:
         Changes to try, the likeliest first: of a dimension, of height and width together, whose product counts (beside
         a few tokens that are always there; the nearest first; or of whole patches) or which are alike, of the batch, of
-        a dimension in proportion, or beside such tokens.
+        a dimension in proportion, or beside such tokens or windows that overlap.
     """
     equal = [(key, want) for have, want in pairs for key, size in sizes.items() if size == have]
     direct, batch = ([{k: n} for k, n in equal if (kinds[k] == "batch") == wanted] for wanted in (False, True))
@@ -229,7 +229,7 @@ def remedies(
         if len(image) > 1 and all(sizes[key] * want % have == 0 for key in image)
     ]
     parts = {key: size for key, size in sizes.items() if kinds[key] != "batch"}
-    shifted = [{key: size + want - have} for have, want in pairs for key, size in parts.items() if size < have]
+    shifted = [{k: size + (want - have) * max(size // have, 1)} for have, want in pairs for k, size in parts.items()]
     likeliest = (*direct, *both, *patched, *alike, *batch, *scaled, *shifted)
     listed = [change for change in likeliest if all(size > 0 for size in change.values())]
     return [change for k, change in enumerate(listed) if change not in listed[:k]]

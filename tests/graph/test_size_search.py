@@ -80,6 +80,14 @@ def test_distances_between_rows_of_an_image_lie_in_their_table():
     assert max(heights) < 112, "seven rows are up to six apart, which need thirteen places"
 
 
+def test_an_image_of_patches_that_overlap_has_the_size_of_its_table():
+    text = """(float[n, 3, h, w] x) => (float[n, 2, v, u] y) {
+        a = Conv<strides=[8, 8]>(x, w1) b = Add(a, p) y = Conv(b, w2)
+    }"""
+    sizes = sampled(text, "w1 8x3x16x16, p 1x8x7x7, w2 2x8x1x1")
+    assert {inputs["x"][2:] for inputs in sizes} == {(64, 64)}
+
+
 @pytest.mark.parametrize(("patch", "table"), [(4, 3), (12, 20)])  # the usual sizes are no multiples of 12
 def test_height_and_width_follow_from_a_table_of_positions(patch, table):
     text = IMAGE.replace("[4, 4]", f"[{patch}, {patch}]")
