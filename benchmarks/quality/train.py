@@ -1,6 +1,6 @@
 """Train the benchmark's nets on Fashion-MNIST and write them as ONNX files: about half an hour on two cores, once.
 
-    python -m benchmarks.quality.train [NET ...] [--cache FOLDER] [--data FOLDER] [--threads N]
+    python -m benchmarks.quality.train [NET ...] [--sides 16,28] [--cache FOLDER] [--data FOLDER] [--threads N]
 
 A net that is in the cache already is not trained again; each file is written as soon as its net is trained.
 """
@@ -9,7 +9,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -139,7 +139,7 @@ def load(name: str, cache: Path = CACHE) -> nn.Module:
     return net.eval()
 
 
-def make(name: str, cache: Path, data: Path) -> None:
+def make(name: str, recipe: Recipe, cache: Path, data: Path) -> None:
     """Train a net unless the cache has it, and write its ONNX files."""
     weights = cache / f"{name}.pt"
     torch.manual_seed(0)
@@ -147,7 +147,7 @@ def make(name: str, cache: Path, data: Path) -> None:
         images, labels = fashion.read("train", data)
         net = NETS[name]()
         print(f"{name}: {sum(p.numel() for p in net.parameters())} parameters", flush=True)
-        train(net, RECIPES[name], torch.from_numpy(fashion.pixels(images)), torch.from_numpy(labels))
+        train(net, recipe, torch.from_numpy(fashion.pixels(images)), torch.from_numpy(labels))
         images, labels = fashion.read("t10k", data)
         found = accuracy(net.eval(), torch.from_numpy(fashion.pixels(images)), torch.from_numpy(labels))
         print(f"{name}: {found:.2%} of the test images", flush=True)
@@ -167,11 +167,17 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"where the nets are kept (default {CACHE})")
     parser.add_argument("--data", type=Path, default=fashion.FOLDER, help="folder with the files of Fashion-MNIST")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
+    parser.add_argument("--sides", type=_sides, help="of the images in each epoch (default: the recipe's)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.cache.mkdir(parents=True, exist_ok=True)
     for name in options.nets:
-        make(name, options.cache, options.data)
+        recipe = replace(RECIPES[name], sides=options.sides) if options.sides else RECIPES[name]
+        make(name, recipe, options.cache, options.data)
+
+
+def _sides(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
 
 
 if __name__ == "__main__":
