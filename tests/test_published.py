@@ -22,12 +22,17 @@ ALL = {**PUBLISHED, **CONFIGURED, **{name: MORE[name] for name in CHOSEN}}
 QUICK = {"keys and values of before", "KAN", "SGE", "DLRM", "BART's attention, by views", "recurrent states in and out"}
 """What the default run looks at."""
 
-BAKED = {"nn.Transformer", "SigLIP's pooling", "Mask2Former's masked queries", "class token"}
+BAKED = {
+    "nn.Transformer",
+    "SigLIP's pooling",
+    "Mask2Former's masked queries",
+    "class token",
+    "LED, encoder and decoder",
+}
 """Of which the older exporter writes sizes into the file that it was told are open: they are run at those alone."""
 
 NOT_OPENED = {
     "StyleGAN2": "the older exporter knows no convolution of a kernel of unknown shape",
-    "LED, encoder and decoder": "the older exporter writes places of one batch and length into the file",
 }
 """Nets that cannot be exported with open axes, and why."""
 

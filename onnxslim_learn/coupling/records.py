@@ -160,6 +160,7 @@ class Records:
         elementwise: Indices of nodes that work element by element, with broadcasting.
         joins: Indices of nodes that put parts end to end.
         indices: Name of a value used as index -> size of the axis it points into.
+        tables: Name of a value used as index -> the value that it points into, and along which axis.
         boxes: Name of a value that holds corners of boxes -> width and height of the picture in their units.
         places: Name of a value whose numbers are places along an axis -> the labels of that axis.
         alone: Index of a node that picks one position of an axis -> the atom of that position.
@@ -178,6 +179,7 @@ class Records:
     elementwise: set[int] = field(default_factory=set)
     joins: set[int] = field(default_factory=set)
     indices: dict[str, int] = field(default_factory=dict)
+    tables: dict[str, tuple[str, int]] = field(default_factory=dict)
     boxes: dict[str, tuple[float, float]] = field(default_factory=dict)
     places: dict[str, Labels] = field(default_factory=dict)
     alone: dict[int, int] = field(default_factory=dict)

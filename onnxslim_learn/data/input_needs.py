@@ -111,14 +111,15 @@ def _check_lookups(coupling: Coupling) -> None:
     indices = {n: s for n, s in random_inputs.computed(coupling).items() if not _weighs(coupling, n)}
     if not indices:
         return
-    lookups, tables = random_inputs.Places(coupling, indices), coupling.records.indices
+    lookups, least = random_inputs.Places(coupling, indices), coupling.records.indices
     samples = coupling.graph.shapes.samples
     feeds = [random_inputs.drawn(coupling, sample) for sample in samples]
     shortest = lookups.read(_shortest(coupling, feeds[0]))
     for sample, places in zip(samples, map(lookups.read, feeds), strict=True):
+        tables = random_inputs.ends(coupling, sample)
         for name, sources in indices.items():
             # where one entry is too many, entries of the inputs add up to too much, whatever the length
-            if _inside(places[name], tables[name]) or not _inside(shortest[name], tables[name]):
+            if _inside(places[name], tables[name]) or not _inside(shortest[name], least[name]):
                 continue
             longest = _longest(_opened(coupling, sample, sources), places[name], tables[name])
             if longest:

@@ -49,7 +49,7 @@ class RandomInputs:
 
     def draw(self, sample: Sample, seed: int = 0) -> dict[str, Array]:
         """Inputs of the shapes of a sample."""
-        limits, sizes = dict(self.limits), self.coupling.records.indices
+        limits, sizes = dict(self.limits), ends(self.coupling, sample)
         feeds = _draw(self.coupling, sample, limits, seed)
         while self.places:
             positions = self.places.read(feeds)
@@ -121,6 +121,12 @@ def index_limits(coupling: Coupling) -> dict[str, int]:
         for source in (source for source, moved in sources[name].items() if moved):
             limits[source] = min(size, limits.get(source, size))
     return limits
+
+
+def ends(coupling: Coupling, sample: Sample) -> dict[str, int]:
+    """Index that a lookup uses -> the size of what it points into, at the sizes of a sample."""
+    tables = coupling.records.tables.items()
+    return coupling.records.indices | {name: sample.shape[table][axis] for name, (table, axis) in tables}
 
 
 def computed(coupling: Coupling) -> dict[str, list[str]]:

@@ -285,7 +285,8 @@ def check_places(node: ir.Node, sample: Sample) -> None:
     far = max(int(places.max()), -int(places.min()) - 1)
     if far >= length:
         why = f"place {far} is looked up in a table of {length} at input sizes {sample.sizes}, made for other sizes."
-        raise MisfitError(f"node {node.name} ({node.op_type}): {why}", [(far + 1, length)])
+        larger = [] if table in sample.constant else [(length, -(-(far + 1) // length) * length)]
+        raise MisfitError(f"node {node.name} ({node.op_type}): {why}", [(far + 1, length), *larger])
 
 
 def unlike(node: ir.Node, sample: Sample) -> list[tuple[int, int]]:

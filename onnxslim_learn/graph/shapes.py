@@ -153,7 +153,10 @@ def step(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, Dims | No
     if outputs and schemas.has_attribute(node, "kernel_shape") and not _window_fits(node, sample):
         raise InputError(f"node {node.name} ({node.op_type}): its output would be empty at input sizes {sample.sizes}.")
     if _vanishes(node, sample):
-        raise InputError(f"node {node.name} ({node.op_type}): an input is empty, another not, at {sample.sizes}.")
+        # as where what was padded to a multiple is cut off again, and nothing had to be padded
+        pairs = [(size, size - 1) for shape in sample.inputs.values() for size in shape]
+        where = f"node {node.name} ({node.op_type})"
+        raise MisfitError(f"{where}: an input is empty, another not, at {sample.sizes}.", pairs)
     missing = {name: known for name, known in dims.items() if name not in sample.shape}
     if inferred and (len(given) < 2 or any(name not in sample.constant for name in given[1:])):
         sample.loose.update(missing)  # the operator is known and its inputs are: what is missing depends on data

@@ -135,6 +135,24 @@ def test_lengths_at_which_a_part_that_is_added_would_be_empty_are_not_taken():
     assert all(inputs["x"][1] >= 100 for inputs in sampled(text, "w 6x3"))
 
 
+def test_a_length_is_found_at_which_something_was_padded_where_that_is_cut_off_again():
+    """``x[:, :-0]`` is empty: lengths that are multiples of four leave nothing."""
+    text = """(float[n, s, 6] x) => (float[n, s, 3] y) {
+        m = Shape(x) e = Gather(m, {1}) q = Mod(e, {4}) r = Sub({4}, q) k = Mod(r, {4}) t = Neg(k) u = Unsqueeze(t, [0])
+        c = MatMul(x, w1) d = Slice(c, [0], u, [1]) g = Transpose<perm=[0, 2, 1]>(d) a = MatMul(c, g) b = MatMul(a, d)
+        y = MatMul(b, w2)
+    }"""
+    assert all(inputs["x"][1] % 4 for inputs in sampled(text, "w1 6x6, w2 6x3"))
+
+
+def test_sizes_are_found_at_which_places_lie_in_a_table_that_is_computed():
+    text = """(float[n, s, 6] x) => (float[k, 3] y) {
+        a = MatMul(x, w1) b = Reshape(a, [-1, 6]) c = Gather(b, [5, 20000]) y = MatMul(c, w2)
+    }"""
+    assert all(shapes["x"][0] * shapes["x"][1] > 20000 for shapes in sampled(text, "w1 6x6, w2 6x3"))
+    assert slim.analyze(Net(text, "w1 6x6, w2 6x3").build()).groups
+
+
 def test_lengths_that_are_in_proportion_stay_open():
     """One length is four times another one: neither can vary alone."""
     text = """(float[n, t, 8] x, float[n, samples] z) => (float[n, u, 2] y) {

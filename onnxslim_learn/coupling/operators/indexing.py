@@ -36,6 +36,7 @@ def gather(context: NodeContext) -> None:
         joined = context.join((0, context.operand(0, [None if a == axis else c for a, c in enumerate(letters)])))
         context.pin(context.value(1), range(len(context.shape(1))), "is an index")
         context.records.indices[str(context.name(1))] = min(shape[axis], context.nominal(0)[axis])
+        context.records.tables[str(context.name(1))] = str(context.name(0)), axis
         rest = joined.output(context.relations, [c for a, c in enumerate(letters) if a != axis])
         where = context.relations.free(context.shape(1))
     return context.yields(Value((*rest.axes[:axis], *where.axes, *rest.axes[axis:])))
