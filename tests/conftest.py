@@ -49,14 +49,21 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Mark as slow: laws on nets that others stand for and, in the slow run, laws with random examples."""
+    """Mark as slow: laws on nets that others stand for and, in the slow run, laws with random examples.
+
+    Laws on nets that an older onnxruntime cannot run are skipped, each with the version that it needs.
+    """
     from nets.forms import NETS as FORMS
     from nets.fused import in_all_forms, plain
     from nets.operators import EXAMPLES
     from nets.representatives import REPRESENTATIVES
+    from nets.runtimes import lacking
     from nets.variants import VARIANTS
     from nets.zoo import NETS
 
+    for item in items:
+        for why in filter(None, map(lacking, sorted(strings(item)))):
+            item.add_marker(pytest.mark.skip(reason=why))
     names = {*in_all_forms({**NETS, **VARIANTS, **EXAMPLES}), *FORMS}
     for _, law in groupby(items, lambda item: item.nodeid.partition("[")[0]):
         about_nets = [(item, found) for item in law if (found := names.intersection(strings(item)))]
