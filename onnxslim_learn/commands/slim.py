@@ -22,6 +22,7 @@ from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.report import records
 from onnxslim_learn.report.sections import quality
 from onnxslim_learn.report.sections import slim as pages
+from onnxslim_learn.runtime.timing import compare
 from onnxslim_learn.select import planner
 from onnxslim_learn.settings import build
 from onnxslim_learn.workflow import latency_target, pareto, timed
@@ -365,9 +366,12 @@ def finished(
         timings, feeds = timed.against_original(
             analysis, path, settings.runtime, stage, kept=folder is None, steady=on_time
         )
-    report = records.outcome(slimmed, path, check, timings, feeds)
-    if timings is not None and report["latency"]["faster"] is not True and _less(report):
-        report["latency"]["unchanged"] = timed.unchanged(analysis, path, feeds, settings.runtime)
+    slow = timings is not None and slimmed.removal.gone.any() and compare(timings, 1).faster is not True
+    cheap = timings is not None and timed.cheaply(analysis, settings.runtime)
+    nodes = timed.by_node(analysis, path, feeds, settings.runtime) if slow or cheap else []
+    report = records.outcome(slimmed, path, check, timings, feeds, nodes=nodes)
+    if slow and _less(report):
+        report["latency"]["unchanged"] = timed.unchanged(nodes)
     report |= {"output": str(path) if folder is None else None, **told}
     notes = quality.notes(report["quality"])
     if not slimmed.removal.gone.any() and "training" not in slimmed.plan.provenance:

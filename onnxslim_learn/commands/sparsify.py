@@ -18,7 +18,7 @@ from onnxslim_learn.workflow import samples as sampling
 from onnxslim_learn.workflow import sparsify as work
 from onnxslim_learn.workflow.options import RepairSettings
 from onnxslim_learn.workflow.settings import SparsifySettings
-from onnxslim_learn.workflow.timed import against_original
+from onnxslim_learn.workflow.timed import against_original, by_node, cheaply
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
@@ -70,7 +70,9 @@ def finished(
     analysis, timings, feeds = sparsified.analysis, None, dict[str, Any]()
     if not settings.result.no_latency:
         timings, feeds = against_original(analysis, path, settings.runtime, stage, kept=folder is None)
-    report = sparsity.outcome(sparsified, path, stored, timings, feeds)
+    cheap = timings is not None and cheaply(analysis, settings.runtime)
+    nodes = by_node(analysis, path, feeds, settings.runtime) if cheap else []
+    report = sparsity.outcome(sparsified, path, stored, timings, feeds, nodes=nodes)
     report |= {"output": str(path) if folder is None else None, **told}
     title = " ".join([command, models.named(analysis), *([str(path)] if folder is None else [])])
     about: dict[str, Any] = {"file": path, "analysis": analysis, "place": folder, "notes": sparsified.doubts}

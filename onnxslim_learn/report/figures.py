@@ -22,7 +22,7 @@ WIDE = 640  # pixels of a chart
 FINE = 2  # times as many of a picture
 VERSION = "6.4"  # of Vega-Lite, as pages have it
 LETTERS = 48  # of a name
-BESIDE = {"background": "white", "config": {"font": "sans-serif", "view": {"stroke": None}}}
+BESIDE = {"background": "white", "config": {"font": "sans-serif", "view": {"stroke": None}, "legend": {"columns": 3}}}
 
 
 def save(folder: Path, blocks: Iterable[Block]) -> list[Path]:

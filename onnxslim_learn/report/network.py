@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from onnxslim_learn.coupling.removal import Removal
 
 Data = dict[str, Any]
+Times: TypeAlias = "Mapping[str, tuple[float, float]]"
 COSTS = (MACS, PARAMS)
+MS, DIGITS = "ms", 6  # of milliseconds, to the nanosecond
 HUES = (211, 30, 145, 350, 275, 180, 55, 95, 320, 240, 12, 165)  # of groups, in degrees
 WORDS = ("op_type", "module")  # of a node, which many share
 
 
-def network(analysis: Analysis, cut: Removal | None = None) -> list[Data]:
+def network(analysis: Analysis, cut: Removal | None = None, times: Times | None = None) -> list[Data]:
     """Every layer and every node where branches meet, in the order of the file, as plain data.
 
     Costs of nodes in between (activations, normalisations, views) count for the layer they follow.
@@ -35,15 +37,33 @@ def network(analysis: Analysis, cut: Removal | None = None) -> list[Data]:
     Args:
         analysis: The model.
         cut: What goes; nothing by default.
+        times: Node -> milliseconds before and after, where they were measured; else those that the latency of the
+            analysis estimates, if it has one.
 
     Returns:
         For each its ``name``, ``op_type``, ``module``; ``width`` (units of its output), ``macs``, ``params``, each
-        before and after; the ``group`` that its output carries, or ``None``; ``inputs``: places in the list.
+        before and after, and where times are known ``ms``; the ``group`` that its output carries, or ``None``;
+        ``inputs``: places in the list.
     """
-    drawing = _Drawing(analysis, cut or analysis.whole)
+    cut = cut or analysis.whole
+    drawing = _Drawing(analysis, cut, _estimated(analysis, cut) if times is None else times)
     for index in range(len(analysis.coupling.nodes)):
         drawing.add(index)
     return drawing.nodes
+
+
+def times_of(nodes: Sequence[Mapping[str, Any]]) -> Times | None:
+    """Times of nodes as :func:`onnxslim_learn.workflow.timed.by_node` tells them; ``None`` where none were measured."""
+    return {one["name"]: (one["before_ms"] or 0.0, one["after_ms"] or 0.0) for one in nodes} or None
+
+
+def _estimated(analysis: Analysis, cut: Removal) -> Times:
+    """Milliseconds of nodes before and after, by the latency of an analysis; none where it has none."""
+    if analysis.latency is None:
+        return {}
+    alive = (~cut.gone).astype(float)
+    before, after = (analysis.latency.by_node(one) for one in (np.ones(len(alive)), alive))
+    return {name: (us / 1e3, after.get(name, 0.0) / 1e3) for name, us in before.items()}
 
 
 def grown(before: Sequence[Data], after: Sequence[Data]) -> list[Data]:
@@ -52,7 +72,8 @@ def grown(before: Sequence[Data], after: Sequence[Data]) -> list[Data]:
     nodes = []
     for node in before:
         other = others.get(node["name"], node)
-        pairs = {key: [node[key][0], other[key][0]] for key in ("width", *COSTS) if node[key] and other[key]}
+        told = [key for key in ("width", *COSTS, MS) if node.get(key) and other.get(key)]
+        pairs = {key: [node[key][0], other[key][0]] for key in told}
         nodes.append({**node, **pairs})
     return nodes
 
@@ -62,7 +83,7 @@ def packed(nodes: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any
     words = {word: place for place, word in enumerate(dict.fromkeys(node[k] for node in nodes for k in WORDS))}
     numbers = {group["name"]: place for place, group in enumerate(groups)}
 
-    def short(pair: Sequence[int] | None) -> Any:
+    def short(pair: Sequence[float] | None) -> Any:
         return 0 if not pair else pair[0] if pair[0] == pair[1] else list(pair)
 
     rows = [
@@ -72,6 +93,7 @@ def packed(nodes: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any
             *(short(node[key]) for key in ("width", *COSTS)),
             numbers.get(node["group"], -1),
             node["inputs"],
+            *([short(node[MS])] if MS in node else []),
         ]
         for node in nodes
     ]
@@ -85,6 +107,7 @@ class _Drawing:
     Attributes:
         analysis: The model.
         cut: What goes.
+        times: Node -> milliseconds before and after.
         nodes: What is drawn.
         sources: Value -> what is drawn of which it comes.
         made_of: Value -> parameters, and nodes that do work, of which alone it is made.
@@ -93,6 +116,7 @@ class _Drawing:
 
     analysis: Analysis
     cut: Removal
+    times: Times
     nodes: list[Data] = field(default_factory=list)
     sources: dict[str, tuple[int, ...]] = field(default_factory=dict)
     made_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -131,6 +155,8 @@ class _Drawing:
             comes = (len(self.nodes) - 1,)
         self.sources.update(dict.fromkeys(shown, comes))
         self._count(self.nodes[comes[0]], [*weights, *self._spent(node)])
+        for side, ms in enumerate(self.times.get(str(node.name), ())):
+            self.nodes[comes[0]][MS][side] = round(self.nodes[comes[0]][MS][side] + ms, DIGITS)
 
     def _weights(self, name: str) -> tuple[str, ...]:
         """The parameters that a value is, or is made of."""
@@ -149,8 +175,9 @@ class _Drawing:
     def _draw(self, about: Data, output: str, inputs: tuple[int, ...]) -> None:
         value = self.analysis.coupling.values.get(output)
         width, group = (None, None) if value is None else (self._width(value), self._group(value))
+        spent = {MS: [0.0, 0.0]} if self.times else {}
         self.nodes.append(
-            {**about, "width": width, "macs": [0, 0], "params": [0, 0], "group": group, "inputs": [*inputs]}
+            {**about, "width": width, "macs": [0, 0], "params": [0, 0], **spent, "group": group, "inputs": [*inputs]}
         )
 
     def _count(self, drawn: Data, owners: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from onnxslim_learn.graph.bodies import parameters
 from onnxslim_learn.latency.fitted import FittedLatency
 from onnxslim_learn.registry import COSTS, FILE, LATENCY, MACS
 from onnxslim_learn.report.formula import formula
-from onnxslim_learn.report.network import grown, network
+from onnxslim_learn.report.network import grown, network, times_of
 from onnxslim_learn.report.sections import repair
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime import node as running
@@ -347,9 +347,24 @@ def _widths(analysis: Analysis, kept: Mapping[str, Sequence[int]], cut: Removal)
 
 
 def outcome(
-    slimmed: Slimmed, output: Path, verification: Verification, timings: Timings | None, timed: Mapping[str, Any]
+    slimmed: Slimmed,
+    output: Path,
+    verification: Verification,
+    timings: Timings | None,
+    timed: Mapping[str, Any],
+    *,
+    nodes: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """A finished slimming as plain data; ``timed`` are the inputs at which it was timed, by name."""
+    """A finished slimming as plain data.
+
+    Args:
+        slimmed: What was cut.
+        output: Where it was written.
+        verification: How it was checked.
+        timings: How long it takes, if it was timed.
+        timed: The inputs at which it was, by name.
+        nodes: How long nodes take, as :func:`onnxslim_learn.workflow.timed.by_node` tells.
+    """
     analysis = slimmed.analysis
     kept, targeted = slimmed.plan.groups, slimmed.plan.provenance.get("latency")
     times = [None, None] if timings is None else [one.median_ms for one in timings.latencies()]
@@ -376,7 +391,8 @@ def outcome(
         "choice": {k: slimmed.plan.provenance.get(k) for k in CHOICE},
         "bases": sorted({name.rpartition("|")[0] for name in analysis.bases}),
         "groups": _widths(analysis, kept, slimmed.removal),
-        "network": network(analysis, slimmed.removal),
+        "node_times": list(nodes),
+        "network": network(analysis, slimmed.removal, times_of(nodes)),
         "formula": formula(analysis),
         "blocks": _dropped(slimmed),
         "layers": layers(slimmed.removal, analysis.costs[MACS]),

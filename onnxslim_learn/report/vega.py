@@ -16,7 +16,7 @@ ROW, THIN = 24, 14  # pixels of a bar alone, and of one of several
 PANEL = 120  # pixels of the height of a small chart
 HIGH = 320  # of a chart of points
 LETTER = 6.4  # pixels of a letter, about
-ROOM = 1.3  # times the longest bar, so that the number after it fits
+ROOM = 2.5  # of a chart's width has the longest bar at least one part, whatever room the number after it needs
 LEAST = 1e-5  # of the largest loss is drawn on the floor
 MARK = "\u2063"  # between the number of a bar and its label: labels repeat
 
@@ -61,7 +61,10 @@ def _bars(chart: Bars) -> Spec:
         "domain": False,
     }
     longest = max(max(row["value"], row.get("high", 0.0)) for row in rows) or 1.0
-    x: Spec = {"field": "value", "type": "quantitative", "axis": None, "scale": {"domain": [0, ROOM * longest]}}
+    room = LETTER * (max(len(row["text"]) for row in rows) + 1)  # pixels of the number after the longest bar
+    wide = {"expr": f"{longest} * width / max(width - {room}, width / {ROOM})"}
+    scale = {"domainMin": 0, "domainMax": wide}
+    x: Spec = {"field": "value", "type": "quantitative", "axis": None, "scale": scale}
     encoding: Spec = {"y": y, "x": x, "tooltip": [{"field": "label"}, {"field": "text"}]}
     offset = {"yOffset": {"field": "series", "sort": list(chart.series)}} if paired else {}
     colour = _colour(chart.series) if several else {"value": COLOURS[0]}
@@ -97,7 +100,7 @@ def _rows(bars: tuple[Bar, ...], series: tuple[str, ...]) -> list[Spec]:
 def _colour(series: tuple[str, ...]) -> Spec:
     """Colours of series, and their legend."""
     colours = [COLOURS[k % len(COLOURS)] for k in range(len(series))]
-    legend = {"orient": "top", "title": None, "columns": 3}
+    legend = {"orient": "top", "title": None}
     return {"field": "series", "sort": None, "scale": {"domain": list(series), "range": colours}, "legend": legend}
 
 

@@ -20,7 +20,7 @@ from onnxslim_learn.runtime.session import CPU
 from onnxslim_learn.workflow import latency_target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from onnxslim_learn.analysis import Analysis
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 COARSER = (8, 16)  # multiples that are tried where widths on the steps of kernels turn out slower than the original
 SLOWER = 1.02  # of the original's time: where all of the interval lies above, what was measured was no accident
 LARGEST = 4 << 30  # bytes of weights of a model that is timed unasked: it is held in memory beside what is made of it
+RUNS = 20  # in which nodes are timed
 BRIEFLY = 0.5  # seconds: enough to tell so
 
 
@@ -98,7 +99,8 @@ def against_like(analysis: Analysis, like: Analysis | None, written: Path, asked
     slow = base is like and ratio.faster is not True
     feeds = random_inputs.random_inputs(base.coupling, base.graph.shapes.nominal)
     macs = base.costs[MACS].value((~base.whole.gone).astype(float))
-    return {**told, "base_macs": int(macs), "unchanged": unchanged(base, written, feeds, asked) if slow else {}}
+    nodes = by_node(base, written, feeds, asked) if slow else []
+    return {**told, "base_macs": int(macs), "unchanged": unchanged(nodes)}
 
 
 def not_slower(
@@ -142,22 +144,40 @@ def _told(ratio: Ratio) -> dict[str, float]:
     return {"ratio": known["median"], "low": known["low"], "high": known["high"]}
 
 
-def unchanged(analysis: Analysis, written: Path, feeds: Feeds, asked: RuntimeSettings) -> dict[str, float]:
-    """Where the time of a model goes that is not faster than the original.
+def cheaply(analysis: Analysis, asked: RuntimeSettings) -> bool:
+    """Whether nodes are timed unasked: where a model has so little to do that it takes no time worth naming."""
+    return rounds(analysis.coupling, asked.seconds).most > RUNS
+
+
+def by_node(analysis: Analysis, written: Path, feeds: Feeds, asked: RuntimeSettings) -> list[dict[str, Any]]:
+    """How long every node takes in the original and in what was written, in runs of their own.
 
     Returns:
-        Operator -> share of the time that its nodes take that are no faster than before, the largest first; empty
-        where nodes cannot be timed.
+        ``name``, ``op_type``, ``before_ms`` and ``after_ms`` (``None`` where only the other model has the node), the
+        slowest first; empty where nodes cannot be timed.
     """
     if asked.provider != CPU:
-        return {}
+        return []
     models: list[Any] = [analysis.graph.source or analysis.graph.data, written]
     try:
-        old, new = per_node(models, [feeds, feeds], threads=asked.threads, provider=asked.provider)
+        sides = per_node(models, [feeds, feeds], threads=asked.threads, provider=asked.provider, runs=RUNS)
     except InputError:
-        return {}
-    before, shares = {node.name: node.ms for node in old}, defaultdict[str, float](float)
-    for node in new:
-        if node.ms >= latency_target.UNCHANGED * before.get(node.name, 0.0):
-            shares[node.op_type] += node.share
+        return []
+    before, after = ({(node.name, node.op_type): node.ms for node in side} for side in sides)
+    slowest = sorted({**before, **after}, key=lambda key: -max(before.get(key, 0.0), after.get(key, 0.0)))
+    return [
+        {"name": key[0], "op_type": key[1], "before_ms": before.get(key), "after_ms": after.get(key)} for key in slowest
+    ]
+
+
+def unchanged(nodes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Where the time of a model goes that is not faster than the original, by the times of nodes (:func:`by_node`).
+
+    Returns:
+        Operator -> share of the time that its nodes take that are no faster than before, the largest first.
+    """
+    total, shares = sum(node["after_ms"] or 0.0 for node in nodes), defaultdict[str, float](float)
+    for node in nodes:
+        if node["after_ms"] and node["after_ms"] >= latency_target.UNCHANGED * (node["before_ms"] or 0.0):
+            shares[node["op_type"]] += node["after_ms"] / total
     return dict(sorted(shares.items(), key=lambda item: -item[1]))

@@ -34,11 +34,13 @@ const inside = (one) => one.closest(".wide, nav ul, .picture");
 const said = (one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
 const letters = (one) => parseFloat(getComputedStyle(one).fontSize)
   * (one.ownerSVGElement ? Math.hypot(one.getScreenCTM().a, one.getScreenCTM().b) : 1);
+const edge = (one) => Math.floor(one.getBoundingClientRect().right);
 const told = (one) => `${one.tagName} ${one.textContent.slice(0, 60)}`;
 return {
   page: document.documentElement.scrollWidth,
   wide: seen.filter((one) => !inside(one) && one.getBoundingClientRect().right > innerWidth + 1).map(told),
   small: seen.filter((one) => said(one) && letters(one) < LEAST - 0.01).map(told),
+  cut: seen.filter((one) => one.closest(".plot svg") && edge(one) > edge(one.closest("svg"))).map(told),
   empty: [...document.querySelectorAll(".plot")].filter((one) => !one.querySelector("svg")).length,
 };
 """.replace("LEAST", str(LEAST))
@@ -122,7 +124,7 @@ def test_every_page_fits_every_screen_and_can_be_read(browser, pages):
         for width, theme in SCREENS:
             opened(browser, file, width, theme)
             measured = browser.execute_script(MEASURE)
-            assert measured == {"page": width, "wide": [], "small": [], "empty": 0}, (name, width)
+            assert measured == {"page": width, "wide": [], "small": [], "cut": [], "empty": 0}, (name, width)
             assert errors(browser) == [], name
 
 
@@ -237,7 +239,7 @@ def test_the_served_page_fits_every_screen(browser, served):
         opened(browser, served[0], width, theme)
         browser.execute_async_script(CLICK, "node_Conv_170")
         measured = browser.execute_script(MEASURE)
-        assert measured == {"page": width, "wide": [], "small": [], "empty": 0}, width
+        assert measured == {"page": width, "wide": [], "small": [], "cut": [], "empty": 0}, width
         assert errors(browser) == []
 
 

@@ -10,7 +10,7 @@ from onnxslim_learn.errors import TargetError
 from onnxslim_learn.runtime.settings import RuntimeSettings
 from onnxslim_learn.runtime.timing import Ratio
 from onnxslim_learn.workflow import slim, timed
-from onnxslim_learn.workflow.timed import COARSER, SLOWER, not_slower, unchanged
+from onnxslim_learn.workflow.timed import COARSER, SLOWER, by_node, not_slower, unchanged
 from tests.laws import analysed
 
 
@@ -73,13 +73,15 @@ def test_nodes_that_are_as_slow_as_before_are_told_by_operator(tmp_path):
     onnx.save(NETS["residual"].build(), tmp_path / "net.onnx")
     analysis = slim.analyze(tmp_path / "net.onnx")
     feeds = random_inputs(analysis.coupling, analysis.graph.shapes.nominal)
-    shares = unchanged(analysis, tmp_path / "net.onnx", feeds, RuntimeSettings())
+    nodes = by_node(analysis, tmp_path / "net.onnx", feeds, RuntimeSettings())
+    assert {node["name"] for node in nodes} >= {str(n.name) for n in analysis.graph.nodes if n.op_type == "Conv"}
+    shares = unchanged(nodes)
     assert set(shares) - {"layout", "(other)", "ReorderInput", "ReorderOutput"} <= {
         n.op_type for n in analysis.graph.nodes
     }
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
     assert sum(shares.values()) <= 1 + 1e-9
-    assert unchanged(analysis, tmp_path / "net.onnx", feeds, RuntimeSettings(provider="CUDAExecutionProvider")) == {}
+    assert by_node(analysis, tmp_path / "net.onnx", feeds, RuntimeSettings(provider="CUDAExecutionProvider")) == []
 
 
 def test_a_large_model_is_timed_only_where_a_target_asks_for_it(monkeypatch):

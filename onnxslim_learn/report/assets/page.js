@@ -138,9 +138,10 @@
     const named = spec.encoding?.y?.axis?.labelExpr;
     spec.whole ??= named;
     if (named) spec.encoding.y.axis.labelExpr = `length(${spec.whole}) > ${letters} ? '…' + slice(${spec.whole}, -${letters - 1}) : ${spec.whole}`;
+    const legend = { ...config.legend, ...(room < 480 ? { columns: 1, labelLimit: room - labels - 24 } : { columns: 3 }) };
     const axis = { ...config.axis, labelLimit: Math.max(labels, 60) + 8 };
     const { whole, ...shown } = spec;
-    const sized = { ...shown, width: "container", autosize: { type: "fit-x", contains: "padding" }, config: { ...config, axis } };
+    const sized = { ...shown, width: "container", autosize: { type: "fit-x", contains: "padding" }, config: { ...config, axis, legend } };
     const view = new vega.View(vega.parse(vegaLite.compile(sized, { logger: vega.logger(vega.Error) }).spec), { renderer: "svg", container: plot, hover: true });
     await view.runAsync();
     plot.classList.add("done");

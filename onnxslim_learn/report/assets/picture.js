@@ -6,9 +6,9 @@
   const data = JSON.parse(place.querySelector("script").textContent);
   const { words, groups, hues: HUES } = data;
   const pair = (told) => (Array.isArray(told) ? told : [told, told]);
-  const nodes = data.nodes.map(([name, op, module, width, macs, params, group, inputs]) => ({
+  const nodes = data.nodes.map(([name, op, module, width, macs, params, group, inputs, ms]) => ({
     name, op_type: words[op], module: words[module], width: width ? pair(width) : null, macs: pair(macs), params: pair(params),
-    group: groups[group]?.name ?? null, inputs }));
+    group: groups[group]?.name ?? null, inputs, ms: ms === undefined ? null : pair(ms) }));
   const MOST = 36, BAR = 14, LONGEST = 180, LINE = 18, PAD = 10, LETTER = 6.9, LAYERS = 8, RUN = 40, HEAD = 18;
   const SVG = "http://www.w3.org/2000/svg";
   const make = (tag, about = {}, ...inside) => {
@@ -270,6 +270,8 @@
       ...row("node", `${node.name} (${node.op_type})`), ...row("module", node.module), ...row("units", units(node.width)),
       ...row("MACs", node.macs[0] ? (node.macs[0] === node.macs[1] ? count(node.macs[0]) : `${count(node.macs[0])} → ${count(node.macs[1])}`) : ""),
       ...row("parameters", node.params[0] ? (node.params[0] === node.params[1] ? count(node.params[0]) : `${count(node.params[0])} → ${count(node.params[1])}`) : ""));
+    const took = (ms) => `${+ms.toPrecision(3)}`;
+    if (node.ms) list.append(...row("time", `${node.ms[0] === node.ms[1] ? took(node.ms[0]) : `${took(node.ms[0])} → ${took(node.ms[1])}`} ms`));
     const told = [html("h4", {}, "This layer"), list];
     if (group) {
       const kept = group.kept ?? group.after;

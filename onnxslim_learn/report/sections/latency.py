@@ -8,7 +8,7 @@ from onnxslim_learn.report.blocks import Bar, Bars, Block, Section, Table, Text
 from onnxslim_learn.report.format import count, ms, plural, provider, share
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 OPERATORS = 3  # named where time goes that was not saved
 NODES = 12  # in the table of estimated times; the rest are summed
@@ -30,6 +30,21 @@ def estimated(data: Mapping[str, Any]) -> list[Block]:
         cells.append((f"{len(rows) - NODES} more", "", ms(rest), share(rest / total)))
     title = "Nodes that take longest, estimated from what they compute and move"
     return [Table(title, ("node", "operator", "time", "share"), tuple(cells), (0, 1))]
+
+
+def nodes(timed: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """How long every node takes before and after, where nodes were timed."""
+    if not timed:
+        return []
+    rows = [(f"{one['name']}", one["op_type"], *_both(one["before_ms"], one["after_ms"])) for one in timed]
+    heads = ("node", "operator", "ms before", "ms after", "ratio")
+    return [Table("Time by node", heads, tuple(rows), (0, 1), page_only=True)]
+
+
+def _both(before: float | None, after: float | None) -> tuple[str, str, str]:
+    """The times of a node, and their ratio."""
+    told = ["" if one is None else f"{one:.4f}" for one in (before, after)]
+    return told[0], told[1], f"{after / before:.3f}" if before and after is not None else "-"
 
 
 def device(data: Mapping[str, Any], output: str | None) -> list[Block]:

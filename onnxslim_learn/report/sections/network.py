@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxslim_learn.readers import AUTO
-from onnxslim_learn.report.blocks import Bar, Bars, Block, Chain, Chooser, Picture, Section, Table
-from onnxslim_learn.report.format import count
+from onnxslim_learn.report.blocks import Bar, Bars, Block, Chain, Chooser, Picture, Section, Table, Text
+from onnxslim_learn.report.format import count, ms
 from onnxslim_learn.report.sections.slim import ONE, because
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 STEP = 4  # of widths to try, where those of this machine's kernels decide
 PARTS = 24  # blocks in a chart, at most
@@ -21,7 +22,12 @@ TOLD = ("name", "title", "width", "kept", "after")  # of a group, on a click, an
 SHARES = ("macs_share", "params_share")
 DIGITS = 5  # of shares
 MEMBERS = 12  # that are named
-COSTS = {"macs": "MACs", "params": "parameters"}
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "macs": ("MACs", count),
+    "params": ("parameters", count),
+    "ms": ("time", ms),
+}
+"""What nodes may cost -> what that is called, and how it is written."""
 
 Node = "Mapping[str, Any]"
 
@@ -37,6 +43,7 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
     return [
         Section("network", (Picture(tuple(nodes), told), *(chooser if "view" in report else ()))),
         Section("where", (*_charts("block", nodes, _by_block(nodes)), *_charts("operator", nodes, _operator))),
+        Section("where", _clock(report)),
         Section("where", (_table(nodes),)),
         Section("choose", () if "view" in report else chooser),
         Section("pinned", tuple(_ways(report.get("pinned", ())))),
@@ -111,8 +118,8 @@ def _by_block(nodes: Sequence[Mapping[str, Any]]) -> Callable[[Mapping[str, Any]
 def _charts(what: str, nodes: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], str]) -> list[Block]:
     """Costs of nodes that have something alike, before and after."""
     charts = list[Block]()
-    for cost, title in COSTS.items():
-        sums: dict[str, list[int]] = {}
+    for cost, (title, written) in _costs(nodes).items():
+        sums: dict[str, list[float]] = {}
         for node in nodes:
             pair = sums.setdefault(key(node), [0, 0])
             pair[:] = [pair[0] + node[cost][0], pair[1] + node[cost][1]]
@@ -121,7 +128,7 @@ def _charts(what: str, nodes: Sequence[Mapping[str, Any]], key: Callable[[Mappin
         changed = any(before != after for before, after in pairs.values())
         series = ("before", "after")[: 1 + changed]
         bars = [
-            Bar("" if k else name, pair[k], count(pair[k]), k)
+            Bar("" if k else name, pair[k], written(pair[k]), k)
             for name, pair in pairs.items()
             for k in range(len(series))
         ]
@@ -130,15 +137,31 @@ def _charts(what: str, nodes: Sequence[Mapping[str, Any]], key: Callable[[Mappin
     return charts
 
 
+def _clock(report: Mapping[str, Any]) -> tuple[Block, ...]:
+    """How the time of nodes is known."""
+    if "ms" not in report["network"][0]:
+        return ()
+    measured = (
+        "Times of nodes were measured in runs of their own, which are slower for it. A fused node's time counts for the"
+        " node that it is built around."
+    )
+    return (Text(measured if report.get("node_times") else "Times of nodes are estimated."),)
+
+
+def _costs(nodes: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, Callable[[float], str]]]:
+    """What is known of the nodes."""
+    return {cost: about for cost, about in COSTS.items() if cost in nodes[0]}
+
+
 def _table(nodes: Sequence[Mapping[str, Any]]) -> Table:
     """Every node that is drawn and costs something."""
     rows = []
     for node in nodes:
-        if node["macs"][0] or node["params"][0]:
+        if any(node[cost][0] for cost in _costs(nodes)):
             units = "" if node["width"] is None else _pair(*map(str, node["width"]))
-            costs = (_pair(*map(count, node[cost])) for cost in COSTS)
+            costs = (_pair(*map(written, node[cost])) for cost, (_, written) in _costs(nodes).items())
             rows.append((f"{node['name']}\n{node['module']}", node["op_type"], units, *costs))
-    heads = ("layer, and its module", "operator", "units", *COSTS.values())
+    heads = ("layer, and its module", "operator", "units", *(title for title, _ in _costs(nodes).values()))
     return Table("Costs by layer", heads, tuple(rows), (0, 1), page_only=True)
 
 

@@ -124,7 +124,21 @@ def _nodes(setting: Mapping[str, Any], names: Mapping[str, str]) -> list[Block]:
     ]
     title, last = f"Time by node: {_title(setting)}", "ratio" if len(series) > 1 else "share"
     table = Table(title, ("node (operator)", *heads, last), tuple(rows))
-    return [table, Bars(title, series, tuple(bars))]
+    return [table, Bars(title, series, tuple(bars)), _operators(setting, columns, (*heads, last))]
+
+
+def _operators(
+    setting: Mapping[str, Any], columns: Sequence[Mapping[tuple[str, str], float]], heads: tuple[str, ...]
+) -> Table:
+    """Time by operator of all models side by side, those slowest in any of them on top."""
+    sums = [dict[str, float]() for _ in columns]
+    for column, by_operator in zip(columns, sums, strict=True):
+        for (_, operator), spent in column.items():
+            by_operator[operator] = by_operator.get(operator, 0.0) + spent
+    total = sum(sums[0].values()) or 1.0
+    names = sorted({name for one in sums for name in one}, key=lambda name: -max(one.get(name, 0.0) for one in sums))
+    rows = tuple((name, *_cells([one.get(name) for one in sums], total)) for name in names)
+    return Table(f"Time by operator: {_title(setting)}", ("operator", *heads), rows)
 
 
 def _cells(values: Sequence[float | None], total: float) -> list[str]:

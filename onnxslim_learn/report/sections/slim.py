@@ -266,6 +266,7 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
         Section("losses", tuple(repair.curves(data["choice"], data["groups"]) if _cut(data) else ())),
         Section("training", tuple(training.blocks(data.get("training")))),
         Section("widths", tuple(groups.bars(data))),
+        Section("time", tuple(latency.nodes(data["node_times"]))),
         Section("layers", tuple(_layers(data))),
     ]
 

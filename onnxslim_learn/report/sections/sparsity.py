@@ -13,6 +13,7 @@ from onnxslim_learn.registry import MACS, METHODS, PARAMS, PROTOCOLS
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Section, Table, Text
 from onnxslim_learn.report.format import count, held_back, ms, plural, shapes, share, size, times
 from onnxslim_learn.report.format import provider as runtime
+from onnxslim_learn.report.network import grown, network, times_of
 from onnxslim_learn.report.records import counted, latency, side
 from onnxslim_learn.report.sections.latency import stopped
 from onnxslim_learn.report.sections.training import learner, rollouts, taken_back, watched
@@ -26,15 +27,22 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxslim_learn.analysis import Analysis
+    from onnxslim_learn.report.network import Times
     from onnxslim_learn.runtime.timing import Timings
     from onnxslim_learn.sparse.maskable import Layer
     from onnxslim_learn.workflow.sparsify import Sparsified, Stored
 
 
 def outcome(
-    sparsified: Sparsified, output: Path, stored: Stored, timings: Timings | None, timed: Mapping[str, Any]
+    sparsified: Sparsified,
+    output: Path,
+    stored: Stored,
+    timings: Timings | None,
+    timed: Mapping[str, Any],
+    *,
+    nodes: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """A finished sparsification as plain data; ``timed`` are the inputs at which it was timed, by name."""
+    """A finished sparsification as plain data, as :func:`onnxslim_learn.report.records.outcome`."""
     analysis = sparsified.analysis
     both: list[Any] = [None, None] if timings is None else [one.median_ms for one in timings.latencies()]
     rows = [_row(sparsified, layer) for layer in sparsified.layers]
@@ -67,7 +75,15 @@ def outcome(
         "detections": None if sparsified.detections is None else asdict(sparsified.detections),
         "layers": rows,
         "dense": _dense(sparsified),
+        "node_times": list(nodes),
+        "network": _network(analysis, written, times_of(nodes)),
     }
+
+
+def _network(analysis: Analysis, written: Analysis, times: Times | None) -> list[dict[str, Any]]:
+    """The layers, with those units gone that were cut."""
+    layers = network(analysis, times=times)
+    return layers if written is analysis else grown(layers, network(written))
 
 
 def _asked(sparsified: Sparsified) -> dict[str, Any]:
