@@ -13,7 +13,7 @@ from onnxslim_learn.errors import TargetError
 from onnxslim_learn.readers import AUTO
 from onnxslim_learn.registry import COSTS, LATENCY, MICROSECONDS
 from onnxslim_learn.report import records
-from onnxslim_learn.report.sections import slim as slim_pages
+from onnxslim_learn.report.sections import pinned
 from onnxslim_learn.select.bounds import bounds
 from onnxslim_learn.workflow import slim
 
@@ -52,7 +52,7 @@ def advise(analysis: Analysis, settings: Mapping[str, Any], missed: TargetError)
         first of these changes of options, else a target that can be reached.
     """
     said, changes = _options(analysis, settings, missed)
-    heavy = "".join(f" {slim_pages.inside(row)}" for row in _heavy(analysis))
+    heavy = "".join(f" {pinned.inside(row)}" for row in _heavy(analysis))
     return said + heavy, changes or {"target": _reachable(analysis, settings["target"], missed)}
 
 

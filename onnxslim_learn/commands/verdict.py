@@ -15,7 +15,7 @@ from onnxslim_learn.commands.next_command import NEXT
 from onnxslim_learn.coupling import selection
 from onnxslim_learn.readers import AUTO
 from onnxslim_learn.report.format import plural, share
-from onnxslim_learn.report.sections import groups, quality, repair
+from onnxslim_learn.report.sections import groups, pinned, quality, repair
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.rewrite import save
 
@@ -106,12 +106,12 @@ def _written(case: Case) -> list[str]:
 
 def _pinned(case: Case) -> Iterator[str]:
     """Groups that cannot go and hold much of the model."""
-    rows = [row for row in case.report.get("pinned", ()) if row["macs_share"] > MUCH and row["reason"] != pages.ONE]
+    rows = [row for row in case.report.get("pinned", ()) if row["macs_share"] > MUCH and row["reason"] != pinned.ONE]
     alike = sorted(groups.repeats(rows), key=lambda rows: -sum(row["macs_share"] for row in rows))
     for rows in alike[:MOST]:
         carried = share(min(sum(row["macs_share"] for row in rows), 1.0))
         yield f"{groups.called(rows)} (named {rows[0]['name']}), with up to {carried} of the MACs, cannot be cut: " + (
-            f"{pages.because(rows[0])}."
+            f"{pinned.because(rows[0])}."
         )
 
 
@@ -119,7 +119,7 @@ def _bodies(case: Case) -> Iterator[str]:
     """Graphs inside nodes that hold much of the model."""
     for row in case.report.get("bodies", ()):
         if max(row["macs_share"], row["params_share"]) > MUCH:
-            yield pages.inside(row)
+            yield pinned.inside(row)
 
 
 def _protected(case: Case) -> Iterator[str]:

@@ -1,8 +1,6 @@
 // The network as a picture: layers as boxes as wide as they have units, blocks folded; a click tells of a group.
-(() => {
+document.querySelectorAll(".picture").forEach((place) => {
   "use strict";
-  const place = document.querySelector(".picture");
-  if (!place) return;
   const data = JSON.parse(place.querySelector("script").textContent);
   const { words, groups, hues: HUES } = data;
   const pair = (told) => (Array.isArray(told) ? told : [told, told]);
@@ -321,4 +319,4 @@
   draw();
   const first = stage.querySelector(".node, .block").getBoundingClientRect(), frame = stage.getBoundingClientRect();
   stage.scrollLeft += first.left + first.width / 2 - frame.left - frame.width / 2;
-})();
+});

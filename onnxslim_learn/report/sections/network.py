@@ -11,7 +11,7 @@ import numpy as np
 from onnxslim_learn.readers import AUTO
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Chain, Chooser, Picture, Section, Table, Text
 from onnxslim_learn.report.format import count, ms
-from onnxslim_learn.report.sections.slim import ONE, because
+from onnxslim_learn.report.sections.pinned import ONE, because
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,20 +34,27 @@ Node = "Mapping[str, Any]"
 
 def blocks(report: Mapping[str, Any]) -> list[Block]:
     """The picture of a report that has one, and what its layers cost."""
-    nodes = report.get("network")
+    nodes, drawn = report.get("network"), picture(report)
     if not nodes:
         return []
-    groups = [*report.get("groups", ()), *report.get("pinned", ())]
-    told = tuple(_group(group, report.get("choice") or {}) for group in groups)
     chooser = tuple(_chooser(report))
     return [
-        Section("network", (Picture(tuple(nodes), told), *(chooser if "view" in report else ()))),
+        *drawn,
+        Section("network", chooser if "view" in report else ()),
         Section("where", (*_charts("block", nodes, _by_block(nodes)), *_charts("operator", nodes, _operator))),
         Section("where", _clock(report)),
         Section("where", (_table(nodes),)),
         Section("choose", () if "view" in report else chooser),
         Section("pinned", tuple(_ways(report.get("pinned", ())))),
     ]
+
+
+def picture(report: Mapping[str, Any]) -> list[Section]:
+    """The picture alone, of a report that has one."""
+    groups = [*report.get("groups", ()), *report.get("pinned", ())]
+    told = tuple(_group(group, report.get("choice") or {}) for group in groups)
+    nodes = report.get("network")
+    return [Section("network", (Picture(tuple(nodes), told),))] if nodes else []
 
 
 def _chooser(report: Mapping[str, Any]) -> Iterator[Chooser]:

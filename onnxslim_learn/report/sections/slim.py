@@ -21,16 +21,15 @@ from onnxslim_learn.report.format import (
     size,
     times,
 )
-from onnxslim_learn.report.sections import groups, latency, quality, repair, training
+from onnxslim_learn.report.sections import groups, latency, network, quality, repair, training
 from onnxslim_learn.report.sections.groups import called, repeats, titled
+from onnxslim_learn.report.sections.pinned import ONE, because, inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 LARGEST = 40  # groups in a chart; tables have all
 MEMBERS = 2  # parameter axes named in a row; the rest are counted
-ONE = "has one unit only"
-UNEVEN = re.compile(r"its rows must keep equally many, not (\d+) to (\d+)")
 
 # What a name or a row may hold -> what it means; said where it occurs.
 LEGEND = (
@@ -187,33 +186,6 @@ def _pinned(data: Mapping[str, Any]) -> list[Block]:
     return [*blocks, Text("\n".join(notes))] if notes else blocks
 
 
-def inside(row: Mapping[str, Any]) -> str:
-    """What the bodies of a node hold, why that stays, and what would free it."""
-    if row["chosen"]:
-        where = f"the branch of node {row['name']} ({row['op_type']}) that does not run with these values"
-        return f"{share(row['params_share'])} of the parameters are in {where}: it stays as it is."
-    costs = f"{share(row['macs_share'])} of the MACs and {share(row['params_share'])} of the parameters"
-    said = f"{costs} are inside node {row['name']} ({row['op_type']}), whose bodies are not cut"
-    if not row["counted"]:
-        said += "; work there whose sizes only a run decides is not counted"
-    if row["rounds"] is None:
-        said += "; counted for one round, since only a run decides how many there are"
-    if row["decided_by"]:
-        names = " ".join(f"--value {name}=NUMBER" for name in row["decided_by"])
-        said += f"; {', '.join(row['decided_by'])} decides which branch runs: {names} cuts that one"
-    return f"{said}."
-
-
-def because(row: Mapping[str, Any]) -> str:
-    """Node and reason; a reason that names its node stands alone."""
-    reason = UNEVEN.sub(r"cut alone, it would leave rows of \1 and \2 units, which must be equally many", row["reason"])
-    if row["delicate"]:
-        reason += "; --allow-sensitive lifts that"
-    if row["where"]:
-        return f"{row['where']}: it {reason}"
-    return reason if reason.startswith("node ") else f"it {reason}"
-
-
 def _legend(data: Mapping[str, Any]) -> list[Block]:
     """What the words in the tables mean, as far as they occur."""
     shown = [*data["groups"], *_working(data)]
@@ -280,8 +252,9 @@ def each(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     """What several targets leave: side by side, then each as if it had been asked for alone."""
     blocks = training.targets(rows)
     for row in rows:
-        inside = (Text(f"\n{row['output']}", title=True), *outcome(row["report"]), *groups.widths(row["report"]))
-        blocks.append(Section("each", (Section("each", inside, str(row["output"])),)))
+        parts = (*outcome(row["report"]), *groups.widths(row["report"]), *network.picture(row["report"]))
+        told = (Text(f"\n{row['output']}", title=True), *parts)
+        blocks.append(Section("each", (Section("each", told, str(row["output"])),)))
     return blocks
 
 
