@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
 import secrets
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -44,7 +45,7 @@ class Served(ThreadingHTTPServer):
     """
 
     daemon_threads = True
-    allow_reuse_address = True
+    allow_reuse_address = os.name == "posix"  # elsewhere two programs could listen at one port
 
     def __init__(self, render: Callable[[str], str], plan: Callable[[Any], str], port: int | None = None) -> None:
         """Listen; nothing is answered before :meth:`serve_forever`.

@@ -18,6 +18,8 @@ import onnxslim_learn as osl
 from nets.zoo import NETS
 from onnxslim_learn.cli import commands
 from onnxslim_learn.errors import InputError, PlanError
+from onnxslim_learn.report import formula
+from onnxslim_learn.report.blocks import Text
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +137,13 @@ def test_two_models_stand_side_by_side(folder):
     assert [group["kept"] for group in seen.report["groups"]] == [widths[g["name"]] for g in seen.report["groups"]]
     assert seen.report["unmatched"] == [[], []]
     assert osl.view(small, folder / "attention.onnx", work=0).report["unmatched"][1]
+
+
+def test_a_model_without_widths_to_try_says_so(folder, monkeypatch):
+    monkeypatch.setattr(formula, "MOST", 1)
+    seen = osl.view(folder / "residual.onnx", work=0)
+    assert "No widths to try" in "".join(block.text for block in seen.shown() if isinstance(block, Text))
+    assert "No widths to try" in seen.to_html()
 
 
 def test_what_does_not_fit_is_refused(folder):

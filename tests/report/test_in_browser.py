@@ -326,17 +326,30 @@ def test_the_theme_is_changed_by_a_click(browser, pages):
     browser.execute_script("localStorage.clear()")
 
 
-def test_a_table_of_ten_thousand_rows_opens_soon(browser, tmp_path):
+def layer(place):
+    """One of many layers, each of which follows the one before."""
+    module = f"layers.{place // 10}.conv{place % 10}"
+    about = {"name": f"/{module.replace('.', '/')}/Conv", "op_type": "Conv", "module": module, "width": [64, 32]}
+    costs = {"macs": [1_000_000 + place, 250_000], "params": [36_864, 9216]}
+    return {**about, **costs, "group": f"{module}.weight:0", "inputs": [place - 1] if place else []}
+
+
+def test_ten_thousand_layers_and_rows_fit_into_a_page_and_are_folded(browser, tmp_path):
     from onnxslim_learn.report import page
-    from onnxslim_learn.report.blocks import Section, Table
+    from onnxslim_learn.report.blocks import Picture, Section, Table
 
     rows = tuple((f"layers.{k}.weight", "Conv", "64x64x3x3", "1.2 M", f"{k}") for k in range(10_000))
     heads = ("layer", "operator", "weight", "MACs", "n")
-    text = page.render("large", {}, [Section("layers", (Table("Layers", heads, rows, (0, 1)),))])
+    nodes = tuple(layer(k) for k in range(10_000))
+    groups = tuple({"name": node["group"], "title": f"{node['module']}: 64 channels", "width": 64} for node in nodes)
+    picture = Section("network", (Picture(nodes, groups),))
+    text = page.render("large", {}, [picture, Section("layers", (Table("Layers", heads, rows, (0, 1)),))])
     assert len(text) < 5e6
     file = tmp_path / "large.html"
     file.write_text(text, encoding="utf-8")
     opened(browser, file, 1600)
+    boxes = "return document.querySelectorAll('.picture .node, .picture .block').length"
+    assert 10 < browser.execute_script(boxes) < 100
     shown = "return [...document.querySelectorAll('tbody tr')].filter((row) => row.getClientRects().length).length"
     assert browser.execute_script(shown) == page.FEW
     browser.execute_script("[...document.querySelectorAll('.bar button')].at(-1).click()")

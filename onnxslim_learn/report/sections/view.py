@@ -11,15 +11,17 @@ from onnxslim_learn.report.sections import groups, repair, slim
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+FIXED = "No widths to try: no group can be cut, or there are more groups or terms of costs than a page can follow."
 NAMED = 6  # layers without a counterpart
 
 
 def blocks(report: Mapping[str, Any]) -> list[Block]:
     """All that a page shows beside the network."""
     losses = Section("losses", tuple(repair.curves(report["choice"], report["groups"])))
+    fixed = Section("network", (Text(FIXED),) if report["formula"] is None else ())
     if "other" not in report:
-        return [*slim.analysis(report), losses]
-    return [*_compared(report), losses, Section("widths", tuple(groups.bars(report)))]
+        return [*slim.analysis(report), losses, fixed]
+    return [*_compared(report), losses, fixed, Section("widths", tuple(groups.bars(report)))]
 
 
 def rows(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -30,7 +32,8 @@ def rows(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def summary(report: Mapping[str, Any]) -> list[Block]:
     """What a terminal shows: costs, and what losses rest on."""
     told = _compared(report) if "other" in report else slim.analysis(report)[:1]
-    return [*told, Text(f"Loss: {report['view']['losses']}.")]
+    fixed = [Text(FIXED)] if report["formula"] is None else []
+    return [*told, *fixed, Text(f"Loss: {report['view']['losses']}.")]
 
 
 def _compared(report: Mapping[str, Any]) -> list[Block]:
