@@ -45,6 +45,20 @@ document.querySelectorAll(".picture").forEach((place) => {
     at.leaves.push(number);
     node.at = at;
   });
+  // Of very many blocks beside each other, runs are folded together.
+  const bundle = (block) => {
+    block.children.forEach(bundle);
+    const inner = [...block.children], size = Math.ceil(inner.length / (MOST - 6));
+    if (inner.length <= MOST) return;
+    block.children = new Map();
+    for (let first = 0; first < inner.length; first += size) {
+      const some = inner.slice(first, first + size), path = `${some[0][1].path} to ${some.at(-1)[0]}`;
+      const run = { path, children: new Map(some), leaves: [], count: some.reduce((sum, [, one]) => sum + one.count, 0), above: block };
+      some.forEach(([, one]) => { one.above = run; });
+      block.children.set(path, run);
+    }
+  };
+  bundle(root);
   const simple = (block) => block.children.size === 0 && block.leaves.length === 1;
   const parts = (block) => block.leaves.length + [...block.children.values()].length;
   const open = new Set([root]);
