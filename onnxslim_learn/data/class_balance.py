@@ -83,7 +83,8 @@ def _sure(coupling: Coupling, source: Source, progress: Callable[[float], None])
             raise InputError(f"model: {said}. Give what it was made for with ⟨data⟩ or ⟨input⟩.") from error
         named = zip((o.name for o in session.get_outputs()), outputs, strict=True)
         by_name = {name: output for name, output in named if isinstance(output, np.ndarray)}  # no sequences
-        name = name or next((n for n, a in by_name.items() if len(a) == batch.count and classifies(a, n, hints[n])), "")
+        rowed = {name: a for name, a in by_name.items() if a.ndim and len(a) == batch.count}  # a number has no rows
+        name = name or next((n for n, a in rowed.items() if classifies(a, n, hints[n])), "")
         if not name:
             return None
         rows.append(log_probabilities(by_name[name].astype(np.float64)))

@@ -3,6 +3,7 @@
 import numpy as np
 import onnxruntime as ort
 
+from nets.notation import Net
 from onnxslim_learn import demo
 from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.coupling.solver import couple
@@ -46,3 +47,11 @@ def test_what_classifies_nothing_and_what_is_too_large_gets_the_first_samples(mo
         coupling = couple(graph(name), sensitive=False)
         options = DataSettings(samples=4)
         np.testing.assert_array_equal(drawn(confident(coupling, options)), drawn(synthetic(coupling, options)))
+
+
+def test_an_output_that_is_one_number_has_no_rows_to_choose_from():
+    text = """(float[1, 6] x) => (float total, float[1, 4] y) {
+        h = MatMul(x, w1) r = Relu(h) total = ReduceMax<keepdims=0>(r) z = MatMul(r, w2) y = Softmax<axis=1>(z)
+    }"""
+    coupling = couple(load(Net(text, "w1 6x8, w2 8x4").build()), sensitive=False)
+    assert confident(coupling, DataSettings(samples=8)).count == 8
