@@ -215,7 +215,7 @@ def streamed(model: ir.Model, feeds: Sequence[Mapping[str, Array]], names: Itera
             yield from runner.taken(stop, told)
         return
     together, size, first = dict[int, list[str]](), HANDED + 1, runner.fork([0])
-    listed, many = list(stops.items()), -(-len(stops) // LOOKED_AT)
+    listed, many = list(stops.items()), max(1, -(-len(stops) // LOOKED_AT))  # nothing may be asked for
     for several in (listed[start : start + many] for start in range(0, len(listed), many)):
         stop, told, here = several[-1][0], [name for _, names_there in several for name in names_there], 0
         for _, values in first.taken(stop, told):

@@ -104,6 +104,13 @@ def test_values_that_are_handed_out_batch_by_batch_are_those_of_a_whole_run(name
             assert np.abs(a - b).max(initial=0) <= RELATIVE["float32"] * np.abs(b).max(initial=1), one
 
 
+def test_where_nothing_is_asked_for_nothing_is_handed_out():
+    """As of a model whose weights are all quantized."""
+    graph = analysed("residual").graph
+    feeds = [random_inputs(analysed("residual").coupling, graph.shapes.analysis)]
+    assert list(executor.streamed(graph.model.clone(), feeds, [])) == []
+
+
 def test_what_is_handed_out_and_not_needed_is_not_held():
     graph = analysed("residual").graph
     found = Runner(graph.model.clone(), [random_inputs(analysed("residual").coupling, graph.shapes.analysis)], ())
