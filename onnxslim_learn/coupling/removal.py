@@ -88,7 +88,8 @@ class Removal:
 
     def emptied(self, value: Value, axis: int) -> bool:
         """Whether nothing is left of an axis that had something."""
-        return value.shape[axis] > 0 and self.size(value, axis) == 0
+        may_shrink = any(digit.labels is not None for digit in value.axes[axis])
+        return may_shrink and value.shape[axis] > 0 and self.size(value, axis) == 0
 
     def keep(self, value: Value, axis: int) -> Mask:
         """Which positions of an axis stay; where rows of other axes differ, those of the first row that stays."""

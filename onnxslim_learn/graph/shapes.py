@@ -346,7 +346,7 @@ def _infer_now(node: ir.Node, module: ir.Model, sample: Sample) -> dict[str, onn
             data[value.name] = onnx.numpy_helper.from_array(told, value.name)
     inferred: dict[str, onnx.TypeProto] = onnx.shape_inference.infer_node_outputs(
         schema,
-        ir.to_proto(node),
+        ir.serde.serialize_node(node),
         types,
         data,
         opset_imports=[onnx.helper.make_opsetid(d, v) for d, v in module.opset_imports.items()],
@@ -360,7 +360,7 @@ def _as_onnxruntime_infers(node: ir.Node, sample: Sample) -> dict[str, tuple[int
     names = [str(value.name) for value in node.inputs if value is not None and value.name]
     assert node.graph is not None
     return output_types(
-        ir.to_proto(node), {n: (sample.dtype[n], sample.shape[n]) for n in names}, node.graph.opset_imports
+        ir.serde.serialize_node(node), {n: (sample.dtype[n], sample.shape[n]) for n in names}, node.graph.opset_imports
     )
 
 
@@ -426,7 +426,7 @@ def _by_itself(node: ir.Node, module: ir.Model, sample: Sample) -> list[str]:
                 for name, one in zip(names, given, strict=True)
                 if one is not None
             }
-            results = run(ir.to_proto(node), feeds, module.opset_imports).items()
+            results = run(ir.serde.serialize_node(node), feeds, module.opset_imports).items()
             types = {n: (onnx.helper.np_dtype_to_tensor_dtype(out.dtype), out.shape) for n, out in results}
         known[key] = [types.get(str(value.name)) for value in node.outputs]
     for value, like in zip(node.outputs, known[key], strict=True):

@@ -33,7 +33,8 @@ class Effort:
     """How hard to try.
 
     Attributes:
-        ridges: Ridges tried, ascending until one does worse, times the mean square of an input.
+        ridges: Ridges tried, ascending: from the middle on as long as one does better, times the mean square of an
+            input.
         resolves: Alternations between clipped targets and weights.
         moments: Whether outputs may be shifted and rescaled to the mean and deviation of the original's, which holds
             for inputs of the same kind only: on made-up ones it did harm on each of nine nets.
@@ -358,16 +359,20 @@ def _rescale(fitted: Sample) -> Weights:
 def _least_squares(fitted: Sample, judge: Sample, setting: FitSetting) -> Iterator[tuple[Weights, float]]:
     """The best ridge regression, and its refinements where the activation forgives errors, with their errors."""
     problem, effort = Problem(fitted, biased=setting.biased), setting.effort
-    invert, chosen, least = None, fitted.plain, math.inf
+    invert, chosen, least, best = None, fitted.plain, math.inf, math.inf
     determined = fitted.inputs.count > fitted.gram.shape[1]  # with fewer rows, the least ridges amplify rounding
-    for ridge in effort.ridges:
-        tried = problem.inverse(ridge)
-        weights = problem.solve(tried)
-        error = judge.error(weights)
-        if error > least * (1 + GAIN) and determined:
-            break  # ridges ascend, and what they cost has one minimum, but for rounding
-        if error < least:
-            invert, chosen, least = tried, weights, error
+    middle = len(effort.ridges) // 2
+    for ridges in (effort.ridges[middle::-1], effort.ridges[middle + 1 :]):  # what they cost has one minimum
+        for ridge in ridges:
+            tried = problem.inverse(ridge)
+            weights = problem.solve(tried)
+            error = judge.error(weights)
+            if error > least * (1 + GAIN) and determined:
+                break
+            if error < least:
+                invert, chosen, least, best = tried, weights, error, ridge
+        if determined and best < effort.ridges[middle]:
+            break
     yield chosen, least
     if setting.activation != LINEAR and invert is not None:
         for _ in range(effort.resolves):

@@ -239,7 +239,7 @@ def common(one: ir.Model, other: ir.Model) -> int:
     for place, (a, b) in enumerate(zip(one.graph, other.graph, strict=False)):
         read = sorted(reads(a))
         held = [[side[name].const_value if name in side else None for name in read] for side in weights]
-        if any(x is not y for x, y in zip(*held, strict=True)) or ir.to_proto(a) != ir.to_proto(b):
+        if any(x is not y for x, y in zip(*held, strict=True)) or ir.serde.serialize_node(a) != ir.serde.serialize_node(b):
             return place
     return min(len(list(one.graph)), len(list(other.graph)))
 

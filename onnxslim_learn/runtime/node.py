@@ -131,7 +131,7 @@ def compute(node: ir.Node, known: Feeds) -> dict[str, Array]:
     assert node.graph is not None
     constants = {str(value.name): value.const_value for value in node.inputs if value is not None and value.name}
     feeds = {name: known[name] if name in known else tensor.numpy() for name, tensor in constants.items()}  # type: ignore[union-attr]
-    return run(ir.to_proto(node), feeds, node.graph.opset_imports)
+    return run(ir.serde.serialize_node(node), feeds, node.graph.opset_imports)
 
 
 def run(node: onnx.NodeProto, feeds: Feeds, opsets: Mapping[str, int]) -> dict[str, Array]:

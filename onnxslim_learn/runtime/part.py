@@ -37,7 +37,7 @@ def part(
     needed = [name for name in sorted(read) if name in stored and name not in given]
     large = [name for name in needed if _is_fed(stored[name])]
     small = [_tensor(name, stored[name]) for name in needed if name not in large]
-    protos = [ir.to_proto(node) for node in nodes]
+    protos = [ir.serde.serialize_node(node) for node in nodes]
     inputs = {name: given[name] for name in sorted(read) if name in given}
     alone = model_of(protos, inputs, wanted, model.opset_imports, small)
     alone.graph.input.extend(_declared(name, stored[name]) for name in large)

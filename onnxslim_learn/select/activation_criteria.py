@@ -96,9 +96,11 @@ class _Consumer:
         if self.single:
             result[self.owner] = (self.weights**2).sum(axis=1) / np.maximum(np.diagonal(self.inverse), 1e-30)
             return result
-        for unit in np.unique(self.owner):
-            at = np.flatnonzero(self.owner == unit)
-            result[unit] = np.trace(self.weights[at].T @ _solve(self.inverse[np.ix_(at, at)], self.weights[at]))
+        units, first, counts = np.unique(self.owner, return_index=True, return_counts=True)
+        for count in np.unique(counts):
+            alike = counts == count
+            at = first[alike, None] + np.arange(count)
+            result[units[alike]] = _block_losses(self.inverse[at[:, :, None], at[:, None, :]], self.weights[at])
         return result
 
     def remove(self, units: Array) -> None:
@@ -114,10 +116,27 @@ class _Consumer:
         self.owner = self.owner[left]
 
 
+def _block_losses(blocks: Array, weights: Array) -> Array:
+    """What goes with each of several units ``(u,)``, by blocks of an inverse ``(u, n, n)`` and weights ``(u, n, m)``."""
+    try:
+        roots = np.linalg.solve(np.linalg.cholesky(_lifted(blocks)), weights)
+    except np.linalg.LinAlgError:
+        return np.array([np.sum(matrix * _solve(block, matrix)) for block, matrix in zip(blocks, weights, strict=True)])
+    losses: Array = np.einsum("unm,unm->u", roots, roots)
+    return losses
+
+
+def _lifted(blocks: Array) -> Array:
+    """Blocks ``(..., n, n)`` of an inverse that many downdates may have left singular up to rounding."""
+    size = blocks.shape[-1]
+    lift = ROUNDING * np.maximum(np.trace(blocks, axis1=-2, axis2=-1) / size, 1e-30)
+    lifted: Array = blocks + lift[..., None, None] * np.eye(size)
+    return lifted
+
+
 def _solve(block: Array, right: Array) -> Array:
-    """Solve with a block of an inverse that many downdates may have left singular up to rounding."""
-    lift = ROUNDING * max(float(np.trace(block)) / len(block), 1e-30)
-    system = block + lift * np.eye(len(block))
+    """Solve with a block of an inverse."""
+    system = _lifted(block)
     try:
         solved: Array = scipy.linalg.cho_solve(scipy.linalg.cho_factor(system, check_finite=False), right)
     except np.linalg.LinAlgError:
