@@ -67,6 +67,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.stages: list[str] = []  # that run, the outermost first
         self._inside = [0.0]
 
     @contextlib.contextmanager
@@ -74,9 +75,11 @@ class Meter:
         """Count a block as part of a stage."""
         start = time.process_time()
         self._inside.append(0.0)
+        self.stages.append(name)
         try:
             yield
         finally:
+            self.stages.pop()
             whole, inner = time.process_time() - start, self._inside.pop()
             self._inside[-1] += whole
             self.seconds[name] = self.seconds.get(name, 0.0) + whole - inner
@@ -158,15 +161,16 @@ def samples(session: Any, size: int, count: int) -> dict[str, np.ndarray]:
 
 
 class Peak:
-    """The peak of memory beside what is mapped from files."""
+    """The peak of memory beside what is mapped from files, by stage."""
 
-    def __init__(self) -> None:
-        self.bytes = 0
-        threading.Thread(target=self._watch, daemon=True).start()
+    def __init__(self, meter: Meter) -> None:
+        self.bytes: dict[str, int] = {}
+        threading.Thread(target=self._watch, args=[meter.stages], daemon=True).start()
 
-    def _watch(self) -> None:
+    def _watch(self, stages: list[str]) -> None:
         while True:
-            self.bytes = max(self.bytes, anonymous())
+            now = (stages or ["else"])[-1]
+            self.bytes[now] = max(self.bytes.get(now, 0), anonymous())
             time.sleep(0.02)
 
 
@@ -204,7 +208,8 @@ def passes(name: str, options: argparse.Namespace) -> dict[str, Any]:
         import onnxslim_learn as osl
 
         os.environ["ONNXSLIM_LEARN_CACHE"] = folder
-        meter, peak = Meter(), Peak()
+        meter = Meter()
+        peak = Peak(meter)
         for stage, places in STAGES.items():
             for place in places:
                 meter.watch(stage, place)
@@ -223,7 +228,7 @@ def passes(name: str, options: argparse.Namespace) -> dict[str, Any]:
     worst = result.report["quality"] or {}
     return {
         "net": name, "original": original, "seconds": seconds, "elapsed": elapsed, "passes": seconds / original,
-        "peak_bytes": peak.bytes, "stages": {k: v / original for k, v in meter.seconds.items()},
+        "peak_bytes": max(peak.bytes.values()), "peaks": peak.bytes, "stages": {k: v / original for k, v in meter.seconds.items()},
         "worst": worst.get("worst"), "allocation": result.plan.provenance["allocation"],
         "trials": result.plan.provenance["trials"],
     }  # fmt: skip
