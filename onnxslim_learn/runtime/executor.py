@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 
-IN_MEMORY = 1 << 28  # bytes of activations that one runner holds; what is over goes to a temporary file
+IN_MEMORY = 1 << 27  # bytes of activations that one runner holds; what is over goes to a temporary file
 WEIGHTS = 1 << 28  # bytes of weights that nodes which are run together read, unless it is one node
 HANDED = 1 << 28  # bytes of values of one batch that are handed out at once
 LOOKED_AT = 8  # stretches of the first batch, which tells how many bytes there are
@@ -239,7 +239,8 @@ def common(one: ir.Model, other: ir.Model) -> int:
     for place, (a, b) in enumerate(zip(one.graph, other.graph, strict=False)):
         read = sorted(reads(a))
         held = [[side[name].const_value if name in side else None for name in read] for side in weights]
-        if any(x is not y for x, y in zip(*held, strict=True)) or ir.serde.serialize_node(a) != ir.serde.serialize_node(b):
+        told = [ir.serde.serialize_node(node) for node in (a, b)]
+        if any(x is not y for x, y in zip(*held, strict=True)) or told[0] != told[1]:
             return place
     return min(len(list(one.graph)), len(list(other.graph)))
 

@@ -117,7 +117,7 @@ class _Consumer:
 
 
 def _block_losses(blocks: Array, weights: Array) -> Array:
-    """What goes with each of several units ``(u,)``, by blocks of an inverse ``(u, n, n)`` and weights ``(u, n, m)``."""
+    """What goes with each of several units, by blocks of an inverse ``(u, n, n)`` and weights ``(u, n, m)``."""
     try:
         roots = np.linalg.solve(np.linalg.cholesky(_lifted(blocks)), weights)
     except np.linalg.LinAlgError:

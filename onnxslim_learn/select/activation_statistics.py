@@ -51,14 +51,16 @@ class Inputs:
         """Mean squares ``(c,)``."""
         return self.products if self.products.ndim == 1 else np.diagonal(self.products)
 
-    @cached_property
+    @property
     def factor(self) -> Array:
         """``(c, m)`` with the products of pairs that ``weights`` have, and no more columns than rows."""
-        weights = self.weights.astype(np.float64)
-        if weights.shape[1] <= len(weights):
-            return weights
-        lower: Array = scipy.linalg.qr(weights.T, mode="r", overwrite_a=True, check_finite=False)[0][: len(weights)].T
-        return lower
+        return self.weights.astype(np.float64) if self.weights.shape[1] <= len(self.weights) else self._lower
+
+    @cached_property
+    def _lower(self) -> Array:
+        weights = self.weights.T.astype(np.float64)
+        upper: Array = scipy.linalg.qr(weights, mode="r", overwrite_a=True, check_finite=False)[0]
+        return upper[: len(self.weights)].T
 
     @property
     def variance(self) -> Array:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Range: TypeAlias = tuple[float, float]
 
 FEW, TOPPED = 128, 256  # real samples below which made-up ones are added, and how many there are then
+MOMENTS = 1 << 26  # bytes of moments that stay when widths are chosen
 FLOWS, LEAST = 1 << 26, 4  # bytes of activations that flow at once in a batch, unless it has so few samples
 CAREFUL = Effort((1e-3, 1e-2, 1e-1, 1.0), moments=False)
 """On made-up samples, which judge themselves too well: weights stay nearer to the plain ones, and no moment is met."""
@@ -175,6 +176,11 @@ class Calibration:
     def squares(self) -> list[activation_statistics.Inputs]:
         """Means and squares of all contractions' inputs."""
         return activation_statistics.collect(self.coupling, [*self.feeds, *self.more])
+
+    def let_go(self) -> None:
+        """Drop moments that take much memory; whoever asks for them again has them summed up again."""
+        if sum(inputs.products.nbytes + inputs.weights.nbytes for inputs in self.__dict__.get("pairs", ())) > MOMENTS:
+            del self.pairs
 
     def influence(self, feeds: Sequence[Feeds]) -> dict[str, float]:
         """What an error in each contraction's output does to the model's outputs, found once, on some samples."""

@@ -170,6 +170,8 @@ def slim_to(  # noqa: PLR0913  everything a user may say about a cut
     if idle(plain[0], analysis, slimmed.plan.groups):
         analysis, calibration = turned(*plain, streams=False)
         slimmed = choose(analysis, calibration)
+    if plain[1] is not None:
+        plain[1].let_go()
     return slimmed, _carried_out(slimmed, path, calibration, real, stage, repair=repair)
 
 
