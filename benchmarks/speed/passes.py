@@ -228,7 +228,8 @@ def passes(name: str, options: argparse.Namespace) -> dict[str, Any]:
     worst = result.report["quality"] or {}
     return {
         "net": name, "original": original, "seconds": seconds, "elapsed": elapsed, "passes": seconds / original,
-        "peak_bytes": max(peak.bytes.values()), "peaks": peak.bytes, "stages": {k: v / original for k, v in meter.seconds.items()},
+        "peak_bytes": max(peak.bytes.values()), "peaks": peak.bytes,
+        "stages": {k: v / original for k, v in meter.seconds.items()},
         "worst": worst.get("worst"), "allocation": result.plan.provenance["allocation"],
         "trials": result.plan.provenance["trials"],
     }  # fmt: skip
