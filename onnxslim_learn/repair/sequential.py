@@ -49,7 +49,7 @@ ROWS = 16384  # rows of a regression with many unknowns, or so many times these
 ROWS_PER_UNKNOWN = 4
 COMPARED = 3 << 22  # numbers of outputs that are compared, of one batch at least
 HELD_ROWS = 8192  # rows that decide
-LARGEST = 50_000_000  # numbers in the inputs of one regression
+LARGEST = 1 << 25  # numbers in the inputs of one regression
 PORTION = 1 << 23  # numbers of its rows that are summed up at once
 
 
