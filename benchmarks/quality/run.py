@@ -106,6 +106,7 @@ class Bench:
         threads: Of onnxruntime, for counting what is right.
         multiple: Of widths, as ``slim`` takes it.
         work: Multiply-accumulates to find widths with, likewise; ``None`` for what is usual.
+        settings: The rows for ours.
     """
 
     cache: Path
@@ -115,6 +116,7 @@ class Bench:
     threads: int
     multiple: int | str = 1
     work: float | None = None
+    settings: tuple[Setting, ...] = SETTINGS
 
     def accuracy(self, path: Path) -> float:
         """Share of test images whose class a model finds."""
@@ -163,7 +165,7 @@ def slim(bench: Bench, path: Path, setting: Setting, seed: int, output: Path) ->
 
 def ours(bench: Bench, net: str, dense: float, seeds: int) -> Iterator[Row]:
     """All rows of ours for a net."""
-    for setting in SETTINGS:
+    for setting in bench.settings:
         path = bench.cache / f"{net}{setting.suffix}.onnx"
         if not path.is_file():
             continue  # a net without batch normalisations
@@ -240,6 +242,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="samples are drawn so many times (default 3)")
     parser.add_argument("--multiple", type=multiple_of, default=1, help="of widths, as slim takes it (default 1)")
     parser.add_argument("--work", type=float, help="multiply-accumulates to find widths with; 0: all groups alike")
+    parser.add_argument("--only", metavar="NAME", help="of ours, such as '512 images' (default: all)")
     parser.add_argument("--threads", type=int, default=2, help="threads for counting what is right (default 2)")
     parser.add_argument("--json", type=Path, help="write all rows here")
     parser.add_argument("--figure", type=Path, help="draw the summary here, as .png or .svg")
@@ -248,7 +251,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     test, labels = fashion.read("t10k", options.data)
     images, _ = fashion.read("train", options.data)
-    given = {"multiple": options.multiple, "work": options.work}
+    settings = tuple(setting for setting in SETTINGS if options.only in (None, setting.name))
+    given = {"multiple": options.multiple, "work": options.work, "settings": settings}
     bench = Bench(options.cache, images, fashion.pixels(test), labels, options.threads, **given)
     rows: list[Row] = []
     for net in options.nets:

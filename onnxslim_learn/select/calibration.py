@@ -149,6 +149,10 @@ class Calibration:
         batches = in_small_batches(some, declared, self._batches[0].count)
         return [batch.inputs for batch in batches], [batch.labels for batch in batches]
 
+    def first(self, count: int) -> Sequence[Mapping[str, Any]]:
+        """The inputs of the first samples, in as few batches as they lie in."""
+        return [batch.inputs for batch in limited(self._batches, self.source.declared, count)]
+
     @cached_property
     def feeds(self) -> Sequence[Mapping[str, Any]]:
         """The inputs of the samples, in small batches."""

@@ -6,8 +6,8 @@ order in which units go, one Cholesky factor C⁻¹_RR = L Lᵀ gives all widths
 
 How much an error there matters at the end is one number for each consumer: its output is disturbed, as much as it
 varies over samples, and what follows is run. Both together are losses of one unit, that of the outputs, so that groups
-can be held against each other. Over 32 measurements of the demo's net their logarithms correlate by 0.97 with the
-measured ones, those of shares of ``obs`` scores by 0.81.
+can be held against each other. Of four nets cut to a half, group by group, their logarithms correlate by 0.98, 0.98,
+0.92 and 0.93 with the measured ones; 0.99, 0.98, 0.86 and 0.91 where disturbances are noise, place by place.
 """
 
 from __future__ import annotations
@@ -159,15 +159,33 @@ def influences(coupling: Coupling, names: Sequence[str], feeds: Sequence[Feeds])
         for name in sorted(set(names) & trunk.place.keys(), key=trunk.place.__getitem__):
             trunk.run_past(name)
             if trunk.get(name)[0].dtype.kind == "f":
-                yield name, partial(damage, trunk.disturbed(name, _disturb))
+                change = partial(_disturb, channels=_channels(coupling, name))
+                yield name, partial(damage, trunk.disturbed(name, change))
             trunk.drop(name)
 
     return {name: lost for name, lost in spread(jobs()) if np.isfinite(lost)}
 
 
-def _disturb(arrays: Sequence[Array]) -> list[Array]:
-    """Noise on a value, in proportion to how much it varies over samples: place by place, where there are several."""
+def _channels(coupling: Coupling, name: str) -> int:
+    """The axis of a value along which units lie; its last where nothing tells."""
+    value = coupling.values.get(name)
+    axes = () if value is None else value.axes
+    return next((k for k, axis in enumerate(axes) if k and any(d.labels is not None for d in axis)), -1)
+
+
+def _disturb(arrays: Sequence[Array], channels: int) -> list[Array]:
+    """Errors on a value, in proportion to how much it varies over samples: each channel takes what another has there.
+
+    Turned round by chance, for every sample by itself. Such errors are alike in places near to each other, as those of
+    a cut are; noise that is not averages out in what follows. Samples of several shapes, or a single one, get noise.
+    """
     rng = np.random.default_rng(0)
-    alike = len({array.shape[1:] for array in arrays}) == 1 and sum(len(array) for array in arrays) > 1
-    deviation = np.concatenate(arrays).std(axis=0) if alike else np.concatenate([a.ravel() for a in arrays]).std()
-    return [(a + NOISE * deviation * rng.standard_normal(a.shape)).astype(a.dtype) for a in arrays]
+    if len({array.shape[1:] for array in arrays}) > 1 or arrays[0].ndim == 1 or sum(map(len, arrays)) == 1:
+        deviation = np.concatenate([array.ravel() for array in arrays]).std()
+        return [(a + NOISE * deviation * rng.standard_normal(a.shape)).astype(a.dtype) for a in arrays]
+    whole = np.concatenate(arrays).astype(np.float32)
+    lines = np.moveaxis(whole - whole.mean(axis=0), channels, 0)
+    signs = (len(whole), *(1 for _ in lines.shape[2:]))
+    errors = [line[rng.permutation(len(line))] * rng.choice((-1, 1), signs) for line in lines]
+    changed = (whole + NOISE * np.moveaxis(np.stack(errors), 0, channels)).astype(arrays[0].dtype)
+    return np.split(changed, np.cumsum([len(array) for array in arrays])[:-1])

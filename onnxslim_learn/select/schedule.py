@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 WORK = 1.5e11  # multiply-accumulates where nothing else is said: some seconds
 RUNS = 2  # or so many runs over all samples, if that is more; repair takes as much
+SMALL = 4e11  # or as much as measuring every group takes, if that is no more than this
 SURE = 128  # samples: where nothing is said, losses measured on fewer are not preferred to those that are predicted
 CURVES = 0.5  # share of the work for curves of single groups
 MOST, FEWEST = 448, 32  # samples to measure curves on
@@ -85,13 +86,13 @@ def schedule(task: Search, calibration: Calibration, most_ways: int) -> Schedule
     """
     cost, counts = TrialCost.of(task.coupling), _counts(calibration.count)
     portions = [_portion(calibration, count) for count in counts]
-    work = max(WORK, RUNS * cost.run(calibration.feeds)) if calibration.work is None else calibration.work
     prices, firsts = [one.trials(cost) for one in portions], [cost.first(_gone(task, one)) for one in task.choices]
     least = 2 * prices[-1][0]
     rounds = [cost.run(one.feeds) + price[firsts].sum() for one, price in zip(portions, prices, strict=True)]
     usual = calibration.work is None
     sure = min(SURE, calibration.count) if usual else 0
     few = [k for k, count in enumerate(counts) if sure <= count <= MOST]
+    work = _usual(cost, calibration, rounds[few[-1]] / CURVES) if calibration.work is None else calibration.work
     disturbed: Sequence[Feeds] = ()
     measurable = rounds[few[-1]] <= min(CURVES * work, work - least)
     if not measurable:
@@ -108,16 +109,21 @@ def schedule(task: Search, calibration: Calibration, most_ways: int) -> Schedule
     return Schedule(disturbed, portions[at], points, portions[tried], ways, work, float(all_measured))
 
 
+def _usual(cost: TrialCost, calibration: Calibration, measured: float = 0.0) -> float:
+    """Multiply-accumulates where nothing is said, if measuring every group takes so many."""
+    return max(WORK, RUNS * cost.run(calibration.feeds), measured if measured <= SMALL else 0.0)
+
+
 def _disturbed(cost: TrialCost, calibration: Calibration, allowed: float) -> Sequence[Feeds]:
     """The first samples, as many as what is allowed does for."""
-    portions = (calibration.some(count)[0] for count in DISTURBED)
+    portions = map(calibration.first, DISTURBED)  # nothing is held back, so that batches need not be small
     return next((feeds for feeds in portions if cost.influences(feeds) <= allowed), ())
 
 
 def affordable(coupling: Coupling, calibration: Calibration, trials: int) -> Portion:
     """As many samples as so many trials of the whole model may be made on, but a few at least."""
     cost = TrialCost.of(coupling)
-    work = max(WORK, RUNS * cost.run(calibration.feeds)) if not calibration.work else calibration.work
+    work = calibration.work or _usual(cost, calibration)
     portions = [_portion(calibration, count) for count in _counts(calibration.count) if count <= MOST]
     return next((one for one in portions if trials * one.trials(cost)[0] <= work), portions[-1])
 

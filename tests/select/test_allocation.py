@@ -7,7 +7,7 @@ import pytest
 
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.runtime import cache, parallel
-from onnxslim_learn.select import allocation, sensitivity
+from onnxslim_learn.select import allocation, schedule, sensitivity
 from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim
 from tests.laws import analysed
@@ -77,6 +77,16 @@ def test_where_work_does_not_do_for_all_groups_the_costliest_are_measured_and_th
     carried = {g.name: slope[analysis.coupling.close(one_column(analysis, g))].sum() for g in analysis.groups}
     first = max((g.name for g in analysis.groups if g.pin is None), key=lambda one: carried[one])
     assert first in some.curves.points
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_all_groups_are_measured_by_themselves_where_that_takes_little(small, monkeypatch):
+    monkeypatch.setattr(schedule, "WORK", 0.0)
+    monkeypatch.setattr(schedule, "RUNS", 8)
+    monkeypatch.setattr(schedule, "SMALL", np.inf if small else 0.0)
+    plan = slim.plan(analysed("residual"), {"macs": 0.6}, calibration=calibration("residual"))
+    measured, groups = plan.provenance["work"]["groups"]
+    assert measured == (groups if small else 0)
 
 
 def one_column(analysis, group):

@@ -81,6 +81,21 @@ def test_what_does_not_reach_an_output_has_no_influence():
     assert predicted.influences(analysis.coupling, ["b"], known.feeds) == {"b": 0.0}
 
 
+def test_errors_are_alike_in_near_places_as_those_of_a_cut_are():
+    """The mean over places of a layer loses what the layer does, where its inputs are alike in all places."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    n (float[batch,6,4,4] x) => (float[batch,5,1,1] pooled) {
+        y = Conv(x, w)
+        pooled = GlobalAveragePool(y)
+    }"""
+    model, rng = onnx.parser.parse_model(text), np.random.default_rng(0)
+    kernel = rng.standard_normal((5, 6, 1, 1)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(kernel, "w"))
+    analysis, x = slim.analyze(model), rng.standard_normal((64, 6, 1, 1)).repeat(4, 2).repeat(4, 3).astype(np.float32)
+    known = Calibration(analysis.coupling, open_source({"x": x}, analysis.graph))
+    assert predicted.influences(analysis.coupling, ["y"], known.feeds) == pytest.approx({"y": 1.0}, rel=0.02)
+
+
 def known_of(name, count):
     """What so many random samples say of a zoo net, with its choices in the order of their scores."""
     analysis = analysed(name)
