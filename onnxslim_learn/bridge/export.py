@@ -92,15 +92,19 @@ def _set_apart(
     for name, origin in graph.clones.items():
         if name in tied or name not in graph.initializers:
             continue
-        contents = changed[name].tobytes() if name in changed else _before(graph, name)
-        shared = changed[origin].tobytes() if origin in changed else _before(graph, name)
         reading = reader(graph, name, nodes)
-        if contents != shared and reading is not None:
-            node, slot = reading
+        if reading is None:
+            continue
+        node, slot = reading
+        copied = name in nodes  # by a node, whose output has this name
+        read = origin if node.input[slot] == name else tied.get(node.input[slot], node.input[slot])
+        contents, shared = (changed[one].tobytes() if one in changed else _before(graph, name) for one in (name, read))
+        if contents != shared:
             before = graph.initializers[name].const_value
             assert before is not None
-            tensor = proto.graph.initializer.add(name=name, data_type=int(before.dtype), dims=before.shape.numpy())
-            tensor.raw_data = contents
+            tensor = give_way(proto, name) if copied else proto.graph.initializer.add(name=name)
+            tensor.data_type, tensor.raw_data = int(before.dtype), contents
+            tensor.dims.extend(before.shape.numpy())
             node.input[slot] = name
             if proto.ir_version < 4:  # which wants initializers to be inputs too
                 proto.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))

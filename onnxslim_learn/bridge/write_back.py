@@ -79,11 +79,15 @@ def readers(proto: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
 
 
 def reader(graph: Graph, clone: str, nodes: Mapping[str, onnx.NodeProto]) -> tuple[onnx.NodeProto, int] | None:
-    """The node of the file that reads an un-shared initializer, and its input; ``None`` if it is not in the file."""
+    """The node of the file that reads an un-shared initializer, and its input; ``None`` if it is not in the file.
+
+    It may read it by way of a node that copies it.
+    """
     for use in graph.initializers[clone].uses():
         for output in use.node.outputs:
             node = nodes.get(str(output.name))
-            if node is not None and use.idx < len(node.input) and node.input[use.idx] == graph.clones[clone]:
+            read = node.input[use.idx] if node is not None and use.idx < len(node.input) else ""
+            if node is not None and graph.clones.get(read, read) == graph.clones[clone]:
                 return node, use.idx
     return None
 

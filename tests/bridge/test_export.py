@@ -13,7 +13,7 @@ from onnxslim_learn.bridge.initializers import parameters
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.errors import InputError
-from tests.bridge.test_module import NORMED, TIED, assert_alike, call
+from tests.bridge.test_module import NORMED, TIED, assert_alike, call, tensors_of
 from tests.laws import NETS, run
 
 BARE = {"bare_constants", "branch", "function"}
@@ -74,6 +74,32 @@ def test_the_file_computes_what_the_module_computes(name):
     if name not in BARE:
         assert {key for key in after if before.get(key) != after[key]} == changed
     assert all(before[key][:2] == after[key][:2] for key in before if key in after)
+
+
+FRESH = """(float[batch, 3, 5, 5] x) => (float[batch, 4, 1, 1] y) <float[4] one = {1, 1, 1, 1}, float[4] zero = {0, 0, 0, 0}> {
+  mean = Identity(zero)
+  scale = Identity(one)
+  a = Conv(x, w)
+  b = BatchNormalization(a, one, zero, mean, scale)
+  c = Conv(b, v)
+  y = BatchNormalization(c, scale, mean, zero, one)
+}"""
+
+
+def test_vectors_that_an_exporter_merged_by_copying_one_train_by_themselves():
+    model = Net(FRESH, "w 4x3x3x3, v 4x4x3x3").build()
+    graph = load(model)
+    module = bridge(graph, norms="batch").train()
+    inputs = feeds(model)
+    for _ in range(2):
+        sum(value.square().sum() for value in module(*tensors_of(module, inputs)).values()).backward()
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.sub_(0 if parameter.grad is None else 0.1 * parameter.grad.sign())
+                parameter.grad = None
+    written = updated(module, graph)
+    onnx.checker.check_model(written)
+    assert_alike(call(module.eval(), inputs), run(written, inputs))
 
 
 def test_bridging_the_written_file_gives_the_weights_bit_for_bit(tmp_path):
