@@ -275,6 +275,13 @@ LEARNERS = Registry(
             settings=f"{_LEARNERS}.morphnet.settings:MorphNetSettings",
         ),
         LearnerRow(
+            "narrow",
+            f"{_LEARNERS}.narrow:run",
+            "widths by what they are worth on samples, in stages with training between them",
+            "train",
+            settings=f"{_LEARNERS}.settings:NarrowSettings",
+        ),
+        LearnerRow(
             "weight-sparse",
             f"{_LEARNERS}.weight_sparse.pipeline:run",
             "zeros",

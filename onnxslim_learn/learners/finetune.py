@@ -69,6 +69,12 @@ def fit(
     trainer = task.trainer.comparing(feature_distillation.kept(realize(task.analysis, plan), task.trainer.features))
     task = replace(task, trainer=trainer)
     trainer.world.led(lambda: _cut(task, module, plan))
+    return trained(task, plan, told)
+
+
+def trained(task: Task[Any], plan: Plan, told: dict[str, Any]) -> tuple[Slimmed, Verification] | None:
+    """Fine-tune, verify and write what was cut to a plan and is the folder's ``slimmed.onnx``; see :func:`fit`."""
+    trainer = task.trainer
     student, from_scratch = load(task.folder / "slimmed.onnx"), getattr(task.wanted, "from_scratch", False)
     net = trainer.module(student, fresh=from_scratch)
     if from_scratch:

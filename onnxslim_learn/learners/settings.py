@@ -7,13 +7,20 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from onnxslim_learn.data.options import DataSettings, SampleSettings
-from onnxslim_learn.readers import bound, number, positive, share, whole
+from onnxslim_learn.errors import InputError
+from onnxslim_learn.readers import AUTO, bound, number, positive, share, whole
 from onnxslim_learn.registry import AUGMENTATIONS, FP32, LEARNERS, LOSSES, METRICS, OPTIMIZERS, PRECISIONS
 from onnxslim_learn.runtime.settings import RuntimeSettings
 from onnxslim_learn.settings import Option, declared, option, part
 from onnxslim_learn.workflow.options import (
     CONFIG,
+    EMPTY,
+    MULTIPLE,
+    NO_REPAIR,
     PLAN_OUT,
+    PROTECT,
+    SENSITIVE,
+    TARGET,
     ClockSettings,
     InputSettings,
     ReportSettings,
@@ -218,6 +225,50 @@ class LearnSettings:
     samples: SampleSettings = part(SampleSettings, reading=DataSettings(batch_size=64))
     runtime: RuntimeSettings = part(RuntimeSettings)
     report: ReportSettings = part(ReportSettings)
+
+
+@dataclass(frozen=True)
+class NarrowSettings:
+    """What can be asked of narrowing in stages.
+
+    Attributes:
+        target: Cost -> bound; at most 1 is a fraction.
+        stages: In how many stages it is met.
+        multiple: Widths are multiples of this.
+        protect: Regular expressions; groups they find stay whole.
+        allow_sensitive: Whether axes that are normalised over are cut, too.
+        allow_empty: Whether whole branches may go.
+        no_repair: Whether weights are not refitted after a stage.
+        length: How long is trained between stages, all in all.
+        after: How long is trained after the last.
+        plan_out: Where the plan is written.
+    """
+
+    TITLE: ClassVar = STRUCTURE
+
+    target: Mapping[str, float | str] = declared({}, replace(TARGET, purpose=WIDTHS))
+    stages: int = option(
+        3, "narrow: stages in which the target is met (default 3)", metavar="N", read=positive, purpose=WIDTHS
+    )
+    multiple: int | str = declared(AUTO, replace(MULTIPLE, purpose=WIDTHS))
+    protect: tuple[str, ...] = declared((), replace(PROTECT, purpose=WIDTHS))
+    allow_sensitive: bool = declared(False, replace(SENSITIVE, purpose=WIDTHS))
+    allow_empty: bool = declared(False, replace(EMPTY, purpose=WIDTHS))
+    no_repair: bool = declared(False, replace(NO_REPAIR, purpose=WIDTHS))
+    length: LearningSteps = part(LearningSteps)
+    after: FinetuneSteps = part(FinetuneSteps)
+    plan_out: str | None = declared(None, replace(PLAN_OUT, purpose=WIDTHS))
+
+    def check(self, shared: LearnSettings) -> None:
+        """Refuse what cannot be asked for together.
+
+        Raises:
+            InputError: With the parameter at fault.
+        """
+        if not self.target:
+            raise InputError("learn: no ⟨target⟩ is given. For example ⟨target.macs⟩=0.5.")
+        if compares_features(shared.training.loss):
+            raise InputError("⟨loss⟩: what is inside changes from stage to stage. Use ⟨loss⟩ distill.")
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.coupling.relations import over
 from onnxslim_learn.coupling.removal import Removal, removal
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.plans.plan import BASES, Plan, digest
 from onnxslim_learn.rewrite import merge
 from onnxslim_learn.rewrite.merge import inherited
+from onnxslim_learn.rewrite.slim import cut as cut_array
 from onnxslim_learn.rewrite.slim import kept_positions
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.array_types import Labels
     from onnxslim_learn.coupling.groups import Group
+    from onnxslim_learn.coupling.relations import Digit, Value
 
 
 def describe(analysis: Analysis, cut: Removal, about: Mapping[str, Any]) -> Plan:
@@ -110,6 +113,70 @@ def realize(analysis: Analysis, chosen: Plan) -> Removal:
         if provenance.get("sha256") not in (None, analysis.graph.digest):
             said += f" The plan was made for another file ({provenance.get('source', 'unnamed')})."
         raise PlanError(said) from error
+
+
+def composed(first: Removal, second: Removal) -> Removal:
+    """One removal for two, the second of which is of what the first leaves.
+
+    Which column of the first model one of the second was is read off the initializers that both have.
+
+    Raises:
+        PlanError: If a column that goes is on none of them, or both together break a constraint.
+    """
+    was, columns = _origins(first, second), first.coupling.columns
+    goes = np.ones(second.coupling.columns, bool)
+    goes[second.coupling.column[~second.gone]] = False
+    lost = goes & (was < 0)
+    lost[second.coupling.column[second.coupling.is_row]] = False  # they go with their cells
+    if lost.any():
+        raise PlanError("plan: units go that lie on no initializer of the model. Use ⟨stages⟩ 1.")
+    gone = np.ones(columns, bool)
+    gone[first.coupling.column[~first.gone]] = False
+    gone[was[goes & (was >= 0)]] = True
+    try:
+        return removal(first.coupling, np.flatnonzero(gone).tolist(), empty=True)
+    except PlanError as error:
+        told = error.message.removesuffix(" Choose other positions.")
+        raise PlanError(f"plan: two cuts of this model are not one ({told}). Use ⟨stages⟩ 1.") from error
+
+
+def _origins(first: Removal, second: Removal) -> Labels:
+    """For every column of what a removal leaves the column of the model that it was, or -1."""
+    was = np.full(second.coupling.columns, -1)
+    for name in second.coupling.graph.initializers:
+        sides = [one.coupling.values.get(name) for one in (first, second)]
+        if sides[0] is None or sides[1] is None:
+            continue
+        digits = _that_stay(first, sides[0]), list(sides[1].digits.values())
+        if len(digits[0]) != len(digits[1]):
+            continue
+        for before, after in zip(*digits, strict=True):
+            if before.labels is not None and after.labels is not None:
+                old = cut_array(_columns(first, sides[0], before), sides[0], first)
+                new = _columns(second, sides[1], after)
+                known = (old >= 0) & (new >= 0)
+                was[new[known]] = old[known]
+    return was
+
+
+def _that_stay(of: Removal, layout: Value) -> list[Digit]:
+    """The digits of a value of which a removal leaves more than one position: of one, an axis has no digit."""
+    return [
+        digit
+        for digit in layout.digits.values()
+        if digit.labels is None or of.kept(digit).reshape(-1, digit.size).sum(axis=1).max() > 1
+    ]
+
+
+def _columns(of: Removal, layout: Value, digit: Digit) -> Labels:
+    """The column of every element of a value by one of its digits, in its shape; -1 where there is none."""
+    keys, sizes = list(layout.digits), {key: one.size for key, one in layout.digits.items()}
+    labels = digit.labels
+    assert labels is not None
+    columns = np.where(labels > 0, of.coupling.column[of.coupling.strong[labels]], -1)
+    spread = over(columns, (*digit.deps, digit.key), keys, sizes)
+    result: Labels = np.broadcast_to(spread, [sizes[key] for key in keys]).reshape(layout.shape)
+    return result
 
 
 def _realize(analysis: Analysis, chosen: Plan) -> Removal:

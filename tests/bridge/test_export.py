@@ -76,7 +76,8 @@ def test_the_file_computes_what_the_module_computes(name):
     assert all(before[key][:2] == after[key][:2] for key in before if key in after)
 
 
-FRESH = """(float[batch, 3, 5, 5] x) => (float[batch, 4, 1, 1] y) <float[4] one = {1, 1, 1, 1}, float[4] zero = {0, 0, 0, 0}> {
+FRESH = """(float[batch, 3, 5, 5] x) => (float[batch, 4, 1, 1] y)
+  <float[4] one = {1, 1, 1, 1}, float[4] zero = {0, 0, 0, 0}> {
   mean = Identity(zero)
   scale = Identity(one)
   a = Conv(x, w)
