@@ -193,8 +193,26 @@ class _Search:
                 count = max(map(len, chosen.values()))
                 others = [{**sizes, **{k: n[min(at, len(n) - 1)] for k, n in chosen.items()}} for at in range(count)]
                 analysis, third, *more = (self.another(nominal, one) for one in others)
+                more += self._longer(nominal, sizes, chosen, parity=bool(more))
                 return Shapes(nominal, analysis, third, tuple(more))
         return Shapes(nominal, nominal, nominal)
+
+    def _longer(
+        self, nominal: Sample, sizes: Mapping[str, int], chosen: Mapping[str, tuple[int, ...]], *, parity: bool
+    ) -> list[Sample]:
+        """All shapes at longer lengths that fit: a count of large windows may be alike at the others, all doubled.
+
+        Unless the others show ``parity``, the first is half as long again: what is padded to whole windows may be whole
+        at the others. Where data decides on shapes, the model would have to run at such sizes, and is not.
+        """
+        lengths = [key for key in chosen if self.symbols[key].kind != "batch"]
+        samples = []
+        for halves in () if nominal.loose or not lengths else (4,) if parity else (4, 3):
+            longer = {key: sizes[key] * (4 if place else halves) // 2 for place, key in enumerate(lengths)}
+            if any(size not in chosen[key] for key, size in longer.items()):
+                with suppress(InputError):
+                    samples.append(self.another(nominal, {**sizes, **longer}))
+        return samples
 
     def another(self, nominal: Sample, sizes: Mapping[str, int]) -> Sample:
         """All shapes at other sizes, at which every tensor has as many axes (a Squeeze of all ones can take others)."""

@@ -163,6 +163,29 @@ CUT = {
         [(1, 3, 64, 96), (3, 3, 160, 64)],
         [6],
     ),
+    "counted windows, longer than most samples": (
+        """(float[n, s, 6] x) => (float[n, k, 200, 2] y) {
+            a = MatMul(x, w1) m = Shape(x) n = Gather(m, [0]) e = Gather(m, [1])
+            f = Add(e, [199]) k = Div(f, [200]) full = Mul(k, [200]) rest = Sub(full, e)
+            pads = Concat<axis=0>([0, 0, 0, 0], rest, [0]) b = Pad(a, pads)
+            to = Concat<axis=0>(n, k, [200, 8]) c = Reshape(b, to) d = Relu(c) y = MatMul(d, w2)
+        }""",
+        "w1 6x8, w2 8x2",
+        [(1, 9, 6), (2, 250, 6)],
+        [8],
+    ),
+    "windows that are whole at most lengths that fit": (
+        """(float[n, s, 6] x) => (float[n, k, 128, 2] y, float[m, 64, 2] z) {
+            g = Reshape(x, [-1, 64, 6]) z = MatMul(g, w3) a = MatMul(x, w1)
+            m = Shape(x) n = Gather(m, [0]) e = Gather(m, [1])
+            f = Add(e, [127]) k = Div(f, [128]) full = Mul(k, [128]) rest = Sub(full, e)
+            pads = Concat<axis=0>([0, 0, 0, 0], rest, [0]) b = Pad(a, pads)
+            to = Concat<axis=0>(n, k, [128, 8]) c = Reshape(b, to) d = Relu(c) y = MatMul(d, w2)
+        }""",
+        "w1 6x8, w2 8x2, w3 6x2",
+        [(1, 128, 6), (2, 192, 6)],
+        [8],
+    ),
     "weights of experts in chunks of a computed size": (
         """(float[n, s, 6] x) => (float[n, s, 2] y) {
             z = Shape(w) e = Gather(z, {0}) one = Div(e, {2}) ends = Unsqueeze(one, [0]) far = Mul(ends, [2])
