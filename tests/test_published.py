@@ -6,6 +6,7 @@ import pytest
 
 import onnxslim_learn as osl
 from nets.exports import write
+from nets.fused import fused
 from nets.published import PUBLISHED, resized
 from nets.published.configured import CONFIGURED
 from nets.published.more import MORE
@@ -93,3 +94,11 @@ def test_fixed_sizes_of_the_older_exporter(name, tmp_path):
 def test_units_whose_final_states_are_stacked_can_go():
     analysis = slim.analyze(write(ALL["final states of two directions"], "legacy", opened=True))
     assert [group.pin for group in analysis.groups if group.width == 20] == [None]
+
+
+def test_heads_that_share_an_open_batch_lose_cells_as_onnxruntime_fuses_their_products():
+    model = write(ALL["SigLIP's pooling"], "legacy", opened=True)
+    plain, other = (slim.analyze(form) for form in (model, fused(model, "extended")))
+    assert {node.op_type for node in other.graph.nodes} >= {"FusedMatMul"}
+    free = [[group for group in one.groups if group.pin is None] for one in (plain, other)]
+    assert len(free[0]) == len(free[1]) > 0

@@ -85,7 +85,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.first(image)
-        pooled = F.avg_pool2d(x, x.size()[2:]) if not torch.jit.is_tracing() else x.mean((2, 3), keepdim=True)
+        pooled = x.mean((2, 3), keepdim=True)
         channel = self.channel(pooled.flatten(1)).unsqueeze(2).unsqueeze(3).expand_as(x)
         gate = 1 + torch.sigmoid(channel + self.space(x).expand_as(x))
         return self.out((x + self.rezero * x * gate).mean((-2, -1)))

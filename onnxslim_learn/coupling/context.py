@@ -276,10 +276,14 @@ class NodeContext:
         summed = [d for a in axes for d in value.axes[a] if d.labels is not None]
         varying = self.shapes.varying(name)
         spoken = parts(value, {key for d in summed for key in (d.key, *d.deps)}, varying)
-        undecided = spoken.undecided if self.version >= WHERE else spoken.axes & varying
+        undecided = spoken.undecided if self._masks_at_run_time() else spoken.axes & varying
         for digit in summed:
             if any(part.axis in undecided and part.key in (digit.key, *digit.deps) for part in spoken.parts):
                 self.relations.pin(digit, OPEN, value.digits)
+
+    def _masks_at_run_time(self) -> bool:
+        """Whether masks may be computed: by the standard operators, of which other domains' come with recent ones."""
+        return bool(self.node.domain) or self.version >= WHERE
 
     def contract(
         self,
@@ -346,7 +350,7 @@ class NodeContext:
         name = str(self.name(slot))
         self.values[name] = value = layout.fuse(self.relations, self.value(slot), axis)
         for digit in value.axes[axis]:
-            if digit.labels is not None and (self.node.domain or self.version >= WHERE):
+            if digit.labels is not None and self._masks_at_run_time():
                 self._hold_unmaskable(name, value, [axis])
                 cells = in_rows(value.digits, digit, digit.labels)
                 self.relations.grids.append(Grid(self.index, cells, row_atoms(value.digits, digit), least))
