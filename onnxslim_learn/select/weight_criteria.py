@@ -168,6 +168,7 @@ def _moments(coupling: Coupling, parts: Sequence[_Squares]) -> tuple[Array, Arra
         classes = coupling.strong[part.labels.reshape(-1)]
         open_ = ~normal[classes]
         if part.others > 1 and not part.summed:
+            open_ &= np.isfinite(part.squares)  # what stands for minus infinity, as where a recurrence begins
             np.add.at(variance, classes[open_], part.squares[open_])
         elif part.others == 1 and part.name not in scales:
             np.add.at(mean, classes[open_], part.only[open_])

@@ -200,3 +200,12 @@ def test_the_command_line_offers_every_criterion(capsys):
         parser.parse(["slim", "--help"])
     told = capsys.readouterr().out
     assert [name for name in CRITERIA if name not in told] == []
+
+
+def test_a_constant_that_stands_for_minus_infinity_is_no_weight_of_a_unit():
+    text = "(float[2, 6] x) => (float[2, 4] y) { h = MatMul(x, w1) g = Max(h, least) r = Relu(g) y = MatMul(r, w2) }"
+    model = Net(text, "w1 6x8, w2 8x4, least 2x8").build()
+    (least,) = (tensor for tensor in model.graph.initializer if tensor.name == "least")
+    least.CopyFrom(numpy_helper.from_array(np.full((2, 8), -1e30, np.float32), "least"))
+    analysis = slim.analyze(model)
+    assert np.isfinite(weight_criteria.energy(analysis, analysis.groups)).all()
