@@ -250,7 +250,11 @@ def _window_fits(node: ir.Node, sample: Sample) -> bool:
     pads = node.attributes.get_ints("pads", None) or [0] * 2 * len(kernel)
     spread = node.attributes.get_ints("dilations", None) or [1] * len(kernel)
     ends = [size + sum(pads[k :: len(kernel)]) for k, size in enumerate(sizes)]
-    return padded or all(end > (k - 1) * d for end, k, d in zip(ends, kernel, spread, strict=True))
+    strides = node.attributes.get_ints("strides", None) or [1] * len(kernel)
+    beyond = [
+        step - 1 if node.attributes.get_int("ceil_mode", 0) else 0 for step in strides
+    ]  # how far it may reach out
+    return padded or all(end + out > (k - 1) * d for end, out, k, d in zip(ends, beyond, kernel, spread, strict=True))
 
 
 def _weight_shape(node: ir.Node, sample: Sample) -> tuple[int, ...]:

@@ -105,7 +105,7 @@ _WITH: dict[str, dict[str, Any]] = {
     "vit_small_patch14_dinov2": {"depth": 3}, "vit_small_patch16_dinov3": {"depth": 3},
     "vit_relpos_small_patch16_224": {"depth": 3}, "deit3_small_patch16_224": {"depth": 3},
     "swin_tiny_patch4_window7_224": {"window_size": 2}, "swinv2_tiny_window8_256": {"window_size": 2},
-    "swinv2_cr_tiny_224": {"window_size": 2}, "cait_xxs24_224": {"depth": 3}, "convmixer_768_32": {"depth": 4},
+    "swinv2_cr_tiny_224": {"window_size": 2}, "cait_xxs24_224": {"depth": 3},
 }  # fmt: skip
 
 

@@ -127,6 +127,14 @@ def test_a_window_that_no_attribute_tells_fits_all_the_same():
     assert all(inputs["x"][2] >= 200 for inputs in sampled(text, "w1 8x1x200, w2 4x8x1"))
 
 
+def test_a_pooling_rounded_up_may_reach_beyond_its_image():
+    text = """(float[b, 3, h, w] x) => (float[b, 4, 1, 1] y) {
+        a = Conv<strides=[4, 4]>(x, w1) p = AveragePool<kernel_shape=[600, 600], strides=[600, 600], ceil_mode=1>(a)
+        y = Conv(p, w2)
+    }"""
+    assert sampled(text, "w1 8x3x4x4, w2 4x8x1x1")[0] == {"x": (1, 3, 224, 224)}
+
+
 def test_lengths_at_which_a_part_that_is_added_would_be_empty_are_not_taken():
     text = """(float[n, s, 6] x) => (float[n, 3] y) {
         m = Shape(x) e = Slice(m, [1], [2], [0]) q = Div(e, [100]) k = Min(q, [1]) t = Slice(x, [0], k, [1])
