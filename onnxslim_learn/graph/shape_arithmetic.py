@@ -109,6 +109,11 @@ def _reduce(fold: Callable[..., Any]) -> Callable[..., Array]:
     return run
 
 
+def _clip(node: ir.Node, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
+    ends = (node.attributes.get_float("min", low), node.attributes.get_float("max", high))  # inputs since opset 11
+    return np.asarray(np.clip(x, *ends), x.dtype) if any(end is not None for end in ends) else x
+
+
 def _bounded(shape: Iterable[int]) -> list[int]:
     """A shape that is small enough to be computed with."""
     sizes = [int(size) for size in shape]
@@ -153,6 +158,7 @@ EVALUATE: dict[str, Callable[..., Array]] = {
     "Pow": _plain(lambda x, y: np.power(x, y).astype(x.dtype)),
     "Floor": _plain(np.floor),
     "Ceil": _plain(np.ceil),
+    "Clip": _clip,
     "Min": _plain(lambda *x: np.minimum.reduce(x)),
     "Max": _plain(lambda *x: np.maximum.reduce(x)),
     "Equal": _plain(np.equal),

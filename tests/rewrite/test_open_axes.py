@@ -186,6 +186,17 @@ CUT = {
         [(1, 128, 6), (2, 192, 6)],
         [8],
     ),
+    "padding that is never less than none": (
+        """(float[n, s, 6] x) => (float[n, k, 8, 2] y) {
+            a = MatMul(x, w1) m = Shape(x) n = Gather(m, [0]) e = Gather(m, [1]) f = Cast<to=1>(e)
+            g = Div(f, {8.0}) h = Ceil(g) i = Mul(h, {8.0}) j = Sub(i, f) l = Clip(j, {0.0}) rest = Cast<to=7>(l)
+            pads = Concat<axis=0>([0, 0, 0, 0], rest, [0]) b = Pad(a, pads)
+            to = Concat<axis=0>(n, [-1, 8, 8]) c = Reshape(b, to) d = Relu(c) y = MatMul(d, w2)
+        }""",
+        "w1 6x8, w2 8x2",
+        TOKENS,
+        [8],
+    ),
     "weights of experts in chunks of a computed size": (
         """(float[n, s, 6] x) => (float[n, s, 2] y) {
             z = Shape(w) e = Gather(z, {0}) one = Div(e, {2}) ends = Unsqueeze(one, [0]) far = Mul(ends, [2])
