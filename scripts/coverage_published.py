@@ -21,6 +21,7 @@ from nets.published.configured import CONFIGURED
 from nets.published.more import MORE
 from onnxslim_learn.errors import SlimError, TargetError
 from onnxslim_learn.rewrite import verify as checking
+from onnxslim_learn.rewrite.comparison import UnusableError
 from onnxslim_learn.workflow import slim
 from scripts.coverage_file import Row
 
@@ -53,7 +54,7 @@ def measure(network: Network, exporter: Exporter, folder: Path, *, opened: bool)
         feed = {name: tensor.numpy() for name, tensor in one.items() if name in taken}
         try:
             check = checking.verify(slimmed.removal, path, [feed], seeds=1)
-        except checking.UnusableError:  # the original does not run at these sizes
+        except UnusableError:  # the original does not run at these sizes
             continue
         row |= {"runs": row["runs"] + 1, "worst": max(row["worst"], check.max_rel_diff)}
         if not check.passed:
