@@ -48,7 +48,7 @@ DTYPES: dict[int, torch.dtype] = {
     21: torch.uint8,
     22: torch.int8,
     23: torch.float32,
-    24: torch.float8_e8m0fnu,
+    24: getattr(torch, "float8_e8m0fnu", torch.float32),  # torch 2.6 has none
     25: torch.uint8,
     26: torch.int8,
 }
