@@ -293,10 +293,10 @@ def test_an_interrupt_is_heeded_after_a_step_and_a_checkpoint_from_which_the_run
     Path("s.onnx").unlink()
     step = loop._Run.step
 
-    def stopped(run, number):
+    def stopped(run, number, *batch):
         if number == 4:
             signal.raise_signal(signal.SIGTERM)
-        return step(run, number)
+        return step(run, number, *batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop._Run, "step", stopped)
