@@ -35,6 +35,8 @@ HINTS = {
     "width": ("width",),
 }
 """What the name of an open dimension says about its kind."""
+APART = 4
+"""Dimensions beside each other are tried at sizes that differ by about this part of them."""
 EXTRA = (0, 1, 2, 5)
 """How many tokens may stand beside those of an image's patches."""
 
@@ -174,11 +176,13 @@ def variations(size: int, triple: Triple, place: int = 0) -> list[tuple[int, ...
 
     What a file pads to a multiple must be seen at no multiple of it, strided or not: the first choice has sizes of
     which halves, rounded up or down, are odd. The last one has smaller sizes, for what a table of positions bounds.
-    ``place`` sets dimensions apart that stand beside each other.
+    ``place`` sets dimensions apart that stand beside each other, so far that they differ also where strides have made
+    them sixteen times smaller.
     """
     others = [other for other in dict.fromkeys((*triple[1:], 2 * size, 3 * size)) if other != size]
     plain, doubled = (others[0], others[1]), (2 * size, 3 * size)
-    base = others[1] - 8 * (place + 1)
+    apart = others[1] // APART // 8 * 8
+    base = others[1] - 8 * (place + 1) - place % 3 * apart
     less = _smaller(size, place)
     if base <= 0:
         return [(*plain, others[1] + 2), plain, doubled, *less]

@@ -253,6 +253,14 @@ def test_variations_differ_from_the_size_and_from_each_other():
             assert min(others) > 0
 
 
+def test_heights_and_widths_differ_after_strides():
+    for triples in input_sizes.SIZES:
+        size, triple = triples["height"][0], triples["height"]
+        height, width = (input_sizes.variations(size, triple, place)[0] for place in (0, 1))
+        for stride in (1, 4, 16):
+            assert any(-(-a // stride) != -(-b // stride) for a, b in zip(height, width, strict=True))
+
+
 def test_remedies_are_positive_and_whole():
     kinds = {"h": "height", "w": "width", "n": "batch"}
     sizes = {"h": 224, "w": 224, "n": 1}

@@ -163,6 +163,17 @@ CUT = {
         [(1, 3, 64, 96), (3, 3, 160, 64)],
         [6],
     ),
+    "halves of channels beside a height and a width": (
+        """(float[n, 3, h, w] x) => (float[n, 2, h2, w2] y) {
+            a = Conv<strides=[16, 16]>(x, w1)
+            m = Shape(a) n = Gather(m, [0]) c = Gather(m, [1]) p = Gather(m, [2]) q = Gather(m, [3])
+            half = Div(c, [2]) to = Concat<axis=0>(n, [2], half, p, q) b = Reshape(a, to)
+            d = ReduceSum<keepdims=0>(b, [1]) e = Relu(d) y = Conv(e, w2)
+        }""",
+        "w1 16x3x1x1, w2 2x8x1x1",
+        [(1, 3, 64, 96), (3, 3, 160, 48)],
+        [8, 2],
+    ),
     "counted windows, longer than most samples": (
         """(float[n, s, 6] x) => (float[n, k, 200, 2] y) {
             a = MatMul(x, w1) m = Shape(x) n = Gather(m, [0]) e = Gather(m, [1])
