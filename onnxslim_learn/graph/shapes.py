@@ -224,7 +224,7 @@ def _refilled(module: ir.Model, reference: Sample, fill: Callable[[int], int]) -
             inputs = [str(value.name) for value in node.inputs if value is not None and value.name]
             stating = [read for read in inputs if tuple(reference.value.get(read, np.zeros(())).flat) == before]
             if stating and before and stating[0] in sample.value:
-                sample.shape[name] = tuple(int(n) for n in sample.value[stating[0]])
+                sample.shape[name] = tuple(int(n) for n in sample.value[stating[0]].flat)
             elif name in reference.loose:
                 told = _as_onnxruntime_infers(node, sample).get(name, (0, ()))[1] if known is None else known
                 told = told if len(told) == len(before) else (None,) * len(before)

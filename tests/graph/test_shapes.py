@@ -5,6 +5,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from nets.notation import Net
 from nets.operators import EXAMPLES
 from onnxslim_learn.graph import shapes
 from onnxslim_learn.workflow import slim
@@ -57,3 +58,22 @@ def test_shapes_that_a_file_declares_and_that_do_not_hold_are_forgotten(tmp_path
     for count in (1, 2, 5):
         (y,) = session.run(None, {"x": np.ones((count, 4, 6), np.float32)})
         assert y.shape == (count, 4, 3)
+
+
+DECIDED = {
+    "which axes are padded": (
+        "(float[2, 6] x, int64[2] pads, float zero, int64[1] axes) => (float[a, b] y) {"
+        " h = MatMul(x, w1) p = Pad(h, pads, zero, axes) y = Relu(p) }",
+        "w1 6x8",
+    ),
+    "how long a window is, by a number": (
+        "(int64 n) => (float[m] y) { r = Range({0}, n, {1}) f = Cast<to=1>(r) y = Mul(f, w1) }",
+        "w1 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DECIDED)
+def test_what_inputs_decide_is_analysed(name):
+    text, weights = DECIDED[name]
+    assert slim.analyze(Net(text, weights, opset=18).build()).groups is not None
