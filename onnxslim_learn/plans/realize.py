@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -134,10 +135,28 @@ def composed(first: Removal, second: Removal) -> Removal:
     gone[first.coupling.column[~first.gone]] = False
     gone[was[goes & (was >= 0)]] = True
     try:
-        return removal(first.coupling, np.flatnonzero(gone).tolist(), empty=True)
+        both = removal(first.coupling, np.flatnonzero(gone).tolist(), empty=True)
     except PlanError as error:
         told = error.message.removesuffix(" Choose other positions.")
         raise PlanError(f"plan: two cuts of this model are not one ({told}). Use ⟨stages⟩ 1.") from error
+    if name := _unlike(first, second, both):
+        raise PlanError(f"plan: two cuts of this model are not one ({name} would keep others). Use ⟨stages⟩ 1.")
+    return both
+
+
+def _unlike(first: Removal, second: Removal, both: Removal) -> str:
+    """The first initializer of which one removal keeps other numbers than two in turn; empty if there is none."""
+    for name, after in second.coupling.values.items():
+        before = first.coupling.values.get(name)
+        if before is None or name not in second.coupling.graph.initializers:
+            continue
+        places = np.arange(math.prod(before.shape)).reshape(before.shape)
+        left = cut_array(places, before, first)
+        if left.shape == after.shape and not np.array_equal(
+            cut_array(left, after, second), cut_array(places, before, both)
+        ):
+            return name
+    return ""
 
 
 def _origins(first: Removal, second: Removal) -> Labels:

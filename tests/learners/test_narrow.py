@@ -15,7 +15,7 @@ from onnxslim_learn.workflow import slim
 from tests.laws import PLANS, ZOO_CUT, analysed, draw_removal, free, written
 from tests.learners.test_morphnet_pipeline import prepare, share  # noqa: F401
 
-REFUSED = {"rotary"}
+REFUSED = {"rotary", "interleaved_rotary", "grouped_query", "pooled_heads"}
 """Nets of which some pairs of cuts are refused: with one head left, the file no longer tells which rows kept what."""
 
 
@@ -52,7 +52,7 @@ def test_two_plans_one_after_the_other_are_one(name, data):
     try:
         one = written(original, composed(first, second))
     except PlanError:
-        assert name in REFUSED
+        assert name.split("-")[0] in REFUSED
         return
     both = written(left, second)
     wanted = {x.name: numpy_helper.to_array(x) for x in both.graph.initializer}
