@@ -16,6 +16,7 @@ from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.operators.facts import attribute
 from onnxslim_learn.repair.places import Picks
+from onnxslim_learn.runtime.part import READING
 
 
 @dataclass(frozen=True)
@@ -247,4 +248,5 @@ def _ints(node: ir.Node, name: str, kernel: Sequence[int]) -> tuple[int, ...]:
 def array_of(value: ir.Value) -> Array:
     """An initializer's numbers as float32."""
     assert value.const_value is not None
-    return np.asarray(value.const_value.numpy(), np.float32)
+    with READING:
+        return np.asarray(value.const_value.numpy(), np.float32)

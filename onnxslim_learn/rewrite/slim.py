@@ -21,6 +21,7 @@ from onnxslim_learn.graph.load import release
 from onnxslim_learn.rewrite import dropped_blocks, edit
 from onnxslim_learn.rewrite.dead_branches import vanish
 from onnxslim_learn.rewrite.merge import merged
+from onnxslim_learn.runtime.part import READING
 
 if TYPE_CHECKING:
     from onnxslim_learn.coupling.relations import Value
@@ -78,8 +79,9 @@ def _slice(value: ir.Value, layout: Value, removal: Removal) -> None:
     shape = ir.Shape([removal.size(layout, axis) for axis in range(len(layout.axes))])
 
     def reduced() -> ir.TensorProtocol:
-        array = cut(tensor.numpy(), layout, removal)
-        release(tensor)
+        with READING:
+            array = cut(tensor.numpy(), layout, removal)
+            release(tensor)
         return ir.tensor(array, dtype=tensor.dtype, name=tensor.name)
 
     value.const_value = ir.LazyTensor(

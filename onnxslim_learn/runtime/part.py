@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import onnx
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.array_types import Array, Feeds
 
 FED = 1 << 24  # bytes of a weight that is given as an input, so that it is not copied: kernels like constants better
+READING = RLock()  # tensors in files, and what is cut from them on demand, are read by one thread at a time
 KINDS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)  # that are given so
 
 
@@ -54,7 +56,8 @@ def _is_fed(value: ir.Value) -> bool:
 def weights(model: ir.Model, names: Iterable[str]) -> dict[str, Array]:
     """Some weights by name, where they lie."""
     tensors = {name: model.graph.initializers[name].const_value for name in names}
-    return {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
+    with READING:
+        return {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
 
 
 def bytes_read(model: ir.Model, node: ir.Node) -> int:
@@ -72,7 +75,8 @@ def _tensor(name: str, value: ir.Value) -> onnx.TensorProto:
     kind, dims, tensor = _header(value)
     if tensor.dtype == ir.DataType.STRING:
         return onnx.helper.make_tensor(name, kind, dims, tensor.numpy().reshape(-1).tolist())
-    return onnx.TensorProto(name=name, data_type=kind, dims=dims, raw_data=tensor.tobytes())
+    with READING:
+        return onnx.TensorProto(name=name, data_type=kind, dims=dims, raw_data=tensor.tobytes())
 
 
 def _header(value: ir.Value) -> tuple[int, list[int], ir.TensorProtocol]:

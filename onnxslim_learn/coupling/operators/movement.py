@@ -391,7 +391,7 @@ def pad(context: NodeContext) -> None:
     given = context.ints(3, "axes") if context.name(3) else None
     axes = [a % rank for a in given] if given else list(range(rank))
     if len(pads) != 2 * len(axes):  # data decides on which axes
-        pads, axes = [None] * 2 * rank, list(range(rank))
+        pads, axes = [None for _ in range(2 * rank)], list(range(rank))
     constant = context.attr("mode", "constant") in ("constant", b"constant")
     parts: dict[int, tuple[int, int]] = {}
     results = list(value.axes)
