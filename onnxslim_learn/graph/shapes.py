@@ -251,9 +251,8 @@ def _window_fits(node: ir.Node, sample: Sample) -> bool:
     spread = node.attributes.get_ints("dilations", None) or [1] * len(kernel)
     ends = [size + sum(pads[k :: len(kernel)]) for k, size in enumerate(sizes)]
     strides = node.attributes.get_ints("strides", None) or [1] * len(kernel)
-    beyond = [
-        step - 1 if node.attributes.get_int("ceil_mode", 0) else 0 for step in strides
-    ]  # how far it may reach out
+    ceiled = node.attributes.get_int("ceil_mode", 0)
+    beyond = [step - 1 if ceiled else 0 for step in strides]  # how far it may reach out
     return padded or all(end + out > (k - 1) * d for end, out, k, d in zip(ends, beyond, kernel, spread, strict=True))
 
 

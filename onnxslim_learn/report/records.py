@@ -346,6 +346,27 @@ def _widths(analysis: Analysis, kept: Mapping[str, Sequence[int]], cut: Removal)
     ]
 
 
+def files(analysis: Analysis, output: Path) -> dict[str, Any]:
+    """What was read, what was written, and the input sizes that costs are of."""
+    return {
+        "model": str(analysis.graph.source or ""),
+        "output": str(output),
+        "inputs": {name: list(shape) for name, shape in analysis.graph.shapes.nominal.inputs.items()},
+    }
+
+
+def _measured(
+    slimmed: Slimmed, timings: Timings | None, timed: Mapping[str, Any]
+) -> tuple[list[float | None], dict[str, Any] | None]:
+    """Milliseconds before and after, and how they were measured; a bound on latency has its own."""
+    targeted = slimmed.plan.provenance.get("latency")
+    if targeted is not None:
+        return [targeted["original_ms"], targeted["measured_ms"]], _on_target(slimmed.analysis, targeted)
+    if timings is None:
+        return [None, None], None
+    return [one.median_ms for one in timings.latencies()], latency(timings, timed)
+
+
 def outcome(
     slimmed: Slimmed,
     output: Path,
@@ -366,21 +387,15 @@ def outcome(
         nodes: How long nodes take, as :func:`onnxslim_learn.workflow.timed.by_node` tells.
     """
     analysis = slimmed.analysis
-    kept, targeted = slimmed.plan.groups, slimmed.plan.provenance.get("latency")
-    times = [None, None] if timings is None else [one.median_ms for one in timings.latencies()]
-    measured = None if timings is None else latency(timings, timed)
-    if targeted is not None:
-        times, measured = [targeted["original_ms"], targeted["measured_ms"]], _on_target(analysis, targeted)
+    times, measured = _measured(slimmed, timings, timed)
     return {
-        "model": str(analysis.graph.source or ""),
-        "output": str(output),
-        "inputs": {name: list(shape) for name, shape in analysis.graph.shapes.nominal.inputs.items()},
+        **files(analysis, output),
         "multiple": slimmed.plan.provenance.get("multiple", 1),
         "counted": counted(analysis.counted),
         "before": side(analysis, analysis.whole, analysis.graph.source, times[0]),
         "after": side(analysis, slimmed.removal, output, times[1]),
         "latency": measured,
-        "latency_target": targeted,
+        "latency_target": slimmed.plan.provenance.get("latency"),
         "verify": verification.to_dict(),
         "repair": repair.as_data(slimmed.repaired, slimmed.plan.provenance.get("repair", {}).get("data", "")),
         "quality": None if slimmed.judgement is None else slimmed.judgement.to_dict(),
@@ -390,7 +405,7 @@ def outcome(
         "timed": slimmed.plan.provenance.get("timed", []),
         "choice": {k: slimmed.plan.provenance.get(k) for k in CHOICE},
         "bases": sorted({name.rpartition("|")[0] for name in analysis.bases}),
-        "groups": _widths(analysis, kept, slimmed.removal),
+        "groups": _widths(analysis, slimmed.plan.groups, slimmed.removal),
         "node_times": list(nodes),
         "network": network(analysis, slimmed.removal, times_of(nodes)),
         "formula": formula(analysis),

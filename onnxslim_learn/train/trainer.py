@@ -328,9 +328,7 @@ def trainer(
     """
     stage("reading samples")
     gather = partial(pool.gather, folder=training.folder, unread=training.stream)
-    samples, held = gather(source, None if val is None else 0)
-    if val is not None:
-        held = gather(val, 0)[0]
+    samples, held = gather(source, None) if val is None else (gather(source, 0)[0], gather(val, 0)[0])
     tutor, inner = _teacher(analysis, teacher, training, world)
     kinds = tutor.kinds(samples)
     if not kinds:

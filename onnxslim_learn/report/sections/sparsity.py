@@ -14,7 +14,7 @@ from onnxslim_learn.report.blocks import Bar, Bars, Block, Section, Table, Text
 from onnxslim_learn.report.format import count, held_back, ms, plural, shapes, share, size, times
 from onnxslim_learn.report.format import provider as runtime
 from onnxslim_learn.report.network import grown, network, times_of
-from onnxslim_learn.report.records import counted, latency, side
+from onnxslim_learn.report.records import counted, files, latency, side
 from onnxslim_learn.report.sections.latency import stopped
 from onnxslim_learn.report.sections.training import learner, rollouts, taken_back, watched
 from onnxslim_learn.sparse import patterns, storage
@@ -46,19 +46,14 @@ def outcome(
     analysis = sparsified.analysis
     both: list[Any] = [None, None] if timings is None else [one.median_ms for one in timings.latencies()]
     rows = [_row(sparsified, layer) for layer in sparsified.layers]
-    written = (
-        analyze(output, inputs=analysis.graph.shapes.nominal.inputs, values=analysis.graph.values)
-        if stored.cut
-        else analysis
-    )
+    shapes, values = analysis.graph.shapes.nominal.inputs, analysis.graph.values
+    written = analyze(output, inputs=shapes, values=values) if stored.cut else analysis
     model = written.graph.model if stored.cut else sparsified.model
     before = side(analysis, analysis.whole, analysis.graph.source, both[0]) | _nonzero(analysis, analysis.graph.model)
     after = side(written, written.whole, output, both[1]) | _nonzero(written, model)
     zeros = sum(row["zeros"] for row in rows)
     return {
-        "model": str(analysis.graph.source or ""),
-        "output": str(output),
-        "inputs": {name: list(shape) for name, shape in analysis.graph.shapes.nominal.inputs.items()},
+        **files(analysis, output),
         "asked": _asked(sparsified),
         "trials": sparsified.trials,
         "counted": counted(written.counted),
