@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HERE = "127.0.0.1"
 MOST = 1 << 20  # bytes of what is posted
+DRAINED = 16 * MOST  # bytes read of what is too long: an answer is lost when a connection closes on unread bytes
 PATIENCE = 10  # seconds for a request to come in
 PLANS = "/plan"
 HEADERS = {
@@ -88,18 +89,29 @@ class _Request(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Answer with the plan of the widths that are posted."""
+        posted = self._posted()
         if self._refused(PLANS):
             return
-        length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdecimal() and int(length) <= MOST):
+        if posted is None:
             self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"At most {MOST} bytes.".encode())
             return
         try:
-            answer = self.server.plan(json.loads(self.rfile.read(int(length))))
+            answer = self.server.plan(json.loads(posted))
         except (SlimError, ValueError, RecursionError) as error:
             self._answer(HTTPStatus.BAD_REQUEST, str(error).encode())
             return
         self._answer(HTTPStatus.OK, answer.encode(), "application/json")
+
+    def _posted(self) -> bytes | None:
+        """What is posted; nothing where it is too long or does not say how long it is."""
+        length = self.headers.get("Content-Length", "")
+        count = int(length) if length.isascii() and length.isdecimal() and len(length) < 20 else DRAINED + 1
+        if count <= MOST:
+            return self.rfile.read(count)
+        left = count if count <= DRAINED else 0
+        while left and (part := self.rfile.read(min(left, MOST))):
+            left -= len(part)
+        return None
 
     def _refused(self, path: str) -> bool:
         """Refuse what comes from elsewhere, has no token, or asks for something else."""
