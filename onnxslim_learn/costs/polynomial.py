@@ -79,14 +79,18 @@ class Cost:
 
     def terms(self, alive: Array) -> Array:
         """Cost of every term."""
-        return self._terms(np.append(self.counts @ alive + self.fixed, 1.0), slice(None))
+        return self._terms(self._sizes(alive), slice(None))
+
+    def _sizes(self, alive: Array) -> Array:
+        """Sizes of the widths, and of none."""
+        return np.append(self.counts @ alive + self.fixed, 1.0)
 
     def _terms(self, sizes: Array, chosen: Labels | slice) -> Array:
         """Cost of some terms at these sizes of the widths; the last size is that of none."""
         factors, exponents = sizes[self.widths[chosen]], self.exponents[chosen]
         with np.errstate(divide="ignore", invalid="ignore"):
             products = np.prod(np.where(exponents == 0, 1.0, factors**exponents), axis=1)
-        result: Array = self.coefficients[chosen] * np.nan_to_num(products, posinf=0.0)
+        result: Array = self.coefficients[chosen] * np.where(np.isfinite(products), products, 0.0)
         return result
 
     def saved(self, gone: Labels) -> float:
@@ -104,7 +108,7 @@ class Cost:
     @cached_property
     def _whole(self) -> Array:
         """Sizes of the widths while nothing is gone, and of none."""
-        return np.append(self.counts @ np.ones(self.counts.shape[1]) + self.fixed, 1.0)
+        return self._sizes(np.ones(self.counts.shape[1]))
 
     @cached_property
     def _widths_of_class(self) -> Any:
@@ -117,12 +121,12 @@ class Cost:
 
     def gradient(self, alive: Array, weights: Array | float = 1.0) -> Array:
         """Derivative of the total by every class's aliveness, shape ``(classes,)``; ``weights`` are for the terms."""
-        sizes = np.append(self.counts @ alive + self.fixed, 1.0)
+        sizes = self._sizes(alive)
         factors = np.maximum(sizes[self.widths], 1e-12)
-        parts = (weights * self.terms(alive))[:, None] * self.exponents / factors
+        parts = (weights * self._terms(sizes, slice(None)))[:, None] * self.exponents / factors
         slope = np.zeros(len(sizes))
         np.add.at(slope, self.widths.reshape(-1), parts.reshape(-1))
-        result: Array = self.counts.T @ slope[:-1]
+        result: Array = self._widths_of_class @ slope[:-1]
         return result
 
     def by_node(self, alive: Array) -> dict[str, float]:

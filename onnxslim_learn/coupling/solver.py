@@ -159,7 +159,7 @@ class Coupling:
                 columns[self.column[atoms]] = index
             else:
                 classes[atoms] = index
-        transposed = self.membership.T.tocsr()
+        transposed = self._cells_of_row
         while True:  # a row with a cell that can never go can never go
             held = classes >= 0
             reached = (transposed @ held.astype(np.int32) > 0) & ~held
@@ -185,8 +185,8 @@ class Coupling:
 
     def close(self, columns: Mask) -> Mask:
         """Which classes go when these columns go: cells follow rows and what they lie under, rows all their cells."""
-        gone = np.zeros(self.size, bool)
-        fresh = linked(self._classes_of_column, np.flatnonzero(columns))
+        gone: Mask = columns[self.column]
+        fresh = np.flatnonzero(gone)
         while len(fresh):
             gone[fresh] = True
             rows = np.unique(linked(self.membership, fresh))

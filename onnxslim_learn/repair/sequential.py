@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from onnxslim_learn.array_types import Array, sample_count
+from onnxslim_learn.array_types import Array, Labels, sample_count
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.relations import Value
 from onnxslim_learn.data.source import regroup
@@ -287,12 +287,20 @@ class Left:
     """What is left of a node's target in a slimmed model.
 
     Attributes:
-        stands: What channels that are left are of the original's, ``(channels, left)``; the same ones by default.
+        stands: Which channels are left, or what those that are left are of the original's, ``(channels, left)``; all by
+            default.
         lost: Along which other axes positions go.
     """
 
-    stands: sp.csc_array | None = None
+    stands: Labels | sp.csc_array | None = None
     lost: Lost = field(default_factory=dict)
+
+    def of(self, values: Array) -> Array:
+        """What is left of channels ``(m, channels)``."""
+        if self.stands is None:
+            return values
+        left: Array = values[:, self.stands] if isinstance(self.stands, np.ndarray) else values @ self.stands
+        return left
 
 
 def observed(
@@ -318,7 +326,7 @@ def observed(
         places, data = targets.rows(linear, batch, count).left(left.lost), runner.get(linear.data)[batch]
         if places.rows(flat) != (data.size // unknowns if flat else len(data)):
             raise PlanError("it has other rows than in the original, for numbers decide which")
-        wanted = linear.split(places.values if left.stands is None else places.values @ left.stands)
+        wanted = linear.split(left.of(places.values))
         inputs = linear.form.unfold(data, places.picks)
         if not (np.isfinite(inputs).all() and np.isfinite(wanted).all()):
             raise PlanError("its inputs or targets are not finite")

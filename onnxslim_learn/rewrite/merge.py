@@ -146,15 +146,14 @@ def combine(array: Array, layout: Value, removal: Removal, summed: Iterable[int]
     return array
 
 
-def stands_for(removal: Removal, layout: Value, axis: int) -> sp.csc_array:
-    """What every position of an axis that stays is of the original's, ``(positions, left)``: itself, or a mean."""
-    digits = layout.axes[axis]
+def stands_for(removal: Removal, layout: Value, axis: int) -> Labels | sp.csc_array:
+    """What positions of an axis that stay are of the original's: which ones, or means, ``(positions, left)``."""
+    digits, stays = layout.axes[axis], np.flatnonzero(removal.keep(layout, axis))
     size, keys = layout.shape[axis], {d.key for d in digits}
-    square = sp.identity(size, np.float32, format="csr")
-    if removal.merged_into is not None and all(key in keys for d in digits for key in d.deps):
-        whole = combine(np.eye(size, dtype=np.float32), Value((digits, (Digit(-1, size),))), removal)
-        square = sp.csr_array(whole.astype(np.float32))
-    return sp.csc_array(square[np.flatnonzero(removal.keep(layout, axis))].T)
+    if removal.merged_into is None or not all(key in keys for d in digits for key in d.deps):
+        return stays
+    whole = combine(np.eye(size, dtype=np.float32), Value((digits, (Digit(-1, size),))), removal)
+    return sp.csc_array(sp.csr_array(whole.astype(np.float32))[stays].T)
 
 
 def _ties(removal: Removal, layout: Value, digit: Digit) -> Any | None:

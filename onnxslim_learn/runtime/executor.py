@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 IN_MEMORY = 1 << 27  # bytes of activations that one runner holds; what is over goes to a temporary file
 WEIGHTS = 1 << 28  # bytes of weights that nodes which are run together read, unless it is one node
 HANDED = 1 << 28  # bytes of values of one batch that are handed out at once
+NOTHING: Array = np.zeros(0, np.float32)  # stands where a value was read for the last time
 LOOKED_AT = 8  # stretches of the first batch, which tells how many bytes there are
 
 
@@ -118,11 +119,15 @@ class Runner:
         if session is not None:
             beside, room = weights(self.model, large), IN_MEMORY - self._in_memory()
             stay = [name for name in wanted if self._stays(name, stop)]
+            read = [self._held[name] for name in fed if name in self.place and not self._stays(name, stop)]
             for name in stay:
                 self._held[name] = []
             for batch in range(self.batches):
                 outputs = session.run(wanted, beside | {name: self._held[name][batch] for name in fed})
                 values = dict(zip(wanted, map(np.asarray, outputs), strict=True))
+                for arrays in read:
+                    room += _in_memory(arrays[batch])
+                    arrays[batch] = NOTHING
                 for name in stay:
                     room -= values[name].nbytes
                     self._held[name].append(values[name] if room >= 0 else on_disk(values[name]))
@@ -155,8 +160,7 @@ class Runner:
 
     def _in_memory(self) -> int:
         """Bytes of what nodes have put out that are held in memory."""
-        held = (a for name, arrays in self._held.items() if name in self.place for a in arrays)
-        return sum(a.nbytes for a in held if not isinstance(a, np.memmap))
+        return sum(_in_memory(a) for name, arrays in self._held.items() if name in self.place for a in arrays)
 
     def run_past(self, name: str) -> None:
         """Run all nodes up to the one that makes a value."""
@@ -186,7 +190,7 @@ class Runner:
         """
         twin = copy.copy(self)
         twin._take(model, ())
-        twin._held = dict(self._held)
+        twin._held = {name: list(arrays) for name, arrays in self._held.items()}
         produced = {name for name, place in twin.place.items() if place < self.position}
         produced |= {str(value.name) for value in model.graph.inputs}
         needed = {name for names in twin._reads[self.position :] for name in names} & produced
@@ -258,6 +262,11 @@ def joined(arrays: Mapping[str, Sequence[Array]]) -> dict[str, Array]:
         for name, parts in arrays.items()
         if parts[0].dtype.kind == "f" and len({a.shape[1:] for a in parts}) == 1
     }
+
+
+def _in_memory(array: Array) -> int:
+    """Bytes of an array that is not in a file."""
+    return 0 if isinstance(array, np.memmap) else array.nbytes
 
 
 def on_disk(array: Array) -> Array:

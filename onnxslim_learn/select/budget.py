@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from onnxslim_learn.array_types import Array, Labels, Mask
 from onnxslim_learn.costs.polynomial import Cost
 from onnxslim_learn.costs.targets import shown
 from onnxslim_learn.coupling.branches import foresee
+from onnxslim_learn.coupling.constraints import incidence
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.errors import TargetError
 from onnxslim_learn.registry import COSTS, LATENCY
@@ -238,14 +239,17 @@ class Search:
         total = np.zeros(self.coupling.size)
         for cost, bound in (self.bounds[name] for name in names):
             total += cost.gradient(alive) * alive / bound
-        by_column = np.bincount(self.coupling.column, total, self.coupling.columns)
-        rows = np.flatnonzero(self.coupling.is_row)
-        inside = self.coupling.membership.T @ total  # a row is worth its cells
-        by_column += np.bincount(self.coupling.column[rows], inside[rows], self.coupling.columns)
-        column, _, _, owner, _ = self._places
-        sums = np.bincount(owner, by_column[column], len(self.choices))
-        result: Array = sums / np.maximum(widths, 1)
+        result: Array = (self._inside @ total) / np.maximum(widths, 1)
         return result
+
+    @cached_property
+    def _inside(self) -> Any:
+        """Sparse matrix, choices × classes: those that units of a choice are; a row is worth its cells."""
+        column, _, _, owner, _ = self._places
+        units = incidence(owner, column, (len(self.choices), self.coupling.columns))
+        classes = incidence(self.coupling.column, np.arange(self.coupling.size), (units.shape[1], self.coupling.size))
+        classes = units @ classes
+        return (classes + classes @ self.coupling.membership.T).tocsr()
 
     def filled(self, widths: Widths, steps: Array) -> Mask:
         """Choices that surely have no room for their next step of so many units; shape ``(choices,)``."""
