@@ -131,8 +131,11 @@ def _measured(one: Input, shape: tuple[int, ...], bounds: input_range.Range | No
     axis = _along(one, shape)
     if axis is not None:
         return _smooth(one, shape, 1 - axis, bounds)
+    _, number = _channels(one, shape, 0, bounds)
+    columns = shape if _numbers(bounds) > 1 else ()  # each in a range of its own
     pilot = np.random.default_rng(0).standard_normal((1, POINTS))
-    slope, shift, low, high = (x.item() for x in _fitted(pilot, bounds))
+    fitted = _fitted(np.repeat(pilot, number if columns else 1, 0), bounds)
+    slope, shift, low, high = (x.reshape(columns) for x in fitted)
     return f"white noise{_from(bounds)}", lambda rng: np.clip(slope * rng.standard_normal(shape) + shift, low, high)
 
 
@@ -152,14 +155,9 @@ def _along(one: Input, shape: tuple[int, ...]) -> int | None:
 
 def _smooth(one: Input, shape: tuple[int, ...], channel: int, bounds: input_range.Range | None) -> Maker:
     """Smooth noise over all axes but that of the channels."""
+    channel, number = _channels(one, shape, channel, bounds)
     apart = 0 <= channel < len(shape)  # a recording may have none
-    number = shape[channel] if apart else 1
     sizes = shape[:channel] + shape[channel + 1 :] if apart else shape
-    if bounds is not None and bounds.low.size not in (1, number):
-        raise InputError(
-            f"⟨input_range⟩: {bounds.low.size} pairs, but {one.name} has {number} channels. Give one pair, or one each."
-        )
-
     pilot = np.stack([fields.scene(np.random.default_rng(k), number, sizes) for k in range(PILOT)], 1)
     fitted = _fitted(pilot.reshape(number, -1)[:, :: max(1, pilot[0].size // POINTS)], bounds)
     slope, shift, low, high = (x.reshape(number, *(1 for _ in sizes)) for x in fitted)
@@ -170,6 +168,27 @@ def _smooth(one: Input, shape: tuple[int, ...], channel: int, bounds: input_rang
         return np.moveaxis(noise, 0, channel) if apart else noise[0]
 
     return f"smooth noise{_from(bounds)}", make
+
+
+def _numbers(bounds: input_range.Range | None) -> int:
+    """Of how many channels a range tells limits or moments apart."""
+    return 1 if bounds is None else max(np.size(x) for x in (bounds.low, bounds.high, *bounds.moments))
+
+
+def _channels(one: Input, shape: tuple[int, ...], usual: int, bounds: input_range.Range | None) -> tuple[int, int]:
+    """The axis of the channels, and how many there are: the usual one, else one as long as a range tells apart.
+
+    Raises:
+        InputError: If the range fits no axis.
+    """
+    number, told = shape[usual] if 0 <= usual < len(shape) else 1, _numbers(bounds)
+    if told in (1, number):
+        return usual, number
+    if told not in shape:
+        raise InputError(
+            f"⟨input_range⟩: {told} pairs, but {one.name} has {number} channels. Give one pair, or one each."
+        )
+    return len(shape) - 1 - shape[::-1].index(told), told
 
 
 def range_of(one: Input, coupling: Coupling, options: DataSettings) -> input_range.Range | None:

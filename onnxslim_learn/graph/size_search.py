@@ -159,20 +159,26 @@ class _Search:
         if not fits:
             raise InputError(f"{failure.message if failure else ''} Give {what} with ⟨input⟩ NAME:1x3x224x224.")
 
-    def nominal(self, sizes: dict[str, int], fixed: frozenset[str]) -> tuple[Sample, dict[str, int], frozenset[str]]:
+    def nominal(
+        self, sizes: dict[str, int], fixed: frozenset[str], moved: frozenset[str] = frozenset()
+    ) -> tuple[Sample, dict[str, int], frozenset[str]]:
         """All shapes at sizes that fit: those asked for, or what the file bakes in instead of them.
+
+        A dimension that was ``moved`` may shrink once more: a table says how long it may be, another layer how long.
 
         Returns:
             The sample, its sizes, and the dimensions that are settled or were moved to what fits.
         """
         try:
-            return self.sample(sizes), sizes, fixed
+            return self.sample(sizes), sizes, fixed | moved
         except MisfitError as error:
             open_sizes = {k: n for k, n in sizes.items() if k not in fixed and self.symbols[k].given is None}
             kinds = {key: symbol.kind for key, symbol in self.symbols.items()}
-            for change in input_sizes.remedies(open_sizes, kinds, error.pairs)[:REMEDIES]:
+            changes = input_sizes.remedies(open_sizes, kinds, error.pairs)
+            able = [c for c in changes if all(n < sizes[k] for k, n in c.items() if k in moved)]
+            for change in able[:REMEDIES]:
                 with suppress(InputError):
-                    return self.nominal({**sizes, **change}, fixed | change.keys())
+                    return self.nominal({**sizes, **change}, fixed | moved & change.keys(), moved | change.keys())
             raise
 
     def varied(

@@ -73,8 +73,8 @@ def sample(target: Array, channel: int, seed: Iterable[int], count: int) -> Plac
     """
     axes = tuple(axis for axis in range(target.ndim) if axis != channel % target.ndim)
     shape = tuple(target.shape[axis] for axis in axes)
-    if not axes:
-        raise PlanError("it is a single vector, to which nothing is fitted")
+    if not axes:  # a model without an axis of samples: its one row, whatever axes it lies along
+        return Places(target.reshape(1, -1).astype(np.float32), (np.zeros(1, np.int64),), axes, shape)
     total = math.prod(shape)
     rng = np.random.default_rng((*seed, total))
     flat = np.arange(total) if total <= count else np.sort(rng.choice(total, count, replace=False))

@@ -178,6 +178,18 @@ def test_mean_and_deviation_are_those_the_first_layers_take_out():
         np.testing.assert_allclose(images.std((0, 2, 3)), [0.229, 0.224, 0.225], atol=0.05)
 
 
+@pytest.mark.parametrize("shape", ["n, 4", "n, 4, 9", "n, 7, 6, 4"])
+def test_columns_have_each_the_mean_and_deviation_that_are_taken_out(shape):
+    axis = shape.split(", ").index("4")
+    laid = ",".join("4" if k == axis else "1" for k in range(axis, shape.count(",") + 1))
+    weights = f"float[{laid}] m = {{-50.0, 0.0, 20.0, 300.0}}, float[{laid}] d = {{1.0, 2.0, 3.0, 9.0}}"
+    nodes, signature = "a = Sub(x, m) y = Div(a, d)", f"net (float[{shape}] x) => (float[{shape}] y)"
+    found = joined(synthetic(couple(head(weights, nodes, signature), sensitive=False), DataSettings(samples=100)), "x")
+    others = tuple(k for k in range(found.ndim) if k != axis)
+    np.testing.assert_allclose(found.mean(others), [-50, 0, 20, 300], atol=2)
+    np.testing.assert_allclose(found.std(others), [1, 2, 3, 9], rtol=0.2)
+
+
 def test_a_guess_is_called_one():
     assert "guess" in made("image").name
     assert "guess" not in made("image", input_range=((0.0, 1.0),)).name

@@ -109,6 +109,14 @@ def test_a_baked_length_with_a_token_before_it_is_found():
     assert {inputs["x"][1] for inputs in sampled(text, "p 1x1x6, w 6x3")} == {9}
 
 
+def test_a_length_that_a_table_bounds_and_another_layer_bakes_in_is_found():
+    text = """(float[n, s, 6] x) => (float[n, s, 3] y) {
+        m = Shape(x) e = Gather(m, [1]) t = Slice(p, [0], e, [1]) b = Add(x, t) c = Reshape(b, [-1, 9, 6])
+        y = MatMul(c, w)
+    }"""
+    assert {inputs["x"][1] for inputs in sampled(text, "p 1x32x6, w 6x3")} == {9}
+
+
 def test_two_pictures_have_the_size_of_a_grid_that_is_baked_in():
     text = """(float[n, 3, h, w] x, float[n, 3, v, u] z) => (float[n, 3, 8, 8] y) {
         c = Conv<strides=[2, 2]>(x, w1) d = Conv<strides=[2, 2]>(z, w1) a = Add(c, d) y = Add(a, grid)

@@ -58,6 +58,15 @@ def test_what_the_kept_channels_can_tell_is_not_lost():
     assert found.kept
 
 
+def test_a_model_without_an_axis_of_samples_is_repaired_too():
+    net = Net("(float[6] x) => (float[4] y) { h = MatMul(x, w1) y = MatMul(h, w2) }", "w1 6x12, w2 12x4")
+    analysis = api.analyze(net.build())
+    cut = api.realize(analysis, Plan({"w1:1": list(range(8))}, {"w1:1": 12}))
+    found = repair(cut, slim(cut), batches(analysis, 40))
+    assert found.before["y"].relative > 0.1
+    assert found.after["y"].relative < EXACT
+
+
 def test_rows_that_go_are_not_fitted_on():
     """A layer over places has a row for every channel, of which some went; what it sees was cut, too, and refitted."""
     text = """(float[n,5,6] x) => (float[n,5,6] y) {
