@@ -32,7 +32,7 @@ BINARY = 2  # integers that index nothing: token types, masks
 def random_inputs(coupling: Coupling, sample: Sample, seed: int = 0) -> dict[str, Array]:
     """Draw inputs of the shapes of a sample.
 
-    Floats have unit variance; integers that a lookup uses stay inside its table, others are 0 or 1.
+    Floats have unit variance; integers that a lookup uses stay inside its table, others are 0 or 1, one alone 1.
     """
     return RandomInputs(coupling).draw(sample, seed)
 
@@ -78,7 +78,8 @@ def _draw(coupling: Coupling, sample: Sample, limits: dict[str, int], seed: int)
         if name in told:
             feeds[name] = np.broadcast_to(told[name], shape).copy()
         elif dtype.kind in "iu":
-            feeds[name] = rng.integers(0, limits.get(name, BINARY), shape).astype(dtype)
+            least = int(not shape and name not in limits)  # one number alone counts something: not nothing
+            feeds[name] = rng.integers(least, limits.get(name, BINARY), shape).astype(dtype)
         elif dtype.kind == "b":
             feeds[name] = rng.integers(0, 2, shape).astype(dtype)
         elif dtype.kind in "OSU":

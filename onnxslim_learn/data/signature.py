@@ -97,12 +97,16 @@ def _dims(graph: Graph, value: ir.Value) -> tuple[int | str, ...]:
 
 
 def _batch_key(dims: Mapping[str, tuple[int | str, ...]]) -> str | None:
-    """Name of the open dimension along which samples lie: one called so, else the first axis that is of no square."""
+    """Name of the open dimension along which samples lie: one called so, else a first axis that is of no square.
+
+    One that all inputs with open axes have comes before others.
+    """
     squares = {d for shape in dims.values() for d in shape if shape.count(d) > 1}
-    opened = [d for shape in dims.values() for d in shape if isinstance(d, str) and d not in squares]
+    opened = [[d for d in shape if isinstance(d, str) and d not in squares] for shape in dims.values()]
     first = [shape[0] for shape in dims.values() if shape and isinstance(shape[0], str) and shape[0] not in squares]
-    called = [d for d in opened if "batch" in d.lower()]
-    return next(iter((*called, *first)), None)
+    called = [d for names in opened for d in names if "batch" in d.lower()]
+    shared = [d for d in first if all(d in names for names in opened if names)]
+    return next(iter((*called, *shared, *first)), None)
 
 
 def _batch_axis(name: str, dims: tuple[int | str, ...], key: str | None, size: int | str | None) -> int | None:

@@ -258,6 +258,19 @@ def _inside(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodePr
                 yield from _inside(body)
 
 
+def _maps(proto: onnx.ModelProto) -> Complaints:
+    """Inputs and outputs are no maps, of which nothing here can be made."""
+    for value in (*proto.graph.input, *proto.graph.output):
+        kind = value.type
+        while kind.HasField("sequence_type") or kind.HasField("optional_type"):
+            kind = (kind.sequence_type if kind.HasField("sequence_type") else kind.optional_type).elem_type
+        if kind.HasField("map_type"):
+            yield (
+                f"{value.name}: it holds maps, as ZipMap makes them, not tensors, and only tensors are read; skl2onnx "
+                "leaves them out with options={'zipmap': False}"
+            )
+
+
 RULES: tuple[Callable[[onnx.ModelProto], Complaints], ...] = (
     _versions,
     _texts,
@@ -267,4 +280,5 @@ RULES: tuple[Callable[[onnx.ModelProto], Complaints], ...] = (
     _grouped,
     _bodies,
     _functions,
+    _maps,
 )

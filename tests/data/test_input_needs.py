@@ -164,3 +164,31 @@ def test_samples_are_enough_where_made_up_inputs_do_not_run(tmp_path):
 def test_where_neither_runs_a_sentence_says_how_to_give_samples(tmp_path):
     with pytest.raises(InputError, match=r"Gather.*data: an .npz file with arrays named x"):
         cut(picky(), tmp_path)
+
+
+def test_made_up_numbers_of_steps_are_positive(tmp_path):
+    """A loop that runs no step stacks nothing, whose largest number is none."""
+    body = onnx.parser.parse_graph("""b (int64 k, bool c, float[n,12] s) => (bool d, float[n,12] t, float[n,12] o) {
+        d = Identity(c) u = MatMul(s, w2) t = Tanh(u) o = Identity(t)
+    }""")
+    loop = N("Loop", ["steps", "", "h"], ["end", "all"], body=body)
+    nodes = [N("MatMul", ["x", "w"], ["h"]), loop, N("ReduceMax", ["all"], ["m"], axes=[0], keepdims=0)]
+    nodes += [N("MatMul", ["m", "w3"], ["f"]), N("Relu", ["f"], ["r"]), N("MatMul", ["r", "w4"], ["y"])]
+    weights = [weight("w", 8, 12), weight("w2", 12, 12), weight("w3", 12, 10), weight("w4", 10, 3)]
+    proto = model(nodes, [value("x", ["n", 8]), value("steps", [], INT64)], [value("y", ["n", 3])], weights)
+    analysis = slim.analyze(proto)
+    slim.slim(analysis, slim.plan(analysis, {"params": 0.8})).save(tmp_path / "s.onnx")
+
+
+def test_samples_lie_along_the_axis_that_all_inputs_have(tmp_path):
+    proto = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]> g
+        (float[t, n, 6] x, int32[n] lengths) => (float[n, 4] y) {
+            s, last = RNN<hidden_size=10>(x, w, r, , lengths)
+            h = Squeeze(last, first)
+            y = MatMul(h, w2)
+        }""")
+    weights = [weight("w", 1, 10, 6), weight("r", 1, 10, 10), weight("w2", 10, 4), constant("first", [0])]
+    proto.graph.initializer.extend(weights)
+    source = synthetic(slim.analyze(proto).coupling)
+    shapes = {name: array.shape for batch in source.batches() for name, array in batch.inputs.items()}
+    assert shapes["lengths"] == shapes["x"][1:2]

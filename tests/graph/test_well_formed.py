@@ -73,7 +73,14 @@ def fill(tensor, content):
     tensor.raw_data = content
 
 
+def map_out(model):
+    kind = model.graph.output.add(name=node(model).output[0]).type.sequence_type.elem_type.map_type
+    kind.key_type = onnx.TensorProto.INT64
+    kind.value_type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+
+
 WRONG = {
+    "a map as output": (map_out, "holds maps, as ZipMap makes them"),
     "bytes are missing": (lambda m: fill(weight(m), weight(m).raw_data[:-4]), "make up the shape"),
     "bytes are left over": (lambda m: fill(weight(m), weight(m).raw_data + b"\0" * 4), "make up the shape"),
     "a dimension more": (lambda m: weight(m).dims.append(3), "make up the shape"),
