@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager, nullcontext
+from importlib.machinery import EXTENSION_SUFFIXES
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.errors import SlimError, printable
@@ -113,11 +114,13 @@ def _failure(error: BaseException) -> tuple[str, int]:
         return error.told(flag), error.exit_code
     if isinstance(error, MemoryError):
         return "out of memory. Give smaller shapes with --input, or a machine with more.", 2
-    if isinstance(error, OSError):
-        return f"{error.filename or 'output'}: {error.strerror}. Check the place and its free space.", 2
     if isinstance(error, KeyboardInterrupt):
         return "interrupted.", 130
     said = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, ImportError) and str(error.path).endswith(tuple(EXTENSION_SUFFIXES)):
+        return f"{said}. Free memory, or install the library again.", 2
+    if isinstance(error, OSError):
+        return f"{error.filename or 'output'}: {error.strerror or said}. Check the place and its free space.", 2
     return f"a defect of ours, {type(error).__name__}: {said}. Please report it; {DEBUG}=1 shows where.", DEFECT
 
 

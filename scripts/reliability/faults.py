@@ -1,4 +1,4 @@
-"""Faults of the system: a full disk, little memory, a folder that is read-only, a signal at a random moment.
+"""Faults of the system: files that cannot grow, little memory, few open files, a signal at a random moment.
 
 Whatever happens: one sentence, an exit code of the design, nothing half-written, and what was there is as it was.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import numpy as np
 
 from scripts.reliability import lines
-from scripts.reliability.trial import CODES, Trial
+from scripts.reliability.trial import CODES, Ended, Trial
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -23,7 +23,7 @@ def trial(number: int, folder: Path) -> Trial:
     """A line under a fault."""
     rng, names = np.random.default_rng(number), list(lines.LINES)
     kind, name = list(FAULTS)[number % len(FAULTS)], names[number // len(FAULTS) % len(names)]
-    ended, wanted = lines.reference(name)
+    ended = lines.reference(name).ended
     place = lines.copied(folder)
     before, codes = lines.given(place), set(CODES)
     if kind == "signal":
@@ -34,15 +34,28 @@ def trial(number: int, folder: Path) -> Trial:
         limit, amount = FAULTS[kind], float(rng.uniform(0.02, 1))
         what = f"{name}, {kind}, {amount:.3f}"
         came = lines.wait(lines.start(lines.LINES[name], place, lambda: limit(amount)), place)
-    said = came.err.splitlines()
+    return Trial(f"{what}, exit code {came.code}", judged(came, codes, name, place, before))
+
+
+def judged(came: Ended, codes: Container[int], name: str, place: Path, before: dict[str, str]) -> str:
+    """What is wrong with how a line ended under a fault; empty if nothing is.
+
+    Args:
+        came: How it ended.
+        codes: Exit codes that it may have.
+        name: Of the line.
+        place: Where it worked.
+        before: What was there (:func:`scripts.reliability.lines.given`).
+    """
+    wanted = lines.reference(name).results
     wrong = [f"exit code {came.code}"] if came.code not in codes else []
     wrong += ["what was there has changed"] if lines.given(place) != before else []
     written = {n: one for n, one in lines.results(place).items() if not n.startswith("run")}
     wrong += [f"half-written: {n}" for n, one in written.items() if wanted.get(n) != one]
     wrong += ["a temporary folder stays"] if came.code >= 0 and any(place.glob(".onnxslim-*")) else []
-    if came.code not in (0, 3) and not any(line.startswith("onnxslim-learn: ") for line in said):
+    if came.code not in (0, 3) and not any(line.startswith("onnxslim-learn: ") for line in came.err.splitlines()):
         wrong.append("no sentence")
-    return Trial(f"{what}, exit code {came.code}", f"{'; '.join(wrong)}: {came.err[-500:]}" if wrong else "")
+    return f"{'; '.join(wrong)}: {came.err[-500:]}" if wrong else ""
 
 
 def _files(share: float) -> None:

@@ -13,7 +13,7 @@ from scripts.reliability.trial import Trial
 def trial(number: int, folder: Path) -> Trial:
     """One line, killed once, and given again; learners go on."""
     rng, name = np.random.default_rng(number), list(lines.LINES)[number % len(lines.LINES)]
-    ended, wanted = lines.reference(name)
+    ended, wanted, _ = lines.reference(name)
     share, line, place = rng.uniform(0, 1), lines.LINES[name], lines.copied(folder)
     before = lines.given(place)
     what = f"{name}, killed at {share:.3f} of its work"

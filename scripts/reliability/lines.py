@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -80,8 +81,8 @@ def _place() -> tempfile.TemporaryDirectory[str]:
 
 
 def copied(folder: Path) -> Path:
-    """A folder with what lines read, in an empty one."""
-    return Path(shutil.copytree(prepared(), folder / "place"))
+    """What lines read, in the folder ``place`` of an empty one."""
+    return Path(shutil.copytree(prepared(), folder / "place", dirs_exist_ok=True))
 
 
 def start(line: str, folder: Path, before: Callable[[], None] = lambda: None) -> int:
@@ -156,16 +157,30 @@ def given(folder: Path) -> dict[str, str]:
     return digests(folder, (*RESULTS, ".onnxslim-"))
 
 
+class Reference(NamedTuple):
+    """How a line ends without a fault: what it wrote (:func:`results`), and the bytes that it left, reports counted."""
+
+    ended: Ended
+    results: dict[str, str]
+    size: int
+
+
 @functools.cache
-def reference(name: str) -> tuple[Ended, dict[str, str]]:
-    """A line carried out without a fault: how it ended, and what it wrote.
+def reference(name: str) -> Reference:
+    """A line carried out without a fault.
 
     Raises:
         RuntimeError: If it failed.
     """
     with tempfile.TemporaryDirectory(prefix="reliability-") as outer:
         folder = copied(Path(outer))
+        before = _size(folder)
         ended = run(LINES[name], folder)
         if ended.code:
             raise RuntimeError(f"{LINES[name]}: {ended.err}")
-        return ended, results(folder)
+        return Reference(ended, results(folder), _size(folder) - before)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files under a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

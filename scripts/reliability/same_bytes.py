@@ -22,7 +22,7 @@ SPIN = "import numpy as np\nwhile True: np.linalg.inv(np.random.default_rng(0).s
 def trial(number: int, folder: Path) -> Trial:
     """A line in another environment than the reference's, from its start."""
     rng, name = np.random.default_rng(number), list(lines.LINES)[number % len(lines.LINES)]
-    _, wanted = lines.reference(name)
+    wanted = lines.reference(name).results
     place = lines.copied(folder)
     pythons = [sys.executable, *filter(None, os.environ.get("RELIABILITY_PYTHONS", "").split(":"))]
     python, threads, seed = str(rng.choice(pythons)), str(rng.integers(1, 3)), str(rng.integers(2**32))

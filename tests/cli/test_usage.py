@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,9 @@ FAILURES = [
     (KeyboardInterrupt(), 130, "interrupted"),
     (MemoryError(), 2, "memory"),
     (OSError(28, "No space left on device", "new.onnx"), 2, "new.onnx: No space left"),
+    (OSError("libx.so: failed to map segment"), 2, "libx.so: failed to map segment"),
+    (ImportError("x.so: failed to map segment", path=f"x{EXTENSION_SUFFIXES[0]}"), 2, "x.so: failed to map memory"),
+    (ImportError("cannot import name x", path="x.py"), shell.DEFECT, "defect"),
     (RuntimeError("odd\nand long"), shell.DEFECT, f"defect RuntimeError: odd report {shell.DEBUG}=1"),
 ]
 
