@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from onnxslim_learn.report.sections import quality
 if TYPE_CHECKING:
     from onnxslim_learn.commands.asked import Asked, Change
 
+ADVISED = re.compile(r"--([\w-]+) ((?:\d[\d.,x]*)?\d|rgb|bgr)")  # in "Give --mean 0.5 --colour bgr."
 CUTS = ("slim", "apply", "learn")
 
 
@@ -69,6 +71,17 @@ class Case:
             return row.get("quality")
         matched = row.get("detections") or trained.get("detections")
         return quality.of_outputs(outputs, matched, real="data" in self.asked.options)
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why the samples are hardly what the model was made for."""
+        return list(dict.fromkeys(doubt for one in self.judged if one for doubt in one.get("doubts") or ()))
+
+    @property
+    def cure(self) -> dict[str, str]:
+        """The options that doubts advise: keyword -> value; empty where what was given as it is has to change."""
+        advised = (said for doubt in self.doubts for said in doubt.split("Give ")[1:])
+        return {name.replace("-", "_"): value for said in advised for name, value in ADVISED.findall(said)}
 
     @property
     def unknown(self) -> bool:

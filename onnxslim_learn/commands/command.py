@@ -16,6 +16,7 @@ from onnxslim_learn.commands.case import Case
 from onnxslim_learn.errors import TargetError
 from onnxslim_learn.keywords import Keywords, takes
 from onnxslim_learn.keywords import keywords as fields_of
+from onnxslim_learn.report import notebook
 from onnxslim_learn.workflow.options import ReportSettings
 
 if TYPE_CHECKING:
@@ -73,9 +74,10 @@ def command(name: str, taken: type | Keywords, **fixed: Change) -> Callable[[Cal
 
         @functools.wraps(inner)
         def public(*given: Any, progress: Watcher | None = None, **more: Any) -> R:
-            clock = Clock(progress)
             try:
-                result: Any = inner(*given, progress=clock, **more)
+                with notebook.watching(progress) as watcher:
+                    clock = Clock(watcher)
+                    result: Any = inner(*given, progress=clock, **more)
             except TargetError as error:
                 if error.changes:
                     error.next = signature.asked(given, more).line(**error.changes)

@@ -110,6 +110,12 @@ NEXT: tuple[Next, ...] = (
     ),
     Next(
         (*CUTS, "sparsify"),
+        lambda case: bool(case.cure),
+        "To prepare samples as those that the model was trained on",
+        lambda case: case.again(**case.cure),
+    ),
+    Next(
+        (*CUTS, "sparsify"),
         lambda case: case.unknown,
         f"To know how good it is, and to make it better, give {quality.ENOUGH} or more real inputs {GIVE}",
         lambda case: case.again(data=SAMPLES),

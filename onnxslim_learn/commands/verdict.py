@@ -104,6 +104,12 @@ def _written(case: Case) -> list[str]:
 # --- what limited it --------------------------------------------------------------------------------------------------
 
 
+def _doubtful(case: Case) -> Iterator[str]:
+    """Samples that are hardly what the model was made for."""
+    for doubt in case.doubts:
+        yield f"Doubtful samples: {doubt}"
+
+
 def _pinned(case: Case) -> Iterator[str]:
     """Groups that cannot go and hold much of the model."""
     rows = [row for row in case.report.get("pinned", ()) if row["macs_share"] > MUCH and row["reason"] != pinned.ONE]
@@ -171,5 +177,7 @@ def _work(case: Case) -> Iterator[str]:
     yield from repair.unmeasured(case.report.get("choice") or {})
 
 
-LIMITS: tuple[Callable[[Case], Iterator[str]], ...] = (_pinned, _bodies, _protected, _narrowest, _steps, _work)
+LIMITS: tuple[Callable[[Case], Iterator[str]], ...] = (
+    _doubtful, _pinned, _bodies, _protected, _narrowest, _steps, _work,
+)  # fmt: skip
 """What may hold a model up: each tells sentences where it does."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 PINNED = 0  # the atom of positions that can never go
+OUTPUT = -1  # in place of a node: graph outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +194,8 @@ class Relation:
 class Pin:
     """Atoms that cannot go. Weak: not as a column, though a whole row still can.
 
-    ``node`` is -1 for graph outputs and -2 for what no node holds (a protected group, a refusal that names its node).
-    A ``delicate`` one holds only what may be cut where results need not be exact.
+    ``node`` is ``OUTPUT`` for graph outputs and -2 for what no node holds (a protected group, a refusal that names its
+    node). A ``delicate`` one holds only what may be cut where results need not be exact.
     """
 
     node: int

@@ -21,7 +21,7 @@ from onnxslim_learn.coupling import residual, roles
 from onnxslim_learn.coupling.constraints import Constraints, incidence, linked
 from onnxslim_learn.coupling.context import NodeContext
 from onnxslim_learn.coupling.records import Inside, Records
-from onnxslim_learn.coupling.relations import Digit, Pin, Relation, Relations, Value
+from onnxslim_learn.coupling.relations import OUTPUT, Digit, Pin, Relation, Relations, Value
 from onnxslim_learn.coupling.residual import Block
 from onnxslim_learn.graph import bodies, standalone
 from onnxslim_learn.graph.load import Graph
@@ -152,7 +152,8 @@ class Coupling:
         """For every class and every column the index of one of these pins that holds it, or -1."""
         classes = np.full(self.size, -1, np.int64)
         columns = np.full(self.columns, -1, np.int64)
-        for index in reversed(pins):
+        outputs_first = sorted(pins, key=lambda k: (self.relations.pins[k].node != OUTPUT, k))
+        for index in reversed(outputs_first):
             pin = self.relations.pins[index]
             atoms = self.strong[pin.atoms[pin.atoms > 0]]
             if pin.weak:
@@ -309,13 +310,13 @@ def couple(graph: Graph, *, sensitive: bool = False) -> Coupling:
                 context.hand_on_places(moves=roles.has(node, roles.Trait.MOVES))
         if running.bodies(node):
             _count_inside(context)
-    relations.node = -1
+    relations.node = OUTPUT
     for value in graph.model.graph.outputs:
         name = str(value.name)
         if name in values:
             relations.pin_axes(values[name], range(len(values[name].axes)), f"is the graph output {name}")
         if name in records.places:
-            relations.pins.append(Pin(-1, records.places[name], f"has its place put out as {name}", weak=False))
+            relations.pins.append(Pin(OUTPUT, records.places[name], f"has its place put out as {name}", weak=False))
     blocks = tuple(block if block.pin else replace(block, atom=relations.atom()) for block in residual.find(graph))
     _tie_branches(relations, records, blocks)
     strong = _strong(relations)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxslim_learn.coupling import roles
+from onnxslim_learn.coupling.relations import OUTPUT
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -421,7 +422,7 @@ class _Carried:
 
     def _role(self, number: int, group: Group) -> str:
         votes = self.role.get(number, Counter())
-        if group.pin is not None and group.pin.node == -1:
+        if group.pin is not None and group.pin.node == OUTPUT:
             return "outputs"
         for role in ("symbols", "experts"):
             if votes[role]:

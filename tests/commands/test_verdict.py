@@ -10,6 +10,9 @@ import pytest
 import onnxslim_learn as osl
 from nets.zoo import NETS
 from onnxslim_learn.cli import commands, parser
+from onnxslim_learn.commands.asked import Asked
+from onnxslim_learn.commands.case import Case
+from onnxslim_learn.commands.next_command import NEXT
 from onnxslim_learn.errors import TargetError
 from onnxslim_learn.workflow import timed
 
@@ -232,3 +235,23 @@ def test_the_folder_of_figures_is_named_among_what_was_written(folder):
     verdict = osl.analyze("residual.onnx", report_dir="figures").report["verdict"]
     assert verdict["written"] == ["figures/"]
     assert {path.suffix for path in (folder / "figures").glob("*network*")} == {".csv", ".svg", ".png"}
+
+
+@pytest.mark.parametrize(
+    ("doubt", "cure"),
+    [
+        ("p/: far. Give --mean 0.485,0.456,0.406 --std 0.5.", {"mean": "0.485,0.456,0.406", "std": "0.5"}),
+        ("p/: far. Give --image-size 64x48.", {"image_size": "64x48"}),
+        ("p/: far. Give --colour bgr.", {"colour": "bgr"}),
+        ("p/: far. Leave --mean 0.5 --std 0.5 out.", {}),
+        ("p.npz: far. Store numbers from 0 to 1.", {}),
+        ("p/: far. Give --scale, --mean and --std that lead there.", {}),
+    ],
+)
+def test_options_that_doubts_advise_are_tried_next(doubt, cure):
+    asked = Asked("slim", ("m.onnx",), {"data": ["--data", "p/"]})
+    case = Case(asked, {"quality": {"doubts": [doubt]}}, None)
+    assert case.cure == cure
+    (row,) = (one for one in NEXT if "prepare samples" in one.why)
+    assert row.when(case) == bool(cure)
+    assert all(f" --{name.replace('_', '-')} {value}" in row.line(case) for name, value in cure.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Section, Table
@@ -45,11 +46,19 @@ def widths(report: Mapping[str, Any]) -> list[Block]:
     rows = [row for row in report.get("groups") or () if after in row]
     if all(row["width"] == row[after] for row in rows):
         return []
-    folded = [(called(alike), _span(alike, "width"), _span(alike, after)) for alike in repeats(rows)]
-    opened = [(row["title"], str(row["width"]), str(row[after])) for row in rows]
+    folded = [(told, _span(alike, "width"), _span(alike, after)) for alike, told in _told_apart(repeats(rows))]
+    opened = [(told, str(row["width"]), str(row[after])) for (row,), told in _told_apart([[row] for row in rows])]
     heads = ("group", "units before", "after")
     table = Table("Widths", heads, tuple(folded), (0,), opened=tuple(opened))
     return [Section("widths", (table,))]
+
+
+def _told_apart(
+    several: Sequence[Sequence[Mapping[str, Any]]],
+) -> list[tuple[Sequence[Mapping[str, Any]], str]]:
+    """Groups that are alike, and what they are called: with the name of the first where others are called so, too."""
+    often = Counter(map(called, several))
+    return [(alike, titled(alike) if often[called(alike)] > 1 else called(alike)) for alike in several]
 
 
 def _span(rows: Sequence[Mapping[str, Any]], key: str) -> str:

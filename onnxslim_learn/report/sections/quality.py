@@ -27,8 +27,7 @@ def blocks(quality: Mapping[str, Any] | None) -> list[Block]:
     if quality is None:
         return []
     told = [line for line in (*_outputs(quality), *_detections(quality), *_metric(quality)) if line]
-    doubts = [f"Doubtful samples: {doubt}" for doubt in quality["doubts"]]
-    return [Text("\n".join([verdict(quality), *doubts, *(f"  {line}" for line in told)]))]
+    return [Text("\n".join([verdict(quality), *(f"  {line}" for line in told)]))]
 
 
 def verdict(quality: Mapping[str, Any]) -> str:
@@ -182,7 +181,7 @@ def figures(output: Mapping[str, Any]) -> list[str]:
     said, more = [], output["figures"]
     if output["agreement"] is not None:
         unit = "token" if "perplexity" in more else "labels" if output["kind"] == "labels" else "class"
-        said += [f"same {unit} {share(output['agreement'])}", f"divergence {output['kl']:.4f}"]
+        said += [f"same {unit} {share(output['agreement'])}", f"divergence {output['kl']:.2g}"]
     if "top5" in more:
         said.append(f"in the first five {share(more['top5'])}")
     if "read" in more:

@@ -63,7 +63,7 @@ def _made_up(repair: Mapping[str, Any]) -> bool:
 
 def cells(d: Mapping[str, Any]) -> tuple[str, ...]:
     """A deviation as the cells under all heads but the first."""
-    classes = ("-", "-") if d["kl"] is None else (f"{d['kl']:.4f}", percent(d["agreement"]))
+    classes = ("-", "-") if d["kl"] is None else (f"{d['kl']:.2g}", percent(d["agreement"]))
     return (percent(max(d["worst"], 0.0)), f"{d['cosine']:.4f}", f"{d['relative']:.3f}", *classes)
 
 
@@ -129,13 +129,10 @@ def unmeasured(choice: Mapping[str, Any]) -> list[str]:
             f"some {work['rest']:.0f} s. The same command goes on from there, without --sensitivity-seconds to the end."
         )
     if measured < groups:
-        rest = "what the others lose was predicted" if measured else "all of it was predicted"
-        rest = rest if choice.get("trials") else "widths are all alike"
-        told = f"What {measured} of {plural(groups, 'group')} lose was measured; {rest}"
-        enough = (
-            f", since more takes more work than the {_work(work['work'])} allowed. --work {_enough(work)} measures all"
-        )
-        said.append(f"{told}{enough if work['seconds'] is None else ''}.")
+        which = f"{groups - measured} of {plural(groups, 'group')}" if measured else f"all {plural(groups, 'group')}"
+        rest = "was predicted" if choice.get("trials") else "was not measured, so widths are all alike"
+        enough = f": the work of {_work(work['work'])} ended. --work {_enough(work)} measures all"
+        said.append(f"What {which} lose by a cut {rest}{enough if work['seconds'] is None else ''}.")
     return said
 
 
