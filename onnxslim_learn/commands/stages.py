@@ -33,6 +33,11 @@ def _lacks(*names: str) -> Callable[[Given], bool]:
     return lambda given: not any(given.get(name) for name in names)
 
 
+def _sampled(given: Given) -> bool:
+    """Whether there are samples, given or made up."""
+    return bool(given.get("data") or not given.get("no_repair"))
+
+
 def _spends(given: Given) -> bool:
     """Whether any work is spent on losses."""
     return str(given.get("work")) != "0"
@@ -78,10 +83,11 @@ STAGES: dict[str, tuple[Row, ...]] = {
         ("measuring this machine", _measured),
         ("measuring widths", _measured),
         *_DRAWN,
+        ("rotating", _all(_lacks("lossless"), _sampled, lambda given: given.get("bases") != "none")),
         ("choosing", _lacks("lossless")),
         ("repairing", _lacks("lossless", "no_repair")),
         ("cutting and verifying", _always),
-        ("judging", lambda given: not given.get("lossless") and (given.get("data") or not given.get("no_repair"))),
+        ("judging", _all(_lacks("lossless"), _sampled)),
         _TIMED,
     ),
     "apply": (

@@ -16,12 +16,14 @@ from onnxslim_learn.commands.results import Result
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.latency import calibrate as measuring
 from onnxslim_learn.latency import profile as profiling
+from onnxslim_learn.report.network import grown, network
 from onnxslim_learn.report.sections import latency
 from onnxslim_learn.report.sections import profile as pages
 from onnxslim_learn.runtime import atomic, session
 from onnxslim_learn.workflow.settings import CalibrateSettings, ProfileSettings
 
 if TYPE_CHECKING:
+    from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.commands.models import Model
     from onnxslim_learn.costs.devices import Device
 
@@ -48,18 +50,25 @@ def profile(*given: Model, progress: Watcher | None = None, settings: ProfileSet
     for provider in settings.provider:
         session.check_provider(provider)
     asked = profiling.settings(settings.threads, settings.provider, settings.batch, bind=settings.io_binding)
-    report = profiling.profile(
-        [Path(str(file)) for file in files],
-        asked,
-        settings.inputs.input,
-        values=settings.inputs.value,
-        seconds=settings.seconds,
-        per_node=settings.per_node,
-        stage=staged(progress),
-    )
+    stage = staged(progress)
+    stage("reading")
+    paths = [Path(str(file)) for file in files]
+    analyses = profiling.understood(paths, settings.inputs.input, settings.inputs.value)
+    report = profiling.profile(analyses, asked, seconds=settings.seconds, per_node=settings.per_node, stage=stage)
+    report["network"] = _network(analyses, report["settings"][0]["timings"])
     every = [one["faster"] for setting in report["settings"] for one in setting["comparisons"]]
     title = " ".join(["profile", *map(str, files)])
     return Result(title, report, pages.profile, _timings, passed=not settings.compare or all(every))
+
+
+def _network(analyses: Sequence[Analysis], timings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The layers of the first model, of two with the other beside it; with times where nodes were timed."""
+    layers = []
+    for analysis, timed in zip(analyses, timings, strict=True):
+        times = {one["name"]: (one["ms"], one["ms"]) for one in timed.get("nodes", ())}
+        layers.append(network(analysis, times=times))
+    both = grown(*layers) if len(layers) == 2 else layers[0]
+    return [{**node, "group": None} for node in both]
 
 
 def _timings(report: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

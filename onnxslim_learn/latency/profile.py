@@ -63,12 +63,25 @@ def settings(
     return [RuntimeSetting(*combination, bind) for combination in product(threads, providers, batches or [None])]  # type: ignore[list-item]
 
 
+def understood(models: Sequence[Path], shapes: Shapes, values: Mapping[str, Any] | None = None) -> list[Analysis]:
+    """Models that are to be timed.
+
+    Args:
+        models: Their files.
+        shapes: Graph input -> shape, for every model that has the input.
+        values: Graph input -> value, likewise.
+
+    Raises:
+        InputError: If a model, a shape or a value cannot be used.
+    """
+    known = zip(models, _shared(models, shapes, "⟨input⟩"), _shared(models, values or {}, "⟨value⟩"), strict=True)
+    return [analyze(model, inputs=shapes_of_model, values=told) for model, shapes_of_model, told in known]
+
+
 def profile(
-    models: Sequence[Path],
+    analyses: Sequence[Analysis],
     asked: Sequence[RuntimeSetting],
-    shapes: Shapes,
     *,
-    values: Mapping[str, Any] | None = None,
     seconds: float = 2.0,
     per_node: bool = False,
     stage: Stage = unannounced,
@@ -76,20 +89,16 @@ def profile(
     """Time models under every setting.
 
     Args:
-        models: Their files; the first is what the others are compared with.
+        analyses: The models, from their files; the first is what the others are compared with.
         asked: The settings.
-        shapes: Graph input -> shape, for every model that has the input.
-        values: Graph input -> value, likewise.
         seconds: Time for the rounds of one setting.
         per_node: Whether to time every node, too.
         stage: Called with the name of each stage; returns what to call with the share done.
 
     Raises:
-        InputError: If a model, a shape or a setting cannot be used.
+        InputError: If a setting cannot be used.
     """
-    stage("reading")
-    known = zip(models, _shared(models, shapes, "⟨input⟩"), _shared(models, values or {}, "⟨value⟩"), strict=True)
-    analyses = [analyze(model, inputs=shapes_of_model, values=told) for model, shapes_of_model, told in known]
+    models = [Path(str(one.graph.source)) for one in analyses]
     results = []
     for number, setting in enumerate(asked, 1):
         turn = stage("timing" if len(asked) == 1 else f"timing {number} of {len(asked)}")

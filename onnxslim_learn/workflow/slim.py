@@ -164,6 +164,8 @@ def slim_to(  # noqa: PLR0913  everything a user may say about a cut
         timer = None if LATENCY in target else time
         return not_slower(lambda step: make(analysis, target, multiple=step), settings.get("multiple", 1), timer)
 
+    if calibration is not None and bases == PRINCIPAL:
+        stage("rotating")
     plain, turned = (analysis, calibration), functools.partial(in_principal_bases, asked=bases, criterion=criterion)
     analysis, calibration = turned(*plain)
     slimmed = choose(analysis, calibration)

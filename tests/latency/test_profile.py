@@ -5,7 +5,7 @@ import pytest
 
 from nets.zoo import NETS
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.latency.profile import RuntimeSetting, profile, settings
+from onnxslim_learn.latency.profile import RuntimeSetting, profile, settings, understood
 from onnxslim_learn.report.sections.profile import distinct
 from onnxslim_learn.runtime.session import CPU
 
@@ -32,7 +32,7 @@ def test_settings_are_crossed():
 
 def test_what_is_told_fits_together(models):
     paths = models("global_pool", "chain", "residual")
-    told = profile(paths, [RuntimeSetting()], {}, seconds=BRIEF, per_node=True)
+    told = profile(understood(paths, {}), [RuntimeSetting()], seconds=BRIEF, per_node=True)
     (setting,) = told["settings"]
     assert told["models"] == [one["model"] for one in setting["timings"]] == [str(path) for path in paths]
     base, *rest = setting["timings"]
@@ -50,7 +50,7 @@ def test_what_is_told_fits_together(models):
 
 def test_a_batch_goes_to_open_first_axes(models):
     paths = models("global_pool")
-    told = profile(paths, settings([1], [CPU], [2, 5]), {"x": (1, 3, 12, 10)}, seconds=BRIEF)
+    told = profile(understood(paths, {"x": (1, 3, 12, 10)}), settings([1], [CPU], [2, 5]), seconds=BRIEF)
     for batch, setting in zip((2, 5), told["settings"], strict=True):
         (one,) = setting["timings"]
         assert one["inputs"] == {"x": [batch, 3, 12, 10]}
@@ -61,13 +61,13 @@ def test_a_batch_goes_to_open_first_axes(models):
 def test_sizes_that_neither_file_nor_command_gives_are_assumed(models):
     paths = models("global_pool")
     for setting in (RuntimeSetting(), RuntimeSetting(batch=2)):
-        ((one,),) = [s["timings"] for s in profile(paths, [setting], {}, seconds=BRIEF)["settings"]]
+        ((one,),) = [s["timings"] for s in profile(understood(paths, {}), [setting], seconds=BRIEF)["settings"]]
         assert one["inputs_assumed"] == ["x"]  # height and width
 
 
 def test_shapes_go_to_the_models_that_have_the_input(models):
     paths = models("global_pool", "multi_io")
-    told = profile(paths, [RuntimeSetting()], {"x": (1, 3, 9, 9)}, seconds=BRIEF)
+    told = profile(understood(paths, {"x": (1, 3, 9, 9)}), [RuntimeSetting()], seconds=BRIEF)
     shapes = [one["inputs"] for one in told["settings"][0]["timings"]]
     assert shapes[0] == {"x": [1, 3, 9, 9]}
     assert set(shapes[1]) == {"image", "vector"}
@@ -82,20 +82,15 @@ def test_shapes_go_to_the_models_that_have_the_input(models):
 )
 def test_what_cannot_be_is_refused(models, name, setting, shapes, words):
     with pytest.raises(InputError) as refused:
-        profile(models(name), [setting], shapes, seconds=BRIEF)
+        profile(understood(models(name), shapes), [setting], seconds=BRIEF)
     assert [word for word in words.split() if word not in str(refused.value)] == []
 
 
 def test_stages_are_told(models):
     stages = []
-    profile(
-        models("chain"),
-        [RuntimeSetting()],
-        {},
-        seconds=BRIEF,
-        stage=lambda name: stages.append(name) or (lambda s: None),
-    )
-    assert stages == ["reading", "timing", "measuring memory"]  # each names what takes a while
+    chain = understood(models("chain"), {})
+    profile(chain, [RuntimeSetting()], seconds=BRIEF, stage=lambda name: stages.append(name) or (lambda s: None))
+    assert stages == ["timing", "measuring memory"]  # each names what takes a while
 
 
 @pytest.mark.parametrize(
