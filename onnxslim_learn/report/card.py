@@ -230,11 +230,19 @@ def _beside(report: Report) -> tuple[str, str] | None:
     return PLAIN, f"{report['other']} has {' and '.join(parts)} of {report['model']}."
 
 
+def _taken(report: Report) -> tuple[str, str] | None:
+    """How long a single model takes that was timed."""
+    for setting in report.get("settings", ()):
+        (first, *_) = setting["timings"]
+        return PLAIN, f"A run takes {ms(first['median_ms'])}."
+    return None
+
+
 def _done(_: Report) -> tuple[str, str] | None:
     return PLAIN, "Done."
 
 
 HEADLINES: tuple[Callable[[Report], tuple[str, str] | None], ...] = (
-    _failed, _destroyed, _bounded, _cuttable, _compared, _beside, _checked, _done,
+    _failed, _destroyed, _bounded, _cuttable, _compared, _beside, _checked, _taken, _done,
 )  # fmt: skip
 """The first that applies heads the card."""

@@ -62,7 +62,7 @@ def _bars(chart: Bars) -> Spec:
     }
     longest = max(max(row["value"], row.get("high", 0.0)) for row in rows) or 1.0
     room = LETTER * (max(len(row["text"]) for row in rows) + 1)  # pixels of the number after the longest bar
-    wide = {"expr": f"{longest} * width / max(width - {room}, width / {ROOM})"}
+    wide = {"expr": f"{longest} * max(width, 1) / max(width - {room}, width / {ROOM}, 1)"}  # a chart not seen yet has 0
     scale = {"domainMin": 0, "domainMax": wide}
     x: Spec = {"field": "value", "type": "quantitative", "axis": None, "scale": scale}
     encoding: Spec = {"y": y, "x": x, "tooltip": [{"field": "label"}, {"field": "text"}]}

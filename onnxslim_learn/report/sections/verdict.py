@@ -73,11 +73,11 @@ def _speed(timed: Mapping[str, Any] | None) -> list[str]:
         return []
     if "base" in timed:
         return [_wider(timed)]
-    word = {True: "", False: "SLOWER, ", None: "not measurably faster, "}[timed["faster"]]
+    often = f"{1 / timed['ratio']:.2f} times as fast"
+    word = {True: often, False: f"SLOWER, {often}", None: "not measurably faster"}[timed["faster"]]
     why = latency.as_before(timed.get("unchanged", {}))
     file = f"{timed['file']}, the slowest: " if "file" in timed else ""
-    said = f"{1 / timed['ratio']:.2f} times as fast ({timed['ratio']:.3f} of the original's time)"
-    return [f"Speed: {file}{word}{said}{why and f': {why}'}."]
+    return [f"Speed: {file}{word} ({timed['ratio']:.3f} of the original's time){why and f': {why}'}."]
 
 
 def _wider(timed: Mapping[str, Any]) -> str:
