@@ -482,6 +482,20 @@ QUANTIZED = {
         _quantized(f"i = {_ms('QLinearLeakyRelu')}<alpha=0.2>(q, sx, zx, sx, zx)"), given=_QUANTIZED
     ),
     "QLinearSigmoid": _map(_quantized(f"i = {_ms('QLinearSigmoid')}(q, sx, zx, sx, zx)"), given=_QUANTIZED),
+    "QLinearAveragePool": _map(
+        _quantized(
+            f"""i = {_ms("QLinearAveragePool")}<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>
+                (q, sx, zx, sx, zx)"""
+        ),
+        given=_QUANTIZED,
+    ),
+    "QLinearConcat": _map(
+        f"""b = Conv(x, w4, b4) q = QuantizeLinear(a, sx, zx) p = QuantizeLinear(b, sx, zx)
+            i = {_ms("QLinearConcat")}<axis=1>(sx, zx, p, sx, zx, q, sx, zx) z = DequantizeLinear(i, sx, zx)""",
+        "w4 6x3x1x1, b4 6",
+        wide=14,
+        given=_QUANTIZED,
+    ),
     "QLinearGlobalAveragePool": _map(
         _quantized(f"i = {_ms('QLinearGlobalAveragePool')}(q, sx, zx, sx, zx)"), given=_QUANTIZED
     ),

@@ -291,6 +291,19 @@ CONTRIB = [
         "q = QuantizeLinear(a, sx, zx) i = OP(q, sx, zx, sx, zx) z = DequantizeLinear(i, sx, zx)",
         given=_QUANTIZED,
     ),
+    _map(
+        f"{_ORT}QLinearAveragePool",
+        """q = QuantizeLinear(a, sx, zx) i = OP<kernel_shape=[3,3]>(q, sx, zx, sx, zx)
+           z = DequantizeLinear(i, sx, zx)""",
+        given=_QUANTIZED,
+    ),
+    _map(
+        f"{_ORT}QLinearConcat",
+        """b = Relu(a) q = QuantizeLinear(a, sx, zx) p = QuantizeLinear(b, sx, zx)
+           i = OP<axis=1>(sx, zx, q, sx, zx, p, sx, zx) z = DequantizeLinear(i, sx, zx)""",
+        wide=16,
+        given=_QUANTIZED,
+    ),
     *(
         _map(
             f"{_ORT}{op}",

@@ -15,6 +15,7 @@ from torch import Tensor
 from onnxslim_learn.bridge.ops.contract import conv
 from onnxslim_learn.bridge.ops.elementwise import cast
 from onnxslim_learn.bridge.ops.kinds import BITS, DTYPES, Plain
+from onnxslim_learn.bridge.ops.pooling import average_pool
 
 
 def spread(v: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
@@ -230,6 +231,21 @@ def qlinear_average(
     return _requantized(_centred(x, zero, 1).mean(axes, keepdim=True), scale / y_scale, y_zero)
 
 
+def qlinear_average_pool(
+    x: Tensor, scale: Tensor, zero: Tensor, y_scale: Tensor, y_zero: Tensor, *, channels_last: int = 0, **windows: Plain
+) -> Tensor:
+    """QLinearAveragePool."""
+    numbers = _float(x, scale, zero)
+    means = average_pool(numbers.movedim(-1, 1) if channels_last else numbers, **windows)
+    return _requantized(means.movedim(1, -1) if channels_last else means, 1 / y_scale, y_zero)
+
+
+def qlinear_concat(y_scale: Tensor, y_zero: Tensor, *parts: Tensor, axis: int) -> Tensor:
+    """QLinearConcat: parts, each followed by its scale and zero point."""
+    numbers = [_float(x, scale, zero) for x, scale, zero in zip(*[iter(parts)] * 3, strict=True)]
+    return _requantized(torch.cat(numbers, axis), 1 / y_scale, y_zero)
+
+
 def qgemm(
     a: Tensor,
     a_scale: Tensor,
@@ -342,6 +358,8 @@ CONTRIB: dict[str, Callable[..., Any]] = {
     "MatMulNBits": matmul_nbits,
     "QGemm": qgemm,
     "QLinearAdd": qlinear_add,
+    "QLinearAveragePool": qlinear_average_pool,
+    "QLinearConcat": qlinear_concat,
     "QLinearGlobalAveragePool": qlinear_average,
     "QLinearLeakyRelu": qlinear_leaky_relu,
     "QLinearMul": qlinear_mul,

@@ -182,12 +182,22 @@ def tile(context: NodeContext) -> None:
 
 def concat(context: NodeContext) -> None:
     """Join end to end: other axes align, labels of the joined axis follow each other."""
-    rank = len(context.shape(0))
-    axis = int(context.attr("axis")) % rank
-    slots = context.given()
+    context.records.joins.add(context.index)
+    _join(context, context.given())
+
+
+def concat_quantized(context: NodeContext) -> None:
+    """Join end to end integers; after the scale and zero point of the result, each part is followed by its own."""
+    slots = context.given()[2::3]
+    for slot in set(context.given()) - set(slots):
+        context.leave(slot)
+    _join(context, slots)
+
+
+def _join(context: NodeContext, slots: Sequence[int]) -> None:
+    axis = int(context.attr("axis")) % len(context.shape(slots[0]))
     fused = [layout.fuse(context.relations, context.value(slot), axis) for slot in slots]
     if (cells := _cells(fused, axis)) and not any(axis in context.varying(slot) for slot in slots):
-        context.records.joins.add(context.index)
         context.yields(_stacked(context, fused, axis, cells))
         return
     values = [_part(context, value, axis) for value in fused]
@@ -198,7 +208,7 @@ def concat(context: NodeContext) -> None:
         why = f"is joined with a free part by {context.node.op_type}"
         values = [context.freed(v, [axis], why, context.shape(slot)) for v, slot in zip(values, slots, strict=True)]
     # each part has a letter of its own and so keeps its digit, and what depends on it, while the other axes align
-    letters = list(aligned(rank))
+    letters = list(aligned(len(context.shape(slots[0]))))
     parts = [f"+{k}" for k in range(len(slots))]
     operands = [
         alignment.Operand(
@@ -209,7 +219,6 @@ def concat(context: NodeContext) -> None:
     space = alignment.join(context.relations, operands, context.met_free()).space
     space[letters[axis]] = context.relations.axis(context.out_shape()[axis]) if free else ()
     joined = Value(tuple(space[letter] for letter in letters))
-    context.records.joins.add(context.index)
     context.yields(joined if free else _put_together(context, joined, [space[part][0] for part in parts], axis))
 
 
