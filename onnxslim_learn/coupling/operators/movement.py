@@ -202,7 +202,7 @@ def _join(context: NodeContext, slots: Sequence[int]) -> None:
         return
     values = [_part(context, value, axis) for value in fused]
     opened = [v.axes[axis][0].labels is None and axis in context.varying(s) for v, s in zip(values, slots, strict=True)]
-    values = [_held(value, axis) for value in values]
+    values = [Value((*v.axes[:axis], (_held(v.axes[axis][0]),), *v.axes[axis + 1 :])) for v in values]
     free = any(opened) or not any(value.axes[axis][0].labels.any() for value in values)  # type: ignore[union-attr]
     if free:
         why = f"is joined with a free part by {context.node.op_type}"
@@ -219,7 +219,7 @@ def _join(context: NodeContext, slots: Sequence[int]) -> None:
     space = alignment.join(context.relations, operands, context.met_free()).space
     space[letters[axis]] = context.relations.axis(context.out_shape()[axis]) if free else ()
     joined = Value(tuple(space[letter] for letter in letters))
-    context.yields(joined if free else _put_together(context, joined, [space[part][0] for part in parts], axis))
+    context.yields(joined if free else _put_together(context, joined, [_held(space[part][0]) for part in parts], axis))
 
 
 def _cells(values: Sequence[Value], axis: int) -> list[int]:
@@ -267,11 +267,9 @@ def _part(context: NodeContext, value: Value, axis: int) -> Value:
     return Value((*value.axes[:axis], (single,), *value.axes[axis + 1 :]))
 
 
-def _held(value: Value, axis: int) -> Value:
-    """A part without labels of a known size stays as a whole, beside others that are cut."""
-    digit = value.axes[axis][0]
-    held = replace(digit, labels=np.full(digit.size, PINNED)) if digit.labels is None else digit
-    return Value((*value.axes[:axis], (held,), *value.axes[axis + 1 :]))
+def _held(digit: Digit) -> Digit:
+    """A part of a known size without labels stays as a whole, beside others that are cut."""
+    return replace(digit, labels=np.full(digit.size, PINNED)) if digit.labels is None else digit
 
 
 def _put_together(context: NodeContext, value: Value, parts: Sequence[Digit], axis: int) -> Value:
