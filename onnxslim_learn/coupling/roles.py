@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from onnxslim_learn.coupling.operators import table
+from onnxslim_learn.coupling.operators import elementwise, table
 from onnxslim_learn.coupling.operators.facts import (
     OWN,
     Bounds,
@@ -41,6 +41,7 @@ __all__ = [
     "bounds",
     "converts",
     "convolution",
+    "entrywise",
     "factors",
     "has",
     "multiplies",
@@ -164,6 +165,11 @@ def _normalised(value: ir.Value | None, depth: int) -> bool:
         return False
     norm = of(node).norm
     return (norm is not None and norm.features) or any(_normalised(x, depth - 1) for x in node.inputs)
+
+
+def entrywise(node: Named) -> bool:
+    """Whether a node computes numbers from numbers, entry by entry, and its derivative tells how they change."""
+    return of(node).rule is elementwise.elementwise and has(node, Trait.SMOOTH) and not has(node, Trait.CONVERTS)
 
 
 def bounds(node: ir.Node) -> Bounds | None:

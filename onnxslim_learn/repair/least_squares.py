@@ -22,6 +22,7 @@ import numpy as np
 import scipy.linalg
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.repair.activations import LINEAR, Activation, moved
 
 ENOUGH = 16  # samples; with fewer, only means and deviations are matched
 GAIN = 1e-3  # a candidate must beat the one before by this share of its error
@@ -35,7 +36,7 @@ class Effort:
     Attributes:
         ridges: Ridges tried, ascending: from the middle on as long as one does better, times the mean square of an
             input.
-        resolves: Alternations between clipped targets and weights.
+        resolves: Alternations between targets that move and weights.
         moments: Whether outputs may be shifted and rescaled to the mean and deviation of the original's, which holds
             for inputs of the same kind only: on made-up ones it did harm on each of nine nets.
     """
@@ -46,27 +47,6 @@ class Effort:
 
 
 FULL, QUICK = Effort(), Effort((1e-3,), 1)
-
-
-@dataclass(frozen=True)
-class Saturation:
-    """An activation that is the identity between two bounds and constant outside."""
-
-    low: float = -math.inf
-    high: float = math.inf
-
-    def __call__(self, x: Array) -> Array:
-        """Apply it."""
-        return x if self == LINEAR else np.clip(x, self.low, self.high)
-
-    def room(self, target: Array) -> tuple[Array | float, Array | float]:
-        """How far targets may move down and up: those that saturate as far as what is reached does, others not."""
-        down = np.where(target <= self.low, np.float32(-np.inf), np.float32(0)) if self.low > -math.inf else 0.0
-        up = np.where(target >= self.high, np.float32(np.inf), np.float32(0)) if self.high < math.inf else 0.0
-        return down, up
-
-
-LINEAR = Saturation()
 
 
 @dataclass(frozen=True)
@@ -168,16 +148,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class _Bent:
-    """Rows before an activation: inputs less what they are summed around, targets before and after it, offsets.
-
-    ``room`` is how far targets may move, see :meth:`Saturation.room`.
-    """
+    """Rows before an activation: inputs less what they are summed around, targets before and after it, offsets."""
 
     inputs: Array
     targets: Array
     after: Array
     offsets: Array | None
-    room: tuple[Array | float, Array | float]
 
 
 class Sample:
@@ -202,7 +178,7 @@ class Sample:
         self,
         portions: Iterable[Rows],
         plain: Weights,
-        activation: Saturation = LINEAR,
+        activation: Activation = LINEAR,
         kind: type[np.floating[Any]] = np.float64,
         *,
         judging: bool = False,
@@ -233,8 +209,7 @@ class Sample:
                 gram += apart.transpose(0, 2, 1) @ apart
                 cross += apart.transpose(0, 2, 1) @ missed
             if bent:
-                room = (0.0, 0.0) if judging else activation.room(rows.targets)
-                self._rows.append(_Bent(apart, rows.targets, after, rows.offsets, room))
+                self._rows.append(_Bent(apart, rows.targets, after, rows.offsets))
         self.scale = max(float(targets.variance.item()), 1e-30)
         count, shift = self.inputs.count, self.inputs.shift
         self.gram = (_less(gram, shift, shift, count) if summed else gram).astype(kind, copy=False)
@@ -262,12 +237,10 @@ class Sample:
         return float(np.mean(np.maximum(left, 0.0) + middle**2))
 
     def freed(self, weights: Weights) -> tuple[Array, Array]:
-        """Like ``cross`` and the means of ``missed``, with targets that saturate free to be what is reached there."""
+        """Like ``cross`` and the means of ``missed``, with targets that move where the activation is flat."""
         cross, sums = np.zeros_like(self.cross), np.zeros_like(self.missed.mean)
         for rows in self._rows:
-            change = self._reached(rows, weights)
-            change -= rows.targets
-            np.clip(change, *rows.room, out=change)
+            change = moved(self.activation, rows.targets, rows.after, self._reached(rows, weights))
             cross += rows.inputs.transpose(0, 2, 1) @ change
             sums += change.sum(axis=1, dtype=np.float64)
         mean = sums / self.inputs.count
@@ -295,7 +268,7 @@ class FitSetting:
 
     samples: int
     biased: bool = True
-    activation: Saturation = LINEAR
+    activation: Activation = LINEAR
     effort: Effort = FULL
 
 

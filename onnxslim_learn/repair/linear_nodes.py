@@ -11,7 +11,8 @@ import onnx_ir as ir
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.operators.facts import attribute
-from onnxslim_learn.repair.least_squares import LINEAR, Saturation, Weights
+from onnxslim_learn.repair.activations import Activation, behind
+from onnxslim_learn.repair.least_squares import Weights
 from onnxslim_learn.repair.linear_forms import Form, array_of, form_of, normalised, rows
 from onnxslim_learn.repair.places import Picks
 from onnxslim_learn.runtime.executor import on_disk
@@ -72,7 +73,7 @@ class Linear:
     output: str
     target: str
     other: str | None
-    activation: Saturation
+    activation: Activation
 
     @property
     def data(self) -> str:
@@ -208,7 +209,7 @@ def _linear(node: ir.Node, slot: int, order: dict[ir.Node, int]) -> Linear | str
         str(shift.output.name),
         str(target.name),
         None if other is None else str(other.name),
-        _activation(_seen(target, form.channel, width)),
+        behind(_seen(target, form.channel, width)),
     )
 
 
@@ -347,12 +348,6 @@ def _sum(
 def _adds(node: ir.Node) -> bool:
     """Whether a node adds two values."""
     return roles.of(node).arithmetic == "add" and len(node.inputs) == 2
-
-
-def _activation(value: ir.Value) -> Saturation:
-    user = _only_user(value)
-    bounds = None if user is None else roles.bounds(user)
-    return LINEAR if bounds is None else Saturation(*bounds)
 
 
 def _set(value: ir.Value, array: Array) -> None:

@@ -22,6 +22,7 @@ from onnxslim_learn.data.source import regroup
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.metrics import Deviation, accuracy, deviation, total
 from onnxslim_learn.quality.channels import channels
+from onnxslim_learn.repair.activations import LINEAR
 from onnxslim_learn.repair.least_squares import FULL, Effort, Fit, FitSetting, Rows, Weights, fit, regrouped
 from onnxslim_learn.repair.linear_nodes import Layer, Linear, layers
 from onnxslim_learn.repair.places import Lost, lost
@@ -50,6 +51,7 @@ ROWS_PER_UNKNOWN = 4
 COMPARED = 3 << 22  # numbers of outputs that are compared, of one batch at least
 HELD_ROWS = 8192  # rows that decide
 LARGEST = 1 << 25  # numbers in the inputs of one regression
+KEPT = 1 << 25  # of one through an activation, whose rows are kept: numbers of inputs and outputs, if enough are left
 PORTION = 1 << 23  # numbers of its rows that are summed up at once
 
 
@@ -351,6 +353,8 @@ def asked(linear: Linear, targets: Targets) -> Wanted:
     """At how many places of each batch a node is looked at."""
     groups, unknowns, outputs = linear.read().matrix.shape
     usual = max(math.ceil(ROWS * share(unknowns)), ROWS_PER_UNKNOWN * unknowns)
+    if linear.activation != LINEAR:
+        usual = min(usual, max(KEPT // (groups * (unknowns + 2 * outputs)), ROWS_PER_UNKNOWN * unknowns))
     most = max(min(usual, LARGEST // (groups * unknowns)), 2)
     fitted, held = -(-most // len(targets.fitted)), -(-min(most // 2, HELD_ROWS) // len(targets.held))
     return Wanted(linear, fitted, held, groups * outputs)

@@ -5,20 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxslim_learn.repair.least_squares import (
-    ENOUGH,
-    LINEAR,
-    FitSetting,
-    Rows,
-    Sample,
-    Saturation,
-    Weights,
-    fit,
-    regrouped,
-)
+from onnxslim_learn.repair.activations import LINEAR, Saturation, behind
+from onnxslim_learn.repair.least_squares import ENOUGH, FitSetting, Rows, Sample, Weights, fit, regrouped
 from tests.laws import examples
+from tests.repair.test_activations import FUNCTIONS, build, layer
 
-RELU = Saturation(0.0)
+RELU, SWISH = Saturation(0.0), behind(layer(build(FUNCTIONS["swish, spelled out"])))
 
 
 def make(seed, *, groups=1, rows=400, noise=0.0, activation=LINEAR, offset=False):
@@ -83,7 +75,7 @@ def test_weights_that_fit_are_left_alone():
 
 
 @examples(40)
-@given(st.integers(0, 2**32 - 1), st.integers(8, 60), st.floats(0, 20), st.sampled_from([LINEAR, RELU]))
+@given(st.integers(0, 2**32 - 1), st.integers(8, 60), st.floats(0, 20), st.sampled_from([LINEAR, RELU, SWISH]))
 def test_held_back_rows_never_get_worse(seed, rows, noise, activation):
     fitted, held, _, plain = make(seed, rows=rows, noise=noise)
     found = fit([fitted], [held], plain, FitSetting(rows, activation=activation))
@@ -92,7 +84,8 @@ def test_held_back_rows_never_get_worse(seed, rows, noise, activation):
     assert np.isclose(found.after, wanted, atol=1e-6)  # it is a difference of moments, of the size of the variance
 
 
-def test_errors_that_the_activation_hides_are_not_fitted():
+@pytest.mark.parametrize("activation", [RELU, SWISH])
+def test_errors_that_the_activation_hides_are_not_fitted(activation):
     """Outputs that must only be negative leave the weights free to fit the others."""
     rng = np.random.default_rng(5)
     x = rng.standard_normal((1, 3000, 3))
@@ -100,8 +93,8 @@ def test_errors_that_the_activation_hides_are_not_fitted():
     bent = np.where(y > 0, y, 5 * y)
     rows, held = Rows(x[:, :2000], bent[:, :2000]), Rows(x[:, 2000:], bent[:, 2000:])
     plain = Weights(np.zeros((1, 3, 2)), np.zeros((1, 2)))
-    straight, aware = (fit([rows], [held], plain, FitSetting(2000, activation=a)).weights for a in (LINEAR, RELU))
-    assert error(held, aware, RELU) < 0.5 * error(held, straight, RELU)
+    straight, aware = (fit([rows], [held], plain, FitSetting(2000, activation=a)).weights for a in (LINEAR, activation))
+    assert error(held, aware, activation) < 0.5 * error(held, straight, activation)
 
 
 def test_inputs_without_variance_do_no_harm():

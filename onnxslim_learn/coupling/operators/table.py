@@ -223,7 +223,8 @@ _BIASED = _POINTWISE.having(weights=(1,))
 _LAYER = c.gemm()
 
 CONTRIB: dict[str, Operator] = {
-    **_each("QLinearAdd QLinearLeakyRelu QLinearMul QLinearSigmoid QuickGelu Gelu", _POINTWISE),
+    **_each("QLinearAdd QLinearLeakyRelu QLinearMul QLinearSigmoid", _POINTWISE),
+    **_each("QuickGelu Gelu", _POINTWISE, Trait.SMOOTH),
     **_each("BiasAdd BiasSplitGelu", _BIASED),
     "BiasGelu": _BIASED.having(parts=x.shifted("Gelu")),
     "FastGelu": _BIASED.having(parts=x.shifted("FastGelu")),
