@@ -26,6 +26,7 @@ from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime import atomic
 from onnxslim_learn.select.bounds import bounds, named
 from onnxslim_learn.select.calibration import Calibration
+from onnxslim_learn.train import checkpoints
 from onnxslim_learn.workflow import slim as api
 
 if TYPE_CHECKING:
@@ -92,9 +93,9 @@ def _amounts(analysis: Analysis, target: dict[str, Any], share: float) -> dict[s
 
 def _cut(task: Task[NarrowSettings], here: Analysis, so_far: Plan, stage: int, place: Path) -> None:
     """Choose, cut and repair, and write what is left with the plan of all that went from the original."""
-    wanted, about = task.wanted, _plan_of(place)
-    if task.trainer.training.resume and about.is_file() and place.is_file():
+    if task.trainer.training.resume and _done(place):
         return
+    wanted = task.wanted
     calibration = Calibration(here.coupling, task.source, REPAIRED_ON)
     chosen = api.plan(
         here,
@@ -113,7 +114,35 @@ def _cut(task: Task[NarrowSettings], here: Analysis, so_far: Plan, stage: int, p
     provenance = {**chosen.provenance, "target": dict(wanted.target), "stages": wanted.stages}
     atomic.write_text(task.folder / "start.json", json.dumps({"weights": "learned"}) + "\n")
     taken = composed(realize(task.analysis, so_far), slimmed.removal)
-    atomic.write_text(about, describe(task.analysis, taken, provenance).to_json())
+    atomic.write_text(_plan_of(place), describe(task.analysis, taken, provenance).to_json())
+    atomic.write_text(_sums_of(place), "".join(f"{sha256}  {name}\n" for name, sha256 in _sums(place).items()))
+
+
+def _done(place: Path) -> bool:
+    """Whether a stage was cut before it was interrupted: what it wrote has the checksums that it noted last.
+
+    Raises:
+        InputError: If it was, and a file is not what was written.
+    """
+    if not _sums_of(place).is_file():
+        return False
+    noted = (line.split("  ", 1) for line in _sums_of(place).read_text(encoding="utf-8").splitlines())
+    known = {name: sha256 for sha256, name in noted}
+    now = _sums(place)
+    if changed := sorted(name for name in {*known, *now} if known.get(name) != now.get(name)):
+        file = place.parent / changed[0]
+        raise InputError(f"⟨resume⟩: {file} is not what the run wrote there. Start again without ⟨resume⟩.")
+    return True
+
+
+def _sums(place: Path) -> dict[str, str]:
+    """Checksums of a stage's model and plan, by the files' names."""
+    files = [*save.files(place), _plan_of(place)]
+    return {file.name: checkpoints.checksum(file) for file in files if file.is_file()}
+
+
+def _sums_of(place: Path) -> Path:
+    return place.with_suffix(".sha256")
 
 
 def _plan_of(place: Path) -> Path:

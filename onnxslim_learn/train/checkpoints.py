@@ -56,13 +56,13 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     try:
         with atomic.replacing(_tensors(index)) as draft:
             save_file(tensors, draft)
-            checksum = _checksum(draft)
+            sha256 = checksum(draft)
     except InputError:
         raise
     except Exception as error:  # safetensors' own, which is no OSError
         raise InputError(f"{folder}: a checkpoint cannot be written ({reason(error)}). Free space there.") from error
     facts = json.dumps(checkpoint.facts)
-    atomic.write_text(index, json.dumps({"facts": facts, "sha256": [_digest(facts.encode()), checksum]}) + "\n")
+    atomic.write_text(index, json.dumps({"facts": facts, "sha256": [_digest(facts.encode()), sha256]}) + "\n")
     kept = {one.stem for one in _indices(folder)[:KEPT]}
     for old in folder.glob("step_*"):
         if old.stem not in kept:
@@ -100,7 +100,7 @@ def _read(index: Path) -> Checkpoint:
         if problem := no_file(file):
             raise ValueError(f"{file.name} {problem}")
     written = json.loads(index.read_text(encoding="utf-8"))
-    if [_digest(written["facts"].encode()), _checksum(_tensors(index))] != written["sha256"]:
+    if [_digest(written["facts"].encode()), checksum(_tensors(index))] != written["sha256"]:
         raise ValueError("its checksum is another")
     return Checkpoint(load_file(_tensors(index)), json.loads(written["facts"]))
 
@@ -119,7 +119,8 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _checksum(file: Path) -> str:
+def checksum(file: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 

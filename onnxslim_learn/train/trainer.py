@@ -214,7 +214,9 @@ class Trainer:
         module.to(self.world.device).train()
         with torch.no_grad():
             for step in range(SETTLING if _updates(module) else 0):
-                inputs, _ = pool.tensors(self.samples.take(*self.samples.rows(step, size, seed)), self.world.device)
+                shelf, rows = self.samples.rows(step, size, seed)
+                mine = np.split(rows, self.world.size)[self.world.rank] if self.world.size > 1 else rows
+                inputs, _ = pool.tensors(self.samples.take(shelf, mine), self.world.device)
                 module(*(inputs[name] for name in module.meta["inputs"]))
 
     def distance(self, module: fx.GraphModule, *, held: bool = False) -> float:

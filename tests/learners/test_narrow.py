@@ -33,6 +33,10 @@ def test_the_target_is_met_and_the_plan_is_of_the_original(prepare, tmp_path):  
     assert first != after, "what is left is trained between stages"
     again = prepare(task.wanted, name="run", steps=10, finetune_steps=5, resume=True)
     assert run(again)[0].plan.groups == made.plan.groups
+    stage = tmp_path / "run" / "stage_1.onnx"
+    stage.write_bytes(stage.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"stage_1.onnx is not what the run wrote there. Start again without resume"):
+        run(again)
 
 
 def test_a_target_that_is_met_already_is_refused(prepare):  # noqa: F811

@@ -50,16 +50,22 @@ def free_port():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("norms", ["frozen", "batch", "batch --accumulate 2"])
-def test_two_processes_equal_one_on_the_same_batch(folder, norms):
-    more = f"--norms {norms}"
+@pytest.mark.parametrize(
+    ("more", "stages"),
+    [
+        ("--norms frozen", ("structure", "finetune")),
+        ("--norms batch --accumulate 2", ("structure", "finetune")),
+        ("--norms batch --learner narrow --stages 2", ("stage_1", "finetune")),
+    ],
+)
+def test_two_processes_equal_one_on_the_same_batch(folder, more, stages):
     ended(start(folder, "one", more))
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     pair = [start(folder, "two", more, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
     outs = [ended(process) for process in pair]
     assert "MACs" in outs[0]
     assert outs[1] == ""
-    for stage in ("structure", "finetune"):
+    for stage in stages:
         tensors = []
         for name in ("one", "two"):
             tensors.append(checkpoints.load(folder / name / stage).tensors)
