@@ -29,7 +29,7 @@ from onnxslim_learn.train.precision import Precision
 from onnxslim_learn.train.randomness import undisturbed
 from onnxslim_learn.train.read_ahead import Drawn, Steps
 from onnxslim_learn.train.samples import Portion
-from onnxslim_learn.train.tensorboard import summaries
+from onnxslim_learn.train.tensorboard import Summarise, summaries
 
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
@@ -199,7 +199,7 @@ class _Run:
         recipe, start = self.task.recipe, self._resume()
         leads, looks = self.task.world.leads, max(recipe.steps // LOOKS, 1)
         self.keeping.begin(start)
-        with self._kept_if_stopped(), summaries(self.keeping.folder if leads else None, start) as summarise:
+        with self._kept_if_stopped(), self._summaries(start) as summarise:
             ahead = self.steps.ahead(start, self.keeping.workers)
             for step, drawn in zip(range(start, recipe.steps), ahead, strict=True):
                 with held_back():
@@ -219,6 +219,10 @@ class _Run:
                 if self.ended:
                     break
         return self.history
+
+    def _summaries(self, start: int) -> AbstractContextManager[Summarise]:
+        """What the leading process is watched by."""
+        return summaries(self.keeping.folder if self.task.world.leads else None, start, self.history)
 
     @contextmanager
     def _kept_if_stopped(self) -> Iterator[None]:

@@ -70,7 +70,8 @@ def learnt(name, level, regularizer, folder):
     """Return widths of all groups before and after, and the losses on the way."""
     analysis = analysed(name, level)
     wanted = MorphNetSettings(TARGET, regularizer=regularizer, multiple=1)
-    plan, told = learn(analysis, wanted, taught(name, level, folder / f"{name}-{level}-{regularizer}")[0])[1:]
+    task, source = taught(name, level, folder / f"{name}-{level}-{regularizer}")
+    plan, told = learn(Task(analysis, source, wanted, task, folder / "out.onnx", quiet))[1:]
     widths = [(g.width, len(plan.groups.get(g.name, range(g.width)))) for g in free(analysis)]
     return sorted(widths), history(told)
 

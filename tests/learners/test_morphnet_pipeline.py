@@ -20,6 +20,7 @@ from onnxslim_learn.report.sections import training as trained
 from onnxslim_learn.runtime.settings import RuntimeSettings
 from onnxslim_learn.runtime.timing import Ratio
 from onnxslim_learn.train.distributed import World
+from onnxslim_learn.train.tensorboard import CELL, LINE, heat_map
 from onnxslim_learn.train.trainer import Task, Training, trainer
 from onnxslim_learn.workflow import slim, timed
 
@@ -158,7 +159,7 @@ def failing(outputs, labels):
 
 def test_what_a_run_shows_now_and_then(prepare):
     task = prepare(MorphNetSettings(strength=1.0))
-    _, _, told = learn(task.analysis, task.wanted, task.trainer)
+    _, _, told = learn(task)
     looks = [h for h in told["history"] if "held" in h]
     assert len(looks) == 10
     assert all(h["alive/w2:0"] <= 12 and 0 <= h["right"] <= 1 for h in looks)
@@ -197,7 +198,7 @@ def test_a_batch_that_the_file_fixes_is_made_of_portions(tmp_path):
 
 def test_learning_stops_when_nothing_changes_any_more(prepare):
     task = prepare(MorphNetSettings(strength=1e-6), steps=400, rate=1e-7, optimizer="sgd")
-    _, plan, told = learn(task.analysis, task.wanted, task.trainer)
+    _, plan, told = learn(task)
     assert told["history"][-1]["step"] == 99  # two windows of fifty steps
     assert not plan.groups
 
@@ -207,12 +208,21 @@ def test_a_run_can_be_watched(prepare):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     task = prepare(MorphNetSettings({"macs": 0.5}), steps=10)
-    learn(task.analysis, task.wanted, task.trainer)
-    events = EventAccumulator(str(task.folder / "structure" / "events"))
+    learn(task)
+    events = EventAccumulator(str(task.folder / "structure" / "events"), {"images": 0})
     events.Reload()
     assert {"loss", "distill", "term", "cost", "alive"} <= set(events.Tags()["scalars"])
     assert len(events.Scalars("loss")) == 10
     assert "strengths/w1:0" in events.Tags()["histograms"]
+    assert len(events.Images("alive")) == 10
+
+
+def test_a_picture_is_the_darker_the_more_there_is():
+    columns = [{"alive/a": 8.0, "alive/b": 0.5}, {"alive/a": 2.0, "alive/b": 0.0}]
+    picture = heat_map(columns).astype(int)
+    left = picture.shape[1] - CELL * 4
+    cells = [[picture[LINE * line + 2, left + CELL * time + 2, 0] for time in (0, 1)] for line in (0, 1)]
+    assert cells == [[0, 191], [128, 255]]
 
 
 def test_a_killed_run_ends_as_a_whole_one(prepare):
@@ -292,9 +302,10 @@ def test_gates_are_the_default_where_units_have_no_scales(tmp_path, net):
     onnx.save(net.build(), tmp_path / "net.onnx")
     analysis = slim.analyze(tmp_path / "net.onnx")
     source, training = synthetic(analysis.coupling, DataSettings(samples=40)), Training(4, 2, 16, folder=tmp_path)
-    task = trainer(analysis, source, training, World(), stage=quiet)
     wanted = MorphNetSettings({"params": 0.7}, multiple=1)
-    cut, check = shrink(Task(analysis, source, wanted, task, tmp_path / "out.onnx", quiet))
+    taught = trainer(analysis, source, training, World(), stage=quiet)
+    job = Task(analysis, source, wanted, taught, tmp_path / "out.onnx", quiet)
+    cut, check = shrink(job)
     assert check.passed
     provenance, gates = cut.plan.provenance, net is RECURRENT
     assert provenance["regularizer"] == ("gates" if gates else "gamma")
@@ -303,9 +314,9 @@ def test_gates_are_the_default_where_units_have_no_scales(tmp_path, net):
     assert all("have no scales" in line for line in lines)
     if gates:
         with pytest.raises(InputError, match=r"no weight makes the units alone. Use regularizer gates"):
-            learn(analysis, replace(wanted, regularizer="gamma"), task)
+            learn(replace(job, wanted=replace(wanted, regularizer="gamma")))
         with pytest.raises(InputError, match=r"gates go by gradients"):
-            learn(analysis, replace(wanted, proximal=True), task)
+            learn(replace(job, wanted=replace(wanted, proximal=True)))
 
 
 def test_widths_for_a_latency_are_on_the_steps_of_kernels(tmp_path, prepare):
@@ -339,6 +350,6 @@ def test_fine_tuning_that_makes_it_worse_is_taken_back(prepare):
     assert held["after"] > held["before"] and held["kept"] == "before"
     assert training["result"] == training["cut"]
     assert any("weights before it are kept" in line for line in trained._said(training))
-    better, _ = shrink(prepare(MorphNetSettings({"macs": 0.6}), name="better", finetune_steps=20, finetune_rate=1e-3))
+    better, _ = shrink(prepare(MorphNetSettings({"macs": 0.6}), name="better", finetune_steps=20, finetune_rate=1e-4))
     told = better.plan.provenance["training"]["finetune"]["held"]
     assert told["after"] < 1.1 * told["before"] and told["before"] == held["before"] and told["kept"] == "after"

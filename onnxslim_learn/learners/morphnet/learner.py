@@ -8,7 +8,8 @@ whole), or a target is. Then the cost is led down to it in a straight line over 
 weighed so that, at the pace of the moment, the units that must go within the next tenth of the steps are gone by then.
 With ``proximal``, strengths are lowered by the term's proximal operator after the optimizer's step, exactly to zero,
 rather than by gradients: what is dead then computes nothing. With a target units are charged by what they are worth,
-too (:mod:`onnxslim_learn.train.unit_sensitivity`): in short runs the loss alone does not tell which strengths matter.
+too (:mod:`onnxslim_learn.learners.morphnet.unit_losses`; of models too large for that by
+:mod:`onnxslim_learn.train.unit_sensitivity`): in short runs the loss alone does not tell which strengths matter.
 """
 
 from __future__ import annotations

@@ -5,18 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
 from onnxslim_learn.bridge import gammas
 from onnxslim_learn.costs.targets import shown
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.learners.finetune import fit, untouched
+from onnxslim_learn.learners.finetune import REPAIRED_ON, fit, untouched
 from onnxslim_learn.learners.morphnet import strengths
 from onnxslim_learn.learners.morphnet.learner import Control, MorphNet, bonds, ties
 from onnxslim_learn.learners.morphnet.logistic_gates import Gates
 from onnxslim_learn.learners.morphnet.settings import GAMMA, GATES, LEAST, MorphNetSettings
 from onnxslim_learn.learners.morphnet.structure import Structure, structure
+from onnxslim_learn.learners.morphnet.unit_losses import unit_losses
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.registry import LATENCY, MACS
+from onnxslim_learn.runtime import atomic
 from onnxslim_learn.select.bounds import bounds, named
+from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.train import feature_distillation
 from onnxslim_learn.train.unit_sensitivity import unit_sensitivity
 from onnxslim_learn.workflow import timed
@@ -25,7 +31,7 @@ from onnxslim_learn.workflow.slim import slim
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import fx
+    from torch import Tensor, fx
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.coupling.removal import Removal
@@ -44,7 +50,7 @@ def shrink(task: Task[MorphNetSettings]) -> tuple[Slimmed, Verification] | None:
     Raises:
         InputError, TargetError, PlanError, TrainError, VerifyError: In one sentence each; nothing is written then.
     """
-    module, plan, told = learn(task.analysis, task.wanted, task.trainer, timer(task))
+    module, plan, told = learn(task, timer(task))
     if not plan.groups:
         task.stage("nothing goes: the model stays as it is")
         return task.trainer.world.led(lambda: untouched(task, plan))
@@ -52,38 +58,28 @@ def shrink(task: Task[MorphNetSettings]) -> tuple[Slimmed, Verification] | None:
 
 
 def learn(
-    analysis: Analysis, wanted: MorphNetSettings, trainer: Trainer, time: Callable[[Removal], Ratio] | None = None
+    task: Task[MorphNetSettings], time: Callable[[Removal], Ratio] | None = None
 ) -> tuple[fx.GraphModule, Plan, dict[str, Any]]:
     """Learn a structure: the trained net, all of it, and the plan of what stays.
 
     Args:
-        analysis: The model.
-        wanted: What to learn.
-        trainer: How to train.
+        task: What to learn of which model, and how to train.
         time: How to time a removal against the original; ``None`` if it must not be.
     """
-    wanted = replace(wanted, target=named(analysis, wanted.target))
+    analysis, trainer = task.analysis, task.trainer
+    wanted = replace(task.wanted, target=named(analysis, task.wanted.target))
     module, recipe = trainer.module(analysis), trainer.recipe(analysis.graph, "steps")
     space = _space(analysis, wanted)
-    tied = ties(space.groups, space.bonds)
     unscaled = [] if wanted.regularizer else gammas.without(module, analysis, space.groups)
     kind = wanted.regularizer or (GATES if unscaled else GAMMA)
     wanted = replace(wanted, regularizer=kind)
-    strengths_of_units: strengths.Strengths | Gates
-    if kind == GATES:
-        if wanted.exactly:
-            raise InputError("⟨proximal⟩: gates go by gradients alone. Leave it out, or use ⟨regularizer⟩ gamma.")
-        strengths_of_units = Gates(module, analysis, space.groups, ties=tied, tau=wanted.tau)
-    else:
-        strengths_of_units = strengths.read(
-            module, analysis, space.groups, kind, how=wanted.combine, l1=wanted.l1_fraction, ties=tied
-        )
+    strengths_of_units = _strengths(module, space, wanted)
+    space, worth = _charged(task, space, wanted)
     control = Control(wanted.dies, wanted.strength, wanted.exactly)
     trainer = trainer.comparing(feature_distillation.untouched(analysis, space.groups, trainer.features))
     learner = MorphNet(space, strengths_of_units, control, recipe, _made(wanted, trainer))
-    if wanted.strength is None and not wanted.no_calibration and wanted.exactly:
-        kinds = trainer.teacher.kinds(trainer.samples)
-        learner.calibrate(unit_sensitivity(analysis, space.groups, trainer.samples, kinds, seed=trainer.training.seed))
+    if worth is not None:
+        learner.calibrate(worth)
     told = trainer.run("structure", module, recipe, learner)
     plan = _decided(learner, wanted.multiple, trainer, time)
     if isinstance(strengths_of_units, Gates):
@@ -92,6 +88,49 @@ def learn(
     told |= {"regularizer": kind, "unscaled": unscaled}
     told |= {"cost": told["history"][-1]["cost"], "term": told["history"][-1]["term"]}
     return module, plan, told
+
+
+def _strengths(module: fx.GraphModule, space: Structure, wanted: MorphNetSettings) -> strengths.Strengths | Gates:
+    """What tells how much of every unit there is."""
+    tied = ties(space.groups, space.bonds)
+    if wanted.regularizer != GATES:
+        how = {"how": wanted.combine, "l1": wanted.l1_fraction, "ties": tied}
+        return strengths.read(module, space.analysis, space.groups, wanted.regularizer or GAMMA, **how)  # type: ignore[arg-type]
+    if wanted.exactly:
+        raise InputError("⟨proximal⟩: gates go by gradients alone. Leave it out, or use ⟨regularizer⟩ gamma.")
+    return Gates(module, space.analysis, space.groups, ties=tied, tau=wanted.tau)
+
+
+def _charged(
+    task: Task[MorphNetSettings], space: Structure, wanted: MorphNetSettings
+) -> tuple[Structure, Tensor | None]:
+    """With a target: groups bounded from below, and what units are worth where strengths are lowered by that."""
+    if not wanted.target:
+        return space, None
+    lowered, trainer = wanted.exactly and not wanted.no_calibration, task.trainer
+    worth = _losses(task, space) if lowered else None
+    least = 0.0 if worth is not None or wanted.allow_empty or LATENCY in wanted.target else LEAST
+    space = space.above(least if wanted.least_width is None else wanted.least_width)
+    if lowered and worth is None:
+        kinds, seed = trainer.teacher.kinds(trainer.samples), trainer.training.seed
+        worth = unit_sensitivity(task.analysis, space.groups, trainer.samples, kinds, seed=seed)
+    return space, worth
+
+
+def _losses(task: Task[MorphNetSettings], space: Structure) -> Tensor | None:
+    """What units are worth by losses that are computed and measured, as the leading process finds it."""
+    place = task.folder / "unit_losses.npy"
+
+    def measure() -> None:
+        calibration = Calibration(task.analysis.coupling, task.source, REPAIRED_ON)
+        losses = unit_losses(space, calibration, task.stage("measuring what units are worth"))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.replacing(place) as draft:
+            np.save(draft, np.empty(0) if losses is None else losses)
+
+    task.trainer.world.led(measure)
+    losses = torch.from_numpy(np.load(place)).float()
+    return losses if len(losses) else None
 
 
 def timer(task: Task[Any]) -> Callable[[Removal], Ratio] | None:
@@ -148,10 +187,4 @@ def _space(analysis: Analysis, wanted: MorphNetSettings) -> Structure:
     if space.search.fits(space.search.at(1.0)):
         asked = ", ".join(f"⟨target.{name}⟩={shown(wish)}" for name, wish in wanted.target.items())
         raise InputError(f"{asked}: the model meets it as it is. Ask for less.")
-    least = wanted.least_width
-    if least is None:
-        least = 0.0 if wanted.allow_empty or LATENCY in wanted.target else LEAST
-    return space.above(least)
-
-
-# --- the leading process ----------------------------------------------------------------------------------------------
+    return space

@@ -60,7 +60,7 @@ REGULARIZERS = {
 COMBINATIONS = {"max": "the largest", "l2": "root of the sum of squares", "probabilistic": "1 - Π(1 - p)"}
 """How strengths of coupled layers are combined -> in a few words."""
 
-LEAST = 0.75  # what a unit is worth by itself says little about extremes of several groups together (cf. select.choose)
+LEAST = 0.75  # where losses of whole widths are not known: strengths of units say little about groups that get narrow
 L2_THRESHOLD = 1e-2
 TAU = 1e-3
 
@@ -90,9 +90,10 @@ class MorphNetSettings:
         cycles: How often is shrunk, with widening in between.
         proximal: Whether strengths are lowered exactly to zero; ``None`` where that is possible.
         least_width: With a target, the share of the width left by narrowing all groups alike that every group keeps;
-            ``None`` for :data:`LEAST`, or for none where whole branches may go or widths are steps apart (latency).
+            ``None`` for none where units are charged by what they are worth, where whole branches may go, or where
+            widths are steps apart (latency), and for :data:`LEAST` elsewhere.
         no_calibration: Whether units are charged by costs alone, where strengths are lowered to meet a target; else by
-            what they are worth, too.
+            what they are worth, too (:mod:`onnxslim_learn.learners.morphnet.unit_losses`).
         count_depthwise_twice: Whether depthwise convolutions count twice.
         force_group: Regular expressions; the groups that one finds are tied.
         multiple: Widths are multiples of this.
@@ -175,7 +176,8 @@ class MorphNetSettings:
     )
     least_width: float | None = option(
         None,
-        "with a target: share of the width narrowing all alike would leave that every group keeps (default 0.75)",
+        "with a target: share of the width narrowing all alike would leave that every group keeps (default: none, or"
+        " 0.75 where units are not charged by what is lost with them)",
         read=share,
         purpose=WIDTHS,
     )

@@ -71,7 +71,7 @@ def _row(task: Task[MorphNetSettings]) -> dict[str, Any]:
     whole = task.analysis.price(task.analysis.whole)
     row: dict[str, Any] = {"strength": task.wanted.strength, "output": None, "before": whole, "after": whole}
     row |= {"relative": 0.0, "accuracy": None, "deviation": None, "detections": None}
-    module, plan, told = learn(task.analysis, task.wanted, task.trainer, timer(task))
+    module, plan, told = learn(task, timer(task))
     fitted = fit(task, module, plan, told) if plan.groups else None
     if fitted is not None:
         result = fitted[0].plan.provenance["training"]["result"]
