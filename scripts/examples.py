@@ -1,6 +1,6 @@
 """Run the examples: three are written as notebooks, and what each prints stands in the README of their folder.
 
-    python -m scripts.examples [NAME ...]     # all (the last looks at a package), or these
+    python -m scripts.examples [NAME ...]     # all (the last take what packages ship), or these
 
 An example is Python in cells, each after a line ``# %%``, which may go on with what the cell is for; its docstring is
 the head of its notebook.
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parent.parent / "examples"
 NOTEBOOKS = ("classifier", "morphnet", "sparsity")
-EXAMPLES = (*NOTEBOOKS, "custom_operator", "language_model", "detector")
+BY_HAND = ("detector", "text_lines", "sentences", "olive_pass")  # which take what packages ship
+EXAMPLES = (*NOTEBOOKS, "custom_operator", "language_model", *BY_HAND)
 CELL = re.compile(r"^# %% ?(.*)\n", re.MULTILINE)
 KEPT = re.compile(r"(<!-- printed: (\w+) -->\n```text\n)(.*?)(```\n)", re.DOTALL)
 

@@ -7,9 +7,6 @@ import pytest
 
 from scripts import examples
 
-BY_HAND = {"detector"}
-"""Those that look at models of packages that developers need not have."""
-
 FIGURE = re.compile(r"-?[\d,.]+(e[+-]?\d+)?")
 
 
@@ -39,7 +36,7 @@ def test_notebooks_are_their_example(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in examples.EXAMPLES if name not in BY_HAND])
+@pytest.mark.parametrize("name", [name for name in examples.EXAMPLES if name not in examples.BY_HAND])
 def test_examples_print_what_readme_says(name, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(examples.FOLDER.parent))
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")
