@@ -71,7 +71,9 @@ def _crashed(number: int) -> int:
     """Say that a signal ended the command; returns the exit code."""
     stage = _stage[0][:].rstrip(b"\0").decode("utf-8", "replace")
     during = f" while {stage}" if stage else ""
-    if number == signal.SIGKILL:
+    if number in stopping.stops():  # as the child was ending already, so that it did not say so itself
+        said = "interrupted."
+    elif number == signal.SIGKILL:
         said = f"killed{during}, by the system if memory ran out. Give smaller shapes with --input, or fewer samples."
     else:
         said = (
@@ -80,4 +82,4 @@ def _crashed(number: int) -> int:
         )
     with suppress(OSError):
         print("onnxslim-learn:", printable(said), file=sys.stderr, flush=True)
-    return STOPPED + number if number == signal.SIGKILL else REFUSED
+    return STOPPED + number if number in (signal.SIGKILL, *stopping.stops()) else REFUSED

@@ -43,6 +43,12 @@ def test_signals_are_passed_on():
     assert process.returncode == 5
 
 
+def test_a_stop_that_comes_as_the_command_ends_is_no_crash():
+    process = start(f"os.kill(os.getpid(), {int(signal.SIGTERM)})")
+    assert process.communicate(timeout=60) == ("", "onnxslim-learn: interrupted.\n")
+    assert process.returncode == guard.STOPPED + signal.SIGTERM
+
+
 def test_the_command_ends_with_the_process_that_was_started():
     process = start("print(os.getpid(), flush=True); time.sleep(60)")
     child = int(process.stdout.readline())
