@@ -27,11 +27,12 @@ def watching(watcher: Watcher | None) -> Iterator[Watcher | None]:
     from IPython.display import HTML, display
 
     bar = display(HTML(""), display_id=True)  # type: ignore[no-untyped-call]
-    last = ["", 0.0]
+    last = "", 0.0
 
     def tell(stage: str, share: float, numbers: Mapping[str, float]) -> None:
-        if stage != last[0] or time.monotonic() - float(last[1]) > OFTEN:
-            last[:] = stage, time.monotonic()
+        nonlocal last
+        if stage != last[0] or time.monotonic() - last[1] > OFTEN:
+            last = stage, time.monotonic()
             bar.update(HTML(drawn(stage, share, numbers)))  # type: ignore[no-untyped-call]
 
     try:
