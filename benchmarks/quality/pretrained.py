@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ Boxes = np.ndarray  # (n, 4): left, top, right, bottom
 
 SURE, FAINT, OVERLAP = 0.25, 0.01, 0.45  # scores of detections that count, that are held against them; NMS
 MATCH = 0.5  # intersection over union
+OFTEN = 10  # detections of a class by the original; of fewer, a precision says nothing
 INK, TEXT, GROWN = 0.3, 0.6, 1.5  # PP-OCR: probability of a pixel, mean of a box, and how far its borders lie outside
 SMALLEST = 3  # pixels of a side
 
@@ -82,11 +84,11 @@ def detections(rows: np.ndarray, least: float) -> list[tuple[int, float, np.ndar
 
 
 def precision(outputs: Outputs, wanted: Outputs) -> float:
-    """Mean average precision at an overlap of a half against the original's detections, over classes that it finds."""
+    """Mean average precision at an overlap of a half against the original's detections, over classes it finds often."""
     true = [detections(rows, SURE) for rows in wanted["output0"]]
     told = [detections(rows, FAINT) for rows in outputs["output0"]]
-    kinds_found = sorted({kind for image in true for kind, _, _ in image})
-    return float(np.mean([_average(kind, true, told) for kind in kinds_found]))
+    often = Counter(kind for image in true for kind, _, _ in image)
+    return float(np.mean([_average(kind, true, told) for kind, count in sorted(often.items()) if count >= OFTEN]))
 
 
 def _average(kind: int, true: list[Any], told: list[Any]) -> float:

@@ -85,6 +85,7 @@ class Repaired:
             there are labels that are classes.
         kept: Whether the repair stands; if not, it was worse than none.
         made_up: Whether the samples are made up.
+        lost: What the repair is judged by, less is better: the metric, if there is one, then distances to the original.
     """
 
     nodes: dict[str, Fit]
@@ -96,6 +97,7 @@ class Repaired:
     kept: bool
     accuracy: tuple[float, float, float] | None = None
     made_up: bool = False
+    lost: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def repair(
     told = (right[0], right[1], right[2]) if None not in right else None
     passed = tuple(walk.passed_over())
     samples = sample_count(feeds)
-    return Repaired(walk.nodes, passed, weights, samples, *deviations, kept, told)  # type: ignore[arg-type]
+    return Repaired(walk.nodes, passed, weights, samples, *deviations, kept, told, lost=lost[kept])  # type: ignore[arg-type]
 
 
 def _unrepaired(model: ir.Model, targets: Stream) -> dict[str, Array]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 ROWS = 32768  # places per contraction that count, drawn by chance where there are more
+AMPLE = 4  # rows for a position: beside as many, made-up ones do harm
 RIDGE = 1e-3  # of the mean square: keeps the inverse of the products tame
 LARGEST = 1e15  # of an activation: squares of more add up beyond single precision
 WIDEST = 8192  # positions of a unit axis up to which products of pairs are kept
@@ -90,6 +91,7 @@ def collect(
     coupling: Coupling,
     feeds: Sequence[Mapping[str, Array]],
     *,
+    beside: Sequence[Mapping[str, Array]] = (),
     pairs: bool = False,
     seed: int = 0,
     progress: Callable[[float], None] = lambda share: None,
@@ -99,6 +101,7 @@ def collect(
     Args:
         coupling: The model.
         feeds: Inputs by name, a mapping per batch.
+        beside: Others, for contractions that see too few of these (:data:`AMPLE`).
         pairs: Whether to keep products of pairs.
         seed: Which places of large activations count.
         progress: Called with the share done.
@@ -110,12 +113,15 @@ def collect(
     inside: dict[str, list[tuple[int, _Seen]]] = {}
     for number, one in enumerate(sums):
         inside.setdefault(one.name, []).append((number, one))
-    share = -(-ROWS // max(len(feeds), 1))
-    for batch, values in streamed(coupling.graph.model, feeds, list(inside)):
-        progress(batch / len(feeds))
+    real, every = len(feeds), [*feeds, *beside]
+    for batch, values in streamed(coupling.graph.model, every, list(inside)):
+        progress(batch / len(every))
+        most = -(-ROWS // (real if batch < real else len(beside)))
         for name, array in values.items():
             for number, one in inside[name]:
-                sums[one].add(_rows(array, one.contraction, share, np.random.default_rng((seed, number, batch))))
+                if batch < real or sums[one].count < AMPLE * sizes[one]:
+                    rng = np.random.default_rng((seed, number, batch))
+                    sums[one].add(_rows(array, one.contraction, most, rng))
     moments = {one: total.means() for one, total in sums.items()}
     return [
         Inputs(classes, *moments[one], weights, str(coupling.nodes[contraction.node].outputs[0].name))

@@ -67,6 +67,8 @@ class Slimmed:
     ) -> sequential.Repaired:
         """Refit weights to what the original computes (:mod:`onnxslim_learn.repair`); :meth:`save` writes them.
 
+        Where made-up samples lie beside few real ones, it is tried without and with them, and the better one is taken.
+
         Args:
             calibration: Samples; some are held back to judge by.
             seed: Which positions of large activations are used.
@@ -75,19 +77,22 @@ class Slimmed:
         Raises:
             InputError: If the samples do not fit the model.
         """
-        better = rewrite(self.removal)
-        beside = sequential.Beside(calibration.labels, calibration.metric, calibration.more)
-        repaired = sequential.repair(
-            self.removal,
-            better,
-            calibration.feeds,
-            beside=beside,
-            effort=calibration.effort,
-            seed=seed,
-            progress=progress,
-        )
+        done: list[tuple[sequential.Repaired, ir.Model]] = []
+        ways = [[], calibration.more] if calibration.more else [[]]
+        for more in ways:
+            better = rewrite(self.removal)
+            repaired = sequential.repair(
+                self.removal,
+                better,
+                calibration.feeds,
+                beside=sequential.Beside(calibration.labels, calibration.metric, more),
+                effort=calibration.effort,
+                seed=seed,
+                progress=lambda share: progress((len(done) + share) / len(ways)),
+            )
+            done.append((repaired, better))
+        repaired, self._better = min(done, key=lambda one: one[0].lost)
         self.repaired = replace(repaired, made_up=calibration.source.synthetic)
-        self._better = better
         record = {
             "data": calibration.source.name,
             "samples": self.repaired.samples,
