@@ -74,7 +74,8 @@ def bridge(
     inner = {str(value.name): build.tensor(value) for value in values}
     build.code.output(dict(outputs) | inner)
     fuse(build.code)
-    return _finished(build, [name for name, _ in outputs], list(inner))
+    tensors = {str(value.name) for value in model.graph.outputs if isinstance(value.type, ir.TensorType | None)}
+    return _finished(build, [name for name, _ in outputs if name in tensors], list(inner))
 
 
 def _finished(build: Build, outputs: list[str], features: list[str]) -> fx.GraphModule:

@@ -103,3 +103,16 @@ def test_a_model_that_puts_out_a_sequence_alone_is_taken(tmp_path, command):
     assert result.passed
     x = np.random.default_rng(1).normal(size=(4, 6)).astype(np.float32)
     assert len(ort.InferenceSession(tmp_path / "new.onnx").run(None, {"x": x})[0]) == 2
+
+
+def test_a_model_that_puts_out_a_sequence_beside_a_tensor_is_learned():
+    weights = {"w": (6, 8), "v": (8, 12), "u": (12, 3)}
+    rng = np.random.default_rng(0)
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        net (float[n,6] x) => (seq(float[n,8]) inner, float[n,3] y) {
+            a = MatMul(x, w) r = Relu(a) inner = SequenceConstruct(r, r) b = MatMul(r, v) s = Relu(b) y = MatMul(s, u)
+        }""")
+    arrays = [onnx.numpy_helper.from_array(rng.standard_normal(s).astype(np.float32), n) for n, s in weights.items()]
+    model.graph.initializer.extend(arrays)
+    result = osl.learn(model, macs=0.8, steps=2, finetune_steps=2, samples=8, no_latency=True)
+    assert result.report["verify"]["passed"]
