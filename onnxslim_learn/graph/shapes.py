@@ -55,8 +55,10 @@ def complete(module: ir.Model, sample: Sample) -> Sample:
         logger.debug("shapes of %d values come from a run", len(missing))
         try:
             _run_for_shapes(module, sample, missing)
-        except InputError:  # onnxruntime here may lack what its other builds have
-            if not _take_declared(module, sample, set(missing), lambda node: node.domain not in ("", "ai.onnx")):
+        except InputError:  # onnxruntime here may lack what its other builds have, and ones may be no sizes
+            fixed = all(isinstance(size, int) for value in module.graph.inputs for size in value.shape or ())
+            taken = _take_declared(module, sample, set(missing), lambda n: fixed or n.domain not in ("", "ai.onnx"))
+            if not taken or walk(module, sample):
                 raise
         missing = walk(module, sample)
     if missing:
@@ -384,17 +386,19 @@ def _run_for_shapes(module: ir.Model, sample: Sample, missing: Sequence[str]) ->
         (str(tensor.base_dir) for tensor in _weights(module) if isinstance(tensor, ir.ExternalTensor)), ""
     ):
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    feeds = {
+        name: sample.value.get(name, np.ones(shape, onnx.helper.tensor_dtype_to_np_dtype(sample.dtype[name])))
+        for name, shape in sample.inputs.items()
+    }
     try:
         session = session_type()(proto.SerializeToString(), options, providers=[CPU])
-        feeds = {
-            name: sample.value.get(name, np.ones(shape, onnx.helper.tensor_dtype_to_np_dtype(sample.dtype[name])))
-            for name, shape in sample.inputs.items()
-        }
         results = session.run(list(missing), feeds)
     except Exception as error:
         if "is not a registered" in str(error) or "No Op registered" in str(error):
             raise _undeclared(module, missing) from error
-        raise InputError(f"onnxruntime cannot run it at {sample.sizes}: {reason(error)}.") from error
+        whole = [name for name in feeds if feeds[name].dtype.kind in "iu" and name not in sample.value]
+        told = f" with ones as {', '.join(whole)}, for which ⟨value⟩ NAME=2,3 gives others" if whole else ""
+        raise InputError(f"onnxruntime cannot run it at {sample.sizes}{told}: {reason(error)}.") from error
     for name, result in zip(missing, results, strict=True):
         if isinstance(result, np.ndarray):
             sample.shape[name] = result.shape

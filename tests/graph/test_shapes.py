@@ -7,6 +7,7 @@ import pytest
 
 from nets.notation import Net
 from nets.operators import EXAMPLES
+from onnxslim_learn.errors import InputError
 from onnxslim_learn.graph import shapes
 from onnxslim_learn.workflow import slim
 
@@ -77,3 +78,18 @@ DECIDED = {
 def test_what_inputs_decide_is_analysed(name):
     text, weights = DECIDED[name]
     assert slim.analyze(Net(text, weights, opset=18).build()).groups is not None
+
+
+GIVEN_SIZES = """(float[2,3,4] x, int64[3] sizes) => (float[2,6,5] y) {
+    h = MatMul(x, w1) r = Relu(h) s = Reshape(r, sizes) y = MatMul(s, w2)
+}"""
+
+
+def test_sizes_that_an_input_gives_are_those_that_the_file_declares():
+    text, weights = GIVEN_SIZES, "w1 4x8, w2 4x5"
+    model = Net(text, weights).build()
+    with pytest.raises(InputError, match=r"with ones as sizes, for which value NAME=2,3 gives others"):
+        slim.analyze(model)
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("s", 1, [2, 6, 4]))
+    declared, told = slim.analyze(model), slim.analyze(Net(text, weights).build(), values={"sizes": [2, 6, 4]})
+    assert [g.width for g in declared.groups] == [g.width for g in told.groups]
