@@ -25,6 +25,7 @@ PROOFS = {
     "ranks": "one of two training processes is killed at a random moment, then both again",
     "same_bytes": "the same command over hash seeds, threads, load and versions of Python",
     "fuzz": "coverage-guided inputs to what reads files; needs atheris",
+    "mutate": "mutants of what couples, prices, cuts and repairs, given their tests; needs cosmic-ray, coverage",
 }
 
 

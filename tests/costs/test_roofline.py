@@ -102,6 +102,14 @@ def test_a_net_by_hand():
     assert list(found.by_node(np.ones(analysis.coupling.size)).values()) == pytest.approx([0, *work], abs=1e-3)
 
 
+def test_what_picks_reads_what_it_picks_and_the_places():
+    text = "(float[4,3] x, int64[4] i) => (float[4,5] y) { t = Gather(table, i) h = Add(x, t) y = MatMul(h, w) }"
+    analysis = slim.analyze(Net(text, "table 50x3, w 3x5").build())
+    found = roofline(analysis.coupling, Device("slow to move", gflops=1, gbytes=0.001))
+    bytes_moved = [4 * 12 + 8 * 4 + 4 * 12, 4 * (12 + 12 + 12), 4 * (12 + 15 + 20)]
+    assert list(found.by_node(np.ones(analysis.coupling.size)).values()) == pytest.approx([0, *bytes_moved])
+
+
 # --- files of devices -------------------------------------------------------------------------------------------------
 
 

@@ -197,6 +197,25 @@ def test_variance_is_that_of_the_members_under_white_inputs(seed):
     assert np.allclose(np.moveaxis(made, int(axis), 0)[kept].reshape(-1), wanted, rtol=1e-4, atol=1e-6)
 
 
+def test_merged_units_have_the_mean_of_the_members_after_a_normalisation():
+    """A gain comes after the stored mean was subtracted: at the mean, shifts are all there is."""
+    rng = np.random.default_rng(0)
+    at, w, v = rng.normal(2, 1, (1, 6, 1, 1)), rng.normal(size=(8, 6, 1, 1)), rng.normal(size=(3, 8, 1, 1))
+    scale, shift, mean = rng.uniform(0.5, 2, 8), rng.normal(size=8), (w * at).sum(axis=(1, 2, 3))
+    model = onnx.parser.parse_model("""<ir_version: 9, opset_import: ["": 17]>
+        net (float[1, 6, 1, 1] x) => (float[1, 3, 1, 1] y) {
+            h = Conv(x, w) n = BatchNormalization(h, scale, shift, mean, variance) r = Relu(n) y = Conv(r, v) }""")
+    weights = {"w": w, "v": v, "scale": scale, "shift": shift, "mean": mean, "variance": np.ones(8)}
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(a.astype(np.float32), name) for name, a in weights.items()
+    )
+    analysis = api.analyze(model)
+    plan = cut_by_hand(analysis, analysis.group("w:0"), [[0, 1, 2, 3]])
+    small = ir.to_proto(slim(api.realize(analysis, plan)))
+    after = laws.run(laws.exposed(small), {"x": at.astype(np.float32)})["n"].reshape(-1)
+    assert after == pytest.approx([shift[:4].mean(), *shift[4:]], abs=1e-5)
+
+
 def cut_by_hand(analysis, group, clusters):
     """A plan that merges some units of one group."""
     gone = [u for own in clusters for u in own[1:]]
