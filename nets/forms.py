@@ -496,6 +496,16 @@ QUANTIZED = {
         wide=14,
         given=_QUANTIZED,
     ),
+    **{
+        f"{op}_last": _map(
+            _quantized(
+                f"""t = Transpose<perm=[0,2,3,1]>(q) u = {_ms(op)}<{attributes}channels_last=1>(t, sx, zx, sx, zx)
+                    i = Transpose<perm=[0,3,1,2]>(u)"""
+            ),
+            given=_QUANTIZED,
+        )
+        for op, attributes in (("QLinearAveragePool", "kernel_shape=[3,3], "), ("QLinearGlobalAveragePool", ""))
+    },
     "QLinearGlobalAveragePool": _map(
         _quantized(f"i = {_ms('QLinearGlobalAveragePool')}(q, sx, zx, sx, zx)"), given=_QUANTIZED
     ),

@@ -68,15 +68,13 @@ class Teacher:
     def _all(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         try:
             with torch.no_grad():
-                found: dict[str, Any] = self.module(*(inputs[name] for name in self.module.meta["inputs"]))
+                outputs: dict[str, Any] = self.module(*(inputs[name] for name in self.module.meta["inputs"]))
         except (IndexError, RuntimeError) as error:
             shapes = ", ".join(f"{name} {[*value.shape]}" for name, value in inputs.items())
             raise InputError(
                 f"model: cannot be run on {shapes} ({reason(error)}). Give samples it was made for, or ⟨input⟩."
             ) from error
-        return {
-            name: value for name, value in found.items() if isinstance(value, torch.Tensor)
-        }  # sequences teach nothing
+        return {name: value for name, value in outputs.items() if isinstance(value, torch.Tensor)}  # no sequences
 
     def _chosen(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         chosen = {name: tensors[name] for name in self.module.meta["outputs"]}

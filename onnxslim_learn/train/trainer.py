@@ -244,7 +244,7 @@ class Trainer:
                 targets = self.teacher(inputs) if self.objective.taught else {}
                 terms = self.objective(outputs, Portion(inputs, labels, targets))
             losses_of.append(sum(float(value) for value in terms.values()))
-            outputs_of.append({name: outputs[name].float().cpu().numpy() for name in module.meta["outputs"]})
+            outputs_of.append({name: outputs[name].detach().float().cpu().numpy() for name in module.meta["outputs"]})
             labels_of.append(batch.labels)
             counts.append(batch.count)
         module.train()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.coupling import layout
 from onnxslim_learn.coupling.context import Axes, aligned
-from onnxslim_learn.coupling.operators.facts import Normalisation, Operator, Trait
+from onnxslim_learn.coupling.operators.facts import Normalisation, Operator, Trait, attribute
 from onnxslim_learn.coupling.records import Affine
 from onnxslim_learn.coupling.relations import Value
 from onnxslim_learn.graph import shape_arithmetic
@@ -267,16 +267,17 @@ def regions(context: NodeContext) -> None:
 
 
 def spatial(keep: Sequence[int] = (0, 1)) -> Operator:
-    """Work along all axes but some: these pass, the others are free."""
+    """Work along all axes but some: these pass, the others are free; channels may be said to lie last."""
 
     def rule(context: NodeContext) -> None:
+        passed = (0, len(context.value(0).axes) - 1) if attribute(context.node, "channels_last", 0) else keep
         for slot in context.given()[1:]:
             context.leave(slot)
         value, results = context.value(0), context.free_outputs(0)
         if not all(_only_unpools(output) for output in context.node.outputs[1:]):
-            context.pin(value, keep, FLAT)  # the indices of MaxPool count all channels
+            context.pin(value, passed, FLAT)  # the indices of MaxPool count all channels
         for k, free in enumerate(results):
-            axes = [a for a in range(len(value.axes)) if a not in keep]
+            axes = [a for a in range(len(value.axes)) if a not in passed]
             if context.node.outputs[k].name:
                 results[k] = context.freed(
                     value, axes, f"is an axis that {context.node.op_type} works along", free.shape
