@@ -61,24 +61,26 @@ class Recipe:
         return np.reshape(numbers, [-1 if axis == self.axis else 1 for axis in range(4)])
 
     @property
-    def options(self) -> str:
-        """The options that lead to it."""
-        told = [f"⟨scale⟩ {self.scale:g}"] if self.scale != PIXEL else []
-        shifted = any(self.mean) or set(self.std) != {1.0}
-        told += [f"⟨mean⟩ {_list(self.mean)}", f"⟨std⟩ {_list(self.std)}"] if shifted else []
-        return " ".join(told + (["⟨colour⟩ bgr"] if self.colour == "bgr" else []))
+    def shifted(self) -> bool:
+        """Whether a mean is taken out, or a deviation divides."""
+        return any(self.mean) or set(self.std) != {1.0}
+
+    def options(self, given: Recipe | None = None) -> str:
+        """The options that lead to it, those included that take the place of what was given."""
+        other = given or UNIT
+        told = [f"⟨scale⟩ {self.scale:g}"] if {self.scale, other.scale} != {PIXEL} else []
+        told += [f"⟨mean⟩ {_list(self.mean)}", f"⟨std⟩ {_list(self.std)}"] if self.shifted or other.shifted else []
+        return " ".join(told + ([f"⟨colour⟩ {self.colour}"] if "bgr" in (self.colour, other.colour) else []))
 
     def advice(self, given: Recipe | None) -> str:
         """What to do to get it, with options where images come from a folder that was read as given."""
         if given is None:
-            shifted = any(self.mean) or set(self.std) != {1.0}
             scaled = "pixels" if self.scale == 1 else f"pixels / {self.scale:g}"
-            formula = f"({scaled} - {_list(self.mean)}) / {_list(self.std)}" if shifted else scaled
+            formula = f"({scaled} - {_list(self.mean)}) / {_list(self.std)}" if self.shifted else scaled
             return f"Store {formula}{', blue first' if self.colour == 'bgr' else ''}"
-        if self.options:
-            extra = " ⟨colour⟩ rgb" if given.colour == "bgr" and self.colour == "rgb" else ""
-            return f"Give {self.options}{extra}"
-        return f"Leave {given.options or 'other options'} out" + ("" if given.scale == PIXEL else ", or ⟨scale⟩ 255")
+        if self.options():
+            return f"Give {self.options(given)}"
+        return f"Leave {given.options() or 'other options'} out" + ("" if given.scale == PIXEL else ", or ⟨scale⟩ 255")
 
     def cure(self, expected: Range) -> str:
         """What to do where the model expects a range of numbers."""
@@ -88,7 +90,7 @@ class Recipe:
 
 
 def _list(numbers: tuple[float, ...]) -> str:
-    return ",".join(f"{x:.4g}" for x in numbers)
+    return ",".join(f"{x:.6g}" for x in numbers)
 
 
 UNIT = Recipe("numbers from 0 to 1")

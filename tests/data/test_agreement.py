@@ -1,6 +1,8 @@
 """Samples that are not what a file says it was made for are doubted, with what cures it; proper ones never are."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -13,6 +15,7 @@ from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.data import input_range
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import DataSettings
+from onnxslim_learn.data.recipes import COLOURED, RAW, SIGNED, UNIT, usual
 from onnxslim_learn.errors import InputError
 from tests.data import photos
 from tests.data.models import HEADER
@@ -62,6 +65,21 @@ def test_photographs_without_mean_and_deviation_are_refused_with_the_options_tha
 def test_what_is_refused_can_be_meant(net, folder):
     (said,) = doubts(folder, net, as_given=True)
     assert "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225" in said
+
+
+@pytest.mark.parametrize("given", [UNIT, RAW, SIGNED, *COLOURED, replace(RAW, mean=(9.0,), colour="bgr")])
+def test_options_that_are_advised_lead_from_those_that_were_given_to_what_is_meant(given):
+    for way in usual(PIXELS[:2].transpose(0, 3, 1, 2), given):
+        advice, *told = re.sub("[⟨⟩]", "", way.advice(given)).split(" ")
+        if advice == "Give":
+            options = dict(zip(told[::2], told[1::2], strict=True))
+            numbers = {key: tuple(map(float, options[key].split(","))) for key in ("mean", "std") if key in options}
+            scale, colour = float(options.get("scale", given.scale)), options.get("colour", given.colour)
+            reached = replace(given, scale=scale, colour=colour, **numbers)
+        else:
+            assert advice == "Leave"
+            reached = UNIT
+        assert reached == replace(way, name=reached.name)
 
 
 @pytest.mark.parametrize(
