@@ -9,16 +9,18 @@ from onnxslim_learn.learners.morphnet.structure import structure
 from onnxslim_learn.learners.morphnet.unit_losses import ORDER, unit_losses
 from onnxslim_learn.select import criteria
 from onnxslim_learn.select.allocation import losses
+from onnxslim_learn.select.budget import Freedom
 from onnxslim_learn.select.calibration import Calibration
 from tests.laws import analysed
 
 
-@pytest.mark.parametrize("name", ["residual", "concat"])
-def test_what_units_are_worth_adds_up_to_what_their_group_loses(name):
+@pytest.mark.parametrize(("name", "multiple"), [("residual", 1), ("residual", 8), ("concat", 1)])
+def test_what_units_are_worth_adds_up_to_what_their_group_loses(name, multiple):
     analysis = analysed(name)
     macs = analysis.costs["macs"]
     bound = 0.5 * macs.value(np.ones(analysis.coupling.size))
-    space = structure(analysis, "macs", {"macs": (macs, bound)}, {"macs": 0.5})
+    space = structure(analysis, "macs", {"macs": (macs, bound)}, {"macs": 0.5}, freedom=Freedom(multiple))
+    assert all(len(choice.kept) > 1 for choice in space.search.choices), "groups of one width have nothing to learn"
     calibration = Calibration(analysis.coupling, synthetic(analysis.coupling, DataSettings(samples=32)))
     worth = np.split(unit_losses(space, calibration, lambda share: None), space.ends[1:-1])
     scores = criteria.scores(analysis, space.groups, criteria.usual(calibration), calibration)

@@ -255,8 +255,7 @@ def structure(
     search = Search(analysis.coupling, choices, bounds, wishes, freedom.empty)
     timed = analysis.latency if LATENCY in {cost, *bounds} else None
     search = kernel_widths.narrowed(search, freedom.multiple, timed)
-    if timed is not None:
-        search = replace(search, choices=[choice for choice in search.choices if len(choice.kept) > 1])
+    search = replace(search, choices=[choice for choice in search.choices if len(choice.kept) > 1])
     if not search.choices:
         raise InputError("model: nothing can be cut, so there is no structure to learn. See analyze for why.")
     twice = _depthwise(analysis, price) if double else None
