@@ -191,11 +191,15 @@ def variations(size: int, triple: Triple, place: int = 0) -> list[tuple[int, ...
 
 
 def _smaller(size: int, place: int) -> list[tuple[int, ...]]:
-    """Two odd sizes between a half of a size and itself, where none divides it, if there are two."""
+    """Two odd sizes between a half of a size and itself, where none divides it, if there are two.
+
+    The first is no multiple of four below it: what is padded to whole windows would be padded alike at all of them.
+    """
     odd = range(size // 2 + 1 | 1, size, 2)
     if len(odd) < 2:
         return []
-    return [(odd[len(odd) * 3 // 4 - place % 2], odd[len(odd) // 4 - place % 2])]
+    more, less = odd[len(odd) * 3 // 4 - place % 2], odd[len(odd) // 4 - place % 2]
+    return [(more + 2 * ((size - more) % 4 == 0), less)]
 
 
 def remedies(

@@ -261,6 +261,13 @@ def test_variations_differ_from_the_size_and_from_each_other():
             assert min(others) > 0
 
 
+def test_smaller_sizes_are_not_padded_alike_to_whole_windows():
+    for size in range(9, 200):
+        for place in range(4):
+            (others,) = input_sizes.variations(size, (128, 16, 24), place)[3:]
+            assert len({one % 4 for one in (size, *others)}) > 1
+
+
 def test_heights_and_widths_differ_after_strides():
     for triples in input_sizes.SIZES:
         size, triple = triples["height"][0], triples["height"]
