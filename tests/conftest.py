@@ -1,6 +1,7 @@
 """How tests run: settings that must be made before numpy is imported, and what is left to the slow run."""
 
 import os
+import signal
 import tempfile
 from itertools import groupby
 
@@ -9,6 +10,8 @@ from hypothesis import Phase, settings
 
 for library in ("OMP", "OPENBLAS"):  # tests run side by side: idle threads that spin slow all others
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells leave it in what they run in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("ONNXSLIM_LEARN_CACHE", tempfile.mkdtemp(prefix="onnxslim-cache-"))  # not that of the user
 
 settings.register_profile(
