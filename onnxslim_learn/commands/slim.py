@@ -19,7 +19,7 @@ from onnxslim_learn.keywords import takes
 from onnxslim_learn.latency.profile import RuntimeSetting
 from onnxslim_learn.plans.realize import check_source
 from onnxslim_learn.registry import LATENCY
-from onnxslim_learn.report import records
+from onnxslim_learn.report import bounds_met, records
 from onnxslim_learn.report.sections import quality
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.runtime.timing import compare
@@ -360,7 +360,7 @@ def finished(
     (slimmed, check), (path, folder) = outcome, written
     analysis, timings, feeds = slimmed.analysis, None, dict[str, Any]()
     on_time = _on_time(slimmed.plan)
-    needed = on_time and records.on_this_machine(analysis)
+    needed = on_time and bounds_met.on_this_machine(analysis)
     large = "" if needed or settings.result.no_latency else timed.too_large(analysis)
     if (needed or not (settings.result.no_latency or large)) and LATENCY not in slimmed.plan.provenance:
         timings, feeds = timed.against_original(
