@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from onnxslim_learn.keywords import keywords
 from onnxslim_learn.learners import table
 from onnxslim_learn.settings import option
+from onnxslim_learn.workflow.options import OUTPUT
 from onnxslim_learn.workflow.settings import (
     AnalyzeSettings,
     ApplySettings,
@@ -36,7 +37,7 @@ class ShellSettings:
         log_file: Where progress and report are written, with times.
     """
 
-    TITLE: ClassVar = ("output", "")
+    TITLE: ClassVar = OUTPUT
 
     quiet: bool = option(False, "print the verdict in one line, and on standard error only errors")
     verbose: bool = option(False, "name every stage as it runs, and every one of repeated blocks")

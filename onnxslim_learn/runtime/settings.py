@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from onnxslim_learn.readers import provider, seconds, threads
 from onnxslim_learn.settings import Option, declared, option
 
+TIMING = ("timing", "how models are run and timed")  # a part of the help
 SECONDS = Option("about the time to measure for", metavar="S", read=seconds, decides=False)
 
 
@@ -19,6 +21,8 @@ class RuntimeSettings:
         provider: The onnxruntime execution provider.
         seconds: Time for every comparison of whole models.
     """
+
+    TITLE: ClassVar = TIMING
 
     threads: int = option(1, "threads of onnxruntime", metavar="N", read=threads, decides=False)
     provider: str = option(

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from onnxslim_learn.costs import targets
 from onnxslim_learn.readers import AUTO, multiple_of, number_or_auto, pattern, place, seconds, share, some_seconds
 from onnxslim_learn.registry import COSTS, CRITERIA, DEVICES, METRICS
+from onnxslim_learn.runtime.settings import TIMING
 from onnxslim_learn.settings import Option, declared, option
+
+# --- parts of the help: their titles, and what is said there ----------------------------------------------------------
+
+OUTPUT = ("output", "")
+QUALITY = ("quality", "the weights that stay, and what the result is judged by")
 
 # --- options that several commands have -------------------------------------------------------------------------------
 
@@ -130,6 +136,8 @@ class ReportSettings:
         report_dir: Charts and the network as SVG and PNG, tables as CSV.
     """
 
+    TITLE: ClassVar = OUTPUT
+
     html: str | None = option(
         None, "write the result as a page with charts", metavar="FILE", writes=True, decides=False
     )
@@ -159,6 +167,8 @@ class InputSettings:
         value: Graph input -> its value, where it chooses a branch or a size.
     """
 
+    TITLE: ClassVar = ("model", "what its file leaves open")
+
     input: Mapping[str, tuple[int, ...]] = declared({}, INPUT)
     value: Mapping[str, Any] = declared({}, VALUE)
 
@@ -185,6 +195,8 @@ class RepairSettings:
         match_statistics: Whether made-up samples are fitted to the statistics of batch normalisations.
     """
 
+    TITLE: ClassVar = QUALITY
+
     no_repair: bool = declared(False, NO_REPAIR)
     match_statistics: bool = option(
         False,
@@ -201,6 +213,8 @@ class QualitySettings:
             ``higher_is_better`` is false. It also decides between allocations, and whether a repair stands.
         min_quality: The least share that is left of the metric, else of the variance of the worst block of an output.
     """
+
+    TITLE: ClassVar = QUALITY
 
     metric: Any = option(
         None,
@@ -231,6 +245,8 @@ class LimitSettings:
         drop_blocks: How many residual blocks go, or ``auto``.
     """
 
+    TITLE: ClassVar = ("limits", "what may go, and how far")
+
     multiple: int | str = declared(AUTO, MULTIPLE)
     protect: tuple[str, ...] = declared((), PROTECT)
     only: tuple[str, ...] = declared((), ONLY)
@@ -248,6 +264,8 @@ class ClockSettings:
         measure_seconds: After which measuring what widths are worth on this machine stops.
         device: A machine to estimate for instead.
     """
+
+    TITLE: ClassVar = TIMING
 
     measure_seconds: float | None = option(
         None,
