@@ -26,6 +26,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
     "cluster": ("distributed",),
     "report": ("vl_convert",),
+    "parquet": ("pyarrow",),
 }
 """Extra of the distribution -> the modules that it brings."""
 

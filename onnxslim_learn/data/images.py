@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -66,6 +66,17 @@ class Look:
         said = f"{self.size[0]}x{self.size[1]} {self.colour} from 0 to {PIXEL / self.scale:g}"
         shifted = np.any(self.mean != 0) or np.any(self.std != 1)
         return said + (f", mean {self.mean.tolist()} and std {self.std.tolist()} taken out" if shifted else "")
+
+
+class Kept(Protocol):
+    """An image, wherever it is kept."""
+
+    @property
+    def parent(self) -> Path:
+        """The file or folder that it is in."""
+
+    def open(self) -> IO[bytes]:
+        """Its bytes, as a file."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +181,7 @@ def _colour(one: Input, channels: int | str, options: DataSettings, told: Stated
     return colour
 
 
-def picture(path: Path | Packed, look: Look) -> Array:
+def picture(path: Path | Kept, look: Look) -> Array:
     """Read one image: shorter side resized, centre cut out, pixels turned into numbers.
 
     Raises:
@@ -205,10 +216,15 @@ class Pictures:
         declared: What the model declares.
     """
 
-    files: Sequence[Path | Packed]
+    files: Sequence[Path | Kept]
     classes: Sequence[int] | None
     look: Look
     declared: Declared
+
+    def at(self, order: Array) -> Pictures:
+        """Some of them, in another order."""
+        classes = None if self.classes is None else [self.classes[k] for k in order]
+        return replace(self, files=[self.files[k] for k in order], classes=classes)
 
     def pick(self, places: Sequence[int] | Array) -> Batch:
         """The images at some places of the order."""

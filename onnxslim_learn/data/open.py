@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.array_types import Array
-from onnxslim_learn.data import agreement, arrays, functions, images, shards
+from onnxslim_learn.data import agreement, arrays, functions, images, parquet, shards
 from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.signature import LABELS, UNNAMED, Declared, declared
@@ -20,21 +21,43 @@ from onnxslim_learn.graph.load import check_file
 from onnxslim_learn.runtime.functions import by_name, is_name
 
 if TYPE_CHECKING:
+    from onnxslim_learn.data.recipes import Recipe
     from onnxslim_learn.graph.load import Graph
 
-# Name, number of samples, portions of any size, and images, if that is what they are.
-Opened = tuple[str, int | None, Callable[[], Iterator[Batch]], images.Pictures | None]
 Spec = str | Path | Mapping[str, Any] | Array | Source | Iterable[Any] | Callable[..., Any]
 
-KINDS = "an .npz or .npy file, a folder of images, .tar files of images, or module:function"
+KINDS = "an .npz or .npy file, a folder of images, .tar files of images, .parquet files, or module:function"
+PACKED = (shards.TAR, parquet.PARQUET)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a specification holds.
+
+    Attributes:
+        name: What it is.
+        count: Number of samples, if it is known.
+        chunks: Portions of any size.
+        pick: See :class:`onnxslim_learn.data.source.Source`.
+        recipe: How images are prepared.
+        blocks: See :class:`onnxslim_learn.data.source.Source`.
+    """
+
+    name: str
+    count: int | None
+    chunks: Callable[[], Iterator[Batch]]
+    pick: Callable[[Array], Batch] | None = None
+    recipe: Recipe | None = None
+    blocks: tuple[int, ...] = ()
 
 
 def open_source(spec: Spec, graph: Graph, options: DataSettings | None = None) -> Source:
     """Open samples, and check that the first of them fit the model.
 
     Args:
-        spec: An ``.npz`` or ``.npy`` file, a folder of images, ``module:function``; in Python also arrays by input
-            name, an array, batches, a function that yields batches, or what this function returned before.
+        spec: An ``.npz`` or ``.npy`` file, a folder of images, ``.tar`` or ``.parquet`` files or a folder of them,
+            ``module:function``; in Python also arrays by input name, an array, batches, a function that yields
+            batches, or what this function returned before.
         graph: The model.
         options: How they are read; of arrays and images so many are chosen by chance, a function is read up to there.
 
@@ -45,25 +68,25 @@ def open_source(spec: Spec, graph: Graph, options: DataSettings | None = None) -
         return spec
     options, takes = options or DataSettings(), declared(graph)
     where = str(spec) if isinstance(spec, str | Path) else "data"
-    name, count, chunks, pictures = _kind(spec, where, options)(graph, takes, options)
+    opened = _kind(spec, where, options)(graph, takes, options)
+    count = opened.count
     if count is not None and takes.batch is not None:
         count = count // takes.batch * takes.batch
 
     def stream() -> Iterator[Batch]:
-        return limited(regroup(chunks(), takes, options.batch_size), takes, options.count)
+        return limited(regroup(opened.chunks(), takes, options.batch_size), takes, options.count)
 
     first = list(limited(stream(), takes, agreement.CHECKED))
     if not first:
         few = "holds no samples" if takes.batch is None else f"holds fewer than the {takes.batch} samples of a batch"
         raise InputError(f"{where}: {few}. Give more.")
-    doubts = agreement.doubts(where, graph, takes, first, None if pictures is None else pictures.look.recipe)
+    doubts = agreement.doubts(where, graph, takes, first, opened.recipe)
     refused = next((doubt.said for doubt in doubts if doubt.sure and not options.as_given), None)
     if refused is not None:
         raise InputError(f"{refused.removesuffix('.')}, or ⟨as_given⟩ if it is meant so.")
     told = tuple(with_flags(doubt.said) for doubt in doubts)
-    said = name if count is None else f"{name} ({count} samples)"
-    pick = None if pictures is None else pictures.pick
-    return Source(said, False, count, first[0].labels is not None, stream, takes, pick, told)
+    said = opened.name if count is None else f"{opened.name} ({count} samples)"
+    return Source(said, False, count, first[0].labels is not None, stream, takes, opened.pick, told, opened.blocks)
 
 
 def check(spec: Spec | None, options: DataSettings) -> None:
@@ -86,13 +109,13 @@ def single(spec: Spec | None) -> dict[str, tuple[int, ...]]:
 
 def _kind(spec: Spec, where: str, options: DataSettings) -> Callable[[Graph, Declared, DataSettings], Opened]:
     """What opens a specification."""
-    folder = isinstance(spec, str | Path) and (Path(spec).is_dir() or Path(spec).suffix == shards.TAR)
+    folder = isinstance(spec, str | Path) and (Path(spec).is_dir() or Path(spec).suffix in PACKED)
     if options.for_images and not folder:
         raise InputError(f"⟨{options.for_images[0]}⟩: is for folders of images, but the data is {where}. Leave it out.")
     if folder:
         if not Path(where).is_dir():
-            check_file(Path(where), "a .tar file")
-        return partial(_images, Path(where))
+            check_file(Path(where), f"a {Path(where).suffix} file")
+        return partial(_parquet if parquet.parquets(Path(where)) else _images, Path(where))
     if isinstance(spec, Mapping | np.ndarray):
         return partial(_arrays, where, spec if isinstance(spec, Mapping) else {UNNAMED: spec})
     if callable(spec):
@@ -116,18 +139,41 @@ def _order(count: int, options: DataSettings) -> Array:
 def _arrays(where: str, given: Mapping[str, Any], graph: Graph, takes: Declared, options: DataSettings) -> Opened:
     samples = arrays.whole(where, given, takes)
     chosen = _order(samples.count, options)
-    return where, len(chosen), partial(arrays.portions, where, samples, takes, chosen, options.batch_size), None
+    return Opened(where, len(chosen), partial(arrays.portions, where, samples, takes, chosen, options.batch_size))
 
 
 def _images(folder: Path, graph: Graph, takes: Declared, options: DataSettings) -> Opened:
-    packed = shards.shards(folder)
-    files, classes = shards.find(folder) if packed else images.find(folder)
+    files, classes = shards.find(folder) if shards.shards(folder) else images.find(folder)
     look = images.look(str(folder), takes, graph, options)
-    chosen = _order(len(files), options)
-    labels = None if classes is None else [classes[k] for k in chosen]
-    pictures = images.Pictures([files[k] for k in chosen], labels, look, takes)
-    return f"{folder}, {look}", len(chosen), partial(pictures.portions, options.batch_size), pictures
+    pictures = images.Pictures(files, classes, look, takes)
+    return _pictures(folder, pictures, _order(len(files), options), options.batch_size)
+
+
+def _pictures(place: Path, pictures: images.Pictures, order: Array, size: int) -> Opened:
+    chosen = pictures.at(order)
+    chunks = partial(chosen.portions, size)
+    return Opened(f"{place}, {pictures.look}", len(order), chunks, chosen.pick, pictures.look.recipe)
+
+
+def _parquet(place: Path, graph: Graph, takes: Declared, options: DataSettings) -> Opened:
+    files = parquet.find(place)
+    chosen, blocks = files.near(_order(files.count, options))
+    column = files.images
+    if set(takes.inputs) <= {*files.schema.names} - {column}:
+        if options.for_images:
+            raise InputError(f"⟨{options.for_images[0]}⟩: is for images, but {place} holds arrays. Leave it out.")
+        rows = parquet.Rows(files, chosen, takes)
+        return Opened(str(place), len(chosen), partial(rows.portions, options.batch_size), rows.pick, blocks=blocks)
+    if column is None:
+        raise InputError(
+            f"{place}: its columns are {', '.join(files.schema.names)}, but the model's inputs are "
+            f"{', '.join(takes.inputs)}. Name columns after inputs, or give one with the bytes of images."
+        )
+    look = images.look(str(place), takes, graph, options)
+    cells, classes = files.pictures(column, files.labels(takes))
+    pictures = images.Pictures(cells, classes, look, takes)
+    return replace(_pictures(place, pictures, chosen, options.batch_size), blocks=blocks)
 
 
 def _function(where: str, function: Callable[..., Any], graph: Graph, takes: Declared, options: DataSettings) -> Opened:
-    return where, None, partial(functions.portions, where, function, takes, options.batch_size), None
+    return Opened(where, None, partial(functions.portions, where, function, takes, options.batch_size))

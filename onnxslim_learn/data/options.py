@@ -106,7 +106,7 @@ class SampleSettings:
 
     data: Any = option(
         None,
-        ".npz or .npy file, folder of images, .tar files of images (WebDataset), or module:function",
+        ".npz or .npy file, folder of images, .tar files of images (WebDataset), .parquet files, or module:function",
         metavar="SRC",
         reads=True,
         decides=False,

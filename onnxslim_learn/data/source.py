@@ -29,6 +29,8 @@ class Source:
         declared: What the model declares.
         pick: The samples at some places of that order, where each can be read by itself; or ``None``.
         doubts: Why the samples are hardly what the model was made for, in sentences.
+        blocks: How many samples of that order, one block after the other, are best read together; empty where it does
+            not matter.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Source:
     declared: Declared
     pick: Callable[[Array], Batch] | None = None
     doubts: tuple[str, ...] = ()
+    blocks: tuple[int, ...] = ()
 
     def batches(self, limit: int | None = None) -> Iterator[Batch]:
         """The batches from the start, the same every time.

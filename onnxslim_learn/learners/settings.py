@@ -186,8 +186,8 @@ class TrainingSettings:
     )
     stream: bool = option(
         False,
-        "folders and .tar files of images: read each image whenever a step wants it, rather than all of them once into"
-        " a file",
+        "folders and .tar files of images, .parquet files: read samples whenever a step wants them, rather than all of"
+        " them once into a file",
         decides=False,
     )
     data_workers: int = option(

@@ -55,12 +55,20 @@ class Unread:
         start: The place of the first.
         count: How many there are.
         labelled: Whether they have labels.
+        blocks: See :class:`onnxslim_learn.data.source.Source`.
     """
 
     pick: Callable[[Array], Batch]
     start: int
     count: int
     labelled: bool
+    blocks: tuple[int, ...] = ()
+
+    def part(self, start: int, stop: int) -> Unread:
+        """Those from one place up to another."""
+        ends = np.cumsum(self.blocks)
+        blocks = np.diff(np.unique(np.clip([0, *ends], start, stop))) if self.blocks else ()
+        return replace(self, start=self.start + start, count=stop - start, blocks=tuple(map(int, blocks)))
 
 
 Shelf: TypeAlias = Batch | Unread
@@ -92,10 +100,12 @@ class SampleStore:
     def rows(self, step: int, size: int, seed: int) -> tuple[int, Array]:
         """Which samples a step sees: their shelf, and their places on it.
 
-        Every epoch goes through all samples in an order of its own; what is left over of a shelf waits for the next.
+        Every epoch goes through all samples in an order of its own, one block after the other where samples are read
+        in blocks; what is left over of a shelf waits for the next.
         """
         epoch, place = divmod(step, self.steps(size))
-        return _order(tuple(shelf.count for shelf in self.shelves), size, seed, epoch)[place]
+        blocks = tuple((isinstance(shelf, Unread) and shelf.blocks) or (shelf.count,) for shelf in self.shelves)
+        return _order(blocks, size, seed, epoch)[place]
 
     def steps(self, size: int) -> int:
         """Steps of an epoch."""
@@ -114,15 +124,25 @@ class SampleStore:
 
 
 @lru_cache(maxsize=4)
-def _order(counts: Sequence[int], size: int, seed: int, epoch: int) -> list[tuple[int, Array]]:
-    """The batches of an epoch."""
+def _order(shelves: Sequence[Sequence[int]], size: int, seed: int, epoch: int) -> list[tuple[int, Array]]:
+    """The batches of an epoch, of shelves whose samples lie in blocks of these sizes."""
     rng, batches = np.random.default_rng((seed, epoch)), []
-    for shelf, count in enumerate(counts):
-        order = rng.permutation(count)
+    for shelf, blocks in enumerate(shelves):
+        count, order = sum(blocks), _permuted(blocks, rng)
         if count < size:
             order = np.resize(order, size)
         batches += [(shelf, rows) for rows in np.split(order[: len(order) // size * size], max(count // size, 1))]
-    return [batches[k] for k in rng.permutation(len(batches))]
+    together = any(len(blocks) > 1 for blocks in shelves)
+    return batches if together else [batches[k] for k in rng.permutation(len(batches))]
+
+
+def _permuted(blocks: Sequence[int], rng: np.random.Generator) -> Array:
+    """All places in an order by chance that goes through one block after the other."""
+    if len(blocks) == 1:
+        return rng.permutation(blocks[0])
+    starts = np.cumsum([0, *blocks])
+    order: Array = np.concatenate([starts[k] + rng.permutation(blocks[k]) for k in rng.permutation(len(blocks))])
+    return order
 
 
 def gather(
@@ -156,9 +176,11 @@ def _unread(source: Source) -> Unread:
     """A source whose samples are read one by one."""
     if source.pick is None or source.count is None:
         raise InputError(
-            f"⟨stream⟩: is for folders and .tar files of images, but the data is {source.name}. Leave it out."
+            f"⟨stream⟩: is for folders and .tar files of images and for .parquet files, but the data is {source.name}. "
+            f"Leave it out."
         )
-    return Unread(source.pick, 0, source.count, source.labelled)
+    whole = Unread(source.pick, 0, sum(source.blocks) or source.count, source.labelled, source.blocks)
+    return whole.part(0, source.count)
 
 
 def _read(source: Source, folder: Path | None) -> list[Batch]:
@@ -231,7 +253,7 @@ def _split(shelves: Iterable[Shelf], count: int, declared: Declared) -> tuple[li
 def _between(shelf: Shelf, declared: Declared, start: int, stop: int) -> Shelf:
     """Samples from one place up to another, where they lie."""
     if isinstance(shelf, Unread):
-        return replace(shelf, start=shelf.start + start, count=stop - start)
+        return shelf.part(start, stop)
     inputs = {
         name: array
         if (axis := declared.inputs[name].axis) is None
