@@ -53,10 +53,20 @@ class Case:
         return [str(row["output"]) for row in self.several if row["output"]]
 
     @property
+    def plans(self) -> list[str]:
+        """Their plans, likewise."""
+        return [str(row["plan"]) for row in self.several if row.get("plan")]
+
+    @property
     def each(self) -> list[Case]:
         """One case for every model that is reported by itself."""
         reports = [row["report"] for row in self.several if "report" in row]
         return [replace(self, report=report) for report in reports or [self.report]]
+
+    @property
+    def bounds(self) -> list[Mapping[str, Any]]:
+        """A row for every cost that was bounded; of several models those of the smallest."""
+        return min((bounds(one.report) for one in self.each), key=lambda rows: [row["got"] for row in rows])
 
     @property
     def judged(self) -> list[Mapping[str, Any] | None]:

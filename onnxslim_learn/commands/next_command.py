@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from onnxslim_learn.commands.asked import line
-from onnxslim_learn.commands.case import CUTS, Case, beside, bounds
+from onnxslim_learn.commands.case import CUTS, Case, beside
 from onnxslim_learn.readers import AUTO
 from onnxslim_learn.registry import MICROSECONDS
 from onnxslim_learn.report.sections import quality
@@ -41,7 +41,7 @@ def _targets(factor: Callable[[Mapping[str, Any]], float]) -> Line:
     """The same command with targets that are so many times what they were."""
 
     def line_of(case: Case) -> str:
-        return case.again(target=[f"{row['cost']}={_moved(row, factor(row))}" for row in case.report["verdict"]["met"]])
+        return case.again(target=[f"{row['cost']}={_moved(row, factor(row))}" for row in case.bounds])
 
     return line_of
 
@@ -75,11 +75,11 @@ def _cut(case: Case) -> str:
 
 
 def _bounded(case: Case) -> bool:
-    return bool(bounds(case.report))
+    return bool(case.bounds)
 
 
 def _relative(case: Case) -> bool:
-    return all(row["relative"] for row in case.report["verdict"]["met"])
+    return all(row["relative"] for row in case.bounds)
 
 
 def _delicate(case: Case) -> bool:
@@ -104,7 +104,7 @@ NEXT: tuple[Next, ...] = (
     ),
     Next(
         ("slim", "learn"),
-        lambda case: _bounded(case) and not all(row["met"] for row in case.report["verdict"]["met"]),
+        lambda case: _bounded(case) and not all(row["met"] for row in case.bounds),
         "To meet the target, ask for less",
         _targets(lambda row: 1.0 if row["met"] else row["bound"] / row["got"]),
     ),
@@ -139,8 +139,8 @@ NEXT: tuple[Next, ...] = (
         lambda case: case.again(multiple=None),
     ),
     Next(
-        (*CUTS, "sparsify"),
-        lambda case: not case.faster and case.asked.value("output") is not None,
+        CUTS,
+        lambda case: not case.faster and "sparsity" not in case.report and case.asked.value("output") is not None,
         f"{_SLOW}. To see where the time goes",
         lambda case: line("profile", case.model, case.output, per_node=True),
     ),
@@ -158,7 +158,7 @@ NEXT: tuple[Next, ...] = (
     ),
     Next(
         ("slim", "learn"),
-        lambda case: bool(case.several),
+        lambda case: bool(case.several) and "no_latency" in case.asked.options,
         "To see how fast they are",
         lambda case: line("profile", case.model, *case.outputs),
     ),

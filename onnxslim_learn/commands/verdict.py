@@ -13,6 +13,7 @@ from typing import Any
 from onnxslim_learn.commands.case import Case, bounds, compared
 from onnxslim_learn.commands.next_command import NEXT
 from onnxslim_learn.coupling import selection
+from onnxslim_learn.plans.plan import bases_file
 from onnxslim_learn.readers import AUTO
 from onnxslim_learn.report.format import plural, share
 from onnxslim_learn.report.sections import groups, pinned, quality, repair
@@ -94,11 +95,13 @@ def _kept(case: Case) -> dict[str, Any] | None:
 
 
 def _written(case: Case) -> list[str]:
-    """The files that were written, those that hold weights beside a model's, too, and the folder of figures."""
-    names = [name for name in case.asked.written() if name != "-"]
-    names = case.outputs + [name for name in names if not (case.several and name == case.asked.value("output"))]
+    """The files that were written, those that hold weights or rotations beside them, too, and the folder of figures."""
+    asked = [name for name in case.asked.written() if name != "-"]
+    each = {case.asked.value("output"): case.outputs, case.asked.value("plan_out"): case.plans} if case.several else {}
+    names = [Path(file) for name in asked for file in each.get(name, [name])]
+    beside = [file for name in names for file in (*save.files(name), bases_file(name)) if file.exists() or file == name]
     folder = [f"{one}/" for one in [case.asked.value("report_dir")] if one is not None]
-    return [str(file) for name in names for file in save.files(Path(name))] + folder
+    return [*map(str, beside), *folder]
 
 
 # --- what limited it --------------------------------------------------------------------------------------------------

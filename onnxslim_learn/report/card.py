@@ -186,8 +186,19 @@ def _bounded(report: Report) -> tuple[str, str] | None:
         return None
     if missed := [row["title"] for row in rows if not row["met"]]:
         return BAD, f"The target was missed: {', '.join(dict.fromkeys(missed))}."
+    return _judged("Every target was met" if len(rows) > 1 else "The target was met", report)
+
+
+def _sparse(report: Report) -> tuple[str, str] | None:
+    if "sparsity" not in report:
+        return None
+    zeros = f"{share(report['sparsity'])} of the weights of {plural(len(report['layers']), 'layer')} are zero"
+    return _judged(zeros, report)
+
+
+def _judged(what: str, report: Report) -> tuple[str, str]:
+    """What was done, and how good the result is."""
     kept = report["verdict"]["kept"]
-    what = "Every target was met" if len(rows) > 1 else "The target was met"
     if kept is None:
         return GOOD, f"{what}."
     if not kept["real"]:
@@ -243,6 +254,6 @@ def _done(_: Report) -> tuple[str, str] | None:
 
 
 HEADLINES: tuple[Callable[[Report], tuple[str, str] | None], ...] = (
-    _failed, _destroyed, _bounded, _cuttable, _compared, _beside, _checked, _taken, _done,
+    _failed, _destroyed, _bounded, _sparse, _cuttable, _compared, _beside, _checked, _taken, _done,
 )  # fmt: skip
 """The first that applies heads the card."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.report import drawing, vega
-from onnxslim_learn.report.blocks import Bars, Lines, Picture, Scatter, Table, flat
+from onnxslim_learn.report.blocks import Bars, Lines, Picture, Scatter, Section, Table
 from onnxslim_learn.runtime import atomic
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def save(folder: Path, blocks: Iterable[Block]) -> list[Path]:
     """Write every chart and every table of a report to a file of its own.
 
     Args:
-        folder: Where; files of the same names are replaced.
+        folder: Where; files of the same names are replaced. What a section within another shows, as that of one of
+            several models, lies in a folder named by its title.
         blocks: What a page shows.
 
     Returns:
@@ -42,16 +43,17 @@ def save(folder: Path, blocks: Iterable[Block]) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"⟨report_dir⟩ {folder}: {error.strerror}. Give another folder.") from error
+    parts = [part for block in blocks for part in (block.blocks if isinstance(block, Section) else (block,))]
+    drawn = (one for one in parts if isinstance(one, Table | Bars | Lines | Scatter | Picture))
     written = []
-    for number, block in enumerate(
-        one for one in flat(blocks) if isinstance(one, Table | Bars | Lines | Scatter | Picture)
-    ):
+    for number, block in enumerate(drawn):
         for name, content in _files(block):
             path = folder / f"{number + 1:02}-{name}"
             with atomic.replacing(path) as draft:
                 draft.write_bytes(content)
             written.append(path)
-    return written
+    inner = [one for one in parts if isinstance(one, Section)]
+    return written + [file for one in inner for file in save(folder / _name(one.title or one.name), one.blocks)]
 
 
 def _files(block: Block) -> Iterator[tuple[str, bytes]]:

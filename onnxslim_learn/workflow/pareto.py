@@ -40,9 +40,9 @@ def slim_each(
         **settings: See :func:`api.slim_to`.
 
     Returns:
-        A row for each: ``target``, ``output``, costs ``before`` and ``after``, ``relative`` L2 distance of the outputs
-        to the original's and ``accuracy`` (both on held-back samples), ``quality`` as judged, ``report``, and
-        ``pareto`` as :func:`mark` says.
+        A row for each: ``target``, ``output``, ``plan`` (its file, if wanted), costs ``before`` and ``after``,
+        ``relative`` L2 distance of the outputs to the original's and ``accuracy`` (both on held-back samples),
+        ``quality`` as judged, ``report``, and ``pareto`` as :func:`mark` says.
 
     Raises:
         TargetError: If one cannot be met; models of targets before it are written.
@@ -53,11 +53,13 @@ def slim_each(
         try:
             slimmed, check = slim.slim_to(analysis, target, path, **settings)
         except TargetError as error:
-            written = ", ".join(row["output"] for row in rows)
+            written = ", ".join(str(row[file]) for row in rows for file in ("output", "plan") if row[file])
             raise TargetError(f"{error.message} {f'Written before: {written}.' if rows else ''}".strip()) from error
-        if plans is not None:
-            slimmed.plan.save(atomic.beside(Path(plans), f"-{name}"))
-        row = {"target": dict(target), "output": str(path), **_told(slimmed, check)}
+        plan = None if plans is None else atomic.beside(Path(plans), f"-{name}")
+        if plan is not None:
+            slimmed.plan.save(plan)
+        files = {"output": str(path), "plan": None if plan is None else str(plan)}
+        row = {"target": dict(target), **files, **_told(slimmed, check)}
         rows.append({**row, "report": tell(slimmed, check, path)})
     return mark(rows)
 

@@ -56,9 +56,23 @@ ENDS = [
         "slim",
         {"target": ["macs=0.79"], "data": "samples.npz"},
     ),
-    (lambda: osl.slim("residual.onnx", macs=[0.9, 0.8], output="s.onnx", **FAST), "slim", {"data": "SAMPLES"}),
+    (
+        lambda: osl.slim("residual.onnx", macs=[0.9, 0.8], output="s.onnx", plan_out="p.json", **FAST),
+        "slim",
+        {"data": "SAMPLES", "plan_out": "p.json"},
+    ),
+    (
+        lambda: osl.slim("residual.onnx", macs=[0.99, 0.95], data="samples.npz", output="s.onnx", seconds=0.01),
+        "slim",
+        {"target": ["macs=0.76"]},
+    ),
     (lambda: osl.lossless("residual.onnx", latency=False), "slim", {"target": ["macs=0.5"]}),
     (lambda: osl.sparsify("residual.onnx", ratio=0.5, samples=16, latency=False), "sparsify", {"data": "SAMPLES"}),
+    (
+        lambda: osl.sparsify("residual.onnx", ratio=0.1, data="samples.npz", output="z.onnx", seconds=0.01),
+        "slim",
+        {"target": ["macs=0.5"], "data": "samples.npz"},
+    ),
     (
         lambda: osl.expand("residual.onnx", macs="150%", output="w.onnx", latency=False),
         "learn",

@@ -53,6 +53,17 @@ def test_every_chart_and_table_has_its_files(tmp_path):
             assert path.read_text(encoding="utf-8").startswith("<svg")
 
 
+def test_sections_of_several_models_have_a_folder_each(tmp_path):
+    table = Table("Layers", ("name",), (("one",),))
+    each = [Section("each", (Section("change", (table,)),), f"net-{share}.onnx") for share in (0.5, 0.3)]
+    files = figures.save(tmp_path, [Section("compared", (table,)), Section("each", tuple(each))])
+    assert [str(path.relative_to(tmp_path)) for path in files] == [
+        "01-layers.csv",
+        "net-0-5-onnx/01-layers.csv",
+        "net-0-3-onnx/01-layers.csv",
+    ]
+
+
 def test_tables_can_be_read_again(tmp_path):
     (file, *_) = figures.save(tmp_path, BLOCKS[:1])
     rows = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8"))))

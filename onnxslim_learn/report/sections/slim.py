@@ -236,7 +236,10 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
         Section("time", tuple(latency.targeted(data.get("latency_target")))),
         Section("repair", tuple(repair.blocks(data["repair"]))),
         Section("losses", tuple(repair.curves(data["choice"], data["groups"]) if _cut(data) else ())),
-        Section("training", tuple(training.blocks(data.get("training")))),
+        Section(
+            "training",
+            tuple(training.blocks(data.get("training"), {group["name"]: group["title"] for group in data["groups"]})),
+        ),
         Section("widths", tuple(groups.bars(data))),
         Section("time", tuple(latency.nodes(data["node_times"]))),
         Section("layers", tuple(_layers(data))),

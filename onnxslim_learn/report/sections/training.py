@@ -36,8 +36,13 @@ NAMES = {"structure": "structure learning", "finetune": "fine-tuning"}
 MEANWHILE = {"structure": ", while units that will go lose their strength"}
 
 
-def blocks(training: Mapping[str, Any] | None) -> list[Block]:
-    """How far outputs are from the original's before and after fine-tuning, and what was done."""
+def blocks(training: Mapping[str, Any] | None, titles: Mapping[str, str] | None = None) -> list[Block]:
+    """How far outputs are from the original's before and after fine-tuning, and what was done.
+
+    Args:
+        training: What was trained, if anything was.
+        titles: Group -> what it is called, where that is not its name.
+    """
     if training is None:
         return []
     rows = [
@@ -48,16 +53,16 @@ def blocks(training: Mapping[str, Any] | None) -> list[Block]:
     ]
     samples = plural(training["result"]["samples"], "sample")
     table = [Table(f"Outputs on {samples} that training did not see", repair.HEADS, tuple(rows))] if rows else []
-    return [*table, Text("\n".join(_said(training))), *_learnt(training)]
+    return [*table, Text("\n".join(_said(training))), *_learnt(training, titles or {})]
 
 
-def _learnt(training: Mapping[str, Any]) -> list[Block]:
+def _learnt(training: Mapping[str, Any], titles: Mapping[str, str]) -> list[Block]:
     """Every number that was watched while training, a chart each."""
     stages = {name: training.get(stage, {}).get("history", []) for stage, name in NAMES.items()}
-    return [chart for name, history in stages.items() for chart in watched(name, history)]
+    return [chart for name, history in stages.items() for chart in watched(name, history, titles)]
 
 
-def watched(name: str, history: Sequence[Mapping[str, Any]]) -> list[Block]:
+def watched(name: str, history: Sequence[Mapping[str, Any]], titles: Mapping[str, str] | None = None) -> list[Block]:
     """What changed from step to step of a stage of training, a chart for each number and for each group's units."""
     title, charts = f"{name[:1].upper()}{name[1:]}", dict[str, list[Line]]()
     for key in dict.fromkeys(key for row in history for key in row if key != "step"):
@@ -66,7 +71,7 @@ def watched(name: str, history: Sequence[Mapping[str, Any]]) -> list[Block]:
         part, slash, whose = key.partition("/")
         drawn = charts.setdefault(f"{title}: {PARTS.get(part, part)}" if slash else f"{title}, step by step", [])
         if len({y for _, y in kept}) > 1 and kept not in [one.points for one in drawn if one.label == WATCHED["loss"]]:
-            drawn.append(Line(whose or WATCHED.get(key, key), kept))
+            drawn.append(Line((titles or {}).get(whose, whose) or WATCHED.get(key, key), kept))
     return [Lines(told, "", ("step", "value"), tuple(lines)) for told, lines in charts.items() if lines]
 
 
