@@ -496,6 +496,35 @@ QUANTIZED = {
         wide=14,
         given=_QUANTIZED,
     ),
+    "QLinearWhere": _map(
+        f"""b = Conv(x, w4, b4) m = Greater(b, {{0.0}}) q = QuantizeLinear(a, sx, zx) p = QuantizeLinear(b, sx, zx)
+            i = {_ms("QLinearWhere")}(m, q, sx, zx, p, sx, zx, sx, zx) z = DequantizeLinear(i, sx, zx)""",
+        "w4 8x3x1x1, b4 8",
+        given=_QUANTIZED,
+    ),
+    "QLinearSoftmax": _tokens(
+        _quantized(f"i = {_ms('QLinearSoftmax')}<axis=1, opset=13>(q, sx, zx, sy, zy)"),
+        given=_QUANTIZED + ", float sy = {0.00390625}, uint8 zy = {0}",
+    ),
+    "QAttention": _tokens(
+        f"q = QuantizeLinear(a, sx, zx) z = {_ms('QAttention')}<num_heads=4>(q, w4, b4, sx, sw, ends, zx, zw)",
+        "w4 8x48:int8, b4 48",
+        wide=16,
+        given=_QUANTIZED + ", int32[2] ends = {4, 3}",
+    ),
+    "QAttention_columns": _tokens(
+        f"""q, s, t = DynamicQuantizeLinear(a)
+            z = {_ms("QAttention")}<num_heads=4, unidirectional=1>(q, w4, b4, s, sv, , t, zv)""",
+        "w4 8x48:int8, b4 48, sv 48, zv 48:int8",
+        wide=16,
+    ),
+    "QEmbedLayerNormalization": _tokens(
+        f"""p = Greater(a, {{0.0}}) i = Cast<to=6>(p) ids = ReduceSum<keepdims=0>(i, [2])
+            z, c = {_ms("QEmbedLayerNormalization")}
+                (ids, kinds, words, places, types, gain, shift, mask, sx, sw, sx, sw, sw, zx, zx, zx, zx, zx)""",
+        "words 9x8:uint8, places 4x8:uint8, types 2x8:uint8, gain shift 8:uint8",
+        given=_QUANTIZED + ", int32[2,4] kinds = {0, 1, 1, 0, 0, 0, 1, 1}, int32[2,4] mask = {1, 1, 1, 1, 1, 1, 0, 0}",
+    ),
     **{
         f"{op}_last": _map(
             _quantized(

@@ -304,6 +304,32 @@ CONTRIB = [
         wide=16,
         given=_QUANTIZED,
     ),
+    _map(
+        f"{_ORT}QLinearWhere",
+        """b = Conv(x, w4, b4) m = Greater(b, {0.0}) q = QuantizeLinear(a, sx, zx) p = QuantizeLinear(b, sx, zx)
+           i = OP(m, q, sx, zx, p, sx, zx, sx, zx) z = DequantizeLinear(i, sx, zx)""",
+        "w4 8x3x1x1, b4 8",
+        given=_QUANTIZED,
+    ),
+    _tokens(
+        f"{_ORT}QLinearSoftmax",
+        "q = QuantizeLinear(a, sx, zx) i = OP<axis=1, opset=13>(q, sx, zx, sw, zx) z = DequantizeLinear(i, sw, zx)",
+        given=_QUANTIZED,
+    ),
+    _tokens(
+        f"{_ORT}QAttention",
+        "q = QuantizeLinear(a, sx, zx) z = OP<num_heads=4>(q, w4, b4, sx, sw, , zx, zw)",
+        "w4 8x48:int8, b4 48",
+        wide=16,
+        given=_QUANTIZED,
+    ),
+    _tokens(
+        f"{_ORT}QEmbedLayerNormalization",
+        f"""p = Greater(a, {{0.0}}) i = Cast<to={_INT32}>(p) ids = ReduceSum<keepdims=0>(i, [2])
+            e, c = OP(ids, , words, places, , gain, shift, , sx, sw, , sw, sw, zx, zx, , zx, zx) z = Add(a, e)""",
+        "words 9x8:uint8, places 4x8:uint8, gain shift 8:uint8",
+        given=_QUANTIZED,
+    ),
     *(
         _map(
             f"{_ORT}{op}",

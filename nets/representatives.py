@@ -21,7 +21,7 @@ OPERATORS = """
     RandomNormalLike
     com.microsoft.FusedConv com.microsoft.MatMulNBits com.microsoft.Attention com.microsoft.SkipLayerNormalization
     com.microsoft.EmbedLayerNormalization com.microsoft.FusedMatMul com.microsoft.MoE com.microsoft.QMoE
-    com.microsoft.QLinearConcat
+    com.microsoft.QLinearConcat com.microsoft.QEmbedLayerNormalization com.microsoft.QAttention
 """.split()  # noqa: SIM905
 """Examples of single operators: one for every rule that no zoo net above has, and some of the families."""
 

@@ -319,19 +319,22 @@ class _Carried:
 
     def _contracts(self, index: int, summed: frozenset[int], writes: frozenset[int]) -> None:
         """A node that sums over channels: with a weight, or one activation against another (attention)."""
-        names = self._inputs(index)
+        names, node = self._inputs(index), self.coupling.nodes[index]
         shapes = self.graph.shapes.nominal.shape
-        multiplies = roles.of(self.coupling.nodes[index]).factors is not None  # else constants are tables of positions
+        multiplies = roles.of(node).factors is not None  # else constants are tables of positions
+        attends = roles.has(node, roles.Trait.ATTENDS)  # queries, keys and values may be packed into one
+        if not multiplies and not attends:
+            return
         weighted = multiplies and any(name in self.constant and len(shapes.get(name, ())) > 1 for name in names)
-        several = sum(bool(self.by_value.get(name)) for name in names) > 1 or not multiplies  # may be packed into one
+        several = attends or sum(bool(self.by_value.get(name)) for name in names) > 1
         if not weighted and several:
             self._vote(summed, "queries-keys")
             self._vote(writes - summed, "values")
             return
-        convolves = roles.convolution(self.coupling.nodes[index]) is not None
+        convolves = roles.convolution(node) is not None
         for number in summed if weighted else ():
             self.readers.setdefault(number, []).append(index)
-        if isinstance(roles.factors(self.coupling.nodes[index]), roles.Projection):
+        if isinstance(roles.factors(node), roles.Projection):
             self._vote(writes - summed, "values")
         weights = self.carried(name for name in names if name in self.constant)
         for number in (writes & weights) - summed:

@@ -117,13 +117,17 @@ def _sides(report: Report) -> Iterator[Tile]:
     for one in report["counted"]:
         if one["name"] not in told | {"bytes"}:
             old, new = before[one["name"]], after[one["name"]]
-            yield Tile(one["title"], amount(new, one["unit"]), f"before {amount(old, one['unit'])}{_ratio(old, new)}")
+            yield Tile(_heading(one), amount(new, one["unit"]), f"before {amount(old, one['unit'])}{_ratio(old, new)}")
     if "bytes" not in told:
         yield Tile(
             "File", size(after["bytes"]), f"before {size(before['bytes'])}{_ratio(before['bytes'], after['bytes'])}"
         )
     if before.get("latency_ms") and after.get("latency_ms"):
         yield Tile("Latency", ms(after["latency_ms"]), f"before {ms(before['latency_ms'])}")
+
+
+def _heading(cost: Report) -> str:
+    return str(cost["title"])[:1].upper() + str(cost["title"])[1:]
 
 
 def _ratio(old: float, new: float) -> str:
@@ -136,7 +140,7 @@ def _whole(report: Report) -> Iterator[Tile]:
         return
     costs = report["costs"]
     for one in report["counted"]:
-        yield Tile(one["title"], amount(costs[one["name"]], one["unit"]))
+        yield Tile(_heading(one), amount(costs[one["name"]], one["unit"]))
     yield Tile("File", size(costs["file_bytes"]), f"{size(costs['peak_activation_bytes'])} of activations at the peak")
     if report["device"]:
         yield Tile("Latency, estimated", ms(costs["latency_ms"]), f"on {report['device']['name']}")

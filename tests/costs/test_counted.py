@@ -40,7 +40,6 @@ FORMS = {
         (2, 3, 8),
         2 * 3 * 16 * 8,
     ),
-    "QAttention": ({"num_heads": 2}, (2, 5, 8), ["u8x24"], (2, 5, 8), 2 * 5 * 8 * 24 + 2 * 2 * 5 * 5 * 8),
     "LongformerAttention": (
         {"num_heads": 2, "window": 2},
         (1, 8, 4),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from onnxslim_learn.bridge.ops.finite import finite
 from onnxslim_learn.bridge.ops.kinds import DTYPES
+from onnxslim_learn.bridge.ops.quantize import real
 
 
 def by_head(x: Tensor, heads: Any) -> Tensor:
@@ -274,6 +275,22 @@ def packed(
     return (results[0], torch.stack(results[1:3])) if outputs > 1 else results[0]
 
 
+def packed_quantized(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor,
+    x_scale: Tensor,
+    w_scale: Tensor,
+    mask: Tensor | None = None,
+    x_zero: Tensor | None = None,
+    w_zero: Tensor | None = None,
+    past: Tensor | None = None,
+    **settings: Any,
+) -> Any:
+    """com.microsoft.QAttention: data and weight are integers, one scale for the data, one or one a column for these."""
+    return packed(real(x, x_scale, x_zero), real(w, w_scale, w_zero), b, mask, past, **settings)
+
+
 def grouped(
     q: Tensor,
     k: Tensor | None = None,
@@ -344,5 +361,6 @@ CONTRIB: dict[str, Callable[..., Any]] = {
     "Attention": packed,
     "GroupQueryAttention": grouped,
     "MultiHeadAttention": multi_head,
+    "QAttention": packed_quantized,
     "RotaryEmbedding": rotary_ort,
 }

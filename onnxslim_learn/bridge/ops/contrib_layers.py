@@ -178,6 +178,27 @@ def embed_norm(
     return (y, counted.to(torch.int32), total)[:outputs]
 
 
+def embed_norm_quantized(
+    tokens: Tensor,
+    segments: Tensor | None,
+    words: Tensor,
+    places: Tensor,
+    parts: Tensor | None,
+    scale: Tensor,
+    shift: Tensor,
+    mask: Tensor | None,
+    *grids: Tensor | None,
+    **settings: Any,
+) -> Any:
+    """QEmbedLayerNormalization: tables, scale and shift are integers; five scales follow, and five zero points."""
+    tables = {"words": words, "places": places, "parts": parts, "scale": scale, "shift": shift}
+    numbers: dict[str, Any] = {
+        name: None if table is None or factor is None else quantize.real(table, factor, zero)
+        for (name, table), factor, zero in zip(tables.items(), grids[:5], grids[5:], strict=True)
+    }
+    return embed_norm(tokens, segments, mask=mask, **numbers, **settings)
+
+
 CONTRIB: dict[str, Callable[..., Any]] = {
     **attention.CONTRIB,
     **experts.CONTRIB,
@@ -193,6 +214,7 @@ CONTRIB: dict[str, Callable[..., Any]] = {
     "FusedGemm": fused_gemm,
     "FusedMatMul": fused_matmul,
     "Gelu": gelu,
+    "QEmbedLayerNormalization": embed_norm_quantized,
     "QuickGelu": quick_gelu,
     "SkipLayerNormalization": skip_layer_norm,
     "SkipSimplifiedLayerNormalization": skip_rms_norm,

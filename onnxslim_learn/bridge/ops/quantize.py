@@ -178,7 +178,7 @@ def qlinear_matmul(
 # --- onnxruntime's own ------------------------------------------------------------------------------------------------
 
 
-def _float(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
+def real(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
     """What integers stand for."""
     return _centred(x, zero, 1).to(torch.float32) * scale
 
@@ -194,7 +194,7 @@ def qlinear_add(
     y_zero: Tensor,
 ) -> Tensor:
     """QLinearAdd."""
-    return _requantized(_float(a, a_scale, a_zero) + _float(b, b_scale, b_zero), 1 / y_scale, y_zero)
+    return _requantized(real(a, a_scale, a_zero) + real(b, b_scale, b_zero), 1 / y_scale, y_zero)
 
 
 def qlinear_mul(
@@ -213,14 +213,14 @@ def qlinear_mul(
 
 def qlinear_sigmoid(x: Tensor, scale: Tensor, zero: Tensor, y_scale: Tensor, y_zero: Tensor | None = None) -> Tensor:
     """QLinearSigmoid."""
-    return _requantized(torch.sigmoid(_float(x, scale, zero)), 1 / y_scale, y_zero)
+    return _requantized(torch.sigmoid(real(x, scale, zero)), 1 / y_scale, y_zero)
 
 
 def qlinear_leaky_relu(
     x: Tensor, scale: Tensor, zero: Tensor, y_scale: Tensor, y_zero: Tensor | None = None, *, alpha: float = 0.01
 ) -> Tensor:
     """QLinearLeakyRelu."""
-    return _requantized(F.leaky_relu(_float(x, scale, zero), alpha), 1 / y_scale, y_zero)
+    return _requantized(F.leaky_relu(real(x, scale, zero), alpha), 1 / y_scale, y_zero)
 
 
 def qlinear_average(
@@ -235,15 +235,40 @@ def qlinear_average_pool(
     x: Tensor, scale: Tensor, zero: Tensor, y_scale: Tensor, y_zero: Tensor, *, channels_last: int = 0, **windows: Plain
 ) -> Tensor:
     """QLinearAveragePool."""
-    numbers = _float(x, scale, zero)
+    numbers = real(x, scale, zero)
     means = average_pool(numbers.movedim(-1, 1) if channels_last else numbers, **windows)
     return _requantized(means.movedim(1, -1) if channels_last else means, 1 / y_scale, y_zero)
 
 
 def qlinear_concat(y_scale: Tensor, y_zero: Tensor, *parts: Tensor, axis: int) -> Tensor:
     """QLinearConcat: parts, each followed by its scale and zero point."""
-    numbers = [_float(x, scale, zero) for x, scale, zero in zip(*[iter(parts)] * 3, strict=True)]
+    numbers = [real(x, scale, zero) for x, scale, zero in zip(*[iter(parts)] * 3, strict=True)]
     return _requantized(torch.cat(numbers, axis), 1 / y_scale, y_zero)
+
+
+def qlinear_where(
+    condition: Tensor,
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero: Tensor,
+    y: Tensor,
+    y_scale: Tensor,
+    y_zero: Tensor,
+    z_scale: Tensor,
+    z_zero: Tensor,
+) -> Tensor:
+    """QLinearWhere."""
+    chosen = torch.where(condition, real(x, x_scale, x_zero), real(y, y_scale, y_zero))
+    return _requantized(chosen, 1 / z_scale, z_zero)
+
+
+def qlinear_softmax(
+    x: Tensor, scale: Tensor, zero: Tensor, y_scale: Tensor, y_zero: Tensor, *, axis: int = -1, opset: int = 13
+) -> Tensor:
+    """QLinearSoftmax; before opset 13 over all axes from one on."""
+    numbers = real(x, scale, zero)
+    flat = numbers if opset >= 13 else numbers.flatten(axis % x.ndim)
+    return _requantized(torch.softmax(flat, axis if opset >= 13 else -1).reshape(x.shape), 1 / y_scale, y_zero)
 
 
 def qgemm(
@@ -364,5 +389,7 @@ CONTRIB: dict[str, Callable[..., Any]] = {
     "QLinearLeakyRelu": qlinear_leaky_relu,
     "QLinearMul": qlinear_mul,
     "QLinearSigmoid": qlinear_sigmoid,
+    "QLinearSoftmax": qlinear_softmax,
+    "QLinearWhere": qlinear_where,
     "QuantizeLinear": quantize_linear,
 }

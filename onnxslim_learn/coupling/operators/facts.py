@@ -144,10 +144,17 @@ class Recurrent:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A projection ``(inputs, outputs)`` in front of what else a node does."""
+    """A projection ``(inputs, outputs)`` in front of what else a node does.
+
+    Attributes:
+        weight: Input with the weight.
+        bias: Input that holds a bias, or may.
+        quantized: Whether the factors are integers.
+    """
 
     weight: int = 1
     bias: int | None = 2
+    quantized: bool = False
 
     def sides(self, node: ir.Node, slot: int, rank: int) -> Sides | None:
         """See :class:`Convolution`."""

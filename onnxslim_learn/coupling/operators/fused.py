@@ -74,7 +74,7 @@ def embed_norm(context: NodeContext) -> None:
     tables = [(slot, context.operand(slot, [None, "c"])) for slot in (2, 3, 4) if context.name(slot)]
     affine = [(slot, context.operand(slot, "c")) for slot in (5, 6) if context.name(slot)]
     joined = context.join(*tables, *affine)
-    for slot in (0, 1, 7, 8):
+    for slot in set(context.given()) - {2, 3, 4, 5, 6}:
         context.leave(slot)
     context.records.indices[str(context.name(0))] = context.shape(2)[0]
     if context.name(1):

@@ -10,12 +10,13 @@ import numpy as np
 
 from onnxslim_learn.coupling import alignment, layout
 from onnxslim_learn.coupling.operators import counted, elementwise, mixing
-from onnxslim_learn.coupling.operators.facts import Operator, Recurrent, Trait
+from onnxslim_learn.coupling.operators.facts import Operator, Projection, Recurrent, Trait
 from onnxslim_learn.coupling.relations import Axis, Value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from onnxslim_learn.coupling.alignment import Operand
     from onnxslim_learn.coupling.context import NodeContext
     from onnxslim_learn.coupling.records import Cut
 
@@ -350,39 +351,50 @@ def causal_convolution(context: NodeContext) -> None:
     context.work({k: joined.space[k] for k in "bc"}, {"b": b, "c": c}, steps * context.shape(1)[2])
 
 
-def packed_attention(context: NodeContext) -> None:
-    """com.microsoft.Attention: input ``b s c``, weight ``c (p g h)`` with query, key and value stacked, their bias."""
-    groups = int(context.attr("num_heads"))
-    if context.attr("qkv_hidden_sizes") or context.name(4) or context.attr("do_rotary", 0):
-        return counted.count(context, counted.projected)
-    size = context.shape(1)[1] // (3 * groups)
-    relations, labels = context.relations, context.relations.fresh(groups * size)
-    weight = context.operand(1, ["c", "p", "f"], (context.shape(1)[0], 3, groups * size), (1, 2))
-    stacked, flat = relations.axis(3), (relations.digit(groups * size, labels),)
-    if weight.axes[1] is None:
-        weight = replace(weight, axes=(weight.axes[0], stacked, flat))
-    operands = [(0, context.operand(0, ["b", "s", "c"])), (1, weight)]
-    if context.name(2):
-        bias = context.operand(2, ["p", "f"], (3, groups * size), (2,))
-        if bias.axes[0] is None:
-            bias = replace(bias, axes=(relations.axis(3), (relations.digit(groups * size, labels),)))
-        operands.append((2, bias))
-    joined = context.join(*operands)
-    for slot in context.given():
-        if slot > 2:
-            context.leave(slot)
-    result = joined.output(relations, ["b", "s", "f"])
-    context.yields(result, *context.free_outputs(1))
-    units = layout.regroup(relations, Value((result.axes[2],)), (groups, size))
-    context.pin(result, [0, 1], "is compared with all others, or masked")
-    context.pin(units, [1], "is summed inside")
+def packed_attention(*, past: int, columns: Sequence[int] = (), zero: int | None = None) -> Operator:
+    """Attention of com.microsoft: input ``b s c``, weight ``c (p g h)`` with query, key and value stacked, their bias.
 
-    context.patch(lambda cut: {"num_heads": cut.size(units, 0)})
-    context.contract(0, [2])
-    sizes = dict(zip("bsc", context.nominal(0), strict=True)) | {"f": groups * size}
-    context.work({c: joined.space[c] for c in "bscf"}, sizes, 3)
-    context.work({c: joined.space[c] for c in "bsf"}, sizes, 2 * sizes["s"])
-    return None
+    Args:
+        past: Input with keys and values of earlier steps.
+        columns: Inputs with one entry per column of the weight, or one in all.
+        zero: Input with the value that stands for zero in the data (quantized).
+    """
+
+    def rule(context: NodeContext) -> None:
+        groups = int(context.attr("num_heads"))
+        if context.attr("qkv_hidden_sizes") or context.name(past) or context.attr("do_rotary", 0):
+            return counted.count(context, counted.projected)
+        size = context.shape(1)[1] // (3 * groups)
+        relations, labels = context.relations, context.relations.fresh(groups * size)
+
+        def stacked(slot: int, letters: str, rows: Sequence[int] = ()) -> tuple[int, Operand]:
+            view, parts = (*rows, 3, groups * size), (*[1] * len(rows), 2)
+            one = context.operand(slot, [*letters], view, parts)
+            if one.axes[-2] is None:
+                digits = relations.axis(3), (relations.digit(groups * size, labels),)
+                one = replace(one, axes=(*one.axes[:-2], *digits))
+            return slot, one
+
+        each = [slot for slot in (2, *columns) if context.name(slot) and math.prod(context.shape(slot)) > 1]
+        factors = [(0, context.operand(0, ["b", "s", "c"])), stacked(1, "cpf", context.shape(1)[:1])]
+        joined = context.join(*factors, *(stacked(slot, "pf") for slot in each))
+        for slot in set(context.given()) - {0, 1, *each}:
+            context.leave(slot)
+        result = joined.output(relations, ["b", "s", "f"])
+        context.yields(result, *context.free_outputs(1))
+        units = layout.regroup(relations, Value((result.axes[2],)), (groups, size))
+        context.pin(result, [0, 1], "is compared with all others, or masked")
+        context.pin(units, [1], "is summed inside")
+
+        context.patch(lambda cut: {"num_heads": cut.size(units, 0)})
+        context.contract(0, [2], zero)
+        sizes = dict(zip("bsc", context.nominal(0), strict=True)) | {"f": groups * size}
+        context.work({c: joined.space[c] for c in "bscf"}, sizes, 3)
+        context.work({c: joined.space[c] for c in "bsf"}, sizes, 2 * sizes["s"])
+        return None
+
+    kind = Projection(quantized=zero is not None)
+    return Operator(rule, factors=kind, weights=() if kind.quantized else (1, 2), traits=Trait.ATTENDS)
 
 
 def rotary(*, positions: int, cosine: int) -> Operator:

@@ -26,7 +26,6 @@ from onnxslim_learn.coupling.operators.facts import (
     Normalisation,
     Operator,
     Product,
-    Projection,
     Trait,
     above_zero,
     as_it_was,
@@ -54,6 +53,11 @@ def _from_axis(default: int = -1) -> Axes:
 def _softmax(context: NodeContext, rank: int) -> Iterable[int]:
     """One axis since opset 13; all from ``axis`` (default 1) before."""
     return _axis(-1)(context, rank) if context.version >= 13 else _from_axis(1)(context, rank)
+
+
+def _quantized_softmax(context: NodeContext, rank: int) -> Iterable[int]:
+    """The same, after the opset that an attribute names."""
+    return _axis(-1)(context, rank) if context.attr("opset", 13) >= 13 else _from_axis(1)(context, rank)
 
 
 def _cumsum(context: NodeContext, rank: int) -> Iterable[int]:
@@ -223,7 +227,7 @@ _BIASED = _POINTWISE.having(weights=(1,))
 _LAYER = c.gemm()
 
 CONTRIB: dict[str, Operator] = {
-    **_each("QLinearAdd QLinearLeakyRelu QLinearMul QLinearSigmoid", _POINTWISE),
+    **_each("QLinearAdd QLinearLeakyRelu QLinearMul QLinearSigmoid QLinearWhere", _POINTWISE),
     **_each("QuickGelu Gelu", _POINTWISE, Trait.SMOOTH),
     **_each("BiasAdd BiasSplitGelu", _BIASED),
     "BiasGelu": _BIASED.having(parts=x.shifted("Gelu")),
@@ -239,14 +243,15 @@ CONTRIB: dict[str, Operator] = {
     "DynamicQuantizeLSTM": s.recurrent(4, 2, quantized=True),
     **_each("QLinearAveragePool QLinearGlobalAveragePool", f.spatial()),
     "QLinearConcat": Operator(m.concat_quantized),
+    "QLinearSoftmax": f.norm(_quantized_softmax).having(puts_out="probabilities"),
     "QuantizeLinear": f.per_channel(axis=None).having(Trait.QUANTIZES, weights=(0,)),
     "DequantizeLinear": f.per_channel(axis=None).having(Trait.DEQUANTIZES),
     "SkipLayerNormalization": x.skip_norm((2, 3, 4)),
     "SkipSimplifiedLayerNormalization": x.skip_norm((2, 3)),
     "EmbedLayerNormalization": Operator(x.embed_norm, norm=Normalisation(5, 6, features=True), weights=(2, 3, 4, 5, 6)),
-    "Attention": Operator(
-        s.packed_attention, factors=Projection(), weights=(1, 2), parts=x.projected, traits=Trait.ATTENDS
-    ),
+    "QEmbedLayerNormalization": Operator(x.embed_norm),
+    "Attention": s.packed_attention(past=4).having(parts=x.projected),
+    "QAttention": s.packed_attention(past=8, columns=(4, 7), zero=6),
     "MultiHeadAttention": s.attention(
         slots={"query": 0, "key": 1, "value": 2, "bias": 3, "past_key": 6, "past_value": 7},
         heads=("num_heads", "num_heads"),
@@ -271,7 +276,7 @@ CONTRIB |= {
     "QOrderedMatMul": w.counted(w.each_row(2)),
     "MatMulBnb4": w.counted(w.stated),
     "MatMulFpQ4": w.counted(w.listed),
-    **_each("QAttention PackedAttention DecoderMaskedSelfAttention", w.counted(w.projected)),
+    **_each("PackedAttention DecoderMaskedSelfAttention", w.counted(w.projected)),
     "LongformerAttention": w.counted(w.windowed),
     "DecoderAttention": w.counted(w.cross),
     **_each("DecoderMaskedMultiHeadAttention PackedMultiHeadAttention SparseAttention", w.counted(w.compared)),
