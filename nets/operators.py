@@ -422,8 +422,9 @@ LATER = [
     _tokens(
         "LinearAttention",
         f"""{_QKV} g = MatMul(x, wg) rate = Sigmoid(g)
-            z, s = OP<q_num_heads=4, kv_num_heads=2, update_rule="delta">(a, k, v, , , rate)""",
-        "wk wv 6x16, wg 6x2",
+            e = ReduceMean<keepdims=0>(x, [1]) f = MatMul(e, ws) past = Reshape(f, [2, 2, 8, 8])
+            z, s = OP<q_num_heads=4, kv_num_heads=2, update_rule="delta">(a, k, v, past, , rate)""",
+        "wk wv 6x16, wg 6x2, ws 6x128",
         opset=27,
         width=32,
         wide=32,

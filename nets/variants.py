@@ -109,4 +109,11 @@ VARIANTS = {
         "wq 6x16, wk wv 6x8, pk 3x2x4x4, pv 3x2x4x4, wo 16x4",
         opset=23,
     ),
+    "rows_of_two": Net(
+        """(float[2,6] x) => (float[2,5] y) {
+            a = MatMul(x, w1) b = MatMul(x, w2) c = Reshape(a, [2, 3, 1, 4]) d = Reshape(b, [2, 1, 2, 4])
+            s = Add(c, d) r = Relu(s) f = Reshape(r, [2, 24]) y = MatMul(f, w3)
+        }""",
+        "w1 6x12, w2 6x8, w3 24x5",
+    ),
 }

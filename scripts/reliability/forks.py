@@ -19,6 +19,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from types import CodeType, FunctionType
+from typing import Any
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -134,12 +135,13 @@ def _carry_out(asked: Asked, items: Sequence[pytest.Item], say: Callable[[object
         tempfile.tempdir = folder
         if asked.path:
             _replace(ROOT / asked.path, asked.text)
-        watch = _watching(asked.watched) if asked.watched else None
+        watch, stores = _watching(asked.watched) if asked.watched else None, _stores()
         for item, follower in zip(items, [*items[1:], None], strict=True):
             if (begun := time.process_time()) > asked.seconds:
                 break
             say(item.nodeid)
             if watch:
+                _forget(stores)
                 watch.switch_context(item.nodeid)
             reports = runtestprotocol(item, nextitem=follower, log=False)
             passed = not any(report.failed for report in reports)
@@ -177,12 +179,23 @@ def _watching(file: Path) -> Coverage:
 def _replace(file: Path, text: str) -> None:
     """Give the functions of a module the code of another text, and forget what was computed."""
     codes = {code.co_qualname: code for code in _codes(compile(text, str(file), "exec", dont_inherit=True))}
-    stored = type(functools.cache(lambda: None))
     for one in gc.get_objects():
         if isinstance(one, FunctionType) and one.__code__.co_filename == str(file):
             one.__code__ = codes.get(one.__code__.co_qualname, one.__code__)
-        elif isinstance(one, stored) and one.__module__.startswith(("onnxslim_learn", "tests")):
-            one.cache_clear()
+    _forget(_stores())
+
+
+def _stores() -> list[Any]:
+    """The functions of the package and its tests that keep what they computed."""
+    stored = type(functools.cache(lambda: None))
+    ours = ("onnxslim_learn", "tests")
+    return [one for one in gc.get_objects() if isinstance(one, stored) and one.__module__.startswith(ours)]
+
+
+def _forget(stores: Sequence[Any]) -> None:
+    """Forget what was computed, so that the next test computes it."""
+    for one in stores:
+        one.cache_clear()
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -1,8 +1,7 @@
 """Mutants of what couples, prices, cuts and repairs: does a test notice each of them?
 
 A line of a function is drawn, and one of the mutants that cosmic-ray has for it. A record, made once, says which tests
-run the line: of laws on many nets it has a share, so that every net is under some laws. A mutant is given those tests,
-cheapest first, and then the other tests of the same nets; one that they all let pass survives.
+run the line. A mutant is given those tests, of every law the cheapest first; one that they all let pass survives.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ from __future__ import annotations
 import ast
 import difflib
 import functools
-import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,10 +26,16 @@ from scripts.reliability import forks
 from scripts.reliability.trial import ROOT, Trial
 
 FOLDERS = ("coupling", "costs", "rewrite", "repair")
-TESTS = ("tests/coupling", "tests/costs", "tests/rewrite", "tests/repair", "tests/test_laws.py")
-SECONDS = (6, 3)  # of a processor for the tests that run a mutant, and for the others
-MANY = 12  # parameters of a test, of which the record has one in SHARE
-SHARE = 8
+ROOMS = (*FOLDERS, "bases", "lossless_cuts", "select")
+ALONE = ("api", "axis_probe", "contrib", "decoders", "fused", "labels", "laws", "plans")
+COMMANDS = ("analyze", "slim")
+TESTS = (
+    *(f"tests/{name}" for name in ROOMS),
+    *(f"tests/test_{name}.py" for name in ALONE),
+    *(f"tests/cli/test_{name}.py" for name in COMMANDS),
+)
+PART = 200  # tests whose lines are recorded at once
+SECONDS = 60  # of a processor for the tests that run a mutant
 REACH = ROOT / "build" / "reliability" / "reach.db"
 
 
@@ -45,16 +50,14 @@ class Mutant:
 
 
 def trial(number: int, folder: Path) -> Trial:
-    """One mutant, given the tests that run its line, then those that may."""
+    """One mutant, given the tests that run its line."""
     mutant = draw(np.random.default_rng(number))
-    first, others = reaching(mutant)
-    if not first:
+    if not (tests := reaching(mutant)):
         return Trial(mutant.what, "no test runs it")
-    for tests, seconds in zip((first, others), SECONDS, strict=True):
-        ran = ask(forks.Asked(tests, seconds, mutant.path, mutant.text))
-        if ran and not ran[-1][1]:
-            return Trial(f"{mutant.what}; noticed by {ran[-1][0]}")
-    return Trial(mutant.what, f"{len(first)} tests run it, {len(others)} others may, and none notices")
+    ran = ask(forks.Asked(tests, SECONDS, mutant.path, mutant.text))
+    if not ran[-1][1]:
+        return Trial(f"{mutant.what}; noticed by {ran[-1][0]}, number {len(ran)} of {len(tests)}")
+    return Trial(mutant.what, f"{len(tests)} tests run it, {len(ran)} had {SECONDS} s, and none notices")
 
 
 # --- mutants ----------------------------------------------------------------------------------------------------------
@@ -124,15 +127,20 @@ def _changed(before: str, after: str) -> str:
 # --- tests ------------------------------------------------------------------------------------------------------------
 
 
-def reaching(mutant: Mutant) -> tuple[list[str], list[str]]:
-    """The tests that run the statement of a mutant, cheapest first, and those of the same nets, or that are new."""
+def reaching(mutant: Mutant) -> list[str]:
+    """The tests that run the statement of a mutant: of every law the cheapest, then of every law the next."""
     reach, seconds = _reach().get(mutant.path, {}), _seconds()
-    first = {test for line in _statement(_modules()[mutant.path], mutant.line) for test in reach.get(line, ())} - {""}
-    nets, known = {test.partition("[")[2] for test in first}, {test.partition("[")[0] for test in seconds}
-    names = [(test, *test.split("[", 1)) for test in _served()[1] if test not in seconds]
-    others = [name for name, law, *net in names if law not in known or (net and net[0] in nets)]
-    ordered = sorted(first & {*_served()[1]}, key=lambda test: (seconds[test], test))
-    return ordered, [str(one) for one in np.random.default_rng(0).permutation(others)]
+    tests = {test for line in _statement(_modules()[mutant.path], mutant.line) for test in reach.get(line, ())} - {""}
+    ordered = sorted(tests & {*_served()[1]}, key=lambda test: (seconds[test], test))
+    turns = Counter[str]()
+    return [test for _, _, test in sorted((_turn(turns, test), place, test) for place, test in enumerate(ordered))]
+
+
+def _turn(turns: Counter[str], test: str) -> int:
+    """How many tests of its law came before a test."""
+    law = test.partition("[")[0]
+    turns[law] += 1
+    return turns[law]
 
 
 def _imported(path: str, text: str, line: int) -> bool:
@@ -183,10 +191,8 @@ def ask(asked: forks.Asked) -> forks.Ran:
 
 @functools.cache
 def _reach() -> dict[str, dict[int, list[str]]]:
-    """The tests that run each line of each module; the record is made if there is none."""
-    if not REACH.is_file():
-        _record()
-    data = CoverageData(str(REACH))
+    """The tests that run each line of each module."""
+    data = CoverageData(str(_recorded()))
     data.read()
     return {Path(file).relative_to(ROOT).as_posix(): data.contexts_by_lineno(file) for file in data.measured_files()}
 
@@ -194,24 +200,37 @@ def _reach() -> dict[str, dict[int, list[str]]]:
 @functools.cache
 def _seconds() -> dict[str, float]:
     """Processor seconds of each test of the record."""
-    return dict(json.loads(REACH.with_suffix(".json").read_text(encoding="utf-8")))
+    return dict(json.loads(_recorded().with_suffix(".json").read_text(encoding="utf-8")))
 
 
-def _record() -> None:
-    """Run the tests of the record once, and note which runs which line.
+@functools.cache
+def _recorded() -> Path:
+    """The record of which test runs which line; it is made in parts, and goes on after the last one that is there."""
+    if not REACH.is_file():
+        tests, parts, seconds = _served()[1], CoverageData(no_disk=True), dict[str, float]()
+        for part in (_part(tests[start : start + PART], start) for start in range(0, len(tests), PART)):
+            data = CoverageData(str(part))
+            data.read()
+            parts.update(data)
+            seconds |= json.loads(part.with_suffix(".json").read_text(encoding="utf-8"))
+        REACH.with_suffix(".json").write_text(json.dumps(seconds), encoding="utf-8")
+        whole = CoverageData(str(REACH))
+        whole.update(parts)
+        whole.write()
+    return REACH
+
+
+def _part(tests: Sequence[str], start: int) -> Path:
+    """The record of some tests.
 
     Raises:
         RuntimeError: If one fails: what fails unchanged shows nothing of a mutant.
     """
-    ran = ask(forks.Asked(list(_shared(_served()[1])), 36000, watched=REACH))
-    if failed := [test for test, passed, _ in ran if not passed]:
-        REACH.unlink(missing_ok=True)
-        raise RuntimeError(f"tests of the package as it is fail: {', '.join(failed)}")
-    REACH.with_suffix(".json").write_text(json.dumps({test: seconds for test, _, seconds in ran}), encoding="utf-8")
-
-
-def _shared(tests: Sequence[str]) -> Iterator[str]:
-    """All parameters of a test with few, a share of those of one with many, another share for each."""
-    for place, (_, group) in enumerate(itertools.groupby(tests, lambda test: test.partition("[")[0])):
-        some = list(group)
-        yield from some if len(some) <= MANY else some[place % SHARE :: SHARE]
+    part = REACH.with_name(f"reach-{start}.db")
+    if not part.with_suffix(".json").is_file():
+        ran = ask(forks.Asked(tests, 36000, watched=part))
+        if failed := [test for test, passed, _ in ran if not passed]:
+            raise RuntimeError(f"tests of the package as it is fail: {', '.join(failed)}")
+        text = json.dumps({test: seconds for test, _, seconds in ran})
+        part.with_suffix(".json").write_text(text, encoding="utf-8")
+    return part

@@ -67,6 +67,15 @@ def test_a_chain_by_hand():
     assert analysis.memory.value(half) == 4 * (4 * 4 + 4 * 5)
 
 
+def test_the_input_stays_without_the_block_that_reads_it_first():
+    body = "a = MatMul(x, w1) r = Relu(a) b = MatMul(r, w2) s = Add(x, b) y = MatMul(s, w3)"
+    analysis = slim.analyze(Net(f"(float[4,8] x) => (float[4,3] y) {{ {body} }}", "w1 8x6, w2 6x8, w3 8x3").build())
+    (block,) = analysis.coupling.blocks
+    gone = analysis.whole.gone.copy()
+    gone[analysis.coupling.strong[block.atom]] = True
+    assert analysis.memory.by_value((~gone).astype(float)) == {"x": 4 * 4 * 8, "b": 0, "s": 4 * 4 * 8}
+
+
 def test_a_target_on_memory_is_met():
     analysis = analysed("residual")
     whole = analysis.memory.value(np.ones(analysis.coupling.size))

@@ -13,6 +13,7 @@ from onnxslim_learn.analysis import analyze
 from onnxslim_learn.coupling.titles import module_path, place, shared_path
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.select.planner import plan
+from tests.laws import analysed
 
 PLACES = [
     ("encoder.layer.3.attention.self", "encoder layer 3, attention"),
@@ -98,6 +99,12 @@ def test_every_group_has_a_role_and_a_place(net):
         "layer 1, MLP: 20 hidden units": "hidden",
         "head: 3 outputs": "outputs",
     }
+    blocks = [f"layer {k}: {what} block" for k in (0, 1) for what in ("attention", "MLP")]
+    assert [title.text for title in net.block_titles.values()] == blocks
+
+
+def test_blocks_of_files_without_modules_are_called_by_their_sums():
+    assert [title.text for title in analysed("swiglu").block_titles.values()] == ["z: MLP block"]
 
 
 def narrowed(net, **settings):
@@ -114,6 +121,7 @@ def test_protection_holds_for_rows_and_cells_alike(net):
 def test_only_what_is_named_is_cut(net):
     assert {net.titles[n].role for n in plan(net, {"macs": 0.9}, only=["hidden"]).groups} == {"hidden"}
     assert all(text.startswith("layer 1") for text in narrowed(net, only=[r"layers\.1"]))
+    assert {net.titles[n].role for n in plan(net, {"macs": 0.98}, only=[r"attn\.[qk]$"]).groups} == {"queries-keys"}
 
 
 def test_groups_keep_the_share_they_are_told_to(net):

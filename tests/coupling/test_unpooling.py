@@ -49,10 +49,35 @@ def net(batch="batch", start=0, length=16):
     return Net(text, WEIGHTS).build()
 
 
+def volumes():
+    """Return a net that does so along three axes."""
+    text = (
+        f"(float[2,3,4,4,4] x) => (float[2,5,4,4,4] y) {BEFORE}{COUNTED}{AFTER}".replace("START", "0")
+        .replace("END", "1")
+        .replace("LENGTH", "64")
+    )
+    for plane, volume in {
+        "1,1,1,1": "1,1,1,1,1,1",
+        "=[2,2]": "=[2,2,2]",
+        "=[1,1]": "=[1,1,1]",
+        "[0, 0], [1, 1], [2, 3]": "[0, 0, 0], [1, 1, 1], [2, 3, 4]",
+        "[-1, 6, 1, 1]": "[-1, 6, 1, 1, 1]",
+        "[-1, 6, 4, 4]": "[-1, 6, 4, 4, 4]",
+    }.items():
+        text = text.replace(plane, volume)
+    return Net(text, "w1 6x3x3x3x3, b1 6, w2 5x6x1x1x1, b2 5").build()
+
+
 @pytest.mark.parametrize("batch", [2, "batch"])
 def test_channels_that_are_pooled_and_put_back_are_cut(batch):
     model = net(batch)
     laws.assert_cut_is_masked(model, [feeds(model, batch=size) for size in ((2,) if batch == 2 else (1, 5))])
+
+
+def test_channels_of_volumes_are_cut_alike():
+    model = volumes()
+    laws.assert_cut_is_masked(model, [feeds(model)])
+    assert "ScatterND" not in [node.op_type for node in normal_form.load(model).nodes]
 
 
 @pytest.mark.parametrize("other", [{"start": 1}, {"length": 15}], ids=["another first place", "other lengths"])

@@ -110,12 +110,20 @@ def test_the_operator_table_tells_what_operators_put_out(operator, hint):
     assert roles.puts_out(analyze(model).graph.model.graph.outputs[0]) == hint
 
 
+def normalised_before(count):
+    """Return a net whose output has so many nodes between it and a normalisation."""
+    chain = " ".join(f"h{k + 1} = Tanh(h{k})" for k in range(count - 1))
+    return f"h0 = LayerNormalization(x, g) {chain} y = Tanh(h{count - 1}) r = Relu(x)"
+
+
 READ = [
     ("float[N] r", "y = Gemm(x, w) r0 = ArgMax<axis=1,keepdims=0>(y) r = Cast<to=1>(r0)", "logits"),
     ("float[N,4] r", "y = Gemm(x, w) r = Softmax(y)", "logits"),
     ("float[N,4] r", "h = Gemm(x, w) y = Flatten(h) r = Softmax(h)", "logits"),
     ("float[N,4] r", "h = LayerNormalization(x, g) y = Tanh(h) r = Relu(x)", "embeddings"),
     ("float[N,4] r", "h = LayerNormalization(x, g) y = Gemm(h, w) r = Relu(x)", ""),
+    ("float[N,4] r", normalised_before(roles.NEAR - 1), "embeddings"),
+    ("float[N,4] r", normalised_before(roles.NEAR), ""),
     ("float[N,4] r", "y = Gemm(x, w) r = Relu(y)", ""),
 ]
 

@@ -15,7 +15,7 @@ from onnxslim_learn.workflow import slim
 
 CLOSE = 1e-4  # float32 sums of up to a hundred products, in another order
 
-# operator and attributes, shape of the data, of the weights, of the bias
+# operator (+: its bias is added by a node behind it) and attributes, shape of the data, of the weights, of the bias
 CASES = {
     "conv": ("Conv", {}, (2, 4, 7, 6), (6, 4, 3, 3), 6),
     "conv pads": ("Conv", {"pads": [1, 0, 2, 1]}, (2, 4, 7, 6), (6, 4, 3, 2), 6),
@@ -41,6 +41,8 @@ CASES = {
     "fused matmul": ("com.microsoft.FusedMatMul", {"alpha": 0.25, "transB": 1}, (2, 3, 5, 4), (6, 4), None),
     "fused matmul of columns": ("com.microsoft.FusedMatMul", {"transA": 1}, (2, 4, 5), (4, 6), None),
     "transpose matmul": ("com.microsoft.TransposeMatMul", {"transB": 1, "alpha": 2.0}, (2, 5, 4), (6, 4), None),
+    "matmul and sum": ("MatMul+", {}, (2, 3, 5, 4), (4, 6), (6,)),
+    "conv and sum": ("Conv+", {"group": 2}, (2, 4, 5, 5), (6, 2, 3, 3), (6, 1, 1)),
     "batch norm": ("BatchNormalization", {"epsilon": 1e-3}, (2, 4, 5, 3), (4,), 4),
 }  # fmt: skip
 
@@ -54,11 +56,15 @@ def build(case):
         arrays["b"] = rng.standard_normal(width)
     if operator == "BatchNormalization":
         arrays |= {"m": rng.standard_normal(width), "v": rng.uniform(0.5, 2, width)}
-    domain, _, name = operator.rpartition(".")
-    node = onnx.helper.make_node(name, ["x", *arrays], ["y"], domain=domain, **attributes)
+    domain, _, name = operator.removesuffix("+").rpartition(".")
+    nodes = [onnx.helper.make_node(name, ["x", *arrays], ["y"], domain=domain, **attributes)]
+    if operator.endswith("+"):
+        nodes[0].input.remove("b")
+        nodes[0].output[0] = "plain"
+        nodes.append(onnx.helper.make_node("Add", ["plain", "b"], ["y"]))
     x, y = (onnx.helper.make_tensor_value_info(n, 1, s) for n, s in (("x", data), ("y", [None] * len(data))))
     tensors = [onnx.numpy_helper.from_array(a.astype(np.float32), n) for n, a in arrays.items()]
-    graph = onnx.helper.make_graph([node], "g", [x], [y], tensors)
+    graph = onnx.helper.make_graph(nodes, "g", [x], [y], tensors)
     opsets = [onnx.helper.make_opsetid(*one) for one in (("", 17), ("com.microsoft", 1))]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
     return model, rng.standard_normal(data).astype(np.float32)
@@ -81,7 +87,9 @@ def refittable(row):
 
 def test_every_operator_with_a_matrix_form_has_a_case():
     rows = {**TABLE, **{f"com.microsoft.{name}": row for name, row in CONTRIB.items()}}
-    assert {operator for operator, *_ in CASES.values()} == {name for name, row in rows.items() if refittable(row)}
+    assert {operator.removesuffix("+") for operator, *_ in CASES.values()} == {
+        name for name, row in rows.items() if refittable(row)
+    }
 
 
 @pytest.mark.parametrize("case", CASES)
