@@ -196,6 +196,12 @@ class Coupling:
             fresh = np.unique(reached[~gone[reached]])
         return gone
 
+    def emptied(self, gone: Mask) -> Labels:
+        """The rows of which no cell stays when these classes go."""
+        rows = np.flatnonzero(self.is_row)
+        emptied: Labels = rows[self._intact(rows, gone) == 0]
+        return emptied
+
     def classes_of(self, columns: Labels) -> Labels:
         """Classes of some columns."""
         return linked(self._classes_of_column, columns)
@@ -220,6 +226,12 @@ class Coupling:
         places = (self.strong[atoms[atoms > 0]], numbers[atoms > 0])
         counts = sp.coo_matrix((np.ones(len(places[0]), np.int64), places), shape=(self.size, max(1, len(labels))))
         return counts.tocsr()
+
+    @cached_property
+    def on_parameters(self) -> Mask:
+        """Which classes have positions on parameters."""
+        counts: Labels = np.diff(self._digits_of_class.indptr)
+        return counts > 0
 
     def _parameter_labels(self) -> Iterator[tuple[str, Labels]]:
         """Names of parameters and the labels of each of their digits."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.array_types import Labels
+    from onnxslim_learn.array_types import Labels, Mask
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.relations import Digit, Value
 
@@ -119,23 +119,25 @@ def realize(analysis: Analysis, chosen: Plan) -> Removal:
 def composed(first: Removal, second: Removal) -> Removal:
     """One removal for two, the second of which is of what the first leaves.
 
-    Which column of the first model one of the second was is read off the initializers that both have.
+    What stays of the first model is read off the initializers that both have; its rows go that nothing is left of.
 
     Raises:
         PlanError: If a column that goes is on none of them, or both together break a constraint.
     """
-    was, columns = _origins(first, second), first.coupling.columns
-    goes = np.ones(second.coupling.columns, bool)
-    goes[second.coupling.column[~second.gone]] = False
-    lost = goes & (was < 0)
-    lost[second.coupling.column[second.coupling.is_row]] = False  # they go with their cells
+    here, after = first.coupling, second.coupling
+    lost = np.ones(after.columns, bool)
+    lost[after.column[~second.gone | after.is_row | after.on_parameters]] = False  # rows go with their cells
     if lost.any():
         raise PlanError("plan: units go that lie on no initializer of the model. Use ⟨stages⟩ 1.")
-    gone = np.ones(columns, bool)
-    gone[first.coupling.column[~first.gone]] = False
-    gone[was[goes & (was >= 0)]] = True
+    went, stays = _seen(first, second)
+    went[here.emptied(first.gone | went)] = True
+    stays |= here.is_row & ~first.gone & ~went
+    gone = np.ones(here.columns, bool)
+    gone[here.column[~first.gone]] = False
+    gone[here.column[went]] = True
+    gone[here.column[stays]] = False
     try:
-        both = removal(first.coupling, np.flatnonzero(gone).tolist(), empty=True)
+        both = removal(here, np.flatnonzero(gone).tolist(), empty=True)
     except PlanError as error:
         told = error.message.removesuffix(" Choose other positions.")
         raise PlanError(f"plan: two cuts of this model are not one ({told}). Use ⟨stages⟩ 1.") from error
@@ -159,41 +161,31 @@ def _unlike(first: Removal, second: Removal, both: Removal) -> str:
     return ""
 
 
-def _origins(first: Removal, second: Removal) -> Labels:
-    """For every column of what a removal leaves the column of the model that it was, or -1."""
-    was = np.full(second.coupling.columns, -1)
+def _seen(first: Removal, second: Removal) -> tuple[Mask, Mask]:
+    """Which classes of the model a second removal takes from all initializers, and which it leaves on some."""
+    before, after = np.zeros(first.coupling.size, bool), np.zeros(first.coupling.size, bool)
     for name in second.coupling.graph.initializers:
         sides = [one.coupling.values.get(name) for one in (first, second)]
         if sides[0] is None or sides[1] is None:
             continue
-        digits = _that_stay(first, sides[0]), list(sides[1].digits.values())
-        if len(digits[0]) != len(digits[1]):
-            continue
-        for before, after in zip(*digits, strict=True):
-            if before.labels is not None and after.labels is not None:
-                old = cut_array(_columns(first, sides[0], before), sides[0], first)
-                new = _columns(second, sides[1], after)
-                known = (old >= 0) & (new >= 0)
-                was[new[known]] = old[known]
-    return was
+        for digit in sides[0].digits.values():
+            if digit.labels is None:
+                continue
+            left = cut_array(_classes(first, sides[0], digit), sides[0], first)
+            if left.shape == sides[1].shape:
+                before[left[left >= 0]] = True
+                kept = cut_array(left, sides[1], second)
+                after[kept[kept >= 0]] = True
+    return before & ~after, after
 
 
-def _that_stay(of: Removal, layout: Value) -> list[Digit]:
-    """The digits of a value of which a removal leaves more than one position: of one, an axis has no digit."""
-    return [
-        digit
-        for digit in layout.digits.values()
-        if digit.labels is None or of.kept(digit).reshape(-1, digit.size).sum(axis=1).max() > 1
-    ]
-
-
-def _columns(of: Removal, layout: Value, digit: Digit) -> Labels:
-    """The column of every element of a value by one of its digits, in its shape; -1 where there is none."""
+def _classes(of: Removal, layout: Value, digit: Digit) -> Labels:
+    """The class of every element of a value by one of its digits, in its shape; -1 where there is none."""
     keys, sizes = list(layout.digits), {key: one.size for key, one in layout.digits.items()}
     labels = digit.labels
     assert labels is not None
-    columns = np.where(labels > 0, of.coupling.column[of.coupling.strong[labels]], -1)
-    spread = over(columns, (*digit.deps, digit.key), keys, sizes)
+    classes = np.where(labels > 0, of.coupling.strong[labels], -1)
+    spread = over(classes, (*digit.deps, digit.key), keys, sizes)
     result: Labels = np.broadcast_to(spread, [sizes[key] for key in keys]).reshape(layout.shape)
     return result
 
