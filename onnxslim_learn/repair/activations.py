@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MOST = 8  # nodes of one function
 NEAR, POINTS = 8, 1025  # how far from zero, and at how many numbers, slopes of a function are looked at
 WIDE = 1e4  # so far from zero it must be finite
+TINY = 1e-30  # squares of changes below are none
 STRAIGHT = 1e-2  # slopes of a line differ by rounding, by this share at most
 INPUT = "x"
 
@@ -55,9 +56,13 @@ def moved(activation: Activation, targets: Array, after: Array, reached: Array) 
         after: What it makes of them.
         reached: What it is given.
     """
-    change, bent = reached - targets, activation(reached) - after
-    slopes = np.divide(bent, change, out=np.full_like(change, activation.steepest), where=change != 0)
-    share: Array = (1 - np.minimum((slopes / activation.steepest) ** 2, 1)) * change
+    change, share = reached - targets, activation(reached) - after
+    share /= activation.steepest
+    share *= share
+    share /= np.maximum(change * change, TINY)
+    np.minimum(share, 1, out=share)
+    np.subtract(1, share, out=share)
+    share *= change
     return share
 
 

@@ -81,16 +81,17 @@ class Rows:
 
 
 def regrouped(portions: Iterable[Rows], numbers: int) -> Iterator[Rows]:
-    """Rows in portions of about so many numbers: few rows are summed up slowly, and many take much memory."""
-    waiting, size = list[Rows](), 0
+    """Rows in portions of about so many numbers, or as many rows as unknowns: products of fewer take as long."""
+    waiting, count = list[Rows](), 0
     for rows in portions:
-        step = max(numbers * rows.inputs.shape[1] // rows.size, 1)
-        for start in range(0, rows.inputs.shape[1], step):
+        _, there, unknowns = rows.inputs.shape
+        step = max(numbers * there // rows.size, unknowns)
+        for start in range(0, there, step):
             waiting.append(rows.part(start, start + step))
-            size += waiting[-1].size
-            if size >= numbers // 2:
+            count += waiting[-1].inputs.shape[1]
+            if count >= step // 2:
                 yield Rows.joined(waiting)
-                waiting, size = [], 0
+                waiting, count = [], 0
     if waiting:
         yield Rows.joined(waiting)
 
@@ -108,15 +109,14 @@ class Weights:
     bias: Array
 
 
-class Spread:
-    """Mean and variance ``(g, n)`` of rows ``(g, m, n)`` that come in portions, summed around the first's mean."""
+class Mean:
+    """Means ``(g, n)`` of rows ``(g, m, n)`` that come in portions, summed around the first's mean."""
 
     def __init__(self) -> None:
         """Nothing yet."""
         self.count = 0
         self.middle: Array | None = None
         self._sums: Array | float = 0.0
-        self._squares: Array | float = 0.0
 
     def add(self, rows: Array) -> Array:
         """Count a portion in; returns it less what is summed around."""
@@ -124,8 +124,7 @@ class Spread:
             self.middle = rows.mean(axis=1, keepdims=True)
         apart: Array = rows - self.middle
         self.count += rows.shape[1]
-        self._sums = self._sums + apart.sum(axis=1, dtype=np.float64)
-        self._squares = self._squares + np.einsum("gmn,gmn->gn", apart, apart)
+        self._sums = self._sums + apart.sum(axis=1).astype(np.float64)
         return apart
 
     @property
@@ -139,6 +138,18 @@ class Spread:
         assert self.middle is not None
         mean: Array = self.middle[:, 0, :] + self.shift
         return mean
+
+
+class Spread(Mean):
+    """Means and variances likewise."""
+
+    _squares: Array | float = 0.0
+
+    def add(self, rows: Array) -> Array:
+        """See :meth:`Mean.add`."""
+        apart = super().add(rows)
+        self._squares = self._squares + np.einsum("gmn,gmn->gn", apart, apart)
+        return apart
 
     @property
     def variance(self) -> Array:
@@ -165,13 +176,11 @@ class Sample:
     Attributes:
         plain: The weights as they are.
         activation: What follows the node.
-        inputs: Means and variances of inputs.
-        reached: Of what the node puts out without its bias under plain weights.
-        wanted: Of what it should put out.
-        missed: Of what is wanted and not reached.
+        inputs: Means of inputs.
+        missed: Means and variances of what is wanted and not reached.
         gram: ``(g, d, d)``: covariances of inputs.
         cross: ``(g, d, o)``: covariances of inputs and what is missed.
-        scale: Variance of all targets after the activation.
+        scale: Variance of all targets after the activation, where it is for judging.
     """
 
     def __init__(
@@ -188,39 +197,44 @@ class Sample:
         What is only for ``judging`` knows errors, and no more.
         """
         self.plain, self.activation = plain, activation
-        self.inputs, self.reached, self.wanted, self.missed = Spread(), Spread(), Spread(), Spread()
+        self.inputs, self.missed, targets = Mean(), Spread(), Spread()
         self._rows: list[_Bent] = []
-        targets, bent = Spread(), activation != LINEAR
+        bent = activation != LINEAR
         summed = not (judging and bent)  # errors of bent outputs are told by rows
         shapes = [(len(plain.matrix), plain.matrix.shape[1], n) for n in plain.matrix.shape[1:]]
         gram, cross = (np.zeros(shape if summed else (len(plain.matrix), 0, 0)) for shape in shapes)
         for rows in portions:
-            wanted = rows.targets if rows.offsets is None else rows.targets - rows.offsets
-            reached = rows.inputs @ plain.matrix
-            missed = wanted - reached - plain.bias[:, None, :].astype(rows.inputs.dtype)
-            apart = self.inputs.add(rows.inputs)
-            self.missed.add(missed)
-            after = activation(rows.targets)
-            targets.add(after.reshape(1, -1, 1))
-            if not judging:
-                self.reached.add(reached)
-                self.wanted.add(wanted)
+            apart, after = self.inputs.add(rows.inputs), activation(rows.targets)
+            if judging:
+                targets.add(after.reshape(1, -1, 1))
             if summed:
+                missed = self._missed(rows)
+                self.missed.add(missed)
                 gram += apart.transpose(0, 2, 1) @ apart
                 cross += apart.transpose(0, 2, 1) @ missed
             if bent:
                 self._rows.append(_Bent(apart, rows.targets, after, rows.offsets))
-        self.scale = max(float(targets.variance.item()), 1e-30)
+        self.scale = max(float(targets.variance.item()), 1e-30) if judging else math.nan
         count, shift = self.inputs.count, self.inputs.shift
         self.gram = (_less(gram, shift, shift, count) if summed else gram).astype(kind, copy=False)
         self.cross = (_less(cross, shift, self.missed.mean, count) if summed else cross).astype(kind, copy=False)
+
+    def _missed(self, rows: Rows) -> Array:
+        """What plain weights leave to be explained."""
+        missed: Array = rows.inputs @ self.plain.matrix
+        missed += self.plain.bias[:, None, :].astype(missed.dtype)
+        if rows.offsets is not None:
+            missed += rows.offsets
+        return np.subtract(rows.targets, missed, out=missed)
 
     def _reached(self, rows: _Bent, weights: Weights) -> Array:
         """What the comparison sees under some weights, before the activation."""
         assert self.inputs.middle is not None
         reached: Array = rows.inputs @ weights.matrix
         reached += (self.inputs.middle @ weights.matrix + weights.bias[:, None, :]).astype(reached.dtype)
-        return reached if rows.offsets is None else reached + rows.offsets
+        if rows.offsets is not None:
+            reached += rows.offsets
+        return reached
 
     def error(self, weights: Weights) -> float:
         """Mean squared difference from the targets, after the activation."""
@@ -229,7 +243,7 @@ class Sample:
             for rows in self._rows:
                 apart = self.activation(self._reached(rows, weights))
                 apart -= rows.after
-                squares += float(np.einsum("gmo,gmo->go", apart, apart).sum(dtype=np.float64))
+                squares += float(np.vdot(apart, apart))
             return squares / (self.inputs.count * self.plain.bias.size)
         change = weights.matrix - self.plain.matrix
         left = self.missed.variance - np.einsum("gdo,gdo->go", change, 2 * self.cross - self.gram @ change)
@@ -242,7 +256,7 @@ class Sample:
         for rows in self._rows:
             change = moved(self.activation, rows.targets, rows.after, self._reached(rows, weights))
             cross += rows.inputs.transpose(0, 2, 1) @ change
-            sums += change.sum(axis=1, dtype=np.float64)
+            sums += change.sum(axis=1)
         mean = sums / self.inputs.count
         return self.cross + _less(cross, self.inputs.shift, mean, self.inputs.count), self.missed.mean + mean
 
@@ -319,14 +333,18 @@ def _candidates(fitted: Sample, judge: Sample, setting: FitSetting) -> Iterator[
 
 
 def _shift(fitted: Sample) -> Weights:
-    return Weights(fitted.plain.matrix, fitted.wanted.mean - fitted.reached.mean)
+    return Weights(fitted.plain.matrix, fitted.plain.bias + fitted.missed.mean)
 
 
 def _rescale(fitted: Sample) -> Weights:
-    reached, wanted = fitted.reached, fitted.wanted
-    ratio = np.sqrt(wanted.variance) / np.maximum(np.sqrt(reached.variance), 1e-12)
-    ratio = np.clip(ratio, SMALLEST, LARGEST).astype(fitted.plain.matrix.dtype)
-    return Weights(fitted.plain.matrix * ratio[:, None, :], wanted.mean - ratio * reached.mean)
+    """Outputs of the mean and the deviation that are wanted; what is wanted is what is reached and what is missed."""
+    matrix = fitted.plain.matrix
+    reached = np.einsum("gdo,gdo->go", matrix, fitted.gram.astype(matrix.dtype) @ matrix)
+    wanted = reached + fitted.missed.variance + 2 * np.einsum("gdo,gdo->go", matrix, fitted.cross)
+    ratio = np.sqrt(np.maximum(wanted, 0.0)) / np.maximum(np.sqrt(np.maximum(reached, 0.0)), 1e-12)
+    ratio = np.clip(ratio, SMALLEST, LARGEST).astype(matrix.dtype)
+    middle = np.einsum("gd,gdo->go", fitted.inputs.mean, matrix)
+    return Weights(matrix * ratio[:, None, :], fitted.plain.bias + fitted.missed.mean + (1 - ratio) * middle)
 
 
 def _least_squares(fitted: Sample, judge: Sample, setting: FitSetting) -> Iterator[tuple[Weights, float]]:

@@ -79,9 +79,10 @@ def sample(target: Array, channel: int, seed: Iterable[int], count: int) -> Plac
     rng = np.random.default_rng((*seed, total))
     flat = np.arange(total) if total <= count else np.sort(rng.choice(total, count, replace=False))
     if channel == -1:
-        return Places(target.reshape(-1, target.shape[-1])[flat].astype(np.float32), (flat,), axes, shape)
+        return Places(target.reshape(-1, target.shape[-1])[flat].astype(np.float32, copy=False), (flat,), axes, shape)
     picks = np.unravel_index(flat, shape)
-    return Places(np.moveaxis(target, channel, -1)[picks].astype(np.float32), picks, axes, shape)
+    picked = np.moveaxis(target, channel, -1)[picks]  # a copy
+    return Places(picked.astype(np.float32, copy=False), picks, axes, shape)
 
 
 def lost(removal: Removal, name: str, layout: Value, channel: int) -> Lost:

@@ -120,14 +120,23 @@ class Models:
 
     def compare(self, feed: Feeds) -> tuple[Check, Check, float]:
         """Slimmed against masked, source against masked with its masks lifted; and what the cut changes."""
-        whole = self.whole(feed)
+        whole, slim = self.whole(feed), self.slimmed(feed)
+        plain = whole if self.lifted is self.source else self.lifted(feed)
+        shut, lifted = (replace(self.masked, lift=lift) for lift in (False, True))
         free = np.finfo(float).max if not self.exact else 0.0
-        cut = self._check(feed, (replace(self.masked, lift=False), self.slimmed), whole, free)
-        reference = self._check(feed, (replace(self.masked, lift=True), self.lifted), whole)
-        return cut, reference, _largest(whole, self.slimmed(feed), self.names, whole)[1]
+        cut = self._check(feed, (shut, self.slimmed), (shut(feed), slim), whole, free)
+        reference = self._check(feed, (lifted, self.lifted), (lifted(feed), plain), whole)
+        return cut, reference, _largest(whole, slim, self.names, whole)[1]
 
-    def _check(self, feed: Feeds, runs: tuple[Model, Model], whole: list[Array], least: float = 0.0) -> Check:
-        one, other = (run(feed) for run in runs)
+    def _check(
+        self,
+        feed: Feeds,
+        runs: tuple[Model, Model],
+        outputs: tuple[list[Array], list[Array]],
+        whole: list[Array],
+        least: float = 0.0,
+    ) -> Check:
+        one, other = outputs
         allowed = max([HALF if a.dtype.itemsize == 2 and a.dtype.kind != "i" else RELATIVE for a in one])
         check = Check(*_largest(one, other, self.names, whole), max(allowed, least))
         if not np.isfinite(check.relative):

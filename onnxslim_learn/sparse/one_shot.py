@@ -176,7 +176,7 @@ def prune(
     gram = problem.gram + RIDGE * level * np.eye(problem.gram.shape[1])
     updating = METHODS.row(given.method).refits
     best = problem.solve(problem.inverse(DENSE_RIDGE)) if updating else plain
-    squares = fitted.inputs.variance + fitted.inputs.mean**2
+    squares = np.diagonal(fitted.gram, axis1=1, axis2=2) + fitted.inputs.mean**2
     seen = Moments(best.matrix.astype(np.float64), squares, gram)
     mask, matrix = METHODS.load(given.method)(cut, seen)
     candidates = [fitting.Weights(plain.matrix * mask, plain.bias)]

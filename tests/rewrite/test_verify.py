@@ -85,7 +85,8 @@ def test_one_rounding_that_moves_nothing_does_not_speak_for_all(monkeypatch):
     models = comparison.Models(None, None, None, None, ["y"], True, Path())
     runs = (lambda feed: [feed["x"]], lambda feed: [feed["x"] + np.float32(1e-2)])
     feed = {"x": np.ones(3, np.float32)}
-    found = models._check(feed, runs, [feed["x"]])
+    outputs = tuple(run(feed) for run in runs)
+    found = models._check(feed, runs, outputs, outputs[0])
     assert moved == [0, 0, 1, 1, 2, 2]  # of both models
     assert found.noise > 0.1
     assert found.allowed == comparison.WORST
