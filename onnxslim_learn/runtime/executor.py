@@ -126,7 +126,7 @@ class Runner:
                 outputs = session.run(wanted, beside | {name: self._held[name][batch] for name in fed})
                 values = dict(zip(wanted, map(np.asarray, outputs), strict=True))
                 for arrays in read:
-                    room += _in_memory(arrays[batch])
+                    room += in_memory(arrays[batch])
                     arrays[batch] = NOTHING
                 for name in stay:
                     room -= values[name].nbytes
@@ -160,7 +160,7 @@ class Runner:
 
     def _in_memory(self) -> int:
         """Bytes of what nodes have put out that are held in memory."""
-        return sum(_in_memory(a) for name, arrays in self._held.items() if name in self.place for a in arrays)
+        return sum(in_memory(a) for name, arrays in self._held.items() if name in self.place for a in arrays)
 
     def run_past(self, name: str) -> None:
         """Run all nodes up to the one that makes a value."""
@@ -264,14 +264,14 @@ def joined(arrays: Mapping[str, Sequence[Array]]) -> dict[str, Array]:
     }
 
 
-def _in_memory(array: Array) -> int:
+def in_memory(array: Array) -> int:
     """Bytes of an array that is not in a file."""
     return 0 if isinstance(array, np.memmap) else array.nbytes
 
 
 def on_disk(array: Array) -> Array:
-    """A copy in a temporary file that goes with the array; texts stay in memory."""
-    if not array.nbytes or array.dtype.hasobject:
+    """A copy in a temporary file that goes with the array; texts stay in memory, and what is in a file there."""
+    if not array.nbytes or array.dtype.hasobject or isinstance(array, np.memmap):
         return array
     with tempfile.TemporaryFile(prefix="onnxslim-") as file:
         file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

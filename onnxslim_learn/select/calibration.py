@@ -16,7 +16,7 @@ from onnxslim_learn.quality.judgement import Samples
 from onnxslim_learn.repair.least_squares import FULL, Effort
 from onnxslim_learn.repair.sequential import LARGEST_BATCH, in_small_batches
 from onnxslim_learn.repair.targets import divide
-from onnxslim_learn.runtime.executor import IN_MEMORY, on_disk
+from onnxslim_learn.runtime.executor import IN_MEMORY, in_memory, on_disk
 from onnxslim_learn.select import activation_statistics, predicted
 from onnxslim_learn.select.sensitivity import Curves
 
@@ -122,13 +122,8 @@ class Calibration:
 
     def _small(self, batches: Iterable[Batch]) -> list[Batch]:
         """Samples in small batches; those that find no room in memory lie on disk."""
-        room = IN_MEMORY
-        stored: list[Batch] = []
-        for batch in batches:
-            room -= sum(array.nbytes for array in batch.inputs.values())
-            inputs = batch.inputs if room >= 0 else {name: on_disk(array) for name, array in batch.inputs.items()}
-            stored.append(replace(batch, inputs=inputs))
-        return in_small_batches(stored, self.source.declared, self._together(stored))
+        stored = _stored(batches)
+        return _stored(in_small_batches(stored, self.source.declared, self._together(stored)))
 
     def _together(self, batches: Sequence[Batch]) -> int:
         """How many samples go through the model together, by what flows at once."""
@@ -196,3 +191,14 @@ class Calibration:
             names = list(dict.fromkeys(inputs.output for inputs in self.pairs))
             self.influences = predicted.influences(self.coupling, names, feeds)
         return self.influences
+
+
+def _stored(batches: Iterable[Batch]) -> list[Batch]:
+    """Batches as they come; from where there is no room in memory on, in files."""
+    room = IN_MEMORY
+    stored: list[Batch] = []
+    for batch in batches:
+        room -= sum(map(in_memory, batch.inputs.values()))
+        inputs = batch.inputs if room >= 0 else {name: on_disk(array) for name, array in batch.inputs.items()}
+        stored.append(replace(batch, inputs=inputs))
+    return stored
