@@ -377,6 +377,9 @@ class AugmentationRow(Row):
     mixes: bool = False
 
 
+MIX = "mix"
+"""The augmentation that the package itself refers to."""
+
 _AUGMENTATIONS = "onnxslim_learn.train.augmentation"
 AUGMENTATIONS = Registry(
     "⟨augment⟩",
@@ -385,7 +388,7 @@ AUGMENTATIONS = Registry(
     [
         AugmentationRow("shift", f"{_AUGMENTATIONS}:shift", "images moved by up to an eighth", "train"),
         AugmentationRow("flip", f"{_AUGMENTATIONS}:flip", "images mirrored left to right", "train"),
-        AugmentationRow("mix", f"{_AUGMENTATIONS}:mix", "images blended with others", "train", mixes=True),
+        AugmentationRow(MIX, f"{_AUGMENTATIONS}:mix", "images blended with others", "train", mixes=True),
     ],
 )
 

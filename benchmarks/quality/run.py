@@ -28,6 +28,7 @@ from onnxslim_learn.data.class_balance import confident
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.source import Source
+from onnxslim_learn.learners.finetune import distilled
 from onnxslim_learn.readers import multiple_of
 from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.train.bn_matching import matched
@@ -47,6 +48,7 @@ class Setting:
         data: What repair works with, a key of ``SOURCES``, or ``None`` for no repair.
         allowed: Net -> points of accuracy that may be lost; other nets are not held to anything.
         suffix: Of the file to start from.
+        steps: Of training after repair.
     """
 
     name: str
@@ -54,12 +56,15 @@ class Setting:
     data: str | None
     allowed: dict[str, float] = field(default_factory=dict)
     suffix: str = ""
+    steps: int = 0
 
 
 STORED = {"resnet20": 1.5, "mobilenet": 1.5}
 SETTINGS = (
     Setting("512 images", 0.5, "512", {"resnet20": 0.4, "mobilenet": 0.35, "vit": 0.3}),
     Setting("512 images", 0.3, "512", {"resnet20": 1.2, "mobilenet": 1.3, "vit": 2.0}),
+    Setting("512 images, 300 steps", 0.5, "512", {"resnet20": 0.4, "mobilenet": 0.35, "vit": 0.3}, steps=300),
+    Setting("512 images, 300 steps", 0.3, "512", {"resnet20": 1.2, "mobilenet": 1.3, "vit": 2.0}, steps=300),
     Setting("64 images", 0.5, "64"),
     Setting("range only", 0.5, "range", {"resnet20": 1.9, "mobilenet": 2.0, "vit": 2.0}),
     Setting("range and stored statistics", 0.5, "statistics", STORED, "_bn"),
@@ -160,7 +165,9 @@ def slim(bench: Bench, path: Path, setting: Setting, seed: int, output: Path) ->
     calibration = None
     if setting.data is not None:
         calibration = Calibration(analysis.coupling, SOURCES[setting.data](bench, analysis, seed), work=bench.work)
-    api.slim_to(analysis, {"macs": setting.target}, output, calibration=calibration, multiple=bench.multiple)
+    train = (lambda slimmed, known: slimmed.finetune(known, setting.steps, distilled)) if setting.steps else None
+    asked = {"calibration": calibration, "multiple": bench.multiple, "finetune": train}
+    api.slim_to(analysis, {"macs": setting.target}, output, **asked)
 
 
 def ours(bench: Bench, net: str, dense: float, seeds: int) -> Iterator[Row]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from onnxslim_learn.commands import advice, models
 from onnxslim_learn.commands.command import command
 from onnxslim_learn.commands.files import claim
 from onnxslim_learn.commands.results import WORSE, ModelResult, Result, place
-from onnxslim_learn.errors import InputError, TargetError
+from onnxslim_learn.errors import InputError, TargetError, with_flags
 from onnxslim_learn.keywords import takes
 from onnxslim_learn.latency.profile import RuntimeSetting
 from onnxslim_learn.plans.realize import check_source
@@ -22,6 +23,7 @@ from onnxslim_learn.registry import LATENCY
 from onnxslim_learn.report import bounds_met, records
 from onnxslim_learn.report.sections import quality
 from onnxslim_learn.report.sections import slim as pages
+from onnxslim_learn.rows import require
 from onnxslim_learn.runtime.timing import compare
 from onnxslim_learn.select import planner
 from onnxslim_learn.settings import build
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.plans.plan import Plan
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.runtime.settings import RuntimeSettings
+    from onnxslim_learn.select.calibration import Calibration
     from onnxslim_learn.workflow.latency_target import LatencyMeter
     from onnxslim_learn.workflow.slimmed import Slimmed
 
@@ -74,6 +77,7 @@ def slim(
     claim(settings, models.present(model))
     sampling.judged_by(settings.quality, settings.samples)  # refuses what does not fit
     sampling.check(settings.samples, repair=settings.repair)
+    _trainable(settings)
     machine = models.device(settings.clock.device)
     stage, limits = staged(progress), settings.limits
     stage("analyzing")
@@ -91,6 +95,43 @@ def slim(
         asked = {**_choice(settings), "target": [{}, *settings.target.values()][-1]}
         said, changes = advice.advise(analysis, asked, error)
         raise TargetError(f"{error.message}{said}", error.missed, changes) from error
+
+
+def _trainable(settings: SlimSettings | ApplySettings) -> None:
+    """Refuse training after a repair where there is none, or where samples or torch are missing, before any work.
+
+    Raises:
+        InputError: With what is missing.
+    """
+    if not settings.distillation.finetune_steps:
+        return
+    if settings.repair.no_repair:
+        raise InputError("⟨finetune_steps⟩: training goes on from a repair. Leave ⟨no_repair⟩ out.")
+    if settings.samples.data is None:
+        raise InputError("⟨finetune_steps⟩: needs real samples. Give some with ⟨data⟩.")
+    require("train", "⟨finetune_steps⟩")
+
+
+def _finetuning(
+    settings: SlimSettings | ApplySettings, analysis: Analysis, known: Calibration | None, stage: Stage
+) -> Callable[[Slimmed, Calibration], object] | None:
+    """What trains after a repair, if that was asked for and there are samples.
+
+    Raises:
+        InputError: If there are too few of them, or the model cannot be trained.
+    """
+    steps = settings.distillation.finetune_steps
+    if not steps or known is None:
+        return None
+    from onnxslim_learn.bridge.module import bridge
+    from onnxslim_learn.learners.finetune import distilled
+
+    if known.count < quality.ENOUGH or len(known.feeds) == 1:
+        some = f"{known.count} samples" + (" in one batch" if len(known.feeds) == 1 else "")
+        raise InputError(f"⟨finetune_steps⟩: {some} are too few to tell whether it helps. Give more, such as 256.")
+    bridge(analysis)  # refuses operators that torch does not have
+    train = partial(distilled, stage=stage)
+    return lambda slimmed, calibration: slimmed.finetune(calibration, steps, train)
 
 
 def _check(analysis: Analysis, targets: Iterable[Mapping[str, Bound]], settings: SlimSettings | PlanSettings) -> None:
@@ -160,6 +201,7 @@ def _met(
         workers=settings.workers,
         metric=sampling.judged_by(settings.quality, settings.samples),
     )
+    asked["finetune"] = _finetuning(settings, analysis, asked["calibration"] if repair else None, stage)
     asked["real"] = sampling.real_inputs(source, settings.samples)
     untimed = settings.result.no_latency or timed.too_large(analysis)
     asked["time"] = None if untimed else timed.briefly(analysis, settings.runtime)
@@ -306,18 +348,22 @@ def _applied(model: Model, plan: Plan | str | Path, settings: ApplySettings, pro
     claim(settings, models.present(model), plan)
     metric = sampling.judged_by(settings.quality, settings.samples)
     sampling.check(settings.samples, repair=settings.repair)
+    _trainable(settings)
     chosen, stage = models.planned(plan), staged(progress)
     stage("analyzing")
     analysis, given = models.analysed_for(model, chosen, settings.inputs, settings.samples)
     doubts = check_source(analysis, chosen, other=settings.other_model)
     stage("cutting and verifying")
     slimmed = work.slim(analysis, chosen)
-    slimmed.doubts = (*slimmed.doubts, *doubts)
+    slimmed.doubts = (*slimmed.doubts, *doubts, *_untrained(chosen, settings))
     source = given or sampling.gathered(analysis, settings.samples, stage, repair=settings.repair)
     repair = not settings.repair.no_repair
     known = sampling.calibration(analysis, source, settings.samples, repair=repair, metric=metric)
     if known is not None and repair:
+        train = _finetuning(settings, analysis, known, stage)
         slimmed.repair(known, progress=stage("repairing"))
+        if train is not None and slimmed.removal.gone.any():
+            train(slimmed, known)
     with place(settings.result.output, _file(analysis)) as (path, folder):
         check = slimmed.save(path, real=sampling.real_inputs(source, settings.samples))
         assert check is not None
@@ -326,11 +372,25 @@ def _applied(model: Model, plan: Plan | str | Path, settings: ApplySettings, pro
         return finished("apply", (slimmed, check), (path, folder), settings, stage)
 
 
+def _untrained(chosen: Plan, settings: ApplySettings) -> tuple[str, ...]:
+    """What is to be told where the weights that a plan came with were trained, and these are not."""
+    told = (chosen.provenance.get("repair") or {}).get("finetune") or {}
+    if settings.distillation.finetune_steps or not told.get("kept"):
+        return ()
+    steps = told.get("steps")
+    return (
+        with_flags(
+            f"The weights that came with this plan were trained for {steps} steps after repair, and these are not. For"
+            " the same, give ⟨finetune_steps⟩."
+        ),
+    )
+
+
 def _planned(model: Model, plan: Plan, settings: SlimSettings, progress: Watcher | None) -> ModelResult:
     """Slim as a plan says."""
     if settings.target or settings.lossless:
         raise InputError("slim: a plan says how far to go, and so does ⟨target⟩ or ⟨lossless⟩. Leave one of them out.")
-    same = {"inputs", "result", "repair", "quality", "samples", "runtime", "report"}
+    same = {"inputs", "result", "repair", "distillation", "quality", "samples", "runtime", "report"}
     asked = replace(ApplySettings(), **{name: getattr(settings, name) for name in same})
     return _applied(model, plan, asked, progress)
 

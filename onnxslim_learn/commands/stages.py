@@ -73,6 +73,10 @@ _DRAWN: tuple[Row, ...] = (
     ("matching statistics", _all(_lacks("data", "no_repair", "lossless"), _has("match_statistics"))),
     ("making samples up", _lacks("data", "no_repair", "lossless", "match_statistics")),
 )
+_FINETUNED: tuple[Row, ...] = tuple(
+    (stage, _all(_lacks("lossless", "no_repair"), lambda given: int(given.get("finetune_steps") or 0) > 0))
+    for stage in ("reading samples", "running the original", "finetune")
+)
 _TIMED: Row = ("timing", _lacks("no_latency"))
 
 STAGES: dict[str, tuple[Row, ...]] = {
@@ -86,6 +90,7 @@ STAGES: dict[str, tuple[Row, ...]] = {
         ("rotating", _all(_lacks("lossless"), _sampled, lambda given: given.get("bases") != "none")),
         ("choosing", _lacks("lossless")),
         ("repairing", _lacks("lossless", "no_repair")),
+        *_FINETUNED,
         ("cutting and verifying", _always),
         ("judging", _all(_lacks("lossless"), _sampled)),
         _TIMED,
@@ -95,6 +100,7 @@ STAGES: dict[str, tuple[Row, ...]] = {
         ("cutting and verifying", _always),
         *_DRAWN,
         ("repairing", _lacks("no_repair")),
+        *_FINETUNED,
         _TIMED,
     ),
     "learn": (

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
 import torch
 
+from onnxslim_learn.array_types import Stage, unannounced
 from onnxslim_learn.bridge import export
 from onnxslim_learn.bridge.initializers import parameters
 from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.errors import VerifyError
-from onnxslim_learn.graph.stored_types import as_stored
 from onnxslim_learn.learners.settings import FinetuneSettings
 from onnxslim_learn.learners.weight_sparse import learner as weight_sparse
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.plans.realize import describe, realize
+from onnxslim_learn.registry import MIX
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.runtime import atomic
@@ -26,12 +27,16 @@ from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.sparse import metadata
 from onnxslim_learn.sparse.maskable import maskable
 from onnxslim_learn.train import feature_distillation, losses
+from onnxslim_learn.train.augmentation import images_alone
+from onnxslim_learn.train.distributed import World
+from onnxslim_learn.train.trainer import Training, trainer
 from onnxslim_learn.workflow import slim as api
 from onnxslim_learn.workflow import slimmed
 
 if TYPE_CHECKING:
     from torch import fx
 
+    from onnxslim_learn.data.source import Source
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.train.trainer import Task
     from onnxslim_learn.workflow.slimmed import Slimmed
@@ -93,6 +98,42 @@ def trained(task: Task[Any], plan: Plan, told: dict[str, Any]) -> tuple[Slimmed,
     return trainer.world.led(lambda: _finish(task, plan, net, stages))
 
 
+def distilled(
+    cut: Slimmed,
+    path: Path,
+    samples: tuple[Source, Source],
+    output: Path,
+    steps: int,
+    *,
+    stage: Stage = unannounced,
+) -> None:
+    """Train all weights of a cut model towards the outputs of the original, and write it.
+
+    Images are blended with one another on their way, which shows it more of them than there are.
+
+    Args:
+        cut: What was cut of which original.
+        path: The file of what is left.
+        samples: Those to train on, and others to look at meanwhile; labels are not used.
+        output: Where to write.
+        steps: Of training, by the recipe of ``learn``, on the CPU.
+        stage: Called with the name of each stage.
+
+    Raises:
+        InputError: If the model or the samples cannot be trained on.
+        TrainError: If training fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        augment = (MIX,) if images_alone(samples[0].declared) else ()
+        how = Training(steps=0, finetune_steps=steps, folder=Path(folder), augment=augment)
+        taught = trainer(cut.analysis, samples[0], how, World(), val=samples[1], stage=stage)
+        taught = taught.comparing(feature_distillation.kept(cut.removal, taught.features))
+        student = load(path)
+        net = taught.module(student)
+        taught.run("finetune", net, taught.recipe(student, "finetune_steps"))
+        export.export(net, student, output)
+
+
 def untouched(task: Task[Any], plan: Plan) -> tuple[Slimmed, Verification]:
     """Write the model as it is, where nothing of it goes."""
     result = api.slim(task.analysis, plan)
@@ -140,7 +181,7 @@ def _finish(task: Task[Any], plan: Plan, net: fx.GraphModule, stages: dict[str, 
     export.export(net.to("cpu"), graph, written)
     removal = realize(task.analysis, plan)
     data = {"data": task.source.name, "samples": stages["result"]["samples"]}
-    data["weights"] = _changed(written, slim(removal))
+    data["weights"] = save.changed(written, slim(removal))
     plan = replace(plan, provenance={**plan.provenance, "repair": data, "training": stages})
     real = [batch.inputs for batch in task.source.batches(CHECKED_ON)]
     check = api.verify(task.analysis, written, plan, real)
@@ -148,17 +189,6 @@ def _finish(task: Task[Any], plan: Plan, net: fx.GraphModule, stages: dict[str, 
         raise VerifyError(f"{task.output}: {check.complaint}. Nothing was written.")
     export.export(net, graph, task.output)
     return slimmed.Slimmed(task.analysis, plan, removal, slim(removal), doubts=task.source.doubts), check
-
-
-def _changed(path: Path, plain: ir.Model) -> list[str]:
-    """Initializers of a file that are not those of a model."""
-    changed, known = [], as_stored(plain).graph.initializers
-    for name, value in ir.load(path).graph.initializers.items():
-        before = save.origin(name, known)
-        a, b = value.const_value, None if before is None else before.const_value
-        if a is not None and b is not None and a.tobytes() != b.tobytes():
-            changed.append(name)
-    return changed
 
 
 def redraw(module: fx.GraphModule, seed: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.array_types import Array, Feeds, sample_count
-from onnxslim_learn.metrics import Block, Channels, Deviation, deviation, told_by_labels, worst
+from onnxslim_learn.metrics import Block, Channels, Deviation, accuracy, deviation, told_by_labels, total, worst
 from onnxslim_learn.quality.detections import Detections, detections
 from onnxslim_learn.runtime.session import FAITHFUL, open_session
 
@@ -56,6 +56,11 @@ class Measured:
     higher_is_better: bool
     ratio: float
 
+    @property
+    def signed(self) -> float:
+        """The metric of the model; more is better."""
+        return self.after if self.higher_is_better else -self.after
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -69,6 +74,7 @@ class Judgement:
         detections: What it detects against what the original does, if it is a detector of a known family.
         metric: What the metric that was asked for says.
         doubts: Why the samples are hardly what the model was made for.
+        accuracy: Share of samples of which the model finds the label, if there are labels that are classes.
     """
 
     data: str
@@ -78,6 +84,7 @@ class Judgement:
     detections: Detections | None = None
     metric: Measured | None = None
     doubts: tuple[str, ...] = ()
+    accuracy: float | None = None
 
     @property
     def worst(self) -> tuple[str, Block] | None:
@@ -89,6 +96,11 @@ class Judgement:
         """Whether a block is destroyed, or most detections are lost, as far as real samples tell."""
         lost = self.detections is not None and self.detections.destroyed
         return not self.made_up and (lost or any(d.destroyed for d in self.outputs.values()))
+
+    def nearer_than(self, other: Judgement) -> bool:
+        """Whether outputs are nearer to the original's than another model's, and the metric, if any, is no worse."""
+        lost = [0.0 if one.metric is None else -one.metric.signed for one in (self, other)]
+        return lost[0] <= lost[1] and total(self.outputs) < total(other.outputs)
 
     @property
     def quality(self) -> float | None:
@@ -137,7 +149,8 @@ def judge(
         measured = Measured(metric.name, before, after, metric.higher, metric.ratio(before, after))
     count = sample_count(samples.feeds)
     known = detections(wanted, actual)
-    return Judgement(samples.name, count, samples.made_up, apart, known, measured, tuple(samples.doubts))
+    right = accuracy(actual, samples.labels)
+    return Judgement(samples.name, count, samples.made_up, apart, known, measured, tuple(samples.doubts), right)
 
 
 def _labelled(

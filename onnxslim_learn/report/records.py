@@ -332,7 +332,9 @@ def outcome(
         "latency": measured,
         "latency_target": slimmed.plan.provenance.get("latency"),
         "verify": verification.to_dict(),
-        "repair": repair.as_data(slimmed.repaired, slimmed.plan.provenance.get("repair", {}).get("data", "")),
+        "repair": repair.as_data(
+            slimmed.repaired, slimmed.plan.provenance.get("repair", {}).get("data", ""), slimmed.finetuned
+        ),
         "quality": None if slimmed.judgement is None else slimmed.judgement.to_dict(),
         "lossless": None if slimmed.folded is None else slimmed.folded.to_dict(),
         "merged": _merged(slimmed),

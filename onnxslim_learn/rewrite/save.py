@@ -141,6 +141,17 @@ def origin(name: str, known: Mapping[str, ir.Value]) -> ir.Value | None:
     return value
 
 
+def changed(path: Path, plain: ir.Model) -> list[str]:
+    """Initializers of a file that are not those of a model."""
+    names, known = [], as_stored(plain).graph.initializers
+    for name, value in ir.load(path).graph.initializers.items():
+        before = origin(name, known)
+        a, b = value.const_value, None if before is None else before.const_value
+        if a is not None and b is not None and a.tobytes() != b.tobytes():
+            names.append(name)
+    return names
+
+
 @contextmanager
 def with_initializers(path: Path, names: Collection[str], model: ir.Model) -> Iterator[Path]:
     """A temporary copy of a model file in which some initializers have the values of another model.

@@ -168,6 +168,16 @@ class Calibration:
         source = self.source
         return Samples(source.name, [self.feeds[k] for k in chosen], labels, source.synthetic, source.doubts)
 
+    def divided(self) -> tuple[Source, Source]:
+        """The samples that repair fits on, and those that it does not, as sources."""
+        fitted, held = (self._part(chosen) for chosen in divide(len(self._batches)))
+        return fitted, held
+
+    def _part(self, chosen: Sequence[int]) -> Source:
+        batches = [self._batches[k] for k in chosen]
+        count = sum(batch.count for batch in batches)
+        return replace(self.source, count=count, stream=lambda: iter(batches), pick=None)
+
     @cached_property
     def pairs(self) -> list[activation_statistics.Inputs]:
         """Means and products of pairs of all contractions' inputs."""

@@ -76,6 +76,11 @@ def augmentation(names: Sequence[Any], declared: Declared) -> Augmentation | Non
     return Augmentation([(row.load(), row.mixes) for row in rows], images)
 
 
+def images_alone(declared: Declared) -> bool:
+    """Whether all inputs of a model are images."""
+    return bool(declared.inputs) and all(_image(one) for one in declared.inputs.values())
+
+
 def _image(one: Any) -> bool:
     return len(one.dims) == 4 and one.axis == 0 and one.dtype.kind in "fV"
 

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from onnxslim_learn.costs import targets
-from onnxslim_learn.readers import AUTO, multiple_of, number_or_auto, pattern, place, seconds, share, some_seconds
+from onnxslim_learn.readers import (
+    AUTO,
+    multiple_of,
+    number_or_auto,
+    pattern,
+    place,
+    seconds,
+    share,
+    some_seconds,
+    whole,
+)
 from onnxslim_learn.registry import COSTS, CRITERIA, DEVICES, METRICS
 from onnxslim_learn.runtime.settings import TIMING
 from onnxslim_learn.settings import Option, declared, option
@@ -201,6 +211,25 @@ class RepairSettings:
     match_statistics: bool = option(
         False,
         "without --data: fit made-up inputs to the statistics of batch normalisations (needs the extra train)",
+    )
+
+
+@dataclass(frozen=True)
+class DistillationSettings:
+    """How weights are trained after repair.
+
+    Attributes:
+        finetune_steps: For how long; 0 for not at all.
+    """
+
+    TITLE: ClassVar = QUALITY
+
+    finetune_steps: int = option(
+        0,
+        "after repair, train all weights for N steps towards the original's outputs on the same samples; stands where"
+        " outputs come nearer on samples held back (default 0; 300 are a start; needs --data and the extra train)",
+        metavar="N",
+        read=whole,
     )
 
 

@@ -74,10 +74,11 @@ def _told(slimmed: Slimmed, check: Verification) -> dict[str, Any]:
         "quality": None if slimmed.judgement is None else slimmed.judgement.to_dict(),
     }
     if repaired is not None:
-        deviations = repaired.after if repaired.kept else repaired.before
+        trained = slimmed.finetuned if slimmed.finetuned is not None and slimmed.finetuned.kept else None
+        deviations = trained.after if trained is not None else repaired.after if repaired.kept else repaired.before
         row["relative"] = float(np.mean([d.relative for d in deviations.values()])) if deviations else check.change
         if repaired.accuracy is not None:
-            row["accuracy"] = repaired.accuracy[2 if repaired.kept else 1]
+            row["accuracy"] = trained.accuracy if trained is not None else repaired.accuracy[2 if repaired.kept else 1]
     return row
 
 

@@ -33,6 +33,7 @@ from onnxslim_learn.workflow.options import (
     WORK,
     WORKERS,
     ClockSettings,
+    DistillationSettings,
     InputSettings,
     LimitSettings,
     QualitySettings,
@@ -98,6 +99,7 @@ class SlimSettings:
     workers: int | str | None = declared(None, WORKERS)
     clock: ClockSettings = part(ClockSettings)
     repair: RepairSettings = part(RepairSettings)
+    distillation: DistillationSettings = part(DistillationSettings)
     quality: QualitySettings = part(QualitySettings)
     inputs: InputSettings = part(InputSettings)
     samples: SampleSettings = part(SampleSettings)
@@ -316,6 +318,7 @@ class ApplySettings:
     other_model: bool = declared(False, OTHER_MODEL)
     result: ResultSettings = part(ResultSettings)
     repair: RepairSettings = part(RepairSettings)
+    distillation: DistillationSettings = part(DistillationSettings)
     quality: QualitySettings = part(QualitySettings)
     inputs: InputSettings = part(InputSettings)
     samples: SampleSettings = part(SampleSettings)

@@ -124,6 +124,7 @@ def slim_to(  # noqa: PLR0913  everything a user may say about a cut
     real: Sequence[Mapping[str, Any]] = (),
     calibration: Calibration | None = None,
     repair: bool = True,
+    finetune: Callable[[Slimmed, Calibration], object] | None = None,
     bases: str = PRINCIPAL,
     meter: latency_target.LatencyMeter | None = None,
     time: Callable[[Removal], Ratio] | None = None,
@@ -139,6 +140,7 @@ def slim_to(  # noqa: PLR0913  everything a user may say about a cut
         real: Real inputs to verify on, beside random ones.
         calibration: Samples to choose by and to repair on.
         repair: Whether to repair, where there are samples.
+        finetune: Trains what was repaired: see :meth:`Slimmed.finetune`.
         bases: Whether axes that meet linear maps alone are rotated to principal directions first, where there are
             samples: ``principal`` or ``none``.
         meter: How to time what comes out, where there is a bound on latency: see
@@ -174,7 +176,11 @@ def slim_to(  # noqa: PLR0913  everything a user may say about a cut
         slimmed = choose(analysis, calibration)
     if plain[1] is not None:
         plain[1].let_go()
-    return slimmed, _carried_out(slimmed, path, calibration, real, stage, repair=repair)
+    if repair and calibration is not None and slimmed.removal.gone.any():
+        slimmed.repair(calibration, progress=stage("repairing"))
+        if finetune is not None:
+            finetune(slimmed, calibration)
+    return slimmed, _carried_out(slimmed, path, calibration, real, stage)
 
 
 def _carried_out(
@@ -183,12 +189,8 @@ def _carried_out(
     calibration: Calibration | None,
     real: Sequence[Mapping[str, Any]],
     stage: Stage,
-    *,
-    repair: bool,
 ) -> checking.Verification:
-    """Repair what was chosen, where there are samples, verify, write and judge it."""
-    if repair and calibration is not None and slimmed.removal.gone.any():
-        slimmed.repair(calibration, progress=stage("repairing"))
+    """Verify what was chosen, write it and, where there are samples, judge it."""
     stage("cutting and verifying")
     check = slimmed.save(path, real=real)
     assert check is not None

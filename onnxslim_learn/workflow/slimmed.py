@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import onnx_ir as ir
 
 from onnxslim_learn.analysis import Analysis
 from onnxslim_learn.coupling.removal import Removal
-from onnxslim_learn.errors import VerifyError
+from onnxslim_learn.errors import TrainError, VerifyError
 from onnxslim_learn.lossless_cuts import find
 from onnxslim_learn.plans import origin
 from onnxslim_learn.quality.channels import channels
@@ -22,12 +25,32 @@ from onnxslim_learn.runtime import atomic
 from onnxslim_learn.sparse import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    import onnx_ir as ir
-
+    from onnxslim_learn.data.source import Source
+    from onnxslim_learn.metrics import Deviation
     from onnxslim_learn.plans.plan import Plan
     from onnxslim_learn.select.calibration import Calibration
+
+Train: TypeAlias = "Callable[[Slimmed, Path, tuple[Source, Source], Path, int], None]"
+"""Trains the file of what was cut on samples, with others to look at, writes it elsewhere; for so many steps."""
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What training after a repair did.
+
+    Attributes:
+        steps: Of training.
+        kept: Whether its weights stand; if not, they came no nearer on held-back samples, or were no numbers.
+        after: Deviation of the outputs from the original's on those samples with them; empty where they were none.
+        accuracy: Share of those samples of which the label is found with them, if there are labels that are classes.
+    """
+
+    steps: int
+    kept: bool
+    after: dict[str, Deviation]
+    accuracy: float | None = None
 
 
 @dataclass
@@ -40,6 +63,7 @@ class Slimmed:
         removal: The same, as classes.
         model: The slimmed model; weights are sliced when it is saved.
         repaired: What repair did, if it was asked for.
+        finetuned: What training after that did, if it was.
         folded: What a lossless cut did with constants, if it is one; it is checked against the original itself.
         judgement: How good what was written is, if there were samples to tell.
         doubts: Why the samples it was trained on are hardly what the model was made for.
@@ -50,6 +74,7 @@ class Slimmed:
     removal: Removal
     model: ir.Model = field(repr=False)
     repaired: sequential.Repaired | None = None
+    finetuned: Finetuned | None = None
     folded: find.Folded | None = None
     judgement: Judgement | None = None
     doubts: tuple[str, ...] = ()
@@ -101,6 +126,39 @@ class Slimmed:
         self.plan = replace(self.plan, provenance={**self.plan.provenance, "repair": record})
         return self.repaired
 
+    def finetune(self, calibration: Calibration, steps: int, train: Train) -> Finetuned:
+        """Train all weights of what was repaired, and keep them where outputs are nearer to the original's.
+
+        That is judged on the samples that neither was fitted on, by the metric of the calibration, too, if it has one.
+
+        Args:
+            calibration: The samples of the repair.
+            steps: Of training.
+            train: What trains a file: see :func:`onnxslim_learn.learners.finetune.distilled`.
+
+        Raises:
+            InputError: If the model cannot be trained.
+        """
+        assert self._better is not None and self.repaired is not None
+        with tempfile.TemporaryDirectory() as place:
+            repaired, trained = Path(place) / "repaired.onnx", Path(place) / "trained.onnx"
+            save.staged(self._better, repaired.name, repaired.parent, external=self.analysis.graph.external)
+            try:
+                train(self, repaired, calibration.divided(), trained, steps)
+            except TrainError:
+                self.finetuned = Finetuned(steps, False, {})
+            else:
+                before, after = (self._judged(calibration, path) for path in (repaired, trained))
+                self.finetuned = Finetuned(steps, after.nearer_than(before), after.outputs, after.accuracy)
+            if self.finetuned.kept:
+                changed = save.changed(trained, self.model)
+                self._better = ir.external_data.load_to_model(ir.load(trained))
+                self.repaired = replace(self.repaired, weights=tuple(changed))
+        record = {"weights": list(self.repaired.weights), "finetune": {"steps": steps, "kept": self.finetuned.kept}}
+        known = self.plan.provenance
+        self.plan = replace(self.plan, provenance={**known, "repair": {**known["repair"], **record}})
+        return self.finetuned
+
     def save(
         self,
         path: str | Path,
@@ -125,15 +183,16 @@ class Slimmed:
         if self.analysis.graph.source is not None:
             save.spare(self.analysis.graph.source, target)
         with atomic.workplace(target) as folder:
-            staged = self._stage(target.name, folder)
+            trained = self.finetuned is not None and self.finetuned.kept
+            staged = self._stage_better(target.name, folder) if trained else self._stage(target.name, folder)
             reference = self.removal if self.folded is None else self.analysis.whole
-            verification = checking.verify(reference, staged, real) if check else None
+            weights = self.repaired.weights if trained and self.repaired is not None else ()
+            with save.with_initializers(staged, weights, self.model) as plain:
+                verification = checking.verify(reference, plain, real) if check else None
             if verification is not None and not verification.passed:
                 raise VerifyError(f"{target}: {verification.complaint}. Nothing was written.")
-            if self._better is not None and self.removal.gone.any():
-                metadata.correct(self.analysis.graph.model, self._better)
-                origin.sign(self._better, self.plan)
-                staged = save.staged(self._better, target.name, folder, external=self.analysis.graph.external)
+            if self._better is not None and self.removal.gone.any() and not trained:
+                staged = self._stage_better(target.name, folder)
             save.publish(staged, target, self.analysis.graph.source or self.analysis.graph.data)
         return verification
 
@@ -143,15 +202,23 @@ class Slimmed:
         Raises:
             InputError: If the metric of the calibration fails.
         """
-        graph = self.analysis.graph
-        lie = channels(self.analysis.coupling)
-        self.judgement = judge(graph.source or graph.data, Path(path), calibration.held, lie, calibration.metric)
+        self.judgement = self._judged(calibration, Path(path))
         return self.judgement
+
+    def _judged(self, calibration: Calibration, path: Path) -> Judgement:
+        graph, lie = self.analysis.graph, channels(self.analysis.coupling)
+        return judge(graph.source or graph.data, path, calibration.held, lie, calibration.metric)
 
     def file_bytes(self) -> int:
         """Size of the model on disk."""
         with tempfile.TemporaryDirectory() as folder:
             return save.size_on_disk(self._stage("model.onnx", Path(folder)))
+
+    def _stage_better(self, name: str, folder: Path) -> Path:
+        assert self._better is not None
+        metadata.correct(self.analysis.graph.model, self._better)
+        origin.sign(self._better, self.plan)
+        return save.staged(self._better, name, folder, external=self.analysis.graph.external)
 
     def _stage(self, name: str, folder: Path) -> Path:
         source = self.analysis.graph.source

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from onnxslim_learn.repair.sequential import Repaired
+    from onnxslim_learn.workflow.slimmed import Finetuned
 
 ROUNDED = 1.01  # of a number that is told in three digits, not to be less than it is
 NAMED = 3  # layers passed over for one reason that are told by name
@@ -21,8 +22,8 @@ SIDES = ("original", "cut", "repaired")
 HEADS = ("output against the original's", "worst block", "cosine", "relative L2", "KL", "same class")
 
 
-def as_data(repaired: Repaired | None, data: str) -> dict[str, Any] | None:
-    """Repair as plain data; ``data`` names the samples."""
+def as_data(repaired: Repaired | None, data: str, finetuned: Finetuned | None = None) -> dict[str, Any] | None:
+    """Repair, and training after it, as plain data; ``data`` names the samples."""
     if repaired is None:
         return None
     return {
@@ -33,6 +34,7 @@ def as_data(repaired: Repaired | None, data: str) -> dict[str, Any] | None:
         "accuracy": None if repaired.accuracy is None else dict(zip(SIDES, repaired.accuracy, strict=True)),
         "before": {name: asdict(d) for name, d in repaired.before.items()},
         "after": {name: asdict(d) for name, d in repaired.after.items()},
+        "finetune": None if finetuned is None else asdict(finetuned),
         "nodes": {
             name: {"method": f.method, "before": f.before, "after": f.after} for name, f in repaired.nodes.items()
         },
@@ -45,16 +47,17 @@ def blocks(repair: Mapping[str, Any] | None) -> list[Block]:
     """How far outputs are from the original's with and without repair, and what was done to the layers."""
     if repair is None:
         return []
+    sides = {"cut": repair["before"], "repaired": repair["after"], "trained": (repair["finetune"] or {}).get("after")}
     rows = [
-        (f"{name}, {label}", *cells(d))
+        (f"{name}, {label}", *cells(side[name]))
         for name in repair["after"]
-        for label, side in (("cut", "before"), ("repaired", "after"))
-        for d in [repair[side][name]]
+        for label, side in sides.items()
+        if side and name in side
     ]
     where = held_back(repair["samples"], repair["data"])
     title = f"Outputs on {'made-up inputs, which say little about yours' if _made_up(repair) else where}"
     table = Table(title, HEADS, tuple(rows)) if rows else None
-    return [*([table] if table else []), Text("\n".join(_said(repair)))]
+    return [*([table] if table else []), Text("\n".join([*_said(repair), *_trained(repair["finetune"])]))]
 
 
 def _made_up(repair: Mapping[str, Any]) -> bool:
@@ -82,6 +85,16 @@ def _said(repair: Mapping[str, Any]) -> list[str]:
     if plain:
         lines.append(f"{plural(plain, 'layer')} kept the plain weights: nothing did better on held-back samples.")
     return [*lines, *_passed_over(repair["passed_over"])]
+
+
+def _trained(finetune: Mapping[str, Any] | None) -> list[str]:
+    if finetune is None:
+        return []
+    steps = plural(finetune["steps"], "step")
+    if finetune["kept"]:
+        return [f"Trained all weights for {steps} towards the original's outputs."]
+    why = "outputs came no nearer on held-back samples" if finetune["after"] else "the loss was no number any more"
+    return [f"Training for {steps} was undone: {why}."]
 
 
 def _passed_over(layers: Sequence[Mapping[str, Any]]) -> list[str]:
