@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from onnxslim_learn.commands.asked import line
-from onnxslim_learn.commands.case import CUTS, Case, beside
+from onnxslim_learn.commands.case import CUTS, Case, beside, compared
 from onnxslim_learn.readers import AUTO
 from onnxslim_learn.registry import MICROSECONDS
 from onnxslim_learn.report.sections import quality
@@ -158,7 +158,7 @@ NEXT: tuple[Next, ...] = (
     ),
     Next(
         ("slim", "learn"),
-        lambda case: bool(case.several) and "no_latency" in case.asked.options,
+        lambda case: bool(case.several) and not any(compared(one.report) for one in case.each),
         "To see how fast they are",
         lambda case: line("profile", case.model, *case.outputs),
     ),

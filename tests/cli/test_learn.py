@@ -179,7 +179,10 @@ def test_a_sweep_leaves_a_file_for_every_strength(trainable):
     assert "Strengths" in out
     page = Path("s.html").read_text()
     assert page.count('"kind":"worth keeping"') + page.count('"kind":"beaten"') == 3
-    rows = json.loads(Path("out.json").read_text())["strengths"]
+    report = json.loads(Path("out.json").read_text())
+    rows = report["strengths"]
+    timed = " ".join(["profile residual.onnx", *(row["output"] for row in rows if row["output"])])
+    assert report["verdict"]["next"]["command"].endswith(timed)
     assert [row["strength"] for row in rows] == pytest.approx([0.3, 3, 30])
     macs = [row["after"]["macs"] for row in rows]
     assert macs == sorted(macs, reverse=True)
