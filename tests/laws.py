@@ -72,10 +72,10 @@ def draw_removal(draw: st.DrawFn, analysis: slim.Analysis) -> Removal:
     Every group loses a random number of levels of random units in each stratum, unless the removal would be invalid
     with it. Groups that cannot go alone are tried with the others: all at one fraction, half of the time.
     """
-    stated = [group for group in grouping.find(analysis.coupling) if group.pin is None]
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     together = draw(st.sampled_from([0.0, 0.0, 0.25, 0.5]))
     if together:
+        stated = [group for group in grouping.find(analysis.coupling) if group.pin is None]
         columns = np.concatenate([units(group, max(1, int(group.levels * together)), rng) for group in stated])
         found = close(analysis, columns)
         if valid(found) and found.gone.any():

@@ -71,6 +71,8 @@ class Removal:
         """How many indices of a digit stay in every kept row."""
         if digit.labels is None:
             return digit.size
+        if not digit.deps:
+            return int(np.count_nonzero(self.kept(digit)))
         counts = in_rows(value.digits, digit, self.kept(digit)).sum(axis=1)[self._alive(value, digit)]
         return int(counts[0]) if len(counts) else 0
 
@@ -88,8 +90,8 @@ class Removal:
 
     def emptied(self, value: Value, axis: int) -> bool:
         """Whether nothing is left of an axis that had something."""
-        may_shrink = any(digit.labels is not None for digit in value.axes[axis])
-        return may_shrink and value.shape[axis] > 0 and self.size(value, axis) == 0
+        able = [digit for digit in value.axes[axis] if digit.labels is not None]
+        return value.shape[axis] > 0 and any(self.width(value, digit) == 0 for digit in able)
 
     def keep(self, value: Value, axis: int) -> Mask:
         """Which positions of an axis stay; where rows of other axes differ, those of the first row that stays."""

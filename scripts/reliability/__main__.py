@@ -18,7 +18,7 @@ from pathlib import Path
 from scripts.reliability.trial import Proof, Trial
 
 PROOFS = {
-    "graphs": "laws on random graphs with random plans; 100 graphs a trial",
+    "graphs": "laws on random graphs with random plans; 400 graphs a trial",
     "kill": "kill -9 at a random moment of a command or learner, then the same line again",
     "faults": "files that cannot grow, little memory, few open files, a signal at a random moment",
     "disk": "a disk that is full, one that is read-only; mounts them, which needs root",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scripts.reliability.trial import ROOT, Trial, environment
 
-GRAPHS = 100
+GRAPHS = 400
 
 
 def trial(number: int, folder: Path) -> Trial:
