@@ -258,8 +258,11 @@ def _inside(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodePr
                 yield from _inside(body)
 
 
-def _maps(proto: onnx.ModelProto) -> Complaints:
-    """Inputs and outputs are no maps, of which nothing here can be made."""
+def _containers(proto: onnx.ModelProto) -> Complaints:
+    """Inputs and outputs are no maps, and inputs no sequences, of which nothing here can be made."""
+    for value in proto.graph.input:
+        if value.type.HasField("sequence_type"):
+            yield f"input {value.name}: it is a sequence, and only tensors are fed; export an input for each tensor"
     for value in (*proto.graph.input, *proto.graph.output):
         kind = value.type
         while kind.HasField("sequence_type") or kind.HasField("optional_type"):
@@ -280,5 +283,5 @@ RULES: tuple[Callable[[onnx.ModelProto], Complaints], ...] = (
     _grouped,
     _bodies,
     _functions,
-    _maps,
+    _containers,
 )

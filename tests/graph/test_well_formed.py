@@ -79,7 +79,13 @@ def map_out(model):
     kind.value_type.tensor_type.elem_type = onnx.TensorProto.FLOAT
 
 
+def sequence_in(model):
+    tensor = model.graph.input.add(name="several").type.sequence_type.elem_type.tensor_type
+    tensor.elem_type = onnx.TensorProto.FLOAT
+
+
 WRONG = {
+    "a sequence as input": (sequence_in, "input several: it is a sequence"),
     "a map as output": (map_out, "holds maps, as ZipMap makes them"),
     "bytes are missing": (lambda m: fill(weight(m), weight(m).raw_data[:-4]), "make up the shape"),
     "bytes are left over": (lambda m: fill(weight(m), weight(m).raw_data + b"\0" * 4), "make up the shape"),
