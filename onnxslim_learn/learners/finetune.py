@@ -36,6 +36,7 @@ from onnxslim_learn.workflow import slimmed
 if TYPE_CHECKING:
     from torch import fx
 
+    from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.train.trainer import Task
@@ -73,7 +74,7 @@ def fit(
     """
     trainer = task.trainer.comparing(feature_distillation.kept(realize(task.analysis, plan), task.trainer.features))
     task = replace(task, trainer=trainer)
-    trainer.world.led(lambda: _cut(task, module, plan))
+    trainer.world.led(lambda: _cut(task, module if told["history"] else None, plan))
     return trained(task, plan, told)
 
 
@@ -141,33 +142,40 @@ def untouched(task: Task[Any], plan: Plan) -> tuple[Slimmed, Verification]:
     return result, api.verify(task.analysis, task.output, plan)
 
 
-def _cut(task: Task[Any], module: fx.GraphModule, plan: Plan) -> None:
+def _cut(task: Task[Any], module: fx.GraphModule | None, plan: Plan) -> None:
     """Cut and repair, with the weights as they were or as they were learnt, whichever comes nearer to the original.
 
-    What an interrupted run has done already is not done again.
+    What an interrupted run has done already is not done again. Where nothing was learnt there is no module, and
+    nothing to compare.
     """
     training, done, text = task.trainer.training, task.folder / "plan.json", plan.to_json()
     if training.resume and done.is_file() and done.read_text(encoding="utf-8") == text:
         return
     task.stage("cutting")
     task.folder.mkdir(parents=True, exist_ok=True)
-    export.export(module.to("cpu"), task.analysis.graph, task.folder / "learned.onnx")
-    shapes, values = task.analysis.graph.shapes.nominal.inputs, task.analysis.graph.values
-    sensitive = task.analysis.sensitive
-    learned = api.analyze(task.folder / "learned.onnx", inputs=shapes, values=values, allow_sensitive=sensitive)
+    starts = {"original": task.analysis}
+    if module is not None:
+        starts = {"learned": _learned(task, module), **starts}
     repair = getattr(task.wanted, "repair", True) and not getattr(task.wanted, "from_scratch", False)
-    far = {}
-    for name, analysis in (("learned", learned), ("original", task.analysis)):
+    for name, analysis in starts.items():
         slimmed = api.slim(analysis, plan)
         if repair and slimmed.removal.gone.any():
             calibration = Calibration(analysis.coupling, task.source, REPAIRED_ON, work=0)
             slimmed.repair(calibration, seed=training.seed, progress=task.stage("repairing"))
         slimmed.save(task.folder / f"{name}.slim.onnx")
-        far[name] = task.trainer.distance(_net(task, name))
-    nearest = min(far, key=lambda name: far[name])
+    far = {name: task.trainer.distance(_net(task, name)) for name in starts} if len(starts) > 1 else {}
+    nearest = min(starts, key=lambda name: far.get(name, 0.0))
     export.export(_net(task, nearest), load(task.folder / f"{nearest}.slim.onnx"), task.folder / "slimmed.onnx")
     atomic.write_text(task.folder / "start.json", json.dumps({"distances": far, "weights": nearest}) + "\n")
     atomic.write_text(done, text)
+
+
+def _learned(task: Task[Any], module: fx.GraphModule) -> Analysis:
+    """The whole model with the weights of a module."""
+    path, graph = task.folder / "learned.onnx", task.analysis.graph
+    export.export(module.to("cpu"), graph, path)
+    shapes = graph.shapes.nominal.inputs
+    return api.analyze(path, inputs=shapes, values=graph.values, allow_sensitive=task.analysis.sensitive)
 
 
 def _net(task: Task[Any], name: str) -> fx.GraphModule:
