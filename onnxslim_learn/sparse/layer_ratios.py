@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+Limits: TypeAlias = tuple[float, float]
 
 REACH = 3.0  # a layer keeps at least 1/3 of the mean density, and at most 3 times as much
 
@@ -41,42 +43,42 @@ def heurist(sizes: Sequence[int], target: float) -> list[float]:
         ratios = [left / weight * math.log(n) if weight else target for n in sizes]
 
 
-def bounds(target: float) -> tuple[float, float]:
+def bounds(target: float) -> Limits:
     """Least and largest share of one layer: ``max(0, 1 − 3(1 − s_f))`` and ``1 − (1 − s_f)/3``."""
     return max(0.0, 1 - REACH * (1 - target)), 1 - (1 - target) / REACH
 
 
-def from_action(action: float, target: float) -> float:
-    """An action in [0, 1] as a share: linear pieces through the bounds, with 0.5 ↦ ``s_f``."""
-    low, high = bounds(target)
+def from_action(action: float, middle: float, limits: Limits) -> float:
+    """An action in [0, 1] as a share: linear pieces through the limits, with 0.5 ↦ ``middle``."""
+    low, high = limits
     if action < 0.5:
-        return low + (target - low) * 2 * action
-    return target + (high - target) * (2 * action - 1)
+        return low + (middle - low) * 2 * action
+    return middle + (high - middle) * (2 * action - 1)
 
 
-def to_action(share: float, target: float) -> float:
-    """The inverse of :func:`from_action`, of the nearest share within the bounds."""
-    low, high = bounds(target)
+def to_action(share: float, middle: float, limits: Limits) -> float:
+    """The inverse of :func:`from_action`, of the nearest share within the limits."""
+    low, high = limits
     share = min(max(share, low), high)
-    if share < target:
-        return 0.5 * (share - low) / (target - low)
-    return 0.5 + 0.5 * (share - target) / (high - target)
+    if share == middle:
+        return 0.5
+    return 0.5 * (share - low) / (middle - low) if share < middle else 0.5 + 0.5 * (share - middle) / (high - middle)
 
 
-def least(sizes: Sequence[int], chosen: Sequence[float], target: float) -> float:
+def least(sizes: Sequence[int], chosen: Sequence[float], target: float, most: float) -> float:
     """The least share of the next layer with which the target can still be met when all later ones do their utmost.
 
-    ``(s_f Σn − Σ_{k<l} n_k r_k − Σ_{k>l} n_k r_max) / n_l``, where ``chosen`` are the shares of the layers before.
+    ``(s_f Σn − Σ_{k<l} n_k r_k − Σ_{k>l} n_k r_max) / n_l``, where ``chosen`` are the shares of the layers before and
+    ``most`` is the largest share of one layer.
     """
     layer = len(chosen)
     before = sum(n * r for n, r in zip(sizes, chosen, strict=False))
-    after = bounds(target)[1] * sum(sizes[layer + 1 :])
-    return (target * sum(sizes) - before - after) / sizes[layer]
+    return (target * sum(sizes) - before - most * sum(sizes[layer + 1 :])) / sizes[layer]
 
 
-def met(sizes: Sequence[int], shares: Sequence[float], target: float) -> list[float]:
-    """Shares whose mean is exactly the target: all densities times one factor, within the bounds of one layer."""
-    low, high = bounds(target)
+def met(sizes: Sequence[int], shares: Sequence[float], target: float, limits: Limits) -> list[float]:
+    """Shares whose mean is exactly the target: all densities times one factor, within the limits of one layer."""
+    low, high = limits
     wanted = (1 - target) * sum(sizes)
 
     def times(factor: float) -> list[float]:

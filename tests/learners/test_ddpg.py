@@ -28,8 +28,15 @@ def asked(**given):
     return settings({"ws_prune_ratio": TARGET, "ws_nb_rlouts": 40, "ws_nb_rlouts_min": 15, **given})
 
 
+KNOWN = [protocol(SIZES, TARGET) for protocol in (layer_ratios.heurist, layer_ratios.uniform)]
+
+
 def overall(shares):
     return sum(layer.size * shares[layer.name] for layer in LAYERS) / sum(SIZES)
+
+
+def searched(given, play, folder, known=(), **how):
+    return ddpg.optimal(ddpg.PruningEnvironment(LAYERS, given, play, known), folder, **how)
 
 
 @pytest.mark.parametrize("kind", ["single-obj", "multi-obj"])
@@ -77,25 +84,33 @@ def test_rewards_are_above_a_moving_average():
     assert reward(0.5, 0.75, "single-obj") == 0.5
 
 
-def test_the_first_roll_outs_are_those_of_the_other_protocols(tmp_path):
+def test_a_search_begins_from_what_is_known_and_goes_out_from_the_first(tmp_path):
     seen = []
-    given = asked(ws_nb_rlouts=3, ws_nb_rlouts_min=3)
-    ddpg.optimal(LAYERS, given, lambda shares: seen.append([*shares.values()]) or 0.5, tmp_path)
-    low, high = layer_ratios.bounds(TARGET)
-    assert seen[0] == pytest.approx(np.clip(layer_ratios.heurist(SIZES, TARGET), low, high), abs=1e-6)
-    assert seen[1] == pytest.approx([TARGET] * len(SIZES), abs=1e-6)
-    assert len(seen) == 3
+    given, first = (
+        asked(ws_nb_rlouts=12, ws_nb_rlouts_min=12),
+        layer_ratios.met(SIZES, [0.1, 0.3, 0.6, 0.9, 0.5], TARGET, (0, 1)),
+    )
+    known = [first, *KNOWN]
+    searched(given, lambda shares: seen.append([*shares.values()]) or 0.5, tmp_path, known=known)
+    assert len(seen) == 12
+    assert np.array(seen[:3]) == pytest.approx(np.array(known), abs=1e-6), "beyond the bounds of the method, too"
+    away = np.abs(np.array(seen[3:]) - first)
+    assert away.max(1).min() > 0
+    assert np.median(away) < 0.1
 
 
 @pytest.mark.parametrize("target", [0.3, 0.8, 0.95])
 def test_shares_are_found_from_actions_and_back(target):
-    for action in np.linspace(0, 1, 21):
-        assert layer_ratios.to_action(layer_ratios.from_action(action, target), target) == pytest.approx(action)
+    limits = layer_ratios.bounds(target)
+    for middle in (target, *limits):
+        for share in np.linspace(*limits, 21):
+            action = layer_ratios.to_action(share, middle, limits)
+            assert layer_ratios.from_action(action, middle, limits) == pytest.approx(share)
 
 
 def test_noise_fades_once_the_agent_trains():
     made = asked()
-    assert [ddpg.deviation(n, made) for n in (0, 15)] == [1.0, 1.0]
+    assert [ddpg.deviation(n, made) for n in (0, 15)] == [0.03, 0.03]
     assert ddpg.deviation(40, made) == pytest.approx(1e-5)
     assert ddpg.deviation(20, made) > ddpg.deviation(30, made)
 
@@ -103,7 +118,7 @@ def test_noise_fades_once_the_agent_trains():
 def test_networks_are_those_of_the_method():
     agent = ddpg._agent(ddpg.PruningEnvironment(LAYERS, asked(), play), 0)
     kinds = [type(m).__name__ for m in agent.actor.mu]
-    assert kinds == ["Linear", "LayerNorm", "ReLU", "Linear", "LayerNorm", "ReLU", "Linear", "Tanh"]
+    assert kinds == ["Linear", "LayerNorm", "ReLU", "Linear", "LayerNorm", "ReLU", "Linear", "Near"]
     assert [m.out_features for m in agent.actor.mu if isinstance(m, torch.nn.Linear)] == [64, 64, 1]
     critic = agent.critic.qf0
     assert (critic.first.out_features, critic.rest[0].in_features, critic.rest[2].out_features) == (64, 65, 64)
@@ -112,7 +127,7 @@ def test_networks_are_those_of_the_method():
 
 
 def test_the_agent_learns_and_the_best_choice_is_kept(tmp_path):
-    found = ddpg.optimal(LAYERS, asked(), play, tmp_path, seed=1)
+    found = searched(asked(), play, tmp_path, seed=1)
     assert np.mean(found.rewards[-5:]) > np.mean(found.rewards[:15]) + 0.1
     assert found.best["reward"] == max(found.rewards)
     assert play(found.best["ratios"]) == found.best["score"]
@@ -125,15 +140,14 @@ def test_the_best_few_are_judged_again_beside_those_known_beforehand(tmp_path):
         return play(shares) + np.random.default_rng(int(1e6 * shares["w4"])).normal() / 2
 
     seen = []
-    found = ddpg.optimal(
-        LAYERS, asked(), lucky, tmp_path, again=lambda shares: seen.append(play(shares)) or seen[-1], seed=1
-    )
-    assert len(seen) == len(found.finalists) == len(ddpg.KNOWN) + ddpg.FINALISTS
-    assert {choice["rollout"] for choice in found.finalists[: len(ddpg.KNOWN)]} == {0, 1}
+    judge = {"again": lambda shares: seen.append(play(shares)) or seen[-1], "known": KNOWN}
+    found = searched(asked(), lucky, tmp_path, seed=1, **judge)
+    assert len(seen) == len(found.finalists) == len(KNOWN) + ddpg.FINALISTS
+    assert {choice["rollout"] for choice in found.finalists[: len(KNOWN)]} == {0, 1}
     assert found.best["score"] == play(found.best["ratios"]) == max(seen)
-    assert max(seen) >= max(play(dict(zip(found.best["ratios"], k(SIZES, TARGET), strict=True))) for k in ddpg.KNOWN)
-    best = sorted(found.rewards[len(ddpg.KNOWN) :])[-ddpg.FINALISTS :]
-    assert sorted(found.rewards[choice["rollout"]] for choice in found.finalists[len(ddpg.KNOWN) :]) == best
+    assert max(seen) >= max(play(dict(zip(found.best["ratios"], known, strict=True))) for known in KNOWN)
+    best = sorted(found.rewards[len(KNOWN) :])[-ddpg.FINALISTS :]
+    assert sorted(found.rewards[choice["rollout"]] for choice in found.finalists[len(KNOWN) :]) == best
 
 
 class Killed(Exception):
@@ -143,7 +157,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("stop", [7, 25])
 def test_a_killed_search_goes_on_with_the_same_numbers(tmp_path, stop):
     made = asked(ws_nb_rlouts=30, ws_nb_rlouts_min=10)
-    whole = ddpg.optimal(LAYERS, made, play, tmp_path / "whole", seed=2)
+    whole = searched(made, play, tmp_path / "whole", seed=2)
     calls = []
 
     def dying(shares):
@@ -153,8 +167,8 @@ def test_a_killed_search_goes_on_with_the_same_numbers(tmp_path, stop):
         return play(shares)
 
     with pytest.raises(Killed):
-        ddpg.optimal(LAYERS, made, dying, tmp_path / "killed", seed=2)
-    again = ddpg.optimal(LAYERS, made, play, tmp_path / "killed", seed=2, resume=True)
+        searched(made, dying, tmp_path / "killed", seed=2)
+    again = searched(made, play, tmp_path / "killed", seed=2, resume=True)
     assert json.dumps(asdict(again)) == json.dumps(asdict(whole))
     with pytest.raises(InputError, match="other settings"):
-        ddpg.optimal(LAYERS, asked(), play, tmp_path / "killed", seed=2, resume=True)
+        searched(asked(), play, tmp_path / "killed", seed=2, resume=True)

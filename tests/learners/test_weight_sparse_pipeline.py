@@ -130,7 +130,9 @@ def test_a_roll_out_may_begin_with_what_is_sparsified_in_one_go(rollouts):
 
 def test_scores_lie_between_zero_and_one():
     logits = torch.tensor([[2.0, 1.0], [0.0, 1.0]])
-    assert judged({"y": logits}, {"y": -logits}, None) == 0
+    assert judged({"y": logits}, {"y": logits}, None) == pytest.approx(1)
+    common = torch.minimum(logits.softmax(1), (-logits).softmax(1)).sum(1).mean()  # one less the total variation
+    assert judged({"y": logits}, {"y": -logits}, None) == pytest.approx(float(common))
     assert judged({"y": logits}, {"y": -logits}, torch.tensor([0, 0])) == 0.5
     numbers = torch.ones(2, 3, 4)
     assert judged({"y": numbers}, {"y": numbers}, None) == 1

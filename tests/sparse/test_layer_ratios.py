@@ -76,14 +76,17 @@ def test_every_protocol_meets_the_target(sizes, target):
 def test_actions_are_shares_in_linear_pieces(target, low, high):
     assert layer_ratios.bounds(target) == pytest.approx((low, high))
     expected = [low, (low + target) / 2, target, (target + high) / 2, high]
-    assert [layer_ratios.from_action(a, target) for a in (0, 0.25, 0.5, 0.75, 1)] == pytest.approx(expected)
+    assert [layer_ratios.from_action(a, target, (low, high)) for a in (0, 0.25, 0.5, 0.75, 1)] == pytest.approx(
+        expected
+    )
 
 
 @given(layer_sizes, st.floats(0.05, 0.95), st.lists(st.floats(0, 1), min_size=8, max_size=8))
 def test_any_actions_above_the_least_share_meet_the_target(sizes, target, actions):
-    chosen = []
+    chosen, limits = [], layer_ratios.bounds(target)
     for action in actions[: len(sizes)]:
-        chosen.append(max(layer_ratios.from_action(action, target), layer_ratios.least(sizes, chosen, target)))
+        least = layer_ratios.least(sizes, chosen, target, limits[1])
+        chosen.append(max(layer_ratios.from_action(action, target, limits), least))
     assert mean(sizes, chosen) >= target - 1e-9
     assert max(chosen) <= layer_ratios.bounds(target)[1] + 1e-9
     assert all(math.isfinite(r) for r in chosen)
@@ -91,9 +94,9 @@ def test_any_actions_above_the_least_share_meet_the_target(sizes, target, action
 
 @given(layer_sizes, st.floats(0.05, 0.95), st.lists(st.floats(0, 1), min_size=8, max_size=8))
 def test_shares_are_brought_to_the_target_within_bounds_in_their_order(sizes, target, actions):
-    shares = [layer_ratios.from_action(a, target) for a in actions[: len(sizes)]]
-    found = layer_ratios.met(sizes, shares, target)
-    low, high = layer_ratios.bounds(target)
+    low, high = limits = layer_ratios.bounds(target)
+    shares = [layer_ratios.from_action(a, target, limits) for a in actions[: len(sizes)]]
+    found = layer_ratios.met(sizes, shares, target, limits)
     assert mean(sizes, found) == pytest.approx(target, abs=1e-6)
     assert all(low - 1e-9 <= r <= high + 1e-9 for r in found)
     order = sorted(range(len(sizes)), key=lambda k: shares[k])

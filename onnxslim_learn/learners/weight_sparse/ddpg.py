@@ -2,11 +2,13 @@
 
 An agent walks over the layers and says for each how large a share of its weights goes; what the whole choice is worth
 a roll-out tells at the end. The agent is Stable-Baselines3's; this module says what it sees and may do, and keeps the
-best choice ever seen. The first roll-outs are those of the protocols that need no search, and others by chance follow.
-The best of many roll-outs is partly luck, so the best few and those first ones can be judged again, on more samples.
+best choice ever seen. It begins from choices that are known: the first roll-outs are those, an actor that has not
+learnt yet makes the first of them, and its noise leads away from there. (The original begins from one share for all
+layers, with noise over all that is allowed.) The best of many roll-outs is partly luck, so the best few and the known
+ones can be judged again, on more samples.
 Agent, replay buffer and results are written after every roll-out, from where a search goes on.
 
-The last layer of the actor is a hyperbolic tangent brought to [0, 1], which is the sigmoid of twice its input.
+The last layer of the actor is a hyperbolic tangent brought to [-1, 1] times a span.
 """
 
 from __future__ import annotations
@@ -46,11 +48,11 @@ Play = Callable[[dict[str, float]], float]  # shares by weight -> score
 WIDTH = 64
 TAU, GAMMA, RATE, BATCH = 0.01, 0.9, 1e-3, 64
 BASELINE = 0.95  # of the moving average that rewards are compared with
-NOISE = (1.0, 1e-5)  # deviation of actions in [0, 1] when the agent begins to train, and at the end
+SPAN = 0.3  # of all that is allowed, how far an actor leads away from the first choice
+NOISE = (0.03, 1e-5)  # deviation of actions in [0, 1] until the agent begins to train, and at the end
 DIMS = 4  # numbers of a weight's shape that the agent sees
 ROOM = 100_000  # transitions kept
-KNOWN = (layer_ratios.heurist, layer_ratios.uniform)  # that the first roll-outs try
-FINALISTS = 5  # choices that are judged again, beside those
+FINALISTS = 5  # choices that are judged again, beside those known beforehand
 
 
 @dataclass
@@ -60,7 +62,7 @@ class RatioSearch:
     Attributes:
         rollouts: How many roll-outs were made.
         best: The best reward, its score, overall share, shares by weight and roll-out.
-        finalists: The first few and the best few, each like ``best``.
+        finalists: Those known beforehand and the best few others, each like ``best``.
         baseline: Moving average of rewards, ``None`` before the first.
         rewards: All of them.
     """
@@ -75,11 +77,23 @@ class RatioSearch:
 class PruningEnvironment(gymnasium.Env[Array, Array]):
     """A walk over the layers; an episode is a roll-out."""
 
-    def __init__(self, layers: Sequence[Layer], settings: MethodSettings, play: Play) -> None:
-        """Prepare."""
+    def __init__(
+        self, layers: Sequence[Layer], settings: MethodSettings, play: Play, known: Sequence[Sequence[float]] = ()
+    ) -> None:
+        """Prepare.
+
+        Args:
+            layers: What is masked.
+            settings: The parameters ``ws_*``.
+            play: Makes a roll-out and tells its score.
+            known: Choices that the first roll-outs try, each a share for every layer; the search goes out from the
+                first (by default the same share for all). Where they pass the bounds of the method, all may.
+        """
         self.layers, self.settings, self.play = layers, settings, play
-        self.sizes = [layer.size for layer in layers]
-        self.known = [protocol(self.sizes, settings.ws_prune_ratio) for protocol in KNOWN]
+        self.sizes, target = [layer.size for layer in layers], settings.ws_prune_ratio
+        self.known = [list(shares) for shares in known] or [layer_ratios.uniform(self.sizes, target)]
+        low, high = layer_ratios.bounds(target)
+        self.limits = min(low, *map(min, self.known)), max(high, *map(max, self.known))
         self.chosen: list[float] = []
         self.search = RatioSearch()
         self.fixed = features(layers)
@@ -95,14 +109,14 @@ class PruningEnvironment(gymnasium.Env[Array, Array]):
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Choose the share of the next layer."""
-        target = self.settings.ws_prune_ratio
-        share = layer_ratios.from_action((float(action[0]) + 1) / 2, target)
+        target, middle = self.settings.ws_prune_ratio, self.known[0][len(self.chosen)]
+        share = layer_ratios.from_action((float(action[0]) + 1) / 2, middle, self.limits)
         if self.settings.ws_reward_type == SINGLE:
-            share = max(share, layer_ratios.least(self.sizes, self.chosen, target))
-        self.chosen.append(float(np.clip(share, *layer_ratios.bounds(target))))
+            share = max(share, layer_ratios.least(self.sizes, self.chosen, target, self.limits[1]))
+        self.chosen.append(float(np.clip(share, *self.limits)))
         ends = len(self.chosen) == len(self.layers)
         if ends and self.settings.ws_reward_type == SINGLE:
-            self.chosen = layer_ratios.met(self.sizes, self.chosen, target)  # what is over is given back
+            self.chosen = layer_ratios.met(self.sizes, self.chosen, target, self.limits)  # what is over is given back
         return self._state(), self._rewarded() if ends else 0.0, ends, False, {}
 
     def _state(self) -> Array:
@@ -127,8 +141,9 @@ class PruningEnvironment(gymnasium.Env[Array, Array]):
         }
         if not search.best or reward_of_play > search.best["reward"]:
             search.best = choice
-        ranked = sorted([*search.finalists, choice], key=lambda c: (c["rollout"] >= len(KNOWN), -c["reward"]))
-        search.finalists = ranked[: len(KNOWN) + FINALISTS]
+        known = len(self.known)
+        ranked = sorted([*search.finalists, choice], key=lambda c: (c["rollout"] >= known, -c["reward"]))
+        search.finalists = ranked[: known + FINALISTS]
         above = reward_of_play - (reward_of_play if search.baseline is None else search.baseline)
         before = reward_of_play if search.baseline is None else search.baseline
         search.baseline = BASELINE * before + (1 - BASELINE) * reward_of_play
@@ -164,15 +179,26 @@ class Late(nn.Module):
         return value
 
 
+class Near(nn.Tanh):
+    """A hyperbolic tangent brought to :data:`SPAN`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Actions of what an actor's last layer puts out."""
+        return SPAN * super().forward(x)
+
+
 class Policy(TD3Policy):
-    """Actor 2×64 with layer normalisation; critic 64 on the state, then with the action 2×64."""
+    """Actor 2×64 with layer normalisation, 0 at first; critic 64 on the state, then with the action 2×64."""
 
     def make_actor(self, features_extractor: Any = None) -> Actor:
         """The actor."""
         actor = super().make_actor(features_extractor)
         inner = [nn.Linear(actor.features_dim, WIDTH), nn.LayerNorm(WIDTH), nn.ReLU()]
         inner += [nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH), nn.ReLU()]
-        actor.mu = nn.Sequential(*inner, nn.Linear(WIDTH, 1), nn.Tanh()).to(actor.device)
+        last = nn.Linear(WIDTH, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        actor.mu = nn.Sequential(*inner, last, Near()).to(actor.device)
         return actor
 
     def make_critic(self, features_extractor: Any = None) -> ContinuousCritic:
@@ -189,14 +215,12 @@ class Agent(DDPG):
     walk: PruningEnvironment
 
     def _sample_action(self, learning_starts: int, action_noise: Any = None, n_envs: int = 1) -> tuple[Array, Array]:
-        """An action and what the buffer keeps: as known, by chance, then around the actor's."""
+        """An action and what the buffer keeps: as known, then around the actor's."""
         walk = self.walk
         if walk.search.rollouts < min(len(walk.known), walk.settings.ws_nb_rlouts_min):
-            share = walk.known[walk.search.rollouts][len(walk.chosen)]
-            first = 2 * layer_ratios.to_action(share, walk.settings.ws_prune_ratio) - 1
+            share, origin = (choice[len(walk.chosen)] for choice in (walk.known[walk.search.rollouts], walk.known[0]))
+            first = 2 * layer_ratios.to_action(share, origin, walk.limits) - 1
             return (np.full((n_envs, 1), first, np.float32),) * 2
-        if self.num_timesteps < learning_starts:
-            return super()._sample_action(learning_starts, None, n_envs)
         assert self._last_obs is not None
         middle = self.predict(self._last_obs, deterministic=True)[0].astype(np.float64)
         wide = 2 * deviation(walk.search.rollouts, walk.settings)  # actions are 2 wide
@@ -214,9 +238,7 @@ def deviation(rollouts: int, settings: MethodSettings) -> float:
 
 
 def optimal(
-    layers: Sequence[Layer],
-    settings: MethodSettings,
-    play: Play,
+    walk: PruningEnvironment,
     folder: Path,
     *,
     again: Play | None = None,
@@ -227,11 +249,9 @@ def optimal(
     """Search shares by reinforcement learning; the best are in what is returned.
 
     Args:
-        layers: What is masked.
-        settings: The parameters ``ws_*``.
-        play: Makes a roll-out and tells its score.
+        walk: What is masked, and what a choice is worth.
         folder: Where the agent is kept.
-        again: As ``play``, but surer: decides between the finalists.
+        again: As what a walk plays, but surer: decides between the finalists.
         resume: Whether to go on from there.
         seed: Determines the agent and the noise.
         progress: Called with the share done and the best reward.
@@ -239,8 +259,13 @@ def optimal(
     Raises:
         InputError: If what is in the folder is of another search.
     """
-    walk = PruningEnvironment(layers, settings, play)
-    facts = {"settings": asdict(settings), "layers": [layer.name for layer in layers], "seed": seed}
+    layers, settings = walk.layers, walk.settings
+    facts = {
+        "settings": asdict(settings),
+        "layers": [layer.name for layer in layers],
+        "seed": seed,
+        "known": walk.known,
+    }
     agent = _agent(walk, seed)
     checkpoint = checkpoints.load(folder) if resume else None
     if checkpoint is not None:

@@ -27,7 +27,7 @@ from onnxslim_learn.runtime import atomic
 from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.sparse import patterns
 from onnxslim_learn.sparse.one_shot import OneShot, OneShotSettings, Pruned
-from onnxslim_learn.sparse.ratio_search import Dense, search
+from onnxslim_learn.sparse.ratio_search import Dense, Found, search
 from onnxslim_learn.sparse.schedule import Schedule
 from onnxslim_learn.train import losses
 from onnxslim_learn.train.randomness import undisturbed
@@ -218,14 +218,18 @@ def _spread(protocol: str, task: Task[WeightSparseSettings], listed: list[Layer]
 
 def by_search(task: Task[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
     """By curves measured on samples, without training."""
-    recipe = OneShotSettings({}, patterns.parse(task.wanted.pattern))
-    dense = Dense(task.analysis.whole, listed, _record(task), recipe)
-    searched = search(dense, task.wanted.target, progress=task.stage("measuring"))
+    searched = _searched(task, listed, _record(task))
     return {"ratios": searched.ratios, "protocol": searched.protocol, "trials": searched.trials}
 
 
+def _searched(task: Task[WeightSparseSettings], listed: list[Layer], record: Record) -> Found:
+    recipe = OneShotSettings({}, patterns.parse(task.wanted.pattern))
+    dense = Dense(task.analysis.whole, listed, record, recipe)
+    return search(dense, task.wanted.target, progress=task.stage("measuring"))
+
+
 def by_agent(task: Task[WeightSparseSettings], listed: list[Layer]) -> dict[str, Any]:
-    """By reinforcement learning."""
+    """By reinforcement learning, from what :func:`by_search` finds."""
     from onnxslim_learn.learners.weight_sparse import ddpg
     from onnxslim_learn.learners.weight_sparse.rollouts import Rollouts
 
@@ -235,22 +239,23 @@ def by_agent(task: Task[WeightSparseSettings], listed: list[Layer]) -> dict[str,
             "⟨ws_prune_ratio_prtl⟩ optimal: its roll-outs run in one process. Search alone first, then go on with "
             "⟨resume⟩ in several."
         )
-    module = trainer.module(task.analysis).to(trainer.world.device)
+    module, record = trainer.module(task.analysis).to(trainer.world.device), _record(task)
+    measured = _searched(task, listed, record)
+    sizes = [layer.size for layer in listed]
+    sized = [row.load()(sizes, wanted.target) for row in PROTOCOLS.values() if row.sized]
     rollouts = Rollouts.of(trainer, module, listed, wanted.method, patterns.parse(wanted.pattern))
     if wanted.one_shot:
-        record = _record(task)
         rollouts = replace(
             rollouts, begun=lambda shares: _take_weights(module, _sparsified(task, listed, shares, record))
         )
+    known = [[measured.ratios[layer.name] for layer in listed], *sized]
     with undisturbed(trainer.world.device):
         searched = ddpg.optimal(
-            listed,
-            wanted.method,
-            rollouts.run,
+            ddpg.PruningEnvironment(listed, wanted.method, rollouts.run, known),
             task.folder / "agent",
             again=partial(rollouts.run, times=FINAL) if rollouts.more else None,
             resume=trainer.training.resume,
             seed=trainer.training.seed,
             progress=task.stage("roll-outs"),
         )
-    return {"ratios": searched.best["ratios"], "search": asdict(searched)}
+    return {"ratios": searched.best["ratios"], "search": asdict(searched), "trials": measured.trials}

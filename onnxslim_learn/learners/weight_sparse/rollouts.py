@@ -19,9 +19,10 @@ from torch import fx
 
 from onnxslim_learn.learners.weight_sparse.learner import Fixed, WeightSparse
 from onnxslim_learn.learners.weight_sparse.settings import SINGLE
-from onnxslim_learn.metrics import classifies
+from onnxslim_learn.metrics import classifies, log_probabilities
 from onnxslim_learn.sparse.schedule import Schedule
 from onnxslim_learn.train import samples as pool
+from onnxslim_learn.train.augmentation import augmentation
 from onnxslim_learn.train.loop import LoopTask, train
 from onnxslim_learn.train.optimizer import Recipe
 
@@ -103,13 +104,23 @@ class Rollouts:
         return self.trainer.held.count > self.settings.ws_nb_iters_feval * self.trainer.training.batch_size
 
     def score(self, times: int = 1) -> float:
-        """Share of right classes on held-back samples, or of classes as the original's, or 1/(1 + squared error)."""
+        """How good the net is on held-back samples, from 0 to 1.
+
+        Share of right classes; without labels, of the original's probabilities that are the net's, too; where there are
+        no classes, 1/(1 + squared error). Samples are changed as in training, alike every time: where the original was
+        trained on them, it was not on these.
+        """
         trainer, predictions = self.trainer, []
         size = trainer.training.batch_size
         held = trainer.held if trainer.held.count else trainer.samples
+        augment = augmentation(trainer.training.augment, held.declared)
         self.module.eval()
+        torch.manual_seed(trainer.training.seed)
         for batch in islice(pool.portions(held, size), times * self.settings.ws_nb_iters_feval):
             inputs, labels = pool.tensors(batch, trainer.world.device)
+            if augment is not None:
+                inputs, shares = augment(inputs)
+                labels = None if shares else labels
             with torch.no_grad():
                 outputs = self.module(*(inputs[name] for name in self.module.meta["inputs"]))
             predictions.append((judged(outputs, trainer.teacher(inputs), labels), batch.count))
@@ -140,11 +151,12 @@ class Rollouts:
 def judged(outputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor], labels: Any) -> float:
     """How good outputs are, from 0 to 1 (see :meth:`Rollouts.score`)."""
     name, first = next(iter(outputs.items()))
-    if first.is_floating_point() and classifies(wanted[name].float().cpu().numpy(), name):
-        right = wanted[name].argmax(1)
+    known = wanted[name].float().cpu().numpy() if first.is_floating_point() else None
+    if known is not None and classifies(known, name):
         if isinstance(labels, torch.Tensor) and labels.ndim == 1 and not labels.is_floating_point():
-            right = labels
-        return float((first.argmax(1) - right == 0).to(torch.float32).mean())
+            return float((first.argmax(1) == labels).to(torch.float32).mean())
+        shares = [np.exp(log_probabilities(x)) for x in (known, first.float().cpu().numpy())]
+        return float(np.minimum(*shares).sum(axis=1).mean())
     floats = [n for n, value in outputs.items() if value.is_floating_point()]
     errors = [float((outputs[n] - wanted[n]).norm() / wanted[n].norm().clamp_min(1e-6)) ** 2 for n in floats]
     return 1 / (1 + float(np.mean(errors)))
