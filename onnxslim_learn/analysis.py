@@ -201,6 +201,17 @@ class Analysis:
         raise PlanError(f"group {name}: the model has no such group. Run analyze to see their names.")
 
 
+def analyze_alike(path: Path, analysis: Analysis) -> Analysis:
+    """Another file of a model, analysed as it was: at the same sizes and values, for the same device.
+
+    Raises:
+        InputError: If it cannot be used.
+    """
+    graph, device = analysis.graph, None if analysis.latency is None else analysis.latency.device
+    shapes, sensitive = graph.shapes.nominal.inputs, analysis.sensitive
+    return analyze(path, inputs=shapes, values=graph.values, allow_sensitive=sensitive, device=device)
+
+
 def analyze(
     model: str | Path | onnx.ModelProto,
     *,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from onnxslim_learn.analysis import analyze_alike
 from onnxslim_learn.array_types import Stage, unannounced
 from onnxslim_learn.bridge import export
 from onnxslim_learn.bridge.initializers import parameters
@@ -172,10 +173,9 @@ def _cut(task: Task[Any], module: fx.GraphModule | None, plan: Plan) -> None:
 
 def _learned(task: Task[Any], module: fx.GraphModule) -> Analysis:
     """The whole model with the weights of a module."""
-    path, graph = task.folder / "learned.onnx", task.analysis.graph
-    export.export(module.to("cpu"), graph, path)
-    shapes = graph.shapes.nominal.inputs
-    return api.analyze(path, inputs=shapes, values=graph.values, allow_sensitive=task.analysis.sensitive)
+    path = task.folder / "learned.onnx"
+    export.export(module.to("cpu"), task.analysis.graph, path)
+    return analyze_alike(path, task.analysis)
 
 
 def _net(task: Task[Any], name: str) -> fx.GraphModule:

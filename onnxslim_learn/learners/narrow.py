@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxslim_learn.analysis import analyze_alike
 from onnxslim_learn.bridge import export
-from onnxslim_learn.costs.targets import shown, stated
+from onnxslim_learn.costs.targets import stated
 from onnxslim_learn.coupling.normal_form import load
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.finetune import REPAIRED_ON, trained
@@ -24,7 +25,7 @@ from onnxslim_learn.plans.realize import composed, describe, realize
 from onnxslim_learn.registry import COSTS
 from onnxslim_learn.rewrite import save
 from onnxslim_learn.runtime import atomic
-from onnxslim_learn.select.bounds import bounds, named
+from onnxslim_learn.select.bounds import bounds, missed
 from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.train import checkpoints
 from onnxslim_learn.workflow import slim as api
@@ -50,7 +51,7 @@ def run(task: Task[NarrowSettings]) -> tuple[Slimmed, Verification] | None:
         InputError, TargetError, PlanError, TrainError, VerifyError: In one sentence each; nothing is written then.
     """
     trainer, stages = task.trainer, task.wanted.stages
-    task = replace(task, wanted=replace(task.wanted, target=_missed(task)))
+    task = replace(task, wanted=replace(task.wanted, target=missed(task.analysis, task.wanted.target)))
     between = trainer.recipe(task.analysis.graph, "steps")
     between = replace(between, steps=max(between.steps // max(stages - 1, 1), 1), schedule="cosine")
     here, plan, history = task.analysis, describe(task.analysis, task.analysis.whole, {}), []
@@ -66,18 +67,8 @@ def run(task: Task[NarrowSettings]) -> tuple[Slimmed, Verification] | None:
         trainer.settle(net)
         there = place.with_stem(f"{place.stem}_trained")
         trainer.world.led(lambda net=net, graph=graph, to=there: export.export(net.to("cpu"), graph, to))  # type: ignore[misc]
-        here = _analysed(task, there)
+        here = analyze_alike(there, task.analysis)
     return trained(task, plan, {"history": history})
-
-
-def _missed(task: Task[NarrowSettings]) -> dict[str, Any]:
-    """The target by the names of its costs, refused where the model meets it as it is."""
-    target = named(task.analysis, task.wanted.target)
-    whole = np.ones(task.analysis.coupling.size)
-    if all(cost.value(whole) <= bound for cost, bound in bounds(task.analysis, target).values()):
-        asked = ", ".join(f"⟨target.{name}⟩={shown(wish)}" for name, wish in target.items())
-        raise InputError(f"{asked}: the model meets it as it is. Ask for less.")
-    return target
 
 
 def _amounts(analysis: Analysis, target: dict[str, Any], share: float) -> dict[str, Bound]:
@@ -147,11 +138,3 @@ def _sums_of(place: Path) -> Path:
 
 def _plan_of(place: Path) -> Path:
     return place.with_suffix(".plan.json")
-
-
-def _analysed(task: Task[NarrowSettings], path: Path) -> Analysis:
-    """What is left, as the original was analysed."""
-    known, graph = task.analysis.latency, task.analysis.graph
-    device = None if known is None else known.device
-    shapes, sensitive = graph.shapes.nominal.inputs, task.analysis.sensitive
-    return api.analyze(path, inputs=shapes, values=graph.values, allow_sensitive=sensitive, device=device)

@@ -59,6 +59,19 @@ def named(analysis: Analysis, target: Target) -> dict[str, Bound]:
     return {row.name: read(row, wish) for row, wish in rows}
 
 
+def missed(analysis: Analysis, target: Target) -> dict[str, Bound]:
+    """The same as :func:`named`, of a target that the model does not meet as it is.
+
+    Raises:
+        InputError: If it does.
+    """
+    wishes, whole = named(analysis, target), np.ones(analysis.coupling.size)
+    if all(cost.value(whole) <= bound for cost, bound in bounds(analysis, wishes).values()):
+        asked = ", ".join(f"⟨target.{name}⟩={shown(wish)}" for name, wish in wishes.items())
+        raise InputError(f"{asked}: the model meets it as it is. Ask for less.")
+    return wishes
+
+
 def boundable() -> list[str]:
     """The costs that a target may bound."""
     return [row.name for row in COSTS.values() if row.bounded]

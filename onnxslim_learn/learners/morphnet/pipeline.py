@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from onnxslim_learn.bridge import gammas
-from onnxslim_learn.costs.targets import shown
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners.finetune import REPAIRED_ON, fit, untouched
 from onnxslim_learn.learners.morphnet import strengths
@@ -21,7 +20,7 @@ from onnxslim_learn.learners.morphnet.unit_losses import unit_losses
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.registry import LATENCY, MACS
 from onnxslim_learn.runtime import atomic
-from onnxslim_learn.select.bounds import bounds, named
+from onnxslim_learn.select.bounds import bounds, missed
 from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.train import feature_distillation
 from onnxslim_learn.train.unit_sensitivity import unit_sensitivity
@@ -67,7 +66,7 @@ def learn(
         time: How to time a removal against the original; ``None`` if it must not be.
     """
     analysis, trainer = task.analysis, task.trainer
-    wanted = replace(task.wanted, target=named(analysis, task.wanted.target))
+    wanted = replace(task.wanted, target=missed(analysis, task.wanted.target) if task.wanted.target else {})
     module, recipe = trainer.module(analysis), trainer.recipe(analysis.graph, "steps")
     space = _space(analysis, wanted)
     unscaled = [] if wanted.regularizer else gammas.without(module, analysis, space.groups)
@@ -181,10 +180,4 @@ def _space(analysis: Analysis, wanted: MorphNetSettings) -> Structure:
         protect=wanted.protect,
         double=wanted.count_depthwise_twice,
     )
-    space = replace(space, bonds=bonds(space.groups, wanted.force_group))
-    if not wanted.target:
-        return space
-    if space.search.fits(space.search.at(1.0)):
-        asked = ", ".join(f"⟨target.{name}⟩={shown(wish)}" for name, wish in wanted.target.items())
-        raise InputError(f"{asked}: the model meets it as it is. Ask for less.")
-    return space
+    return replace(space, bonds=bonds(space.groups, wanted.force_group))

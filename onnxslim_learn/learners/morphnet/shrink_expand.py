@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from onnxslim_learn.analysis import analyze_alike
 from onnxslim_learn.costs.targets import stated
 from onnxslim_learn.learners.morphnet import pipeline as once
 from onnxslim_learn.learners.morphnet.settings import cycle_marks
@@ -63,8 +64,7 @@ def _next(task: Task[MorphNetSettings], cycle: int, target: Mapping[str, float |
         expand.expand(slim.analyze(thin, inputs=shapes, values=values, device=device), asked, wide)
 
     task.trainer.world.led(widen)
-    sensitive = task.analysis.sensitive
-    widened = slim.analyze(wide, inputs=shapes, values=values, allow_sensitive=sensitive, device=device)
+    widened = analyze_alike(wide, task.analysis)
     training = replace(task.trainer.training, folder=task.folder / f"cycle_{cycle + 1}")
     trainer = replace(task.trainer, training=training)
     return replace(task, analysis=widened, trainer=trainer, wanted=replace(task.wanted, target=target))
