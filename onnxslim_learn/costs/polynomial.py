@@ -79,7 +79,20 @@ class Cost:
 
     def terms(self, alive: Array) -> Array:
         """Cost of every term."""
-        return self._terms(self._sizes(alive), slice(None))
+        return self._at(alive)[1]
+
+    def _at(self, alive: Array) -> tuple[Array, Array]:
+        """Sizes of the widths, and of none, and the cost of every term, as searches ask for several times in a row."""
+        known = self._recent.get(self.name)
+        if known is None or not np.array_equal(known[0], alive):
+            sizes = self._sizes(alive)
+            known = self._recent[self.name] = alive.copy(), sizes, self._terms(sizes, slice(None))
+        return known[1:]
+
+    @cached_property
+    def _recent(self) -> dict[str, tuple[Array, Array, Array]]:
+        """What was alive when it was last asked, and what was said then, by its name."""
+        return {}
 
     def _sizes(self, alive: Array) -> Array:
         """Sizes of the widths, and of none."""
@@ -121,9 +134,9 @@ class Cost:
 
     def gradient(self, alive: Array, weights: Array | float = 1.0) -> Array:
         """Derivative of the total by every class's aliveness, shape ``(classes,)``; ``weights`` are for the terms."""
-        sizes = self._sizes(alive)
+        sizes, terms = self._at(alive)
         factors = np.maximum(sizes[self.widths], 1e-12)
-        parts = (weights * self._terms(sizes, slice(None)))[:, None] * self.exponents / factors
+        parts = (weights * terms)[:, None] * self.exponents / factors
         slope = np.zeros(len(sizes))
         np.add.at(slope, self.widths.reshape(-1), parts.reshape(-1))
         result: Array = self._widths_of_class @ slope[:-1]

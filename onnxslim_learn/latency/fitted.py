@@ -41,19 +41,42 @@ class Curve:
     work: Array
     us: Array
 
-    def value(self, work: float) -> float:
-        """Microseconds at an amount of work; below the first knot in proportion."""
-        if work <= self.work[0]:
-            return float(self.us[0] * work / self.work[0]) if self.work[0] > 0 else float(self.us[0])
-        return float(np.interp(work, self.work, self.us))
 
-    def slope(self, work: float) -> float:
-        """Microseconds more per unit of work, of the piece below."""
-        at = int(np.searchsorted(self.work, work - 1e-12 * abs(work)))
-        if at == 0 or len(self.work) == 1:
-            return float(self.us[0] / self.work[0]) if self.work[0] > 0 else 0.0
-        at = min(at, len(self.work) - 1)
-        return float((self.us[at] - self.us[at - 1]) / (self.work[at] - self.work[at - 1]))
+class Knots:
+    """The knots of several curves, a row each, the last repeated where others have more."""
+
+    def __init__(self, curves: Sequence[Curve]) -> None:
+        """Lay curves side by side."""
+        most = max(len(curve.work) for curve in curves)
+        self.work, self.us = (
+            np.stack([np.pad(one, (0, most - len(one)), mode="edge") for one in axes])
+            for axes in zip(*((curve.work, curve.us) for curve in curves), strict=True)
+        )
+        self._rows, self._last = np.arange(len(curves)), np.array([len(curve.work) - 1 for curve in curves])
+        self._first = np.divide(self.us[:, 0], self.work[:, 0], out=np.zeros(len(curves)), where=self.work[:, 0] > 0)
+
+    def _below(self, work: Array) -> tuple[Array, Array]:
+        """How many knots lie below an amount of work of each, and the slopes of the pieces there."""
+        below = (self.work < work[:, None]).sum(axis=1)
+        at = np.minimum(below, self._last)
+        before = np.maximum(at - 1, 0)
+        wide = self.work[self._rows, at] - self.work[self._rows, before]
+        rise = self.us[self._rows, at] - self.us[self._rows, before]
+        return below, np.divide(rise, wide, out=self._first.copy(), where=wide > 0)
+
+    def times(self, work: Array) -> Array:
+        """Microseconds at amounts of work; below the first knot in proportion, beyond the last as there."""
+        work = np.minimum(work, self.work[self._rows, self._last])
+        below, slopes = self._below(work)
+        before = np.clip(below - 1, 0, self._last)
+        inside = self.us[self._rows, before] + (work - self.work[self._rows, before]) * slopes
+        first = np.where(self.work[:, 0] > 0, self._first * work, self.us[:, 0])
+        times: Array = np.where(below == 0, first, inside)
+        return times
+
+    def slopes(self, work: Array) -> Array:
+        """Microseconds more per unit of work, of the pieces below."""
+        return self._below(work - 1e-12 * np.abs(work))[1]
 
 
 def fit(points: Array, roof: tuple[float, float, float]) -> Curve:
@@ -131,13 +154,22 @@ class FittedLatency:
         present = ((one.name, 1, self._coupling.present(one.nodes)) for one in self.fragments)
         return polynomial("calls", self._coupling, present)
 
-    def _work(self, alive: Array) -> list[float]:
-        times: list[float] = (self.amounts(alive) * np.array([c.weights for c in self.curves])).sum(axis=1).tolist()
-        return times
+    @cached_property
+    def _knots(self) -> Knots:
+        return Knots(self.curves)
+
+    @cached_property
+    def _weights(self) -> Array:
+        """Of what is computed, moved and called, fragments × 3."""
+        return np.array([curve.weights for curve in self.curves])
+
+    def _work(self, alive: Array) -> Array:
+        work: Array = (self.amounts(alive) * self._weights).sum(axis=1)
+        return work
 
     def by_fragment(self, alive: Array) -> Array:
         """Microseconds of every fragment, as they were profiled."""
-        return np.array([c.value(work) for c, work in zip(self.curves, self._work(alive), strict=True)])
+        return self._knots.times(self._work(alive))
 
     @cached_property
     def _whole(self) -> float:
@@ -155,18 +187,16 @@ class FittedLatency:
 
     def sides(self) -> Sides:
         """One side for every fragment, whose work is what it computes, what it moves, and its call."""
-        weights = np.array([curve.weights for curve in self.curves])
         each = np.arange(len(self.fragments))
         costs = (self.roofline.macs, self.roofline.moved, self._calls)
         places = (*self._places, each)
-        work = tuple((cost, at, weights[at, k]) for k, (cost, at) in enumerate(zip(costs, places, strict=True)))
+        work = tuple((cost, at, self._weights[at, k]) for k, (cost, at) in enumerate(zip(costs, places, strict=True)))
         curves = tuple((curve.work, curve.us) for curve in self.curves)
         return Sides(self.total - self._rate * self._whole, self._rate, work, each, curves)
 
     def gradient(self, alive: Array) -> Array:
         """Derivative by every class's aliveness, shape ``(classes,)``."""
-        slopes = np.array([c.slope(work) for c, work in zip(self.curves, self._work(alive), strict=True)])
-        weights = slopes[:, None] * np.array([c.weights for c in self.curves]) * self._rate
+        weights = self._knots.slopes(self._work(alive))[:, None] * self._weights * self._rate
         macs, moved = self._places
         slope = self.roofline.macs.gradient(alive, weights[macs, 0])
         slope += self.roofline.moved.gradient(alive, weights[moved, 1])

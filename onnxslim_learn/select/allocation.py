@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 KEPT = "curves"  # kind of what is kept on disk
 
+UNIFORM = "uniform"  # all groups alike
 # How measured losses are weighed: by a power, higher ones spread them evenly; and how far below the uniform width a
 # group may go, since what is lost by itself says little about extremes of several groups together.
 WAYS: dict[str, tuple[float, float]] = {
@@ -78,7 +79,11 @@ class Chosen:
 
 
 def choose(
-    task: Search, scores: Array, calibration: Calibration | None, progress: Progress = lambda share: None
+    task: Search,
+    scores: Array,
+    calibration: Calibration | None,
+    progress: Progress = lambda share: None,
+    allocation: str | None = None,
 ) -> Chosen:
     """Meet the bounds: all groups alike, or by measured losses where that turns out better on the samples.
 
@@ -91,22 +96,26 @@ def choose(
         scores: Of every column, by which units are ranked.
         calibration: The samples, and how much may be done with them.
         progress: Called with the share done.
+        allocation: How the best allocation was found where bounds were nearly the same: then no others are tried.
 
     Raises:
         TargetError, PlanError: See :func:`onnxslim_learn.select.search.search`.
     """
     uniform = search.search(task, progress)
     still = _widths(task, uniform) == [choice.group.width for choice in task.choices]
-    if calibration is None or 0 in (calibration.work, calibration.seconds) or still:
-        return Chosen(uniform, "uniform", {})
+    if calibration is None or 0 in (calibration.work, calibration.seconds) or still or allocation == UNIFORM:
+        return Chosen(uniform, UNIFORM, {})
     planned, curves = losses(task, scores, calibration, progress)
     spent = _spent(task, calibration, planned)
     if not planned.ways:
-        return Chosen(uniform, "uniform", {}, spent)
+        return Chosen(uniform, UNIFORM, {}, spent)
+    if allocation is not None:
+        removal = search.search(_weighed(task, curves, uniform, WAYS[allocation]))
+        return Chosen(removal, allocation, {}, spent)
     portion = planned.trials
     record = Record(task.coupling.graph.model, portion.feeds, portion.rows, whole=True)
     ways = list(WAYS.items())[: planned.ways]
-    candidates = {"uniform": uniform}
+    candidates = {UNIFORM: uniform}
     candidates |= {name: search.search(_weighed(task, curves, uniform, way)) for name, way in ways}
     bench = Bench(task.coupling, record, calibration.metric, portion.labels)
     trials = bench.tried(candidates, calibration.workers)

@@ -43,6 +43,7 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
     allow_empty: bool = False,
     drop_blocks: int | str | None = None,
     calibration: Calibration | None = None,
+    allocation: str | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Plan:
     """Choose what to keep so that every target is met from below.
@@ -63,6 +64,7 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
         drop_blocks: How many residual blocks go as a whole, ``auto`` for as many as turn out best beside widths;
             by default none, unless ``only`` names ``blocks``.
         calibration: Samples to score units on and to measure what each group's width is worth.
+        allocation: See :func:`onnxslim_learn.select.allocation.choose`.
         progress: Called with the share done.
 
     Raises:
@@ -83,7 +85,7 @@ def plan(  # noqa: PLR0913  everything a user may say about a plan
         _reachable(make(able))
     decided = decide(make, able, drop_blocks, calibration, progress)
     task = make(decided.blocks)
-    chosen = choose(task, ranking.scores, calibration, progress)
+    chosen = choose(task, ranking.scores, calibration, progress, allocation)
     provenance: dict[str, Any] = {"criterion": CRITERIA.row(criterion).name, "target": target, "multiple": multiple}
     provenance |= {"protect": list(protect), "allow_empty": allow_empty}
     provenance |= {"only": list(only)} if only else {}

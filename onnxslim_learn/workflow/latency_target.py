@@ -191,7 +191,7 @@ def meet(
     analysis: Analysis,
     target: Mapping[str, Bound],
     meter: LatencyMeter,
-    make: Callable[[Analysis, Mapping[str, Bound]], Slimmed],
+    make: Callable[..., Slimmed],
 ) -> Slimmed:
     """Slim until what is measured meets a bound on latency.
 
@@ -199,7 +199,7 @@ def meet(
         analysis: The model with its latency.
         target: All bounds, that on latency among them.
         meter: How to time what comes out.
-        make: How to slim to bounds; that on latency is a fraction.
+        make: How to slim an analysis to bounds, that on latency a fraction, and settings of the plan.
 
     Raises:
         TargetError: If the bound cannot be reached; says the least that was measured.
@@ -208,7 +208,8 @@ def meet(
     tried: list[tuple[Slimmed, Round]] = []
 
     def fresh(bound: float) -> Slimmed | None:
-        slimmed = make(analysis, {**target, LATENCY: min(bound / meter.total, 1.0)})
+        settled = {"allocation": tried[0][0].plan.provenance["allocation"]} if tried else {}
+        slimmed = make(analysis, {**target, LATENCY: min(bound / meter.total, 1.0)}, **settled)
         seen = any((slimmed.removal.gone == other.removal.gone).all() for other, _ in tried)
         return None if seen else slimmed
 
@@ -334,7 +335,8 @@ def _best(
     told: dict[str, Any] = {"target_ms": wish / 1e3, "threads": about["threads"], "provider": about["provider"]}
     told |= {"processor_time": processor, "original_ms": meter.total / 1e3}
     told |= {**asdict(round_), "rounds": [asdict(one) for _, one in tried]}
-    provenance = {**slimmed.plan.provenance, "target": dict(target), LATENCY: told}
+    trials = tried[0][0].plan.provenance["trials"]  # others are chosen in the way that was best there
+    provenance = {**slimmed.plan.provenance, "trials": trials, "target": dict(target), LATENCY: told}
     slimmed.plan = replace(slimmed.plan, provenance=provenance)
     return slimmed
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from onnxslim_learn.costs.devices import Device
 from onnxslim_learn.costs.roofline import roofline
-from onnxslim_learn.latency.fitted import fit, fitted
+from onnxslim_learn.latency.fitted import Knots, fit, fitted
 from onnxslim_learn.latency.fragments import fragments, key
 from tests import laws
 from tests.laws import ALL, PLANS, analysed, draw_removal
@@ -23,7 +23,10 @@ def test_curves_rise(points):
     assert (np.diff(curve.work) > 0).all()
     assert (np.diff(curve.us) >= 0).all()
     works = np.linspace(0, 2 * curve.work[-1], 50)
-    assert (np.diff([curve.value(w) for w in works]) >= -1e-9).all()
+    beside = fit(np.array(points[:1]), ROOF)
+    times = [Knots([beside, curve]).times(np.array([0.0, w]))[1] for w in works]
+    assert (np.diff(times) >= -1e-9).all()
+    assert times == pytest.approx(np.interp(works, np.append(0, curve.work), np.append(0, curve.us)).tolist())
     assert min(p[2] for p in points) * (1 - 1e-9) <= curve.us[0]
     assert curve.us[-1] <= max(p[2] for p in points) * (1 + 1e-9)
 
@@ -35,7 +38,8 @@ def test_times_that_follow_from_work_are_found_exactly():
     curve = fit(np.column_stack([amounts, times]), ROOF)
     assert curve.weights == pytest.approx((3e-4, 2e-3, 7), rel=1e-6)
     for amount, time in zip(amounts, times, strict=True):
-        assert curve.value(float(amount @ curve.weights[:2] + curve.weights[2])) == pytest.approx(time, rel=1e-6)
+        work = amount @ curve.weights[:2] + curve.weights[2]
+        assert Knots([curve]).times(np.array([work]))[0] == pytest.approx(time, rel=1e-6)
 
 
 def measured(analysis):

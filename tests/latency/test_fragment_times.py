@@ -154,8 +154,8 @@ def chosen(saves, wish, steps=DEVICE.steps):
         ratio = 1 - saves * (1 - sum(machine.times(removal).values()) / whole)
         return Ratio(ratio, ratio, ratio)
 
-    def make(one, bounds):
-        return slim.slim(one, slim.plan(one, bounds, criterion="l2"))
+    def make(one, bounds, **settled):
+        return slim.slim(one, slim.plan(one, bounds, criterion="l2", **settled))
 
     analysis = replace(machine.analysis, latency=found.model(1000.0))
     return latency_target.meet(
@@ -217,8 +217,8 @@ def test_a_bound_is_met_or_missed_and_nothing_between(ratio, reached):
     measured = Ratio(ratio, ratio - 0.1, ratio + 0.1, wall=0.9)
     meter = latency_target.LatencyMeter(gathered(machine), 1000.0, lambda _: measured)
 
-    def make(one, bounds):
-        return slim.slim(one, slim.plan(one, bounds, criterion="l2"))
+    def make(one, bounds, **settled):
+        return slim.slim(one, slim.plan(one, bounds, criterion="l2", **settled))
 
     if not reached:
         with pytest.raises(TargetError, match=r"0\.801 of the original"):
