@@ -56,13 +56,16 @@ class Block:
 
     Attributes:
         channels: Which, such as ``0:4``; ``all`` if there is one block only.
-        explained: Share of the variance over samples that is explained: 1 minus the mean squared error over it.
+        explained: Share of the variance over samples that is explained: 1 minus the mean squared error over it; of
+            choices, the share that is the same.
         spread: The original's standard deviation over samples.
+        tells: Whether that says anything: what is the same for all samples, before and after, would be so of any model.
     """
 
     channels: str
     explained: float
     spread: float
+    tells: bool = True
 
 
 @dataclass(frozen=True)
@@ -108,10 +111,23 @@ def deviation(
     """
     known = channels or {}
     return {
-        name: _one(name, array.astype(np.float64), actual[name].astype(np.float64), known.get(name))
+        name: _one(name, array, actual[name], known.get(name))
         for name, array in wanted.items()
         if name in actual and actual[name].shape == array.shape and array.size
     }
+
+
+def comparable(arrays: Mapping[str, Sequence[Array]]) -> dict[str, Array]:
+    """What can be compared of outputs ``(samples, ...)`` in batches, as one by name: numbers, or else choices.
+
+    Args:
+        arrays: Name -> an array for each batch; those whose shapes differ are left out.
+    """
+    alike = {name: [np.atleast_1d(a) for a in parts] for name, parts in arrays.items()}
+    alike = {name: parts for name, parts in alike.items() if len({part.shape[1:] for part in parts}) == 1}
+    numbers = {name: parts for name, parts in alike.items() if parts[0].dtype.kind == "f"}
+    chosen = {name: parts for name, parts in alike.items() if parts[0].dtype.kind in "iub"}
+    return {name: np.concatenate(parts) for name, parts in (numbers or chosen).items()}
 
 
 def loss(
@@ -131,21 +147,24 @@ def total(deviations: Mapping[str, Deviation]) -> float:
 
 
 def worst(deviations: Mapping[str, Deviation]) -> tuple[str, Block] | None:
-    """The block of which least is explained, and its output; ``None`` without outputs to compare."""
-    every = [(name, block) for name, d in deviations.items() for block in d.blocks]
+    """The block of which least is explained, and its output; ``None`` where none tells."""
+    every = [(name, block) for name, d in deviations.items() for block in d.blocks if block.tells]
     return min(every, key=lambda one: one[1].explained, default=None)
 
 
 def accuracy(outputs: Mapping[str, Array], labels: Sequence[Array | None]) -> float | None:
-    """Share of samples of which the first output ``(samples, classes)`` is largest at the label.
+    """Share of samples of which the first output ``(samples, classes)`` is largest at the label, or is the label.
 
     ``None`` without a class for every sample. Labels come in batches.
     """
     known = [one for one in labels if one is not None and one.ndim == 1 and one.dtype.kind in "iu"]
     first = next(iter(outputs.values()), None)
-    if not known or len(known) < len(labels) or first is None or first.ndim != 2 or first.shape[1] < 2:
+    if not known or len(known) < len(labels) or first is None or len(first) != sum(map(len, known)):
         return None
-    return float((first.argmax(axis=1) == np.concatenate(known)).mean()) if len(first) == sum(map(len, known)) else None
+    if first.ndim == 2 and first.shape[1] > 1 and first.dtype.kind == "f":
+        first = first.argmax(axis=1)
+    whole = first.ndim == 1 and first.dtype.kind in "iu"
+    return float((first == np.concatenate(known)).mean()) if whole else None
 
 
 # --- kinds of outputs -------------------------------------------------------------------------------------------------
@@ -159,8 +178,8 @@ def kind(output: Array, name: str = "", hint: str = "") -> str:
     - ``labels``: ``(samples, labels)``, probabilities that each stand alone.
     - ``embeddings``: ``(samples, features)``, compared with one another by their direction.
     - ``number``: one for each sample.
-    - ``numbers``: anything else, such as boxes, images, hidden states, several quantities that each stand alone, and
-      whatever is no floating-point number.
+    - ``choices``: whole numbers and truths, such as the class that an ArgMax in the graph chooses.
+    - ``numbers``: anything else, such as boxes, images, hidden states, and several quantities that each stand alone.
 
     A table ``(samples, columns)`` is read by what tells first:
 
@@ -180,6 +199,8 @@ def kind(output: Array, name: str = "", hint: str = "") -> str:
         name: Of the output; it decides where numbers may be one thing or the other.
         hint: What the last operator puts out, as one of these words; it counts where numbers do not contradict.
     """
+    if output.dtype.kind in "iub":
+        return "choices"
     if output.dtype.kind == "f" and output.ndim and output.size == len(output) > 0:
         return "number"
     if output.dtype.kind != "f" or output.ndim not in (2, 3) or output.shape[-1] < 2 or not output.size:
@@ -189,9 +210,8 @@ def kind(output: Array, name: str = "", hint: str = "") -> str:
     if distributed(np.exp(np.minimum(output, 1.0))):  # of a LogSoftmax
         return "logits"
     hint = "" if hint == "labels" and not _shares(output) else hint
-    if output.ndim == 2:
-        return hint if hint in ("labels", "embeddings", "logits", "numbers") else _table(output, name.lower())
-    return hint if hint == "logits" else _tokens(output, name.lower())
+    told, read = (("labels", "embeddings", "logits", "numbers"), _table) if output.ndim == 2 else (("logits",), _tokens)
+    return hint if hint in told else read(output, name.lower())
 
 
 def distributed(x: Any, axis: int = -1) -> bool:
@@ -291,9 +311,9 @@ def log_probabilities(x: Array) -> Array:
 
 
 def _one(name: str, wanted: Array, actual: Array, channels: Channels | None) -> Deviation:
-    a, b = (np.nan_to_num(x) for x in (wanted, actual))
+    a, b = (np.nan_to_num(x.astype(np.float64)) for x in (wanted, actual))
     flat = [x.reshape(len(x), -1) for x in (a, b)]
-    what = kind(a, name, channels.hint if channels else "")
+    what = kind(wanted if wanted.dtype.kind in "iub" else a, name, channels.hint if channels else "")
     shared, classes = what == "logits", what in ("logits", "probabilities")
     parts = blocks(_free(a) if shared else a, _free(b) if shared else b, channels, alike=classes)
     cosine, relative = float(_cosines(*flat).mean()), _norm(a - b) / (_norm(a) or 1.0)
@@ -305,6 +325,9 @@ def _one(name: str, wanted: Array, actual: Array, channels: Channels | None) -> 
             figures["read"] = _read(a, b)
     elif what == "labels":
         kl, agreement = _labels(a, b)
+    elif what == "choices":
+        agreement = float((a == b).mean())
+        parts = (Block("all", agreement, float(a.std(axis=0).max()), bool((a != a[0]).any())),)
     elif what == "embeddings":
         figures = _retrieval(a, b)
     elif what == "number" and len(a) > 1:
@@ -463,9 +486,10 @@ def _judged(channels: str, wanted: Array, actual: Array, weights: Array | None =
     freedom = len(wanted) / max(len(wanted) - 1, 1)
     variance, magnitude = freedom * _mean(apart, weights), _mean(wanted, weights)
     error = _mean(wanted - actual, weights)
-    scale = variance if variance > CONSTANT**2 * magnitude else magnitude
+    varies = variance > CONSTANT**2 * magnitude
+    scale = variance if varies else magnitude
     explained = 1 - error / scale if scale > 0 else float(error == 0)
-    return Block(channels, max(explained, -1e9), float(np.sqrt(variance)))
+    return Block(channels, max(explained, -1e9), float(np.sqrt(variance)), varies or explained < 1 - CONSTANT)
 
 
 def _mean(x: Array, weights: Array | None) -> float:

@@ -95,8 +95,9 @@ class Case:
 
     @property
     def unknown(self) -> bool:
-        """Whether nothing tells how good what was cut is on real inputs."""
-        return "data" not in self.asked.options and bool(self.changed)
+        """Whether nothing, or little, tells how good what was cut is on real inputs."""
+        little = any(one is not None and quality.tells_little(one) for one in self.judged)
+        return ("data" not in self.asked.options or little) and bool(self.changed)
 
     @property
     def changed(self) -> bool:

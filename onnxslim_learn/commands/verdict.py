@@ -89,9 +89,8 @@ def _kept(case: Case) -> dict[str, Any] | None:
         return None
     left, what = quality.weakest(worst)
     real = worst["inputs"] != "made-up"
-    return {"share": max(left, 0.0), "said": what, "good": left >= quality.GOOD, "real": real} | {
-        "destroyed": worst["destroyed"]
-    }
+    told = {"share": max(left, 0.0), "said": what, "good": left >= quality.GOOD, "real": real}
+    return {**told, "few": quality.few(worst), "destroyed": worst["destroyed"]}
 
 
 def _written(case: Case) -> list[str]:

@@ -85,7 +85,7 @@ def open_source(spec: Spec, graph: Graph, options: DataSettings | None = None) -
     if refused is not None:
         raise InputError(f"{refused.removesuffix('.')}, or ⟨as_given⟩ if it is meant so.")
     told = tuple(with_flags(doubt.said) for doubt in doubts)
-    said = opened.name if count is None else f"{opened.name} ({count} samples)"
+    said = opened.name if count is None else f"{opened.name} ({count} sample{'' if count == 1 else 's'})"
     return Source(said, False, count, first[0].labels is not None, stream, takes, opened.pick, told, opened.blocks)
 
 

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.array_types import Array, Feeds, sample_count
-from onnxslim_learn.metrics import Block, Channels, Deviation, accuracy, deviation, told_by_labels, total, worst
+from onnxslim_learn.metrics import (
+    Block,
+    Channels,
+    Deviation,
+    accuracy,
+    comparable,
+    deviation,
+    told_by_labels,
+    total,
+    worst,
+)
 from onnxslim_learn.quality.detections import Detections, detections
 from onnxslim_learn.runtime.session import FAITHFUL, open_session
 
@@ -114,9 +124,10 @@ class Judgement:
         data: dict[str, Any] = {"data": self.data, "samples": self.samples, "doubts": list(self.doubts)}
         data["inputs"] = "made-up" if self.made_up else "given"
         told = {name: None if one is None else asdict(one) for name, one in self._parts().items()}
-        block = None if self.worst is None else {"output": self.worst[0], **asdict(self.worst[1])}
+        name, block = self.worst or ("", None)
+        least = None if block is None else {"output": name, "kind": self.outputs[name].kind, **asdict(block)}
         outputs = {name: asdict(d) for name, d in self.outputs.items()}
-        return {**data, "worst": block, "destroyed": self.destroyed, "outputs": outputs, **told}
+        return {**data, "worst": least, "destroyed": self.destroyed, "outputs": outputs, **told}
 
     def _parts(self) -> dict[str, Detections | Measured | None]:
         return {"detections": self.detections, "metric": self.metric}
@@ -168,9 +179,4 @@ def _outputs(model: Path | bytes, feeds: Sequence[Feeds]) -> dict[str, Array]:
     session = open_session(model, threads=os.cpu_count() or 1, optimize=FAITHFUL)
     names = [one.name for one in session.get_outputs()]
     runs = [session.run(None, dict(feed)) for feed in feeds]
-    outputs = {}
-    for name, *arrays in zip(names, *runs, strict=True):
-        kept = [np.atleast_1d(np.asarray(array)) for array in arrays]
-        if len({array.shape[1:] for array in kept}) == 1 and kept[0].dtype.kind == "f":
-            outputs[name] = np.concatenate(kept)
-    return outputs
+    return comparable({name: [np.asarray(a) for a in arrays] for name, *arrays in zip(names, *runs, strict=True)})

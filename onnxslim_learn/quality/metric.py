@@ -77,26 +77,48 @@ def metric(spec: str | Callable[..., Any]) -> Metric:
 
 
 def accuracy(predictions: Any, labels: Array | None) -> float:
-    """Share of samples whose label has the largest output."""
+    """Share of samples whose label has the largest output, or is what the model chooses."""
     rows, labels = _classes("accuracy", predictions, labels)
-    return float((rows.argmax(axis=-1) == labels).mean())
+    chosen = rows if rows.shape == labels.shape else rows.argmax(axis=-1)
+    return float((chosen == labels).mean())
 
 
 def top5(predictions: Any, labels: Array | None) -> float:
     """Share of samples whose label is among the five largest outputs."""
     rows, labels = _classes("top5", predictions, labels)
+    if rows.shape == labels.shape:
+        raise InputError("metric top5: the model puts out one choice, not how likely classes are. Use accuracy.")
     best = np.argsort(rows, axis=-1)[..., -TOP:]
     return float((best == labels[..., None]).any(axis=-1).mean())
 
 
 def _classes(name: str, predictions: Any, labels: Array | None) -> tuple[Array, Array]:
-    """The outputs ``(samples, ..., classes)`` that labels belong to, and these."""
+    """The outputs ``(samples, ..., classes)``, or choices ``(samples, ...)``, that labels belong to, and these.
+
+    Labels are classes ``(samples, ...)`` or ``(samples, 1)``, or for each sample a row of zeros with a single one.
+    """
     arrays = predictions.values() if isinstance(predictions, Mapping) else [predictions]
     if labels is None:
         raise InputError(f"metric {name}: needs labels, but the samples have none. Give them with ⟨data⟩.")
+    labels = _whole(labels)
     rows = isinstance(labels, np.ndarray) and labels.dtype.kind in "iu"
-    fits = [a for a in arrays if rows and a.shape[:-1] == labels.shape]
+    fits = [a for a in arrays if rows and (a.shape[:-1] == labels.shape or _chosen(a, labels))]
     if not fits:
         said = f"labels {labels.shape}" if rows else "these labels"
         raise InputError(f"metric {name}: no output has classes for {said}. Give module:function.")
     return fits[0], labels
+
+
+def _whole(labels: Any) -> Any:
+    """Labels as whole numbers where they are rows of ones and zeros, or columns of such numbers."""
+    if not isinstance(labels, np.ndarray) or labels.ndim < 2 or labels.dtype.kind not in "fiub":
+        return labels
+    if labels.shape[-1] == 1:
+        return _whole(labels[..., 0]) if labels.dtype.kind in "iu" else labels
+    single = bool(((labels == 0) | (labels == 1)).all() and (labels.sum(-1) == 1).all())
+    return labels.argmax(axis=-1) if single else labels
+
+
+def _chosen(output: Array, labels: Array) -> bool:
+    """Whether an output is the classes themselves."""
+    return output.dtype.kind in "iu" and output.shape == labels.shape

@@ -81,8 +81,10 @@ def _quality(report: Report) -> Iterator[Tile]:
         if told:
             yield Tile("Quality", "unknown", told, FAIR)
         return
-    state = BAD if kept["destroyed"] else GOOD if kept["good"] and kept["real"] else FAIR
+    known = kept["real"] and not kept["few"]
+    state = BAD if kept["destroyed"] else GOOD if kept["good"] and known else FAIR
     where = "" if kept["real"] else " on made-up inputs, which say little about yours"
+    where += ", on few samples" if kept["few"] else ""
     yield Tile("Quality, where it is worst", share(kept["share"]), kept["said"].partition("% ")[2] + where, state)
 
 
@@ -203,12 +205,14 @@ def _sparse(report: Report) -> tuple[str, str] | None:
 def _judged(what: str, report: Report) -> tuple[str, str]:
     """What was done, and how good the result is."""
     kept = report["verdict"]["kept"]
-    if kept is None:
+    if kept is None and report["verdict"]["quality"] is None:
         return GOOD, f"{what}."
-    if not kept["real"]:
+    if kept is None or not kept["real"]:
         return FAIR, f"{what}; how good the result is on real inputs, nobody knows yet."
     if not kept["good"]:
         return FAIR, f"{what}, but only {kept['said']}."
+    if kept["few"]:
+        return FAIR, f"{what}, and as far as few samples can tell, at least {kept['said']}."
     return GOOD, f"{what}, and at least {kept['said']}."
 
 

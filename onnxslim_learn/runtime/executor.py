@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from onnxslim_learn import metrics
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.runtime.node import reads
 from onnxslim_learn.runtime.part import bytes_read, part, weights
@@ -250,18 +251,15 @@ def common(one: ir.Model, other: ir.Model) -> int:
 
 
 def outputs(runner: Runner, batches: Sequence[int]) -> dict[str, Array]:
-    """The floating outputs of a finished run on some batches, by name."""
+    """The outputs of a finished run on some batches, by name: those that can be compared, numbers in float32."""
     names = [str(value.name) for value in runner.model.graph.outputs]
     return joined({name: [runner.get(name)[k] for k in batches] for name in names})
 
 
 def joined(arrays: Mapping[str, Sequence[Array]]) -> dict[str, Array]:
-    """Floating arrays of several batches as one, by name, where their shapes are alike."""
-    return {
-        name: np.concatenate([np.atleast_1d(a) for a in parts]).astype(np.float32)
-        for name, parts in arrays.items()
-        if parts[0].dtype.kind == "f" and len({a.shape[1:] for a in parts}) == 1
-    }
+    """Arrays of several batches as one, by name, where they can be compared; numbers in float32."""
+    every = metrics.comparable(arrays)
+    return {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in every.items()}
 
 
 def in_memory(array: Array) -> int:

@@ -167,7 +167,7 @@ def test_a_detector_whose_scores_are_damped_is_not_called_good(factor, word):
     told = judge(head((1, 1)), head(factor), Samples("some", [{"boxes": boxes, "scores": scores}]), {})
     assert told.worst[1].explained > 0.9
     assert told.detections.matched == told.detections.original or min(factor) * 0.4 < SURE
-    assert quality.verdict(told.to_dict()).startswith(f"Quality: {word}.")
+    assert quality.verdict(told.to_dict()).startswith(f"Quality: {word}")
 
 
 def test_what_reads_as_classes_or_maps_is_no_detector():

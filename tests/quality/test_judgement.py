@@ -119,11 +119,48 @@ def test_ratio(higher, before, after, ratio):
     assert Metric("m", error, higher).ratio(before, after) == pytest.approx(ratio)
 
 
+def ended(node):
+    """The classifiers whose output one more node reads, of other weights on the second side."""
+    sides = [classifier(), classifier()]
+    rng = np.random.default_rng(1)
+    rows = onnx.numpy_helper.to_array(sides[1].graph.initializer[0])
+    sides[1].graph.initializer[0].raw_data = (rows + rng.normal(0, 0.3, rows.shape).astype(np.float32)).tobytes()
+    for side in sides:
+        side.graph.node.extend(onnx.parser.parse_graph(f"g (float[n] y) => (float[n] z) {{ {node} }}").node)
+        kind = onnx.TensorProto.INT64 if "ArgMax" in node else onnx.TensorProto.FLOAT
+        side.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("z", kind, None))
+    return [side.SerializeToString() for side in sides]
+
+
+def test_choices_are_judged_by_how_many_are_the_same():
+    given = samples()
+    told = judge(*ended("z = ArgMax<axis=1, keepdims=0>(y)"), given, {})
+    numbers = judge(*ended("z = Identity(y)"), given, {})
+    assert told.outputs["z"].kind == "choices"
+    assert told.outputs["z"].agreement == numbers.outputs["z"].agreement < 1
+    assert "of the decisions of output z" in quality.verdict(told.to_dict())
+
+
+def test_what_is_the_same_for_all_samples_tells_nothing():
+    told = judge(*ended("d = Sub(y, y) z = Identity(d)"), samples(), {}).to_dict()
+    assert quality.told(told).startswith("unknown, since no output of the original differs")
+    assert quality.fault(told, 0.9)
+    assert quality.fault(told, None) is None
+    whole = classifier().SerializeToString()
+    one = judge(whole, whole, Samples("one", [{"x": RNG.standard_normal((1, WIDTH)).astype(np.float32)}]), {}).to_dict()
+    assert quality.told(one).startswith("good as far as 1 sample can tell")
+
+
 def test_metrics_by_name_count_what_is_right():
     outputs = {"y": np.eye(8)[[0, 1, 2, 3]] * 3 + np.arange(8) / 10}
     labels = [np.array([0, 1]), np.array([5, 0])]
     assert metric("accuracy")(outputs, labels) == 0.5
     assert metric("top5")(outputs, labels) == 0.75
+    every = np.concatenate(labels)
+    assert metric("accuracy")(outputs, [every[:, None]]) == metric("accuracy")(outputs, [np.eye(8)[every]]) == 0.5
+    assert metric("accuracy")({"z": outputs["y"].argmax(axis=1)}, labels) == 0.5
+    with pytest.raises(InputError, match="one choice"):
+        metric("top5")({"z": every}, labels)
     with pytest.raises(InputError, match="needs labels"):
         metric("accuracy")(outputs, [None, None])
     with pytest.raises(InputError, match="metric nothing"):

@@ -72,7 +72,7 @@ KINDS = {
     "places of many points": (RNG.normal(0, 1, (SAMPLES, 1)) + VECTORS + 9 * np.arange(64), "", "numbers"),
     "two classes": (zero_sum(RNG.normal(0, 1, (SAMPLES, 2))), "", "logits"),
     "a single row": (QUANTITIES[:1], "", "logits"),
-    "whole numbers": (np.ones((SAMPLES, 4), np.int64), "", "numbers"),
+    "whole numbers": (np.ones((SAMPLES, 4), np.int64), "", "choices"),
 }
 
 

@@ -13,12 +13,15 @@ if TYPE_CHECKING:
 
 GOOD = 0.9  # of its variance: where every block keeps as much, the result is near the original
 ENOUGH = 30  # real samples that a verdict, and a repair that can be trusted, take
+FEW = 8  # samples held back, of so many: fewer may happen to agree
 ASK = f"Give {ENOUGH} or more real ones with --data for a verdict and a better result."
 DECIDED = {  # figures that are shares of decisions -> what is the same
     "agreement": "of the decisions of {} are the original's",
     "nearness": "of the nearness of neighbours is left in {}",
     "read": "of the samples are read the same by {}, all steps together",
 }
+UNITS = {"labels": "labels", "choices": "choice"}  # of which there is one for a sample, or an entry
+CHOICES = "choices"  # outputs of which the share is told that is the same
 LITTLE = "On made-up inputs (says little about yours):"
 
 
@@ -36,25 +39,44 @@ def verdict(quality: Mapping[str, Any]) -> str:
         even = f" Even on these, {_little(quality)}." if _little(quality) else ""
         return f"Quality on real inputs: unknown, since inputs were made up.{even} {ASK}\n{LITTLE}"
     where = f"on {plural(quality['samples'], 'sample')} held back of {quality['data']}"
-    worst = quality["worst"]
-    if worst is None:
-        return f"Quality: no output could be compared {where}."
-    named = _named(worst)
-    kept = share(max(worst["explained"], 0.0))
+    if quality["worst"] is None:
+        return f"Quality: {_untold(quality)} {where}."
     if quality["destroyed"]:
         return f"Quality: DESTROYED. {destroyed(quality)} {where[:1].upper()}{where[1:]}."
     left, what = weakest(quality)
-    yet = "" if left == worst["explained"] else f" Yet only {what}."
-    said = f"At least {kept} of the variance of every output is kept (least: {named}), {where}.{yet}"
-    return f"Quality: {_word(left)}. {said}"
+    return f"Quality: {_word(left)}{_as_far(quality)}. At least {what}, {where}.{f' {ASK}' if few(quality) else ''}"
+
+
+def few(quality: Mapping[str, Any]) -> bool:
+    """Whether so few real samples were held back that little can be said."""
+    return bool(quality["inputs"] != "made-up" and quality.get("samples", FEW) < FEW)
+
+
+def tells_little(quality: Mapping[str, Any]) -> bool:
+    """Whether other samples would tell more."""
+    return few(quality) or bool(quality["worst"] is None and quality.get("outputs"))
+
+
+def _as_far(quality: Mapping[str, Any]) -> str:
+    return f" as far as {plural(quality['samples'], 'sample')} can tell" if few(quality) else ""
+
+
+def _untold(quality: Mapping[str, Any]) -> str:
+    """Why nothing tells how good a result is."""
+    if quality.get("outputs"):
+        return "unknown, since no output of the original differs from sample to sample"
+    return "no output could be compared"
 
 
 def weakest(quality: Mapping[str, Any]) -> tuple[float, str]:
     """The least share that is left of variance, decisions and detections, and of what; 1 where nothing tells."""
     shares = [(1.0, "of what could be compared is left")]
-    if (worst := quality["worst"]) is not None:
+    worst = quality["worst"]
+    if worst is not None and worst.get("kind") != CHOICES:
         shares.append((worst["explained"], f"of the variance of {_named(worst)} is left"))
     for name, output in (quality.get("outputs") or {}).items():
+        if not any(block["tells"] for block in output["blocks"]):
+            continue
         told = {"agreement": output["agreement"], **output["figures"]}
         shares += [
             (told[key], words.format(_called(name))) for key, words in DECIDED.items() if told.get(key) is not None
@@ -84,13 +106,13 @@ def told(quality: Mapping[str, Any] | None, least: float | None = None) -> str:
         even = f"; even on these, {_little(quality)}" if _little(quality) else ""
         return f"unknown on real inputs, since inputs were made up{even}"
     if quality["worst"] is None:
-        return "no output could be compared"
+        return _untold(quality)
     left, what = weakest(quality)
     if quality["destroyed"]:
         return f"DESTROYED, only {what}"
     metric = quality["metric"]
     beside = "" if metric is None else f"; {metric['name']} {metric['before']:.4g} before, {metric['after']:.4g} after"
-    word = _word(left)
+    word = f"{_word(left)}{_as_far(quality)}"
     if fault(quality, least):
         word = f"less than the {least:g} asked for"
     what = f"at least {what}" if left >= GOOD else f"only {what}, and good is from {share(GOOD)}"
@@ -105,9 +127,14 @@ def _little(quality: Mapping[str, Any]) -> str:
 
 def of_outputs(outputs: Mapping[str, Any], matched: Mapping[str, Any] | None, *, real: bool) -> dict[str, Any]:
     """What outputs, and detections, on samples, real or made up, say of a result where nothing else was judged."""
-    blocks_told = [{**block, "output": name} for name, output in outputs.items() for block in output["blocks"]]
-    worst = min(blocks_told, key=lambda block: block["explained"], default=None)
-    kept = [block["explained"] for block in blocks_told] + [left for left, _ in _detected(matched)]
+    telling = [
+        {**block, "output": name, "kind": output["kind"]}
+        for name, output in outputs.items()
+        for block in output["blocks"]
+        if block["tells"]
+    ]
+    worst = min(telling, key=lambda block: block["explained"], default=None)
+    kept = [block["explained"] for block in telling] + [left for left, _ in _detected(matched)]
     told = {"inputs": "given" if real else "made-up", "worst": worst, "outputs": outputs, "detections": matched}
     return {**told, "destroyed": real and min(kept, default=1.0) < DESTROYED, "metric": None}
 
@@ -139,7 +166,7 @@ def destroyed(quality: Mapping[str, Any]) -> str:
     if not gone:
         return f"Only {weakest(quality)[1]}. {advice}."
     kept = share(max(quality["worst"]["explained"], 0.0))
-    return f"Of {', '.join(gone)}, less than half of the original's variance is left ({kept} at worst). {advice}."
+    return f"Of {', '.join(gone)}, less than half of the original is left ({kept} at worst). {advice}."
 
 
 def kept(quality: Mapping[str, Any] | None) -> str:
@@ -161,12 +188,15 @@ def notes(quality: Mapping[str, Any] | None) -> tuple[str, ...]:
 
 def fault(quality: Mapping[str, Any] | None, least: float | None) -> str | None:
     """What a result lacks, if that is less than the share that was asked for."""
-    if quality is None or least is None or quality["worst"] is None:
+    if quality is None or least is None:
         return None
     metric = quality["metric"]
-    left, what = quality["worst"]["explained"], "the variance of the worst block"
     if metric is not None:
         left, what = metric["ratio"], metric["name"]
+    elif quality["worst"] is None:
+        return f"nothing tells whether the result keeps the {least:g} asked for: {_untold(quality)}."
+    else:
+        left, what = quality["worst"]["explained"], "the variance of the worst block"
     if left >= least:
         return None
     return f"the result keeps {max(left, 0.0):.3g} of {what}, but {least:g} was asked for. It is written all the same."
@@ -180,8 +210,10 @@ def figures(output: Mapping[str, Any]) -> list[str]:
     """What tells of an output, by what it is."""
     said, more = [], output["figures"]
     if output["agreement"] is not None:
-        unit = "token" if "perplexity" in more else "labels" if output["kind"] == "labels" else "class"
-        said += [f"same {unit} {share(output['agreement'])}", f"divergence {output['kl']:.2g}"]
+        unit = "token" if "perplexity" in more else UNITS.get(output["kind"], "class")
+        said.append(f"same {unit} {share(output['agreement'])}")
+    if output["kl"] is not None:
+        said.append(f"divergence {output['kl']:.2g}")
     if "top5" in more:
         said.append(f"in the first five {share(more['top5'])}")
     if "read" in more:
@@ -196,9 +228,14 @@ def figures(output: Mapping[str, Any]) -> list[str]:
         said.append(f"correlation {output['cosine']:.4f}")
     if "error" in more:
         said.append(f"error {more['error']:.3f} deviations")
+    return [*said, *_variance(output)]
+
+
+def _variance(output: Mapping[str, Any]) -> list[str]:
+    """How much of every block's variance is left."""
     parts = [f"[{b['channels']}] {percent(max(b['explained'], 0.0))}" for b in output["blocks"]]
     kept = parts if len(parts) > 1 else [percent(max(output["worst"], 0.0))]
-    return [*said, f"variance kept {', '.join(kept)}"]
+    return [] if output["kind"] == CHOICES else [f"variance kept {', '.join(kept)}"]
 
 
 def _detections(quality: Mapping[str, Any]) -> list[str]:
