@@ -48,6 +48,23 @@ FORMS = {
         2 * 8 * 4 * 12 + 2 * 8 * 5 * 4,
     ),
     "GemmFastGelu": ({}, (2, 3, 4), ["4x6"], (2, 3, 6), 2 * 3 * 4 * 6),
+    "DecoderAttention": (
+        {"num_heads": 2},
+        (3, 2, 8),
+        ["5x2x8", "8x8", "8x16", "24"],
+        (3, 2, 8),
+        3 * 2 * 8 * 8 + 5 * 2 * 8 * 16 + 2 * 2 * 3 * 5 * 8,
+    ),
+    "DecoderMaskedSelfAttention": ({"num_heads": 2}, (2, 1, 8), ["8x24", "24"], (2, 1, 8), 2 * 8 * 24 + 2 * 2 * 8),
+    "PackedAttention": ({"num_heads": 2}, (9, 8), ["8x24", "24", "2x5"], (9, 8), 9 * 8 * 24 + 2 * 9 * 5 * 8),
+    "PackedMultiHeadAttention": (
+        {"num_heads": 2},
+        (9, 8),
+        ["9x8", "9x8", "24", "2x5"],
+        (9, 8),
+        2 * 9 * 5 * 8,
+    ),
+    "ConvTransposeWithDynamicPads": ({}, (2, 4, 3, 3), ["4x6x2x2"], (2, 6, 4, 4), 2 * 4 * 9 * 6 * 4),
     "SparseAttention": ({"num_heads": 2}, (2, 7, 8), ["2x7x8", "2x7x8"], (2, 7, 8), 2 * 2 * 7 * 7 * 8),
 }
 

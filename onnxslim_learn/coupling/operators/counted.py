@@ -74,6 +74,19 @@ def projected(context: NodeContext) -> int:
     return each_row(1)(context) + 2 * batch * steps * steps * (context.shape(1)[-1] // 3)
 
 
+def packed(offsets: int, *, weight: int | None = None) -> Work:
+    """Attention of tokens without padding, projected by a stacked weight if there is one.
+
+    Every token meets as many as the longest sequence has, which ``offsets`` tells, ``(batch, longest)``.
+    """
+
+    def work(context: NodeContext) -> int:
+        projections = 0 if weight is None else each_row(weight)(context)
+        return projections + 2 * math.prod(context.out_shape(nominal=True)) * context.nominal(offsets)[1]
+
+    return work
+
+
 def windowed(context: NodeContext) -> int:
     """Longformer attention: projections of all tokens, for local and for global attention; scores in a window."""
     batch, steps, width = context.nominal(0)

@@ -276,10 +276,12 @@ CONTRIB |= {
     "QOrderedMatMul": w.counted(w.each_row(2)),
     "MatMulBnb4": w.counted(w.stated),
     "MatMulFpQ4": w.counted(w.listed),
-    **_each("PackedAttention DecoderMaskedSelfAttention", w.counted(w.projected)),
+    "DecoderMaskedSelfAttention": w.counted(w.projected),
+    "PackedAttention": w.counted(w.packed(3, weight=1)),
+    "PackedMultiHeadAttention": w.counted(w.packed(4)),
     "LongformerAttention": w.counted(w.windowed),
     "DecoderAttention": w.counted(w.cross),
-    **_each("DecoderMaskedMultiHeadAttention PackedMultiHeadAttention SparseAttention", w.counted(w.compared)),
+    **_each("DecoderMaskedMultiHeadAttention SparseAttention", w.counted(w.compared)),
 }
 LAYOUTS = {"Conv": w.counted(w.filters(1))}  # of layouts that onnxruntime chooses for itself
 
