@@ -11,6 +11,14 @@ from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.workflow import slim
 from onnxslim_learn.workflow import slim as workflow
 
+PARTS = Net(
+    """(float[2,6] x) => (float[2,5] y) {
+        a = MatMul(x, w1) p, q = Split<axis=1>(a, [4, 6]) b = Gemm(p, w2, b2) c = Gemm(q, w3, b3)
+        s = Add(b, c) y = MatMul(s, w4)
+    }""",
+    "w1 6x10, w2 4x7, b2 7, w3 6x7, b3 7, w4 7x5",
+)
+
 # Net -> the groups that can go as a whole.
 VANISHING = {
     "residual": {"w1:0", "w3:0"},
@@ -21,6 +29,7 @@ VANISHING = {
     "layer_norm": {"w1:1"},
     "attention_dynamic": {"wq:1/4", "wv:1"},
     "class_token": {"w1:1"},
+    "parts": {"w1:1@0", "w1:1@4"},
 }
 
 
@@ -37,7 +46,7 @@ def can_vanish(found, group):
 
 @pytest.mark.parametrize("name", VANISHING)
 def test_dropped_branches_compute_what_the_masked_net_computes(name, tmp_path):
-    found = osl.analyze(NETS[name].build())
+    found = osl.analyze({**NETS, "parts": PARTS}[name].build())
     free = [group for group in found.groups if group.pin is None and can_vanish(found, group)]
     assert {group.name for group in free} == VANISHING[name]
     for group in free:

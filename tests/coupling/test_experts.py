@@ -9,6 +9,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from nets.notation import Net
+from nets.variants import VARIANTS
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.errors import TargetError
 from onnxslim_learn.select import planner
@@ -162,3 +163,15 @@ def test_an_expert_that_does_nothing_keeps_its_share_of_tokens():
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     groups = api.slim_lossless(api.analyze(model)).plan.groups
     assert {name: len(kept) for name, kept in groups.items()} == {"u:1": EXPERTS * (HIDDEN - 1)}
+
+
+def test_experts_stay_whose_places_are_read_as_numbers():
+    known = VARIANTS["routed_experts"]
+    text = known.text.replace("float[2,4,5] y)", "float[2,4,5] y, float[8,1] n)").replace(
+        "flat = Reshape", "c = Cast<to=1>(chosen) n = ReduceSum(c, [-1]) flat = Reshape"
+    )
+    pins = [
+        {group.name: group.pin and group.pin.reason for group in api.analyze(net.build()).groups}
+        for net in (known, Net(text, known.weights))
+    ]
+    assert [pin["router:1"] for pin in pins] == [None, "has its place read by ReduceSum"]
