@@ -287,3 +287,13 @@ def test_repair_starts_from_merged_weights_and_fits_their_means():
     found = slimmed.repair(calibration)
     assert max(d.relative for d in found.before.values()) < 1e-5
     assert max(d.relative for d in found.after.values()) < 1e-2
+
+
+def test_rows_that_are_merged_take_their_cells_along_whatever_becomes_of_these():
+    analysis = analysed("attention")
+    cells, heads = (next(group for group in analysis.groups if group.name == name) for name in ("wv:1", "wq:1/4"))
+    alone = merge.by_class(analysis.coupling, [heads], {heads.name: halves(heads)})
+    both = merge.by_class(analysis.coupling, [cells, heads], {g.name: halves(g) for g in (cells, heads)})
+    moved = alone != np.arange(len(alone))
+    assert moved.any()
+    assert np.array_equal(both[moved], alone[moved])
