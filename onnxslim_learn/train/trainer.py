@@ -334,7 +334,10 @@ def trainer(
     tutor, inner = _teacher(analysis, teacher, training, world)
     kinds = tutor.kinds(samples)
     if not kinds:
-        raise InputError("model: none of its outputs is of floating-point numbers, so nothing of it can be trained.")
+        raise InputError(
+            "model: none of its outputs is of floating-point numbers, so nothing of it can be trained. Let it put out"
+            " the numbers that it chooses by, such as the input of its ArgMax."
+        )
     if losses.told(training.loss) == "distill" and kinds.keys() <= tutor.uneven(samples):
         stage("numbers decide how many rows outputs have: tensors inside are compared instead")
         training = replace(training, loss="features")
