@@ -202,7 +202,7 @@ def _check_one(where: str, array: Array, one: Input, shapes: Mapping[str, tuple[
         raise InputError(f"{complaint}. Store array.transpose{order}.")
     for axis, (size, dim) in enumerate(zip(array.shape, one.dims, strict=True)):
         if size == 0 or (isinstance(dim, int) and size != dim and axis != one.axis):
-            advice = f"{complaint}. Make its axis {axis} {dim if isinstance(dim, int) else 'at least 1'}"
+            advice = f"{complaint}. Give axis {axis} a length of {dim if isinstance(dim, int) else 'at least 1'}"
             if size and axis in one.choices:
                 shape = "x".join(map(str, shapes[one.name]))
                 raise OtherSizesError(f"{advice}, or give ⟨input⟩ {one.name}:{shape}.", shapes)

@@ -438,6 +438,6 @@ def test_a_size_that_the_file_leaves_open_can_be_said():
     weight = np.ones((3 * 64, 5), np.float32)
     model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "weight"))
     images = np.ones((6, 3, 4, 16), np.float32)
-    with pytest.raises(InputError, match=r"Make its axis 2 8, or give input x:1x3x4x16"):
+    with pytest.raises(InputError, match=r"Give axis 2 a length of 8, or give input x:1x3x4x16"):
         open_source({"x": images}, load(model))
     assert open_source({"x": images}, load(model, {"x": (1, 3, 4, 16)})).count == 6
