@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WORK = 1.5e11  # multiply-accumulates where nothing else is said: some seconds
 RUNS = 2  # or so many runs over all samples, if that is more; repair takes as much
-SMALL = 4e11  # or as much as measuring every group takes, if that is no more than this
+SMALL = 4e11  # or as much as measuring every group takes, or else trying one way beside all alike, if no more than this
 SURE = 128  # samples: where nothing is said, losses measured on fewer are not preferred to those that are predicted
 CURVES = 0.5  # share of the work for curves of single groups
 MOST, FEWEST = 448, 32  # samples to measure curves on
@@ -92,7 +92,7 @@ def schedule(task: Search, calibration: Calibration, most_ways: int) -> Schedule
     usual = calibration.work is None
     sure = min(SURE, calibration.count) if usual else 0
     few = [k for k, count in enumerate(counts) if sure <= count <= MOST]
-    work = _usual(cost, calibration, rounds[few[-1]] / CURVES) if calibration.work is None else calibration.work
+    work = _usual(cost, calibration, rounds[few[-1]] / CURVES, least) if calibration.work is None else calibration.work
     disturbed: Sequence[Feeds] = ()
     measurable = rounds[few[-1]] <= min(CURVES * work, work - least)
     if not measurable:
@@ -109,9 +109,9 @@ def schedule(task: Search, calibration: Calibration, most_ways: int) -> Schedule
     return Schedule(disturbed, portions[at], points, portions[tried], ways, work, float(all_measured))
 
 
-def _usual(cost: TrialCost, calibration: Calibration, measured: float = 0.0) -> float:
-    """Multiply-accumulates where nothing is said, if measuring every group takes so many."""
-    return max(WORK, RUNS * cost.run(calibration.feeds), measured if measured <= SMALL else 0.0)
+def _usual(cost: TrialCost, calibration: Calibration, *useful: float) -> float:
+    """Multiply-accumulates where nothing is said, if so many are of use."""
+    return max(WORK, RUNS * cost.run(calibration.feeds), *(work for work in useful if work <= SMALL))
 
 
 def _disturbed(cost: TrialCost, calibration: Calibration, allowed: float) -> Sequence[Feeds]:

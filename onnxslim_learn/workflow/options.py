@@ -103,8 +103,8 @@ CRITERION = Option(
 )
 WORK = Option(
     "multiply-accumulates to spend on finding out what each group's width is worth (default 150G with --data, or two"
-    " runs over all samples where that is more, or what measuring every group takes, if that is no more than 400G; else"
-    " 0: all groups alike)",
+    " runs over all samples where that is more, or what measuring every group takes, or else trying one way beside all"
+    " groups alike, if that is no more than 400G; else 0: all groups alike)",
     metavar="N",
     read=targets.many,
 )

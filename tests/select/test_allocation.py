@@ -9,6 +9,7 @@ from onnxslim_learn.data.open import open_source
 from onnxslim_learn.runtime import cache, parallel
 from onnxslim_learn.select import allocation, schedule, sensitivity
 from onnxslim_learn.select.calibration import Calibration
+from onnxslim_learn.select.trial_cost import TrialCost
 from onnxslim_learn.workflow import slim
 from tests.laws import analysed
 
@@ -87,6 +88,18 @@ def test_all_groups_are_measured_by_themselves_where_that_takes_little(small, mo
     plan = slim.plan(analysed("residual"), {"macs": 0.6}, calibration=calibration("residual"))
     measured, groups = plan.provenance["work"]["groups"]
     assert measured == (groups if small else 0)
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_one_way_is_tried_beside_all_groups_alike_where_that_takes_little(enough, monkeypatch):
+    monkeypatch.setattr(schedule, "WORK", 0.0)
+    monkeypatch.setattr(schedule, "RUNS", 0)
+    coupling, known = analysed("residual").coupling, calibration("residual")
+    once = schedule.affordable(coupling, calibration("residual", work=1.0), 1).trials(TrialCost.of(coupling))[0]
+    monkeypatch.setattr(schedule, "SMALL", 2 * once if enough else 1.99 * once)
+    plan = slim.plan(analysed("residual"), {"macs": 0.6}, calibration=known)
+    assert len(plan.provenance.get("trials", ())) == (2 if enough else 0)
+    assert plan.provenance["work"]["groups"][0] == 0
 
 
 def one_column(analysis, group):
