@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+OLDEST = 7  # operator set; https://onnxruntime.ai/docs/reference/compatibility.html
 SHARED_RANK = 1  # initializers up to this rank are un-shared: exporters merge equal constants, which couples falsely
 
 
@@ -285,8 +286,13 @@ def read(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | N
 
 
 def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
-    """Refuse a model that is newer than the installed onnx."""
+    """Refuse a model that is newer than the installed onnx, or older than onnxruntime reads."""
     standard = max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if 0 < standard < OLDEST:
+        raise InputError(
+            f"{path}: its operator set {standard} is older than {OLDEST}, the oldest that onnxruntime promises to "
+            "read. Convert it with onnx.version_converter.convert_version."
+        )
     newest = {"operator set": onnx.defs.onnx_opset_version(), "format": int(onnx.IR_VERSION)}
     for what, version in (("operator set", standard), ("format", proto.ir_version)):
         if version > newest[what]:

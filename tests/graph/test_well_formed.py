@@ -100,6 +100,7 @@ WRONG = {
     "another length": (outside(location="w.bin", length="4"), "4 long"),
     "no groups": (grouped(0), "0 groups"),
     "groups that do not divide": (grouped(7), "7 groups"),
+    "operator set 4": (lambda m: setattr(m.opset_import[0], "version", 4), "older than 7"),
     "operator set 0": (lambda m: setattr(m.opset_import[0], "version", 0), "version must be positive"),
     "an output that nothing makes": (lambda m: setattr(m.graph.output[0], "name", "no"), "nothing makes it"),
     "an output without a name": (lambda m: setattr(m.graph.output[0], "name", ""), "nothing makes it"),
