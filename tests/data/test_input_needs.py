@@ -132,6 +132,7 @@ def test_boxes_lie_in_the_picture_of_an_entry_that_exists(batch, tmp_path):
     )
     analysis = slim.analyze(proto)
     feeds = random_inputs(analysis.coupling, analysis.graph.shapes.nominal)
+    assert analysis.coupling.records.boxes == {"rois": (40, 32)}
     assert feeds["at"].max() < batch
     assert (feeds["rois"][:, :2] <= feeds["rois"][:, 2:]).all()
     assert (feeds["rois"] <= [40, 32, 40, 32]).all()
