@@ -412,8 +412,7 @@ class _Carried:
         if not depth or len(numbers) < 2 or not all(len(path) > depth and path[depth].isdecimal() for path in paths):
             return ""
         word = paths[0][depth - 1]
-        before = place(paths[0][: depth - 1]) if depth > 1 and paths[0][depth - 2].isdecimal() else ""
-        return f"{before + ', ' if before else ''}{CONTAINERS.get(word, word)} {min(numbers)} to {max(numbers)}"
+        return f"{CONTAINERS.get(word, word)} {min(numbers)} to {max(numbers)}"
 
     def _between(self, writers: Sequence[int], readers: Sequence[int]) -> Path:
         """The module around layers that write and layers that read, or the one that writes if that is a whole net."""

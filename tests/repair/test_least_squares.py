@@ -105,6 +105,13 @@ def test_inputs_without_variance_do_no_harm():
     assert found.after <= found.before
 
 
+def test_targets_without_variance_leave_errors_finite():
+    rows, held, _, plain = make(6)
+    rows.targets[:], held.targets[:] = 0, 0
+    found = fit([rows], [held], plain, FitSetting(ENOUGH))
+    assert np.isfinite([found.before, found.after]).all()
+
+
 @examples(30)
 @given(
     st.integers(0, 2**32 - 1),
