@@ -175,3 +175,14 @@ def test_experts_stay_whose_places_are_read_as_numbers():
         for net in (known, Net(text, known.weights))
     ]
     assert [pin["router:1"] for pin in pins] == [None, "has its place read by ReduceSum"]
+
+
+@pytest.mark.parametrize("first", ["u", "v"])
+def test_layers_that_share_the_weights_of_experts_are_cut_alike(first):
+    text = f"""(float[2,4,6] x) => (float[2,4,5] y) {{
+        a = MatMul(x, w1) f = Reshape(a, [-1, 8]) p = MatMul(f, wr) q = MatMul(f, wq)
+        b = com.microsoft.MoE<k=2, activation_type="relu">(a, p, u, , d)
+        c = com.microsoft.MoE<k=2, activation_type="relu">(b, q, {first}, , d) y = MatMul(c, w2)
+    }}"""
+    weights = f"w1 6x8, wr wq 8x6, {' '.join(sorted({'u', first}))} 6x10x8, d 6x8x10, w2 8x5"
+    laws.assert_cut_is_masked(Net(text, weights, domains=', "com.microsoft" : 1').build(), [])
