@@ -65,17 +65,6 @@ def to_action(share: float, middle: float, limits: Limits) -> float:
     return 0.5 * (share - low) / (middle - low) if share < middle else 0.5 + 0.5 * (share - middle) / (high - middle)
 
 
-def least(sizes: Sequence[int], chosen: Sequence[float], target: float, most: float) -> float:
-    """The least share of the next layer with which the target can still be met when all later ones do their utmost.
-
-    ``(s_f Σn − Σ_{k<l} n_k r_k − Σ_{k>l} n_k r_max) / n_l``, where ``chosen`` are the shares of the layers before and
-    ``most`` is the largest share of one layer.
-    """
-    layer = len(chosen)
-    before = sum(n * r for n, r in zip(sizes, chosen, strict=False))
-    return (target * sum(sizes) - before - most * sum(sizes[layer + 1 :])) / sizes[layer]
-
-
 def met(sizes: Sequence[int], shares: Sequence[float], target: float, limits: Limits) -> list[float]:
     """Shares whose mean is exactly the target: all densities times one factor, within the limits of one layer."""
     low, high = limits

@@ -4,8 +4,8 @@ An agent walks over the layers and says for each how large a share of its weight
 a roll-out tells at the end. The agent is Stable-Baselines3's; this module says what it sees and may do, and keeps the
 best choice ever seen. It begins from choices that are known: the first roll-outs are those, an actor that has not
 learnt yet makes the first of them, and its noise leads away from there. (The original begins from one share for all
-layers, with noise over all that is allowed.) The best of many roll-outs is partly luck, so the best few and the known
-ones can be judged again, on more samples.
+layers, with noise over all that is allowed, and lets the last layers bear what the first ones did not: here all do.)
+The best of many roll-outs is partly luck, so the best few and the known ones can be judged again, on more samples.
 Agent, replay buffer and results are written after every roll-out, from where a search goes on.
 
 The last layer of the actor is a hyperbolic tangent brought to [-1, 1] times a span.
@@ -49,7 +49,7 @@ WIDTH = 64
 TAU, GAMMA, RATE, BATCH = 0.01, 0.9, 1e-3, 64
 BASELINE = 0.95  # of the moving average that rewards are compared with
 SPAN = 0.3  # of all that is allowed, how far an actor leads away from the first choice
-NOISE = (0.03, 1e-5)  # deviation of actions in [0, 1] until the agent begins to train, and at the end
+NOISE = (0.1, 1e-3)  # deviation of actions in [0, 1] until the agent begins to train, and at the end
 DIMS = 4  # numbers of a weight's shape that the agent sees
 ROOM = 100_000  # transitions kept
 FINALISTS = 5  # choices that are judged again, beside those known beforehand
@@ -111,12 +111,10 @@ class PruningEnvironment(gymnasium.Env[Array, Array]):
         """Choose the share of the next layer."""
         target, middle = self.settings.ws_prune_ratio, self.known[0][len(self.chosen)]
         share = layer_ratios.from_action((float(action[0]) + 1) / 2, middle, self.limits)
-        if self.settings.ws_reward_type == SINGLE:
-            share = max(share, layer_ratios.least(self.sizes, self.chosen, target, self.limits[1]))
         self.chosen.append(float(np.clip(share, *self.limits)))
         ends = len(self.chosen) == len(self.layers)
         if ends and self.settings.ws_reward_type == SINGLE:
-            self.chosen = layer_ratios.met(self.sizes, self.chosen, target, self.limits)  # what is over is given back
+            self.chosen = layer_ratios.met(self.sizes, self.chosen, target, self.limits)
         return self._state(), self._rewarded() if ends else 0.0, ends, False, {}
 
     def _state(self) -> Array:
