@@ -3,7 +3,8 @@
 Noise looks to a trained net like few of its classes, and like those hardly. Where a net is repaired on it, it forgets
 what it needs for the others. On a residual net of Fashion-MNIST, half of the MACs cut alike without data, 512 samples
 of which 199 were of one class left 87.4 % accuracy, as many of every class drawn by chance 88.4 %, and the surest of
-every class 90.1 %. The net itself has to run, but nothing is trained.
+every class 90.1 %. The net itself has to run, but nothing is trained. Chosen from a third as many it cost a third of
+the time and 0.7 points (the mean of two draws).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.metrics import classifies, log_probabilities
-from onnxslim_learn.runtime.timing import open_session
+from onnxslim_learn.runtime.session import FAITHFUL, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +73,7 @@ def surest(log_probabilities: Array, count: int) -> Array:
 def _sure(coupling: Coupling, source: Source, progress: Callable[[float], None]) -> Array | None:
     """Log-probabilities ``(samples, classes)`` of a source by the first output that classifies, if one does."""
     graph = coupling.graph
-    session = open_session(graph.source or graph.data, threads=os.cpu_count() or 1)
+    session = open_session(graph.source or graph.data, threads=os.cpu_count() or 1, optimize=FAITHFUL)
     hints = {str(value.name): roles.puts_out(value) for value in graph.model.graph.outputs}
     name, rows, done = "", [], 0
     for batch in source.batches():

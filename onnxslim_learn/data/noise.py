@@ -95,7 +95,8 @@ def _written(rng: np.random.Generator, channels: int, sizes: Sequence[int]) -> A
         start = rng.uniform(0, 1, len(sizes)) * coarse
         ends = start + length * np.cumsum(rng.normal(0, 0.5, (2, len(sizes))), axis=0)
         curve = (1 - along) ** 2 * start + 2 * along * (1 - along) * ends[0] + along**2 * ends[1]
-        distance = np.sqrt(((places[:, None] - curve) ** 2).sum(axis=2).min(axis=1))
+        squares = sum((at[:, None] - dots) ** 2 for at, dots in zip(places.T, curve.T, strict=True))
+        distance = np.sqrt(np.min(squares, axis=1))
         ink = np.maximum(ink, np.clip(rng.uniform(0.5, 0.8 + min(coarse) / 16) + 0.5 - distance, 0, 1))
     drawn = ink.reshape(coarse)
     for axis, size in enumerate(sizes):
