@@ -187,14 +187,22 @@ class Coupling:
     def close(self, columns: Mask) -> Mask:
         """Which classes go when these columns go: cells follow rows and what they lie under, rows all their cells."""
         gone: Mask = columns[self.column]
-        fresh = np.flatnonzero(gone)
+        fresh = np.flatnonzero(gone & self._leading)
         while len(fresh):
-            gone[fresh] = True
             rows = np.unique(linked(self.membership, fresh))
             emptied = rows[self._intact(rows, gone) == 0]
             reached = np.concatenate([linked(self._cells_of_row, fresh), linked(self._above, fresh), emptied])
-            fresh = np.unique(reached[~gone[reached]])
+            reached = np.unique(reached[~gone[reached]])
+            gone[reached] = True
+            fresh = reached[self._leading[reached]]
         return gone
+
+    @cached_property
+    def _leading(self) -> Mask:
+        """Classes with which others may go."""
+        links = (self.membership, self._cells_of_row, self._above)
+        leading: Mask = np.logical_or.reduce([np.diff(matrix.indptr) > 0 for matrix in links])
+        return leading
 
     def emptied(self, gone: Mask) -> Labels:
         """The rows of which no cell stays when these classes go."""
