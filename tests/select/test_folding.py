@@ -64,7 +64,7 @@ def with_copies(analysis, removal):
     coupling, model = removal.coupling, laws.normal(analysis)
     for tensor in model.graph.initializer:
         layout, array = coupling.values.get(tensor.name), onnx.numpy_helper.to_array(tensor)
-        if layout is None or array.dtype.kind != "f":
+        if layout is None or (array.dtype.kind not in "f" and array.dtype.itemsize > 1):  # sizes, or places
             continue
         keys = [d.key for d in layout.digits.values()]
         view = array.reshape([d.size for d in layout.digits.values()]).copy()
