@@ -173,10 +173,11 @@ def test_two_layers_by_hand():
     cut = laws.close(analysis, group.units[:3])
     assert analysis.price(analysis.whole) == {"macs": 4 * 8 * (3 + 5), "params": 72, "bytes": 288}
     assert analysis.price(cut) == {"macs": 4 * 5 * (3 + 5), "params": 45, "bytes": 180}
-    alive = np.ones(analysis.coupling.size)
     inside = np.isin(analysis.coupling.column, group.units)
-    assert analysis.costs["macs"].gradient(alive)[inside].tolist() == [32] * 8
-    assert analysis.costs["params"].gradient(alive)[inside].tolist() == [9] * 8
+    for share in (1, 1 / 16):  # gates leave less than one unit
+        alive = np.where(inside, share, 1.0)
+        assert analysis.costs["macs"].gradient(alive)[inside].tolist() == [32] * 8
+        assert analysis.costs["params"].gradient(alive)[inside].tolist() == [9] * 8
 
 
 def test_weights_that_share_a_tensor_count_once():
