@@ -8,6 +8,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from nets.forms import NETS as OPERATORS
 from nets.notation import Net
 from nets.variants import VARIANTS
 from onnxslim_learn.bridge.module import bridge
@@ -186,3 +187,9 @@ def test_layers_that_share_the_weights_of_experts_are_cut_alike(first):
     }}"""
     weights = f"w1 6x8, wr wq 8x6, {' '.join(sorted({'u', first}))} 6x10x8, d 6x8x10, w2 8x5"
     laws.assert_cut_is_masked(Net(text, weights, domains=', "com.microsoft" : 1').build(), [])
+
+
+@pytest.mark.parametrize(("name", "units"), [("MoE", 24), ("QMoE_blocks", 8), ("QMoE_rows", 0)])
+def test_hidden_units_of_experts_go_alone_or_in_blocks_that_share_a_scale(name, units):
+    widths = {group.name: group.width for group in laws.free(api.analyze(OPERATORS[name].build()))}
+    assert widths.get("u:1", 0) == units
