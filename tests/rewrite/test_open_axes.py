@@ -235,6 +235,14 @@ def test_what_shares_axes_with_open_ones_is_cut(name):
     assert widths is None or [group.width for group in laws.free(analysis)] == widths
 
 
+def test_open_axes_of_operator_sets_that_can_mask_nothing_at_run_time_are_cut():
+    text = """(float[n, 6, h, w] x) => (float[n, 2] y) {
+        a = Conv(x, w1) r = Relu(a) f = GlobalAveragePool(r) g = Flatten(f) y = MatMul(g, w2)
+    }"""
+    feed = np.random.default_rng(0).standard_normal((3, 6, 5, 4)).astype(np.float32)
+    laws.assert_cut_is_masked(Net(text, "w1 8x6x1x1, w2 8x2", opset=8).build(), [{"x": feed}])
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_batches_go_through_as_their_samples_do(name, tmp_path):
     found = slim.analyze(NETS[name].build())
