@@ -521,8 +521,8 @@ QUANTIZED = {
     "QEmbedLayerNormalization": _tokens(
         f"""p = Greater(a, {{0.0}}) i = Cast<to=6>(p) ids = ReduceSum<keepdims=0>(i, [2])
             z, c = {_ms("QEmbedLayerNormalization")}
-                (ids, kinds, words, places, types, gain, shift, mask, sx, sw, sx, sw, sw, zx, zx, zx, zx, zx)""",
-        "words 9x8:uint8, places 4x8:uint8, types 2x8:uint8, gain shift 8:uint8",
+                (ids, kinds, words, places, types, gain, shift, mask, sx, sw, sx, sw, sw, zw, zw, zw, zw, zw)""",
+        "words 9x8:int8, places 4x8:int8, types 2x8:int8, gain shift 8:int8",
         given=_QUANTIZED + ", int32[2,4] kinds = {0, 1, 1, 0, 0, 0, 1, 1}, int32[2,4] mask = {1, 1, 1, 1, 1, 1, 0, 0}",
     ),
     **{

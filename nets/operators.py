@@ -326,8 +326,8 @@ CONTRIB = [
     _tokens(
         f"{_ORT}QEmbedLayerNormalization",
         f"""p = Greater(a, {{0.0}}) i = Cast<to={_INT32}>(p) ids = ReduceSum<keepdims=0>(i, [2])
-            e, c = OP(ids, , words, places, , gain, shift, , sx, sw, , sw, sw, zx, zx, , zx, zx) z = Add(a, e)""",
-        "words 9x8:uint8, places 4x8:uint8, gain shift 8:uint8",
+            e, c = OP(ids, , words, places, , gain, shift, , sx, sw, , sw, sw, zw, zw, , zw, zw) z = Add(a, e)""",
+        "words 9x8:int8, places 4x8:int8, gain shift 8:int8",
         given=_QUANTIZED,
     ),
     *(

@@ -276,14 +276,14 @@ class Build:
     def _keywords(self, node: ir.Node, asked: Signature) -> dict[str, Any]:
         keywords: dict[str, Any] = {}
         for name, attribute in node.attributes.items():
-            if (name in asked.keywords or asked.settings) and name not in CONTEXT:
+            if name in asked.keywords or (asked.settings and name not in CONTEXT):
                 keywords[name] = self._attribute(node, attribute)
             elif name not in IGNORED:
                 raise InputError(
                     f"node {node.name} ({node.op_type}): its attribute {name} is not understood. "
                     "Cut the model so that it stays outside."
                 )
-        for name in asked.keywords & set(CONTEXT):
+        for name in (asked.keywords & set(CONTEXT)) - keywords.keys():
             keywords[name] = self._context(node, name)
         return dict(sorted(keywords.items()))
 

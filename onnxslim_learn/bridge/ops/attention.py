@@ -285,10 +285,13 @@ def packed_quantized(
     x_zero: Tensor | None = None,
     w_zero: Tensor | None = None,
     past: Tensor | None = None,
+    *,
+    outputs: int = 1,
     **settings: Any,
 ) -> Any:
     """com.microsoft.QAttention: data and weight are integers, one scale for the data, one or one a column for these."""
-    return packed(real(x, x_scale, x_zero), real(w, w_scale, w_zero), b, mask, past, **settings)
+    data, weight = real(x, x_scale, x_zero), real(w, w_scale, w_zero)
+    return packed(data, weight, b, mask, past, outputs=outputs, **settings)
 
 
 def grouped(

@@ -188,6 +188,7 @@ def embed_norm_quantized(
     shift: Tensor,
     mask: Tensor | None,
     *grids: Tensor | None,
+    outputs: int = 1,
     **settings: Any,
 ) -> Any:
     """QEmbedLayerNormalization: tables, scale and shift are integers; five scales follow, and five zero points."""
@@ -196,7 +197,7 @@ def embed_norm_quantized(
         name: None if table is None or factor is None else quantize.real(table, factor, zero)
         for (name, table), factor, zero in zip(tables.items(), grids[:5], grids[5:], strict=True)
     }
-    return embed_norm(tokens, segments, mask=mask, **numbers, **settings)
+    return embed_norm(tokens, segments, mask=mask, outputs=outputs, **numbers, **settings)
 
 
 CONTRIB: dict[str, Callable[..., Any]] = {
