@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from onnxslim_learn import settings as declared
 from onnxslim_learn.array_types import Stage, Watcher, staged
 from onnxslim_learn.bases.principal import in_principal_bases
 from onnxslim_learn.commands import advice, models
@@ -72,6 +73,8 @@ def slim(
     some = bool(target) or isinstance(settings.limits.drop_blocks, int)
     if some == settings.lossless:
         raise InputError("slim: expected ⟨target⟩, such as ⟨target.macs⟩=0.5, or ⟨lossless⟩. Give one of them.")
+    if settings.lossless:
+        _without_target(settings)
     if len(settings.target) > 1 and settings.result.output is None:
         raise InputError("⟨output⟩: is needed where several models are written. Give a file name.")
     claim(settings, models.present(model))
@@ -262,6 +265,14 @@ def lossless(model: Model, *, progress: Watcher | None = None, settings: Lossles
     stage = staged(progress)
     stage("analyzing")
     return _lossless(models.sampled(model, settings.inputs, settings.samples), settings, stage)
+
+
+def _without_target(settings: SlimSettings) -> None:
+    """Refuse options that say how to come to a target, where nothing is to change."""
+    usual, taken = declared.given(SlimSettings()), declared.options(LosslessSettings)
+    for name, value in declared.given(settings).items():
+        if name != "lossless" and name not in taken and value != usual[name]:
+            raise InputError(f"⟨{name}⟩: is for a target, but ⟨lossless⟩ cuts what changes nothing. Leave it out.")
 
 
 def _lossless(

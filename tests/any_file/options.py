@@ -99,6 +99,7 @@ CONTRADICTIONS = {
     "samples beyond memory": "slim m.onnx -o new.onnx --target macs=0.5 --samples 1000000000000",
     "a target twice": "slim m.onnx -o new.onnx --target macs=0.5 --target macs=0.6",
     "lossless to a target": "slim m.onnx -o new.onnx --lossless --target macs=0.5",
+    "lossless by a criterion": "slim m.onnx -o new.onnx --lossless --criterion l1",
     "quiet and verbose": "analyze m.onnx --quiet --verbose",
     "the same file twice": "slim m.onnx -o new.onnx --target macs=0.5 --json new.onnx",
     "inputs of 2**31": "analyze m.onnx --input x:2147483648x3x8x8",
