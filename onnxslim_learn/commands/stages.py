@@ -43,6 +43,11 @@ def _spends(given: Given) -> bool:
     return str(given.get("work")) != "0"
 
 
+def _finetunes(given: Given) -> bool:
+    """Whether weights are trained after repair."""
+    return str(given.get("finetune_steps") or 0) != "0"
+
+
 def _on_time(given: Given) -> bool:
     """Whether a latency is asked for."""
     targets = given.get("target") or ()
@@ -74,7 +79,7 @@ _DRAWN: tuple[Row, ...] = (
     ("making samples up", _lacks("data", "no_repair", "lossless", "match_statistics")),
 )
 _FINETUNED: tuple[Row, ...] = tuple(
-    (stage, _all(_lacks("lossless", "no_repair"), lambda given: int(given.get("finetune_steps") or 0) > 0))
+    (stage, _all(_lacks("lossless", "no_repair"), _finetunes))
     for stage in ("reading samples", "running the original", "finetune")
 )
 _TIMED: Row = ("timing", _lacks("no_latency"))
