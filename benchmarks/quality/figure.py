@@ -34,12 +34,12 @@ def draw(entries: list[dict[str, Any]], path: Path) -> None:
                 linestyle="--" if "Torch" in method else "-",
                 color=colours[method],
                 capsize=3,
-                label=method,
+                label=method if "Torch" in method else f"ours, {method}",
             )
         panel.set(title=net, xlabel="MACs left, %", ylim=(0, 100))
         panel.grid(alpha=0.3)
     panels[0][0].set_ylabel("test images classified right, %")
-    drawn.suptitle("Fashion-MNIST after cutting, without training")
+    drawn.suptitle("Fashion-MNIST after cutting, without labels")
     handles = {
         label: handle for panel in panels[0] for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
