@@ -321,26 +321,24 @@ def outcome(
         timed: The inputs at which it was, by name.
         nodes: How long nodes take, as :func:`onnxslim_learn.workflow.timed.by_node` tells.
     """
-    analysis = slimmed.analysis
+    analysis, told = slimmed.analysis, slimmed.plan.provenance
     times, measured = _measured(slimmed, timings, timed)
     return {
         **files(analysis, output),
-        "multiple": slimmed.plan.provenance.get("multiple", 1),
+        "multiple": told.get("multiple", 1),
         "counted": counted(analysis.counted),
         "before": side(analysis, analysis.whole, analysis.graph.source, times[0]),
         "after": side(analysis, slimmed.removal, output, times[1]),
         "latency": measured,
-        "latency_target": slimmed.plan.provenance.get("latency"),
+        "latency_target": told.get("latency"),
         "verify": verification.to_dict(),
-        "repair": repair.as_data(
-            slimmed.repaired, slimmed.plan.provenance.get("repair", {}).get("data", ""), slimmed.finetuned
-        ),
+        "repair": repair.as_data(slimmed.repaired, told.get("repair", {}).get("data", ""), slimmed.finetuned),
         "quality": None if slimmed.judgement is None else slimmed.judgement.to_dict(),
         "lossless": None if slimmed.folded is None else slimmed.folded.to_dict(),
         "merged": _merged(slimmed),
-        "training": slimmed.plan.provenance.get("training"),
-        "timed": slimmed.plan.provenance.get("timed", []),
-        "choice": {k: slimmed.plan.provenance.get(k) for k in CHOICE},
+        "training": told.get("training"),
+        "timed": told.get("timed", []),
+        "choice": {k: told.get(k) for k in CHOICE},
         "bases": sorted({name.rpartition("|")[0] for name in analysis.bases}),
         "groups": _widths(analysis, slimmed.plan.groups, slimmed.removal),
         "node_times": list(nodes),

@@ -304,6 +304,21 @@ def _updates(module: fx.GraphModule) -> bool:
     return any(node.op == "get_attr" and node.target == "training" for node in module.graph.nodes)
 
 
+def _kinds(tutor: Teacher, samples: SampleStore) -> dict[str, losses.Taught]:
+    """What the outputs are that can be trained.
+
+    Raises:
+        InputError: If there are none.
+    """
+    kinds = tutor.kinds(samples)
+    if not kinds:
+        raise InputError(
+            "model: none of its outputs is of floating-point numbers, so nothing of it can be trained. Let it put out"
+            " the numbers that it chooses by, such as the input of its ArgMax."
+        )
+    return kinds
+
+
 def trainer(
     analysis: Analysis,
     source: Source,
@@ -332,12 +347,7 @@ def trainer(
     gather = partial(pool.gather, folder=training.folder, unread=training.stream)
     samples, held = gather(source, None) if val is None else (gather(source, 0)[0], gather(val, 0)[0])
     tutor, inner = _teacher(analysis, teacher, training, world)
-    kinds = tutor.kinds(samples)
-    if not kinds:
-        raise InputError(
-            "model: none of its outputs is of floating-point numbers, so nothing of it can be trained. Let it put out"
-            " the numbers that it chooses by, such as the input of its ArgMax."
-        )
+    kinds = _kinds(tutor, samples)
     if losses.told(training.loss) == "distill" and kinds.keys() <= tutor.uneven(samples):
         stage("numbers decide how many rows outputs have: tensors inside are compared instead")
         training = replace(training, loss="features")

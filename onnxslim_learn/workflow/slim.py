@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,10 +151,8 @@ def slim_to(  # noqa: PLR0913  everything a user may say about a cut
     Raises:
         InputError, TargetError, PlanError, VerifyError: See :func:`plan` and :meth:`Slimmed.save`; nothing is written.
     """
-    criterion = settings.get("criterion")
     bounds(analysis, target)  # refuses what is no bound
-    target = named(analysis, target)
-    limit = _file_limit(analysis, target)
+    limit = _file_limit(analysis, target := named(analysis, target))
 
     def choose(analysis: Analysis, calibration: Calibration | None) -> Slimmed:
         def make(analysis_now: Analysis, bounds: Mapping[str, float | str], **changed: Any) -> Slimmed:
@@ -168,19 +165,30 @@ def slim_to(  # noqa: PLR0913  everything a user may say about a cut
 
     if calibration is not None and bases == PRINCIPAL:
         stage("rotating")
-    plain, turned = (analysis, calibration), functools.partial(in_principal_bases, asked=bases, criterion=criterion)
-    analysis, calibration = turned(*plain)
+    plain, criterion = (analysis, calibration), settings.get("criterion")
+    analysis, calibration = in_principal_bases(*plain, bases, criterion)
     slimmed = choose(analysis, calibration)
     if idle(plain[0], analysis, slimmed.plan.groups):
-        analysis, calibration = turned(*plain, streams=False)
+        analysis, calibration = in_principal_bases(*plain, bases, criterion, streams=False)
         slimmed = choose(analysis, calibration)
     if plain[1] is not None:
         plain[1].let_go()
-    if repair and calibration is not None and slimmed.removal.gone.any():
-        slimmed.repair(calibration, progress=stage("repairing"))
-        if finetune is not None:
-            finetune(slimmed, calibration)
+    _repair(slimmed, calibration if repair else None, finetune, stage)
     return slimmed, _carried_out(slimmed, path, calibration, real, stage)
+
+
+def _repair(
+    slimmed: Slimmed,
+    calibration: Calibration | None,
+    finetune: Callable[[Slimmed, Calibration], object] | None,
+    stage: Stage,
+) -> None:
+    """Refit the weights that stay where there are samples, and train them after that, if it was asked for."""
+    if calibration is None or not slimmed.removal.gone.any():
+        return
+    slimmed.repair(calibration, progress=stage("repairing"))
+    if finetune is not None:
+        finetune(slimmed, calibration)
 
 
 def _carried_out(
