@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.quality import kinds, real, small, speech, verdicts
 from benchmarks.quality.pretrained import AIMS, Aim, Outputs
 from nets.pretrained import MODELS, extract
-from onnxslim_learn.metrics import distributed
+from onnxslim_learn.output_kinds import distributed
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS, PAGE = ROOT / "docs/results.json", ROOT / "docs/results.md"

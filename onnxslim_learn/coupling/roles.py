@@ -143,7 +143,9 @@ def alike(node: Named, op_type: str) -> bool:
 
 
 def puts_out(value: ir.Value) -> str:
-    """What an output is, as far as operators tell that make or read it: a word of :func:`onnxslim_learn.metrics.kind`.
+    """What an output is, as far as operators tell that make or read it.
+
+    It is told in a word of :func:`onnxslim_learn.output_kinds.kind`.
 
     What is ranked, or made probabilities of, are logits; what was normalised over features and went through no layer
     since are embeddings. Views in between change nothing.

@@ -25,7 +25,7 @@ from onnxslim_learn.data import input_range, random_inputs
 from onnxslim_learn.data.recipes import Recipe, guessed, standard, usual
 from onnxslim_learn.data.signature import COLOURS, LAYOUTS, Declared, Input, layout_of
 from onnxslim_learn.graph.stated import stated
-from onnxslim_learn.metrics import classifies
+from onnxslim_learn.output_kinds import classifies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

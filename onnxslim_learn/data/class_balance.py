@@ -21,7 +21,7 @@ from onnxslim_learn.coupling import roles
 from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError, reason
-from onnxslim_learn.metrics import classifies, log_probabilities
+from onnxslim_learn.output_kinds import classifies, log_probabilities
 from onnxslim_learn.runtime.session import FAITHFUL, open_session
 
 if TYPE_CHECKING:

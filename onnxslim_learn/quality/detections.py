@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxslim_learn.array_types import Array
-from onnxslim_learn.metrics import DESTROYED, ONE, distributed, log_probabilities
+from onnxslim_learn.metrics import DESTROYED
+from onnxslim_learn.output_kinds import ONE, distributed, log_probabilities
 
 SURE = 0.25  # score from which a detection of the original counts as truth
 FLOOR = 0.05  # below, detections only lengthen lists

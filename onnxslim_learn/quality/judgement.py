@@ -10,17 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.array_types import Array, Feeds, sample_count
-from onnxslim_learn.metrics import (
-    Block,
-    Channels,
-    Deviation,
-    accuracy,
-    comparable,
-    deviation,
-    told_by_labels,
-    total,
-    worst,
-)
+from onnxslim_learn.metrics import Block, Channels, Deviation, accuracy, comparable, deviation, total, worst
+from onnxslim_learn.output_kinds import told_by_labels
 from onnxslim_learn.quality.detections import Detections, detections
 from onnxslim_learn.runtime.session import FAITHFUL, open_session
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from onnxslim_learn import metrics
+from onnxslim_learn import output_kinds
 from onnxslim_learn.errors import InputError, reason
 from onnxslim_learn.registry import LOSSES
 from onnxslim_learn.rows import require
@@ -69,11 +69,11 @@ class Taught:
 
 
 def taught(target: Tensor, name: str = "", hint: str = "") -> Taught:
-    """Tell what an output is from what the teacher puts out (see :func:`onnxslim_learn.metrics.kind`)."""
+    """Tell what an output is from what the teacher puts out (see :func:`onnxslim_learn.output_kinds.kind`)."""
     target = target.detach().to(torch.float32)
     spread = float(target.var(correction=0))
     variance = max(spread if spread > SMALL else float(target.square().mean()), SMALL)  # one number has no variance
-    kind = metrics.kind(target.cpu().numpy(), name, hint)
+    kind = output_kinds.kind(target.cpu().numpy(), name, hint)
     return Taught(kind if kind in DISTRIBUTIONS else "numbers", variance)
 
 
@@ -254,7 +254,7 @@ def cross_entropy(outputs: Outputs, portion: Portion) -> Tensor:
         )
     if not labels.is_floating_point() and not 0 <= int(labels.min()) <= int(labels.max()) < output.shape[1]:
         raise InputError(f"⟨loss⟩ cross-entropy: labels must lie between 0 and {output.shape[1] - 1}. Correct them.")
-    if metrics.distributed(output.detach(), 1):
+    if output_kinds.distributed(output.detach(), 1):
         output = output.clamp_min(SMALL).log()
     return F.cross_entropy(output, labels)
 

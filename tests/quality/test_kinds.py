@@ -10,7 +10,8 @@ from onnxslim_learn.analysis import analyze
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.solver import couple
 from onnxslim_learn.graph.load import load
-from onnxslim_learn.metrics import Channels, deviation, kind, told_by_labels
+from onnxslim_learn.metrics import Channels, deviation
+from onnxslim_learn.output_kinds import kind, told_by_labels
 from onnxslim_learn.quality.channels import channels
 
 SAMPLES = 24

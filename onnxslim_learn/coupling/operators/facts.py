@@ -301,7 +301,7 @@ class Operator:
             and the version of the default operator set; ``None`` for a form that cannot be taken apart.
         apart: The digits along which it tells positions apart (:mod:`onnxslim_learn.coupling.operators.mixing`): along
             all others, mixing the positions of all that it reads by one orthogonal matrix mixes what it puts out alike.
-        puts_out: What an output of the model is that it makes, as a word of :func:`onnxslim_learn.metrics.kind`.
+        puts_out: What an output of the model is that it makes, as a word of :func:`onnxslim_learn.output_kinds.kind`.
         traits: What else it is.
     """
 

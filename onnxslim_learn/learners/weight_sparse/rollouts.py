@@ -19,7 +19,7 @@ from torch import fx
 
 from onnxslim_learn.learners.weight_sparse.learner import Fixed, WeightSparse
 from onnxslim_learn.learners.weight_sparse.settings import SINGLE
-from onnxslim_learn.metrics import classifies, log_probabilities
+from onnxslim_learn.output_kinds import classifies, log_probabilities
 from onnxslim_learn.sparse.schedule import Schedule
 from onnxslim_learn.train import samples as pool
 from onnxslim_learn.train.augmentation import augmentation
