@@ -43,6 +43,18 @@ MOVES = {
         }""",
         "w0 12x3x1x1, b0 12, w1 5x23x1x1, b1 5",
     ),
+    "shuffle_between_groups": Net(
+        """(float[2,4,4,4] x) => (float[2,5,4,4] y) {
+            b = Conv<group=2>(x, w2)
+            s = Reshape(b, [2, 2, 8, 4, 4])
+            t = Transpose<perm=[0,2,1,3,4]>(s)
+            u = Reshape(t, [2, 16, 4, 4])
+            c = Conv<group=2>(u, w3)
+            r = Relu(c)
+            y = Conv(r, w4)
+        }""",
+        "w2 16x2x1x1, w3 16x8x1x1, w4 5x16x1x1",
+    ),
     "channel_shuffle": Net(
         """(float[2,3,8,8] x) => (float[2,5,8,8] y) {
             a = Conv(x, w0, b0)

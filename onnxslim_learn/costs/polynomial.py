@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -150,18 +151,18 @@ class Cost:
         return totals
 
 
-def _exponents(digits: Sequence[Digit], by_key: Mapping[int, Digit]) -> tuple[dict[int, int], int]:
-    """Exponents by digit key, and the divisor that free rows contribute.
+def _exponents(digits: Sequence[Digit], by_key: Mapping[int, Digit]) -> tuple[dict[int, int], Fraction]:
+    """Exponents by digit key, and the factor that free rows contribute.
 
     The width of a digit is its alive cells over the product of the widths of the digits it depends on.
     """
     exponents: dict[int, int] = {}
-    divisor = 1
+    factor = Fraction(1)
 
     def add(digit: Digit, sign: int) -> None:
-        nonlocal divisor
+        nonlocal factor
         if digit.labels is None:
-            divisor *= digit.size if sign < 0 else 1
+            factor *= Fraction(digit.size) ** sign
             return
         exponents[digit.key] = exponents.get(digit.key, 0) + sign
         for key in digit.deps:
@@ -170,7 +171,7 @@ def _exponents(digits: Sequence[Digit], by_key: Mapping[int, Digit]) -> tuple[di
     for digit in digits:
         if digit.labels is not None:
             add(digit, 1)
-    return {k: e for k, e in exponents.items() if e}, divisor
+    return {k: e for k, e in exponents.items() if e}, factor
 
 
 def polynomial(
@@ -179,10 +180,10 @@ def polynomial(
     """Build a cost from terms: owner, coefficient, digits, and digits that these only depend on."""
     index: dict[int, int] = {}
     arrays: list[Labels] = []
-    rows: list[tuple[str, int, dict[int, int]]] = []
+    rows: list[tuple[str, float, dict[int, int]]] = []
     for owner, coefficient, digits, *within in terms:
         by_key = {d.key: d for d in itertools.chain(digits, *within)}
-        exponents, divisor = _exponents(digits, by_key)
+        exponents, factor = _exponents(digits, by_key)
         named: dict[int, int] = {}
         for key, exponent in exponents.items():
             labels = by_key[key].labels
@@ -192,7 +193,7 @@ def polynomial(
                 arrays.append(labels)
             place = index[id(labels)]
             named[place] = named.get(place, 0) + exponent
-        rows.append((owner, coefficient / divisor if coefficient % divisor else coefficient // divisor, named))  # type: ignore[arg-type]
+        rows.append((owner, float(coefficient * factor), named))
     width = max([len(named) for _, _, named in rows], default=0) or 1
     places = np.full((len(rows), width), len(arrays), np.int64)
     powers = np.zeros((len(rows), width))

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxslim_learn.array_types import Array
+from onnxslim_learn.array_types import Array, Labels
 from onnxslim_learn.coupling.branches import foresee
-from onnxslim_learn.coupling.layout import over
+from onnxslim_learn.coupling.relations import Value, over, rows_of
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.graph import constant_folding
 from onnxslim_learn.graph.load import release
@@ -24,7 +24,6 @@ from onnxslim_learn.rewrite.merge import merged
 from onnxslim_learn.runtime.part import READING
 
 if TYPE_CHECKING:
-    from onnxslim_learn.coupling.relations import Value
     from onnxslim_learn.coupling.removal import Removal
     from onnxslim_learn.coupling.solver import Coupling
 
@@ -59,14 +58,37 @@ def slim(removal: Removal) -> ir.Model:
 
 
 def kept_positions(removal: Removal, name: str) -> dict[int, list[Any]]:
-    """Kept positions of every cut axis of an initializer; an axis uneven over rows is listed over the merged rows."""
+    """Kept positions of every cut axis of an initializer, in the order in which they stay.
+
+    An axis uneven over rows is listed over the merged rows.
+    """
     value = removal.coupling.values[name]
     positions: dict[int, list[Any]] = {}
     for axis, digits in enumerate(value.axes):
         if any(d.labels is not None and not removal.kept(d).all() for d in digits):
-            kept = [np.flatnonzero(row).tolist() for row in removal.positions(value, axis)[0]]
+            rows, places = staying(value, axis, removal)
+            kept: list[Any] = [[] for _ in removal.positions(value, axis)[0]]
+            for row, stay in zip(rows.tolist(), places.tolist(), strict=True):
+                kept[row] = stay
             positions[axis] = kept[0] if len(kept) == 1 else kept
     return positions
+
+
+def staying(layout: Value, axis: int, removal: Removal) -> tuple[Labels, Labels]:
+    """Which rows of other axes that an axis depends on stay, and the positions of the axis that stay in each of them.
+
+    Positions are in the order in which the cut tensor has them: where an axis merges rows that keep other positions
+    each, what was behind may come before.
+
+    Returns:
+        ``(rows that stay,)`` and ``(rows that stay, positions that stay)``.
+    """
+    digits, own = layout.digits, layout.axes[axis]
+    inside = [d.key for d in own]
+    above = tuple(digits[k] for k in rows_of(digits, inside) if k not in inside)
+    rows, places = np.arange(math.prod(d.size for d in above)), np.arange(layout.shape[axis])
+    table = np.broadcast_to(places, (len(rows), len(places)))
+    return cut(rows, Value((above,)), removal), cut(table, Value((above, own)), removal)
 
 
 def _slice(value: ir.Value, layout: Value, removal: Removal) -> None:

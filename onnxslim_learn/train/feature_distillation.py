@@ -18,6 +18,7 @@ from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.groups import expression
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.rewrite.slim import staying
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,11 +93,10 @@ def kept(removal: Removal, names: Sequence[str]) -> dict[str, dict[int, Array]]:
             assert layout is not None
             if all(d.labels is None or removal.kept(d).all() for d in layout.axes[axis]):
                 continue
-            rows, alive = removal.positions(layout, axis)
-            rows = rows[alive]
-            if not rows.any() or (rows != rows[:1]).any():
+            _, places = staying(layout, axis, removal)
+            if not places.size or (places != places[:1]).any():
                 break
-            axes[axis] = np.flatnonzero(rows[0])
+            axes[axis] = places[0]
         else:
             positions[name] = axes
     return positions
