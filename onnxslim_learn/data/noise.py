@@ -8,6 +8,7 @@ fitted on one kind only does not hold on others.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 MARGIN = 1.5  # fields made by Fourier transforms are periodic: make them larger and cut a part out
 STEEPNESS = 1.5  # how fast amplitudes fall beyond the cut-off; images lie between 1 and 2
 COARSE = 64  # points along an axis; more are interpolated
+TOGETHER = 1 << 20  # points of fields that are made at once
 CUTOFFS = (0.7, 4.0)  # periods across a field, between which the cut-off of a texture is drawn
 PATCHES = 0.4  # periods across a field of the borders between patches and ground
 SHARPNESS = 20.0  # of borders
@@ -34,23 +36,35 @@ RECORDED = 16  # a texture along one axis has at most a period in so many number
 
 
 def field(rng: np.random.Generator, sizes: Sequence[int], cutoff: float) -> Array:
-    """A field of zero mean and unit variance.
+    """A field of zero mean and unit variance: one of :func:`fields`."""
+    (one,) = fields(rng, 1, sizes, cutoff)
+    return one
+
+
+def fields(rng: np.random.Generator, count: int, sizes: Sequence[int], cutoff: float) -> Array:
+    """Fields of zero mean and unit variance, ``count x *sizes``.
 
     Args:
         rng: Random numbers.
-        sizes: Its shape.
-        cutoff: Periods across the field up to which all waves are equally strong.
+        count: How many: as many are made together as do not take much memory.
+        sizes: The shape of each.
+        cutoff: Periods across a field up to which all waves are equally strong.
     """
     coarse = [n if len(sizes) == 1 else min(n, COARSE) for n in sizes]
     wide = [int(np.ceil(MARGIN * n)) if n > 1 else 1 for n in coarse]
     waves = np.meshgrid(*(np.fft.fftfreq(n) * n / MARGIN for n in wide), indexing="ij", sparse=True)
     gain = (1 + sum(np.square(w) for w in waves) / cutoff**2) ** (-STEEPNESS)
-    noise = np.fft.ifftn(np.fft.fftn(rng.standard_normal(wide)) * gain).real
-    part = noise[tuple(slice(n) for n in coarse)]
-    for axis, size in enumerate(sizes):
-        part = _stretched(part, axis, size)
-    normed: Array = (part - part.mean()) / (part.std() + 1e-12)
-    return normed
+    axes = tuple(range(1, len(sizes) + 1))
+    made, together = np.empty((count, *sizes)), max(1, TOGETHER // max(1, math.prod(wide)))
+    for start in range(0, count, together):
+        some = min(together, count - start)
+        noise = np.fft.ifftn(np.fft.fftn(rng.standard_normal((some, *wide)), axes=axes) * gain, axes=axes).real
+        part = noise[:, *(slice(n) for n in coarse)]
+        for axis, size in zip(axes, sizes, strict=True):
+            part = _stretched(part, axis, size)
+        deviation = part.std(axis=axes, keepdims=True) + 1e-12
+        made[start : start + some] = (part - part.mean(axis=axes, keepdims=True)) / deviation
+    return made
 
 
 def _stretched(coarse: Array, axis: int, size: int) -> Array:
@@ -108,7 +122,7 @@ def _written(rng: np.random.Generator, channels: int, sizes: Sequence[int]) -> A
 def _textured(rng: np.random.Generator, channels: int, sizes: Sequence[int]) -> Array:
     """A texture all over, of its own in every channel."""
     cutoff = np.exp(rng.uniform(*np.log(CUTOFFS)))
-    textured: Array = 0.5 + 0.25 * np.stack([field(rng, sizes, cutoff) for _ in range(channels)])
+    textured: Array = 0.5 + 0.25 * fields(rng, channels, sizes, cutoff)
     return textured
 
 
@@ -125,7 +139,7 @@ def patches(rng: np.random.Generator, channels: int, sizes: Sequence[int]) -> Ar
     alike = rng.uniform(0.5, 1.0) if channels > 1 else 1.0
     texture = alike * field(rng, sizes, cutoff)
     if channels > 1:
-        ground = np.stack([field(rng, sizes, cutoff) for _ in range(channels)])
+        ground = fields(rng, channels, sizes, cutoff)
         texture = texture + np.sqrt(1 - alike**2) * ground
         texture = texture + TINT * rng.standard_normal((channels, *(1 for _ in sizes)))
     border = SHARPNESS * (field(rng, sizes, PATCHES) + rng.uniform(-PATCHES, PATCHES))
