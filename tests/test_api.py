@@ -148,6 +148,11 @@ def test_example_inputs_are_accepted_by_onnxruntime(name, tmp_path):
     onnx.save(NETS[name].build(), path)
     results = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, osl.example_inputs(path))
     assert all(np.isfinite(result).all() for result in results)
+    analysis = osl.analyze(path)
+    for again in (osl.example_inputs(onnx.load(path)), osl.example_inputs(analysis)):
+        np.testing.assert_equal(again, osl.example_inputs(path))
+    with pytest.raises(osl.InputError, match="analysed already"):
+        osl.example_inputs(analysis, {"x": (1,)})
 
 
 def test_inputs_set_what_the_file_leaves_open(tmp_path):

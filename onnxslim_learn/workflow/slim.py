@@ -15,7 +15,7 @@ from onnxslim_learn.coupling import explain
 from onnxslim_learn.coupling.groups import Group
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.data.random_inputs import random_inputs
-from onnxslim_learn.errors import TargetError
+from onnxslim_learn.errors import InputError, TargetError
 from onnxslim_learn.graph.load import check_file
 from onnxslim_learn.lossless_cuts import find
 from onnxslim_learn.plans.realize import describe, realize
@@ -31,6 +31,8 @@ from onnxslim_learn.workflow.timed import not_slower
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    import onnx
 
     from onnxslim_learn.lossless_cuts.bias_absorption import Constant
     from onnxslim_learn.plans.plan import Plan
@@ -246,11 +248,15 @@ def why(analysis: Analysis, question: str) -> list[explain.Step]:
     return explain.why(analysis.coupling, analysis.groups, question)
 
 
-def example_inputs(model: str | Path, inputs: Mapping[str, Sequence[int]] | None = None) -> dict[str, Any]:
-    """Random inputs that a model accepts, at its nominal sizes.
+def example_inputs(
+    model: str | Path | onnx.ModelProto | Analysis, inputs: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, Any]:
+    """Random inputs that a model accepts, at its nominal sizes; of one that is analysed already, at those it was.
 
     Raises:
-        InputError: If the model cannot be used.
+        InputError: If the model cannot be used, or was analysed at other sizes than these.
     """
-    analysis = analyze(model, inputs=inputs)
+    if isinstance(model, Analysis) and inputs:
+        raise InputError("⟨input⟩: the model is analysed already. Give it to analyze.")
+    analysis = model if isinstance(model, Analysis) else analyze(model, inputs=inputs)
     return random_inputs(analysis.coupling, analysis.graph.shapes.nominal)
