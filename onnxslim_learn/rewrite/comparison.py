@@ -146,8 +146,9 @@ class Models:
             return check
         noise = 0.0
         for seed in range(SHAKES):
-            moved = zip((one, other), (_moved(run, feed, seed) for run in runs), strict=True)
-            noise = max(noise, *(_largest(a, b, self.names, whole)[1] for a, b in moved))
+            moved = (_moved(run, feed, plain, seed) for run, plain in zip(runs, outputs, strict=True))
+            apart = (_largest(a, b, self.names, whole)[1] for a, b in zip(outputs, moved, strict=True))
+            noise = max(noise, *apart)
             if AMPLIFIED * noise >= check.relative:
                 break
         return replace(check, noise=noise, allowed=max(allowed, min(WORST, AMPLIFIED * noise)))
@@ -181,20 +182,26 @@ def _run(session: InferenceSession, feed: Feeds, *, lift: bool | None = None) ->
         raise InputError(f"onnxruntime cannot run the model: {reason(error)}. Check ⟨input⟩ and the data.") from error
 
 
-def _moved(run: Model, feed: Feeds, seed: int) -> list[Array]:
-    """Outputs with one rounding error on every number of the inputs, or of the weights where inputs are whole."""
-    whole = all(x.dtype.kind != "f" for x in feed.values())
-    return run.rounded(feed, seed) if whole else run(_shaken(feed, seed))
+def _moved(run: Model, feed: Feeds, plain: list[Array], seed: int) -> list[Array]:
+    """Outputs with one rounding error on every number of the inputs, or of the weights where that moves nothing.
+
+    So it is where inputs are whole numbers, or are cast to such.
+    """
+    moved = run(_shaken(feed, seed))
+    same = all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(plain, moved, strict=True))
+    return run.rounded(feed, seed) if same else moved
 
 
 def _shaken(feed: Feeds, seed: int) -> Feeds:
-    """Inputs with one rounding error on every number; the largest that there is, as masks have it, stays finite."""
+    """Inputs with one rounding error on every number but whole ones, which are what is meant.
+
+    So is what masks have, the largest number that there is; and an index that is cast would become another one.
+    """
     rng = np.random.default_rng(seed)
 
     def one(x: Array) -> Array:
-        numbers = np.finfo(x.dtype)
-        moved = x * (1 + numbers.eps * rng.choice([-1, 1], x.shape))
-        return np.asarray(np.where(np.isfinite(x), np.clip(moved, numbers.min, numbers.max), x), x.dtype)
+        moved = x * (1 + np.finfo(x.dtype).eps * rng.choice([-1, 1], x.shape))
+        return np.asarray(np.where(x == np.rint(x), x, moved), x.dtype)
 
     return {name: one(x) if x.dtype.kind == "f" else x for name, x in feed.items()}
 

@@ -1,5 +1,6 @@
 """Verification decides: wrong files fail, and inputs on which rounding alone moves the outputs decide nothing."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,19 @@ def test_inputs_that_decide_nothing_are_replaced(factor, tmp_path, monkeypatch):
     assert found.passed == (factor == 1.0)
 
 
+@dataclass(frozen=True)
+class Shifted:
+    """A model without weights."""
+
+    shift: np.float32
+
+    def __call__(self, feed):
+        return [feed["x"] + self.shift]
+
+    def rounded(self, feed, _):
+        return self(feed)
+
+
 def test_one_rounding_that_moves_nothing_does_not_speak_for_all(monkeypatch):
     moved = []
 
@@ -83,7 +97,7 @@ def test_one_rounding_that_moves_nothing_does_not_speak_for_all(monkeypatch):
 
     monkeypatch.setattr(comparison, "_shaken", shaken)
     models = comparison.Models(None, None, None, None, ["y"], True, Path())
-    runs = (lambda feed: [feed["x"]], lambda feed: [feed["x"] + np.float32(1e-2)])
+    runs = [Shifted(np.float32(shift)) for shift in (0, 1e-2)]
     feed = {"x": np.ones(3, np.float32)}
     outputs = tuple(run(feed) for run in runs)
     found = models._check(feed, runs, outputs, outputs[0])
@@ -92,33 +106,60 @@ def test_one_rounding_that_moves_nothing_does_not_speak_for_all(monkeypatch):
     assert found.allowed == comparison.WORST
 
 
-def test_inputs_of_whole_numbers_alone_are_judged_by_rounding_of_weights(tmp_path):
-    """A sigmoid far below zero makes a share of its output of what rounding does to the sum before it."""
-    rng = np.random.default_rng(0)
-    arrays = {"e": rng.standard_normal((20, 700)) * 1e4, "w": rng.standard_normal((700, 3))}
-    nodes = [onnx.helper.make_node("Gather", ["e", "ids"], ["x"]), onnx.helper.make_node("MatMul", ["x", "w"], ["z"])]
-    ends = [onnx.helper.make_tensor_value_info(n, k, s) for n, k, s in (("ids", 7, [4]), ("z", 1, [4, 3]))]
-    tensors = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
-    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
+IDS = (
+    "({}[4] ids) => (float[4,3] y) {{ i = Cast<to=7>(ids) x = Gather(e, i) b = Mul(x, {{300.0}}) z = MatMul(b, w) {} }}"
+)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float32])
+def test_inputs_that_are_whole_numbers_are_judged_by_rounding_of_weights(kind, tmp_path):
+    """Ids may be given as floats that are cast: a rounding error on those moves nothing."""
+    name = {np.int64: "int64", np.float32: "float"}[kind]
+    net = Net(IDS.format(name, "y = Identity(z)"), "e 20x700, w 700x3").build()
     path = tmp_path / "m.onnx"
-    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), path)
-    model, feed = comparison.ready(path), {"ids": np.array([3, 1, 4, 1])}
-    (plain,), (moved,), (other,) = model(feed), comparison._moved(model, feed, 0), comparison._moved(model, feed, 1)
-    exact = arrays["e"][feed["ids"]] @ arrays["w"]
-    scale = np.abs(arrays["e"][feed["ids"]]) @ np.abs(arrays["w"])
+    onnx.save(net, path)
+    arrays = {tensor.name: numpy_helper.to_array(tensor).astype(float) for tensor in net.graph.initializer}
+    model, feed = comparison.ready(path), {"ids": np.array([3, 1, 4, 1], kind)}
+    (plain,) = model(feed)
+    (moved,), (other,) = (comparison._moved(model, feed, [plain], seed) for seed in (0, 1))
+    rows = arrays["e"][[3, 1, 4, 1]] * 300
+    exact, scale = rows @ arrays["w"], np.abs(rows) @ np.abs(arrays["w"])
     for one in (moved, other):
         shift = np.abs(one - plain) / scale
-        assert 0 < shift.max() < 4 * np.finfo(np.float32).eps, "each product moves by two roundings at most"
+        assert 0 < shift.max() < 4 * np.finfo(np.float32).eps, (
+            "each product moves by two roundings at most: 300 is exact"
+        )
     np.testing.assert_allclose(moved, exact, atol=1e-5 * scale.max())
     assert (moved != other).any()
 
 
-def test_one_rounding_leaves_single_numbers_arrays_and_the_largest_finite():
+@pytest.mark.parametrize("factor", [1.0, 1.01])
+def test_a_true_cut_passes_where_ids_are_floats_and_rounding_moves_outputs(factor, tmp_path):
+    net = Net(IDS.format("float", "y = Sin(z)"), "e 20x700, w 700x3")
+    analysis = slim.analyze(net.build())
+    (group,) = laws.free(analysis)
+    found = removal(analysis.coupling, group.units[::3])
+    small = laws.written(analysis, found)
+    (weight,) = (tensor for tensor in small.graph.initializer if tensor.name == "w")
+    weight.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(weight) * factor).astype("float32"), "w"))
+    onnx.save(small, tmp_path / "m.onnx")
+    verdict = verify(found, tmp_path / "m.onnx")
+    assert verdict.passed == (factor == 1.0), verdict
+    assert verdict.noise
+
+
+def test_one_rounding_leaves_single_numbers_arrays_the_largest_finite_and_whole_ones_whole():
     largest = np.finfo(np.float32).min
-    feed = {"one": np.array(0.1, np.float32), "mask": np.array([largest, -np.inf], np.float32), "n": np.array([3])}
+    feed = {
+        "one": np.array(0.1, np.float32),
+        "mask": np.array([largest, -np.inf], np.float32),
+        "n": np.array([3]),
+        "whole": np.array([1.0, 255.0, -3.0]),
+    }
     for seed in range(4):
         moved = comparison._shaken(feed, seed)
         assert all(isinstance(array, np.ndarray) for array in moved.values())
         assert moved["one"] != feed["one"]
         np.testing.assert_allclose(moved["mask"], feed["mask"], rtol=1e-6)
         np.testing.assert_array_equal(moved["n"], feed["n"])
+        np.testing.assert_array_equal(moved["whole"], feed["whole"])  # an index, a pixel, a factor of sizes
