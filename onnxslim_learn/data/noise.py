@@ -37,7 +37,7 @@ RECORDED = 16  # a texture along one axis has at most a period in so many number
 
 def field(rng: np.random.Generator, sizes: Sequence[int], cutoff: float) -> Array:
     """A field of zero mean and unit variance: one of :func:`fields`."""
-    (one,) = fields(rng, 1, sizes, cutoff)
+    one: Array = fields(rng, 1, sizes, cutoff)[0]
     return one
 
 

@@ -34,7 +34,7 @@ def settle(module: ir.Model, shapes: Shapes) -> None:
                 continue
             static = shapes.static(name)
             if static is not None:
-                _replace(graph, value, static)
+                _replace(graph, shapes, value, static)
     for node in graph:
         target = node.inputs[1] if len(node.inputs) > 1 else None
         if target is not None and not target.is_initializer():
@@ -62,13 +62,16 @@ def drop_unused(module: ir.Model) -> None:
 GROWTH = 2  # no parameter is computed ahead that would take more than this many times the place
 
 
-def settle_parameters(module: ir.Model, whole: Callable[[ir.Node], bool], stacks: Callable[[ir.Node], bool]) -> None:
+def settle_parameters(
+    module: ir.Model, shapes: Shapes, whole: Callable[[ir.Node], bool], stacks: Callable[[ir.Node], bool]
+) -> None:
     """Compute ahead what normalises parameters or writes to places of them, and what is stacked.
 
     Then cutting them is exact, and what exporters put together from slices of a cell's parameters is one parameter.
 
     Args:
         module: The model.
+        shapes: Its shapes.
         whole: Whether a node reads whole axes or places: what it makes of a cut parameter is no cut of what it makes.
         stacks: Whether a node wants parts stacked on the axes of its parameters.
     """
@@ -94,7 +97,7 @@ def settle_parameters(module: ir.Model, whole: Callable[[ir.Node], bool], stacks
         size = sum(source.const_value.nbytes for source in sources[value] if source.const_value is not None)
         array = arrays.get(str(value.name))
         if array is not None and array.nbytes <= GROWTH * size:
-            _replace(graph, value, array)
+            _replace(graph, shapes, value, array)
 
 
 def _computed(pure: list[ir.Node], ends: list[ir.Value]) -> dict[str, np.ndarray[Any, Any]]:
@@ -124,9 +127,11 @@ def initializer(graph: ir.Graph, name: str, array: np.ndarray[Any, Any]) -> ir.V
     return value
 
 
-def _replace(graph: ir.Graph, value: ir.Value, array: np.ndarray[Any, Any]) -> None:
-    """Let an initializer of the same name take the place of a computed value."""
+def _replace(graph: ir.Graph, shapes: Shapes, value: ir.Value, array: np.ndarray[Any, Any]) -> None:
+    """Let an initializer of the same name take the place of a computed value, which a node of several still yields."""
     name = str(value.name)
-    value.name = f"{name}~computed"
+    value.name = renamed = f"{name}~computed"
+    for sample in shapes.samples:
+        sample.shape[renamed], sample.dtype[renamed] = sample.shape[name], sample.dtype[name]
     fresh = initializer(graph, name, np.array(array, order="C"))
     ir.convenience.replace_all_uses_with(value, fresh)

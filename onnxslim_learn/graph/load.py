@@ -179,7 +179,7 @@ def load(
         raise InputError(f"{source or 'model'}: {error.message}") from error
     _drop_stale(module, resolved)
     constant_folding.settle(module, resolved)
-    constant_folding.settle_parameters(module, ask.whole, ask.stacks)
+    constant_folding.settle_parameters(module, resolved, ask.whole, ask.stacks)
     constant_folding.drop_unused(module)
     assumed = [str(v.name) for v in module.graph.inputs if input_sizes.open_axes(v) and v.name not in (inputs or {})]
     assumed += [name for name in told if name not in (values or {})]

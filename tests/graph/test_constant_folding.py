@@ -48,3 +48,18 @@ def test_what_nothing_can_compute_stays_in_the_graph(tmp_path, monkeypatch):
     path = tmp_path / "slim.onnx"
     slim.slim_to(analysis, {"macs": 0.5}, path)
     assert ort.InferenceSession(str(path)).run(None, {"x": x})[0].shape == (3, 4)
+
+
+def test_parts_of_which_some_are_computed_ahead_leave_the_others(tmp_path):
+    """Of the sizes of an image split one by one, as tf2onnx writes it, the channels are known and the batch is not."""
+    model = text(
+        "h = MatMul (x, w1) r = Relu (h) s = Shape (x) n, c = Split <axis = 0> (s) f = Cast <to = 1> (n) "
+        "k = Cast <to = 1> (c) d = Div (r, f) g = Mul (d, k) y = MatMul (g, w2)"
+    )
+    analysis = slim.analyze(model)
+    assert (analysis.graph.shapes.static("c"), analysis.graph.shapes.static("n")) == (8, None)
+    path = tmp_path / "slim.onnx"
+    slim.slim_to(analysis, {"macs": 0.5}, path)
+    for count in (1, 3):
+        x = np.ones((count, 8), np.float32)
+        np.testing.assert_allclose(ort.InferenceSession(str(path)).run(None, {"x": x})[0], 8 * 8 * 3 / count)
