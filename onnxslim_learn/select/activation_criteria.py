@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.linalg
 
-from onnxslim_learn.array_types import Array
+from onnxslim_learn.array_types import Array, Labels
 from onnxslim_learn.select.activation_statistics import inverse_covariance
 from onnxslim_learn.select.criteria import rows_by_cells
 from onnxslim_learn.select.routing import completed
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 Score = Callable[["Analysis", Sequence["Group"], "Calibration"], Array]
 
 ROUNDING = 1e-9  # of a block's mean diagonal: far below any score, far above what doubles lose
+TINY = 1e-30
 STEPS = 48  # rounds of removal per group; the products are downdated exactly after each
 
 
@@ -62,66 +62,73 @@ def obs(analysis: Analysis, groups: Sequence[Group], samples: Calibration) -> Ar
     tr(K_Rᵀ [H⁻¹_RR]⁻¹ K_R). After every round H⁻¹ and K are downdated, so that what takes over from a removed unit is
     worth more afterwards (Optimal Brain Surgeon, Hassibi & Stork 1993, on structures as in ZipLM, arXiv:2302.04089).
     """
-    coupling, gathered = analysis.coupling, samples.pairs
-    score = np.zeros(coupling.columns)
-    rows = _rows_of(coupling)
+    coupling, gathered = analysis.coupling, [inputs for inputs in samples.pairs if inputs.products.ndim == 2]
+    score, read = np.zeros(coupling.columns), [_read(coupling, inputs) for inputs in gathered]
     for group in groups:
-        places = [(inputs, _places(coupling, rows, inputs, group)) for inputs in gathered if inputs.products.ndim == 2]
-        consumers = [_Consumer.of(inputs, positions) for inputs, positions in places if any(len(p) for p in positions)]
+        several = [_Consumer.of(inputs, *_owned(group, *at)) for inputs, at in zip(gathered, read, strict=True)]
+        consumers = [consumer for consumer in several if consumer is not None]
         if consumers:
             score[group.units] = _order(consumers, group.width)
     return completed(analysis, groups, score, samples)
 
 
 class _Consumer:
-    """One contraction as a group sees it: the inverse products and the weights of what is left, both downdated.
+    """One contraction as a group sees it: inverse products and weights, downdated by what is gone.
 
-    Only the group's own positions are held: what is said of them holds for all others staying.
+    Only the group's own positions are held: what is said of them holds for all others staying. Of the downdated inverse
+    only the blocks of units are formed: the rest is the inverse less the products of ``across``, a Cholesky factor of
+    what is gone (pivoted, by blocks).
     """
 
-    def __init__(self, inverse: Array, weights: Array, places: list[Array]) -> None:
-        self.inverse, self.weights = inverse, weights
-        self.owner = np.repeat(np.arange(len(places)), [len(at) for at in places])
-        self.single = all(len(at) <= 1 for at in places)
+    def __init__(self, inverse: Array, weights: Array, owner: Labels) -> None:
+        self.inverse, self.weights, self.owner = inverse, weights.copy(), owner
+        self.across, self.count = np.empty_like(inverse), 0
+        self.gone = np.zeros(len(owner), bool)
+        first, counts = np.unique(owner, return_index=True, return_counts=True)[1:]
+        self.places = [first[counts == n, None] + np.arange(n) for n in np.unique(counts)]
+        self.blocks = [inverse[at[:, :, None], at[:, None, :]] for at in self.places]
 
     @classmethod
-    def of(cls, inputs: Inputs, places: list[Array]) -> _Consumer:
-        every = np.concatenate(places)
+    def of(cls, inputs: Inputs, places: Labels, owner: Labels) -> _Consumer | None:
+        """What is known of positions, and the unit that each is of, in ascending order; ``None`` if there is none."""
+        if not len(places):
+            return None
         inverse = inverse_covariance(inputs)
-        return cls(inverse[np.ix_(every, every)], inputs.factor[every], places)
+        return cls(inverse[np.ix_(places, places)], inputs.factor[places], owner)
 
     def losses(self, width: int) -> Array:
         """What goes with each of so many units; nothing with those that are gone."""
         result = np.zeros(width)
-        if self.single:
-            result[self.owner] = (self.weights**2).sum(axis=1) / np.maximum(np.diagonal(self.inverse), 1e-30)
-            return result
-        units, first, counts = np.unique(self.owner, return_index=True, return_counts=True)
-        for count in np.unique(counts):
-            alike = counts == count
-            at = first[alike, None] + np.arange(count)
-            result[units[alike]] = _block_losses(self.inverse[at[:, :, None], at[:, None, :]], self.weights[at])
+        for at, blocks in zip(self.places, self.blocks, strict=True):
+            stay = ~self.gone[at[:, 0]]
+            result[self.owner[at[stay, 0]]] = _block_losses(blocks[stay], self.weights[at[stay]])
         return result
 
-    def remove(self, units: Array) -> None:
+    def remove(self, units: Labels) -> None:
         """Take units out and let the others take over."""
-        gone = np.isin(self.owner, units)
-        at, left = np.flatnonzero(gone), np.flatnonzero(~gone)
+        at = np.flatnonzero(np.isin(self.owner, units))
         if not len(at):
             return
-        across = self.inverse[np.ix_(at, left)]
-        gain = _solve(self.inverse[np.ix_(at, at)], across)
-        self.weights = self.weights[left] - gain.T @ self.weights[at]
-        self.inverse = self.inverse[np.ix_(left, left)] - across.T @ gain
-        self.owner = self.owner[left]
+        known, more = self.across[: self.count], self.across[self.count : self.count + len(at)]
+        across = self.inverse[at] - known[:, at].T @ known
+        root = _inverse_root(across[:, at])
+        more[:] = root @ across
+        self.weights -= more.T @ (root @ self.weights[at])
+        self.count, self.gone[at] = self.count + len(at), True
+        for number, positions in enumerate(self.places):
+            parts = more[:, positions]
+            self.blocks[number] -= np.einsum("kun,kum->unm", parts, parts)
 
 
 def _block_losses(blocks: Array, weights: Array) -> Array:
     """What goes with each of several units, by blocks of an inverse ``(u, n, n)`` and weights ``(u, n, m)``."""
+    if blocks.shape[1] == 1:
+        single: Array = np.einsum("unm,unm->u", weights, weights) / np.maximum(blocks[:, 0, 0], TINY)
+        return single
     try:
-        roots = np.linalg.solve(np.linalg.cholesky(_lifted(blocks)), weights)
+        roots: Array = np.linalg.solve(np.linalg.cholesky(_lifted(blocks)), weights)
     except np.linalg.LinAlgError:
-        return np.array([np.sum(matrix * _solve(block, matrix)) for block, matrix in zip(blocks, weights, strict=True)])
+        roots = np.stack([_inverse_root(block) @ matrix for block, matrix in zip(blocks, weights, strict=True)])
     losses: Array = np.einsum("unm,unm->u", roots, roots)
     return losses
 
@@ -134,26 +141,33 @@ def _lifted(blocks: Array) -> Array:
     return lifted
 
 
-def _solve(block: Array, right: Array) -> Array:
-    """Solve with a block of an inverse."""
+def _inverse_root(block: Array) -> Array:
+    """A matrix ``R`` for a block of an inverse, with ``Rᵀ R`` its inverse."""
     system = _lifted(block)
     try:
-        solved: Array = scipy.linalg.cho_solve(scipy.linalg.cho_factor(system, check_finite=False), right)
+        root: Array = np.linalg.inv(np.linalg.cholesky(system))
     except np.linalg.LinAlgError:
-        solved = np.linalg.lstsq(system, right, rcond=ROUNDING)[0]
-    return solved
+        values, vectors = np.linalg.eigh(system)
+        known = values > ROUNDING * values[-1]
+        root = np.where(known, 1 / np.sqrt(np.where(known, values, 1)), 0)[:, None] * vectors.T
+    return root
 
 
-def _places(coupling: Coupling, rows: dict[int, Array], inputs: Inputs, group: Group) -> list[Array]:
-    """Positions of every unit of a group among a contraction's inputs."""
-    columns = np.where(inputs.classes >= 0, coupling.column[inputs.classes], -1)
-    cells = [rows.get(unit, np.zeros(0, np.int64)) for unit in group.units.tolist()]
-    if not np.isin(columns, group.units).any() and not np.isin(inputs.classes, np.concatenate(cells)).any():
-        return []
-    return [
-        np.flatnonzero((columns == unit) | np.isin(inputs.classes, cell_positions))
-        for unit, cell_positions in zip(group.units.tolist(), cells, strict=True)
-    ]
+def _read(coupling: Coupling, inputs: Inputs) -> tuple[Labels, Labels]:
+    """Positions among a contraction's inputs, and columns that they are of: their own, and those of their rows."""
+    known = np.flatnonzero(inputs.classes >= 0)
+    cells, rows = coupling.membership.tocsr()[inputs.classes[known]].nonzero()
+    classes = np.concatenate([inputs.classes[known], rows])
+    return np.concatenate([known, known[cells]]), coupling.column[classes]
+
+
+def _owned(group: Group, places: Labels, columns: Labels) -> tuple[Labels, Labels]:
+    """The positions of a group's units, unit by unit, and the number of the unit that each is of."""
+    order = np.argsort(group.units, kind="stable")
+    unit = order[np.minimum(np.searchsorted(group.units, columns, sorter=order), len(order) - 1)]
+    pairs = np.column_stack([unit, places])[group.units[unit] == columns]
+    owner, owned = np.unique(pairs, axis=0).T
+    return owned, owner
 
 
 def _order(consumers: Sequence[_Consumer], width: int) -> Array:
@@ -170,12 +184,3 @@ def _order(consumers: Sequence[_Consumer], width: int) -> Array:
             consumer.remove(left[chosen])
         left = np.delete(left, chosen)
     return score
-
-
-def _rows_of(coupling: Coupling) -> dict[int, Array]:
-    """Column of rows -> classes of their cells."""
-    cells, rows = coupling.membership.nonzero()
-    cells_of: dict[int, list[int]] = {}
-    for cell, row in zip(cells.tolist(), rows.tolist(), strict=True):
-        cells_of.setdefault(int(coupling.column[row]), []).append(cell)
-    return {column: np.array(members, np.int64) for column, members in cells_of.items()}

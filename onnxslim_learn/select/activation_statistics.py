@@ -82,8 +82,9 @@ def inverse_covariance(inputs: Inputs) -> Array:
     if failed:  # what single precision left has a negative eigenvalue below the ridge
         inverse: Array = scipy.linalg.inv(products, check_finite=False)
         return inverse
-    lower = scipy.linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)[0]
-    inverse = np.tril(lower) + np.tril(lower, -1).T
+    lower = scipy.linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)[0]  # what is above is zero
+    inverse = lower + lower.T
+    inverse[range(size), range(size)] /= 2
     return inverse
 
 
