@@ -14,6 +14,7 @@ from nets.zoo import NETS
 from onnxslim_learn.data.random_inputs import random_inputs
 from onnxslim_learn.workflow import slim
 from tests import laws
+from tests.counted_macs import macs_by_output
 from tests.laws import ALL, CUT, PLANS, ZOO_CUT, analysed, draw_removal
 
 STEP = 1e-4
@@ -27,62 +28,11 @@ STATED = {onnx.TensorProto.INT64, onnx.TensorProto.BOOL, onnx.TensorProto.STRING
 # --- an independent count ---------------------------------------------------------------------------------------------
 
 
-def shapes_of(model, inputs):
-    """Return the shape of every tensor, from a run."""
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    return {name: array.shape for name, array in {**arrays, **inputs, **laws.run(laws.exposed(model), inputs)}.items()}
-
-
-def conv(node, x, w, *rest, y):
-    return math.prod(y) * math.prod(w[1:])
-
-
-def conv_transpose(node, x, w, *rest, y):
-    return math.prod(x) * math.prod(w[1:])
-
-
-def gemm(node, a, b, *rest, y):
-    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-    return math.prod(y) * (a[0] if transposed else a[1])
-
-
-def matmul(node, a, b, y):
-    return math.prod(y) * a[-1]
-
-
-def einsum(node, *inputs, y):
-    (equation,) = [attribute.s.decode() for attribute in node.attribute if attribute.name == "equation"]
-    terms = equation.replace(" ", "").split("->")[0].split(",")
-    sizes = {c: n for term, shape in zip(terms, inputs, strict=True) for c, n in zip(term, shape, strict=True)}
-    return math.prod(sizes.values())
-
-
-def recurrent(node, x, w, r, *rest, y):
-    """Every step multiplies the input by W and the state by R, for each direction."""
-    return x[0] * x[1] * (math.prod(w) + math.prod(r))
-
-
-MACS = {
-    "Conv": conv,
-    "ConvTranspose": conv_transpose,
-    "Gemm": gemm,
-    "MatMul": matmul,
-    "Einsum": einsum,
-    "LSTM": recurrent,
-    "GRU": recurrent,
-}
-
-
 @pytest.mark.parametrize("name", NETS)
 def test_macs_are_counted_on_concrete_shapes(name):
     analysis = analysed(name)
     model = inliner.inline_local_functions(NETS[name].build())
-    shapes = shapes_of(model, random_inputs(analysis.coupling, analysis.graph.shapes.nominal))
-    counted = {}
-    for node in model.graph.node:
-        if node.op_type in MACS:
-            operands = [shapes[tensor] if tensor else () for tensor in node.input]
-            counted[node.output[0]] = MACS[node.op_type](node, *operands, y=shapes[node.output[0]])
+    counted = macs_by_output(model, random_inputs(analysis.coupling, analysis.graph.shapes.nominal))
     owners = {node.name: str(node.outputs[0].name) for node in analysis.graph.nodes}
     by_node = analysis.costs["macs"].by_node(np.ones(analysis.coupling.size))
     found = {owners[node]: round(macs) for node, macs in by_node.items()}
