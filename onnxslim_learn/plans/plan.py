@@ -36,8 +36,8 @@ class Plan:
     Attributes:
         groups: Group name -> indices of the units that stay; groups kept whole are left out.
         widths: Group name -> number of units before, for every group in ``groups``.
-        tensors: Initializer -> axis -> kept positions, for every cut initializer (a list per row where rows keep
-            different positions of one axis).
+        tensors: Initializer -> axis -> kept positions in the order in which they stay, for every cut initializer (a
+            list per row where rows keep different positions of one axis).
         provenance: Source hash, criterion, targets, costs before and after.
         blocks: Names of the residual blocks that go as a whole, with all groups that lie in them.
         merged: Group name -> lists of units, each a unit that stays and the removed ones that it stands for; empty
