@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners import table
 from onnxslim_learn.learners.settings import LearnSettings, compares_features
 from onnxslim_learn.registry import LATENCY, LEARNERS
-from onnxslim_learn.report.sections import quality, training
+from onnxslim_learn.report.sections import quality
+from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.rows import imported, require
 from onnxslim_learn.workflow import samples as sampling
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.costs.devices import Device
     from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.train.distributed import World
+    from onnxslim_learn.train.trainer import Tell
     from onnxslim_learn.workflow.slimmed import Slimmed
     from onnxslim_learn.workflow.sparsify import Sparsified, Stored
 
@@ -75,20 +78,42 @@ def learn(model: Model, *, progress: Watcher | None = None, settings: tuple[Lear
         return slim.measured(analysed, shared.runtime, shared.clock.measure_seconds, stage)[0]
 
     with place(shared.result.output, "model.onnx") as (path, folder):
-        outcome = run(row, analysis, (shared, wanted), path, stage)
+        outcome = run(row, analysis, (shared, wanted), path, stage, tell=_alone(shared, wanted))
         if outcome is None:
             return None
         if isinstance(outcome, list):
-            title = f"learn {models.named(model)} {path}"
-            real = shared.samples.data is not None
-            rows = [
-                {**row, "quality": quality.of_outputs(row["deviation"] or {}, row["detections"], real=real)}
-                for row in outcome
-            ]
-            report = {"model": models.named(model), **_learner(shared), "strengths": rows}
-            return Result(title, report, lambda told: training.sweep(told["strengths"]), lambda told: told["strengths"])
+            return _swept(f"learn {models.named(model)} {path}", models.named(model), outcome, shared)
         result: Result = imported(row.report)(outcome, (path, folder), (shared, wanted), stage)
         return result
+
+
+def _swept(title: str, model: str, rows: Sequence[dict[str, Any]], shared: LearnSettings) -> Result:
+    """Report of several strengths: side by side, then each by itself."""
+    real = shared.samples.data is not None
+    judged = [
+        {**row, "quality": quality.of_outputs(row["deviation"] or {}, row["detections"], real=real)} for row in rows
+    ]
+    report = {"model": model, **_learner(shared), "strengths": judged}
+    return Result(title, report, lambda told: pages.strengths(told["strengths"]), _rows)
+
+
+def _rows(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A row for each strength, without what is reported of each by itself."""
+    return [slim.short(row) for row in report["strengths"]]
+
+
+def _alone(shared: LearnSettings, wanted: Any) -> Tell:
+    """What tells of one of several models as if it had been asked for alone; not timed where others run beside it."""
+    samples = replace(shared.samples, data=None)  # they may be too many, or of a kind, to go elsewhere
+    result = replace(
+        shared.result, no_latency=shared.result.no_latency or declared.given(wanted).get("workers") is not None
+    )
+    return partial(_told, replace(shared, samples=samples, result=result))
+
+
+def _told(shared: LearnSettings, outcome: tuple[Slimmed, Verification], path: Path, stage: Stage) -> Mapping[str, Any]:
+    """Report of one of several models."""
+    return slim.finished("learn", outcome, (path, None), shared, stage, told=_learner(shared)).report
 
 
 def _checked(shared: LearnSettings, wanted: Any) -> Device | None:

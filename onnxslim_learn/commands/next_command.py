@@ -162,6 +162,18 @@ NEXT: tuple[Next, ...] = (
         "To see how fast they are",
         lambda case: line("profile", case.model, *case.outputs),
     ),
+    Next(
+        ("learn",),
+        lambda case: quality.smallest_good(case.several) is not None,
+        "To try strengths around the smallest that is good",
+        lambda case: case.again(strength=f"{(quality.smallest_good(case.several) or {})['strength']:.3g}"),
+    ),
+    Next(
+        ("learn",),
+        lambda case: bool(case.several),
+        "To cut less, and keep more",
+        lambda case: case.again(strength=f"{min(row['strength'] for row in case.several) / STRONGER:.3g}"),
+    ),
     Next(("slim", "learn"), _bounded, _ROOM, _targets(lambda row: SMALLER)),
     Next(
         ("apply",),

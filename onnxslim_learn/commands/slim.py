@@ -235,12 +235,17 @@ def _several(analysis: Analysis, settings: SlimSettings, asked: Mapping[str, Any
     title = f"slim {models.named(analysis)} {settings.result.output}"
     report = {"model": str(analysis.graph.source or ""), "targets": rows}
     about: dict[str, Any] = {"passed": all(passed), "notes": tuple(notes), "failure": WORSE}
-    return Result(title, report, lambda r: pages.each(r["targets"]), _rows, **about)
+    return Result(title, report, lambda r: pages.targets(r["targets"]), _rows, **about)
 
 
 def _rows(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """A row for each target, without what is reported of each by itself."""
-    return [{key: value for key, value in row.items() if key != "report"} for row in report["targets"]]
+    return [short(row) for row in report["targets"]]
+
+
+def short(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row of one of several models, without what is reported of it by itself."""
+    return {key: value for key, value in row.items() if key != "report"}
 
 
 def _file(analysis: Analysis) -> str:

@@ -34,10 +34,22 @@ def of(case: Case) -> dict[str, Any]:
         "quality": _quality(case),
         "kept": _kept(case),
         "faster": timed,
-        "limited_by": list(dict.fromkeys(told for limit in LIMITS for one in case.each for told in limit(one))),
+        "limited_by": _limits(case),
         "next": None if following is None else {"why": following.why, "command": following.line(case)},
         "written": _written(case),
     }
+
+
+def _limits(case: Case) -> list[str]:
+    """What limited the result; of several models, which of them, where that did not limit all."""
+    each = case.each
+    files = [str(row["output"]) for row in case.several if "report" in row]
+    said = [(told, place) for limit in LIMITS for place, one in enumerate(each) for told in limit(one)]
+    whose = {told: sorted({place for text, place in said if text == told}) for told, _ in said}
+    return [
+        told if len(places) == len(each) else f"{', '.join(files[place] for place in places)}: {told}"
+        for told, places in whose.items()
+    ]
 
 
 def _met(case: Case) -> list[Mapping[str, Any]] | None:

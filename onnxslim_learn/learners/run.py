@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.registry import LearnerRow
     from onnxslim_learn.runtime.settings import RuntimeSettings
     from onnxslim_learn.train.distributed import World
-    from onnxslim_learn.train.trainer import Trainer
+    from onnxslim_learn.train.trainer import Tell, Trainer
 
 ALL = 1_000_000_000  # samples
 
@@ -40,6 +40,8 @@ def run(
     asked: tuple[LearnSettings, Any],
     output: Path,
     stage: Stage,
+    *,
+    tell: Tell | None = None,
 ) -> Any:
     """Carry out a learner in the processes that take part.
 
@@ -49,6 +51,7 @@ def run(
         asked: What is asked of every learner, and of this one.
         output: Where the model is written.
         stage: Called with the name of each stage.
+        tell: See :class:`onnxslim_learn.train.trainer.Task`.
 
     Returns:
         What the learner made; ``None`` in a process that does not lead.
@@ -59,7 +62,7 @@ def run(
         with _folder(shared, wanted, world) as folder:
             model = analysis(world)
             source, taught = _school(model, asked, folder, world, stage)
-            outcome = act(Task(model, source, wanted, taught, output, stage, row.name, _runtime(asked, world)))
+            outcome = act(Task(model, source, wanted, taught, output, stage, row.name, _runtime(asked, world), tell))
             return outcome if world.leads else None
     finally:
         distributed.leave()

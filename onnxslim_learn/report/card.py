@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxslim_learn.report.format import amount, count, ms, percent, plural, share, size
+from onnxslim_learn.report.sections import quality
 
 GOOD, FAIR, BAD, PLAIN = "good", "fair", "bad", ""
 
@@ -90,9 +91,25 @@ def _quality(report: Report) -> Iterator[Tile]:
 
 def _accuracy(report: Report) -> Iterator[Tile]:
     """Right answers, where there are labels."""
-    before, after = (report.get(side, {}).get("accuracy") for side in ("before", "after"))
+    before, after = next((pair for pair in _right(report) if None not in pair), (None, None))
     if before is not None and after is not None:
         yield Tile("Right on held-out samples", share(after), f"the original on {share(before)}")
+
+
+def _right(report: Report) -> Iterator[tuple[float | None, float | None]]:
+    """Shares of right answers, of the original and of the result, wherever they are told."""
+    yield report.get("before", {}).get("accuracy"), report.get("after", {}).get("accuracy")
+    trained = (report.get("training") or {}).get("result") or {}
+    yield trained.get("original_accuracy"), trained.get("accuracy")
+    repair = report.get("repair") or {}
+    known = repair.get("accuracy") or {}
+    tuned = repair.get("finetune") or {}
+    yield known.get("original"), tuned.get("accuracy") if tuned.get("kept") else known.get(_standing(repair))
+
+
+def _standing(repair: Report) -> str:
+    """Which weights stand after a repair."""
+    return "repaired" if repair.get("kept") else "cut"
 
 
 def _speed(report: Report) -> Iterator[Tile]:
@@ -107,7 +124,7 @@ def _speed(report: Report) -> Iterator[Tile]:
     word = "" if timed.get("faster") is not None else ", not measurably faster"
     base = timed.get("base", "the first" if "settings" in report else "the original")
     more = f"{timed['ratio']:.3f} of the time of {base}{span}{word}"
-    yield Tile(f"{file}speed" if file else "Speed", f"{1 / timed['ratio']:.2f} times as fast", more, state)
+    yield Tile(f"{file}speed, the slowest" if file else "Speed", f"{1 / timed['ratio']:.2f} times as fast", more, state)
 
 
 def _sides(report: Report) -> Iterator[Tile]:
@@ -181,6 +198,23 @@ def _failed(report: Report) -> tuple[str, str] | None:
     return None if check["passed"] else (BAD, f"The check failed: {check['complaint']}.")
 
 
+def _swept(report: Report) -> tuple[str, str] | None:
+    """Of several strengths, which lie far apart on purpose, the one that is of use."""
+    rows = report.get("strengths")
+    if rows is None:
+        return None
+    tried = plural(len(rows), "strength")
+    if not any(row["output"] for row in rows):
+        return FAIR, f"No unit went at any of {tried}."
+    best = quality.smallest_good(rows)
+    if best is None:
+        return FAIR, f"{tried} tried: nothing that was cut is good."
+    left = share(best["after"]["macs"] / max(best["before"]["macs"], 1))
+    known = report["verdict"]["kept"] is not None and report["verdict"]["kept"]["real"]
+    said = f"{tried} tried: the smallest that is good is {best['output']}, with {left} of the MACs"
+    return (GOOD, f"{said}.") if known else (FAIR, f"{said}; on real inputs, nobody knows yet.")
+
+
 def _destroyed(report: Report) -> tuple[str, str] | None:
     kept = report["verdict"]["kept"]
     return (BAD, f"Destroyed: only {kept['said']}.") if kept and kept["destroyed"] else None
@@ -250,9 +284,12 @@ def _beside(report: Report) -> tuple[str, str] | None:
 
 
 def _taken(report: Report) -> tuple[str, str] | None:
-    """How long a single model takes that was timed."""
+    """How long models take that were timed, in the first of the settings."""
     for setting in report.get("settings", ()):
         (first, *_) = setting["timings"]
+        if pairs := setting["comparisons"]:
+            told = (f"{pair['model']} is {1 / pair['ratio']:.2f} times as fast" for pair in pairs)
+            return PLAIN, f"Beside {first['model']}, {', '.join(told)}."
         return PLAIN, f"A run takes {ms(first['median_ms'])}."
     return None
 
@@ -262,6 +299,6 @@ def _done(_: Report) -> tuple[str, str] | None:
 
 
 HEADLINES: tuple[Callable[[Report], tuple[str, str] | None], ...] = (
-    _failed, _destroyed, _bounded, _sparse, _cuttable, _compared, _beside, _checked, _taken, _done,
+    _failed, _swept, _destroyed, _bounded, _sparse, _cuttable, _compared, _beside, _checked, _taken, _done,
 )  # fmt: skip
 """The first that applies heads the card."""

@@ -215,7 +215,7 @@ def _weights(analysis: Analysis, node: ir.Node) -> list[Any]:
     return [value for value in held if polynomial.is_parameter(value)]
 
 
-CHOICE = ("criterion", "allocation", "trials", "work", "curves")  # of a plan's provenance
+CHOICE = ("criterion", "allocation", "trials", "work", "curves", "measured")  # of a plan's provenance
 
 
 def totals(analysis: Analysis) -> dict[str, float]:

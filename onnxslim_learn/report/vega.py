@@ -18,6 +18,7 @@ HIGH = 320  # of a chart of points
 LETTER = 6.4  # pixels of a letter, about
 ROOM = 2.5  # of a chart's width has the longest bar at least one part, whatever room the number after it needs
 LEAST = 1e-5  # of the largest loss is drawn on the floor
+KINDS = "worth keeping", "beaten"  # of the points of a chart, whose second are rings
 MARK = "\u2063"  # between the number of a bar and its label: labels repeat
 
 Chart = Bars | Lines | Scatter
@@ -139,14 +140,19 @@ def _scatter(chart: Scatter) -> Spec:
         for field, title, form in zip("xy", chart.axes, chart.forms, strict=True)
     )
     about = [{"field": "name"}, {"field": "text"}]
-    kinds = {"field": "kind", "scale": {"domain": ["worth keeping", "beaten"], "range": list(COLOURS[:2])}}
+    kinds = {"field": "kind", "scale": {"domain": list(KINDS), "range": list(COLOURS[:2])}}
     colour = {**kinds, "legend": {"orient": "top", "title": None}}
+    best, beaten = ({"transform": [{"filter": f"datum.kind == '{kind}'"}]} for kind in KINDS)
     layers: list[Spec] = [
-        {
-            "transform": [{"filter": "datum.kind == 'worth keeping'"}],
-            "mark": {"type": "line", "color": COLOURS[0], "opacity": 0.6},
-        },
-        {"mark": {"type": "point", "filled": True, "size": 90}, "encoding": {"color": colour, "tooltip": about}},
+        {**best, "mark": {"type": "line", "color": COLOURS[0], "opacity": 0.6}},
+        *(
+            {
+                **those,
+                "mark": {"type": "point", "filled": full, "size": 90},
+                "encoding": {"color": colour, "tooltip": about},
+            }
+            for those, full in ((best, True), (beaten, False))
+        ),
         {"mark": {"type": "text", "dy": -12}, "encoding": {"text": {"field": "name"}}},
     ]
     return {
@@ -159,5 +165,5 @@ def _scatter(chart: Scatter) -> Spec:
 
 
 def _point(point: Point) -> Spec:
-    kind = "worth keeping" if point.best else "beaten"
+    kind = KINDS[not point.best]
     return {"name": printable(point.name), "x": point.x, "y": point.y, "text": printable(point.text), "kind": kind}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 KEPT = "curves"  # kind of what is kept on disk
+POINTS = 33  # of a curve that is told, at most
 
 UNIFORM = "uniform"  # all groups alike
 # How measured losses are weighed: by a power, higher ones spread them evenly; and how far below the uniform width a
@@ -70,12 +71,14 @@ class Chosen:
         allocation: How it was found: ``uniform`` or one of :data:`WAYS`.
         trials: Every allocation tried and its loss after a quick repair: that of the metric, if there is one.
         spent: What was done to find it, if anything was to be.
+        curves: Group -> units that stay -> loss by itself, after repair, as measured, else as predicted.
     """
 
     removal: Removal
     allocation: str
     trials: dict[str, float]
     spent: Spent | None = None
+    curves: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
 
 
 def choose(
@@ -106,12 +109,12 @@ def choose(
     if calibration is None or 0 in (calibration.work, calibration.seconds) or still or allocation == UNIFORM:
         return Chosen(uniform, UNIFORM, {})
     planned, curves = losses(task, scores, calibration, progress)
-    spent = _spent(task, calibration, planned)
+    spent, told = _spent(task, calibration, planned), curve_points(task.choices, curves)
     if not planned.ways:
         return Chosen(uniform, UNIFORM, {}, spent)
     if allocation is not None:
         removal = search.search(_weighed(task, curves, uniform, WAYS[allocation]))
-        return Chosen(removal, allocation, {}, spent)
+        return Chosen(removal, allocation, {}, spent, told)
     portion = planned.trials
     record = Record(task.coupling.graph.model, portion.feeds, portion.rows, whole=True)
     ways = list(WAYS.items())[: planned.ways]
@@ -120,7 +123,7 @@ def choose(
     bench = Bench(task.coupling, record, calibration.metric, portion.labels)
     trials = bench.tried(candidates, calibration.workers)
     best = min(trials, key=lambda name: trials[name])
-    return Chosen(candidates[best], best, {name: lost[0] for name, lost in trials.items()}, spent)
+    return Chosen(candidates[best], best, {name: lost[0] for name, lost in trials.items()}, spent, told)
 
 
 def losses(
@@ -138,6 +141,15 @@ def losses(
     calibration.curves = _measured(task, calibration, planned, progress)
     predicted = partial(_predicted, task, scores, calibration, planned)
     return planned, calibration.curves.curves(task.choices, predicted)
+
+
+def curve_points(choices: Sequence[Choice], curves: Sequence[Array]) -> dict[str, dict[int, float]]:
+    """Some points of the curve of every group, its ends among them; none where there are no curves."""
+    told = {}
+    for choice, lost in zip(choices, curves, strict=bool(curves)):
+        places = np.unique(np.linspace(0, len(choice.kept) - 1, min(len(choice.kept), POINTS)).round().astype(int))
+        told[choice.group.name] = {choice.kept[place]: float(lost[place]) for place in places}
+    return told
 
 
 def _predicted(task: Search, scores: Array, calibration: Calibration, planned: Schedule) -> list[Array]:

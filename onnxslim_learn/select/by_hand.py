@@ -5,25 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.plans.realize import describe
 from onnxslim_learn.registry import CRITERIA, MACS
 from onnxslim_learn.select import budget, criteria
-from onnxslim_learn.select.allocation import losses
+from onnxslim_learn.select.allocation import curve_points, losses
 from onnxslim_learn.select.bounds import bounds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from onnxslim_learn.analysis import Analysis
-    from onnxslim_learn.array_types import Array, Progress
+    from onnxslim_learn.array_types import Progress
     from onnxslim_learn.plans.plan import Plan
     from onnxslim_learn.select.calibration import Calibration
 
 HALF = {MACS: 0.5}  # what is measured first are the groups that matter most for this
-POINTS = 33  # of a curve that is told, at most
 
 
 @dataclass(frozen=True)
@@ -89,12 +86,6 @@ def by_hand(
     curves, measured = dict[str, dict[int, float]](), frozenset[str]()
     if choices and calibration is not None and 0 not in (calibration.work, calibration.seconds):
         _, lost = losses(search, scores, calibration, progress)
-        curves = {one.group.name: _points(one.kept, curve) for one, curve in zip(choices, lost, strict=bool(lost))}
+        curves = curve_points(choices, lost)
         measured = frozenset(calibration.curves.points)
     return ByHand(analysis, search, CRITERIA.row(criterion).name, curves, measured)
-
-
-def _points(kept: tuple[int, ...], lost: Array) -> dict[int, float]:
-    """Some points of a curve, its ends among them."""
-    places = np.unique(np.linspace(0, len(kept) - 1, min(len(kept), POINTS)).round().astype(int))
-    return {kept[place]: float(lost[place]) for place in places}

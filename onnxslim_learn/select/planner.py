@@ -104,8 +104,8 @@ def _found(task: budget.Search, ranking: Ranking, chosen: Chosen, calibration: C
         told["dropped"] = {name: why for name, why in ranking.refused.items() if name in cuttable}
     if calibration is not None:
         told |= {"data": calibration.source.name, "work": chosen.spent and asdict(chosen.spent)}
-        points = calibration.curves.points
-        told["curves"] = {name: {str(k): v for k, v in known.items()} for name, known in points.items()}
+        told["curves"] = {name: {str(k): v for k, v in lost.items()} for name, lost in chosen.curves.items()}
+        told["measured"] = [name for name in chosen.curves if name in calibration.curves.points]
     return told
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -31,14 +31,18 @@ from onnxslim_learn.train.samples import Portion
 from onnxslim_learn.train.teacher import Teacher
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import fx
 
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.data.source import Source
     from onnxslim_learn.graph.load import Graph
+    from onnxslim_learn.rewrite.verify import Verification
     from onnxslim_learn.runtime.settings import RuntimeSettings
     from onnxslim_learn.train.losses import Objective
     from onnxslim_learn.train.samples import SampleStore
+    from onnxslim_learn.workflow.slimmed import Slimmed
 
 JUDGED = 8  # batches
 LOOKED = 2  # batches, while a net is trained
@@ -408,6 +412,7 @@ def _fixed(samples: SampleStore, training: Training, world: World) -> Training:
 FAR = 16  # times the samples that a batch may be: they repeat in it
 
 W = TypeVar("W")
+Tell: TypeAlias = "Callable[[tuple[Slimmed, Verification], Path, Stage], Mapping[str, Any]]"
 
 
 @dataclass(frozen=True)
@@ -424,6 +429,7 @@ class Task(Generic[W]):
         learner: What the learner is called.
         runtime: How widths that were learnt are timed, to choose again those that are slower than the original's;
             ``None`` where they are not.
+        tell: What is reported of one of several models by itself, once it is written.
     """
 
     analysis: Analysis
@@ -434,6 +440,7 @@ class Task(Generic[W]):
     stage: Stage
     learner: str = ""
     runtime: RuntimeSettings | None = None
+    tell: Tell | None = None
 
     @property
     def folder(self) -> Path:

@@ -183,6 +183,14 @@ def test_a_sweep_leaves_a_file_for_every_strength(trainable):
     rows = report["strengths"]
     timed = " ".join(["profile residual.onnx", *(row["output"] for row in rows if row["output"])])
     assert report["verdict"]["next"]["command"].endswith(timed)
+    for row in rows:
+        assert ("report" in row) == (row["output"] is not None)
+        alone = row.get("report") or row
+        assert {cost: alone["after"][cost] for cost in ("macs", "params")} == {
+            cost: row["after"][cost] for cost in ("macs", "params")
+        }
+        assert row["output"] is None or f"<summary>{row['output']}</summary>" in page
+    assert page.count("<figcaption>Structure learning, step by step") == sum(row["output"] is not None for row in rows)
     assert [row["strength"] for row in rows] == pytest.approx([0.3, 3, 30])
     macs = [row["after"]["macs"] for row in rows]
     assert macs == sorted(macs, reverse=True)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from onnxslim_learn.report import page, vega
 from onnxslim_learn.report.blocks import SECTIONS, Bar, Bars, Line, Lines, Point, Scatter, Section, Table, Text
-from onnxslim_learn.report.sections import training
+from onnxslim_learn.report.card import FAIR, GOOD, card
+from onnxslim_learn.report.sections import network, training
 from tests.laws import examples
 
 VOID = {"meta", "br", "input"}  # tags that hold nothing
@@ -157,6 +158,8 @@ def test_a_sweep_shows_every_strength():
     rows = [{**row, "strength": s, "after": {**whole, "macs": m}} for s, m in ((0.1, 90), (1.0, 50), (2000.0, 20))]
     (section,) = training.sweep(rows)
     (figure,) = (block for block in section.blocks if isinstance(block, Scatter))
+    spec = vega.specs(figure)[0]
+    assert [one["mark"]["filled"] for one in spec["layer"] if one["mark"]["type"] == "point"] == [True, False]
     assert [(p.name, p.x, p.y) for p in figure.points] == [("0.1", 0.9, 0.2), ("1", 0.5, 0.2), ("2000", 0.2, 0.2)]
     assert all("right on 90.00%" in p.text for p in figure.points)
 
@@ -182,6 +185,58 @@ def test_units_of_groups_and_what_is_looked_at_rarely_have_curves_too():
     assert [line.label for line in numbers.lines] == ["loss", "loss on samples held back"]
     assert numbers.lines[1].points == ((9.0, 0.2), (49.0, 0.04), (99.0, 0.02))
     assert [(line.label, line.points) for line in groups.lines] == [("w:0", ((9.0, 91.0), (49.0, 51.0), (99.0, 1.0)))]
+
+
+def test_time_by_operator_is_that_of_all_nodes_and_blocks_have_their_whole_names():
+    def drawn(name, module, ms):
+        about = {"name": name, "op_type": "Conv", "module": module, "width": [4, 2], "group": None, "inputs": []}
+        return {**about, "macs": [8, 4], "params": [4, 2], "ms": [ms, ms / 2]}
+
+    timed = [("a", "Conv", 1.0), ("relu", "Relu", 2.0), ("b", "Conv", 3.0), ("layout", "Reorder", 4.0)]
+    report = {
+        "network": [drawn("a", "model.0", 3.0), drawn("b", "model.1", 3.0)],
+        "node_times": [{"name": n, "op_type": o, "before_ms": ms, "after_ms": ms / 2} for n, o, ms in timed],
+    }
+    charts = [block for section in network.blocks(report) for block in section.blocks if isinstance(block, Bars)]
+    told = {chart.title: [(bar.label, bar.value) for bar in chart.bars if bar.label] for chart in charts}
+    assert told["Time by operator"] == [("Conv", 4.0), ("Reorder", 4.0), ("Relu", 2.0)]
+    assert told["Time by block"] == [("model.0", 3.0), ("model.1", 3.0)]
+
+
+@pytest.mark.parametrize(
+    ("explained", "said", "state"),
+    [
+        ((0.99, 0.95, 0.1), "3 strengths tried: the smallest that is good is 1.onnx, with 50.0 % of the MACs.", GOOD),
+        ((0.5, 0.2, 0.1), "3 strengths tried: nothing that was cut is good.", FAIR),
+        ((None, None, None), "No unit went at any of 3 strengths.", FAIR),
+    ],
+)
+def test_a_sweep_is_headed_by_the_smallest_model_that_is_good(explained, said, state):
+    def row(number, left):
+        whole = {"before": {"macs": 100}, "after": {"macs": 75 - 25 * number}}
+        if left is None:
+            return {**whole, "output": None, "quality": None}
+        worst = {"explained": left, "output": "y", "channels": "all"}
+        return {
+            **whole,
+            "output": f"{number}.onnx",
+            "quality": {"worst": worst, "outputs": {}, "destroyed": left < 0.5},
+        }
+
+    kept = {"share": 0.1, "destroyed": True, "said": "10 % is left", "real": True, "good": False, "few": False}
+    verdict = {"met": None, "quality": None, "kept": kept, "faster": None, "limited_by": [], "next": None}
+    told = card({"strengths": [row(k, left) for k, left in enumerate(explained)], "verdict": verdict})
+    assert (told.headline, told.state) == (said, state)
+
+
+def test_models_that_are_timed_are_held_against_the_first():
+    timed = {"median_ms": 2.0, "low_ms": 1.0, "high_ms": 3.0}
+    setting = {"timings": [{"model": "a.onnx", **timed}, {"model": "b.onnx", **timed}]}
+    setting["comparisons"] = [{"model": "b.onnx", "base": "a.onnx", "ratio": 0.5}]
+    verdict = {"met": None, "quality": None, "kept": None, "faster": None, "limited_by": [], "next": None}
+    assert (
+        card({"settings": [setting] * 2, "verdict": verdict}).headline == "Beside a.onnx, b.onnx is 2.00 times as fast."
+    )
 
 
 def test_roll_outs_are_a_curve():

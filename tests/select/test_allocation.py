@@ -102,6 +102,20 @@ def test_one_way_is_tried_beside_all_groups_alike_where_that_takes_little(enough
     assert plan.provenance["work"]["groups"][0] == 0
 
 
+def test_a_plan_tells_what_groups_lose_at_all_of_their_widths():
+    known = calibration("residual", work=2e9)
+    told = slim.plan(analysed("residual"), {"macs": 0.6}, calibration=known).provenance
+    assert set(told["measured"]) == set(known.curves.points)
+    assert set(told["curves"]) == {group.name for group in analysed("residual").free_groups() if group.pin is None}
+    assert 0 < len(told["measured"]) < len(told["curves"])
+    for name, curve in told["curves"].items():
+        losses = [curve[width] for width in sorted(curve, key=int)]
+        assert losses == sorted(losses, reverse=True)
+        assert losses[-1] == 0
+        for width, loss in known.curves.points.get(name, {}).items():
+            assert curve[str(width)] >= max(loss, 0) * (1 - 1e-6)
+
+
 def one_column(analysis, group):
     """The columns of a group."""
     columns = np.zeros(analysis.coupling.columns, bool)

@@ -35,8 +35,9 @@ def sweep(task: Task[MorphNetSettings], tried: Sequence[float]) -> list[dict[str
     """Learn, cut and fine-tune at every strength; a file each, numbered like the strengths.
 
     Returns:
-        For every strength what is left and how far outputs are from the original's; ``output`` is ``None`` where
-        nothing died. ``pareto`` says whether no other is both smaller and nearer.
+        For every strength what is left and how far outputs are from the original's, and in ``report`` what the task
+        tells of it by itself; ``output`` is ``None`` where nothing died, and there is no report then. ``pareto`` says
+        whether no other is both smaller and nearer.
     """
     place = task.wanted.workers
     if place is None or task.trainer.world.size > 1:
@@ -79,4 +80,5 @@ def _row(task: Task[MorphNetSettings]) -> dict[str, Any]:
         row |= {"output": str(task.output), "after": task.analysis.price(fitted[0].removal)}
         row |= {"deviation": result["outputs"], "detections": result["detections"]}
         row |= {"relative": float(np.mean(relative)) if relative else 0.0, "accuracy": result["accuracy"]}
+        row |= {} if task.tell is None else {"report": task.tell(fitted, task.output, task.stage)}
     return row

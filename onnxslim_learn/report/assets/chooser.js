@@ -102,6 +102,7 @@
     return { code, line: make("div", { className: "command" }, code, button) };
   };
   const command = copied();
+  const narrowed = make("p", {}, "A tick keeps a group whole. The command that cuts to these widths, and chooses and repairs on samples:");
   const bounded = make("select", { ariaLabel: "what the budget is of" }, ...Object.entries(COSTS).map(([cost, title]) => make("option", { value: cost }, title)));
   const budget = make("input", { type: "range", min: 5, max: 100, step: 1, value: 100, ariaLabel: "budget: share that is left, per cent" });
   const said = make("output");
@@ -138,6 +139,7 @@
     const least = (k) => Math.floor(1e6 * chosen[k] / units[k]) / 1e6;
     const limits = groups.flatMap(({ name }, k) => (kept[k] ? ["--protect", exactly(name)] : ["--keep", `${exactly(name)}=${least(k)}`]));
     const samples = options.includes("--data") ? [] : ["--data", "SAMPLES"];
+    narrowed.hidden = command.line.hidden = chosen.every((width, k) => width === units[k]);
     command.code.textContent = line("onnxslim-learn", "slim", model, "-o", beside("-slim.onnx"), "--target", `macs=${target}`, "--multiple", "1", ...samples, ...options, ...limits);
   };
   const change = (moved = false) => {
@@ -174,7 +176,7 @@
   place.append(figures, make("div", { className: "row budget" }, make("label", {}, "Budget of ", bounded), budget, said),
     make("div", { className: "rows" }, ...rows.map(({ row }) => row)),
     ...(plans ? [make("div", { className: "bar" }, exported), answer, apply.line] : []),
-    make("p", {}, "A tick keeps a group whole. The command that cuts to these widths, and chooses and repairs on samples:"), command.line);
+    narrowed, command.line);
   window.chooser = { value, shares, chosen, whole, units, steps, floors, tops, set, protect, kept, places: new Map(groups.map((group, k) => [group.name, k])) };
   show(false);
 })();

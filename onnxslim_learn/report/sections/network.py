@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 STEP = 4  # of widths to try, where those of this machine's kernels decide
+EVERY_RUN = "(every run)"  # what is no node's time
+FOLLOWING = "By block and by layer, what has no weights (activations, views) counts for the layer that it follows."
 PARTS = 24  # blocks in a chart, at most
 TOLD = ("name", "title", "width", "kept", "after")  # of a group, on a click, and
 SHARES = ("macs_share", "params_share")
@@ -41,8 +43,8 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
     return [
         *drawn,
         Section("network", chooser if "view" in report else ()),
-        Section("where", (*_charts("block", nodes, _by_block(nodes)), *_charts("operator", nodes, _operator))),
-        Section("where", _clock(report)),
+        Section("where", (*_charts("block", nodes, _by_block(nodes)), *_by_operator(report))),
+        Section("where", (Text(f"{FOLLOWING}{_clock(report)}"),)),
         Section("where", (_table(nodes),)),
         Section("choose", () if "view" in report else chooser),
         Section("pinned", tuple(_ways(report.get("pinned", ())))),
@@ -106,16 +108,28 @@ def _loss(curve: Mapping[Any, float], group: Mapping[str, Any]) -> float | None:
 
 
 def _operator(node: Mapping[str, Any]) -> str:
-    return str(node["op_type"])
+    return str(node["op_type"] or EVERY_RUN)
+
+
+def _by_operator(report: Mapping[str, Any]) -> list[Block]:
+    """Costs of operators; times of all nodes, those among them that are not drawn."""
+    drawn = [{key: value for key, value in node.items() if key != "ms"} for node in report["network"]]
+    timed = [
+        {"op_type": node["op_type"], "ms": (node["before_ms"] or 0.0, node["after_ms"] or 0.0)}
+        for node in report.get("node_times") or ()
+    ]
+    estimated = [{**node, "ms": (node["ms"],) * 2} for node in report.get("estimated") or ()]
+    times = timed or estimated
+    return [*_charts("operator", drawn, _operator), *(_charts("operator", times, _operator) if times else [])]
 
 
 def _by_block(nodes: Sequence[Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], str]:
-    """The block of a node: so many words of its module that there are not too many blocks, without those all share."""
+    """The block of a node: so many words of its module, beside those all share, that there are not too many blocks."""
     modules = [str(node["module"]).split(".") for node in nodes if node["module"]]
     alike = sum(1 for _ in takewhile(lambda words: len(set(words)) == 1, zip(*modules, strict=False)))
 
     def of(node: Mapping[str, Any], depth: int) -> str:
-        return ".".join(str(node["module"]).split(".")[alike : alike + depth]) or "(no block)"
+        return ".".join(str(node["module"]).split(".")[: alike + depth]) or "(no block)"
 
     counts = {depth: len({of(node, depth) for node in nodes}) for depth in range(1, 9)}
     depth = max((depth for depth, parts in counts.items() if parts <= PARTS), default=1)
@@ -144,15 +158,15 @@ def _charts(what: str, nodes: Sequence[Mapping[str, Any]], key: Callable[[Mappin
     return charts
 
 
-def _clock(report: Mapping[str, Any]) -> tuple[Block, ...]:
+def _clock(report: Mapping[str, Any]) -> str:
     """How the time of nodes is known."""
     if "ms" not in report["network"][0]:
-        return ()
+        return ""
     measured = (
-        "Times of nodes were measured in runs of their own, which are slower for it. A fused node's time counts for the"
-        " node that it is built around."
+        " Times of nodes were measured in runs of their own, which are slower for it. A fused node's time counts for"
+        " the node that it is built around."
     )
-    return (Text(measured if report.get("node_times") else "Times of nodes are estimated."),)
+    return measured if report.get("node_times") else " Times of nodes are estimated."
 
 
 def _costs(nodes: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, Callable[[float], str]]]:

@@ -9,7 +9,7 @@ from onnxslim_learn.report.blocks import Block, Text
 from onnxslim_learn.report.format import percent, plural, share
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 GOOD = 0.9  # of its variance: where every block keeps as much, the result is near the original
 ENOUGH = 30  # real samples that a verdict, and a repair that can be trusted, take
@@ -84,6 +84,12 @@ def weakest(quality: Mapping[str, Any]) -> tuple[float, str]:
     shares += _detected(quality.get("detections"))
     left, what = min(shares)
     return left, f"{share(max(left, 0.0))} {what}"
+
+
+def smallest_good(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Of several models, the one with the fewest MACs that is good; ``None`` where none is."""
+    good = [row for row in rows if row["output"] and row.get("quality") and weakest(row["quality"])[0] >= GOOD]
+    return min(good, key=lambda row: row["after"]["macs"], default=None)
 
 
 def _detected(matched: Mapping[str, Any] | None) -> list[tuple[float, str]]:

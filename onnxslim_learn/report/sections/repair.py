@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onnxslim_learn.repair.sequential import Repaired
     from onnxslim_learn.workflow.slimmed import Finetuned
 
+ALL = 1.0  # is lost: what is more says nothing more
 ROUNDED = 1.01  # of a number that is told in three digits, not to be less than it is
 NAMED = 3  # layers passed over for one reason that are told by name
 SIDES = ("original", "cut", "repaired")
@@ -107,15 +108,16 @@ def _passed_over(layers: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def curves(choice: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list[Block]:
-    """What was measured of every group: its loss by itself at several widths, all groups on one scale."""
-    measured, lines = choice.get("curves") or {}, []
+    """What every group loses by itself at several widths, all groups on one scale."""
+    known, lines = choice.get("curves") or {}, []
     for group in groups:
-        points = {int(kept): max(loss, 0.0) for kept, loss in (measured.get(group["name"]) or {}).items()}
+        points = {int(kept): min(max(loss, 0.0), ALL) for kept, loss in (known.get(group["name"]) or {}).items()}
         if points:
-            lines.append(Line(group["title"], tuple(sorted(points.items())), group.get("kept")))
-    said = "The dashed line is the width that was chosen; the whole group loses nothing." if lines else ""
-    said = said if any(line.chosen is not None for line in lines) else "The whole group loses nothing."
+            how = "" if group["name"] in choice.get("measured", known) else ", predicted"
+            lines.append(Line(f"{group['title']}{how}", tuple(sorted(points.items())), group.get("kept")))
     axes = ("units that stay", "loss after repair")
+    said = "To the right: units that stay. Up: the loss after repair, up to 1: of the outputs' variance, or divergence."
+    said += " The dashed line is the width that was chosen." if any(line.chosen is not None for line in lines) else ""
     title = "What every group loses by itself"
     drawn: list[Block] = [Lines(title, said, axes, tuple(lines), logarithmic=True)] if lines else []
     allocated = _allocated(choice)

@@ -251,10 +251,20 @@ def _told(lines: Sequence[str]) -> list[Block]:
     return [Text("\n".join(lines))] if lines else []
 
 
-def each(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+def targets(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     """What several targets leave: side by side, then each as if it had been asked for alone."""
-    blocks = training.targets(rows)
-    for row in rows:
+    return [*training.targets(rows), *_each(rows)]
+
+
+def strengths(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """What several strengths leave, likewise."""
+    return [*training.sweep(rows), *_each(rows)]
+
+
+def _each(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """Every one of several models that was written, by itself."""
+    blocks = list[Block]()
+    for row in [one for one in rows if "report" in one]:
         parts = (*outcome(row["report"]), *groups.widths(row["report"]), *network.picture(row["report"]))
         told = (Text(f"\n{row['output']}", title=True), *parts)
         blocks.append(Section("each", (Section("each", told, str(row["output"])),)))

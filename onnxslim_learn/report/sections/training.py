@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SIDES = (("cut", "cut"), ("result", "trained"))
 READ = (
     "Further left it is cheaper, further down it answers more as the original does: the best lie in the corner below "
-    "left. Full points on the line are worth keeping; of a ring, another is both as cheap and as near."
+    "left. Full points on the line are worth keeping; of a ring, another is as cheap and as near, and better in one."
 )
 POINTS = 200  # of a curve, at most
 TWO = 2  # points make a curve
@@ -163,7 +163,7 @@ def sweep(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 def targets(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     """What several targets leave."""
-    return compared([Path(row["output"]).stem for row in rows], rows, ("model", "Models"))
+    return compared([Path(row["output"]).stem for row in rows], rows, ("name", "Models"))
 
 
 def compared(names: Sequence[str], rows: Sequence[Mapping[str, Any]], words: tuple[str, str]) -> list[Block]:
