@@ -10,9 +10,11 @@ fonts, voices and files than those to repair with; else how much of the variance
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
+import string
 import sys
 import tempfile
 import time
@@ -34,6 +36,8 @@ SAMPLES, WORK, SECONDS = 96, "20G", 2.0  # to repair with; to choose widths with
 LEAST = 1e-6  # of a probability that counts
 TABLE = re.compile(r"(<!-- results -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
 VARIANCE = "variance of the outputs"
+RATE, HEARD, STEP = 16_000, 16_000, 256  # of SwiftF0: samples a second, of an input, and between two steps
+CHARACTERS = "ddddocr==1.6.1", "ddddocr/charsets.py"
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,11 @@ def drawn(name: str, one: Callable[[np.random.Generator, int], np.ndarray], shap
 
 
 def single(model: Path, feeds: Outputs) -> Outputs:
-    """What a model puts out, sample by sample."""
+    """What a model puts out, sample by sample; inputs without axes are those of all samples."""
     session = verdicts.open_session(model)
     runs = [
-        session.run(None, {k: x[n : n + 1] for k, x in feeds.items()}) for n in range(len(next(iter(feeds.values()))))
+        session.run(None, {k: x[n : n + 1] if x.ndim else x for k, x in feeds.items()})
+        for n in range(len(next(iter(feeds.values()))))
     ]
     return {one.name: np.concatenate([run[k] for run in runs]) for k, one in enumerate(session.get_outputs())}
 
@@ -120,6 +125,56 @@ def played(samples: int, rate: int = 22050) -> Callable[[np.random.Generator, in
         return sound[:, None]
 
     return lambda rng, part: one(rng, part).astype(np.float32)
+
+
+def tones(count: int, part: int) -> tuple[Outputs, np.ndarray]:
+    """Seconds of single tones that glide and tremble, over noise, and how high they are in each step of SwiftF0.
+
+    Overtones fade along their number (part 0), or stand out about two formants (part 1).
+    """
+    rng, seconds = np.random.default_rng((10, part)), np.arange(HEARD) / RATE
+    waves, heights = [], []
+    for _ in range(count):
+        octaves = rng.uniform(0, 3.2) + rng.uniform(-0.3, 0.3) * seconds
+        height = 80 * 2 ** (octaves + rng.uniform(0, 0.02) * np.sin(2 * np.pi * rng.uniform(4, 7) * seconds))
+        number = np.arange(1, rng.integers(4, 16))[:, None]
+        loud = number ** -rng.uniform(0.5, 2)
+        if part:
+            formants = rng.uniform(300, 2500, 2)
+            loud = sum(np.exp(-np.square((number * height.mean() - one) / 400)) for one in formants) + 0.05
+        loud = loud * (number * height.max() < RATE / 2)
+        wave = (loud * np.sin(number * 2 * np.pi * np.cumsum(height) / RATE + rng.uniform(0, 6, number.shape))).sum(0)
+        noise = rng.standard_normal(HEARD) * 10 ** rng.uniform(-2, -0.5)
+        waves.append(rng.uniform(0.05, 0.5) * (wave / wave.std() + noise))
+        heights.append(height[::STEP])
+    limits = {"fmin": np.array(46.875, np.float32), "fmax": np.array(2093.75, np.float32)}
+    return {"audio": np.stack(waves).astype(np.float32), **limits}, np.stack(heights)
+
+
+def pitched(outputs: Outputs, heights: np.ndarray) -> float:
+    """The share of steps whose pitch is told within half a semitone, but for those at the ends."""
+    told = outputs["pitch"][:, 2:-2]
+    return float((np.abs(12 * np.log2(np.maximum(told, 1) / heights[:, 2 : 2 + told.shape[1]])) < 0.5).mean())
+
+
+def codes(count: int, part: int) -> tuple[Outputs, list[str]]:
+    """Four to six letters and digits, as captchas show them, and what they are."""
+    pixels, texts = [], []
+    for k in range(count):
+        rng = np.random.default_rng((11, part, k))
+        texts.append("".join(rng.choice(list(string.ascii_lowercase + string.digits), rng.integers(4, 7))))
+        pixels.append(np.asarray(kinds.code(rng, part, (64, 192), texts[-1]), np.float32)[None] / 255)
+    return {"input1": np.stack(pixels)}, texts
+
+
+def spelled(outputs: Outputs, texts: list[str]) -> float:
+    """The share of codes that are read exactly, capitals aside."""
+    names = ast.parse(extract(*CHARACTERS).read_text(encoding="utf-8")).body
+    characters = next(ast.literal_eval(one.value) for one in names if one.targets[0].id == "CHARSET_BETA")
+    (told,) = outputs.values()  # steps first, of one sample after the other
+    chosen = told.reshape(len(texts), -1, told.shape[-1]).argmax(-1)
+    read = ["".join(characters[c] for c, before in zip(row, [0, *row], strict=False) if c != before) for row in chosen]
+    return float(np.mean([one.lower() == text for one, text in zip(read, texts, strict=True)]))
 
 
 def turned(count: int, part: int) -> tuple[Outputs, np.ndarray]:
@@ -211,6 +266,34 @@ CASES = {
             drawn("serving_default_input_2:0", played(43844), ("serving_default_input_2:0:1x43844x1",)),
             says="keys by the original's",
             score=sounding,
+        ),
+    ),
+    "swift_f0": other(
+        "SwiftF0, pitch of sound",
+        ("swift-f0==0.3.0", "swift_f0/model.onnx"),
+        Aim(
+            "pitch within half a semitone",
+            lambda n: tones(n, 0)[0],
+            lambda n: tones(n, 1),
+            pitched,
+            math.inf,
+            (f"audio:1x{HEARD}",),
+            judged=96,
+            run=single,
+        ),
+    ),
+    "crnn": other(
+        "CRNN with an LSTM, reader of ddddocr",
+        ("ddddocr==1.6.1", "ddddocr/common.onnx"),
+        Aim(
+            "code read exactly",
+            lambda n: codes(n, 0)[0],
+            lambda n: codes(n, 1),
+            spelled,
+            math.inf,
+            ("input1:1x1x64x192",),
+            judged=200,
+            run=single,
         ),
     ),
     "silero_vad": shipped("Silero VAD, LSTM with a state", "silero_vad", judged=8),

@@ -89,6 +89,26 @@ def written(rng: np.random.Generator, part: int, size: tuple[int, int]) -> tuple
     return image, text if left + font.getlength(text) < size[1] else ""
 
 
+def code(rng: np.random.Generator, part: int, size: tuple[int, int], text: str) -> Image.Image:
+    """Letters one by one at their own height and angle, in grey, with strokes and dots over them, as captchas are."""
+    image = Image.new("L", size[::-1], int(rng.integers(200, 256)))
+    room = size[1] // len(text)
+    for place, letter in enumerate(text):
+        drawn = Image.new("L", (size[0], size[0]))
+        font = _font(rng, part, int(size[0] * rng.uniform(0.5, 0.75)))
+        ImageDraw.Draw(drawn).text((size[0] // 2, size[0] // 2), letter, 255, font, anchor="mm")
+        drawn = drawn.rotate(rng.uniform(-15, 15), Image.Resampling.BILINEAR)
+        middle = int(room * (place + 0.5)) - size[0] // 2
+        image.paste(int(rng.integers(0, 110)), (middle, int(rng.integers(-4, 5))), drawn)
+    draw = ImageDraw.Draw(image)
+    for _ in range(rng.integers(0, 4)):
+        ends = [(int(rng.integers(0, size[1])), int(rng.integers(0, size[0]))) for _ in range(2)]
+        draw.line(ends, int(rng.integers(60, 180)), int(rng.integers(1, 3)))
+    for _ in range(rng.integers(0, 60)):
+        draw.point((int(rng.integers(0, size[1])), int(rng.integers(0, size[0]))), int(rng.integers(0, 180)))
+    return image
+
+
 def _font(rng: np.random.Generator, part: int, height: int) -> ImageFont.FreeTypeFont:
     name = rng.choice(FONTS[part].split())
     return ImageFont.truetype(str(_inside("matplotlib", f"mpl-data/fonts/ttf/{name}.ttf")), height)
