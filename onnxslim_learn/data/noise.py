@@ -55,7 +55,7 @@ def fields(rng: np.random.Generator, count: int, sizes: Sequence[int], cutoff: f
     waves = np.meshgrid(*(np.fft.fftfreq(n) * n / MARGIN for n in wide), indexing="ij", sparse=True)
     gain = (1 + sum(np.square(w) for w in waves) / cutoff**2) ** (-STEEPNESS)
     axes = tuple(range(1, len(sizes) + 1))
-    made, together = np.empty((count, *sizes)), max(1, TOGETHER // max(1, math.prod(wide)))
+    fields, together = np.empty((count, *sizes)), max(1, TOGETHER // max(1, math.prod(wide)))
     for start in range(0, count, together):
         some = min(together, count - start)
         noise = np.fft.ifftn(np.fft.fftn(rng.standard_normal((some, *wide)), axes=axes) * gain, axes=axes).real
@@ -63,8 +63,8 @@ def fields(rng: np.random.Generator, count: int, sizes: Sequence[int], cutoff: f
         for axis, size in zip(axes, sizes, strict=True):
             part = _stretched(part, axis, size)
         deviation = part.std(axis=axes, keepdims=True) + 1e-12
-        made[start : start + some] = (part - part.mean(axis=axes, keepdims=True)) / deviation
-    return made
+        fields[start : start + some] = (part - part.mean(axis=axes, keepdims=True)) / deviation
+    return fields
 
 
 def _stretched(coarse: Array, axis: int, size: int) -> Array:

@@ -83,12 +83,12 @@ def staying(layout: Value, axis: int, removal: Removal) -> tuple[Labels, Labels]
     Returns:
         ``(rows that stay,)`` and ``(rows that stay, positions that stay)``.
     """
-    digits, own = layout.digits, layout.axes[axis]
-    inside = [d.key for d in own]
+    digits, factors = layout.digits, layout.axes[axis]
+    inside = [d.key for d in factors]
     above = tuple(digits[k] for k in rows_of(digits, inside) if k not in inside)
     rows, places = np.arange(math.prod(d.size for d in above)), np.arange(layout.shape[axis])
     table = np.broadcast_to(places, (len(rows), len(places)))
-    return cut(rows, Value((above,)), removal), cut(table, Value((above, own)), removal)
+    return cut(rows, Value((above,)), removal), cut(table, Value((above, factors)), removal)
 
 
 def _slice(value: ir.Value, layout: Value, removal: Removal) -> None:
