@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,17 +25,27 @@ class Form:
 
     Attributes:
         channel: Channel axis of the output.
-        groups: Number of independent groups.
-        matrix: The weight tensor as ``(g, d, o)``.
+        shape: Numbers of independent groups, inputs and outputs of each, ``(g, d, o)``.
+        matrix: The weight tensor in that shape.
         tensor: The inverse of ``matrix``.
         unfold: Data and positions of the output to inputs ``(g, m, d)``.
     """
 
     channel: int
-    groups: int
+    shape: tuple[int, int, int]
     matrix: Callable[[Array], Array]
     tensor: Callable[[Array], Array]
     unfold: Callable[[Array, Picks], Array]
+
+    @property
+    def groups(self) -> int:
+        """Number of independent groups."""
+        return self.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Outputs of all groups."""
+        return self.shape[0] * self.shape[2]
 
 
 def form_of(node: ir.Node) -> Form | str:
@@ -71,7 +82,8 @@ def _conv(node: ir.Node, factors: roles.Convolution) -> Form:
     def tensor(rows: Array) -> Array:
         return rows.transpose(0, 2, 1).reshape(weight)
 
-    return Form(1, groups, matrix, tensor, unfold)
+    shape = (groups, math.prod(weight[1:]), weight[0] // groups)
+    return Form(1, shape, matrix, tensor, unfold)
 
 
 def _transposed(node: ir.Node, factors: roles.Convolution) -> Form | str:
@@ -110,12 +122,14 @@ def _transposed(node: ir.Node, factors: roles.Convolution) -> Form | str:
         split = rows.reshape(groups, weight[0] // groups, -1, weight[1]).transpose(0, 1, 3, 2)
         return np.ascontiguousarray(split.reshape(weight)[flip])
 
-    return Form(1, groups, matrix, tensor, unfold)
+    shape = (groups, weight[0] // groups * math.prod(kernel), weight[1])
+    return Form(1, shape, matrix, tensor, unfold)
 
 
 def _product(node: ir.Node, factors: roles.Product) -> Form | str:
     """Data, transposed or not, times a matrix, transposed or not, times a number."""
-    if len(_shape(node.inputs[factors.weight])) != 2:
+    weight = _shape(node.inputs[factors.weight])
+    if len(weight) != 2:
         return "its weight is a stack of matrices"
     if any(_int(node, f"transBatch{side}", 0) for side in "AB"):
         return "it moves axes of its factors"
@@ -133,7 +147,8 @@ def _product(node: ir.Node, factors: roles.Product) -> Form | str:
         plain: Array = rows[0] / np.float32(scale)
         return plain.T if turned else plain
 
-    return Form(-1, 1, matrix, tensor, unfold)
+    inputs, outputs = reversed(weight) if turned else weight
+    return Form(-1, (1, inputs, outputs), matrix, tensor, unfold)
 
 
 def rows(array: Array, picks: Picks) -> Array:
@@ -158,7 +173,7 @@ def _batch_norm(node: ir.Node, norm: roles.Normalisation) -> Form | str:
         return normal.T[:, :, None].astype(np.float32)
 
     width = _shape(node.inputs[norm.scale or 1])[0]
-    return Form(1, width, lambda w: w.reshape(-1, 1, 1), lambda m: m.reshape(-1), unfold)
+    return Form(1, (width, 1, 1), lambda w: w.reshape(-1, 1, 1), lambda m: m.reshape(-1), unfold)
 
 
 @dataclass(frozen=True)

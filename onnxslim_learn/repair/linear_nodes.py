@@ -194,11 +194,10 @@ def _linear(node: ir.Node, slot: int, order: dict[ir.Node, int]) -> Linear | str
     weight, form = node.inputs[slot], _refusal(node, slot) or form_of(node)
     if isinstance(form, str) or weight is None:
         return str(form)
-    width = form.groups * form.matrix(array_of(weight)).shape[2]
-    shift = _shift(node, width, form.channel)
+    shift = _shift(node, form.width, form.channel)
     if isinstance(shift, str):
         return shift
-    target, other = _sum(shift.output, node, (form.channel, width), order)
+    target, other = _sum(shift.output, node, (form.channel, form.width), order)
     return Linear(
         node,
         weight,
@@ -209,7 +208,7 @@ def _linear(node: ir.Node, slot: int, order: dict[ir.Node, int]) -> Linear | str
         str(shift.output.name),
         str(target.name),
         None if other is None else str(other.name),
-        behind(_seen(target, form.channel, width)),
+        behind(_seen(target, form.channel, form.width)),
     )
 
 

@@ -52,7 +52,7 @@ COMPARED = 3 << 22  # numbers of outputs that are compared, of one batch at leas
 HELD_ROWS = 8192  # rows that decide
 LARGEST = 1 << 25  # numbers in the inputs of one regression
 KEPT = 1 << 25  # of one through an activation, whose rows are kept: numbers of inputs and outputs, if enough are left
-PORTION = 1 << 20  # numbers of its rows that are summed up at once, which caches hold, or as many rows as unknowns
+PORTION = 1 << 18  # numbers of its rows that are summed up at once, which caches hold, or as many rows as unknowns
 
 
 @dataclass(frozen=True)
@@ -353,7 +353,7 @@ def observed(
 
 def asked(linear: Linear, targets: Targets) -> Wanted:
     """At how many places of each batch a node is looked at."""
-    groups, unknowns, outputs = linear.read().matrix.shape
+    groups, unknowns, outputs = linear.form.shape
     usual = max(math.ceil(ROWS * share(unknowns)), ROWS_PER_UNKNOWN * unknowns)
     if linear.activation != LINEAR:
         usual = min(usual, max(KEPT // (groups * (unknowns + 2 * outputs)), ROWS_PER_UNKNOWN * unknowns))

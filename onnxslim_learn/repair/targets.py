@@ -164,7 +164,7 @@ class Record:
         self.samples = sample_count(self.feeds)
         self._rows: dict[str, list[Places]] = {}
         original = unfuse(original)
-        seen = {one.target: (one.form.channel, share(one.read().matrix.shape[1])) for one in linears(original)}
+        seen = {one.target: (one.form.channel, share(one.form.shape[1])) for one in linears(original)}
         ends = [str(value.name) for value in original.graph.outputs]
         judged: dict[str, list[Array]] = {name: [] for name in ends}
         for batch, values in streamed(original, feeds, {*seen, *ends}):

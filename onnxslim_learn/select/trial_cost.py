@@ -81,7 +81,7 @@ class TrialCost:
         nodes = {str(node.name): number for number, node in enumerate(self.coupling.graph.nodes)}
         layers = []
         for one in linears(unfuse(self.coupling.graph.model)):
-            place, matrix = nodes.get(str(one.node.name)), one.read().matrix.shape
+            place, matrix = nodes.get(str(one.node.name)), one.form.shape
             macs_there = 0.0 if place is None else float(self.each[place])
             places = macs_there / float(np.prod(matrix)) if macs_there else np.inf
             layers.append(_Layer(place or 0, matrix, places))
