@@ -191,10 +191,10 @@ class Search:
 
     def removal(self, widths: Widths) -> Removal:
         """The removal that keeps these numbers of units, unchecked."""
-        column, place, length, owner, width = self._places
+        column, stays, owner = self._units
         columns = np.zeros(self.coupling.columns, bool)
         columns[list(self.dropped)] = True
-        columns[column[place >= length * np.asarray(widths, np.int64)[owner] // width]] = True
+        columns[column[stays > np.asarray(widths, np.int64)[owner]]] = True
         gone = self.coupling.close(columns)
         return Removal(self.coupling, gone, None if self.merged_into is None else inherited(self.merged_into, gone))
 
@@ -212,12 +212,13 @@ class Search:
         return {}
 
     @cached_property
-    def _places(self) -> tuple[Array, ...]:
-        """For every unit its column, place, size of its stratum, choice and width of that."""
+    def _units(self) -> tuple[Array, Array, Array]:
+        """For every unit its column, the width from which it stays, and its choice."""
         places = np.concatenate([np.zeros((0, 3), np.int64), *(choice.places for choice in self.choices)])
         widths = np.array([choice.group.width for choice in self.choices], np.int64)
         owner = np.repeat(np.arange(len(widths)), widths)
-        return (*places.T, owner, widths[owner])
+        column, place, length = places.T
+        return column, -(-(place + 1) * widths[owner] // length), owner
 
     def faults(self, removal: Removal) -> list[str]:
         """What makes a removal invalid."""
@@ -245,7 +246,7 @@ class Search:
     @cached_property
     def _inside(self) -> Any:
         """Sparse matrix, choices × classes: those that units of a choice are; a row is worth its cells."""
-        column, _, _, owner, _ = self._places
+        column, _, owner = self._units
         units = incidence(owner, column, (len(self.choices), self.coupling.columns))
         classes = incidence(self.coupling.column, np.arange(self.coupling.size), (units.shape[1], self.coupling.size))
         classes = units @ classes
