@@ -213,6 +213,7 @@ class Section:
 
 
 SECTIONS = {
+    "why": "Why",
     "compared": "Side by side",
     "network": "The network",
     "quality": "Quality",
@@ -231,7 +232,6 @@ SECTIONS = {
     "check": "Verification",
     "layers": "Layers",
     "pinned": "What cannot be cut",
-    "why": "Why",
     "more": "More",
 }
 """Parts of pages, in their order; what is in none is in the last."""

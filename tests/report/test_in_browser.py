@@ -326,6 +326,23 @@ def test_the_theme_is_changed_by_a_click(browser, pages):
     browser.execute_script("localStorage.clear()")
 
 
+@pytest.mark.parametrize("clicked", [False, True])
+def test_a_page_is_printed_dark_on_white_whatever_the_screen_shows(browser, pages, clicked):
+    opened(browser, pages["slim"], 800, "light" if clicked else "dark")
+    if clicked:
+        browser.execute_script("document.getElementById('theme').click()")
+    seen = """return [...document.querySelectorAll("h1, h2, td, .state, figcaption, svg text, code")].map(
+      (one) => getComputedStyle(one)[one.ownerSVGElement ? "fill" : "color"].match(/[\\d.]+/g).slice(0, 3).map(Number))"""
+    on_screen = browser.execute_script(seen)
+    media = {"media": "print", "features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    printed = browser.execute_script(seen)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    browser.execute_script("localStorage.clear()")
+    assert max(map(min, on_screen)) > 200, "the page was dark"
+    assert max(map(min, printed)) < 140
+
+
 def layer(place):
     """One of many layers, each of which follows the one before."""
     module = f"layers.{place // 10}.conv{place % 10}"

@@ -162,6 +162,8 @@ def test_a_sweep_shows_every_strength():
     assert [one["mark"]["filled"] for one in spec["layer"] if one["mark"]["type"] == "point"] == [True, False]
     assert [(p.name, p.x, p.y) for p in figure.points] == [("0.1", 0.9, 0.2), ("1", 0.5, 0.2), ("2000", 0.2, 0.2)]
     assert all("right on 90.00%" in p.text for p in figure.points)
+    (section,) = training.sweep([{**row, "strength": s, "after": whole, "output": None} for s in (0.1, 1.0)])
+    assert not any(isinstance(block, Scatter) for block in section.blocks), "points that lie on one another"
 
 
 def test_what_is_watched_while_training_has_a_curve_each_but_what_never_changes():

@@ -183,4 +183,5 @@ def compared(names: Sequence[str], rows: Sequence[Mapping[str, Any]], words: tup
     axes = "share of the MACs that is left", "distance to the original's outputs (relative L2)"
     said = f"Each point is a model, with its {words[0]}. {READ}"
     chart = Scatter("What is left, and how far it is", said, axes, (".0%", "~g"), tuple(points))
-    return [Section("compared", (chart, Table(words[1], heads, tuple(cells))))]
+    apart = len({(point.x, point.y) for point in points}) > 1
+    return [Section("compared", (*([chart] if apart else []), Table(words[1], heads, tuple(cells))))]
