@@ -16,6 +16,8 @@ from nets.zoo import NETS
 from onnxslim_learn import demo
 from onnxslim_learn.cli import commands
 from onnxslim_learn.plans.realize import realize
+from onnxslim_learn.report import page
+from onnxslim_learn.report.blocks import Line, Lines
 
 pytestmark = [
     pytest.mark.slow,
@@ -326,6 +328,24 @@ def test_the_theme_is_changed_by_a_click(browser, pages):
     browser.execute_script("localStorage.clear()")
 
 
+def test_titles_of_small_charts_are_whole(browser, tmp_path):
+    long = [
+        f"model 0, auto_model, encoder, layer {k}, attention: 384 entries of queries and keys, predicted"
+        for k in (0, 1)
+    ]
+    lines = tuple(Line(one, ((0.0, 1.0), (8.0, 0.0))) for one in long)
+    file = tmp_path / "titles.html"
+    file.write_text(page.render("titles", {}, [Lines("losses", "", ("units", "loss"), lines)]), encoding="utf-8")
+    for width, theme in SCREENS:
+        opened(browser, file, width, theme)
+        shown = browser.execute_script(
+            """return [...document.querySelectorAll(".plot")].map((plot) => [...plot.querySelectorAll(".role-title-text tspan")]
+              .map((one) => one.textContent).join(" "))"""
+        )
+        assert shown == long
+        assert browser.execute_script(MEASURE)["cut"] == []
+
+
 @pytest.mark.parametrize("clicked", [False, True])
 def test_a_page_is_printed_dark_on_white_whatever_the_screen_shows(browser, pages, clicked):
     opened(browser, pages["slim"], 800, "light" if clicked else "dark")
@@ -352,7 +372,6 @@ def layer(place):
 
 
 def test_ten_thousand_layers_and_rows_fit_into_a_page_and_are_folded(browser, tmp_path):
-    from onnxslim_learn.report import page
     from onnxslim_learn.report.blocks import Picture, Section, Table
 
     rows = tuple((f"layers.{k}.weight", "Conv", "64x64x3x3", "1.2 M", f"{k}") for k in range(10_000))

@@ -128,6 +128,10 @@
     legend: { ...text, symbolType: "square", labelLimit: 260 }, title: { color: "currentColor", fontSize: 12, fontWeight: "normal", anchor: "start", limit: 250 },
     rule: { color: "currentColor" }, line: { strokeJoin: "round" },
   };
+  const folded = (words, letters) => words.split(" ").reduce((lines, word) => {
+    const longer = `${lines.at(-1)} ${word}`.trim();
+    return longer.length > letters && lines.at(-1) ? [...lines, word] : [...lines.slice(0, -1), longer];
+  }, [""]);
   const draw = async (plot) => {
     if (plot.drawn) return;
     plot.drawn = true;
@@ -141,7 +145,8 @@
     const legend = { ...config.legend, ...(room < 480 ? { columns: 1, labelLimit: room - labels - 24 } : { columns: 3 }) };
     const axis = { ...config.axis, labelLimit: Math.max(labels, 60) + 8 };
     const { whole, ...shown } = spec;
-    const sized = { ...shown, width: "container", autosize: { type: "fit-x", contains: "padding" }, config: { ...config, axis, legend } };
+    const title = spec.title && { text: folded(spec.title, Math.floor(room / 7)), limit: room };
+    const sized = { ...shown, ...(title ? { title } : {}), width: "container", autosize: { type: "fit-x", contains: "padding" }, config: { ...config, axis, legend } };
     const view = new vega.View(vega.parse(vegaLite.compile(sized, { logger: vega.logger(vega.Error) }).spec), { renderer: "svg", container: plot, hover: true });
     await view.runAsync();
     plot.classList.add("done");
