@@ -68,7 +68,8 @@ def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     net, small, plan = (str(folder / name) for name in ("net.onnx", "small.onnx", "plan.json"))
     shutil.copy(demo.model_path(), net)
-    onnx.save(NETS["attention"].build(), folder / "attention.onnx")
+    for small_net in ("attention", "residual"):
+        onnx.save(NETS[small_net].build(), folder / f"{small_net}.onnx")
     images = {"image": demo.calibration()["image"][:48]}
     np.savez(folder / "samples.npz", **images)
     data = str(folder / "samples.npz")
@@ -86,6 +87,9 @@ def pages(tmp_path_factory):
         "sparsify": lambda: osl.sparsify(net, ratio=0.5, data=data, output=out, latency=False),
         "learn": lambda: osl.learn(
             net, macs=0.6, data=data, steps=6, finetune_steps=3, batch_size=4, output=out, latency=False
+        ),
+        "sweep": lambda: osl.learn(
+            folder / "residual.onnx", strength=3.0, sweep=2, steps=20, finetune_steps=2, lr=0.03, output=out, **QUICK
         ),
         "calibrate": lambda: osl.calibrate(**QUICK),
         "two models": lambda: osl.view(net, small, work=0),
@@ -339,8 +343,9 @@ def test_titles_of_small_charts_are_whole(browser, tmp_path):
     for width, theme in SCREENS:
         opened(browser, file, width, theme)
         shown = browser.execute_script(
-            """return [...document.querySelectorAll(".plot")].map((plot) => [...plot.querySelectorAll(".role-title-text tspan")]
-              .map((one) => one.textContent).join(" "))"""
+            """const titles = [...document.querySelectorAll(".plot .role-title-text text")];
+            const lines = (text) => text.children.length ? [...text.children] : [text];
+            return titles.map((text) => lines(text).map((one) => one.textContent).join(" "))"""
         )
         assert shown == long
         assert browser.execute_script(MEASURE)["cut"] == []
@@ -351,8 +356,9 @@ def test_a_page_is_printed_dark_on_white_whatever_the_screen_shows(browser, page
     opened(browser, pages["slim"], 800, "light" if clicked else "dark")
     if clicked:
         browser.execute_script("document.getElementById('theme').click()")
-    seen = """return [...document.querySelectorAll("h1, h2, td, .state, figcaption, svg text, code")].map(
-      (one) => getComputedStyle(one)[one.ownerSVGElement ? "fill" : "color"].match(/[\\d.]+/g).slice(0, 3).map(Number))"""
+    seen = """const all = [...document.querySelectorAll("h1, h2, td, .state, figcaption, svg text, code")];
+      const colour = (one) => getComputedStyle(one)[one.ownerSVGElement ? "fill" : "color"];
+      return all.map((one) => colour(one).match(/[\\d.]+/g).slice(0, 3).map(Number))"""
     on_screen = browser.execute_script(seen)
     media = {"media": "print", "features": [{"name": "prefers-color-scheme", "value": "dark"}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
