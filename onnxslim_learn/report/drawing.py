@@ -115,7 +115,9 @@ def _folding(nodes: Sequence[Node]) -> Callable[[int, Node], Any]:
 
 def _called(node: Node) -> str:
     """A layer by its operator and the end of its module."""
-    module = ".".join(str(node["module"]).split(".")[-2:])
+    words = str(node["module"]).split(".")
+    words = words[:-1] if words[1:] and words[-1].lower() == str(node["op_type"]).lower() else words
+    module = ".".join(words[-2:])
     return str(node["name"]) if node["op_type"] == "input" else f"{node['op_type']} {_short(module)}".strip()
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from onnxslim_learn.errors import InputError
-from onnxslim_learn.report import figures
+from onnxslim_learn.report import drawing, figures
 from onnxslim_learn.report.blocks import Bar, Bars, Line, Lines, Picture, Point, Scatter, Section, Table, Text
 
 pytest.importorskip("vl_convert")
@@ -74,3 +74,10 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="report_dir"):
         figures.save(tmp_path / "file", BLOCKS)
+
+
+def test_layers_of_a_drawing_are_called_by_what_tells_them_apart():
+    modules = [f"model.{k}.cv1.conv" for k in (2, 4)]
+    drawn = drawing.svg(tuple({**LAYER, "name": one, "module": one, "inputs": []} for one in modules), ())
+    assert "Conv 2.cv1" in drawn
+    assert "Conv 4.cv1" in drawn
