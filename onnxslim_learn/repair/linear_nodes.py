@@ -15,9 +15,9 @@ from onnxslim_learn.repair.activations import Activation, behind
 from onnxslim_learn.repair.least_squares import Weights
 from onnxslim_learn.repair.linear_forms import Form, array_of, form_of, normalised, rows
 from onnxslim_learn.repair.places import Picks
+from onnxslim_learn.runtime.executor import on_disk
 from onnxslim_learn.runtime.node import inside
 from onnxslim_learn.runtime.part import FED
-from onnxslim_learn.runtime.scratch import on_disk
 
 SILENT = 1e-12  # a gain not above cannot be divided by: weights before it stay
 

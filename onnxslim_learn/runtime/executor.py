@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -18,7 +19,6 @@ from onnxslim_learn import metrics
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.runtime.node import reads
 from onnxslim_learn.runtime.part import bytes_read, part, weights
-from onnxslim_learn.runtime.scratch import Scratch
 from onnxslim_learn.runtime.session import FAITHFUL, open_session
 
 if TYPE_CHECKING:
@@ -62,7 +62,6 @@ class Runner:
         self.optimize: bool | str = FAITHFUL
         self.position = 0
         self.batches = len(feeds)
-        self.scratch = Scratch()
         self.sessions: dict[tuple[int, int], _Opened] | None = None  # those that stay open
         self._take(model, keep)
         given = (str(v.name) for v in model.graph.inputs)
@@ -132,7 +131,7 @@ class Runner:
                     arrays[batch] = NOTHING
                 for name in stay:
                     room -= values[name].nbytes
-                    self._held[name].append(values[name] if room >= 0 else self.scratch.put(values[name]))
+                    self._held[name].append(values[name] if room >= 0 else on_disk(values[name]))
                 if handed := {name: array for name, array in values.items() if name in names}:
                     yield batch, handed
         self.position = stop
@@ -266,3 +265,12 @@ def joined(arrays: Mapping[str, Sequence[Array]]) -> dict[str, Array]:
 def in_memory(array: Array) -> int:
     """Bytes of an array that is not in a file."""
     return 0 if isinstance(array, np.memmap) else array.nbytes
+
+
+def on_disk(array: Array) -> Array:
+    """A copy in a temporary file that goes with the array; texts stay in memory, and what is in a file there."""
+    if not array.nbytes or array.dtype.hasobject or isinstance(array, np.memmap):
+        return array
+    with tempfile.TemporaryFile(prefix="onnxslim-") as file:
+        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        return np.memmap(file, array.dtype, "r", shape=array.shape)

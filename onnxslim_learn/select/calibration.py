@@ -16,8 +16,7 @@ from onnxslim_learn.quality.judgement import Samples
 from onnxslim_learn.repair.least_squares import FULL, Effort
 from onnxslim_learn.repair.sequential import LARGEST_BATCH, in_small_batches
 from onnxslim_learn.repair.targets import divide
-from onnxslim_learn.runtime.executor import IN_MEMORY, in_memory
-from onnxslim_learn.runtime.scratch import on_disk
+from onnxslim_learn.runtime.executor import IN_MEMORY, in_memory, on_disk
 from onnxslim_learn.select import activation_statistics, predicted
 from onnxslim_learn.select.sensitivity import Curves
 
