@@ -29,6 +29,8 @@ class Form:
         matrix: The weight tensor in that shape.
         tensor: The inverse of ``matrix``.
         unfold: Data and positions of the output to inputs ``(g, m, d)``.
+        taps: How often every channel of the data is among the ``d``: those of a convolution's kernel.
+        extent: The shape of data to that of the output without its channels, where taps are several.
     """
 
     channel: int
@@ -36,6 +38,8 @@ class Form:
     matrix: Callable[[Array], Array]
     tensor: Callable[[Array], Array]
     unfold: Callable[[Array, Picks], Array]
+    taps: int = 1
+    extent: Callable[[Sequence[int]], tuple[int, ...]] | None = None
 
     @property
     def groups(self) -> int:
@@ -82,8 +86,14 @@ def _conv(node: ir.Node, factors: roles.Convolution) -> Form:
     def tensor(rows: Array) -> Array:
         return rows.transpose(0, 2, 1).reshape(weight)
 
+    def extent(shape: Sequence[int]) -> tuple[int, ...]:
+        pads = _pads(node, shape[2:], kernel, strides, dilations)
+        reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
+        free = [n + sum(pad) - r for n, pad, r in zip(shape[2:], pads, reach, strict=True)]
+        return (shape[0], *(n // s + 1 for n, s in zip(free, strides, strict=True)))
+
     shape = (groups, math.prod(weight[1:]), weight[0] // groups)
-    return Form(1, shape, matrix, tensor, unfold)
+    return Form(1, shape, matrix, tensor, unfold, math.prod(kernel), extent)
 
 
 def _transposed(node: ir.Node, factors: roles.Convolution) -> Form | str:

@@ -1,4 +1,8 @@
-"""What samples say about the inputs of every contraction that multiplies weights: means and products of its units."""
+"""What samples say about the inputs of every contraction that multiplies weights: means and products of its units.
+
+A unit that a kernel reads is there once for each of its taps: what neighbours of a place can take over is less, and
+other, than what the others at the same place seem to.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,9 @@ import numpy as np
 import scipy.linalg
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.relations import Value, parts
+from onnxslim_learn.repair.linear_forms import Form, form_of
 from onnxslim_learn.runtime.executor import streamed
 from onnxslim_learn.select.weight_slices import slices
 
@@ -23,10 +29,11 @@ if TYPE_CHECKING:
 
 
 ROWS = 32768  # places per contraction that count, drawn by chance where there are more
-AMPLE = 4  # rows for a position: beside as many, made-up ones do harm
+AMPLE = 4  # rows for a unit: beside as many, made-up ones do harm
 RIDGE = 1e-3  # of the mean square: keeps the inverse of the products tame
 LARGEST = 1e15  # of an activation: squares of more add up beyond single precision
 WIDEST = 8192  # positions of a unit axis up to which products of pairs are kept
+TAPPED, TAPPED_ROWS = 2304, 8192  # positions up to which taps of a kernel are told apart, and places, or AMPLE times it
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Inputs:
     """The inputs of one contraction, one entry per position of its labelled summed digits.
 
     Attributes:
-        classes: ``(c,)``: class of each position, -1 if it can never go.
+        classes: ``(c,)``: class of each position, -1 if it can never go; once for each tap told apart.
         mean: ``(c,)``: mean over samples and places.
         products: ``(c, c)``: mean products of pairs, or ``(c,)``: mean squares, where pairs were not asked for.
         weights: ``(c, n)``: what a position is multiplied by.
@@ -107,9 +114,9 @@ def collect(
         seed: Which places of large activations count.
         progress: Called with the share done.
     """
-    wanted = _with_weights(coupling)
-    seen = [_Seen.of(coupling, contraction) for contraction, _, _ in wanted]
-    sizes = {one: len(classes) for one, (_, classes, _) in zip(seen, wanted, strict=True)}
+    wanted = _with_weights(coupling, taps=pairs)
+    seen = [one for one, _, _ in wanted]
+    sizes = {one: len(classes) for one, classes, _ in wanted}
     sums = {one: _Sums(size, pairs=pairs and size <= WIDEST) for one, size in sizes.items()}
     inside: dict[str, list[tuple[int, _Seen]]] = {}
     for number, one in enumerate(sums):
@@ -117,16 +124,16 @@ def collect(
     real, every = len(feeds), [*feeds, *beside]
     for batch, values in streamed(coupling.graph.model, every, list(inside)):
         progress(batch / len(every))
-        most = -(-ROWS // (real if batch < real else len(beside)))
+        portions = real if batch < real else len(beside)
         for name, array in values.items():
             for number, one in inside[name]:
-                if batch < real or sums[one].count < AMPLE * sizes[one]:
+                if batch < real or sums[one].count < AMPLE * sizes[one] // one.taps:
                     rng = np.random.default_rng((seed, number, batch))
-                    sums[one].add(_rows(array, one.contraction, most, rng))
+                    sums[one].add(one.rows(array, portions, rng))
     moments = {one: total.means() for one, total in sums.items()}
+    ends = [str(coupling.nodes[one.contraction.node].outputs[0].name) for one in seen]
     return [
-        Inputs(classes, *moments[one], weights, str(coupling.nodes[contraction.node].outputs[0].name))
-        for one, (contraction, classes, weights) in zip(seen, wanted, strict=True)
+        Inputs(classes, *moments[one], weights, end) for end, (one, classes, weights) in zip(ends, wanted, strict=True)
     ]
 
 
@@ -138,21 +145,46 @@ class _Seen:
         name: Name of the value.
         axes: Which of its axes are summed over.
         layout: Number and size of every digit of all axes, and whether it is labelled.
+        window: Of a convolution whose taps are told apart, its kernel and attributes.
         contraction: One that sees it.
+        form: How such a convolution reads.
     """
 
     name: str
     axes: tuple[int, ...]
     layout: tuple[tuple[tuple[int, int, bool], ...], ...]
+    window: str
     contraction: Contraction = field(compare=False)
+    form: Form | None = field(compare=False)
 
     @classmethod
-    def of(cls, coupling: Coupling, contraction: Contraction) -> _Seen:
+    def of(cls, coupling: Coupling, contraction: Contraction, form: Form | None) -> _Seen:
         """What a contraction sees."""
-        source = coupling.nodes[contraction.node].inputs[contraction.slot]
+        node = coupling.nodes[contraction.node]
+        source = node.inputs[contraction.slot]
         assert source is not None
         layout = tuple(tuple((d.key, d.size, d.labels is None) for d in axis) for axis in contraction.value.axes)
-        return cls(str(source.name), contraction.axes, layout, contraction)
+        window = "" if form is None else f"{form.taps} {sorted(map(str, node.attributes.values()))}"
+        return cls(str(source.name), contraction.axes, layout, window, contraction, form)
+
+    @property
+    def taps(self) -> int:
+        """How often every unit is among the positions."""
+        return 1 if self.form is None else self.form.taps
+
+    def rows(self, array: Array, portions: int, rng: np.random.Generator) -> Array:
+        """Rows of positions at random places of one of so many portions."""
+        if self.form is None:
+            return _rows(array, self.contraction, -(-ROWS // portions), rng)
+        assert self.form.extent is not None
+        extent, size = self.form.extent(array.shape), array.shape[1] * self.taps
+        total, most = math.prod(extent), -(-max(TAPPED_ROWS, AMPLE * size) // portions)
+        if not total:
+            return np.zeros((0, size), np.float32)
+        places = np.arange(total) if total <= most else np.sort(rng.choice(total, most, replace=False))
+        with np.errstate(over="ignore"):  # of doubles
+            read = self.form.unfold(array, np.unravel_index(places, extent))[0]
+        return _tame(read.reshape(len(read), array.shape[1], -1).transpose(0, 2, 1).reshape(read.shape))
 
 
 class _Sums:
@@ -175,8 +207,8 @@ class _Sums:
         return (self.rows / count).astype(np.float32), self.products.astype(np.float32, copy=False)
 
 
-def _with_weights(coupling: Coupling) -> list[tuple[Contraction, Array, Array]]:
-    """The contractions of activations with weights, with the class and the weights of every position."""
+def _with_weights(coupling: Coupling, *, taps: bool) -> list[tuple[_Seen, Array, Array]]:
+    """What contractions of activations with weights see, with the class and the weights of every position."""
     nodes = coupling.nodes
     by_name: dict[str, list[tuple[Array, Array]]] = {}
     for part in slices(coupling, least_rank=2):
@@ -193,8 +225,25 @@ def _with_weights(coupling: Coupling) -> list[tuple[Contraction, Array, Array]]:
         classes = _classes(coupling, contraction.value, contraction.axes)
         if source.is_initializer() or not rows or classes is None:
             continue
-        pairs.append((contraction, classes, _lookup(classes, rows)))
+        weights, form = _lookup(classes, rows), _tapped(coupling, contraction, len(classes)) if taps else None
+        if form is not None:
+            of_taps = weights.reshape(len(classes), -1, form.taps).transpose(2, 0, 1)
+            classes, weights = np.tile(classes, form.taps), of_taps.reshape(-1, of_taps.shape[2])
+        pairs.append((_Seen.of(coupling, contraction, form), classes, weights))
     return pairs
+
+
+def _tapped(coupling: Coupling, contraction: Contraction, units: int) -> Form | None:
+    """How a convolution reads whose taps can be told apart: it reads all units, by a kernel that is not too large."""
+    node = coupling.nodes[contraction.node]
+    kind = roles.convolution(node)
+    weight = None if kind is None else node.inputs[kind.weight]
+    if contraction.slot or weight is None or weight.const_value is None:
+        return None
+    form = form_of(node)
+    if isinstance(form, str) or form.extent is None or form.groups > 1 or form.taps == 1:
+        return None
+    return form if weight.const_value.shape[1] == units and units * form.taps <= TAPPED else None
 
 
 def _classes(coupling: Coupling, value: Value, axes: tuple[int, ...]) -> Array | None:
@@ -244,5 +293,9 @@ def _rows(array: Array, contraction: Contraction, most: int, rng: np.random.Gene
         split = split[np.unravel_index(np.sort(rng.choice(total, most, replace=False)), places)]
     with np.errstate(over="ignore"):  # of doubles
         rows = split.reshape(-1, math.prod(sizes[k] for k in last)).astype(np.float32, copy=False)
+    return _tame(rows)
+
+
+def _tame(rows: Array) -> Array:
     tame = rows.size and max(rows.max(), -rows.min()) <= LARGEST  # which NaN is not
     return rows if tame else np.clip(np.nan_to_num(rows), -LARGEST, LARGEST)

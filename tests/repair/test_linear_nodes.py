@@ -104,6 +104,13 @@ def test_matrix_form_computes_the_node(case):
     assert np.abs(found - linear.outputs(y, picks)).max() < CLOSE
 
 
+@pytest.mark.parametrize("case", [name for name in CASES if name.startswith("conv")])
+def test_extent_is_the_shape_of_the_output_without_channels(case):
+    proto, x = build(case)
+    (linear,) = linears(ir.from_proto(proto))
+    assert linear.form.extent(x.shape) == tuple(np.delete(run(proto, x).shape, linear.form.channel))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_written_weights_are_the_ones_computed_with(case):
     proto, x = build(case)
