@@ -122,6 +122,10 @@ def __getattr__(name: str) -> Any:
         return version("onnxslim-learn")
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _WHERE[name] == _WHERE["to_torch"]:
+        from onnxslim_learn.rows import require
+
+        require("train", name)
     return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
 
 

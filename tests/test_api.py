@@ -1,5 +1,6 @@
 """The Python interface: its names, what importing it costs, and the work flow of the README."""
 
+import importlib.util
 import inspect
 import subprocess
 import sys
@@ -203,3 +204,11 @@ def test_a_wrong_argument_is_refused_by_name(call, error, words):
     with pytest.raises(error) as caught:
         call(laws.analysed("residual"))
     assert [word for word in words if word not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize("name", ["to_torch", "from_torch"])
+def test_what_torch_is_needed_for_names_the_extra_that_brings_it(name, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None if module == "torch" else find(module))
+    with pytest.raises(osl.InputError, match=rf"{name}: needs torch\. Install onnxslim-learn\[train\]\."):
+        getattr(osl, name)
