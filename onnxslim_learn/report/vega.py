@@ -109,7 +109,7 @@ def _line(chart: Lines, line: Line, top: float) -> Spec:
     floor = LEAST * (top or 1.0)
     values = [{"x": x, "y": max(y, floor) if chart.logarithmic else y} for x, y in line.points]
     scale: Spec = {"type": "log", "domain": [floor, top or 1.0]} if chart.logarithmic else {"zero": False, "nice": True}
-    fewer: Spec = {"tickCount": 3, "format": ".0e"} if chart.logarithmic else {"tickCount": 4, "format": "~g"}
+    fewer: Spec = {"tickCount": 3, "format": ".0e"} if chart.logarithmic else {"tickCount": 4, "format": ".4~g"}
     y = {"field": "y", "type": "quantitative", "title": None, "scale": scale, "axis": fewer}
     x: Spec = {"field": "x", "type": "quantitative", "title": None, "scale": {"zero": chart.logarithmic, "nice": False}}
     x["axis"] = {"tickCount": 4, "grid": False, "format": "~s"}

@@ -332,12 +332,12 @@ def test_the_theme_is_changed_by_a_click(browser, pages):
     browser.execute_script("localStorage.clear()")
 
 
-def test_titles_of_small_charts_are_whole(browser, tmp_path):
+def test_titles_of_small_charts_are_whole_and_numbers_are_plain(browser, tmp_path):
     long = [
         f"model 0, auto_model, encoder, layer {k}, attention: 384 entries of queries and keys, predicted"
         for k in (0, 1)
     ]
-    lines = tuple(Line(one, ((0.0, 1.0), (8.0, 0.0))) for one in long)
+    lines = tuple(Line(one, ((0.0, 10.0), (8.0, 0.0))) for one in long)
     file = tmp_path / "titles.html"
     file.write_text(page.render("titles", {}, [Lines("losses", "", ("units", "loss"), lines)]), encoding="utf-8")
     for width, theme in SCREENS:
@@ -348,6 +348,11 @@ def test_titles_of_small_charts_are_whole(browser, tmp_path):
             return titles.map((text) => lines(text).map((one) => one.textContent).join(" "))"""
         )
         assert shown == long
+        numbers = browser.execute_script(
+            "return [...document.querySelectorAll('.plot .role-axis-label text')].map((one) => one.textContent)"
+        )
+        assert "10" in numbers
+        assert not any("e" in number for number in numbers)
         assert browser.execute_script(MEASURE)["cut"] == []
 
 

@@ -182,6 +182,6 @@ def compared(names: Sequence[str], rows: Sequence[Mapping[str, Any]], words: tup
     heads = (f"{words[0]}, and its file", "MACs", "parameters", "worst block", "relative L2", "right", "worth keeping")
     axes = "share of the MACs that is left", "distance to the original's outputs (relative L2)"
     said = f"Each point is a model, with its {words[0]}. {READ}"
-    chart = Scatter("What is left, and how far it is", said, axes, (".0%", "~g"), tuple(points))
+    chart = Scatter("What is left, and how far it is", said, axes, (".0%", ".4~g"), tuple(points))
     apart = len({(point.x, point.y) for point in points}) > 1
     return [Section("compared", (*([chart] if apart else []), Table(words[1], heads, tuple(cells))))]
