@@ -28,4 +28,5 @@ def test_the_site_is_built_without_marks_of_the_sources(tmp_path):
     assert len(pages) > 25
     for page in pages:
         text = html.unescape(page.read_text(encoding="utf-8"))
+        assert "Its keywords, below" not in text, page
         assert re.findall(r":(?:attr|class|data|func|meth|mod):.{30}|<code>[^<]*\\\|", text) == [], page
