@@ -1,4 +1,4 @@
-"""What the site shows otherwise than the sources have it: roles, bars within code of tables, and options of commands."""
+"""What the site shows otherwise than the sources: roles, bars within code of tables, and options of commands."""
 
 import re
 from typing import Any

@@ -61,8 +61,7 @@ def slim(
         settings: Its keywords, below; every cost is one, too: ``macs=0.5``. A latency above 1 is in milliseconds.
 
     Returns:
-        The model, a :class:`~onnxslim_learn.commands.results.ModelResult`; where a cost lists several numbers, what
-        was written for each.
+        The model, a ``ModelResult``; where a cost lists several numbers, what was written for each.
 
     Raises:
         InputError, TargetError, PlanError, VerifyError: In one sentence; nothing is written then.
