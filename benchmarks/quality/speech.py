@@ -29,7 +29,7 @@ Floats = NDArray[np.float32]
 
 @cache
 def _sentences(part: int) -> tuple[str, ...]:
-    return passages.pairs(part, 400)[0]
+    return passages.pairs(part, 400, packages=())[0]
 
 
 def _spoken(rng: np.random.Generator, part: int) -> Floats:

@@ -158,15 +158,16 @@ def named(outputs: dict[str, np.ndarray], suffixes: list[str]) -> float:
 
 
 def searched(count: int) -> tuple[dict[str, np.ndarray], None]:
-    """First sentences of passages, then what follows each."""
+    """First sentences of passages, each with what follows it."""
     return passages.tokens([text for pair in zip(*passages.pairs(1, count), strict=True) for text in pair]), None
 
 
 def retrieval(outputs: dict[str, np.ndarray], _: None) -> float:
-    """Share of first sentences to which their own passage is the nearest of all."""
+    """Share of first sentences to which their own passage is the nearest of the ``JUDGED`` beside it."""
     rows = outputs["461"] / np.linalg.norm(outputs["461"], axis=1, keepdims=True)
-    nearest = (rows[0::2] @ rows[1::2].T).argmax(axis=1)
-    return float((nearest == np.arange(len(nearest))).mean())
+    several = [rows[n : n + 2 * JUDGED] for n in range(0, len(rows), 2 * JUDGED)]
+    nearest = [(one[0::2] @ one[1::2].T).argmax(axis=1) for one in several]
+    return float(np.concatenate([places == np.arange(len(places)) for places in nearest]).mean())
 
 
 def texts(count: int) -> dict[str, np.ndarray]:
