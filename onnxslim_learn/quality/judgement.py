@@ -13,6 +13,7 @@ from onnxslim_learn.array_types import Array, Feeds, sample_count
 from onnxslim_learn.metrics import Block, Channels, Deviation, accuracy, comparable, deviation, total, worst
 from onnxslim_learn.output_kinds import told_by_labels
 from onnxslim_learn.quality.detections import Detections, detections
+from onnxslim_learn.runtime.left_out import left_out_of_outputs
 from onnxslim_learn.runtime.session import FAITHFUL, open_session
 
 if TYPE_CHECKING:
@@ -144,7 +145,9 @@ def judge(
         InputError: If the metric fails.
     """
     wanted, actual = sides = [_outputs(side, samples.feeds) for side in (original, model)]
-    apart = deviation(wanted, actual, _labelled(channels, wanted, samples.labels))
+    missing = left_out_of_outputs(lambda feed: _outputs(original, [feed]), samples.feeds)
+    counted = [missing.without(side, range(len(samples.feeds))) for side in sides]
+    apart = deviation(counted[0], counted[1], _labelled(channels, wanted, samples.labels))
     measured = None
     if metric is not None:
         before, after = (metric(side, samples.labels) for side in sides)

@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import roles
+from onnxslim_learn.coupling.operators.facts import attribute
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.runtime.node import model_of
 from onnxslim_learn.runtime.session import open_session
@@ -37,7 +38,7 @@ INPUT = "x"
 
 
 class Activation(Protocol):
-    """A function of one number."""
+    """A function of one number, or of the last axis."""
 
     @property
     def steepest(self) -> float:
@@ -83,6 +84,24 @@ LINEAR = Saturation()
 
 
 @dataclass(frozen=True)
+class Shares:
+    """Square roots of the probabilities that a Softmax makes of logits.
+
+    Their squared differences are, near the original, half the divergence, and bounded: what classes
+    have in common counts nothing, nor what is told apart of those that are out of the question.
+    """
+
+    steepest: ClassVar[float] = 1 / math.sqrt(27)  # of the root of one probability by its own logit
+
+    def __call__(self, x: Array) -> Array:
+        """Apply it along the last axis."""
+        powers = np.exp(x - x.max(axis=-1, keepdims=True))
+        powers /= powers.sum(axis=-1, keepdims=True)
+        roots: Array = np.sqrt(powers, out=powers)
+        return roots
+
+
+@dataclass(frozen=True)
 class Curve:
     """Any other function.
 
@@ -113,6 +132,14 @@ def behind(value: ir.Value) -> Activation:
         return Saturation(*bounds)
     nodes = _function(value)
     return _curve(_alone(value, nodes)) if nodes else LINEAR
+
+
+def shared(value: ir.Value) -> int | None:
+    """The axis along which all that reads a value makes probabilities of it; ``None`` if there is none."""
+    readers = [use.node for use in value.uses()]
+    axes = {int(attribute(node, "axis", -1)) for node in readers if roles.of(node).puts_out == "probabilities"}
+    several = len(axes) != 1 or any(roles.of(node).puts_out != "probabilities" for node in readers)
+    return None if several else axes.pop()
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.operators.facts import attribute
-from onnxslim_learn.repair.activations import Activation, behind
+from onnxslim_learn.repair.activations import Activation, behind, shared
 from onnxslim_learn.repair.least_squares import Weights
 from onnxslim_learn.repair.linear_forms import Form, array_of, form_of, normalised, rows
 from onnxslim_learn.repair.places import Picks
@@ -62,6 +62,7 @@ class Linear:
         target: Name of the value that is compared: the output, or the sum it goes into.
         other: The other summand, if so.
         activation: What follows the target.
+        shared: Along which axis of the target it makes probabilities, if it does.
     """
 
     node: ir.Node
@@ -74,6 +75,7 @@ class Linear:
     target: str
     other: str | None
     activation: Activation
+    shared: int | None = None
 
     @property
     def data(self) -> str:
@@ -198,6 +200,7 @@ def _linear(node: ir.Node, slot: int, order: dict[ir.Node, int]) -> Linear | str
     if isinstance(shift, str):
         return shift
     target, other = _sum(shift.output, node, (form.channel, form.width), order)
+    seen = _seen(target, form.channel, form.width)
     return Linear(
         node,
         weight,
@@ -208,7 +211,8 @@ def _linear(node: ir.Node, slot: int, order: dict[ir.Node, int]) -> Linear | str
         str(shift.output.name),
         str(target.name),
         None if other is None else str(other.name),
-        behind(_seen(target, form.channel, form.width)),
+        behind(seen),
+        shared(seen),
     )
 
 

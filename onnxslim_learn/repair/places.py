@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxslim_learn.array_types import Array
+from onnxslim_learn.array_types import Array, Labels, Mask
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.rewrite.mask import kept_parts
 
@@ -66,10 +66,11 @@ class Places:
         return Places(self.values[stays], picks, self.axes, sizes)
 
 
-def sample(target: Array, channel: int, seed: Iterable[int], count: int) -> Places:
+def sample(target: Array, channel: int, seed: Iterable[int], count: int, counted: Mask | None = None) -> Places:
     """Random places of a tensor, always the same ones for one seed and size; about ``count`` of them.
 
-    Where the channels are the last axis (``channel`` is -1), the others count as one.
+    Where the channels are the last axis (``channel`` is -1), the others count as one. Where not all places count,
+    ``counted`` tells, which has a size of one along the channels.
     """
     axes = tuple(axis for axis in range(target.ndim) if axis != channel % target.ndim)
     shape = tuple(target.shape[axis] for axis in axes)
@@ -77,12 +78,25 @@ def sample(target: Array, channel: int, seed: Iterable[int], count: int) -> Plac
         return Places(target.reshape(1, -1).astype(np.float32), (np.zeros(1, np.int64),), axes, shape)
     total = math.prod(shape)
     rng = np.random.default_rng((*seed, total))
-    flat = np.arange(total) if total <= count else np.sort(rng.choice(total, count, replace=False))
+    flat = drawn(rng, total, count, None if counted is None else _spread(counted, channel, shape))
     if channel == -1:
         return Places(target.reshape(-1, target.shape[-1])[flat].astype(np.float32, copy=False), (flat,), axes, shape)
     picks = np.unravel_index(flat, shape)
     picked = np.moveaxis(target, channel, -1)[picks]  # a copy
     return Places(picked.astype(np.float32, copy=False), picks, axes, shape)
+
+
+def drawn(rng: np.random.Generator, total: int, most: int, counted: Mask | None = None) -> Labels:
+    """Places in order, all of them or as many at random; where not all count, of those that do."""
+    if counted is not None:
+        places = np.flatnonzero(counted)
+        return places if len(places) <= most else np.sort(rng.choice(places, most, replace=False))
+    return np.arange(total) if total <= most else np.sort(rng.choice(total, most, replace=False))
+
+
+def _spread(counted: Mask, channel: int, shape: tuple[int, ...]) -> Mask:
+    """Whether places count, for all axes but the channels'."""
+    return np.broadcast_to(np.squeeze(counted, axis=channel), shape)
 
 
 def lost(removal: Removal, name: str, layout: Value, channel: int) -> Lost:

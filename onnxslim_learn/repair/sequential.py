@@ -9,7 +9,7 @@ the end, whether the whole repair stands.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +22,7 @@ from onnxslim_learn.data.source import regroup
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.metrics import Deviation, accuracy, deviation, total
 from onnxslim_learn.quality.channels import channels
-from onnxslim_learn.repair.activations import LINEAR
+from onnxslim_learn.repair.activations import LINEAR, Shares
 from onnxslim_learn.repair.least_squares import FULL, Effort, Fit, FitSetting, Rows, Weights, fit, regrouped
 from onnxslim_learn.repair.linear_nodes import Layer, Linear, layers
 from onnxslim_learn.repair.places import Lost, lost
@@ -169,7 +169,7 @@ def _unrepaired(model: ir.Model, targets: Stream) -> dict[str, Array]:
     sizes = np.cumsum([sum(a[k].size for a in arrays) for k in range(runner.batches)])
     count = max(int(np.searchsorted(sizes, COMPARED, "right")), 1)
     targets.judged = targets.held[:count]
-    return outputs(runner, range(count))
+    return targets.left_out.without(outputs(runner, range(count)), targets.judged)
 
 
 def _lost(
@@ -250,8 +250,16 @@ class SequentialRepair:
         elif self._channels(layer.linear) is None:
             self.reasons[layer.node] = "nothing in the original corresponds to its output"
         else:
-            return layer.linear
+            return self._of_classes(layer.linear)
         return None
+
+    def _of_classes(self, linear: Linear) -> Linear:
+        """A layer whose channels are classes is judged by what is made of them."""
+        layout = self.removal.coupling.values.get(linear.target)
+        if linear.shared is None or linear.form.groups > 1 or layout is None or linear.activation != LINEAR:
+            return linear
+        classes = (linear.shared - linear.form.channel) % len(layout.axes) == 0
+        return replace(linear, activation=Shares()) if classes else linear
 
     def _channels(self, linear: Linear) -> tuple[Value, int] | None:
         """A layout along one axis of which the channels of a node's target lie."""
@@ -271,7 +279,8 @@ class SequentialRepair:
 
     def outputs(self) -> dict[str, Array]:
         """The outputs on the batches that are judged, by name."""
-        return outputs(self.slimmed, range(len(self.targets.judged)))
+        every = outputs(self.slimmed, range(len(self.targets.judged)))
+        return self.targets.left_out.without(every, self.targets.judged)
 
     def _refit(self, linear: Linear) -> None:
         channels = self._channels(linear)

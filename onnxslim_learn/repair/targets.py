@@ -13,6 +13,7 @@ from onnxslim_learn.repair.linear_nodes import Linear, linears
 from onnxslim_learn.repair.places import Places, sample
 from onnxslim_learn.rewrite.unfuse import unfuse
 from onnxslim_learn.runtime.executor import Runner, joined, outputs, streamed
+from onnxslim_learn.runtime.left_out import LeftOut, left_out
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -32,6 +33,7 @@ class Targets(Protocol):
         held: Numbers of those held back.
         judged: Numbers of those whose outputs are compared.
         samples: How many samples all batches hold.
+        left_out: Places that nothing is fitted to, and that are zero in outputs.
     """
 
     feeds: Sequence[Feeds]
@@ -39,6 +41,7 @@ class Targets(Protocol):
     held: list[int]
     judged: list[int]
     samples: int
+    left_out: LeftOut
 
     def expect(self, wanted: Sequence[Wanted]) -> None:
         """Say what :meth:`rows` will be asked for."""
@@ -94,6 +97,8 @@ class Stream:
         self.judged = self.held
         self.samples = sample_count(self.feeds)
         self._runner = Runner(unfuse(original), self.feeds, ())
+        targets = {one.target for one in linears(self._runner.model)}
+        self.left_out = left_out(self._runner.model, self.feeds, targets)
         self._waiting: list[list[Wanted]] = []  # by target, in the order of the model
         self._rows: dict[str, list[Places]] = {}
         self._readers: dict[str, int] = {}  # of a target, how many nodes are still to ask for it
@@ -133,13 +138,14 @@ class Stream:
             for name, array in values.items():
                 count = max(one.places(batch, self) for one in ahead[name])
                 channel = ahead[name][0].linear.form.channel
-                self._rows.setdefault(name, []).append(sample(array, channel, (self.seed, batch), count))
+                counted = self.left_out.rows(name, batch, array.shape)
+                self._rows.setdefault(name, []).append(sample(array, channel, (self.seed, batch), count, counted))
 
     def outputs(self) -> dict[str, Array]:
         """See :class:`Targets`."""
         runner = self._runner.fork(self.judged)
         runner.finish()
-        return outputs(runner, range(len(self.judged)))
+        return self.left_out.without(outputs(runner, range(len(self.judged))), self.judged)
 
 
 class Record:
@@ -167,15 +173,17 @@ class Record:
         seen = {one.target: (one.form.channel, share(one.form.shape[1])) for one in linears(original)}
         ends = [str(value.name) for value in original.graph.outputs]
         judged: dict[str, list[Array]] = {name: [] for name in ends}
+        self.left_out = left_out(original, feeds, seen)
         for batch, values in streamed(original, feeds, {*seen, *ends}):
             for name, array in values.items():
                 if name in seen:
                     channel, part = seen[name]
-                    places = sample(array, channel, (0, batch), math.ceil(part * count))
+                    counted = self.left_out.rows(name, batch, array.shape)
+                    places = sample(array, channel, (0, batch), math.ceil(part * count), counted)
                     self._rows.setdefault(name, []).append(places)
                 if name in judged and batch in self.judged:
                     judged[name].append(array)
-        self._outputs = joined(judged)
+        self._outputs = self.left_out.without(joined(judged), self.judged)
 
     def expect(self, wanted: Sequence[Wanted]) -> None:
         """See :class:`Targets`; all are recorded."""

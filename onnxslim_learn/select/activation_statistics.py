@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.linalg
 
-from onnxslim_learn.array_types import Array
+from onnxslim_learn.array_types import Array, Mask
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.relations import Value, parts
 from onnxslim_learn.repair.linear_forms import Form, form_of
+from onnxslim_learn.repair.places import drawn
 from onnxslim_learn.runtime.executor import streamed
+from onnxslim_learn.runtime.left_out import left_out
 from onnxslim_learn.select.weight_slices import slices
 
 if TYPE_CHECKING:
@@ -122,6 +124,7 @@ def collect(
     for number, one in enumerate(sums):
         inside.setdefault(one.name, []).append((number, one))
     real, every = len(feeds), [*feeds, *beside]
+    missing = left_out(coupling.graph.model, every, list(inside))
     for batch, values in streamed(coupling.graph.model, every, list(inside)):
         progress(batch / len(every))
         portions = real if batch < real else len(beside)
@@ -129,7 +132,8 @@ def collect(
             for number, one in inside[name]:
                 if batch < real or sums[one].count < AMPLE * sizes[one] // one.taps:
                     rng = np.random.default_rng((seed, number, batch))
-                    sums[one].add(one.rows(array, portions, rng))
+                    counted = missing.rows(name, batch, array.shape)
+                    sums[one].add(one.rows(array, portions, rng, counted))
     moments = {one: total.means() for one, total in sums.items()}
     ends = [str(coupling.nodes[one.contraction.node].outputs[0].name) for one in seen]
     return [
@@ -172,16 +176,16 @@ class _Seen:
         """How often every unit is among the positions."""
         return 1 if self.form is None else self.form.taps
 
-    def rows(self, array: Array, portions: int, rng: np.random.Generator) -> Array:
-        """Rows of positions at random places of one of so many portions."""
+    def rows(self, array: Array, portions: int, rng: np.random.Generator, counted: Mask | None = None) -> Array:
+        """Rows of positions at random places of one of so many portions; ``counted`` tells which, but of kernels."""
         if self.form is None:
-            return _rows(array, self.contraction, -(-ROWS // portions), rng)
+            return _rows(array, self.contraction, -(-ROWS // portions), rng, counted)
         assert self.form.extent is not None
         extent, size = self.form.extent(array.shape), array.shape[1] * self.taps
         total, most = math.prod(extent), -(-max(TAPPED_ROWS, AMPLE * size) // portions)
         if not total:
             return np.zeros((0, size), np.float32)
-        places = np.arange(total) if total <= most else np.sort(rng.choice(total, most, replace=False))
+        places = drawn(rng, total, most)
         with np.errstate(over="ignore"):  # of doubles
             read = self.form.unfold(array, np.unravel_index(places, extent))[0]
         return _tame(read.reshape(len(read), array.shape[1], -1).transpose(0, 2, 1).reshape(read.shape))
@@ -271,8 +275,13 @@ def _lookup(classes: Array, rows: Sequence[tuple[Array, Array]]) -> Array:
     return np.concatenate(parts, axis=1)
 
 
-def _rows(array: Array, contraction: Contraction, most: int, rng: np.random.Generator) -> Array:
-    """Rows of positions of an activation at so many random places; unlabelled digits of the same axes are places."""
+def _rows(
+    array: Array, contraction: Contraction, most: int, rng: np.random.Generator, counted: Mask | None = None
+) -> Array:
+    """Rows of positions of an activation at so many random places; unlabelled digits of the same axes are places.
+
+    Where not all places count, ``counted`` tells.
+    """
     value, sizes, last = contraction.value, [], []
     for axis, length in enumerate(array.shape):
         if axis not in contraction.axes:
@@ -289,8 +298,11 @@ def _rows(array: Array, contraction: Contraction, most: int, rng: np.random.Gene
     split = array.reshape(sizes).transpose([*first, *last])
     places = split.shape[: len(first)]
     total = math.prod(places)
-    if total > most:
-        split = split[np.unravel_index(np.sort(rng.choice(total, most, replace=False)), places)]
+    if counted is not None:
+        laid = np.broadcast_to(counted, array.shape).reshape(sizes).transpose([*first, *last])
+        split = split[np.unravel_index(drawn(rng, total, most, laid.reshape(total, -1)[:, 0]), places)]
+    elif total > most:
+        split = split[np.unravel_index(drawn(rng, total, most), places)]
     with np.errstate(over="ignore"):  # of doubles
         rows = split.reshape(-1, math.prod(sizes[k] for k in last)).astype(np.float32, copy=False)
     return _tame(rows)

@@ -24,6 +24,7 @@ from onnxslim_learn.array_types import Array
 from onnxslim_learn.quality.channels import channels
 from onnxslim_learn.rewrite.unfuse import unfuse
 from onnxslim_learn.runtime.executor import Runner, outputs
+from onnxslim_learn.runtime.left_out import left_out
 from onnxslim_learn.runtime.parallel import spread
 from onnxslim_learn.select.activation_statistics import inverse_covariance
 
@@ -149,11 +150,12 @@ def influences(coupling: Coupling, names: Sequence[str], feeds: Sequence[Feeds])
     every = list(range(len(feeds)))
     rest = trunk.fork(every)
     rest.finish()
-    wanted, lie = outputs(rest, every), channels(coupling)
+    missing, lie = left_out(whole, feeds, ()), channels(coupling)
+    wanted = missing.without(outputs(rest, every), every)
 
     def damage(branch: Runner) -> float:
         branch.finish()
-        return metrics.loss(wanted, outputs(branch, every), lie) / NOISE**2
+        return metrics.loss(wanted, missing.without(outputs(branch, every), every), lie) / NOISE**2
 
     def jobs() -> Iterator[tuple[str, Callable[[], float]]]:
         for name in sorted(set(names) & trunk.place.keys(), key=trunk.place.__getitem__):

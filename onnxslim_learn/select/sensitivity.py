@@ -248,7 +248,7 @@ def repaired(cut: Removal, slimmed: ir.Model, record: Record, runner: Runner | N
     if stretches.weight_bytes(cut.coupling) > stretches.LARGEST:
         runner = runner.fork(record.judged)
         runner.finish()
-        return outputs(runner, range(len(record.judged)))
+        return record.left_out.without(outputs(runner, range(len(record.judged))), record.judged)
     walk = SequentialRepair(cut, slimmed, record, QUICK, runner)
     walk.go()
     return walk.outputs()

@@ -5,7 +5,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxslim_learn.repair.activations import LINEAR, Curve, Saturation, behind, moved
+from onnxslim_learn.metrics import deviation
+from onnxslim_learn.repair.activations import LINEAR, Curve, Saturation, Shares, behind, moved, shared
 from onnxslim_learn.runtime.timing import open_session
 
 # what is made of h, the output of the layer, as text of ONNX; the function ends in y
@@ -68,3 +69,32 @@ def test_targets_move_where_the_activation_is_flat():
     targets, reached = np.array([-2.0, -2.0, 1.0, 1.0, 1.0]), np.array([-1.0, -9.0, 4.0, -1.0, 1.0])
     assert np.allclose(moved(relu, targets, relu(targets), reached), [1, -7, 0, -1.5, 0])
     assert not moved(LINEAR, targets, targets, reached).any()
+
+
+def test_roots_of_shares_are_as_far_apart_as_half_the_divergence():
+    rng = np.random.default_rng(0)
+    logits = 3 * rng.standard_normal((200, 7))
+    near = logits + 0.01 * rng.standard_normal(logits.shape)
+    apart = np.square(Shares()(logits) - Shares()(near)).sum(axis=-1).mean()
+    divergence = deviation({"logits": logits}, {"logits": near})["logits"].kl
+    assert apart == pytest.approx(divergence / 2, rel=0.02)
+    assert np.allclose(Shares()(logits + 5), Shares()(logits))  # what classes have in common counts nothing
+
+
+def test_no_slope_of_a_root_of_a_share_is_steeper():
+    logits = np.linspace(-8, 8, 4001)[:, None] * np.array([1, 0])
+    slopes = np.diff(Shares()(logits)[:, 0]) / np.diff(logits[:, 0])
+    assert slopes.max() == pytest.approx(Shares.steepest, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("body", "axis"),
+    [
+        ("y = Softmax<axis=1>(h)", 1),
+        ("y = Softmax(h)", -1),
+        ("y = Relu(h)", None),
+        ("a = Softmax(h) b = Relu(h) y = Add(a, b)", None),
+    ],
+)
+def test_classes_are_what_all_readers_make_probabilities_of(body, axis):
+    assert shared(layer(build(body))) == axis

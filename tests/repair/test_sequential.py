@@ -15,6 +15,7 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.metrics import deviation, total
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.repair import linear_nodes, sequential, targets
+from onnxslim_learn.repair.activations import Shares
 from onnxslim_learn.repair.sequential import Beside, repair
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.runtime import executor, part
@@ -65,6 +66,17 @@ def test_a_model_without_an_axis_of_samples_is_repaired_too():
     found = repair(cut, slim(cut), batches(analysis, 40))
     assert found.before["y"].relative > 0.1
     assert found.after["y"].relative < EXACT
+
+
+@pytest.mark.parametrize(("axis", "classes"), [(2, True), (-1, True), (1, False)])
+def test_a_layer_whose_channels_are_classes_is_judged_by_their_shares(axis, classes):
+    text = f"(float[n,5,6] x) => (float[n,5,9] y) {{ h = MatMul(x, w1) z = MatMul(h, w2) y = Softmax<axis={axis}>(z) }}"
+    analysis = api.analyze(Net(text, "w1 6x12, w2 12x9").build())
+    cut = api.realize(analysis, Plan({"w1:1": list(range(4))}, {"w1:1": 12}))
+    model = slim(cut)
+    walk = sequential.SequentialRepair(cut, model, targets.Stream(analysis.graph.model, batches(analysis, 16)))
+    found = walk._open(walk.layers[-1], sequential.changed(cut, model))
+    assert (found.activation == Shares()) == classes
 
 
 def test_rows_that_go_are_not_fitted_on():
