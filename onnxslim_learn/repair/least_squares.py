@@ -27,6 +27,7 @@ from onnxslim_learn.repair.activations import LINEAR, Activation, moved
 ENOUGH = 16  # samples; with fewer, only means and deviations are matched
 GAIN = 1e-3  # a candidate must beat the one before by this share of its error
 SMALLEST, LARGEST = 0.5, 2.0  # rescaling stays within
+STRIP = 64  # rows of sums of products that are made covariances at once, which caches hold
 
 
 @dataclass(frozen=True)
@@ -245,9 +246,11 @@ class Sample:
                 apart -= rows.after
                 squares += float(np.vdot(apart, apart))
             return squares / (self.inputs.count * self.plain.bias.size)
-        change = weights.matrix - self.plain.matrix
-        left = self.missed.variance - np.einsum("gdo,gdo->go", change, 2 * self.cross - self.gram @ change)
-        middle = self.missed.mean - np.einsum("gd,gdo->go", self.inputs.mean, change) - (weights.bias - self.plain.bias)
+        left, middle = self.missed.variance, self.missed.mean - (weights.bias - self.plain.bias)
+        if weights.matrix is not self.plain.matrix:
+            change = weights.matrix - self.plain.matrix
+            left = left - np.einsum("gdo,gdo->go", change, 2 * self.cross - self.gram @ change)
+            middle = middle - np.einsum("gd,gdo->go", self.inputs.mean, change)
         return float(np.mean(np.maximum(left, 0.0) + middle**2))
 
     def freed(self, weights: Weights) -> tuple[Array, Array]:
@@ -263,9 +266,10 @@ class Sample:
 
 def _less(sums: Array, left: Array, right: Array, count: int) -> Array:
     """Sums of products as covariances, in place: means of the products less the products of means ``(g, n)``."""
-    sums /= count
-    for group, (a, b) in enumerate(zip(left, right, strict=True)):
-        sums[group] -= np.outer(a, b)
+    for start in range(0, sums.shape[1], STRIP):
+        strip = slice(start, start + STRIP)
+        sums[:, strip] /= count
+        sums[:, strip] -= left[:, strip, None] * right[:, None, :]
     return sums
 
 
