@@ -34,6 +34,7 @@ def met(slimmed: Slimmed, output: Path, times: Sequence[float | None]) -> list[d
             machine's is held against them, however it was predicted.
     """
     told, rows = slimmed.plan.provenance, []
+    asked = ((told.get("training") or {}).get("cycles") or {}).get("target", {})  # of the first of several models
     for name, wish in (told.get("target") or {}).items():
         if name == LATENCY and told.get("latency"):
             bound, got = (PER_MILLISECOND * told["latency"][key] for key in ("target_ms", "measured_ms"))
@@ -43,7 +44,7 @@ def met(slimmed: Slimmed, output: Path, times: Sequence[float | None]) -> list[d
             rows.append(bounded(COSTS[LATENCY], wish, amount(COSTS[LATENCY], wish, whole), got))
         elif name != LATENCY or slimmed.analysis.latency is not None:
             row, whole, got = _before_and_after(slimmed, name, output)
-            rows.append(bounded(row, wish, amount(row, wish, whole), got))
+            rows.append(bounded(row, asked.get(name, wish), amount(row, wish, whole), got))
     return rows or None
 
 

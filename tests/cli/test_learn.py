@@ -223,7 +223,10 @@ def test_cycles_widen_in_between(trainable):
     assert macs[0] <= 0.6 * total
     assert 0.8 * total < macs[1] <= total
     assert macs[2] <= 0.6 * total
-    assert json.loads(Path("out.json").read_text())["verify"]["passed"]
+    report = json.loads(Path("out.json").read_text())
+    assert report["verify"]["passed"]
+    (met,) = report["verdict"]["met"]
+    assert (met["asked"], met["relative"], met["share"]) == (0.6, True, pytest.approx(macs[2] / total))
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ def shrink(task: Task[MorphNetSettings], cycles: int) -> tuple[Slimmed, Verifica
     if result is not None and cycles > 1:
         source = here.analysis.graph.source
         told = {"count": cycles, "cut": str(source), "original": task.analysis.price(task.analysis.whole)}
+        told |= {"target": dict(task.wanted.target)}
         result[0].plan.provenance["training"]["cycles"] = told
     return result
 
