@@ -17,11 +17,13 @@ from onnxslim_learn.runtime.session import CPU
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-Timer: TypeAlias = Callable[[Sequence["ModelProto"]], Sequence[float]]  # microseconds of a run of each, side by side
+# Models, and milliseconds of a round of them on a usual machine -> microseconds of a run of each, side by side.
+Timer: TypeAlias = Callable[[Sequence["ModelProto"], float], Sequence[float]]
 
 SIDE = 384  # of the matrices whose product shows the peak
 CHANNELS, IMAGE = 64, 56  # of the convolution that shows it as well: the faster of both counts
 FLOATS = 1 << 22  # of the tensor whose negation shows the bandwidth: more than caches keep of input and output together
+LARGE_MS = 9  # milliseconds that a round of these takes on a usual machine
 CHAIN = 64  # nodes that do nothing, to see what every node takes
 WIDE = 64  # channels that probes of steps are narrowed from, to a half
 ROW = 4  # nodes of a probe
@@ -38,18 +40,20 @@ class Probe:
         node: The node in ONNX's text format, with ``{n}`` for its channels.
         data: Shape of its input, -1 for channels.
         weight: Shape of its weight, likewise.
+        ms: Milliseconds that a round over all widths takes on a usual machine, idle.
     """
 
     kind: str
     node: str
     data: tuple[int, ...]
     weight: tuple[int, ...]
+    ms: float
 
 
 PROBES = (
-    Probe(CONVOLUTION, "Conv <pads = [1, 1, 1, 1]>", (1, -1, 28, 28), (-1, -1, 3, 3)),
-    Probe(DEPTHWISE, "Conv <pads = [1, 1, 1, 1], group = {n}>", (1, -1, 56, 56), (-1, 1, 3, 3)),
-    Probe(PRODUCT, "MatMul", (256, -1), (-1, -1)),
+    Probe(CONVOLUTION, "Conv <pads = [1, 1, 1, 1]>", (1, -1, 28, 28), (-1, -1, 3, 3), 72),
+    Probe(DEPTHWISE, "Conv <pads = [1, 1, 1, 1], group = {n}>", (1, -1, 56, 56), (-1, 1, 3, 3), 50),
+    Probe(PRODUCT, "MatMul", (256, -1), (-1, -1), 2.6),
 )
 
 
@@ -58,7 +62,7 @@ def calibrate(
     *,
     threads: int = 1,
     provider: str = CPU,
-    seconds: float = 10.0,
+    seconds: float = 5.0,
     timer: Timer | None = None,
 ) -> Device:
     """Measure this machine as onnxruntime uses it.
@@ -67,7 +71,7 @@ def calibrate(
         name: What to call it.
         threads: Threads one operator may use.
         provider: The onnxruntime execution provider.
-        seconds: Time for all rounds.
+        seconds: Time that all rounds take on a usual machine, idle: so many there are on any.
         timer: How to time models, for tests.
 
     Raises:
@@ -77,7 +81,7 @@ def calibrate(
 
     measure.check_provider(provider)
     timed = timer or timing(threads=threads, provider=provider, seconds=seconds / (1 + len(PROBES)))
-    matmul, conv, moving, one, many = timed([*_large(), *(chain(n) for n in (1, 1 + CHAIN))])
+    matmul, conv, moving, one, many = timed([*_large(), *(chain(n) for n in (1, 1 + CHAIN))], LARGE_MS)
     node_us = max(many - one, 0.0) / CHAIN
     run_us = max(one - node_us, 0.0)
     work = ((2 * SIDE**3, matmul), (2 * 9 * CHANNELS**2 * IMAGE**2, conv))
@@ -92,11 +96,12 @@ def calibrate(
 def timing(*, threads: int, provider: str, seconds: float) -> Timer:
     """A timer of models side by side on onnxruntime: the least of all rounds, since other work only slows them."""
 
-    def timer(models: Sequence[ModelProto]) -> Sequence[float]:
+    def timer(models: Sequence[ModelProto], ms: float) -> Sequence[float]:
+        rounds = measure.Rounds(max(measure.ROUNDS, round(1e3 * seconds / ms)), seconds, counted=True)
         feeds = [inputs(model) for model in models]
         files = [model.SerializeToString() for model in models]
         clock = measure.steady_clock(threads, provider)
-        timings = measure.measure(files, feeds, threads=threads, provider=provider, seconds=seconds, clock=clock)
+        timings = measure.measure(files, feeds, threads=threads, provider=provider, seconds=rounds, clock=clock)
         return [1e3 * least for least in timings.ms.min(axis=0).tolist()]
 
     return timer
@@ -108,7 +113,7 @@ def _step(probe: Probe, timed: Timer, idle: float) -> int:
     Compared is with the fastest width that is no less: odd widths, which kernels without steps are for, say nothing.
     """
     widths = range(WIDE // 2 + 1, WIDE + 1)
-    taken = timed([_probed(probe, width) for width in widths])
+    taken = timed([_probed(probe, width) for width in widths], probe.ms)
     idle = min(idle, 0.8 * min(taken))  # what a run takes without any work
     least = np.minimum.accumulate([us - idle for us in reversed(taken)])[::-1]
     times = dict(zip(widths, least.tolist(), strict=True))

@@ -26,7 +26,7 @@ def machine(steps):
         outputs, inside = (-(-width // step) * step for width in (outputs, inside))
         return 2 * outputs * inside * rest / PEAK / 1e3
 
-    return lambda models: [time(model) + NODE * len(model.graph.node) + RUN for model in models]
+    return lambda models, ms: [time(model) + NODE * len(model.graph.node) + RUN for model in models]
 
 
 @pytest.mark.parametrize("steps", [{"Conv": 16, "depthwise": 8, "MatMul": 1}, {"Conv": 4, "depthwise": 1, "MatMul": 2}])
