@@ -102,8 +102,8 @@ def test_slim_is_mask_for_many_random_graphs(request):
     large_graphs_hold_the_law()
 
 
-FLAT = {("MaxUnpool", "i"), ("routed_by_groups", "at")}
-"""Net and tensor that holds flat positions, or places that nobody reads: they count what is left, and differ."""
+FLAT = {("MaxUnpool", "i"), ("routed_by_groups", "at"), *(("segment_sum", name) for name in "st")}
+"""Net and tensor that holds flat positions, sizes, or places that nobody reads: they count what is left, and differ."""
 
 DRAWN = {"Bernoulli"}
 """Nets with tensors that are drawn anew in every run; what verification compares is given the same ones."""

@@ -10,6 +10,7 @@ from nets.notation import Net
 from onnxslim_learn.coupling import groups as grouping
 from onnxslim_learn.coupling.removal import removal
 from onnxslim_learn.errors import PlanError
+from onnxslim_learn.rewrite.verify import verify
 from onnxslim_learn.workflow import slim
 from tests import laws
 from tests.laws import ALL, NETS, PLANS, analysed
@@ -260,6 +261,20 @@ def test_scales_that_are_computed_are_no_channels():
     }"""
     analysis = slim.analyze(Net(text, "w1 8x3x1x1, w2 2x8x1x1").build())
     assert [(group.name, group.width) for group in analysis.groups if group.pin is None] == [("w1:0", 8)]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_slice_up_to_the_size_of_another_tensor_is_told_what_stays(first, tmp_path):
+    """The tensor whose size is read may be cut, or the one that is sliced: neither takes anything from the other."""
+    text = """(float[batch,6] x) => (float[batch,3] y) {
+        h = MatMul(x, w1) g = MatMul(x, w2) s = Shape(g) b = Slice(h, [0, 0], s) y1 = MatMul(b, w3) y2 = MatMul(g, w4)
+        y = Add(y1, y2)
+    }"""
+    analysis = slim.analyze(Net(text, "w1 6x8, w2 6x8, w3 8x3, w4 8x3").build())
+    one, other = laws.free(analysis)
+    found = removal(analysis.coupling, (one if first else other).units[::3])
+    onnx.save(laws.written(analysis, found), tmp_path / "m.onnx")
+    assert verify(found, tmp_path / "m.onnx").passed
 
 
 def grouped(many):

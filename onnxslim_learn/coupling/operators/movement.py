@@ -331,7 +331,7 @@ def slice_axes(context: NodeContext) -> None:
     old = "starts" in context.node.attributes
     known = old or all(context.name(s) is None or context.static(s) is not None for s in range(1, 5))
     if not known:
-        return context.yields(_sliced_blindly(context, value))
+        return _sliced_blindly(context, value)
     arguments = [context.static(s) for s in range(1, 5)]
     ranges = slice_arguments(context.node, arguments, len(shape))
     touched = [a for a in range(len(shape)) if ranges[a] != slice(None)]
@@ -348,12 +348,25 @@ def slice_axes(context: NodeContext) -> None:
     return None
 
 
-def _sliced_blindly(context: NodeContext, value: Value) -> Value:
-    """A Slice at computed places: axes whose size changes are pinned; with computed axes, all are."""
-    axes = context.ints(3, "axes") if context.name(3) else list(range(len(context.shape(1)) and context.shape(1)[0]))
-    rank = len(value.axes)
-    chosen = range(rank) if axes is None else [a % rank for a in axes]
-    return context.freed(value, chosen, "is sliced at computed places", context.out_shape())
+def _sliced_blindly(context: NodeContext, value: Value) -> None:
+    """A Slice at computed places: axes that it cuts are pinned; with computed axes, all are."""
+    count, rank = context.shape(1)[0], len(value.axes)
+    axes = context.ints(3, "axes") if context.name(3) else list(range(count))
+    chosen = list(range(rank)) if axes is None else [a % rank for a in axes]
+    starts, ends = context.stated(1), context.stated(2)
+    steps = context.stated(4) if context.name(4) else [1] * count
+    whole = (
+        {}
+        if axes is None
+        else {
+            a: k
+            for k, a in enumerate(chosen)
+            if (starts[k], steps[k]) == (0, 1) and (ends[k] or 0) >= context.shape(0)[a] and a not in context.varying(0)
+        }
+    )
+    result = context.freed(value, set(chosen) - set(whole), "is sliced at computed places", context.out_shape())
+    context.yields(result)
+    context.patch(lambda cut: {2: context.resized(cut, 2, result, whole)})
 
 
 def _slice_patch(
