@@ -35,7 +35,8 @@ def staged(model: ir.Model, name: str, folder: Path, *, external: bool) -> Path:
     model = as_stored(model)
     inlining.put_back(model.graph)
     for value in model.graph.initializers.values():
-        value.shape = value.type = None  # else the format repeats both beside the tensor
+        if not value.is_graph_output():
+            value.shape = value.type = None  # else the format repeats both beside the tensor
     weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
     aside = external or weights > LARGEST_FILE
     for value in model.graph.initializers.values():

@@ -7,6 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from nets.notation import Net
 from onnxslim_learn.errors import InputError, VerifyError
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.rewrite import save
@@ -51,6 +52,14 @@ def same_results(one, other):
 
 
 # --- whole and checked ------------------------------------------------------------------------------------------------
+
+
+def test_an_output_that_is_a_weight_keeps_its_type(tmp_path):
+    """The newer exporter puts out constants so; onnx.checker wants every output to have a type."""
+    text = "(float[n,6] x) => (float[n,3] y, float[3] k) { h = MatMul(x, w1) z = MatMul(h, w2) y = Mul(z, k) }"
+    onnx.save(Net(text, "w1 6x8, w2 8x3, k 3").build(), tmp_path / "source.onnx")
+    assert slimmed(tmp_path / "source.onnx").save(tmp_path / "slim.onnx").passed
+    onnx.checker.check_model(str(tmp_path / "slim.onnx"))
 
 
 def test_save_writes_one_file_and_reports_the_check(source, tmp_path):
