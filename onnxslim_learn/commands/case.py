@@ -80,7 +80,7 @@ class Case:
         if row.get("quality") or not outputs:
             return row.get("quality")
         matched = row.get("detections") or trained.get("detections")
-        return quality.of_outputs(outputs, matched, real="data" in self.asked.options)
+        return quality.of_outputs(outputs, matched, trained.get("samples"), real="data" in self.asked.options)
 
     @property
     def doubts(self) -> list[str]:

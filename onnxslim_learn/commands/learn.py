@@ -91,7 +91,8 @@ def _swept(title: str, model: str, rows: Sequence[dict[str, Any]], shared: Learn
     """Report of several strengths: side by side, then each by itself."""
     real = shared.samples.data is not None
     judged = [
-        {**row, "quality": quality.of_outputs(row["deviation"] or {}, row["detections"], real=real)} for row in rows
+        {**row, "quality": quality.of_outputs(row["deviation"] or {}, row["detections"], row.get("samples"), real=real)}
+        for row in rows
     ]
     report = {"model": model, **_learner(shared), "strengths": judged}
     return Result(title, report, lambda told: pages.strengths(told["strengths"]), _rows)

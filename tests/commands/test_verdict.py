@@ -101,6 +101,16 @@ def test_zeros_are_judged_on_real_inputs_only(folder):
     assert worse.startswith("DESTROYED")
 
 
+def test_what_few_samples_held_back_of_training_tell_is_said_to_be_as_far_as_they_can(folder):
+    """A tenth of forty is held back, of which all may happen to agree."""
+    steps = {"steps": 2, "finetune_steps": 2}
+    report = osl.learn("residual.onnx", macs=0.9, data="samples.npz", latency=False, **steps).report
+    held = report["training"]["result"]["samples"]
+    assert held < 8
+    assert f"as far as {held} samples can tell" in report["verdict"]["quality"]
+    assert report["verdict"]["kept"]["few"]
+
+
 def test_what_was_asked_and_got_holds_of_the_files(folder):
     result = osl.slim("residual.onnx", macs=0.5, bytes=0.9, memory=0.99, output="s.onnx", **FAST)
     rows = {row["cost"]: row for row in result.report["verdict"]["met"]}

@@ -78,7 +78,7 @@ def _row(task: Task[MorphNetSettings]) -> dict[str, Any]:
         result = fitted[0].plan.provenance["training"]["result"]
         relative = [one["relative"] for one in result["outputs"].values()]
         row |= {"output": str(task.output), "after": task.analysis.price(fitted[0].removal)}
-        row |= {"deviation": result["outputs"], "detections": result["detections"]}
+        row |= {"deviation": result["outputs"], "detections": result["detections"], "samples": result["samples"]}
         row |= {"relative": float(np.mean(relative)) if relative else 0.0, "accuracy": result["accuracy"]}
         row |= {} if task.tell is None else {"report": task.tell(fitted, task.output, task.stage)}
     return row

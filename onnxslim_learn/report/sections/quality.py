@@ -131,8 +131,10 @@ def _little(quality: Mapping[str, Any]) -> str:
     return f"only {what}" if left < DESTROYED else ""
 
 
-def of_outputs(outputs: Mapping[str, Any], matched: Mapping[str, Any] | None, *, real: bool) -> dict[str, Any]:
-    """What outputs, and detections, on samples, real or made up, say of a result where nothing else was judged."""
+def of_outputs(
+    outputs: Mapping[str, Any], matched: Mapping[str, Any] | None, samples: int | None = None, *, real: bool
+) -> dict[str, Any]:
+    """What outputs, and detections, on so many samples, real or made up, say of a result that nothing else judged."""
     telling = [
         {**block, "output": name, "kind": output["kind"]}
         for name, output in outputs.items()
@@ -142,7 +144,8 @@ def of_outputs(outputs: Mapping[str, Any], matched: Mapping[str, Any] | None, *,
     worst = min(telling, key=lambda block: block["explained"], default=None)
     kept = [block["explained"] for block in telling] + [left for left, _ in _detected(matched)]
     told = {"inputs": "given" if real else "made-up", "worst": worst, "outputs": outputs, "detections": matched}
-    return {**told, "destroyed": real and min(kept, default=1.0) < DESTROYED, "metric": None}
+    count = {} if samples is None else {"samples": samples}
+    return {**told, **count, "destroyed": real and min(kept, default=1.0) < DESTROYED, "metric": None}
 
 
 def _word(left: float) -> str:
