@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import roles
-from onnxslim_learn.graph import constant_folding
+from onnxslim_learn.graph import constant_folding, texts
 from onnxslim_learn.graph.dataflow import dataflow
 from onnxslim_learn.runtime import timing
 
@@ -83,7 +83,7 @@ def _draw(coupling: Coupling, sample: Sample, limits: dict[str, int], seed: int)
         elif dtype.kind == "b":
             feeds[name] = rng.integers(0, 2, shape).astype(dtype)
         elif dtype.kind in "OSU":
-            feeds[name] = np.full(shape, "a", object)
+            feeds[name] = np.full(shape, texts.known(coupling.graph.model.graph, name), object)
         elif name in boxes and shape[-1:] in ((4,), (5,)):
             feeds[name] = _boxes(rng, shape, boxes[name]).astype(dtype)
         else:

@@ -17,6 +17,7 @@ from onnxslim_learn.data.random_inputs import RandomInputs, index_limits
 from onnxslim_learn.data.signature import LAYOUTS, Declared, Input, declared, layout_of
 from onnxslim_learn.data.source import Source
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.graph import texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,7 +104,7 @@ def _maker(one: Input, coupling: Coupling, options: DataSettings) -> Maker:
     if one.dtype.kind == "b" or "mask" in one.name.lower():
         return "ones", lambda rng: np.ones(shape)
     if one.dtype.kind == "O":
-        return "the text 'a'", None
+        return f"the text {texts.known(coupling.graph.model.graph, one.name)!r}", None
     if one.dtype.kind in "iu" and (one.dtype.itemsize > 1 or len(shape) < 3):
         return _whole(shape, index_limits(coupling).get(one.name), bounds)
     if one.name in coupling.records.boxes:

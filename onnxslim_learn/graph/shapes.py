@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxslim_learn.errors import InputError, MisfitError, reason
-from onnxslim_learn.graph import bodies, inlining, schemas, shape_arithmetic
+from onnxslim_learn.graph import bodies, inlining, schemas, shape_arithmetic, texts
 from onnxslim_learn.graph.shape_info import Sample, Shapes
 from onnxslim_learn.runtime.node import output_types, run
 from onnxslim_learn.runtime.session import CPU, session_options, session_type
@@ -386,10 +386,11 @@ def _run_for_shapes(module: ir.Model, sample: Sample, missing: Sequence[str]) ->
         (str(tensor.base_dir) for tensor in _weights(module) if isinstance(tensor, ir.ExternalTensor)), ""
     ):
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-    feeds = {
-        name: sample.value.get(name, np.ones(shape, onnx.helper.tensor_dtype_to_np_dtype(sample.dtype[name])))
-        for name, shape in sample.inputs.items()
-    }
+    feeds = {}
+    for name, shape in sample.inputs.items():
+        kind = onnx.helper.tensor_dtype_to_np_dtype(sample.dtype[name])
+        one = texts.known(module.graph, name) if sample.dtype[name] == onnx.TensorProto.STRING else 1
+        feeds[name] = sample.value.get(name, np.full(shape, one, kind))
     try:
         session = session_type()(proto.SerializeToString(), options, providers=[CPU])
         results = session.run(list(missing), feeds)

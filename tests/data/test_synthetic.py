@@ -11,6 +11,7 @@ from onnxslim_learn.data import input_range, noise
 from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.synthetic import synthetic
 from onnxslim_learn.errors import InputError
+from onnxslim_learn.workflow import slim
 from tests.data.models import MODELS, graph, written
 
 
@@ -202,3 +203,19 @@ def test_recordings_are_smooth_along_time():
     for one in (recording, spectrogram):
         found = joined(synthetic(couple(one, sensitive=False), DataSettings(samples=16)), "x")
         assert np.mean(np.square(np.diff(found, axis=-1))) < 0.05 * found.var()
+
+
+@pytest.mark.parametrize(
+    "moved", ["t = Identity(kind)", "t = Gather<axis=1>(kind, [0])", "t = Identity(kind) u = Identity(t)"]
+)
+def test_texts_are_those_that_an_encoder_of_categories_knows(moved, tmp_path):
+    """An encoder refuses others: so nothing could be analysed, since a run alone tells the shape that it makes."""
+    text = f"""(string[n,1] kind, float[n,2] x) => (float[n,4] y) {{
+        {moved} e = ai.onnx.ml.OneHotEncoder<cats_strings=["red", "green", "blue"], zeros=0>(t)
+        s = Reshape(e, [-1, 3]) c = Concat<axis=1>(s, x) h = MatMul(c, w1) r = Relu(h) y = MatMul(r, w2)
+    }}"""
+    model = Net(text, "w1 5x12, w2 12x4", domains=', "ai.onnx.ml" : 3').build()
+    analysis = slim.analyze(model)
+    (batch,) = synthetic(analysis.coupling, DataSettings(samples=4)).batches()
+    assert set(batch.inputs["kind"].ravel()) == {"red"}
+    assert slim.slim(analysis, slim.plan(analysis, {"macs": 0.6})).save(tmp_path / "slim.onnx").passed
