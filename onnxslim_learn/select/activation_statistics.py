@@ -35,7 +35,7 @@ AMPLE = 4  # rows for a unit: beside as many, made-up ones do harm
 RIDGE = 1e-3  # of the mean square: keeps the inverse of the products tame
 LARGEST = 1e15  # of an activation: squares of more add up beyond single precision
 WIDEST = 8192  # positions of a unit axis up to which products of pairs are kept
-TAPPED, TAPPED_ROWS = 2304, 8192  # positions up to which taps of a kernel are told apart, and places, or AMPLE times it
+TAPPED = 1152  # positions up to which taps of a kernel are told apart
 
 
 @dataclass(frozen=True)
@@ -178,13 +178,14 @@ class _Seen:
 
     def rows(self, array: Array, portions: int, rng: np.random.Generator, counted: Mask | None = None) -> Array:
         """Rows of positions at random places of one of so many portions; ``counted`` tells which, but of kernels."""
+        most = -(-ROWS // portions)
         if self.form is None:
-            return _rows(array, self.contraction, -(-ROWS // portions), rng, counted)
+            return _rows(array, self.contraction, most, rng, counted)
         assert self.form.extent is not None
-        extent, size = self.form.extent(array.shape), array.shape[1] * self.taps
-        total, most = math.prod(extent), -(-max(TAPPED_ROWS, AMPLE * size) // portions)
+        extent = self.form.extent(array.shape)
+        total = math.prod(extent)
         if not total:
-            return np.zeros((0, size), np.float32)
+            return np.zeros((0, array.shape[1] * self.taps), np.float32)
         places = drawn(rng, total, most)
         with np.errstate(over="ignore"):  # of doubles
             read = self.form.unfold(array, np.unravel_index(places, extent))[0]
