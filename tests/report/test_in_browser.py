@@ -17,7 +17,7 @@ from onnxslim_learn import demo
 from onnxslim_learn.cli import commands
 from onnxslim_learn.plans.realize import realize
 from onnxslim_learn.report import page
-from onnxslim_learn.report.blocks import Line, Lines
+from onnxslim_learn.report.blocks import Line, Lines, Picture, Section, Table
 
 pytestmark = [
     pytest.mark.slow,
@@ -179,6 +179,29 @@ def test_names_are_searched_in_both_spellings(browser, pages):
         assert all("residual2" in row for row in shown)
 
 
+def test_a_name_with_dots_and_strokes_is_found_by_either(browser, tmp_path):
+    named = "/model.22/cv2.0/cv2.0.1/Conv", "/model.21/cv2.0/Conv"
+    nodes = tuple({**layer(k), "name": one, "module": one.strip("/").replace("/", ".")} for k, one in enumerate(named))
+    rows = tuple((one, str(k)) for k, one in enumerate(named))
+    shown = [
+        Section("network", (Picture(nodes, ()),)),
+        Section("layers", (Table("Layers", ("layer", "n"), rows, (0,)),)),
+    ]
+    file = tmp_path / "names.html"
+    file.write_text(page.render("names", {}, shown), encoding="utf-8")
+    opened(browser, file, 1600)
+    for asked in ("/model.22/cv2.0", "model.22.cv2.0", "MODEL/22/CV2", ".22.cv2.0.cv2"):
+        hits = browser.execute_async_script(
+            """const [text, done] = arguments, field = document.getElementById("find");
+            field.value = text; field.dispatchEvent(new Event("input"));
+            const rows = () => [...document.querySelectorAll("tbody tr.hit")].map((row) => row.cells[0].textContent);
+            const drawn = () => [...document.querySelectorAll(".picture .node.hit")].length;
+            setTimeout(() => done([rows(), drawn()]), 300)""",
+            asked,
+        )
+        assert hits == [[named[0]], 1], asked
+
+
 CLICK = """const [name, done] = arguments, boxes = [...document.querySelectorAll(".picture .node")];
 boxes.find((one) => one.getAttribute("aria-label") === name).dispatchEvent(new MouseEvent("click", { bubbles: true }));
 done(document.querySelector(".picture .panel").textContent);"""
@@ -193,6 +216,10 @@ def test_a_click_on_a_layer_says_what_is_tied_why_and_what_it_saves_and_loses(br
     for word in ("40 →", "residual1.conv2.0.weight:1", "saves", "of the MACs", "loses"):
         assert word in first
     assert "cannot be cut: it is the graph output logits" in told["node_linear"]
+    edge = """const box = (name) => document.querySelector(name).getBoundingClientRect();
+        return [box(".picture .stage").right, box(".picture .panel").left]"""
+    stage, panel = browser.execute_script(edge)
+    assert stage < panel, "what is told stands beside the picture"
 
 
 def test_blocks_fold_and_unfold_by_the_keyboard(browser, pages):
@@ -383,8 +410,6 @@ def layer(place):
 
 
 def test_ten_thousand_layers_and_rows_fit_into_a_page_and_are_folded(browser, tmp_path):
-    from onnxslim_learn.report.blocks import Picture, Section, Table
-
     rows = tuple((f"layers.{k}.weight", "Conv", "64x64x3x3", "1.2 M", f"{k}") for k in range(10_000))
     heads = ("layer", "operator", "weight", "MACs", "n")
     nodes = tuple(layer(k) for k in range(10_000))

@@ -56,22 +56,19 @@
     body.append(...keyed.map(([, row]) => row));
   };
   const filter = (table, text) => {
-    const needles = spellings(text);
+    const needle = spelled(text).replace(/^\.+/, "");
     let shown = 0;
     for (const row of table.tBodies[0].rows) {
-      const away = needles.length > 0 && !needles.some((needle) => row.textContent.toLowerCase().includes(needle));
+      const away = needle !== "" && !spelled(row.textContent).includes(needle);
       row.classList.toggle("away", away);
-      row.classList.toggle("hit", needles.length > 0 && !away);
+      row.classList.toggle("hit", needle !== "" && !away);
       shown += !away;
     }
-    table.classList.toggle("searched", needles.length > 0);
+    table.classList.toggle("searched", needle !== "");
     return shown;
   };
-  // What exporters write as a.b.c stands as /a/b/c in the names of nodes.
-  const spellings = (text) => {
-    const asked = text.trim().toLowerCase();
-    return asked ? [...new Set([asked, asked.replaceAll("/", "."), asked.replaceAll(".", "/"), asked.replace(/^\//, "").replaceAll("/", ".")])] : [];
-  };
+  // What exporters write as a.b.c stands as /a/b/c in the names of nodes, and may hold both: /a/b.c.
+  const spelled = (text) => text.trim().toLowerCase().replaceAll("/", ".");
   const tables = all("table");
   for (const table of tables) {
     const heads = all("thead th", table);
@@ -105,7 +102,7 @@
   let waiting = 0;
   const search = () => {
     for (const table of tables) filter(table, find.value);
-    document.dispatchEvent(new CustomEvent("find", { detail: spellings(find.value) }));
+    document.dispatchEvent(new CustomEvent("find", { detail: spelled(find.value).replace(/^\.+/, "") }));
   };
   find.oninput = () => { clearTimeout(waiting); waiting = setTimeout(search, 120); };
   find.onkeydown = (event) => {

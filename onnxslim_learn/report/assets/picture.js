@@ -132,7 +132,7 @@ document.querySelectorAll(".picture").forEach((place) => {
     if (before !== after) drawn.push(make("rect", { x, y, width: before, height, rx: 2, class: "units before", stroke: before < after ? "var(--ink)" : fill }));
     return drawn;
   };
-  let scale = 1, chosen = null, sought = [];
+  let scale = 1, chosen = null, sought = "";
   const stage = html("div", { className: "stage", tabIndex: 0, ariaLabel: "The network; arrows move it" });
   const panel = html("div", { className: "panel", ariaLive: "polite" });
   const draw = () => {
@@ -263,7 +263,7 @@ document.querySelectorAll(".picture").forEach((place) => {
   };
   const matches = (node) => {
     const told = `${node.name} ${node.module} ${ofName.get(node.group)?.members?.join(" ") ?? node.group ?? ""}`.toLowerCase();
-    return sought.some((needle) => told.includes(needle));
+    return told.replaceAll("/", ".").includes(sought);
   };
   document.addEventListener("find", (event) => {
     sought = event.detail;
