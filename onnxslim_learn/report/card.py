@@ -294,11 +294,19 @@ def _taken(report: Report) -> tuple[str, str] | None:
     return None
 
 
+def _calibrated(report: Report) -> tuple[str, str] | None:
+    """What a machine computes and moves in a second."""
+    if not {"gflops", "gbytes"} <= report.keys():
+        return None
+    computed, moved = (count(report[key] * 1e9) for key in ("gflops", "gbytes"))
+    return PLAIN, f"In a second this machine computes up to {computed}FLOP, and moves {moved}B."
+
+
 def _done(_: Report) -> tuple[str, str] | None:
     return PLAIN, "Done."
 
 
 HEADLINES: tuple[Callable[[Report], tuple[str, str] | None], ...] = (
-    _failed, _swept, _destroyed, _bounded, _sparse, _cuttable, _compared, _beside, _checked, _taken, _done,
+    _failed, _swept, _destroyed, _bounded, _sparse, _cuttable, _compared, _beside, _checked, _taken, _calibrated, _done,
 )  # fmt: skip
 """The first that applies heads the card."""

@@ -241,6 +241,12 @@ def test_models_that_are_timed_are_held_against_the_first():
     )
 
 
+def test_a_machine_is_headed_by_what_it_does_in_a_second():
+    verdict = {"met": None, "quality": None, "kept": None, "faster": None, "limited_by": [], "next": None}
+    told = card({"gflops": 279.0, "gbytes": 59.3, "verdict": verdict}).headline
+    assert told == "In a second this machine computes up to 279 GFLOP, and moves 59.3 GB."
+
+
 def test_roll_outs_are_a_curve():
     (chart,) = training.rollouts({"rewards": [0.1, 0.3, 0.2]})
     assert chart.lines[0].points == ((1.0, 0.1), (2.0, 0.3), (3.0, 0.2))
