@@ -86,8 +86,8 @@ def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] 
     The masked original is checked too: with its masks lifted it must compute what the source file computes. Inputs on
     which rounding alone moves the outputs as much (ties in a sort, say) decide nothing; others are drawn instead. Real
     inputs are enough where the original does not run on made-up ones. A model that is too large to be held as a whole,
-    or whose numbers run away on made-up inputs, is checked on these in stretches
-    (:mod:`onnxslim_learn.rewrite.stretches`).
+    whose numbers run away on made-up inputs, or on which all inputs decide nothing (a detector that sorts hundreds of
+    equally unlikely boxes), is checked on made-up ones in stretches (:mod:`onnxslim_learn.rewrite.stretches`).
 
     Raises:
         UnusableError: If it runs on none.
@@ -112,10 +112,20 @@ def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] 
                     return _by_stretches(removal, slimmed, feeds[0], nodes)
             raise UnusableError(_advice(coupling, excuse, feeds[0])) from excuse
         for seed in range(len(samples), len(samples) + MORE):
-            if not (all(cut.chaotic for cut, *_ in checks) or all(reference.chaotic for _, reference, _ in checks)):
+            if not _chaotic(checks):
                 break
             checks += _compared(models, [random_inputs.random_inputs(coupling, shapes.analysis, seed)])[0]
+    for nodes in SHORTER if _chaotic(checks) else ():  # so that no order is decided by what is rounded before
+        with contextlib.suppress(InputError):
+            found = _by_stretches(removal, slimmed, feeds[0], nodes)
+            if not found.undecided:
+                return found
     return _verdict(checks, exact=removal.exact)
+
+
+def _chaotic(checks: Sequence[tuple[Check, Check, float]]) -> bool:
+    """Whether comparisons, or those of one kind, decide nothing."""
+    return all(cut.chaotic for cut, *_ in checks) or all(reference.chaotic for _, reference, _ in checks)
 
 
 def _by_stretches(removal: Removal, slimmed: Path, feed: Feeds, nodes: int | None = None) -> Verification:

@@ -11,6 +11,7 @@ from onnx import numpy_helper
 from nets.notation import Net
 from onnxslim_learn.coupling.removal import removal
 from onnxslim_learn.rewrite import comparison
+from onnxslim_learn.rewrite import verify as verification
 from onnxslim_learn.rewrite.verify import MORE, verify
 from onnxslim_learn.workflow import slim
 from tests import laws
@@ -47,12 +48,49 @@ def test_a_wrong_weight_fails(tmp_path):
     assert "from the masked original" in found.complaint
 
 
-def test_a_chaotic_net_is_not_called_verified(tmp_path):
-    """Its output turns many times within one rounding of its input."""
-    found = check("k = Mul(z, {1000000000.0}) y = Sin(k)", tmp_path / "m.onnx")
+CHAOTIC = "k = Mul(z, {1000000000.0}) y = Sin(k)"
+"""Its output turns many times within one rounding of its input."""
+
+
+def test_a_chaotic_net_is_not_called_verified(tmp_path, monkeypatch):
+    monkeypatch.setattr(verification, "SHORTER", ())
+    found = check(CHAOTIC, tmp_path / "m.onnx")
     assert not found.passed
     assert (found.runs, found.undecided) == (2 + MORE, 2 + MORE)
     assert "chaotic" in found.complaint
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.01])
+def test_a_chaotic_net_is_verified_in_stretches(factor, tmp_path):
+    """Each computes on the same numbers what it should, so that nothing is decided by what is rounded before."""
+
+    def spoil(tensor):
+        return numpy_helper.from_array((numpy_helper.to_array(tensor) * factor).astype("float32"), tensor.name)
+
+    found = check(CHAOTIC, tmp_path / "m.onnx", spoil)
+    assert found.stretches > 1
+    assert found.passed == (factor == 1.0)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.01])
+def test_a_detector_whose_order_of_boxes_is_rounding_is_verified(factor, tmp_path):
+    """Scores of hundreds of boxes that hold nothing differ by less than that, so that none of its outputs decides."""
+    text = """(float[1,3,8,8] x) => (float[1,20,4] y) {
+        h = Conv<pads=[1,1,1,1]>(x, w1, b1) r = Relu(h) m = Conv(r, w2, b2) f = Reshape(m, [1, 5, 64])
+        t = Transpose<perm=[0,2,1]>(f) b, s = Split<axis=2>(t, [4, 1]) e = Mul(s, {100000000.0}) p = Sin(e)
+        q = Squeeze(p, [2]) v, i = TopK<axis=1>(q, [20]) u = Unsqueeze(i, [2]) g = Expand(u, [1, 20, 4])
+        y = GatherElements<axis=1>(b, g)
+    }"""
+    analysis = slim.analyze(Net(text, "w1 700x3x3x3, b1 700, w2 5x700x1x1, b2 5").build())
+    (group,) = laws.free(analysis)
+    found = removal(analysis.coupling, group.units[::3])
+    small = laws.written(analysis, found)
+    (weight,) = (tensor for tensor in small.graph.initializer if tensor.name == "w2")
+    weight.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(weight) * factor).astype("float32"), "w2"))
+    onnx.save(small, tmp_path / "m.onnx")
+    verdict = verify(found, tmp_path / "m.onnx")
+    assert verdict.stretches > 1
+    assert verdict.passed == (factor == 1.0), verdict
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.01])
