@@ -19,6 +19,7 @@ from onnxslim_learn.learners.settings import LearnSettings
 from onnxslim_learn.report.sections import training as trained
 from onnxslim_learn.runtime.settings import RuntimeSettings
 from onnxslim_learn.runtime.timing import Ratio
+from onnxslim_learn.train import trainer as training_of
 from onnxslim_learn.train.distributed import World
 from onnxslim_learn.train.tensorboard import CELL, LINE, heat_map
 from onnxslim_learn.train.trainer import Task, Training, trainer
@@ -342,12 +343,16 @@ def test_widths_that_steps_do_not_leave_are_not_learnt(tmp_path, prepare):
     assert max(widths) < 12
 
 
-def test_fine_tuning_that_makes_it_worse_is_taken_back(prepare):
+@pytest.mark.parametrize("few", [False, True])
+def test_fine_tuning_that_makes_it_worse_is_taken_back(few, prepare, monkeypatch):
+    """Of few samples held back nothing is said; but there are those that it was trained on."""
+    monkeypatch.setattr(training_of, "ENOUGH", 10**6 if few else 1)
     task = prepare(MorphNetSettings({"macs": 0.6}), finetune_steps=20, finetune_rate=3.0, norms="frozen")
     made, _ = shrink(task)
     training = made.plan.provenance["training"]
     held = training["finetune"]["held"]
     assert held["after"] > held["before"] and held["kept"] == "before"
+    assert held["trained_on"] == few
     assert training["result"] == training["cut"]
     assert any("weights before it are kept" in line for line in trained._said(training))
     better, _ = shrink(prepare(MorphNetSettings({"macs": 0.6}), name="better", finetune_steps=20, finetune_rate=1e-4))

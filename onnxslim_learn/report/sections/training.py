@@ -133,7 +133,8 @@ def taken_back(stage: Mapping[str, Any]) -> list[str]:
     if held is None or held["kept"] == "after":
         return []
     losses = f"loss {held['before']:.4g} before, {held['after']:.4g} after"
-    return [f"That did worse on samples held back ({losses}): the weights before it are kept. Try a lower rate."]
+    which = "even on samples that it was trained on" if held["trained_on"] else "on samples held back"
+    return [f"That did worse {which} ({losses}): the weights before it are kept. Try a lower rate."]
 
 
 def widened(data: Mapping[str, Any]) -> list[Block]:
