@@ -122,7 +122,7 @@ def _layout(outputs: Mapping[str, Array]) -> _Layout | None:
             return layout
     for boxes, b in arrays.items():
         for scores, s in arrays.items():
-            if boxes != scores and b.shape[2] == 4 and s.shape[:2] == b.shape[:2] and s.shape[2] > 1:
+            if boxes != scores and b.shape[2] == 4 and s.shape[:2] == b.shape[:2] and s.shape[2] > 1 and _sized(b):
                 return _pair(boxes, b, scores, s)
     return None
 
@@ -166,6 +166,12 @@ def _pair(boxes: str, b: Array, scores: str, s: Array) -> _Layout:
         return (coordinates if cornered else _corners(coordinates)), raw
 
     return _Layout("SSD" if _shares(s) else "DETR", read)
+
+
+def _sized(boxes: Array) -> bool:
+    """Whether numbers ``(..., 4)`` may be boxes at all: four logits beside their probabilities have no size."""
+    wide = (boxes[..., 2:] >= 0).all(axis=-1), (boxes[..., 2:] >= boxes[..., :2]).all(axis=-1)
+    return not distributed(boxes, -1) and max(float(one.mean()) for one in wide) > CORNERED
 
 
 def _placed(boxes: Array) -> bool:

@@ -106,6 +106,15 @@ def test_other_outputs_are_no_detections():
     assert detections(nothing, nothing).precision is None
 
 
+def test_steps_told_apart_in_four_classes_are_no_boxes():
+    """Logits beside their probabilities, step by step, have the shapes of an SSD's outputs."""
+    logits = np.random.default_rng(0).normal(size=(40, 12, 4))
+    raised = np.exp(logits)
+    likely = raised / raised.sum(-1, keepdims=True)
+    outputs = {"logits": logits, "probs": likely}
+    assert detections(outputs, outputs) is None
+
+
 ONE_BY_ONE = [family for family in FAMILIES if family not in ("YOLOv5", "DETR")]  # scores of these are not products
 
 
