@@ -134,7 +134,7 @@ def collect(
                     rng = np.random.default_rng((seed, number, batch))
                     counted = missing.rows(name, batch, array.shape)
                     sums[one].add(one.rows(array, portions, rng, counted))
-    moments = {one: total.means() for one, total in sums.items()}
+    moments = {one: one.by_taps(*total.means()) for one, total in sums.items()}
     ends = [str(coupling.nodes[one.contraction.node].outputs[0].name) for one in seen]
     return [
         Inputs(classes, *moments[one], weights, end) for end, (one, classes, weights) in zip(ends, wanted, strict=True)
@@ -189,7 +189,14 @@ class _Seen:
         places = drawn(rng, total, most)
         with np.errstate(over="ignore"):  # of doubles
             read = self.form.unfold(array, np.unravel_index(places, extent))[0]
-        return _tame(read.reshape(len(read), array.shape[1], -1).transpose(0, 2, 1).reshape(read.shape))
+        return _tame(read)
+
+    def by_taps(self, mean: Array, products: Array) -> tuple[Array, Array]:
+        """Moments of rows, which have the taps of a unit side by side, with all units of a tap side by side."""
+        if self.taps == 1:
+            return mean, products
+        order = np.arange(len(mean)).reshape(-1, self.taps).T.reshape(-1)
+        return mean[order], products[np.ix_(order, order)]
 
 
 class _Sums:
