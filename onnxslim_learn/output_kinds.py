@@ -50,7 +50,8 @@ def kind(output: Array, name: str = "", hint: str = "") -> str:
     Args:
         output: The numbers, of as many samples as there are.
         name: Of the output; it decides where numbers may be one thing or the other.
-        hint: What the last operator puts out, as one of these words; it counts where numbers do not contradict.
+        hint: What the last operator puts out, as one of these words; it counts where numbers do not contradict. Or
+            ``quantities``: a narrow table is ``numbers`` if its name does not say otherwise.
     """
     if output.dtype.kind in "iub":
         return "choices"
@@ -63,6 +64,8 @@ def kind(output: Array, name: str = "", hint: str = "") -> str:
     if distributed(np.exp(np.minimum(output, 1.0))):  # of a LogSoftmax
         return "logits"
     hint = "" if hint == "labels" and not shares(output) else hint
+    if hint == "quantities" and output.shape[-1] < WIDE and not any(word in name.lower() for word in LOGITS):
+        hint = "numbers"
     told, read = (("labels", "embeddings", "logits", "numbers"), _table) if output.ndim == 2 else (("logits",), _tokens)
     return hint if hint in told else read(output, name.lower())
 

@@ -148,7 +148,8 @@ def puts_out(value: ir.Value) -> str:
     It is told in a word of :func:`onnxslim_learn.output_kinds.kind`.
 
     What is ranked, or made probabilities of, are logits; what was normalised over features and went through no layer
-    since are embeddings. Views in between change nothing.
+    since are embeddings. Views in between change nothing. Beside probabilities that are put out there are no bare
+    logits, but quantities (boxes and landmarks of a face).
     """
     node = value.producer()
     if node is not None and of(node).puts_out:
@@ -157,7 +158,15 @@ def puts_out(value: ir.Value) -> str:
         return "logits"
     if node is not None and has(node, Trait.VIEW) and node.inputs[0] is not None:
         return puts_out(node.inputs[0])
-    return "embeddings" if _normalised(value, NEAR) else ""
+    if _normalised(value, NEAR):
+        return "embeddings"
+    return "quantities" if node is not None and node.graph is not None and _makes_probabilities(node.graph) else ""
+
+
+def _makes_probabilities(graph: ir.Graph | ir.Function) -> bool:
+    """Whether a model puts out probabilities that sum to one."""
+    made = [value.producer() for value in graph.outputs]
+    return any(node is not None and of(node).puts_out == "probabilities" for node in made)
 
 
 def _normalised(value: ir.Value | None, depth: int) -> bool:

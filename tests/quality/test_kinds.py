@@ -91,6 +91,8 @@ HINTS = {
     "a softmax over another axis": (softmax(logits(SAMPLES, 9).T).T, "probabilities", "labels"),
     "a wide table that an operator makes logits": (VECTORS, "logits", "logits"),
     "tokens": (RNG.normal(0, 1, (SAMPLES, 7, 9)), "logits", "logits"),
+    "a narrow table beside probabilities": (VECTORS[:, :9], "quantities", "numbers"),
+    "a wide table beside probabilities": (VECTORS, "quantities", "embeddings"),
 }
 
 
@@ -126,7 +128,12 @@ READ = [
     ("float[N,4] r", normalised_before(roles.NEAR - 1), "embeddings"),
     ("float[N,4] r", normalised_before(roles.NEAR), ""),
     ("float[N,4] r", "y = Gemm(x, w) r = Relu(y)", ""),
+    ("float[N,4] r", "y = Gemm(x, w) s = Relu(x) r = Softmax(s)", "quantities"),
 ]
+
+
+def test_a_name_says_more_than_what_stands_beside():
+    assert kind(VECTORS[:, :9], "logits", "quantities") == "logits"
 
 
 @pytest.mark.parametrize(("other", "nodes", "hint"), READ)
