@@ -364,6 +364,7 @@ def test_titles_of_small_charts_are_whole_and_numbers_are_plain(browser, tmp_pat
         f"model 0, auto_model, encoder, layer {k}, attention: 384 entries of queries and keys, predicted"
         for k in (0, 1)
     ]
+    long += ["cost if adopted, share"]
     lines = tuple(Line(one, ((0.0, 10.0), (8.0, 0.0))) for one in long)
     file = tmp_path / "titles.html"
     file.write_text(page.render("titles", {}, [Lines("losses", "", ("units", "loss"), lines)]), encoding="utf-8")
@@ -381,6 +382,15 @@ def test_titles_of_small_charts_are_whole_and_numbers_are_plain(browser, tmp_pat
         assert "10" in numbers
         assert not any("e" in number for number in numbers)
         assert browser.execute_script(MEASURE)["cut"] == []
+    shown = "document.querySelector('main').style.display = arguments[0]"
+    browser.execute_script(shown, "none")
+    screen = {"width": 500, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    sleep(0.5)
+    browser.execute_script(shown, "")
+    browser.execute_async_script("window.drawn().then(arguments[0])")
+    assert browser.execute_script(MEASURE)["empty"] == 0
+    assert errors(browser) == []
 
 
 @pytest.mark.parametrize("clicked", [False, True])

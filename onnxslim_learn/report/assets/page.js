@@ -130,7 +130,7 @@
     return longer.length > letters && lines.at(-1) ? [...lines, word] : [...lines.slice(0, -1), longer];
   }, [""]);
   const draw = async (plot) => {
-    if (plot.drawn) return;
+    if (plot.drawn || !plot.clientWidth) return; // what is not seen has no room; it is drawn when it is
     plot.drawn = true;
     const spec = (plot.spec ??= JSON.parse(plot.querySelector("script").textContent));
     const room = plot.clientWidth;
@@ -142,7 +142,7 @@
     const legend = { ...config.legend, ...(room < 480 ? { columns: 1, labelLimit: room - labels - 24 } : { columns: 3 }) };
     const axis = { ...config.axis, labelLimit: Math.max(labels, 60) + 8 };
     const { whole, ...shown } = spec;
-    const title = spec.title && { text: folded(spec.title, Math.floor(room / 7)), limit: room };
+    const title = spec.title && { text: { expr: JSON.stringify(folded(spec.title, Math.floor(room / 7))) }, limit: room };
     const sized = { ...shown, ...(title ? { title } : {}), width: "container", autosize: { type: "fit-x", contains: "padding" }, config: { ...config, axis, legend } };
     const view = new vega.View(vega.parse(vegaLite.compile(sized, { logger: vega.logger(vega.Error) }).spec), { renderer: "svg", container: plot, hover: true });
     await view.runAsync();
