@@ -383,11 +383,11 @@ def test_titles_of_small_charts_are_whole_and_numbers_are_plain(browser, tmp_pat
         assert not any("e" in number for number in numbers)
         assert browser.execute_script(MEASURE)["cut"] == []
     shown = "document.querySelector('main').style.display = arguments[0]"
-    browser.execute_script(shown, "none")
-    screen = {"width": 500, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    sleep(0.5)
-    browser.execute_script(shown, "")
+    for display, width in (("none", 500), ("", 600)):  # without room, and with some again
+        browser.execute_script(shown, display)
+        screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        sleep(0.5)
     browser.execute_async_script("window.drawn().then(arguments[0])")
     assert browser.execute_script(MEASURE)["empty"] == 0
     assert errors(browser) == []

@@ -156,7 +156,7 @@
   addEventListener("resize", () => {
     if (innerWidth === wide) return;
     wide = innerWidth;
-    for (const plot of plots) if (plot.drawn) { plot.querySelector("svg")?.remove(); plot.drawn = false; draw(plot); }
+    for (const plot of plots) if (plot.spec) { plot.querySelector("svg")?.remove(); plot.drawn = false; draw(plot); }
   });
 
   // --- where one is ---------------------------------------------------------------------------------------------
