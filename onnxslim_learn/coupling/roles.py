@@ -165,8 +165,8 @@ def puts_out(value: ir.Value) -> str:
 
 def _makes_probabilities(graph: ir.Graph | ir.Function) -> bool:
     """Whether a model puts out probabilities that sum to one."""
-    made = [value.producer() for value in graph.outputs]
-    return any(node is not None and of(node).puts_out == "probabilities" for node in made)
+    last = [value.producer() for value in graph.outputs]
+    return any(node is not None and of(node).puts_out == "probabilities" for node in last)
 
 
 def _normalised(value: ir.Value | None, depth: int) -> bool:

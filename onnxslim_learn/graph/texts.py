@@ -24,4 +24,4 @@ def _listed(value: ir.Value) -> Iterator[str]:
     for one in reached:
         for node in one.consumers():
             yield from (node.attributes[name].as_strings()[0] for name in LISTS if name in node.attributes)
-            reached += [made for made in node.outputs if made not in reached and made.type in (None, value.type)]
+            reached += [that for that in node.outputs if that not in reached and that.type in (None, value.type)]

@@ -117,9 +117,9 @@ def verify(removal: Removal, slimmed: Path, real: Sequence[Mapping[str, Array]] 
             checks += _compared(models, [random_inputs.random_inputs(coupling, shapes.analysis, seed)])[0]
     for nodes in SHORTER if _chaotic(checks) else ():  # so that no order is decided by what is rounded before
         with contextlib.suppress(InputError):
-            found = _by_stretches(removal, slimmed, feeds[0], nodes)
-            if not found.undecided:
-                return found
+            checked = _by_stretches(removal, slimmed, feeds[0], nodes)
+            if not checked.undecided:
+                return checked
     return _verdict(checks, exact=removal.exact)
 
 
