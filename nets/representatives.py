@@ -5,12 +5,12 @@ of the operator table, and every construction that has had a defect of its own.
 """
 
 ZOO = """
-    residual concat depthwise grouped squeeze_excite conv_transpose convnext flatten_gemm chain
-    channel_shuffle shuffle_between_groups pad_shortcut space_to_depth group_norm group_norm_native
-    windows swiglu tied_embedding layer_norm attention attention_dynamic packed_split grouped_query rotary lstm
-    class_token bare_constants listed_initializers half siamese multi_io pinned_by_output function branch weight_norm
-    quantized lstm_computed anchors positions_from_mask bias_without_key
-    bidirectional multi_query cached_attention routed_experts routed_by_groups
+    residual concat depthwise grouped squeeze_excite conv_transpose convnext flatten_gemm chain channel_shuffle
+    shuffle_between_groups groups_across_parts rows_of_repeated_channels pad_shortcut space_to_depth group_norm
+    group_norm_native windows swiglu tied_embedding layer_norm attention attention_dynamic packed_split
+    grouped_query rotary lstm class_token bare_constants listed_initializers half siamese multi_io pinned_by_output
+    function branch weight_norm quantized lstm_computed anchors positions_from_mask bias_without_key bidirectional
+    multi_query cached_attention routed_experts routed_by_groups
 """.split()  # noqa: SIM905
 """Zoo nets and variants."""
 

@@ -72,6 +72,28 @@ MOVES = {
         }""",
         "w2 16x2x1x1, w3 16x8x1x1, w4 5x16x1x1",
     ),
+    "groups_across_parts": Net(
+        """(float[2,8,4,4] x) => (float[2,5,4,4] y) {
+            a = Conv(x, w1)
+            c = Concat<axis=1>(a, x)
+            b = Conv<group=4>(c, w2)
+            r = Relu(b)
+            y = Conv(r, w3)
+        }""",
+        "w1 12x8x1x1, w2 16x5x1x1, w3 5x16x1x1",
+    ),
+    "rows_of_repeated_channels": Net(
+        """(float[2,3,2,2] x) => (float[2,5] y) {
+            a = Conv(x, w1)
+            c = Concat<axis=1>(a, a, a)
+            s = Reshape(c, [2, 4, 12, 2, 2])
+            t = Transpose<perm=[0,2,1,3,4]>(s)
+            f = Reshape(t, [2, 192])
+            h = MatMul(f, w2)
+            y = MatMul(h, w3)
+        }""",
+        "w1 16x3x1x1, w2 192x8, w3 8x5",
+    ),
     "channel_shuffle": Net(
         """(float[2,3,8,8] x) => (float[2,5,8,8] y) {
             a = Conv(x, w0, b0)

@@ -94,6 +94,8 @@ class Constraints:
     def _all(self, relations: Relations, parameters: Iterable[tuple[str, Labels]]) -> Iterator[Constraint]:
         for grid in relations.grids:
             yield Constraint(_of_grid(grid), partial(self._uneven, grid))
+        for grid in relations.alike:
+            yield Constraint(_of_grid(grid), partial(self._unlike, grid))
         for grid in relations.whole:
             yield Constraint(_of_grid(grid), partial(self._partial, grid))
         for relation in relations.weak:
@@ -119,6 +121,10 @@ class Constraints:
         if counts.min() < grid.least:
             return f"{self.where(grid.node)}: {grid.least} of its units must stay, not {counts.min()}"
         return ""
+
+    def _unlike(self, grid: Grid, gone: Mask, empty: bool) -> str:
+        kept = self._kept(grid, gone)
+        return f"{self.where(grid.node)}: its rows must keep the same positions" if (kept != kept[:1]).any() else ""
 
     def _partial(self, grid: Grid, gone: Mask, empty: bool) -> str:
         if self._kept(grid, gone).all():

@@ -158,11 +158,31 @@ def _fused_labels(relations: Relations, run: Axis, outer: tuple[int, ...], sizes
     inside = [k for k in top.deps if k in keys]
     if any(keys.index(k) > keys.index(top.key) for k in inside):
         cells, known = cells_of(top), {d.key: d for d in run}
+        labelled_rows = {k: cells_of(known[k]) for k in inside if known[k].labels is not None}
         for k in inside:  # a transposed merge interleaves rows: their kept columns must be the same
-            place, rows = axes.index(k), [cells_of(known[k])] if known[k].labels is not None else []
+            place, rows = axes.index(k), [labelled_rows[k]] if k in labelled_rows else []
             rows += [row.take([0], axis=place) for row in rows]
             relations.tie_columns(cells, cells.take([0], axis=place), rows, under=False)
+        order = (*(k for k in outer if k in top.deps), *inside, top.key)
+        _keep_alike(relations, [_along(a, axes, order) for a in (cells, *labelled_rows.values())], len(inside))
     return np.ascontiguousarray(cells_of(top)).reshape(flat_shape)
+
+
+def _along(labels: Labels, axes: Sequence[int], order: Sequence[int]) -> Labels:
+    """Labels over ``axes`` as labels over those in ``order``, in that order, where they depend on no other."""
+    picked = labels[tuple([slice(None) if k in order else 0 for k in axes])]
+    return picked.transpose([[k for k in axes if k in order].index(k) for k in order])
+
+
+def _keep_alike(relations: Relations, labels: Sequence[Labels], inside: int) -> None:
+    """State that the rows of the last axis keep the same columns: those that differ along ``inside`` axes before it.
+
+    ``labels`` are the cells, and rows of them, of one shape.
+    """
+    size = labels[0].shape[-1]
+    blocks = [a.reshape(math.prod(a.shape[: -1 - inside]), -1, size) for a in labels]
+    for cells, *rows in zip(*blocks, strict=True):
+        relations.alike.append(Grid(relations.node, cells, tuple(row[:, 0] for row in rows)))
 
 
 def _crossed(

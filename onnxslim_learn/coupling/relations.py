@@ -208,7 +208,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Cells of which kept rows must keep equal counts, and ``least`` at least.
+    """Cells of which kept rows must keep equal counts, and ``least`` at least, or what else is asked of rows.
 
     ``cells`` is rows × n; a row is kept while none of its atoms, one per array of ``rows``, is removed.
     """
@@ -231,6 +231,7 @@ class Relations:
         member: ``a`` is a cell of row ``b``.
         pins: What cannot go and why.
         grids: Rows that keep equal counts.
+        alike: Rows that keep the same cells, by their place.
         whole: Rows that keep all their cells.
         some: Sets of atoms of which one at least must stay.
         leaves: Label arrays as they were created, with a description of where.
@@ -244,6 +245,7 @@ class Relations:
     member: list[Relation] = field(default_factory=list)
     pins: list[Pin] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
+    alike: list[Grid] = field(default_factory=list)
     whole: list[Grid] = field(default_factory=list)
     some: list[tuple[int, Labels]] = field(default_factory=list)
     leaves: list[tuple[int, Labels]] = field(default_factory=list)
@@ -296,9 +298,12 @@ class Relations:
             self.under += self.weak[count:]
 
     def place(self, cells: Labels, rows: Labels) -> None:
-        """State that each cell belongs to the row it is broadcast against."""
-        cells, rows = np.broadcast_arrays(cells, rows)
-        self.member.append(Relation(self.node, cells.reshape(-1), rows.reshape(-1)))
+        """State that each cell belongs to the row it is broadcast against; a row with a pinned one cannot go."""
+        cells, rows = (array.reshape(-1) for array in np.broadcast_arrays(cells, rows))
+        held = np.unique(rows[cells == PINNED])
+        if held.any():
+            self.pins.append(Pin(self.node, held, "has rows with positions that cannot go", weak=False))
+        self.member.append(Relation(self.node, cells, rows))
 
     def pin(
         self, digit: Digit, reason: str, known: Mapping[int, Digit], axis: str = "", *, delicate: bool = False
