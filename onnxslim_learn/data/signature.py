@@ -79,12 +79,15 @@ def declared(graph: Graph) -> Declared:
     key = _batch_key(dims)
     sizes = [d[0] for d in dims.values() if d]
     size = None if key is not None or not sizes else sizes[0] if isinstance(sizes[0], int) else 1
+    inner = {d for shape in dims.values() for d in shape[1:] if isinstance(d, str)}
     inputs = {}
     for value in values:
         name = str(value.name)
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(graph.shapes.nominal.dtype[name]))
         choices = tuple(axis for axis in open_axes(value) if isinstance(dims[name][axis], int))
-        inputs[name] = Input(name, dtype, dims[name], _batch_axis(name, dims[name], key, size), choices)
+        axis = _batch_axis(name, dims[name], key, size)
+        apart = axis == 0 and dims[name][0] != key and dims[name][0] in inner  # of edges, listed in pairs elsewhere
+        inputs[name] = Input(name, dtype, dims[name], None if apart else axis, choices)
     return Declared(inputs, size)
 
 

@@ -66,6 +66,8 @@ class Runner:
         self._take(model, keep)
         given = (str(v.name) for v in model.graph.inputs)
         self._held: dict[str, list[Array]] = {name: [np.asarray(feed[name]) for feed in feeds] for name in given}
+        stated = ((str(v.name), v.const_value) for v in model.graph.outputs if v.is_initializer())
+        self._held |= {name: [tensor.numpy()] * len(feeds) for name, tensor in stated if tensor is not None}
 
     def _take(self, model: ir.Model, keep: Iterable[str]) -> None:
         self.model, self.nodes = model, list(model.graph)

@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxslim_learn as osl
+from nets.notation import Net
 from nets.zoo import NETS
 from onnxslim_learn.errors import InputError, reason
 
@@ -116,3 +117,26 @@ def test_a_model_that_puts_out_a_sequence_beside_a_tensor_is_learned():
     model.graph.initializer.extend(arrays)
     result = osl.learn(model, macs=0.8, steps=2, finetune_steps=2, samples=8, no_latency=True)
     assert result.report["verify"]["passed"]
+
+
+def test_a_weight_that_is_put_out_is_told_like_other_outputs():
+    """The newer exporter puts out constants so; nothing computes them."""
+    text = (
+        "(float[n,6] x) => (float[n,3] y, float[3] k) { h = MatMul(x, w1) r = Relu(h) z = MatMul(r, w2) y = Mul(z, k) }"
+    )
+    model = Net(text, "w1 6x16, w2 16x3, k 3").build()
+    x = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    made = osl.slim(model, macs=0.6, data={"x": x}, latency=False)
+    assert made.report["verify"]["complaint"] == ""
+    learnt = osl.learn(model, macs=0.6, data={"x": x}, steps=2, finetune_steps=2, latency=False)
+    assert learnt.report["verify"]["complaint"] == ""
+
+
+def test_edges_are_no_samples_though_their_axis_comes_first():
+    """As many are listed in pairs along another axis: a batch of nodes beside a batch of edges fits no list."""
+    text = """(float[n,6] x, int64[2,m] pairs, float[m,2] gaps) => (float[n,3] y) {
+        h = MatMul(x, w1) r = Relu(h) f = Gather(pairs, [0]) s = Squeeze(f, [0]) g = Gather(r, s) e = MatMul(gaps, w3)
+        p = Mul(g, e) t = ReduceMean<axes=[0], keepdims=1>(p) q = Add(r, t) y = MatMul(q, w2)
+    }"""
+    model = Net(text, "w1 6x16, w2 16x3, w3 2x16").build()
+    assert osl.slim(model, macs=0.6, latency=False).report["verify"]["complaint"] == ""
