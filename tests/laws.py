@@ -92,7 +92,10 @@ def draw_removal(draw: st.DrawFn, analysis: slim.Analysis) -> Removal:
             if valid(close(analysis, wider)):
                 columns = wider
                 break
-    assert len(columns), "no group can lose one level of units"
+    if not len(columns):  # units that go with some others alone: the step that was looked at when groups were found
+        (group,) = rng.permutation(np.array(able, object))[:1]
+        columns = group.units[np.concatenate([part[: len(part) // group.levels] for part in group.strata])]
+    assert valid(close(analysis, columns)), "no group can lose one level of units"
     return close(analysis, columns)
 
 

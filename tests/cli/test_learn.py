@@ -25,7 +25,7 @@ def trainable(run):
     inputs = slim.analyze("residual.onnx").graph.shapes.nominal.inputs
     ((name, shape),) = inputs.items()
     rng = np.random.default_rng(0)
-    np.savez("samples.npz", **{name: rng.normal(size=(40, *shape[1:])).astype(np.float32)})
+    np.savez("samples.npz", **{name: rng.normal(size=(100, *shape[1:])).astype(np.float32)})
     return run
 
 
@@ -40,7 +40,7 @@ def test_learn_meets_its_target(trainable):
     assert data["after"]["macs"] <= 0.6 * data["before"]["macs"]
     assert data["verify"]["passed"]
     assert data["training"]["structure"]["history"][-1]["step"] == 11
-    assert data["training"]["result"]["samples"] == 4
+    assert data["training"]["result"]["samples"] == 10
     code, out, err = trainable("verify residual.onnx small.onnx --plan p.json")
     assert code == 0
     assert "computes what residual.onnx computes" in out

@@ -76,7 +76,7 @@ def test_a_file_says_that_it_is_sparse_as_long_as_it_is(run):
     quick = "--no-latency --samples 32"
     assert run(f"sparsify residual.onnx -o new.onnx --pattern 2:4 {quick}")[0] == 0
     zeros = {name: array == 0 for name, array in arrays("new.onnx").items()}
-    line = "learn new.onnx -o tuned.onnx --learner finetune --finetune-steps 3 --batch-size 8"
+    line = "learn new.onnx -o tuned.onnx --learner finetune --teacher residual.onnx --finetune-steps 3 --batch-size 8"
     assert run(f"{line} {quick}")[0] == 0
     tuned = arrays("tuned.onnx")
     assert all((tuned[name][zero] == 0).all() for name, zero in zeros.items() if tuned[name].ndim > 1)
