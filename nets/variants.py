@@ -62,6 +62,23 @@ VARIANTS = {
         }""",
         "w1 12x3x1x1, w2 12x4x1x1, w3 12x6x1x1, w4 5x12x1x1",
     ),
+    "segment_sum": Net(
+        """(float[seq,4] x) => (float[seq,5] y) {
+            h = MatMul(x, w1)
+            r = Relu(h)
+            c = Slice(x, [0], [1], [1])
+            p1 = Sigmoid(c)
+            k = Cast<to=7>(p1)
+            s = Shape(r)
+            i = Expand(k, s)
+            t = Shape(i)
+            p = Slice(r, [0, 0], t)
+            z = ConstantOfShape(s)
+            a = ScatterElements<axis=0, reduction="add">(z, i, p)
+            y = MatMul(a, w2)
+        }""",
+        "w1 4x12, w2 12x5",
+    ),
     "multi_query": Net(
         """(float[2,5,6] x) => (float[2,5,6] y) {
             qx = MatMul(x, wq)

@@ -43,23 +43,6 @@ MOVES = {
         }""",
         "w0 12x3x1x1, b0 12, w1 5x23x1x1, b1 5",
     ),
-    "segment_sum": Net(
-        """(float[seq,4] x) => (float[seq,5] y) {
-            h = MatMul(x, w1)
-            r = Relu(h)
-            c = Slice(x, [0], [1], [1])
-            p1 = Sigmoid(c)
-            k = Cast<to=7>(p1)
-            s = Shape(r)
-            i = Expand(k, s)
-            t = Shape(i)
-            p = Slice(r, [0, 0], t)
-            z = ConstantOfShape(s)
-            a = ScatterElements<axis=0, reduction="add">(z, i, p)
-            y = MatMul(a, w2)
-        }""",
-        "w1 4x12, w2 12x5",
-    ),
     "shuffle_between_groups": Net(
         """(float[2,4,4,4] x) => (float[2,5,4,4] y) {
             b = Conv<group=2>(x, w2)
