@@ -355,15 +355,12 @@ def _sliced_blindly(context: NodeContext, value: Value) -> None:
     chosen = list(range(rank)) if axes is None else [a % rank for a in axes]
     starts, ends = context.stated(1), context.stated(2)
     steps = context.stated(4) if context.name(4) else [1] * count
-    whole = (
-        {}
-        if axes is None
-        else {
-            a: k
-            for k, a in enumerate(chosen)
-            if (starts[k], steps[k]) == (0, 1) and (ends[k] or 0) >= context.shape(0)[a] and a not in context.varying(0)
-        }
-    )
+    from_zero = [(start, step) == (0, 1) for start, step in zip(starts, steps, strict=True)]
+    whole = {
+        a: k
+        for k, a in enumerate(() if axes is None else chosen)
+        if from_zero[k] and (ends[k] or 0) >= context.shape(0)[a] and a not in context.varying(0)
+    }
     result = context.freed(value, set(chosen) - set(whole), "is sliced at computed places", context.out_shape())
     context.yields(result)
     context.patch(lambda cut: {2: context.resized(cut, 2, result, whole)})
