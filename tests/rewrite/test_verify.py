@@ -23,13 +23,24 @@ WEIGHTS = "w1 6x700, w2 700x5"
 
 def check(end, path, spoil=lambda tensor: tensor):
     """Cut a third of the hidden units, spoil the file's first weight, and verify."""
-    analysis = slim.analyze(Net(NET.format(end), WEIGHTS).build())
+    return spoiled(Net(NET.format(end), WEIGHTS), "w1", spoil, path)
+
+
+def spoiled(net, name, spoil, path):
+    """Cut a third of the units of a net's only group, spoil one weight of the file, and verify."""
+    analysis = slim.analyze(net.build())
     (group,) = laws.free(analysis)
     found = removal(analysis.coupling, group.units[::3])
     small = laws.written(analysis, found)
-    small.graph.initializer[0].CopyFrom(spoil(small.graph.initializer[0]))
+    (weight,) = (tensor for tensor in small.graph.initializer if tensor.name == name)
+    weight.CopyFrom(spoil(weight))
     onnx.save(small, path)
     return verify(found, path)
+
+
+def times(factor):
+    """Return what multiplies a weight, in its type."""
+    return lambda tensor: numpy_helper.from_array((numpy_helper.to_array(tensor) * factor).astype("f4"), tensor.name)
 
 
 def test_a_true_cut_passes(tmp_path):
@@ -39,10 +50,7 @@ def test_a_true_cut_passes(tmp_path):
 
 
 def test_a_wrong_weight_fails(tmp_path):
-    def spoil(tensor):
-        return numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, tensor.name)
-
-    found = check("y = Tanh(z)", tmp_path / "m.onnx", spoil)
+    found = check("y = Tanh(z)", tmp_path / "m.onnx", times(1.01))
     assert not found.passed
     assert found.undecided == 0
     assert "from the masked original" in found.complaint
@@ -64,10 +72,7 @@ def test_a_chaotic_net_is_not_called_verified(tmp_path, monkeypatch):
 def test_a_chaotic_net_is_verified_in_stretches(factor, tmp_path):
     """Each computes on the same numbers what it should, so that nothing is decided by what is rounded before."""
 
-    def spoil(tensor):
-        return numpy_helper.from_array((numpy_helper.to_array(tensor) * factor).astype("float32"), tensor.name)
-
-    found = check(CHAOTIC, tmp_path / "m.onnx", spoil)
+    found = check(CHAOTIC, tmp_path / "m.onnx", times(factor))
     assert found.stretches > 1
     assert found.passed == (factor == 1.0)
 
@@ -81,14 +86,8 @@ def test_a_detector_whose_order_of_boxes_is_rounding_is_verified(factor, tmp_pat
         q = Squeeze(p, [2]) v, i = TopK<axis=1>(q, [20]) u = Unsqueeze(i, [2]) g = Expand(u, [1, 20, 4])
         y = GatherElements<axis=1>(b, g)
     }"""
-    analysis = slim.analyze(Net(text, "w1 700x3x3x3, b1 700, w2 5x700x1x1, b2 5").build())
-    (group,) = laws.free(analysis)
-    found = removal(analysis.coupling, group.units[::3])
-    small = laws.written(analysis, found)
-    (weight,) = (tensor for tensor in small.graph.initializer if tensor.name == "w2")
-    weight.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(weight) * factor).astype("float32"), "w2"))
-    onnx.save(small, tmp_path / "m.onnx")
-    verdict = verify(found, tmp_path / "m.onnx")
+    net = Net(text, "w1 700x3x3x3, b1 700, w2 5x700x1x1, b2 5")
+    verdict = spoiled(net, "w2", times(factor), tmp_path / "m.onnx")
     assert verdict.stretches > 1
     assert verdict.passed == (factor == 1.0), verdict
 
@@ -174,14 +173,7 @@ def test_inputs_that_are_whole_numbers_are_judged_by_rounding_of_weights(kind, t
 @pytest.mark.parametrize("factor", [1.0, 1.01])
 def test_a_true_cut_passes_where_ids_are_floats_and_rounding_moves_outputs(factor, tmp_path):
     net = Net(IDS.format("float", "y = Sin(z)"), "e 20x700, w 700x3")
-    analysis = slim.analyze(net.build())
-    (group,) = laws.free(analysis)
-    found = removal(analysis.coupling, group.units[::3])
-    small = laws.written(analysis, found)
-    (weight,) = (tensor for tensor in small.graph.initializer if tensor.name == "w")
-    weight.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(weight) * factor).astype("float32"), "w"))
-    onnx.save(small, tmp_path / "m.onnx")
-    verdict = verify(found, tmp_path / "m.onnx")
+    verdict = spoiled(net, "w", times(factor), tmp_path / "m.onnx")
     assert verdict.passed == (factor == 1.0), verdict
     assert verdict.noise
 
