@@ -3,6 +3,9 @@
 Keys are operators; those of onnxruntime's own domain are spelled with it.
 """
 
+from typing import Any
+
+from nets.frames import SCALES, on_map, on_tokens, ort
 from nets.notation import Net, random_bytes
 from nets.variants import VARIANTS
 from onnxslim_learn.coupling.operators import counted
@@ -13,42 +16,13 @@ __all__ = ["EXAMPLES", "UNCHECKED", "UNRUNNABLE", "VARIANTS", "is_only_counted"]
 _FLOAT32, _UINT8, _INT32, _INT64, _UINT32 = 1, 2, 6, 7, 12
 """Element types as numbers."""
 
-_QUANTIZED = "uint8 zx = {128}, int8 zw = {0}, float sx = {0.02}, float sw = {0.01}"
-"""Zero points and scales: asymmetric for what flows, symmetric for weights."""
 
-_ORT = "com.microsoft."
-
-
-def _net(op: str, text: str, weights: str, opset: int) -> Net:
-    return Net(text, weights, opset=opset, domains=', "com.microsoft" : 1' if op.startswith(_ORT) else "")
+def _map(op: str, body: str, weights: str = "", **settings: Any) -> tuple[str, Net]:
+    return op, on_map(body.replace("OP", op), weights, **{"opset": 17, **settings})
 
 
-def _map(op: str, body: str, weights: str = "", *, opset: int = 17, wide: int = 8, given: str = "") -> tuple[str, Net]:
-    """Return a net in which `body` makes `z`, of `wide` channels, from the feature map `a` ``[2, 8, 4, 4]``."""
-    text = f"""(float[2,3,4,4] x) => (float[2,5,height,width] y) {f"<{given}>" if given else ""} {{
-        a = Conv(x, w1, b1)
-        {body}
-        h = Conv(z, w2, b2)
-        r = Relu(h)
-        y = Conv(r, w3, b3)
-    }}"""
-    layers = f"w1 8x3x1x1, b1 8, w2 6x{wide}x1x1, b2 6, w3 5x6x1x1, b3 5"
-    return op, _net(op, text.replace("OP", op), f"{layers}, {weights}", opset)
-
-
-def _tokens(
-    op: str, body: str, weights: str = "", *, opset: int = 17, wide: int = 8, given: str = "", width: int = 8
-) -> tuple[str, Net]:
-    """Return a net in which `body` makes `z`, of `wide` channels, from the tokens `a` ``[2, 4, width]``."""
-    text = f"""(float[2,4,6] x) => (float[2,4,5] y) {f"<{given}>" if given else ""} {{
-        a = MatMul(x, w1)
-        {body}
-        h = MatMul(z, w2)
-        r = Relu(h)
-        y = MatMul(r, w3)
-    }}"""
-    layers = f"w1 6x{width}, w2 {wide}x6, w3 6x5"
-    return op, _net(op, text.replace("OP", op), f"{layers}, {weights}", opset)
+def _tokens(op: str, body: str, weights: str = "", **settings: Any) -> tuple[str, Net]:
+    return op, on_tokens(body.replace("OP", op), weights, **{"opset": 17, **settings})
 
 
 _UNARY = """
@@ -192,25 +166,25 @@ QUANTIZED = [
         "ConvInteger",
         f"q = QuantizeLinear(a, sx, zx) i = OP(q, w4, zx) f = Cast<to={_FLOAT32}>(i) z = Mul(f, {{0.0002}})",
         "w4 8x8x1x1:int8",
-        given=_QUANTIZED,
+        given=SCALES,
     ),
     _tokens(
         "MatMulInteger",
         f"q = QuantizeLinear(a, sx, zx) i = OP(q, w4, zx) f = Cast<to={_FLOAT32}>(i) z = Mul(f, {{0.0002}})",
         "w4 8x8:int8",
-        given=_QUANTIZED,
+        given=SCALES,
     ),
     _map(
         "QLinearConv",
         "q = QuantizeLinear(a, sx, zx) i = OP(q, sx, zx, w4, sw, zw, sx, zx) z = DequantizeLinear(i, sx, zx)",
         "w4 8x8x1x1:int8",
-        given=_QUANTIZED,
+        given=SCALES,
     ),
     _tokens(
         "QLinearMatMul",
         "q = QuantizeLinear(a, sx, zx) i = OP(q, sx, zx, w4, sw, zw, sx, zx) z = DequantizeLinear(i, sx, zx)",
         "w4 8x8:int8",
-        given=_QUANTIZED,
+        given=SCALES,
     ),
 ]
 
@@ -246,40 +220,37 @@ SEQUENCES = [
 _QKV = "k = MatMul(x, wk) v = MatMul(x, wv)"
 
 CONTRIB = [
-    *(_tokens(f"{_ORT}{op}", "z = OP(a)") for op in ("Gelu", "QuickGelu")),
-    *(_tokens(f"{_ORT}{op}", "z = OP(a, s)", "s 8") for op in ("BiasGelu", "FastGelu")),
-    _map(f"{_ORT}FusedConv", 'z = OP<activation="Relu">(a, w4, b4)', "w4 8x8x1x1, b4 8"),
+    *(_tokens(ort(op), "z = OP(a)") for op in ("Gelu", "QuickGelu")),
+    *(_tokens(ort(op), "z = OP(a, s)", "s 8") for op in ("BiasGelu", "FastGelu")),
+    _map(ort("FusedConv"), 'z = OP<activation="Relu">(a, w4, b4)', "w4 8x8x1x1, b4 8"),
     _tokens(
-        f"{_ORT}FusedGemm",
+        ort("FusedGemm"),
         'f = Reshape(a, [8, 8]) g = OP<activation="Relu", transB=1>(f, w4, b4) z = Reshape(g, [2, 4, 8])',
         "w4 8x8, b4 8",
     ),
-    *(
-        _tokens(f"{_ORT}{op}", "z = OP<alpha=0.5, transB=1>(a, w4)", "w4 8x8")
-        for op in ("FusedMatMul", "TransposeMatMul")
-    ),
+    *(_tokens(ort(op), "z = OP<alpha=0.5, transB=1>(a, w4)", "w4 8x8") for op in ("FusedMatMul", "TransposeMatMul")),
     _tokens(
-        f"{_ORT}MatMulNBits",
+        ort("MatMulNBits"),
         "z = OP<K=16, N=8, bits=4, block_size=16>(a, w4, s)",
         "w4 8x1x8:uint8, s 8x1",
         width=16,
     ),
     _tokens(
-        f"{_ORT}QGemm",
+        ort("QGemm"),
         """f = Reshape(a, [8, 8]) q = QuantizeLinear(f, sx, zx) i = OP<transB=1>(q, sx, zx, w4, sw, zw, , sx, zx)
            d = DequantizeLinear(i, sx, zx) z = Reshape(d, [2, 4, 8])""",
         "w4 8x8:int8",
-        given=_QUANTIZED,
+        given=SCALES,
     ),
     _tokens(
-        f"{_ORT}MatMulIntegerToFloat",
+        ort("MatMulIntegerToFloat"),
         "q = QuantizeLinear(a, sx, zx) z = OP(q, w4, sx, sw, zx, zw, b4)",
         "w4 8x8:int8, b4 8",
-        given=_QUANTIZED,
+        given=SCALES,
     ),
-    _tokens(f"{_ORT}DynamicQuantizeMatMul", "z = OP(a, w4, sw, zw, b4)", "w4 8x8:int8, b4 8", given=_QUANTIZED),
+    _tokens(ort("DynamicQuantizeMatMul"), "z = OP(a, w4, sw, zw, b4)", "w4 8x8:int8, b4 8", given=SCALES),
     _tokens(
-        f"{_ORT}DynamicQuantizeLSTM",
+        ort("DynamicQuantizeLSTM"),
         """t = Transpose<perm=[1,0,2]>(a) s, = OP<hidden_size=5>(t, w4, r4, b4, , , , , sw, zw, sw, zw)
            q = Squeeze(s, [1]) z = Transpose<perm=[1,0,2]>(q)""",
         "w4 1x8x20:int8, r4 1x5x20:int8, b4 1x40",
@@ -287,91 +258,91 @@ CONTRIB = [
         given="int8[1] zw = {0}, float[1] sw = {0.01}",
     ),
     _map(
-        f"{_ORT}QLinearGlobalAveragePool",
+        ort("QLinearGlobalAveragePool"),
         "q = QuantizeLinear(a, sx, zx) i = OP(q, sx, zx, sx, zx) z = DequantizeLinear(i, sx, zx)",
-        given=_QUANTIZED,
+        given=SCALES,
     ),
     _map(
-        f"{_ORT}QLinearAveragePool",
+        ort("QLinearAveragePool"),
         """q = QuantizeLinear(a, sx, zx) i = OP<kernel_shape=[3,3]>(q, sx, zx, sx, zx)
            z = DequantizeLinear(i, sx, zx)""",
-        given=_QUANTIZED,
+        given=SCALES,
     ),
     _map(
-        f"{_ORT}QLinearConcat",
+        ort("QLinearConcat"),
         """b = Relu(a) q = QuantizeLinear(a, sx, zx) p = QuantizeLinear(b, sx, zx)
            i = OP<axis=1>(sx, zx, q, sx, zx, p, sx, zx) z = DequantizeLinear(i, sx, zx)""",
         wide=16,
-        given=_QUANTIZED,
+        given=SCALES,
     ),
     _map(
-        f"{_ORT}QLinearWhere",
+        ort("QLinearWhere"),
         """b = Conv(x, w4, b4) m = Greater(b, {0.0}) q = QuantizeLinear(a, sx, zx) p = QuantizeLinear(b, sx, zx)
            i = OP(m, q, sx, zx, p, sx, zx, sx, zx) z = DequantizeLinear(i, sx, zx)""",
         "w4 8x3x1x1, b4 8",
-        given=_QUANTIZED,
+        given=SCALES,
     ),
     _tokens(
-        f"{_ORT}QLinearSoftmax",
+        ort("QLinearSoftmax"),
         "q = QuantizeLinear(a, sx, zx) i = OP<axis=1, opset=13>(q, sx, zx, sw, zx) z = DequantizeLinear(i, sw, zx)",
-        given=_QUANTIZED,
+        given=SCALES,
     ),
     _tokens(
-        f"{_ORT}QAttention",
+        ort("QAttention"),
         "q = QuantizeLinear(a, sx, zx) z = OP<num_heads=4>(q, w4, b4, sx, sw, , zx, zw)",
         "w4 8x48:int8, b4 48",
         wide=16,
-        given=_QUANTIZED,
+        given=SCALES,
     ),
     _tokens(
-        f"{_ORT}QEmbedLayerNormalization",
+        ort("QEmbedLayerNormalization"),
         f"""p = Greater(a, {{0.0}}) i = Cast<to={_INT32}>(p) ids = ReduceSum<keepdims=0>(i, [2])
             e, c = OP(ids, , words, places, , gain, shift, , sx, sw, , sw, sw, zw, zw, , zw, zw) z = Add(a, e)""",
         "words 9x8:int8, places 4x8:int8, gain shift 8:int8",
-        given=_QUANTIZED,
+        given=SCALES,
     ),
     *(
         _map(
-            f"{_ORT}{op}",
+            ort(op),
             """b = Conv(x, w4, b4) q = QuantizeLinear(a, sx, zx) p = QuantizeLinear(b, sx, zx)
                i = OP(q, sx, zx, p, sx, zx, sx, zx) z = DequantizeLinear(i, sx, zx)""",
             "w4 8x3x1x1, b4 8",
-            given=_QUANTIZED,
+            given=SCALES,
         )
         for op in ("QLinearAdd", "QLinearMul")
     ),
     *(
         _map(
-            f"{_ORT}{op}",
+            ort(op),
             "q = QuantizeLinear(a, sx, zx) i = OP(q, sx, zx, sx, zx) z = DequantizeLinear(i, sx, zx)",
-            given=_QUANTIZED,
+            given=SCALES,
         )
         for op in ("QLinearLeakyRelu", "QLinearSigmoid")
     ),
-    _map(f"{_ORT}QuantizeLinear", "q = OP(a, sx, zx) z = DequantizeLinear(q, sx, zx)", given=_QUANTIZED),
-    _map(f"{_ORT}DequantizeLinear", "q = QuantizeLinear(a, sx, zx) z = OP(q, sx, zx)", given=_QUANTIZED),
+    _map(ort("QuantizeLinear"), "q = OP(a, sx, zx) z = DequantizeLinear(q, sx, zx)", given=SCALES),
+    _map(ort("DequantizeLinear"), "q = QuantizeLinear(a, sx, zx) z = OP(q, sx, zx)", given=SCALES),
     _tokens(
-        f"{_ORT}SkipLayerNormalization",
+        ort("SkipLayerNormalization"),
         "n, , , s = OP(a, skip, gain, shift) m = MatMul(n, w4) z = Add(m, s)",
         "skip 2x4x8, gain shift 8, w4 8x8",
     ),
     _tokens(
-        f"{_ORT}SkipSimplifiedLayerNormalization",
+        ort("SkipSimplifiedLayerNormalization"),
         "n, , , s = OP(a, skip, gain) m = MatMul(n, w4) z = Add(m, s)",
         "skip 2x4x8, gain 8, w4 8x8",
     ),
     _tokens(
-        f"{_ORT}EmbedLayerNormalization",
+        ort("EmbedLayerNormalization"),
         f"""p = Greater(a, {{0.0}}) i = Cast<to={_INT32}>(p) ids = ReduceSum<keepdims=0>(i, [2])
             e, c = OP(ids, , words, places, , gain, shift) z = Add(a, e)""",
         "words 9x8, places 4x8, gain shift 8",
     ),
-    _tokens(f"{_ORT}Attention", "z, = OP<num_heads=4>(a, w4, b4)", "w4 8x48, b4 48", wide=16),
+    _tokens(ort("Attention"), "z, = OP<num_heads=4>(a, w4, b4)", "w4 8x48, b4 48", wide=16),
     _tokens(
-        f"{_ORT}MultiHeadAttention", f"{_QKV} z, = OP<num_heads=4>(a, k, v, b4)", "wk wv 6x16, b4 48", wide=16, width=16
+        ort("MultiHeadAttention"), f"{_QKV} z, = OP<num_heads=4>(a, k, v, b4)", "wk wv 6x16, b4 48", wide=16, width=16
     ),
     _tokens(
-        f"{_ORT}GroupQueryAttention",
+        ort("GroupQueryAttention"),
         f"{_QKV} z = OP<num_heads=4, kv_num_heads=2>(a, k, v, , , last, total)",
         "wk wv 6x16",
         given="int32[2] last = {3, 3}, int32 total = {4}",
@@ -379,20 +350,20 @@ CONTRIB = [
         wide=32,
     ),
     _tokens(
-        f"{_ORT}RotaryEmbedding",
+        ort("RotaryEmbedding"),
         """k = MatMul(x, wk) q = OP<num_heads=2>(a, places, c, s) t = Transpose<perm=[0,2,1]>(k) m = MatMul(q, t)
            z = MatMul(m, k)""",
         "wk 6x8, c s 6x2",
         given="int64[2,4] places = {0, 1, 2, 3, 2, 3, 4, 5}",
     ),
     _tokens(
-        f"{_ORT}MoE",
+        ort("MoE"),
         """f = Reshape(a, [8, 8]) p = MatMul(f, wr)
            z = OP<k=2, activation_type="silu", normalize_routing_weights=1>(a, p, w4, b4, w5, b5)""",
         "wr 8x5, w4 5x6x8, b4 5x6, w5 5x8x6, b5 5x8",
     ),
     _tokens(
-        f"{_ORT}QMoE",
+        ort("QMoE"),
         """f = Reshape(a, [8, 32]) p = MatMul(f, wr)
            z = OP<k=2, activation_type="swiglu", swiglu_fusion=1, block_size=16>(a, p, w4, s4, , w5, s5)""",
         "wr 32x4, s4 4x96x2, s5 4x32x3",
