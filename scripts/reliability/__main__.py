@@ -20,7 +20,8 @@ from scripts.reliability.trial import Proof, Trial
 PROOFS = {
     "graphs": "laws on random graphs with random plans; 400 graphs a trial",
     "kill": "kill -9 at a random moment of a command or learner, then the same line again",
-    "faults": "files that cannot grow, little memory, few open files, a signal at a random moment",
+    "signals": "SIGINT, SIGTERM or SIGHUP at a random moment of a command or learner",
+    "faults": "files that cannot grow, little memory, few open files",
     "disk": "a disk that is full, one that is read-only; mounts them, which needs root",
     "ranks": "one of two training processes is killed at a random moment, then both again",
     "same_bytes": "the same command over hash seeds, threads, load and versions of Python",

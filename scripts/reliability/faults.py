@@ -1,4 +1,4 @@
-"""Faults of the system: files that cannot grow, little memory, few open files, a signal at a random moment.
+"""Faults of the system: files that cannot grow, little memory, few open files.
 
 Whatever happens: one sentence, an exit code of the design, nothing half-written, and what was there is as it was.
 """
@@ -16,25 +16,16 @@ import numpy as np
 from scripts.reliability import lines
 from scripts.reliability.trial import CODES, Ended, Trial
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 def trial(number: int, folder: Path) -> Trial:
     """A line under a fault."""
     rng, names = np.random.default_rng(number), list(lines.LINES)
     kind, name = list(FAULTS)[number % len(FAULTS)], names[number // len(FAULTS) % len(names)]
-    ended = lines.reference(name).ended
-    place = lines.copied(folder)
-    before, codes = lines.given(place), set(CODES)
-    if kind == "signal":
-        number_sent, share = SIGNALS[int(rng.integers(3))], rng.uniform(0, 1)
-        what, codes = f"{name}, {number_sent.name} at {share:.3f} of its work", {0, 128 + number_sent}
-        came = lines.run(lines.LINES[name], place, until=share * ended.seconds, then=number_sent)
-    else:
-        limit, amount = FAULTS[kind], float(rng.uniform(0.02, 1))
-        what = f"{name}, {kind}, {amount:.3f}"
-        came = lines.wait(lines.start(lines.LINES[name], place, lambda: limit(amount)), place)
-    return Trial(f"{what}, exit code {came.code}", judged(came, codes, name, place, before))
+    place, limit, amount = lines.copied(folder), FAULTS[kind], float(rng.uniform(0.02, 1))
+    before = lines.given(place)
+    came = lines.wait(lines.start(lines.LINES[name], place, lambda: limit(amount)), place)
+    what = f"{name}, {kind}, {amount:.3f}, exit code {came.code}"
+    return Trial(what, judged(came, CODES, name, place, before))
 
 
 def judged(came: Ended, codes: Container[int], name: str, place: Path, before: dict[str, str]) -> str:
@@ -79,7 +70,6 @@ def _descriptors(share: float) -> None:
 
 
 FAULTS: dict[str, Callable[[float], None]] = {
-    "signal": lambda share: None,
     "files cannot grow": _files,
     "little memory": _memory,
     "few open files": _descriptors,
