@@ -201,12 +201,14 @@ def assert_close(found: np.ndarray, wanted: np.ndarray, what: object) -> None:
     assert gap <= RELATIVE[wanted.dtype.name] * scale, (what, gap, scale)
 
 
-def assert_cut_is_masked(model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> slim.Analysis:
-    """Assert slim = mask for a cut of every free group, at the sizes of the analysis and on the given inputs."""
+def assert_cut_is_masked(
+    model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], share: float = 0.5
+) -> slim.Analysis:
+    """Assert slim = mask where a share of every free group goes, at the analysis sizes and on the given inputs."""
     analysis = slim.analyze(model)
     rng, chosen = np.random.default_rng(0), np.zeros(0, np.int64)
     for group in free(analysis):
-        wider = np.concatenate([chosen, units(group, max(1, group.levels // 2), rng)])
+        wider = np.concatenate([chosen, units(group, max(1, int(group.levels * share)), rng)])
         chosen = wider if valid(close(analysis, wider)) else chosen
     assert len(chosen), [(group.name, group.pin and group.pin.reason) for group in analysis.groups]
     removal = close(analysis, chosen)

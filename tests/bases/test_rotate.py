@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from nets.fused import plain
+from nets.notation import Net
 from onnxslim_learn.bases.find import spaces
 from onnxslim_learn.bases.rotate import in_bases
 from onnxslim_learn.workflow import slim as api
@@ -176,3 +177,11 @@ def test_units_are_mixed_where_nothing_tells_them_apart(what):
     assert bool(found) == free
     if found:
         assert_same(analysis, turned(analysis))
+
+
+@pytest.mark.parametrize(("shape", "free"), {"1": False, "3x1": False, "6": True, "3x6": True}.items())
+def test_products_are_mixed_if_their_summand_has_a_number_for_each(shape, free):
+    text = "(float[3, 4] x) => (float[3, 5] y) { h = Gemm(x, a, c) y = MatMul(h, b) }"
+    analysis = api.analyze(Net(text, f"a 4x6, c {shape}, b 6x5").build())
+    assert bool(spaces(analysis.coupling, analysis.groups)) == free
+    assert_same(analysis, turned(analysis))

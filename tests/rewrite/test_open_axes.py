@@ -46,6 +46,7 @@ SEGNET_WEIGHTS = "w1 8x3x3x3, w2 12x8x3x3, w3 8x12x3x3, w4 2x8x3x3"
 IMAGES = [(n, 3, h, w) for n, h, w in ((1, 16, 16), (4, 24, 8))]
 TOKENS = [(1, 9, 6), (4, 3, 6)]
 
+DIVIDED = "heads in a batch that is divided by their number, at once and in two steps"
 CUT = {
     "positions of poolings, put back to": (
         SEGNET.replace("OUTER", "f = MaxUnpool<kernel_shape=[2,2], strides=[2,2]>(e, k)"),
@@ -108,16 +109,17 @@ CUT = {
         TOKENS,
         [16, 16, 16, 4],
     ),
-    "heads in a batch that is divided by their number, at once and in two steps": (
+    DIVIDED: (
         """(float[n, s, 6] x) => (float[n, s, 2] y) {
-            a = MatMul(x, w1) b = Reshape(a, [0, 0, 9, 2]) c = Transpose<perm=[0, 2, 1, 3]>(b)
+            a = MatMul(x, w1) b = Reshape(a, [0, 0, 4, 2]) c = Transpose<perm=[0, 2, 1, 3]>(b)
             m = Shape(x) s = Gather(m, [1]) rows = Concat<axis=0>([-1], s, [2]) d = Reshape(c, rows) e = Mul(d, w2)
-            t = Shape(e) h = Gather(t, {0}) k = Div(h, {9}) n = Unsqueeze(k, [0]) back = Concat<axis=0>(n, [9], s, [2])
-            f = Reshape(e, back) g = Transpose<perm=[0, 2, 1, 3]>(f)
-            third = Div(h, {3}) ninth = Div(third, {3}) q = Unsqueeze(ninth, [0]) flat = Concat<axis=0>(q, s, [18])
-            i = Reshape(g, flat) y = MatMul(i, w3)
+            t = Shape(e) h = Gather(t, {0}) k = Div(h, {4}) n = Unsqueeze(k, [0]) back = Concat<axis=0>(n, [4], s, [2])
+            f = Reshape(e, back)
+            half = Div(h, {2}) fourth = Div(half, {2}) q = Unsqueeze(fourth, [0]) again = Concat<axis=0>(q, [4], s, [2])
+            g = Reshape(d, again) i = Add(f, g) j = Transpose<perm=[0, 2, 1, 3]>(i) l = Reshape(j, [0, 0, 8])
+            y = MatMul(l, w3)
         }""",
-        "w1 6x18, w2 2, w3 18x2",
+        "w1 6x8, w2 2, w3 8x2",
         TOKENS,
         None,
     ),
@@ -221,8 +223,8 @@ CUT = {
 }
 
 
-@pytest.mark.parametrize("name", CUT)
-def test_what_shares_axes_with_open_ones_is_cut(name):
+@pytest.mark.parametrize(("name", "share"), [*((name, 0.5) for name in CUT), (DIVIDED, 0.25), (DIVIDED, 0.75)])
+def test_what_shares_axes_with_open_ones_is_cut(name, share):
     text, weights, sizes, widths = CUT[name]
     rng = np.random.default_rng(0)
     model = Net(text, weights).build()
@@ -231,7 +233,7 @@ def test_what_shares_axes_with_open_ones_is_cut(name):
         shapes = {info.name: (*size[:-1], info.type.tensor_type.shape.dim[-1].dim_value) for info in model.graph.input}
         shapes["x"] = size
         feeds.append({name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()})
-    analysis = laws.assert_cut_is_masked(model, feeds)
+    analysis = laws.assert_cut_is_masked(model, feeds, share)
     assert widths is None or [group.width for group in laws.free(analysis)] == widths
 
 
