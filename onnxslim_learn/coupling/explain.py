@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from onnxslim_learn.array_types import Mask
+    from onnxslim_learn.array_types import Labels
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.relations import Value
     from onnxslim_learn.coupling.solver import Coupling
@@ -37,25 +37,26 @@ class Step:
     target: str
 
 
-def axes_of(coupling: Coupling, classes: Mask) -> Any:
-    """All tensor axes that carry some of these classes, as a ``networkx.Graph`` whose edges are operators.
+def axes_of(coupling: Coupling, columns: Labels) -> Any:
+    """All tensor axes that carry some of these columns, as a ``networkx.Graph`` whose edges are operators.
 
     Nodes are ``(tensor, axis)``; an edge carries ``node`` and ``op_type``. Axes that only rows connect are left apart.
     """
-    view = nx.Graph()
-    carried: dict[str, list[tuple[int, Mask]]] = {}
+    view, wanted = nx.Graph(), np.zeros(coupling.columns, bool)
+    wanted[columns] = True
+    carried: dict[str, list[tuple[int, set[int]]]] = {}
     for name, value in coupling.values.items():
         for axis in range(len(value.axes)):
-            shared = _classes(coupling, (name, axis)) & classes
-            if shared.any():
+            units = _columns(coupling, (name, axis))
+            if wanted[units].any():
                 view.add_node((name, axis))
-                carried.setdefault(name, []).append((axis, shared))
+                carried.setdefault(name, []).append((axis, set(units[wanted[units]].tolist())))
     for node in coupling.nodes:
         near = [name for name in dict.fromkeys(_touched(node)) if name in carried]
         ends = [(name, axis, shared) for name in near for axis, shared in carried[name]]
         for k, (name, axis, shared) in enumerate(ends):
             for other, position, also in ends[k + 1 :]:
-                if (shared & also).any():
+                if shared & also:
                     view.add_edge((name, axis), (other, position), node=str(node.name), op_type=node.op_type)
     return view
 
@@ -84,24 +85,22 @@ def why_coupled(coupling: Coupling, first: str, second: str) -> list[Step]:
     ends = [_parse(coupling, text) for text in (first, second)]
     if ends[0] == ends[1]:
         raise InputError(f"⟨why⟩ '{first},{second}': names one axis twice. Give two.")
-    for end in ends:
-        if not _classes(coupling, end).any():
+    one, other = (_columns(coupling, end) for end in ends)
+    for end, columns in zip(ends, (one, other), strict=True):
+        if not len(columns):
             return _why_fixed(coupling, end)
-    classes = np.logical_and(*(_classes(coupling, end) for end in ends))
-    view = axes_of(coupling, classes)
+    view = axes_of(coupling, np.intersect1d(one, other))
     if not all(view.has_node(end) for end in ends) or not nx.has_path(view, *ends):
         return []
     return _steps(view, nx.shortest_path(view, *ends))
 
 
-def _classes(coupling: Coupling, axis: Axis) -> Mask:
-    """Classes whose columns an axis carries: what goes together there, weakly tied ones included."""
-    columns = np.zeros(coupling.columns, bool)
-    for digit in coupling.values[axis[0]].axes[axis[1]]:
-        if digit.labels is not None:
-            columns[coupling.column[coupling.strong[digit.labels[digit.labels > 0]]]] = True
-    reached: Mask = columns[coupling.column]
-    return reached
+def _columns(coupling: Coupling, axis: Axis) -> Labels:
+    """Columns that an axis carries, each as often as it does."""
+    digits = coupling.values[axis[0]].axes[axis[1]]
+    atoms = [digit.labels[digit.labels > 0] for digit in digits if digit.labels is not None]
+    columns: Labels = coupling.column[coupling.strong[np.concatenate([np.zeros(0, np.int64), *atoms])]]
+    return columns
 
 
 def why_not(coupling: Coupling, groups: Sequence[Group], text: str) -> list[Step]:
@@ -125,7 +124,7 @@ def why_not(coupling: Coupling, groups: Sequence[Group], text: str) -> list[Step
         near = [n for n in names if n.rpartition(":")[0] == text] or difflib.get_close_matches(text, names, 3, 0.4)
         hint = f" Did you mean {' or '.join(near)}?" if near else " Run analyze to see their names."
         raise InputError(f"⟨why⟩ {text!r}: no group, block or axis has that name.{hint}")
-    columns = np.unique(coupling.column[_classes(coupling, axis)])
+    columns = np.unique(_columns(coupling, axis))
     if not len(columns):
         return _why_fixed(coupling, axis)
     held = [g for g in groups if g.pin is not None and np.isin(g.units, columns).any()]
@@ -174,7 +173,7 @@ def why_pinned(coupling: Coupling, group: Group) -> list[Step]:
     if group.pin.node < -1 or not group.members:
         where = coupling.where(group.pin.node) if group.pin.node >= 0 else "the choice of units"
         return [Step(start, where, "", f"cannot go: {reason}")]
-    view = axes_of(coupling, np.isin(coupling.column, group.units))
+    view = axes_of(coupling, group.units)
     where, op_type, tensors = _holder(coupling, group.pin.node)
     pinned = coupling.strong[group.pin.atoms[group.pin.atoms > 0]]
     ends = [axis for axis in view if axis[0] in tensors and _carries(coupling, axis, pinned)]

@@ -258,7 +258,7 @@ def test_every_axis_on_the_way_loses_what_both_ends_lose(name):
 def test_axes_are_joined_only_by_a_node_that_touches_both_and_a_unit_that_both_carry(name):
     coupling = analysed(name).coupling
     nodes = by_name(analysed(name))
-    for (one, i), (other, k), tie in explain.axes_of(coupling, np.ones(coupling.size, bool)).edges(data=True):
+    for (one, i), (other, k), tie in explain.axes_of(coupling, np.arange(coupling.columns)).edges(data=True):
         assert {one, other} <= touched(nodes[tie["node"]])
         assert columns_of(coupling, one, i) & columns_of(coupling, other, k), (one, i, other, k)
 
