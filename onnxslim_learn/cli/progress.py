@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from onnxslim_learn.cli import guard
+from onnxslim_learn.report.format import STEP, step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from onnxslim_learn.array_types import Watcher
-
-SHOWN = ("loss", "held", "right", "metric", "regularization", "term", "cost", "alive", "sparsity", "time")
-"""Numbers that the bar has room for."""
 
 TURN = re.compile(r"( from step)? \d+ of \d+$")  # of a stage that runs several times
 
@@ -99,24 +97,23 @@ def _lines(place: Place) -> Watcher:
 
 @contextmanager
 def _bar(place: Place, *, shown: bool) -> Iterator[Watcher]:
-    """A bar on standard error where that is a terminal, with the time that has passed, and that is left."""
+    """A bar on standard error where that is a terminal, with times passed and left, and a line of numbers below."""
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False, markup=False)
     if not shown or not console.is_terminal:
         yield lambda stage, share, numbers: None
         return
+    from rich.console import Group
+    from rich.live import Live
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.text import Text
 
     left = TimeRemainingColumn(compact=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        left,
-        TextColumn("{task.fields[left]}"),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
+    described, after = TextColumn("{task.description}"), TextColumn("{task.fields[left]}")
+    bar = Progress(described, BarColumn(), TimeElapsedColumn(), left, after, console=console)
+    below = Text(no_wrap=True, overflow="ellipsis")
+    with Live(Group(bar, below), console=console, transient=True) as live:
         tasks: list[Any] = []
 
         def tell(stage: str, share: float, numbers: Mapping[str, float]) -> None:
@@ -124,10 +121,11 @@ def _bar(place: Place, *, shown: bool) -> Iterator[Watcher]:
                 for task in tasks:
                     bar.update(task, visible=False)
                 tasks.append(bar.add_task(place.told(stage), total=None, left=""))
+                below.plain = ""
+                live.refresh()
                 return
-            said = ", ".join(f"{key} {numbers[key]:.3g}" for key in SHOWN if key in numbers)
-            described = f"{place.told(stage)} {said}".rstrip()
-            bar.update(tasks[-1], total=1.0, completed=share, description=described, left="left")
+            bar.update(tasks[-1], total=1.0, completed=share, left="left")
+            below.plain = step(numbers)
 
         yield _listed(place, tell, lambda text: console.print(text[:1].upper() + text[1:]))
 
@@ -159,7 +157,8 @@ class Log:
         if not numbers and stage == name and int(100 * share) <= percent:
             return
         self._last = (stage, int(100 * share), begun)
-        said = "".join(f", {key} {value:.6g}" for key, value in numbers.items())
+        others = (f"{key} {value:.6g}" for key, value in numbers.items() if key not in STEP)
+        said = "".join(f", {one}" for one in (step(numbers), *others) if one)
         passed = time.monotonic() - begun
         left = f", {passed / share - passed:.0f} s left" if 0 < share < 1 else ""
         self.write(f"{stage}: {100 * share:.0f} %{said}{left}")

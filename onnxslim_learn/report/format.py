@@ -9,6 +9,9 @@ from onnxslim_learn.registry import BYTES, FILE, MICROSECONDS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+NOTHING = 1e-6
+"""Losses of single precision are no nearer to zero."""
+
 
 def count(number: float) -> str:
     """A number in three digits and a unit: 1.81 G."""
@@ -68,6 +71,29 @@ def times(ratio: float, low: float, high: float) -> str:
 def rate(number: float) -> str:
     """How often, per second."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+STEP = {
+    "loss": "loss {:.3g}",
+    "held": "on samples held back {:.3g}",
+    "right": "right {:.1%}",
+    "metric": "metric {:.4g}",
+    "cost": "cost left {:.1%}",
+    "alive": "units left {:.1%}",
+    "sparsity": "zeros {:.1%}",
+    "time": "time {:.3g} of the original's",
+}
+"""A number of a step -> how it is told where there is room for a few."""
+
+
+def step(numbers: Mapping[str, float]) -> str:
+    """What a step tells in words: the loss first, then what is left."""
+    return ", ".join(said.format(numbers[name]) for name, said in STEP.items() if name in numbers)
+
+
+def loss(number: float) -> str:
+    """A loss in four digits; what rounding leaves of nothing is 0."""
+    return "0" if abs(number) < NOTHING else f"{number:.4g}"
 
 
 def plural(number: int, one: str) -> str:

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from onnxslim_learn.report.format import step
+
 if TYPE_CHECKING:
     from onnxslim_learn.array_types import Watcher
 
 OFTEN = 0.2  # seconds between two looks of a bar: notebooks keep every one that they are sent until a cell ends
-SHOWN = ("loss", "held", "right", "metric", "term", "cost", "alive", "sparsity")
-"""Numbers that stand beside the bar."""
 
 
 @contextmanager
@@ -44,5 +44,5 @@ def watching(watcher: Watcher | None) -> Iterator[Watcher | None]:
 def drawn(stage: str, share: float, numbers: Mapping[str, float]) -> str:
     """A stage, the share of it that is done, and numbers, as HTML; a share of 0 is not known yet."""
     value = f' value="{share:.3f}"' if share else ""
-    said = ", ".join([stage, *(f"{key} {numbers[key]:.3g}" for key in SHOWN if key in numbers)])
+    said = ", ".join(filter(None, [stage, step(numbers)]))
     return f'<progress style="width:20em"{value}></progress> {html.escape(said)}'

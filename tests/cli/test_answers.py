@@ -121,3 +121,10 @@ def test_a_terminal_is_told_stages_before_they_run(run):
     assert text.lstrip("\r").startswith("Stages: analyzing, ")
     assert "1 of " in text
     assert "What was done" in text
+
+
+def test_a_run_tells_times_and_numbers_however_narrow_the_terminal(run):
+    line = "learn residual.onnx -o new.onnx --target macs=0.7 --steps 20 --finetune-steps 10 --no-latency"
+    text = on_terminal(*shlex.split(line), cwd=Path.cwd())
+    assert re.search(r"structure [^\n]* left\n", text.replace("\r", "\n").replace("\n\n", "\n"))
+    assert "cost left" in text

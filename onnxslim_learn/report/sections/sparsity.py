@@ -11,7 +11,7 @@ from onnxslim_learn.analysis import analyze
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.registry import MACS, METHODS, PARAMS, PROTOCOLS
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Section, Table, Text
-from onnxslim_learn.report.format import count, held_back, ms, plural, shapes, share, size, times
+from onnxslim_learn.report.format import count, held_back, loss, ms, plural, shapes, share, size, times
 from onnxslim_learn.report.format import provider as runtime
 from onnxslim_learn.report.network import grown, network, times_of
 from onnxslim_learn.report.records import counted, files, latency, side
@@ -244,7 +244,7 @@ def _trained(training: Mapping[str, Any] | None) -> list[str]:
         )
     if history:
         steps = plural(int(history[-1]["step"]) + 1, "step")
-        lines.append(f"{steps} of training: loss {history[0]['loss']:.4g} to {history[-1]['loss']:.4g}.")
+        lines.append(f"{steps} of training: loss {loss(history[0]['loss'])} to {loss(history[-1]['loss'])}.")
         lines += taken_back(training)
     if judged["accuracy"] is not None:
         both = f"{judged['accuracy']:.2%} of samples held back; the original on {judged['original_accuracy']:.2%}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.report.blocks import Block, Line, Lines, Point, Scatter, Section, Table, Text
-from onnxslim_learn.report.format import before_and_after, count, ms, plural, share
+from onnxslim_learn.report.format import before_and_after, count, loss, ms, plural, share
 from onnxslim_learn.report.sections import latency, quality, repair
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _said(training: Mapping[str, Any]) -> list[str]:
         if history:
             first, last = history[0], history[-1]
             steps = plural(int(last["step"]) + 1, "step")
-            losses = f"loss {first['loss']:.4g} to {last['loss']:.4g}{MEANWHILE.get(stage, '')}"
+            losses = f"loss {loss(first['loss'])} to {loss(last['loss'])}{MEANWHILE.get(stage, '')}"
             lines.append(f"{steps} of {name} on {training['data']}: {losses}.")
             lines += [*gated(training[stage]), *taken_back(training[stage])]
     cycles = training.get("cycles")
@@ -132,7 +132,7 @@ def taken_back(stage: Mapping[str, Any]) -> list[str]:
     held = stage.get("held")
     if held is None or held["kept"] == "after":
         return []
-    losses = f"loss {held['before']:.4g} before, {held['after']:.4g} after"
+    losses = f"loss {loss(held['before'])} before, {loss(held['after'])} after"
     which = "even on samples that it was trained on" if held["trained_on"] else "on samples held back"
     return [f"That did worse {which} ({losses}): the weights before it are kept. Try a lower rate."]
 
