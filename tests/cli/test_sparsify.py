@@ -35,6 +35,14 @@ def test_tables(shown):
     shown(f"sparsify residual.onnx -o new.onnx --ratio 0.75 --seconds {BRIEF} --samples 32", 0, phrases[:3])
 
 
+NAMED = {"2:4": "TensorRT skips", "4x1 --ratio 0.5": "skips zeros of 4x1", "units --ratio 0.2": "slim --lossless has"}
+
+
+@pytest.mark.parametrize("how", NAMED)
+def test_runtimes_are_named(shown, how):
+    shown(f"sparsify residual.onnx -o new.onnx --pattern {how} --samples 32 --no-latency", 0, [NAMED[how]])
+
+
 def test_of_one_sample_none_is_held_back(shown):
     with np.load(DEMO / "calibration.npz") as arrays:
         np.savez("one.npz", **{name: array[:1] for name, array in arrays.items()})
