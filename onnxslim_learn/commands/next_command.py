@@ -121,6 +121,12 @@ NEXT: tuple[Next, ...] = (
         lambda case: case.again(data=SAMPLES),
     ),
     Next(
+        ("slim", "apply"),
+        lambda case: case.lacking and bool(case.asked.options.get("no_repair")),
+        "To win back most of what was lost, let the weights that stay be refitted",
+        lambda case: case.again(no_repair=None),
+    ),
+    Next(
         ("slim", "apply", "sparsify"),
         lambda case: case.lacking and "targets" not in case.report,
         "To win back what was lost, give more samples, or train it to do as the original does",

@@ -85,7 +85,9 @@ def _quality(case: Case) -> str | None:
     worst = _worst(case)
     if worst is None and case.judged[0] is None and "data" in case.asked.options:
         return "not judged"
-    return quality.told(worst if worst is not None else case.judged[0], case.least)
+    told = quality.told(worst if worst is not None else case.judged[0], case.least)
+    best = quality.smallest_good(case.several)
+    return told if best is None else f"{told} (the worst of {len(case.several)}; good: {best['output']})"
 
 
 def _worst(case: Case) -> Mapping[str, Any] | None:

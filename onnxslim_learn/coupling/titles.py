@@ -129,7 +129,7 @@ def block_title(coupling: Coupling, block: Block) -> Title:
     path = shared_path(paths)
     convolves = any(roles.convolution(node) is not None for node in nodes)
     kind = "attention" if block.attends else "convolution" if convolves else "MLP"
-    said = place(path).removesuffix(kind).removesuffix(", ")
+    said = place(path or common_path(paths)).removesuffix(kind).removesuffix(", ")
     what = f"{kind} block"
     text = f"{said}: {what}" if said else f"{coupling.nodes[block.sum].name}: {what}"
     names = tuple(filter(None, (block.name, "blocks", text, ".".join(path))))
@@ -173,6 +173,14 @@ def shared_path(paths: Sequence[Path]) -> Path:
             longest = max(around, key=len)
             return longest[:-1] if longest[-1] in CONTAINERS else longest
     return ()
+
+
+def common_path(paths: Iterable[Path]) -> Path:
+    """The innermost module that all of some paths lie in, whose name may say little; empty for a whole net."""
+    known = [path for path in paths if path]
+    alike = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*known, strict=False))
+    around = tuple(tokens[0] for tokens in alike)
+    return () if all(token in WHOLE for token in around) else around
 
 
 def _tells(path: Path) -> bool:
@@ -363,7 +371,7 @@ class _Carried:
         carriers = writers or readers or self.nodes.get(number, [])
         said = place(path) or self._stretch(carriers)
         if not said and role != "residual" and carriers:
-            said = str(self.coupling.nodes[carriers[0]].name)
+            said = place(common_path(map(self._path, carriers))) or str(self.coupling.nodes[carriers[0]].name)
         what = self._what(number, group, role)
         text = f"{said}: {what}" if said else what
         names = tuple(filter(None, (group.name, role, text, ".".join(path))))
@@ -417,8 +425,7 @@ class _Carried:
     def _between(self, writers: Sequence[int], readers: Sequence[int]) -> Path:
         """The module around layers that write and layers that read, or the one that writes if that is a whole net."""
         paths = [self._path(i) for i in (*writers, *readers)]
-        alike = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*paths, strict=False))
-        around = tuple(tokens[0] for tokens in alike)
+        around = common_path(paths) if all(paths) else ()
         numbered = any(token.isdecimal() or STAGE.fullmatch(token) for token in around)
         return around if numbered or not writers else shared_path([self._path(i) for i in writers])
 

@@ -199,11 +199,12 @@ def _failed(report: Report) -> tuple[str, str] | None:
 
 
 def _swept(report: Report) -> tuple[str, str] | None:
-    """Of several strengths, which lie far apart on purpose, the one that is of use."""
-    rows = report.get("strengths")
-    if rows is None:
+    """Of several strengths or targets, which lie far apart on purpose, the one that is of use."""
+    rows = report.get("strengths") or report.get("targets") or []
+    judged = any(row.get("quality") for row in rows)
+    if not rows or ("targets" in report and not judged):
         return None
-    tried = plural(len(rows), "strength")
+    tried = plural(len(rows), "target" if "targets" in report else "strength")
     if not any(row["output"] for row in rows):
         return FAIR, f"No unit went at any of {tried}."
     best = quality.smallest_good(rows)

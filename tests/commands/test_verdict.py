@@ -48,6 +48,11 @@ ENDS = [
     ),
     (
         lambda: osl.slim("residual.onnx", macs=0.3, data="samples.npz", output="s.onnx", **FAST),
+        "slim",
+        {"target": ["macs=0.3"], "no_repair": None},
+    ),
+    (
+        lambda: osl.slim("residual.onnx", macs=0.1, data="samples.npz", output="s.onnx", latency=False),
         "learn",
         {"teacher": "residual.onnx", "learner": "finetune", "output": "s-tuned.onnx", "data": "samples.npz"},
     ),
@@ -166,6 +171,7 @@ def test_a_destroyed_result_is_called_so_and_judged_by_its_worst(folder):
     assert verdict["quality"].startswith("DESTROYED")
     several = osl.slim("residual.onnx", macs=[0.9, 0.1], data="samples.npz", output="s.onnx", **FAST).report["verdict"]
     assert several["quality"].startswith("DESTROYED")
+    assert several["quality"].endswith("(the worst of 2; good: s-0.9.onnx)")
     assert several["written"] == ["s-0.9.onnx", "s-0.1.onnx"]
 
 

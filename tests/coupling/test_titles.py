@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from nets.forms import NETS as FORMS
+from onnxslim_learn import demo
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.coupling.titles import module_path, place, shared_path
 from onnxslim_learn.errors import InputError
@@ -101,6 +102,14 @@ def test_every_group_has_a_role_and_a_place(net):
     }
     blocks = [f"layer {k}: {what} block" for k in (0, 1) for what in ("attention", "MLP")]
     assert [title.text for title in net.block_titles.values()] == blocks
+
+
+def test_what_lies_in_no_numbered_module_is_called_by_the_module_around_it():
+    """Of a squeezed block, whose first layer two others read, by the block; of blocks likewise."""
+    shipped = analyze(demo.model_path())
+    assert {title.text for title in shipped.titles.values()} >= {"inverted: 64 channels", "classifier: 10 outputs"}
+    blocks = ["residual1", "inverted", "residual2"]
+    assert [title.text for title in shipped.block_titles.values()] == [f"{one}: convolution block" for one in blocks]
 
 
 def test_blocks_of_files_without_modules_are_called_by_their_sums():

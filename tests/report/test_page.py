@@ -206,14 +206,26 @@ def test_time_by_operator_is_that_of_all_nodes_and_blocks_have_their_whole_names
 
 
 @pytest.mark.parametrize(
-    ("explained", "said", "state"),
+    ("what", "explained", "said", "state"),
     [
-        ((0.99, 0.95, 0.1), "3 strengths tried: the smallest that is good is 1.onnx, with 50.0 % of the MACs.", GOOD),
-        ((0.5, 0.2, 0.1), "3 strengths tried: nothing that was cut is good.", FAIR),
-        ((None, None, None), "No unit went at any of 3 strengths.", FAIR),
+        (
+            "strengths",
+            (0.99, 0.95, 0.1),
+            "3 strengths tried: the smallest that is good is 1.onnx, with 50.0 % of the MACs.",
+            GOOD,
+        ),
+        ("strengths", (0.5, 0.2, 0.1), "3 strengths tried: nothing that was cut is good.", FAIR),
+        ("strengths", (None, None, None), "No unit went at any of 3 strengths.", FAIR),
+        (
+            "targets",
+            (0.99, 0.95, 0.1),
+            "3 targets tried: the smallest that is good is 1.onnx, with 50.0 % of the MACs.",
+            GOOD,
+        ),
+        ("targets", (0.5, 0.2, 0.1), "3 targets tried: nothing that was cut is good.", FAIR),
     ],
 )
-def test_a_sweep_is_headed_by_the_smallest_model_that_is_good(explained, said, state):
+def test_several_models_are_headed_by_the_smallest_that_is_good(what, explained, said, state):
     def row(number, left):
         whole = {"before": {"macs": 100}, "after": {"macs": 75 - 25 * number}}
         if left is None:
@@ -227,7 +239,7 @@ def test_a_sweep_is_headed_by_the_smallest_model_that_is_good(explained, said, s
 
     kept = {"share": 0.1, "destroyed": True, "said": "10 % is left", "real": True, "good": False, "few": False}
     verdict = {"met": None, "quality": None, "kept": kept, "faster": None, "limited_by": [], "next": None}
-    told = card({"strengths": [row(k, left) for k, left in enumerate(explained)], "verdict": verdict})
+    told = card({what: [row(k, left) for k, left in enumerate(explained)], "verdict": verdict})
     assert (told.headline, told.state) == (said, state)
 
 
