@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Collection
 
 import numpy as np
 import onnx
@@ -113,13 +114,17 @@ DRAWN = {"Bernoulli"}
 @PLANS
 @given(st.data())
 def test_every_tensor_is_the_cut_of_the_masked_one(name, data):
-    removal = draw_removal(data.draw, analysed(name))
+    flat = {tensor for net, tensor in FLAT if net == plain(name)}
+    assert_tensors_are_cuts(analysed(name), draw_removal(data.draw, analysed(name)), flat)
+
+
+def assert_tensors_are_cuts(analysis: api.Analysis, removal: Removal, but: Collection[str] = ()) -> None:
     small, reference = laws.exposed(slimmed(removal)), laws.exposed(laws.masked(removal))
-    feed = laws.analysis_inputs(analysed(name))
+    feed = laws.analysis_inputs(analysis)
     found, wanted = laws.run(small, feed), laws.run(reference, feed)
     places = removal.coupling.records.places
     known = [n for n in found if n in wanted and n in removal.coupling.values and n not in places]
-    shared = [n for n in known if (plain(name), n) not in FLAT]
+    shared = [n for n in known if n not in but]
     smaller = small.ByteSize() < reference.ByteSize()  # units inside a node lie on no tensor between nodes
     assert smaller or any(found[n].shape != wanted[n].shape for n in shared)
     for n in shared:
@@ -173,8 +178,11 @@ def test_a_cut_of_normalised_axes_is_called_inexact(name):
 @PLANS
 @given(st.data())
 def test_removed_positions_reach_only_removed_positions(name, data):
+    assert_only_removed_positions_are_reached(analysed(name), draw_removal(data.draw, analysed(name)))
+
+
+def assert_only_removed_positions_are_reached(analysis: api.Analysis, removal: Removal) -> None:
     """Noise in all weights at removed positions moves what layouts say is removed, and nothing else, not by a bit."""
-    removal = draw_removal(data.draw, analysed(name))
     quiet = laws.exposed(laws.masked(removal))
     noisy = onnx.ModelProto()
     noisy.CopyFrom(quiet)
@@ -184,7 +192,7 @@ def test_removed_positions_reach_only_removed_positions(name, data):
             values = onnx.numpy_helper.to_array(tensor)
             shaken = np.where(laws.kept(removal, tensor.name), values, noise(rng, values))
             tensor.CopyFrom(onnx.numpy_helper.from_array(shaken.astype(values.dtype), tensor.name))
-    feed = laws.analysis_inputs(analysed(name))
+    feed = laws.analysis_inputs(analysis)
     before, after = laws.run(quiet, feed), laws.run(noisy, feed)
     moved = False
     for n in before:
@@ -215,8 +223,10 @@ def noise(rng, values):
 @PLANS
 @given(st.data())
 def test_price_of_a_plan_is_the_price_of_its_file(name, data):
-    analysis = analysed(name)
-    removal = draw_removal(data.draw, analysis)
+    assert_price_is_the_price_of_the_file(analysed(name), draw_removal(data.draw, analysed(name)))
+
+
+def assert_price_is_the_price_of_the_file(analysis: api.Analysis, removal: Removal) -> None:
     again = api.analyze(laws.written(analysis, removal), inputs=analysis.graph.shapes.nominal.inputs)
     assert again.price(again.whole) == analysis.price(removal)
     assert analysis.price(removal)["params"] < analysis.price(analysis.whole)["params"]
@@ -237,13 +247,22 @@ def test_empty_plan_gives_the_same_bytes(name, tmp_path):
 @PLANS
 @given(st.data())
 def test_file_keeps_all_but_widths(name, data):
+    source = described(name)
+    analysis = api.analyze(source)
+    assert_file_keeps_all_but_widths(source, laws.written(analysis, draw_removal(data.draw, analysis)), plain(name))
+
+
+def described(name: str) -> onnx.ModelProto:
+    """Return a net whose file says more than it must."""
     source = ALL[name].build()
     source.producer_name, source.producer_version, source.doc_string = "maker", "3.1", "What it is."
     source.model_version = 7
     onnx.helper.set_model_props(source, {"author": "somebody", "task": "a test"})
-    analysis = api.analyze(source)
-    result = laws.written(analysis, draw_removal(data.draw, analysis))
-    if plain(name) not in UNCHECKED:
+    return source
+
+
+def assert_file_keeps_all_but_widths(source: onnx.ModelProto, result: onnx.ModelProto, name: str) -> None:
+    if name not in UNCHECKED:
         onnx.checker.check_model(result, full_check=True)
     listed = {tensor.name for tensor in source.graph.initializer}
     assert list(result.graph.input) == [info for info in source.graph.input if info.name not in listed]
@@ -277,10 +296,13 @@ def all_nodes(graph):
 @PLANS
 @given(st.data())
 def test_topology_stays(name, data):
+    assert_topology_stays(analysed(name), draw_removal(data.draw, analysed(name)))
+
+
+def assert_topology_stays(analysis: api.Analysis, removal: Removal) -> None:
     """Same operators in the same order; but an uneven Slice becomes a Gather, and a Where corrects a computed size."""
-    analysis = analysed(name)
     before = laws.normal(analysis).graph.node
-    after = laws.written(analysis, draw_removal(data.draw, analysis)).graph.node
+    after = laws.written(analysis, removal).graph.node
     stated = {node.input[slot] for node in after for slot in [SIZED.get(node.op_type, 9)] if len(node.input) > slot}
     after = [node for node in after if not (node.op_type == "Where" and node.output[0] in stated)]
     assert [node.output for node in after] == [node.output for node in before]
@@ -295,12 +317,15 @@ def test_topology_stays(name, data):
 @PLANS
 @given(st.data())
 def test_slim_twice_is_slim_by_the_intersection(name, data):
-    analysis = analysed(name)
-    both = draw_removal(data.draw, analysis)
-    first = draw_removal(data.draw, analysis)
+    both, first = (draw_removal(data.draw, analysed(name)) for _ in range(2))
+    assert_slim_twice_is_slim(analysed(name), both, first)
+
+
+def assert_slim_twice_is_slim(analysis: api.Analysis, both: Removal, first: Removal) -> None:
+    """What two removals share is cut first, then the rest of one of them."""
     first = Removal(analysis.coupling, first.gone & both.gone)
     first = laws.close(analysis, np.flatnonzero(whole_columns(first)))
-    if not laws.valid(first):
+    if not first.gone.any() or not laws.valid(first):  # the file of no removal is the source, in its own bases
         first = both
     again = api.analyze(laws.written(analysis, first))
     second = laws.close(again, columns_left(again, first, both))

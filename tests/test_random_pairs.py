@@ -16,15 +16,19 @@ from onnxslim_learn.plans.realize import describe, realize
 from onnxslim_learn.rewrite.slim import slim
 from onnxslim_learn.workflow import slim as api
 from tests import laws
+from tests.bases.rotated import assert_same, loosened, turned
 from tests.counted_macs import macs_by_output
 from tests.random_graphs import graphs
 
-EACH = 4  # plans for a graph
+EACH = 4  # plans for a graph, and for the same one rotated
 
 
 @pytest.mark.slow
 def test_laws_hold_for_random_pairs(request):
-    """Work is what a count by hand says; slim is mask; a plan costs what its file costs and reads as it was written."""
+    """Work is what a count by hand says; slim is mask; a plan costs what its file costs and reads as it was written.
+
+    Where bases are free, they are rotated by chance, and all of it holds for what that leaves, too.
+    """
     count, chosen = request.config.getoption("--graphs"), request.config.getoption("--graph-seed")
     looked_at = {"graphs": 0, "pairs": 0}
 
@@ -43,18 +47,22 @@ def test_laws_hold_for_random_pairs(request):
         looked_at["graphs"] += 1
         counted = macs_by_output(model, random_inputs(analysis.coupling, analysis.graph.shapes.nominal))
         assert analysis.price(analysis.whole)["macs"] == sum(counted.values())
-        for _ in range(EACH if laws.free(analysis) else 0):
-            removal = laws.draw_removal(data.draw, analysis)
+        other = turned(loosened(analysis))
+        assert_same(analysis, other)
+        for one in [analysis] * EACH + [other] * (EACH if other.bases else 0):
+            if not laws.free(one):
+                continue
+            removal = laws.draw_removal(data.draw, one)
             small, reference = ir.to_proto(slim(removal)), laws.masked(removal)
             for feed in laws.input_sets(small):
                 found, wanted = laws.run(small, feed), laws.run(reference, feed)
                 assert list(found) == list(wanted)
                 for name in wanted:
                     laws.assert_close(found[name], wanted[name], name)
-            again = api.analyze(small, inputs=analysis.graph.shapes.nominal.inputs)
-            assert again.price(again.whole) == analysis.price(removal)
-            written = Plan.from_json(describe(analysis, removal, {}).to_json())
-            assert np.array_equal(realize(analysis, written).gone, removal.gone)
+            again = api.analyze(small, inputs=one.graph.shapes.nominal.inputs)
+            assert again.price(again.whole) == one.price(removal)
+            written = Plan.from_json(describe(one, removal, {}).to_json())
+            assert np.array_equal(realize(one, written).gone, removal.gone)
             looked_at["pairs"] += 1
 
     try:

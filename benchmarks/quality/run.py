@@ -249,7 +249,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="samples are drawn so many times (default 3)")
     parser.add_argument("--multiple", type=multiple_of, default=1, help="of widths, as slim takes it (default 1)")
     parser.add_argument("--work", type=float, help="multiply-accumulates to find widths with; 0: all groups alike")
-    parser.add_argument("--only", metavar="NAME", help="of ours, such as '512 images' (default: all)")
+    parser.add_argument("--only", metavar="NAME", nargs="+", help="of ours, such as '512 images' (default: all)")
     parser.add_argument("--threads", type=int, default=2, help="threads for counting what is right (default 2)")
     parser.add_argument("--json", type=Path, help="write all rows here")
     parser.add_argument("--figure", type=Path, help="draw the summary here, as .png or .svg")
@@ -258,7 +258,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     test, labels = fashion.read("t10k", options.data)
     images, _ = fashion.read("train", options.data)
-    settings = tuple(setting for setting in SETTINGS if options.only in (None, setting.name))
+    settings = tuple(setting for setting in SETTINGS if not options.only or setting.name in options.only)
     given = {"multiple": options.multiple, "work": options.work, "settings": settings}
     bench = Bench(options.cache, images, fashion.pixels(test), labels, options.threads, **given)
     rows: list[Row] = []

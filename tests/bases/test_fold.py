@@ -10,7 +10,7 @@ import onnxslim_learn as osl
 from onnxslim_learn.bases.find import spaces
 from onnxslim_learn.bases.fold import folded
 from onnxslim_learn.workflow import slim as api
-from tests.bases.test_rotate import assert_same, turned
+from tests.bases.rotated import assert_same, turned
 from tests.laws import PLANS, draw_removal
 from tests.test_laws import assert_slim_is_mask
 

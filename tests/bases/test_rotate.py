@@ -1,105 +1,13 @@
-"""Rotated models compute what they did, and every law of a cut holds for them; what must not be mixed is not."""
-
-import functools
+"""What may be mixed is found and rotated, what must not be is not; laws of cuts stand in ``test_rotated_laws.py``."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from nets.fused import plain
 from nets.notation import Net
 from onnxslim_learn.bases.find import spaces
-from onnxslim_learn.bases.rotate import in_bases
 from onnxslim_learn.workflow import slim as api
-from tests import laws
-from tests.laws import ALL, PLANS, analysed, draw_removal
-from tests.random_graphs import graphs
-from tests.test_laws import assert_slim_is_mask
-
-SPACES = {
-    "depthwise": 1,
-    "grouped": 2,
-    "conv3d": 1,
-    "conv_transpose": 1,
-    "channel_shuffle": 2,
-    "shufflenet_v2": 1,
-    "pad_pool": 1,
-    "windows": 1,
-    "swiglu": 1,
-    "tied_embedding": 1,
-    "attention": 8,
-    "attention_gemm": 8,
-    "attention_dynamic": 8,
-    "relative_bias": 8,
-    "rotary": 4,
-    "class_token": 1,
-    "lstm": 1,
-    "branch": 1,
-    "lstm_computed": 1,
-    "positions_from_mask": 1,
-    "size_computed_with": 2,
-    "bias_without_key": 8,
-    "shuffle_of_three": 3,
-    "multi_query": 2,
-    "joined_and_cut_elsewhere": 2,
-    "SimplifiedLayerNormalization": 1,
-}
-"""Nets -> how many spaces they have: of attention, one for the queries of every head and one for its values."""
-
-ROTATED = [name for name in ALL if plain(name) in SPACES]
-
-
-def turned(analysis: api.Analysis, seed: int = 0) -> api.Analysis:
-    """Return a model of which all free bases are rotated by chance."""
-    rng = np.random.default_rng(seed)
-    known = spaces(analysis.coupling, analysis.groups)
-    return in_bases(analysis, {s.name: np.linalg.qr(rng.normal(size=(s.size, s.size)))[0] for s in known})
-
-
-@functools.cache
-def rotated(name: str) -> api.Analysis:
-    return turned(analysed(name))
-
-
-def assert_same(analysis: api.Analysis, other: api.Analysis) -> None:
-    before, after = laws.normal(analysis), laws.normal(other)
-    for feed in laws.input_sets(before):
-        wanted, found = laws.run(before, feed), laws.run(after, feed)
-        for output in wanted:
-            laws.assert_close(found[output], wanted[output], output)
-
-
-@pytest.mark.parametrize("name", SPACES)
-def test_spaces_are_found(name):
-    found = analysed(name)
-    assert len(spaces(found.coupling, found.groups)) == SPACES[name]
-
-
-@pytest.mark.parametrize("name", ROTATED)
-def test_a_rotated_model_computes_the_same(name):
-    assert_same(analysed(name), rotated(name))
-
-
-@pytest.mark.parametrize("name", ROTATED)
-@PLANS
-@given(st.data())
-def test_slim_is_mask_after_a_rotation(name, data):
-    assert_slim_is_mask(draw_removal(data.draw, rotated(name)))
-
-
-@laws.examples(15)
-@given(st.data())
-def test_random_graphs_are_rotated_and_cut(data):
-    analysis = api.analyze(data.draw(graphs()))
-    other = turned(analysis)
-    assert_same(analysis, other)
-    if laws.free(other):
-        assert_slim_is_mask(draw_removal(data.draw, other))
-
-
-# --- what tells units apart -------------------------------------------------------------------------------------------
+from tests.bases.rotated import assert_same, turned
 
 WIDTH = 6
 BETWEEN = {
