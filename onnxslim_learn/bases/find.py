@@ -14,7 +14,7 @@ from onnxslim_learn.coupling.context import NodeContext
 from onnxslim_learn.coupling.roles import Trait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
     from onnxslim_learn.coupling.groups import Group
     from onnxslim_learn.coupling.solver import Coupling
@@ -64,7 +64,7 @@ def spaces(coupling: Coupling, groups: Sequence[Group]) -> list[Space]:
     """
     if any(roles.has(node, Trait.QUANTIZES) for node in coupling.nodes):
         return []  # what is rounded after a rotation is rounded elsewhere
-    apart = _told_apart(coupling)
+    apart = told_apart(coupling)
     rows = np.zeros(coupling.columns, bool)
     rows[coupling.column[coupling.is_row]] = True
     candidates: list[Space] = []
@@ -76,8 +76,13 @@ def spaces(coupling: Coupling, groups: Sequence[Group]) -> list[Space]:
     return [space for space in candidates if space.group not in whole]
 
 
-def _told_apart(coupling: Coupling) -> Mask:
-    """Columns that some node tells apart, or that lie in a tensor of other than floating numbers."""
+def told_apart(coupling: Coupling, passed_over: Container[int] = ()) -> Mask:
+    """Columns that some node tells apart, or that lie in a tensor of other than floating numbers.
+
+    Args:
+        coupling: The model.
+        passed_over: Nodes that do not count.
+    """
     graph, apart = coupling.graph, np.zeros(coupling.columns, bool)
     kinds = graph.shapes.analysis.dtype
 
@@ -90,7 +95,7 @@ def _told_apart(coupling: Coupling) -> Mask:
             for digit in value.digits.values():
                 mark(digit.labels)
     for index, node in enumerate(coupling.nodes):
-        if graph.shapes.is_arithmetic(node):
+        if index in passed_over or graph.shapes.is_arithmetic(node):
             continue
         version = graph.model.opset_imports.get(node.domain, 1)
         told = (coupling.relations, graph.shapes, coupling.values, coupling.records)

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxslim_learn.array_types import Array, Labels, Mask
-from onnxslim_learn.bases.find import Space, spaces
+from onnxslim_learn.bases.find import Space, spaces, told_apart
 from onnxslim_learn.bases.recouple import Likes, recoupled
 from onnxslim_learn.bases.spelled import gathered, standing
 from onnxslim_learn.coupling import roles
@@ -72,10 +72,11 @@ def without(analysis: Analysis, wanted: Callable[[str], bool] = lambda name: Tru
 
 
 def _without(analysis: Analysis, wanted: Callable[[str], bool]) -> Analysis:
-    normal = _normalised(analysis.coupling)
+    normal = _over_features(analysis.coupling)
+    streams = _normalised(analysis.coupling, normal) & ~told_apart(analysis.coupling, normal)
     for group in analysis.groups:
         loose = group.pin is None or group.pin.delicate
-        if loose and len(group.strata) == 1 and not group.rows and normal[group.units].all():
+        if loose and len(group.strata) == 1 and not group.rows and streams[group.units].all():
             known = {space.name for space in spaces(analysis.coupling, analysis.groups)}
             try:
                 other = _rewritten(analysis, Space(group.name, group.units))
@@ -93,14 +94,18 @@ def rewritten(before: Analysis, after: Analysis) -> set[str]:
     return free[1] - free[0]
 
 
-def _normalised(coupling: Coupling) -> Mask:
-    """Columns that lie on the last axis of what some node normalises over features."""
+def _over_features(coupling: Coupling) -> set[int]:
+    """Nodes that normalise over features."""
+    norms = {index: roles.normalisation(node) for index, node in enumerate(coupling.nodes)}
+    return {index for index, norm in norms.items() if norm is not None and norm.features}
+
+
+def _normalised(coupling: Coupling, nodes: Iterable[int]) -> Mask:
+    """Columns that lie on the last axis of what some of these nodes puts out."""
     columns = np.zeros(coupling.columns, bool)
-    for node in coupling.nodes:
-        norm, name = roles.normalisation(node), str(node.outputs[0].name)
-        if norm is not None and norm.features and name in coupling.values:
-            last = _columns(coupling, name, -1)
-            columns[[] if last is None else last[last >= 0]] = True
+    for node in nodes:
+        last = _columns(coupling, str(coupling.nodes[node].outputs[0].name), -1)
+        columns[[] if last is None else last[last >= 0]] = True
     return columns
 
 
