@@ -19,6 +19,14 @@ def test_roles_and_escaped_bars_are_written_as_they_are_read():
     assert on_page_content(r"<code>--device FILE\|NAME</code> \|") == r"<code>--device FILE|NAME</code> \|"
 
 
+@pytest.mark.parametrize(("rows", "folded"), [(60, False), (61, True)])
+def test_long_tables_are_folded(rows, folded):
+    table = "<table><tr><th>a</th></tr>" + "<tr><td>1</td></tr>" * rows + "</table>"
+    shown = on_page_content(f"<p>before</p>{table}<p>after</p>")
+    assert table in shown
+    assert (f"<details><summary>A table of {rows} rows</summary><table>" in shown) == folded
+
+
 @pytest.mark.slow
 def test_the_site_is_built_without_marks_of_the_sources(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
