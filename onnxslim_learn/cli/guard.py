@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 STOPPED = 128  # an exit code above is that of a signal
 REFUSED = 2
+PATIENCE = 3  # signals to end, after which the command is ended whatever it does
 ROOM = 256  # bytes of a stage's name
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 _stage: list[mmap.mmap] = []
@@ -54,17 +55,25 @@ def note(stage: str, share: float = 0.0, numbers: Mapping[str, float] | None = N
 
 
 def _wait(child: int, heard: set[signal.Signals | int]) -> int:
-    """The exit code of a child; signals that came to this process alone are passed on."""
+    """The exit code of a child; signals that came to this process alone are passed on, and the third ends the child.
+
+    So what never returns to Python, and hears nothing, ends, too.
+    """
+    asked: list[int] = []
     while True:
         told = signal.sigwaitinfo(heard)
         if told.si_signo != signal.SIGCHLD:
-            if told.si_code <= 0:  # from a process; a terminal tells the child, too
+            asked.append(told.si_signo)
+            last = len(asked) >= PATIENCE
+            if last or told.si_code <= 0:  # from a process; a terminal tells the child, too
                 with suppress(ProcessLookupError):
-                    os.kill(child, told.si_signo)
+                    os.kill(child, signal.SIGKILL if last else told.si_signo)
             continue
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            return _crashed(-code) if (code := os.waitstatus_to_exitcode(status)) < 0 else code
+            code = os.waitstatus_to_exitcode(status)
+            killed = code == -signal.SIGKILL and len(asked) >= PATIENCE
+            return code if code >= 0 else _crashed(asked[-1] if killed else -code)
 
 
 def _crashed(number: int) -> int:

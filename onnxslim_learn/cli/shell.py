@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import select
 import signal
 import sys
@@ -16,7 +17,7 @@ from contextlib import contextmanager, nullcontext
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import TYPE_CHECKING, Any
 
-from onnxslim_learn.errors import SlimError, printable
+from onnxslim_learn.errors import SlimError, printable, reason
 from onnxslim_learn.runtime import stopping
 
 if TYPE_CHECKING:
@@ -106,17 +107,22 @@ def logged(log: Log | None) -> Iterator[None]:
         raise
 
 
+# As libraries say it, oneDNN last.
+_NO_MEMORY = re.compile("bad.alloc|allocate memory|out of memory|could not create a primitive", re.IGNORECASE)
+
+
 def _failure(error: BaseException) -> tuple[str, int]:
     """One sentence and the exit code for what went wrong."""
     if isinstance(error, SlimError):
         from onnxslim_learn.cli.parser import flag
 
         return error.told(flag), error.exit_code
-    if isinstance(error, MemoryError):
-        return "out of memory. Give smaller shapes with --input, or a machine with more.", 2
     if isinstance(error, KeyboardInterrupt):
         return "interrupted.", 130
     said = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(said):
+        told = f" ({reason(error)})" if said else ""
+        return f"out of memory{told}. Give smaller shapes with --input, or a machine with more.", 2
     if isinstance(error, ImportError) and str(error.path).endswith(tuple(EXTENSION_SUFFIXES)):
         return f"{said}. Free memory, or install the library again.", 2
     if isinstance(error, OSError):

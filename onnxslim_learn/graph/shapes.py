@@ -19,6 +19,7 @@ import onnx_ir as ir
 from onnxslim_learn.errors import InputError, MisfitError, reason
 from onnxslim_learn.graph import bodies, inlining, schemas, shape_arithmetic, texts
 from onnxslim_learn.graph.shape_info import Sample, Shapes
+from onnxslim_learn.runtime.bounded import bounded
 from onnxslim_learn.runtime.node import output_types, run
 from onnxslim_learn.runtime.session import CPU, session_options, session_type
 
@@ -33,6 +34,7 @@ LONGEST = 2**28  # positions of an axis: more cannot be told apart in memory
 
 PLAIN = {getattr(ir.AttributeType, kind + end) for kind in ("INT", "FLOAT", "STRING") for end in ("", "S")}
 LARGEST_RUN = 1 << 28  # elements of all tensors whose shapes are known: a model that has more is not run for others
+ROOM = 16 * LARGEST_RUN  # bytes that such a run may take, whatever sizes it makes of its inputs
 HEAVY = 100_000_000  # bytes of weights from which on a model is not run as a whole, but node by node without them
 
 
@@ -393,7 +395,8 @@ def _run_for_shapes(module: ir.Model, sample: Sample, missing: Sequence[str]) ->
         feeds[name] = sample.value.get(name, np.full(shape, one, kind))
     try:
         session = session_type()(proto.SerializeToString(), options, providers=[CPU])
-        results = session.run(list(missing), feeds)
+        with bounded(ROOM):
+            results = session.run(list(missing), feeds)
     except Exception as error:
         if "is not a registered" in str(error) or "No Op registered" in str(error):
             raise _undeclared(module, missing) from error

@@ -41,6 +41,7 @@ def main() -> int:
     )
     parser.add_argument("--keep", type=Path, default=Path("build/reliability"), help="where trials are noted")
     asked = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # with more, OpenBLAS asks without end where it gets no memory
     asked.keep.mkdir(parents=True, exist_ok=True)
     noted, proof = asked.keep / f"{asked.proof}.jsonl", import_module(f"scripts.reliability.{asked.proof}").trial
     first, begun, findings = _after(noted) if asked.first is None else asked.first, time.monotonic(), 0

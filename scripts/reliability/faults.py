@@ -13,17 +13,23 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxslim_learn.cli import guard
 from scripts.reliability import lines
 from scripts.reliability.trial import CODES, Ended, Trial
 
 
 def trial(number: int, folder: Path) -> Trial:
-    """A line under a fault."""
+    """A line under a fault, as the command line runs it: a library that crashes is told of, too."""
     rng, names = np.random.default_rng(number), list(lines.LINES)
     kind, name = list(FAULTS)[number % len(FAULTS)], names[number // len(FAULTS) % len(names)]
     place, limit, amount = lines.copied(folder), FAULTS[kind], float(rng.uniform(0.02, 1))
     before = lines.given(place)
-    came = lines.wait(lines.start(lines.LINES[name], place, lambda: limit(amount)), place)
+
+    def begin() -> None:
+        limit(amount)
+        guard.split()
+
+    came = lines.wait(lines.start(lines.LINES[name], place, begin), place)
     what = f"{name}, {kind}, {amount:.3f}, exit code {came.code}"
     return Trial(what, judged(came, CODES, name, place, before))
 

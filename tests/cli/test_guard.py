@@ -43,6 +43,19 @@ def test_signals_are_passed_on():
     assert process.returncode == 5
 
 
+def test_the_third_signal_ends_what_hears_none():
+    process = start(
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); print('up', flush=True); time.sleep(60)"
+    )
+    assert process.stdout.readline() == "up\n"
+    for _ in range(guard.PATIENCE):
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)  # the same signal is heard once as long as it waits
+    assert process.communicate(timeout=60) == ("", "onnxslim-learn: interrupted.\n")
+    assert process.returncode == guard.STOPPED + signal.SIGTERM
+
+
 def test_a_stop_that_comes_as_the_command_ends_is_no_crash():
     process = start(f"os.kill(os.getpid(), {int(signal.SIGTERM)})")
     assert process.communicate(timeout=60) == ("", "onnxslim-learn: interrupted.\n")

@@ -123,7 +123,10 @@ def stop(error, *_, **__):
 FAILURES = [
     # what is raised in the middle of the work, exit code, words in the sentence
     (KeyboardInterrupt(), 130, "interrupted"),
-    (MemoryError(), 2, "memory"),
+    (MemoryError(), 2, "out of memory"),
+    (RuntimeError("[ONNXRuntimeError] : 1 : FAIL : std::bad_alloc"), 2, "out of memory (std::bad_alloc). Give"),
+    (RuntimeError("could not create a primitive"), 2, "out of memory"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 8 bytes"), 2, "out of memory"),
     (OSError(28, "No space left on device", "new.onnx"), 2, "new.onnx: No space left"),
     (OSError("libx.so: failed to map segment"), 2, "libx.so: failed to map segment"),
     (ImportError("x.so: failed to map segment", path=f"x{EXTENSION_SUFFIXES[0]}"), 2, "x.so: failed to map memory"),

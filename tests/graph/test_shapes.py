@@ -1,5 +1,7 @@
 """Shapes that no inference tells: of a model that is run as a whole, and of one whose nodes are run by themselves."""
 
+import resource
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -32,6 +34,19 @@ def test_what_runs_node_by_node_has_the_shapes_of_the_whole(monkeypatch, name):
     for one, other in ((whole.nominal, alone.nominal), (whole.analysis, alone.analysis), (whole.third, alone.third)):
         assert other.shape == one.shape
         assert other.dtype == one.dtype
+
+
+def test_a_run_that_tells_shapes_takes_no_more_memory_than_it_may(monkeypatch):
+    text = """(float[2,3] x) => (float[2,5] y) {
+        h = MatMul(x, w1) a = Abs(x) s = ReduceSum<keepdims=0>(a) n = Mul(s, {10000000.0}) c = Cast<to=7>(n)
+        r = Reshape(c, [1]) z = ConstantOfShape(r) m = ReduceMax<keepdims=0>(z) g = Add(h, m) y = MatMul(g, w2)
+    }"""
+    model, before = Net(text, "w1 3x8, w2 8x5").build(), resource.getrlimit(resource.RLIMIT_AS)
+    assert slim.analyze(model).graph.shapes.analysis.shape["z"] == (60_000_000,)
+    monkeypatch.setattr(shapes, "ROOM", 1 << 26)
+    with pytest.raises(InputError, match=r"\(ConstantOfShape\) needs 240000000 bytes at once, more memory than"):
+        slim.analyze(model)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 def test_shapes_that_a_file_declares_and_that_do_not_hold_are_forgotten(tmp_path):
