@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from onnxslim_learn import lower_bounds
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.output_kinds import CONSTANT, GAP, WIDE, kind, log_probabilities, shares
 
@@ -48,12 +49,14 @@ class Block:
             choices, the share that is the same.
         spread: The original's standard deviation over samples.
         tells: Whether that says anything: what is the same for all samples, before and after, would be so of any model.
+        sure: The least share that these samples leave possible (:mod:`onnxslim_learn.lower_bounds`).
     """
 
     channels: str
     explained: float
     spread: float
     tells: bool = True
+    sure: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,8 @@ def _one(name: str, wanted: Array, actual: Array, channels: Channels | None) -> 
         kl, agreement = _labels(a, b)
     elif what == "choices":
         agreement = float((a == b).mean())
-        parts = (Block("all", agreement, float(a.std(axis=0).max()), bool((a != a[0]).any())),)
+        sure = lower_bounds.of_decisions(agreement, len(a))
+        parts = (Block("all", agreement, float(a.std(axis=0).max()), bool((a != a[0]).any()), sure),)
     elif what == "embeddings":
         figures = _retrieval(a, b)
     elif what == "number" and len(a) > 1:
@@ -332,17 +336,23 @@ def _judged(channels: str, wanted: Array, actual: Array, weights: Array | None =
     """Judge one block, with weights of its numbers where they do not all count alike."""
     apart = wanted - wanted.mean(axis=0) if len(wanted) > 1 else wanted - wanted.mean()
     freedom = len(wanted) / max(len(wanted) - 1, 1)
-    variance, magnitude = freedom * _mean(apart, weights), _mean(wanted, weights)
-    error = _mean(wanted - actual, weights)
+    squares, sizes, errors = (_squares(x, weights) for x in (apart, wanted, wanted - actual))
+    variance, magnitude, error = (float(x.mean()) for x in (freedom * squares, sizes, errors))
     varies = variance > CONSTANT**2 * magnitude
     scale = variance if varies else magnitude
     explained = 1 - error / scale if scale > 0 else float(error == 0)
-    return Block(channels, max(explained, -1e9), float(np.sqrt(variance)), varies or explained < 1 - CONSTANT)
+    sure = lower_bounds.of_variance(errors, freedom * squares if varies else sizes)
+    tells = varies or explained < 1 - CONSTANT
+    return Block(channels, max(explained, -1e9), float(np.sqrt(variance)), tells, max(sure, -1e9))
 
 
-def _mean(x: Array, weights: Array | None) -> float:
-    """The mean square."""
-    return float(np.average(np.square(x), weights=weights if weights is not None and weights.any() else None))
+def _squares(x: Array, weights: Array | None) -> Array:
+    """The mean square of every sample; the mean of these is that of all numbers."""
+    squares = np.square(x)
+    if weights is not None and weights.any():
+        squares *= weights / weights.mean()
+    each: Array = squares.reshape(len(x), -1).mean(axis=1)
+    return each
 
 
 def _runs(part: Array) -> str:

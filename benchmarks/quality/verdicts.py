@@ -200,7 +200,7 @@ def outputs_of(model: Path, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarra
 
 def agrees(verdict: Mapping[str, Any], given: bool, left: float) -> bool:
     """Whether words fit what is left of the task; of made-up inputs nothing is claimed, and real ones are asked for."""
-    word = str(verdict["quality"]).split(maxsplit=1)[0].strip(",.:")
+    word = str(verdict["quality"]).removeprefix("looks ").split(maxsplit=1)[0].strip(",.:")
     if not given:
         return word == "unknown" and "--data" in (verdict["next"] or {}).get("command", "")
     allowed = {"good": left >= GOOD, "lower": left >= LOST, "DESTROYED": left < GOOD}

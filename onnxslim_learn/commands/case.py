@@ -71,16 +71,7 @@ class Case:
     @property
     def judged(self) -> list[Mapping[str, Any] | None]:
         """How good every model that was written is."""
-        return [self._judged(row) for row in self.several or [self.report]]
-
-    def _judged(self, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """How good one model is: as it was judged, else by its outputs on samples that were held back."""
-        trained = (row.get("training") or {}).get("result") or {}
-        outputs = row.get("deviation") or trained.get("outputs")
-        if row.get("quality") or not outputs:
-            return row.get("quality")
-        matched = row.get("detections") or trained.get("detections")
-        return quality.of_outputs(outputs, matched, trained.get("samples"), real="data" in self.asked.options)
+        return [row.get("quality") for row in self.several or [self.report]]
 
     @property
     def doubts(self) -> list[str]:
@@ -120,6 +111,11 @@ class Case:
         """Whether less is left than is good, or than was asked for."""
         lacks = any(one and quality.fault(one, self.least) for one in self.judged)
         return self.changed and (lacks or self.worst < quality.GOOD)
+
+    @property
+    def needed(self) -> int:
+        """How many real samples tell how good it is."""
+        return max([quality.needed(one) for one in self.judged if one and quality.few(one)], default=quality.ENOUGH)
 
     @property
     def faster(self) -> bool:

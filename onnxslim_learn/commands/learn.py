@@ -19,7 +19,6 @@ from onnxslim_learn.errors import InputError
 from onnxslim_learn.learners import table
 from onnxslim_learn.learners.settings import LearnSettings, compares_features
 from onnxslim_learn.registry import LATENCY, LEARNERS
-from onnxslim_learn.report.sections import quality
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.rows import imported, require
 from onnxslim_learn.workflow import samples as sampling
@@ -89,12 +88,7 @@ def learn(model: Model, *, progress: Watcher | None = None, settings: tuple[Lear
 
 def _swept(title: str, model: str, rows: Sequence[dict[str, Any]], shared: LearnSettings) -> Result:
     """Report of several strengths: side by side, then each by itself."""
-    real = shared.samples.data is not None
-    judged = [
-        {**row, "quality": quality.of_outputs(row["deviation"] or {}, row["detections"], row.get("samples"), real=real)}
-        for row in rows
-    ]
-    report = {"model": model, **_learner(shared), "strengths": judged}
+    report = {"model": model, **_learner(shared), "strengths": rows}
     return Result(title, report, lambda told: pages.strengths(told["strengths"]), _rows)
 
 

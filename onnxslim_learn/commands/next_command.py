@@ -27,7 +27,7 @@ class Next:
     Attributes:
         after: The commands after which.
         when: Whether it helps.
-        why: What it is for.
+        why: What it is for; of ``case`` in it, numbers are told.
         line: The command line.
     """
 
@@ -117,7 +117,7 @@ NEXT: tuple[Next, ...] = (
     Next(
         (*CUTS, "sparsify"),
         lambda case: case.unknown,
-        f"To know how good it is, and to make it better, give {quality.ENOUGH} or more real inputs {GIVE}",
+        f"To know how good it is, and to make it better, give {{case.needed}} or more real inputs {GIVE}",
         lambda case: case.again(data=SAMPLES),
     ),
     Next(

@@ -33,6 +33,8 @@ from onnxslim_learn.workflow import samples as sampling
 from onnxslim_learn.workflow import slim as work
 from onnxslim_learn.workflow.settings import ApplySettings, LosslessSettings, PlanSettings, SlimSettings
 
+TRAINABLE = 30  # samples, a quarter of which can tell whether training helps
+
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
@@ -128,7 +130,7 @@ def _finetuning(
     from onnxslim_learn.bridge.module import bridge
     from onnxslim_learn.learners.finetune import distilled
 
-    if known.count < quality.ENOUGH or len(known.feeds) == 1:
+    if known.count < TRAINABLE or len(known.feeds) == 1:
         some = f"{known.count} samples" + (" in one batch" if len(known.feeds) == 1 else "")
         raise InputError(f"⟨finetune_steps⟩: {some} are too few to tell whether it helps. Give more, such as 256.")
     bridge(analysis)  # refuses operators that torch does not have
@@ -448,7 +450,7 @@ def finished(
     if slow and _less(report):
         report["latency"]["unchanged"] = timed.unchanged(nodes)
     report |= {"output": str(path) if folder is None else None, **told}
-    notes = quality.notes(report["quality"])
+    notes = () if slimmed.trained else quality.notes(report["quality"])  # labels may lead far from the original
     if not slimmed.removal.gone.any() and "training" not in slimmed.plan.provenance:
         why = "had to be cut" if slimmed.folded is None else "can go without a change"
         notes = (f"nothing {why}; the result is a copy.",)

@@ -35,7 +35,9 @@ def of(case: Case) -> dict[str, Any]:
         "kept": _kept(case),
         "faster": timed,
         "limited_by": _limits(case),
-        "next": None if following is None else {"why": following.why, "command": following.line(case)},
+        "next": None
+        if following is None
+        else {"why": following.why.format(case=case), "command": following.line(case)},
         "written": _written(case),
     }
 
@@ -103,7 +105,9 @@ def _kept(case: Case) -> dict[str, Any] | None:
         return None
     left, what = quality.weakest(worst)
     real = worst["inputs"] != "made-up"
-    told = {"share": max(left, 0.0), "said": what, "good": left >= quality.GOOD, "real": real}
+    least, of = quality.surest(worst)
+    told = {"share": max(left, 0.0), "said": what, "good": quality.good(worst), "real": real}
+    told |= {"sure": least, "surely": of, "held_back": worst["held_back"], "samples": worst["samples"]}
     return {**told, "few": quality.few(worst), "destroyed": worst["destroyed"]}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,6 +42,12 @@ class Source:
     pick: Callable[[Array], Batch] | None = None
     doubts: tuple[str, ...] = ()
     blocks: tuple[int, ...] = ()
+
+    def used(self, judged: int, fitted: int, *, held_back: bool = True) -> dict[str, Any]:
+        """How many samples judge a result and how many it was fitted to, as reports tell of them."""
+        inputs = "made-up" if self.synthetic else "given"
+        told = {"data": self.name, "samples": judged, "doubts": list(self.doubts), "fitted": fitted}
+        return {**told, "held_back": held_back, "inputs": inputs}
 
     def batches(self, limit: int | None = None) -> Iterator[Batch]:
         """The batches from the start, the same every time.

@@ -93,6 +93,7 @@ def trained(task: Task[Any], plan: Plan, told: dict[str, Any]) -> tuple[Slimmed,
     stages: dict[str, Any] = {
         "learner": task.learner,
         "data": task.source.name,
+        "inputs": "made-up" if task.source.synthetic else "given",
         "loss": losses.told(trainer.training.loss),
     }
     stages |= json.loads((task.folder / "start.json").read_text(encoding="utf-8"))
@@ -161,7 +162,8 @@ def _cut(task: Task[Any], module: fx.GraphModule | None, plan: Plan) -> None:
     for name, analysis in starts.items():
         slimmed = api.slim(analysis, plan)
         if repair and slimmed.removal.gone.any():
-            calibration = Calibration(analysis.coupling, task.source, REPAIRED_ON, work=0)
+            fitted = min(REPAIRED_ON, task.trainer.samples.count)  # the first: the others judge
+            calibration = Calibration(analysis.coupling, task.source, fitted, work=0)
             slimmed.repair(calibration, seed=training.seed, progress=task.stage("repairing"))
         slimmed.save(task.folder / f"{name}.slim.onnx")
     far = {name: task.trainer.distance(_net(task, name)) for name in starts} if len(starts) > 1 else {}
@@ -196,7 +198,7 @@ def _finish(task: Task[Any], plan: Plan, net: fx.GraphModule, stages: dict[str, 
     if not check.passed:
         raise VerifyError(f"{task.output}: {check.complaint}. Nothing was written.")
     export.export(net, graph, task.output)
-    return slimmed.Slimmed(task.analysis, plan, removal, slim(removal), doubts=task.source.doubts), check
+    return slimmed.Slimmed(task.analysis, plan, removal, slim(removal), doubts=task.source.doubts, trained=True), check
 
 
 def redraw(module: fx.GraphModule, seed: int) -> None:

@@ -46,6 +46,7 @@ class Detections:
             than it had; ``None`` where there are too few to tell.
         classes: The same of every class that has enough detections, by its number.
         true: Share of the scores of the model's own detections that the original gives the same objects, likewise.
+        shown: Samples in which the original detects something.
     """
 
     layout: str
@@ -55,6 +56,7 @@ class Detections:
     kept: float | None = None
     classes: dict[int, float] = field(default_factory=dict)
     true: float | None = None
+    shown: int = 0
 
     @property
     def destroyed(self) -> bool:
@@ -108,7 +110,8 @@ def detections(wanted: Mapping[str, Array], actual: Mapping[str, Array]) -> Dete
     every, true = (_together(list(side.values())) for side in (matches, back))
     classes = {which: one.kept for which, one in matches.items() if one.kept is not None}
     hits, precision = int((every.given > SURE).sum()), every.precision if matches else None
-    return Detections(layout.name, len(every.scores), hits, precision, every.kept, classes, true.kept)
+    shown = sum(bool((scores > SURE).any()) for _, scores, _ in truth)
+    return Detections(layout.name, len(every.scores), hits, precision, every.kept, classes, true.kept, shown)
 
 
 # --- layouts ----------------------------------------------------------------------------------------------------------

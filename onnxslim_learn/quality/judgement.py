@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxslim_learn.array_types import Array, Feeds, sample_count
-from onnxslim_learn.metrics import Block, Channels, Deviation, accuracy, comparable, deviation, total, worst
+from onnxslim_learn.metrics import DESTROYED, Block, Channels, Deviation, accuracy, comparable, deviation, total, worst
 from onnxslim_learn.output_kinds import told_by_labels
 from onnxslim_learn.quality.detections import Detections, detections
 from onnxslim_learn.runtime.left_out import left_out_of_outputs
@@ -32,6 +32,8 @@ class Samples:
         labels: What outputs should be, for every batch, or ``None``.
         made_up: Whether they are made up, so that what is measured on them says little about real ones.
         doubts: Why they are hardly what the model was made for.
+        fitted: How many samples models are fitted to.
+        held_back: Whether these are none of them.
     """
 
     name: str
@@ -39,6 +41,33 @@ class Samples:
     labels: Sequence[Array | None] = ()
     made_up: bool = False
     doubts: Sequence[str] = ()
+    fitted: int = 0
+    held_back: bool = True
+
+
+def of_outputs(
+    outputs: Mapping[str, Any], matched: Mapping[str, Any] | None, samples: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """What outputs, and detections, say of a result that nothing else judged; ``None`` where nothing was compared.
+
+    Args:
+        outputs: Deviations by name, as plain data.
+        matched: Detections, likewise.
+        samples: On which: ``data``, ``samples``, ``fitted``, ``held_back``, ``inputs``, ``doubts``.
+    """
+    if not outputs:
+        return None
+    telling = [
+        {**block, "output": name, "kind": output["kind"]}
+        for name, output in outputs.items()
+        for block in output["blocks"]
+        if block["tells"]
+    ]
+    least = min(telling, key=lambda block: block["explained"], default=None)
+    shares = [] if matched is None else [matched["kept"], matched["true"], *matched["classes"].values()]
+    kept = [block["explained"] for block in telling] + [left for left in shares if left is not None]
+    gone = samples["inputs"] == "given" and min(kept, default=1.0) < DESTROYED
+    return {**samples, "worst": least, "outputs": outputs, "detections": matched, "destroyed": gone, "metric": None}
 
 
 @dataclass(frozen=True)
@@ -77,6 +106,8 @@ class Judgement:
         metric: What the metric that was asked for says.
         doubts: Why the samples are hardly what the model was made for.
         accuracy: Share of samples of which the model finds the label, if there are labels that are classes.
+        fitted: How many samples the model was fitted to.
+        held_back: Whether those that judge it are none of them.
     """
 
     data: str
@@ -87,6 +118,8 @@ class Judgement:
     metric: Measured | None = None
     doubts: tuple[str, ...] = ()
     accuracy: float | None = None
+    fitted: int = 0
+    held_back: bool = True
 
     @property
     def worst(self) -> tuple[str, Block] | None:
@@ -114,6 +147,7 @@ class Judgement:
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         data: dict[str, Any] = {"data": self.data, "samples": self.samples, "doubts": list(self.doubts)}
+        data |= {"fitted": self.fitted, "held_back": self.held_back}
         data["inputs"] = "made-up" if self.made_up else "given"
         told = {name: None if one is None else asdict(one) for name, one in self._parts().items()}
         name, block = self.worst or ("", None)
@@ -154,8 +188,9 @@ def judge(
         measured = Measured(metric.name, before, after, metric.higher, metric.ratio(before, after))
     count = sample_count(samples.feeds)
     known = detections(wanted, actual)
-    right = accuracy(actual, samples.labels)
-    return Judgement(samples.name, count, samples.made_up, apart, known, measured, tuple(samples.doubts), right)
+    told: dict[str, Any] = {"doubts": tuple(samples.doubts), "accuracy": accuracy(actual, samples.labels)}
+    told |= {"fitted": samples.fitted, "held_back": samples.held_back}
+    return Judgement(samples.name, count, samples.made_up, apart, known, measured, **told)
 
 
 def _labelled(

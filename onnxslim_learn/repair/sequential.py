@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -86,6 +86,7 @@ class Repaired:
         kept: Whether the repair stands; if not, it was worse than none.
         made_up: Whether the samples are made up.
         lost: What the repair is judged by, less is better: the metric, if there is one, then distances to the original.
+        held_back: Whether it is judged on other samples than those that were fitted.
     """
 
     nodes: dict[str, Fit]
@@ -98,6 +99,7 @@ class Repaired:
     accuracy: tuple[float, float, float] | None = None
     made_up: bool = False
     lost: tuple[float, float] = (0.0, 0.0)
+    held_back: bool = True
 
 
 @dataclass(frozen=True)
@@ -155,10 +157,10 @@ def repair(
         for name in changed:
             model.graph.initializers[name].const_value = plain[name]
     weights = tuple(changed) if kept else ()
-    told = (right[0], right[1], right[2]) if None not in right else None
+    told: Any = (right[0], right[1], right[2]) if None not in right else None
     passed = tuple(walk.passed_over())
-    samples = sample_count(feeds)
-    return Repaired(walk.nodes, passed, weights, samples, *deviations, kept, told, lost=lost[kept])  # type: ignore[arg-type]
+    about: dict[str, Any] = {"lost": lost[kept], "held_back": not set(targets.held) & set(targets.fitted)}
+    return Repaired(walk.nodes, passed, weights, sample_count(feeds), *deviations, kept, told, **about)
 
 
 def _unrepaired(model: ir.Model, targets: Stream) -> dict[str, Array]:

@@ -82,10 +82,10 @@ def _quality(report: Report) -> Iterator[Tile]:
         if told:
             yield Tile("Quality", "unknown", told, FAIR)
         return
-    known = kept["real"] and not kept["few"]
-    state = BAD if kept["destroyed"] else GOOD if kept["good"] and known else FAIR
+    state = BAD if kept["destroyed"] else GOOD if kept["good"] and kept["real"] else FAIR
     where = "" if kept["real"] else " on made-up inputs, which say little about yours"
-    where += ", on few samples" if kept["few"] else ""
+    where += ", on few samples" if kept["few"] and kept["held_back"] else ""
+    where += "" if kept["held_back"] else ", on the samples that it was made with"
     yield Tile("Quality, where it is worst", share(kept["share"]), kept["said"].partition("% ")[2] + where, state)
 
 
@@ -212,8 +212,10 @@ def _swept(report: Report) -> tuple[str, str] | None:
         return FAIR, f"{tried} tried: nothing that was cut is good."
     left = share(best["after"]["macs"] / max(best["before"]["macs"], 1))
     known = report["verdict"]["kept"] is not None and report["verdict"]["kept"]["real"]
-    said = f"{tried} tried: the smallest that is good is {best['output']}, with {left} of the MACs"
-    return (GOOD, f"{said}.") if known else (FAIR, f"{said}; on real inputs, nobody knows yet.")
+    sure = quality.good(best["quality"])
+    seems = "is" if sure else "looks"
+    said = f"{tried} tried: the smallest that {seems} good is {best['output']}, with {left} of the MACs"
+    return (GOOD if sure else FAIR, f"{said}.") if known else (FAIR, f"{said}; on real inputs, nobody knows yet.")
 
 
 def _destroyed(report: Report) -> tuple[str, str] | None:
@@ -244,11 +246,17 @@ def _judged(what: str, report: Report) -> tuple[str, str]:
         return GOOD, f"{what}."
     if kept is None or not kept["real"]:
         return FAIR, f"{what}; how good the result is on real inputs, nobody knows yet."
-    if not kept["good"]:
+    if kept["good"]:
+        return GOOD, f"{what}, and at least {kept['said']}."
+    if kept["share"] < quality.GOOD:
         return FAIR, f"{what}, but only {kept['said']}."
-    if kept["few"]:
-        return FAIR, f"{what}, and as far as few samples can tell, at least {kept['said']}."
-    return GOOD, f"{what}, and at least {kept['said']}."
+    if not kept["held_back"]:
+        return FAIR, f"{what}; how good the result is on other samples than it was made with, nobody knows yet."
+    so_few = plural(kept["samples"], "sample")
+    return (
+        FAIR,
+        f"{what}, and at least {kept['said']}; {so_few} held back can only tell that at least {kept['surely']}.",
+    )
 
 
 def _cuttable(report: Report) -> tuple[str, str] | None:

@@ -101,9 +101,14 @@ def plural(number: int, one: str) -> str:
     return f"{number} {one}" if number == 1 else f"{number} {one}s"
 
 
-def held_back(samples: int, source: str) -> str:
-    """The samples that outputs were compared on; of a single one none can be held back."""
-    return f"held-back samples of {source}" if samples > 1 else f"the one sample, which was fitted to, of {source}"
+def held_back(samples: Mapping[str, Any]) -> str:
+    """The samples that outputs were compared on; of a single batch none can be held back."""
+    source = samples["data"]
+    return (
+        f"held-back samples of {source}"
+        if samples["held_back"]
+        else f"the same samples that it was fitted to, of {source}"
+    )
 
 
 def shapes(inputs: Mapping[str, Sequence[int]]) -> str:

@@ -13,6 +13,7 @@ from onnxslim_learn.coupling import explain
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.graph import inlining
 from onnxslim_learn.graph.bodies import parameters
+from onnxslim_learn.quality.judgement import of_outputs
 from onnxslim_learn.registry import COSTS, FILE, MACS
 from onnxslim_learn.report.bounds_met import bounded, met
 from onnxslim_learn.report.formula import formula
@@ -302,6 +303,19 @@ def _measured(
     return [one.median_ms for one in timings.latencies()], latency(timings, timed)
 
 
+def _quality(slimmed: Slimmed) -> dict[str, Any] | None:
+    """How good a result is, as it was judged, or else by what training says of samples that were held back."""
+    if slimmed.judgement is not None:
+        return slimmed.judgement.to_dict()
+    if not slimmed.trained:
+        return None
+    training = slimmed.plan.provenance["training"]
+    result = training["result"]
+    samples = {key: result[key] for key in ("samples", "fitted")} | {"held_back": True, "doubts": list(slimmed.doubts)}
+    samples |= {key: training[key] for key in ("data", "inputs")}
+    return of_outputs(result["outputs"], result["detections"], samples)
+
+
 def outcome(
     slimmed: Slimmed,
     output: Path,
@@ -333,7 +347,7 @@ def outcome(
         "latency_target": told.get("latency"),
         "verify": verification.to_dict(),
         "repair": repair.as_data(slimmed.repaired, told.get("repair", {}).get("data", ""), slimmed.finetuned),
-        "quality": None if slimmed.judgement is None else slimmed.judgement.to_dict(),
+        "quality": _quality(slimmed),
         "lossless": None if slimmed.folded is None else slimmed.folded.to_dict(),
         "merged": _merged(slimmed),
         "training": told.get("training"),

@@ -163,10 +163,10 @@ class Calibration:
     @property
     def held(self) -> Samples:
         """The samples that repair does not fit on; of a single batch, that one."""
-        chosen = divide(len(self.feeds))[1]
-        labels = [self.labels[k] for k in chosen]
-        source = self.source
-        return Samples(source.name, [self.feeds[k] for k in chosen], labels, source.synthetic, source.doubts)
+        fitted, chosen = divide(len(self.feeds))
+        feeds, labels = [self.feeds[k] for k in chosen], [self.labels[k] for k in chosen]
+        count, apart = sum(self._batches[k].count for k in fitted), not set(fitted) & set(chosen)
+        return Samples(self.source.name, feeds, labels, self.source.synthetic, self.source.doubts, count, apart)
 
     def divided(self) -> tuple[Source, Source]:
         """The samples that repair fits on, and those that it does not, as sources."""

@@ -267,7 +267,7 @@ class Trainer:
         """How far a net is from the teacher on held-back samples, and how often both find the label."""
         if not self.held.count:
             nothing = dict.fromkeys(("detections", "accuracy", "original_accuracy", "metric"))
-            return {"samples": 0, "outputs": {}, **nothing}
+            return {"samples": 0, "fitted": self.samples.count, "outputs": {}, **nothing}
         teacher, student = self.teacher.comparing({}), Teacher(module, self.world.device)
         wanted, outputs_of_net, labels, count = [], [], [], 0
         for batch in pool.portions(self.held, self.training.batch_size):
@@ -283,6 +283,7 @@ class Trainer:
         matched = detections(both[0], both[1])
         return {
             "samples": count,
+            "fitted": self.samples.count,
             "outputs": outputs,
             "detections": None if matched is None else asdict(matched),
             "accuracy": right[1],

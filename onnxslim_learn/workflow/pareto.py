@@ -83,9 +83,12 @@ def _told(slimmed: Slimmed, check: Verification) -> dict[str, Any]:
 
 
 def mark(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Say of every row in ``pareto`` whether no other is both smaller (in MACs) and nearer to the original."""
+    """Say of every row in ``pareto`` whether no other is both smaller (in MACs) and nearer to the original.
+
+    A row without a file, of which nothing went, is the original itself.
+    """
     for row in rows:
-        row["pareto"] = not any(_beats(other, row) for other in rows if other is not row)
+        row["pareto"] = row["output"] is not None and not any(_beats(other, row) for other in rows if other is not row)
     return list(rows)
 
 

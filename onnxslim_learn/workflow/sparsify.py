@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from onnxslim_learn.array_types import Array, Stage, unannounced
+from onnxslim_learn.array_types import Array, Stage, sample_count, unannounced
 from onnxslim_learn.errors import InputError, VerifyError
 from onnxslim_learn.metrics import Deviation, deviation
 from onnxslim_learn.quality.channels import channels
@@ -53,7 +53,7 @@ class Sparsified:
         protocol: How shares were spread in the end.
         trials: Allocations tried -> loss, where they were searched for.
         done: Weight -> what was done.
-        data: Where samples came from, and how many.
+        data: What samples it was made and judged with, as ``quality`` tells in reports.
         deviation: How far outputs are from the original's on held-back samples.
         model: The model.
         training: What training did, where there was any.
@@ -68,7 +68,7 @@ class Sparsified:
     protocol: str
     trials: dict[str, float]
     done: dict[str, Pruned]
-    data: tuple[str, int]
+    data: dict[str, Any]
     deviation: dict[str, Deviation]
     model: ir.Model = field(repr=False)
     training: dict[str, Any] | None = field(repr=False, default=None)
@@ -259,6 +259,14 @@ def sparsify(
     work.go(stage("sparsifying"))
     wanted, actual = record.outputs(), work.outputs()
     apart, matched = deviation(wanted, actual, channels(analysis.coupling)), detections(wanted, actual)
-    data = (calibration.source.name, record.samples)
-    told = Sparsified(analysis, asked, listed, shares, protocol, trials, work.done, data, apart, model)
+    told = Sparsified(
+        analysis, asked, listed, shares, protocol, trials, work.done, _used(calibration, record), apart, model
+    )
     return replace(told, doubts=calibration.source.doubts, detections=matched)
+
+
+def _used(calibration: Calibration, record: Record) -> dict[str, Any]:
+    """The samples that weights were refitted to, and those that judge them."""
+    fitted, judged = (sample_count([record.feeds[k] for k in part]) for part in (record.fitted, record.judged))
+    apart = not set(record.fitted) & set(record.judged)
+    return calibration.source.used(judged, fitted, held_back=apart)

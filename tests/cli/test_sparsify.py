@@ -47,7 +47,24 @@ def test_of_one_sample_none_is_held_back(shown):
     with np.load(DEMO / "calibration.npz") as arrays:
         np.savez("one.npz", **{name: array[:1] for name, array in arrays.items()})
     line = f"sparsify {DEMO / 'digits.onnx'} -o new.onnx --ratio 0.5 --method magnitude --no-latency --data one.npz"
-    shown(line, 0, ["on the one sample, which was fitted to, of one.npz"])
+    shown(line, 0, ["on the same samples that it was fitted to, of one.npz", "on the one sample that it was made with"])
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
+def test_samples_that_judge_and_those_fitted_to_are_all_there_are(machine_read, count):
+    """Nothing but zeros of a few weights: all that is compared is the same, and few samples may happen to agree."""
+    with np.load(DEMO / "calibration.npz") as arrays:
+        np.savez("some.npz", **{name: array[:count] for name, array in arrays.items()})
+    line = f"sparsify {DEMO / 'digits.onnx'} -o new.onnx --ratio 0.01 --no-latency --data some.npz"
+    found = machine_read(line, 0, "samples quality verdict")
+    samples, told = found["samples"], found["quality"]
+    assert samples["count"] == count == samples["judged"] + samples["fitted"] * samples["held_back"]
+    assert (told["samples"], told["fitted"], told["held_back"]) == tuple(
+        samples[k] for k in ("judged", "fitted", "held_back")
+    )
+    word = "unknown, " if count == 1 else "looks good, "
+    assert found["verdict"]["quality"].startswith(word)
+    assert (found["verdict"]["kept"]["good"], found["verdict"]["kept"]["few"]) == (False, True)
 
 
 def test_json(machine_read):

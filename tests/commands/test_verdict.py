@@ -112,8 +112,10 @@ def test_what_few_samples_held_back_of_training_tell_is_said_to_be_as_far_as_the
     report = osl.learn("residual.onnx", macs=0.9, data="samples.npz", latency=False, **steps).report
     held = report["training"]["result"]["samples"]
     assert held < 8
-    assert f"as far as {held} samples can tell" in report["verdict"]["quality"]
+    assert f"{held} samples held back can only tell" in report["verdict"]["quality"]
     assert report["verdict"]["kept"]["few"]
+    assert not report["verdict"]["kept"]["good"]
+    assert report["quality"]["samples"] + report["quality"]["fitted"] == 40
 
 
 def test_what_was_asked_and_got_holds_of_the_files(folder):

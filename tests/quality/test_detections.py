@@ -168,7 +168,13 @@ def head(factor):
 
 @pytest.mark.parametrize(
     ("factor", "word"),
-    [((1, 1), "good"), ((0.95, 0.95), "good"), ((0.8, 0.8), "lower"), ((1, 0.7), "lower"), ((1, 0.3), "DESTROYED")],
+    [
+        ((1, 1), "looks good"),
+        ((0.95, 0.95), "looks good"),
+        ((0.8, 0.8), "lower"),
+        ((1, 0.7), "lower"),
+        ((1, 0.3), "DESTROYED"),
+    ],
 )
 def test_a_detector_whose_scores_are_damped_is_not_called_good(factor, word):
     """Every score stays over what counts as found, or most of the variance is left: neither tells."""
@@ -177,6 +183,9 @@ def test_a_detector_whose_scores_are_damped_is_not_called_good(factor, word):
     assert told.worst[1].explained > 0.9
     assert told.detections.matched == told.detections.original or min(factor) * 0.4 < SURE
     assert quality.verdict(told.to_dict()).startswith(f"Quality: {word}")
+    many = [np.tile(x, (6, 1, 1)) for x in (boxes, scores)]
+    sure = judge(head((1, 1)), head(factor), Samples("some", [dict(zip(("boxes", "scores"), many, strict=True))]), {})
+    assert quality.verdict(sure.to_dict()).startswith(f"Quality: {word.removeprefix('looks ')}")
 
 
 def test_what_reads_as_classes_or_maps_is_no_detector():

@@ -4,12 +4,12 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxslim_learn import metrics
+from onnxslim_learn import lower_bounds, metrics
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.quality.detections import Detections
-from onnxslim_learn.quality.judgement import Judgement, Samples, judge
+from onnxslim_learn.quality.judgement import Judgement, Samples, judge, of_outputs
 from onnxslim_learn.quality.metric import Metric, metric
 from onnxslim_learn.report.sections import quality
 from onnxslim_learn.select.calibration import Calibration
@@ -72,17 +72,17 @@ TOLD = [
 
 @pytest.mark.parametrize(("explained", "decided", "found", "word"), TOLD)
 def test_variance_decisions_and_detections_all_have_to_be_good(explained, decided, found, word):
-    block = metrics.Block("all", explained, 1.0)
+    block = metrics.Block("all", explained, 1.0, sure=explained - 0.05)
     figures = {name: share for name, share in decided.items() if name != "agreement"}
     kl, agreement = (0.1, decided["agreement"]) if "agreement" in decided else (None, None)
     output = metrics.Deviation(
         1.0, 0.1, kl, agreement, "numbers", figures, (block,), explained, explained < metrics.DESTROYED
     )
-    detected = None if found is None else Detections("YOLOv8", 20, 20, 1.0, found[0], {3: found[1]}, found[2])
+    detected = None if found is None else Detections("YOLOv8", 20, 20, 1.0, found[0], {3: found[1]}, found[2], COUNT)
     told = Judgement("some", COUNT, False, {"y": output}, detected).to_dict()
     assert quality.verdict(told).startswith(f"Quality: {word}.")
     assert quality.told(told).startswith(f"{word}, ")
-    by_outputs = quality.of_outputs(told["outputs"], told["detections"], real=True)  # of what was trained, or zeroed
+    by_outputs = of_outputs(told["outputs"], told["detections"], told)  # of what was trained, or zeroed
     assert quality.told(by_outputs) == quality.told(told)
     assert (quality.weakest(told)[0] < quality.GOOD) == (word != "good")
     assert bool([note for note in quality.notes(told) if "destroyed" in note]) == (word == "DESTROYED")
@@ -148,7 +148,51 @@ def test_what_is_the_same_for_all_samples_tells_nothing():
     assert quality.fault(told, None) is None
     whole = classifier().SerializeToString()
     one = judge(whole, whole, Samples("one", [{"x": RNG.standard_normal((1, WIDTH)).astype(np.float32)}]), {}).to_dict()
-    assert quality.told(one).startswith("good as far as 1 sample can tell")
+    assert quality.told(one).startswith("looks good, ")
+
+
+# Samples held back, of which so many are decided as the original decides -> whether it is called good.
+DECIDED = [
+    (1, 1, False),
+    (7, 7, False),
+    (8, 8, False),
+    (12, 12, False),
+    (16, 16, True),
+    (16, 15, False),
+    (32, 30, True),
+]
+
+
+@pytest.mark.parametrize(("count", "same", "sure"), DECIDED)
+def test_good_is_what_samples_bear_out(count, same, sure):
+    block = metrics.Block("all", 0.95, 1.0, sure=0.95)
+    output = metrics.Deviation(1.0, 0.1, 0.1, same / count, "logits", {}, (block,), 0.95)
+    told = Judgement("some", count, False, {"y": output}, fitted=3 * count).to_dict()
+    least = lower_bounds.of_decisions(same / count, count)
+    assert quality.good(told) == sure == (least >= quality.SURE)
+    assert quality.told(told).startswith("good, " if sure else "looks good, ")
+    if not sure:
+        text = quality.verdict(told)
+        assert f"at least {100 * least:.1f} % of the decisions" in text
+        more = quality.needed(told)
+        assert f"Give {more} or more with --data" in text
+        assert lower_bounds.of_decisions(max(same / count, quality.GOOD), more // 4) >= quality.SURE
+        assert more >= 8 * count
+
+
+def test_what_was_fitted_to_the_samples_that_judge_it_is_not_called_good():
+    analysis = analyze(classifier())
+    inputs = np.random.default_rng(1).standard_normal((COUNT, WIDTH)).astype(np.float32)
+    plan = Plan({"w1:1": list(range(HIDDEN - 1))}, {"w1:1": HIDDEN})
+    for count, apart in ((1, False), (2, True), (COUNT, True)):
+        slimmed = work.slim(analysis, plan)
+        known = Calibration(analysis.coupling, open_source({"x": inputs[:count]}, analysis.graph))
+        assert slimmed.repair(known).held_back == apart
+        told = judge(classifier().SerializeToString(), classifier().SerializeToString(), known.held, {}).to_dict()
+        assert told["held_back"] == apart
+        assert told["samples"] + told["fitted"] * apart == count
+        word = quality.told(told).partition(",")[0]
+        assert word == ("unknown" if count == 1 else "looks good" if count == 2 else "good")
 
 
 def test_metrics_by_name_count_what_is_right():

@@ -55,7 +55,7 @@ def test_a_destroyed_net_is_called_so_on_real_inputs_and_unknown_on_made_up_ones
     assert not unreal["destroyed"]
     said = quality.verdict(unreal)
     assert "unknown" in said.splitlines()[0]
-    assert "thirty" in said or "30" in said.splitlines()[0]
+    assert f"Give {quality.ENOUGH} or more" in said.splitlines()[0]
     assert "says little about yours" in said
     assert "Even on these, only " in said.splitlines()[0]  # what is lost on noise, too, is told
     assert "; even on these, only " in quality.told(unreal)

@@ -226,6 +226,8 @@ def test_time_by_operator_is_that_of_all_nodes_and_blocks_have_their_whole_names
     ],
 )
 def test_several_models_are_headed_by_the_smallest_that_is_good(what, explained, said, state):
+    samples = {"inputs": "given", "samples": 40, "fitted": 120, "held_back": True}
+
     def row(number, left):
         whole = {"before": {"macs": 100}, "after": {"macs": 75 - 25 * number}}
         if left is None:
@@ -234,10 +236,11 @@ def test_several_models_are_headed_by_the_smallest_that_is_good(what, explained,
         return {
             **whole,
             "output": f"{number}.onnx",
-            "quality": {"worst": worst, "outputs": {}, "destroyed": left < 0.5},
+            "quality": {"worst": worst, "outputs": {}, "destroyed": left < 0.5, **samples},
         }
 
     kept = {"share": 0.1, "destroyed": True, "said": "10 % is left", "real": True, "good": False, "few": False}
+    kept |= {"sure": 0.05, "surely": "5 % is left", "samples": 40, "held_back": True}
     verdict = {"met": None, "quality": None, "kept": kept, "faster": None, "limited_by": [], "next": None}
     told = card({what: [row(k, left) for k, left in enumerate(explained)], "verdict": verdict})
     assert (told.headline, told.state) == (said, state)

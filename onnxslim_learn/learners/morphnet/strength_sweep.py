@@ -13,6 +13,7 @@ from onnxslim_learn.array_types import unannounced
 from onnxslim_learn.learners.finetune import fit
 from onnxslim_learn.learners.morphnet.pipeline import learn, timer
 from onnxslim_learn.learners.morphnet.settings import tried_mark
+from onnxslim_learn.quality.judgement import of_outputs
 from onnxslim_learn.runtime import atomic
 from onnxslim_learn.runtime.workers import trials
 from onnxslim_learn.workflow.pareto import mark
@@ -71,7 +72,7 @@ def _row(task: Task[MorphNetSettings]) -> dict[str, Any]:
     """One strength."""
     whole = task.analysis.price(task.analysis.whole)
     row: dict[str, Any] = {"strength": task.wanted.strength, "output": None, "before": whole, "after": whole}
-    row |= {"relative": 0.0, "accuracy": None, "deviation": None, "detections": None}
+    row |= dict.fromkeys(("accuracy", "deviation", "detections", "quality")) | {"relative": 0.0}
     module, plan, told = learn(task, timer(task))
     fitted = fit(task, module, plan, told) if plan.groups else None
     if fitted is not None:
@@ -79,6 +80,8 @@ def _row(task: Task[MorphNetSettings]) -> dict[str, Any]:
         relative = [one["relative"] for one in result["outputs"].values()]
         row |= {"output": str(task.output), "after": task.analysis.price(fitted[0].removal)}
         row |= {"deviation": result["outputs"], "detections": result["detections"], "samples": result["samples"]}
+        samples = task.source.used(result["samples"], result["fitted"])
+        row |= {"quality": of_outputs(result["outputs"], result["detections"], samples)}
         row |= {"relative": float(np.mean(relative)) if relative else 0.0, "accuracy": result["accuracy"]}
         row |= {} if task.tell is None else {"report": task.tell(fitted, task.output, task.stage)}
     return row

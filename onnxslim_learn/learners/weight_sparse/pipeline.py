@@ -19,6 +19,7 @@ from onnxslim_learn.learners.finetune import redraw
 from onnxslim_learn.learners.weight_sparse.learner import Fixed, WeightSparse
 from onnxslim_learn.learners.weight_sparse.settings import WeightSparseSettings
 from onnxslim_learn.metrics import Deviation
+from onnxslim_learn.quality.detections import Detections
 from onnxslim_learn.registry import PROTOCOLS, UNIFORM
 from onnxslim_learn.repair.targets import Record
 from onnxslim_learn.rewrite import save
@@ -140,7 +141,8 @@ def _take_weights(module: fx.GraphModule, model: ir.Model) -> None:
 def _record(task: Task[WeightSparseSettings]) -> Record:
     """What the original does on some samples."""
     analysis = task.analysis
-    feeds = Calibration(analysis.coupling, task.source, SEARCHED_ON).feeds
+    fitted = min(SEARCHED_ON, task.trainer.samples.count)  # the first: the others judge
+    feeds = Calibration(analysis.coupling, task.source, fitted).feeds
     return Record(analysis.graph.model, feeds, -(-PLACES // len(feeds)), 4 if len(feeds) >= 4 else 2)
 
 
@@ -162,11 +164,12 @@ def _result(
         shares["protocol"],
         shares["trials"],
         {layer.name: Pruned("training") for layer in listed},
-        (task.source.name, result["samples"]),
+        task.source.used(result["samples"], result["fitted"]),
         apart,
         load(task.folder / "trained.onnx").model,
         told,
         task.source.doubts,
+        None if result["detections"] is None else Detections(**result["detections"]),
     )
     for layer in listed:
         mask = learner.masks[layer.name].cpu().numpy()

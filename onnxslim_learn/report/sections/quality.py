@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
+from onnxslim_learn import lower_bounds
 from onnxslim_learn.metrics import DESTROYED
 from onnxslim_learn.report.blocks import Block, Text
 from onnxslim_learn.report.format import percent, plural, share
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 GOOD = 0.9  # of its variance: where every block keeps as much, the result is near the original
-ENOUGH = 30  # real samples that a verdict, and a repair that can be trusted, take
+SURE = 0.8  # which samples must leave no less possible than, for a result to be called good
+ENOUGH = 64  # real samples, a quarter of which can be so sure where they all agree
 FEW = 8  # samples held back, of so many: fewer may happen to agree
 ASK = f"Give {ENOUGH} or more real ones with --data for a verdict and a better result."
 DECIDED = {  # figures that are shares of decisions -> what is the same
@@ -43,13 +46,23 @@ def verdict(quality: Mapping[str, Any]) -> str:
         return f"Quality: {_untold(quality)} {where}."
     if quality["destroyed"]:
         return f"Quality: DESTROYED. {destroyed(quality)} {where[:1].upper()}{where[1:]}."
-    left, what = weakest(quality)
-    return f"Quality: {_word(left)}{_as_far(quality)}. At least {what}, {where}.{f' {ASK}' if few(quality) else ''}"
+    _, what = weakest(quality)
+    least = f"At least {what}, {where if quality['held_back'] else f'on {_alone(quality)}'}."
+    more = f" Give {needed(quality)} or more with --data." if few(quality) else ""
+    return f"Quality: {word(quality)}. {least}{_surely(quality)}{more}"
 
 
 def few(quality: Mapping[str, Any]) -> bool:
-    """Whether so few real samples were held back that little can be said."""
-    return bool(quality["inputs"] != "made-up" and quality.get("samples", FEW) < FEW)
+    """Whether so few real samples were held back that little can be said, or none."""
+    if quality["inputs"] == "made-up":
+        return False
+    good = quality["worst"] is not None and weakest(quality)[0] >= GOOD
+    return not quality["held_back"] or quality["samples"] < FEW or (good and surest(quality)[0] < SURE)
+
+
+def good(quality: Mapping[str, Any]) -> bool:
+    """Whether much is left, and the samples that tell are enough to say so."""
+    return weakest(quality)[0] >= GOOD and not few(quality)
 
 
 def tells_little(quality: Mapping[str, Any]) -> bool:
@@ -57,8 +70,37 @@ def tells_little(quality: Mapping[str, Any]) -> bool:
     return few(quality) or bool(quality["worst"] is None and quality.get("outputs"))
 
 
-def _as_far(quality: Mapping[str, Any]) -> str:
-    return f" as far as {plural(quality['samples'], 'sample')} can tell" if few(quality) else ""
+def needed(quality: Mapping[str, Any]) -> int:
+    """How many samples to give for a verdict that is sure: of those that were, the same share is held back."""
+    given = quality["samples"] + quality["fitted"] * quality["held_back"]
+    for_one = given / quality["samples"] if quality["held_back"] else 4.0
+    _, seems, _ = min(_bounds(quality))
+    least = for_one * lower_bounds.enough(max(seems, GOOD), SURE)
+    return int(2 ** math.ceil(math.log2(max(least, 2 * given, ENOUGH))))
+
+
+def word(quality: Mapping[str, Any]) -> str:
+    """How good a result is that is not destroyed, and judged on real samples."""
+    if weakest(quality)[0] < GOOD:
+        return "lower"
+    if not quality["held_back"]:
+        return "unknown"
+    return "looks good" if few(quality) else "good"
+
+
+def _alone(quality: Mapping[str, Any]) -> str:
+    """Samples of which none could be held back."""
+    count = quality["samples"]
+    return "the one sample that it was made with" if count == 1 else f"the {count} samples that it was made with"
+
+
+def _surely(quality: Mapping[str, Any]) -> str:
+    """How little samples held back leave possible, where that is too little, in a sentence."""
+    if word(quality) != "looks good":
+        return ""
+    least, what = surest(quality)
+    so_few = f"{plural(quality['samples'], 'sample')} can only tell"
+    return f" Of others like them, {so_few} that at least {what}." if least > 0 else f" {so_few} of themselves."
 
 
 def _untold(quality: Mapping[str, Any]) -> str:
@@ -70,24 +112,52 @@ def _untold(quality: Mapping[str, Any]) -> str:
 
 def weakest(quality: Mapping[str, Any]) -> tuple[float, str]:
     """The least share that is left of variance, decisions and detections, and of what; 1 where nothing tells."""
-    shares = [(1.0, "of what could be compared is left")]
-    worst = quality["worst"]
+    worst, shares = quality["worst"], [(1.0, "of what could be compared is left")]
     if worst is not None and worst.get("kind") != CHOICES:
         shares.append((worst["explained"], f"of the variance of {_named(worst)} is left"))
-    for name, output in (quality.get("outputs") or {}).items():
-        if not any(block["tells"] for block in output["blocks"]):
-            continue
-        told = {"agreement": output["agreement"], **output["figures"]}
-        shares += [
-            (told[key], words.format(_called(name))) for key, words in DECIDED.items() if told.get(key) is not None
-        ]
+    shares += _decided(quality)
     shares += _detected(quality.get("detections"))
     left, what = min(shares)
     return left, f"{share(max(left, 0.0))} {what}"
 
 
+def surest(quality: Mapping[str, Any]) -> tuple[float, str]:
+    """The least share that the samples leave possible of others like them, and of what."""
+    least, _, what = min(_bounds(quality))
+    return max(least, 0.0), f"{share(max(least, 0.0))} {what}"
+
+
+def _bounds(quality: Mapping[str, Any]) -> Iterator[tuple[float, float, str]]:
+    """What is surely left and what seems left, of everything that was compared, in parts or as a whole."""
+    yield 1.0, 1.0, "of what could be compared is left"
+    for name, output in (quality.get("outputs") or {}).items():
+        for block in output["blocks"] if output["kind"] != CHOICES else ():
+            if block["tells"]:
+                said = f"of the variance of {_named({**block, 'output': name})} is left"
+                yield block["sure"], block["explained"], said
+    count, matched = quality["samples"], quality.get("detections") or {"kept": None, "true": None, "shown": 0}
+    decided = [(left, count, what) for left, what in _decided(quality)]
+    decided += [(matched["kept"], matched["shown"], "of the scores of the original's detections is left")]
+    decided += [(matched["true"], count, "of the scores of its own detections is what the original gives")]
+    for left, of, what in decided:
+        if left is not None:
+            yield lower_bounds.of_decisions(left, of), left, what
+
+
+def _decided(quality: Mapping[str, Any]) -> list[tuple[float, str]]:
+    """The shares of decisions that are the same, of outputs that differ from sample to sample."""
+    shares = []
+    for name, output in (quality.get("outputs") or {}).items():
+        told = {"agreement": output["agreement"], **output["figures"]}
+        told = told if any(block["tells"] for block in output["blocks"]) else {}
+        shares += [
+            (told[key], words.format(_called(name))) for key, words in DECIDED.items() if told.get(key) is not None
+        ]
+    return shares
+
+
 def smallest_good(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Of several models, the one with the fewest MACs that is good; ``None`` where none is."""
+    """Of several models, the one with the fewest MACs of which much is left; ``None`` where none is."""
     good = [row for row in rows if row["output"] and row.get("quality") and weakest(row["quality"])[0] >= GOOD]
     return min(good, key=lambda row: row["after"]["macs"], default=None)
 
@@ -118,39 +188,26 @@ def told(quality: Mapping[str, Any] | None, least: float | None = None) -> str:
         return f"DESTROYED, only {what}"
     metric = quality["metric"]
     beside = "" if metric is None else f"; {metric['name']} {metric['before']:.4g} before, {metric['after']:.4g} after"
-    word = f"{_word(left)}{_as_far(quality)}"
-    if fault(quality, least):
-        word = f"less than the {least:g} asked for"
+    said = f"less than the {least:g} asked for" if fault(quality, least) else word(quality)
     what = f"at least {what}" if left >= GOOD else f"only {what}, and good is from {share(GOOD)}"
-    return f"{word}, {what}{beside}"
+    return f"{said}, {what}{doubted(quality)}{beside}"
+
+
+def doubted(quality: Mapping[str, Any]) -> str:
+    """Why what seems good may be less, in a half sentence; empty where nothing says so."""
+    if not quality["held_back"]:
+        return f", on {_alone(quality)}"
+    if word(quality) != "looks good":
+        return ""
+    least, what = surest(quality)
+    so_few = plural(quality["samples"], "sample")
+    return f", but {so_few} held back can only tell that at least {what}" if least > 0 else f", of {so_few} held back"
 
 
 def _little(quality: Mapping[str, Any]) -> str:
     """What is destroyed even on made-up inputs, if anything is."""
     left, what = weakest(quality)
     return f"only {what}" if left < DESTROYED else ""
-
-
-def of_outputs(
-    outputs: Mapping[str, Any], matched: Mapping[str, Any] | None, samples: int | None = None, *, real: bool
-) -> dict[str, Any]:
-    """What outputs, and detections, on so many samples, real or made up, say of a result that nothing else judged."""
-    telling = [
-        {**block, "output": name, "kind": output["kind"]}
-        for name, output in outputs.items()
-        for block in output["blocks"]
-        if block["tells"]
-    ]
-    worst = min(telling, key=lambda block: block["explained"], default=None)
-    kept = [block["explained"] for block in telling] + [left for left, _ in _detected(matched)]
-    told = {"inputs": "given" if real else "made-up", "worst": worst, "outputs": outputs, "detections": matched}
-    count = {} if samples is None else {"samples": samples}
-    return {**told, **count, "destroyed": real and min(kept, default=1.0) < DESTROYED, "metric": None}
-
-
-def _word(left: float) -> str:
-    """How good a result is that keeps so much and is not destroyed."""
-    return "good" if left >= GOOD else "lower"
 
 
 def _called(name: str) -> str:

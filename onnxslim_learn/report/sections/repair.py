@@ -31,6 +31,7 @@ def as_data(repaired: Repaired | None, data: str, finetuned: Finetuned | None = 
         "data": data,
         "inputs": "made-up" if repaired.made_up else "given",
         "samples": repaired.samples,
+        "held_back": repaired.held_back,
         "kept": repaired.kept,
         "accuracy": None if repaired.accuracy is None else dict(zip(SIDES, repaired.accuracy, strict=True)),
         "before": {name: asdict(d) for name, d in repaired.before.items()},
@@ -55,7 +56,7 @@ def blocks(repair: Mapping[str, Any] | None) -> list[Block]:
         for label, side in sides.items()
         if side and name in side
     ]
-    where = held_back(repair["samples"], repair["data"])
+    where = held_back(repair)
     title = f"Outputs on {'made-up inputs, which say little about yours' if _made_up(repair) else where}"
     table = Table(title, HEADS, tuple(rows)) if rows else None
     return [*([table] if table else []), Text("\n".join([*_said(repair), *_trained(repair["finetune"])]))]

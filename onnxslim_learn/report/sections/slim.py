@@ -228,7 +228,7 @@ def outcome(data: Mapping[str, Any]) -> list[Block]:
         *_folded(data["lossless"]),
     ]
     return [
-        Section("quality", tuple(quality.blocks(data["quality"]) or _unknown(data))),
+        Section("quality", tuple(_quality(data))),
         Section("change", (table, Text("\n".join(changed)))),
         Section("time", tuple(_told(_timed(data)))),
         Section("check", tuple(_told(_checked(data)))),
@@ -271,8 +271,10 @@ def _each(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     return blocks
 
 
-def _unknown(data: Mapping[str, Any]) -> list[Block]:
-    """That nobody knows how good a cut is; what is trained is told by what training found."""
+def _quality(data: Mapping[str, Any]) -> list[Block]:
+    """How good a cut is, or that nobody knows; what is trained is told by what training found."""
+    if data["quality"] is not None and not data.get("training"):
+        return quality.blocks(data["quality"])
     changed = (_cut(data) or data["blocks"]) and not data["lossless"] and not data.get("training")
     return [Text(f"Quality: not measured, since there are no samples. {quality.ASK}")] if changed else []
 

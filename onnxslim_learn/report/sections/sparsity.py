@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxslim_learn.analysis import analyze
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.quality.judgement import of_outputs
 from onnxslim_learn.registry import MACS, METHODS, PARAMS, PROTOCOLS
 from onnxslim_learn.report.blocks import Bar, Bars, Block, Section, Table, Text
 from onnxslim_learn.report.format import count, held_back, loss, ms, plural, shapes, share, size, times
@@ -58,6 +59,8 @@ def outcome(
     analysis = sparsified.analysis
     both: list[Any] = [None, None] if timings is None else [one.median_ms for one in timings.latencies()]
     rows = [_row(sparsified, layer) for layer in sparsified.layers]
+    apart = {name: asdict(one) for name, one in sparsified.deviation.items()}
+    matched = None if sparsified.detections is None else asdict(sparsified.detections)
     shapes, values = analysis.graph.shapes.nominal.inputs, analysis.graph.values
     written = analyze(output, inputs=shapes, values=values) if stored.cut else analysis
     model = written.graph.model if stored.cut else sparsified.model
@@ -76,15 +79,23 @@ def outcome(
         "files": _stored(sparsified, stored, model),
         "empty": {key: sum(row["empty"][key] for row in rows) for key in ("output_channels", "input_channels")},
         "latency": None if timings is None else latency(timings, timed),
-        "samples": {"data": sparsified.data[0], "count": sparsified.data[1]},
+        "samples": _samples(sparsified.data),
         "training": sparsified.training,
-        "deviation": {name: asdict(one) for name, one in sparsified.deviation.items()},
-        "detections": None if sparsified.detections is None else asdict(sparsified.detections),
+        "deviation": apart,
+        "detections": matched,
+        "quality": of_outputs(apart, matched, sparsified.data),
         "layers": rows,
         "dense": _dense(sparsified),
         "node_times": list(nodes),
         "network": _network(analysis, written, times_of(nodes)),
     }
+
+
+def _samples(used: Mapping[str, Any]) -> dict[str, Any]:
+    """How many samples there were, and what for."""
+    judged, fitted, apart = used["samples"], used["fitted"], used["held_back"]
+    count = judged + fitted if apart else max(judged, fitted)
+    return {"data": used["data"], "count": count, "judged": judged, "fitted": fitted, "held_back": apart}
 
 
 def _network(analysis: Analysis, written: Analysis, times: Times | None) -> list[dict[str, Any]]:
@@ -224,7 +235,7 @@ def _said(data: Mapping[str, Any]) -> list[str]:
     if unfit:
         lines.append(f"By magnitude, for want of a matrix form: {_listed(unfit)}.")
     for name, one in data["deviation"].items():
-        where = held_back(data["samples"]["count"], data["samples"]["data"])
+        where = held_back(data["samples"])
         text = f"Output {name} on {where}: off by {share(one['relative'])}"
         lines.append(text + ("" if one["agreement"] is None else f", same class on {share(one['agreement'])}") + ".")
     lines += _trained(data["training"])
