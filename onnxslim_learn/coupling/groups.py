@@ -276,9 +276,25 @@ def _refusal(coupling: Coupling, group: Group) -> str:
         (block, *_) = [*(b for b in coupling.blocks if _presence(coupling, b) == group.units[0]), None]
         return f"goes with residual block {block.name}" if block else "has a branch of its own, which no sum adds up"
     if levels < 2:
-        return "has rows of which each would lose its last unit" if group.width > 1 else "has one unit only"
+        return _indivisible(coupling, group)
     removed = np.zeros(coupling.columns, bool)
     for part in group.strata:
         removed[group.units[part[: len(part) // levels]]] = True
     faults = coupling.faults(coupling.close(removed))
     return faults[0] if faults else ""
+
+
+def _indivisible(coupling: Coupling, group: Group) -> str:
+    """Why a group goes as a whole or not at all, and does not go."""
+    if group.width == 1:
+        return "has one unit only"
+    sizes = [len(part) for part in group.strata]
+    if min(sizes) < max(sizes):
+        return f"has rows of {min(sizes)} to {max(sizes)} units, which can only lose in proportion"
+    removed = np.zeros(coupling.columns, bool)
+    removed[group.units] = True
+    gone = coupling.close(removed)
+    if coupling.is_row[gone].any():
+        return "has rows of which each would lose its last unit"
+    faults = coupling.faults(gone)
+    return faults[0] if faults else "has one unit in each of its rows, beside others: all of them go or none"

@@ -4,6 +4,7 @@ import itertools
 
 import networkx as nx
 import numpy as np
+import onnx
 import pytest
 
 from onnxslim_learn.coupling import explain
@@ -381,3 +382,43 @@ def test_axes_without_units_say_what_they_meet():
         "cannot go: no units lie on it (a kernel, position, token or batch axis)",
     )
     assert told("w1:0,w1:3")[0] == "w1:3"
+
+
+MIXED = """<ir_version: 8, opset_import: ["" : 17]>
+n (float[b,6] x) => (float[b,3] y, float[b,3,PUT] z)
+<int64[3] rows = {0, 3, WIDE}, int64[2] flat = {0, ALL}, int64[1] start = {0}, int64[1] end = {PUT},
+ int64[1] along = {2}>
+{
+    h = MatMul(x, w1)
+    k = Reshape(h, rows)
+    z = Slice(k, start, end, along)
+    q = Reshape(k, flat)
+    y = MatMul(q, w2)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("wide", "put", "word"),
+    [(2, 1, "beside others"), (4, 3, "beside others"), (4, 1, None)],
+)
+def test_rows_that_mix_free_and_pinned_positions_are_said_to_do_so(wide, put, word):
+    """Three rows of so many positions, the first of which are put out: those that are not go with all rows or none."""
+    text = MIXED.replace("WIDE", str(wide)).replace("PUT", str(put)).replace("ALL", str(3 * wide))
+    model, rng = onnx.parser.parse_model(text), np.random.default_rng(0)
+    for name, shape in (("w1", (6, 3 * wide)), ("w2", (3 * wide, 3))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
+    analysis = slim.analyze(model)
+    last = next(group for group in analysis.groups if group.units.size and group.name.startswith("w1:1@"))
+    assert last.pin is None if word is None else word in last.pin.reason
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_rows_that_would_lose_their_last_unit_would_go(name):
+    analysis = analysed(name)
+    coupling = analysis.coupling
+    for group in analysis.groups:
+        if group.pin is not None and "last unit" in group.pin.reason:
+            removed = np.zeros(coupling.columns, bool)
+            removed[group.units] = True
+            assert coupling.is_row[coupling.close(removed)].any()
+            assert {len(part) for part in group.strata} == {1}
