@@ -185,8 +185,24 @@ def test_units_of_groups_and_what_is_looked_at_rarely_have_curves_too():
         history[k] |= {"held": 2.0 / (k + 1), "alive/w:0": 100.0 - k, "alive/v:0": 7.0}
     numbers, groups = training.watched("structure", history)
     assert [line.label for line in numbers.lines] == ["loss", "loss on samples held back"]
+    assert not numbers.said
     assert numbers.lines[1].points == ((9.0, 0.2), (49.0, 0.04), (99.0, 0.02))
     assert [(line.label, line.points) for line in groups.lines] == [("w:0", ((9.0, 91.0), (49.0, 51.0), (99.0, 1.0)))]
+
+
+def test_what_is_left_comes_before_how_it_is_learnt_and_is_explained():
+    numbers = [
+        {"step": k, "rate": 0.1 * k, "term": 2.0 * k, "mine": 3.0 * k, "loss": 1.0 * k, "cost": 1 - k} for k in (0, 1)
+    ]
+    (chart,) = training.watched("structure", numbers)
+    assert [line.label.split(",")[0] for line in chart.lines] == [
+        "loss",
+        "cost if adopted",
+        "learning rate",
+        "structure term",
+        "mine",
+    ]
+    assert "if those without strength at that moment were cut" in chart.said
 
 
 def test_time_by_operator_is_that_of_all_nodes_and_blocks_have_their_whole_names():

@@ -22,16 +22,22 @@ TWO = 2  # points make a curve
 PARTS = {"alive": "units alive of each group", "sparsity": "share of zeros of each weight"}
 """What stands in a history before the names of parts -> what it is."""
 WATCHED = {
+    "loss": "loss",
     "held": "loss on samples held back",
     "right": "right on samples held back, share",
-    "sparsity": "zeros, share",
-    "loss": "loss",
-    "rate": "learning rate",
-    "term": "structure term",
-    "strength": "strength of the term",
+    "metric": "metric on samples held back",
     "cost": "cost if adopted, share",
     "alive": "units alive, share",
+    "sparsity": "zeros, share",
+    "rate": "learning rate",
+    "term": "structure term, costs times strengths",
+    "strength": "weight of the term, or pace of lowering strengths",
 }
+"""A number of a step -> what it is; charts come in this order."""
+ADOPTED = (
+    "Cost and units are what would be left if those without strength at that moment were cut. They may come back: "
+    "widths are decided at the end, within what was asked for."
+)
 NAMES = {"structure": "structure learning", "finetune": "fine-tuning"}
 MEANWHILE = {"structure": ", while units that will go lose their strength"}
 
@@ -65,14 +71,15 @@ def _learnt(training: Mapping[str, Any], titles: Mapping[str, str]) -> list[Bloc
 def watched(name: str, history: Sequence[Mapping[str, Any]], titles: Mapping[str, str] | None = None) -> list[Block]:
     """What changed from step to step of a stage of training, a chart for each number and for each group's units."""
     title, charts = f"{name[:1].upper()}{name[1:]}", dict[str, list[Line]]()
-    for key in dict.fromkeys(key for row in history for key in row if key != "step"):
+    for key in dict.fromkeys([*WATCHED, *(key for row in history for key in row if key != "step")]):
         points = [(float(row["step"]), float(row[key])) for row in history if isinstance(row.get(key), int | float)]
         kept = (*points[: -1 : max(len(points) // POINTS, 1)], *points[-1:])
         part, slash, whose = key.partition("/")
         drawn = charts.setdefault(f"{title}: {PARTS.get(part, part)}" if slash else f"{title}, step by step", [])
         if len({y for _, y in kept}) > 1 and kept not in [one.points for one in drawn if one.label == WATCHED["loss"]]:
             drawn.append(Line((titles or {}).get(whose, whose) or WATCHED.get(key, key), kept))
-    return [Lines(told, "", ("step", "value"), tuple(lines)) for told, lines in charts.items() if lines]
+    said = {f"{title}, step by step": ADOPTED} if any("cost" in row for row in history) else {}
+    return [Lines(told, said.get(told, ""), ("step", "value"), tuple(lines)) for told, lines in charts.items() if lines]
 
 
 def rollouts(search: Mapping[str, Any] | None) -> list[Block]:
