@@ -16,7 +16,7 @@ from onnxslim_learn.coupling import selection
 from onnxslim_learn.plans.plan import bases_file
 from onnxslim_learn.readers import AUTO
 from onnxslim_learn.report.format import plural, share
-from onnxslim_learn.report.sections import groups, pinned, quality, repair
+from onnxslim_learn.report.sections import groups, pinned, quality, repair, training
 from onnxslim_learn.report.sections import slim as pages
 from onnxslim_learn.rewrite import save
 
@@ -197,7 +197,13 @@ def _work(case: Case) -> Iterator[str]:
     yield from repair.unmeasured(case.report.get("choice") or {})
 
 
+def _in_vain(case: Case) -> Iterator[str]:
+    """Training that was undone."""
+    told = case.report.get("training") or {}
+    yield from training.taken_back(told.get("finetune", told))
+
+
 LIMITS: tuple[Callable[[Case], Iterator[str]], ...] = (
-    _doubtful, _pinned, _bodies, _protected, _narrowest, _steps, _work,
+    _doubtful, _pinned, _bodies, _protected, _narrowest, _steps, _work, _in_vain,
 )  # fmt: skip
 """What may hold a model up: each tells sentences where it does."""

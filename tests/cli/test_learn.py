@@ -46,6 +46,20 @@ def test_learn_meets_its_target(trainable):
     assert "computes what residual.onnx computes" in out
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        "--target macs=0.6 --finetune-steps 4 --finetune-rate 3",
+        "--learner weight-sparse --ws-prune-ratio 0.5 --ws-prune-ratio-prtl uniform --one-shot --learning-rate 3",
+    ],
+)
+def test_training_in_vain_is_told_in_the_end(trainable, how):
+    line = f"learn residual.onnx -o new.onnx {how} --norms frozen --steps 12 --batch-size 8 --no-latency"
+    code, told, err = trainable(f"{line} --data samples.npz --json -")
+    assert (code, err) == (0, "")
+    assert any("and was undone" in one for one in json.loads(told)["verdict"]["limited_by"])
+
+
 def test_options_come_from_a_file_and_the_line_wins(trainable):
     given = ['target = ["macs=0.3"]', "steps = 6", "finetune_steps = 2", "batch-size = 8", "no_latency = true"]
     Path("run.toml").write_text("\n".join(given))

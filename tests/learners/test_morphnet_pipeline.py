@@ -354,7 +354,7 @@ def test_fine_tuning_that_makes_it_worse_is_taken_back(few, prepare, monkeypatch
     assert held["after"] > held["before"] and held["kept"] == "before"
     assert held["trained_on"] == few
     assert training["result"] == training["cut"]
-    assert any("weights before it are kept" in line for line in trained._said(training))
+    assert any("and was undone" in line for line in trained._said(training))
     better, _ = shrink(prepare(MorphNetSettings({"macs": 0.6}), name="better", finetune_steps=20, finetune_rate=1e-4))
     told = better.plan.provenance["training"]["finetune"]["held"]
     assert told["after"] < 1.1 * told["before"] and told["before"] == held["before"] and told["kept"] == "after"

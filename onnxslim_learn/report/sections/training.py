@@ -141,7 +141,7 @@ def taken_back(stage: Mapping[str, Any]) -> list[str]:
         return []
     losses = f"loss {loss(held['before'])} before, {loss(held['after'])} after"
     which = "even on samples that it was trained on" if held["trained_on"] else "on samples held back"
-    return [f"That did worse {which} ({losses}): the weights before it are kept. Try a lower rate."]
+    return [f"The last training did worse {which} ({losses}) and was undone. Try a lower --learning-rate."]
 
 
 def widened(data: Mapping[str, Any]) -> list[Block]:
