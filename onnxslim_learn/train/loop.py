@@ -369,7 +369,7 @@ def _laid_out(x: Tensor) -> Tensor:
 
 def _seed(seed: int, step: int, rank: int = 0) -> None:
     """Seed torch's generators for a part of a step."""
-    torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1))
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0]) >> 1)
 
 
 def _silent(module: nn.Module, *, unless: bool) -> AbstractContextManager[None]:

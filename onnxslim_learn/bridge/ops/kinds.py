@@ -88,9 +88,9 @@ def plain(x: Any) -> Any:
 
 def listed(x: Plain) -> list[Any]:
     """A number as a list of one."""
-    return list(x) if isinstance(x, list | tuple) else [x]
+    return list(x) if isinstance(x, (list, tuple)) else [x]  # torch.compile of torch 2.6 knows no list | tuple
 
 
 def single(x: Plain) -> Any:
     """The only number of a list; a number, or nothing, as it is."""
-    return x[0] if isinstance(x, list | tuple) else x
+    return x[0] if isinstance(x, (list, tuple)) else x
