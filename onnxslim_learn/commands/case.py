@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,6 @@ from onnxslim_learn.report.sections import quality
 if TYPE_CHECKING:
     from onnxslim_learn.commands.asked import Asked, Change
 
-ADVISED = re.compile(r"--([\w-]+) ((?:\d[\d.,x]*)?\d|rgb|bgr)")  # in "Give --mean 0.5 --colour bgr."
 CUTS = ("slim", "apply", "learn")
 
 
@@ -81,8 +79,7 @@ class Case:
     @property
     def cure(self) -> dict[str, str]:
         """The options that doubts advise: keyword -> value; empty where what was given as it is has to change."""
-        advised = (said for doubt in self.doubts for said in doubt.split("Give ")[1:])
-        return {name.replace("-", "_"): value for said in advised for name, value in ADVISED.findall(said)}
+        return {name: value for one in self.judged if one for name, value in (one.get("cure") or {}).items()}
 
     @property
     def unknown(self) -> bool:

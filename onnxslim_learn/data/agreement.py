@@ -13,7 +13,7 @@ ImageNet 0.8 to 1.6, and from 0 to 255 22.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,13 +22,13 @@ from onnxslim_learn.array_types import Array
 from onnxslim_learn.coupling import roles
 from onnxslim_learn.coupling.operators.facts import attribute
 from onnxslim_learn.data import input_range, random_inputs
-from onnxslim_learn.data.recipes import Recipe, guessed, standard, usual
+from onnxslim_learn.data.recipes import Cure, Recipe, giving, guessed, standard, usual
 from onnxslim_learn.data.signature import COLOURS, LAYOUTS, Declared, Input, layout_of
 from onnxslim_learn.graph.stated import stated
 from onnxslim_learn.output_kinds import classifies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -61,10 +61,12 @@ class Doubt:
     Attributes:
         said: What does not fit, and what cures it, in a sentence or two.
         sure: Whether it is beyond doubt.
+        cure: The options that cure it, by name.
     """
 
     said: str
     sure: bool
+    cure: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -129,13 +131,13 @@ def _range(graph: Graph, one: Input, rows: Array, recipe: Recipe | None) -> Doub
     size = max(abs(float(np.min(expected.low))), abs(float(np.max(expected.high))))
     largest = max(abs(low), abs(high))
     told = f"input {one.name} goes from {low:.3g} to {high:.3g}, but the model expects {expected}"
-    cure = recipe.cure(expected) if recipe else f"Store numbers from {_ends(expected)}"
+    cure = recipe.cure(expected) if recipe else Cure(f"Store numbers from {_ends(expected)}")
     if largest > LARGE * size:
-        return Doubt(f"{told}. {cure}.", True)
+        return Doubt(f"{told}. {cure}.", True, cure.options)
     if 0 < largest < size / SMALL and expected.why != input_range.CLIPPING:
-        return Doubt(f"{told}. {cure}.", one.dtype.kind == "f")
+        return Doubt(f"{told}. {cure}.", one.dtype.kind == "f", cure.options)
     if image and np.min(expected.low) == 0 and low < -size / 10:
-        return Doubt(f"{told}. {cure}.", False)
+        return Doubt(f"{told}. {cure}.", False, cure.options)
     return None
 
 
@@ -147,11 +149,14 @@ def _look(graph: Graph, one: Input, rows: Array, recipe: Recipe | None) -> Doubt
     _, *spatial = LAYOUTS[recipe.layout if recipe else told.layout or layout_of(one)]
     size, wanted = [rows.shape[axis] for axis in spatial], told.size
     if wanted is not None and not all(side / SIZED <= x <= side * SIZED for x, side in zip(size, wanted, strict=True)):
-        cure = f"Give ⟨image_size⟩ {wanted[0]}x{wanted[1]}" if recipe else f"Store images of {wanted[0]}x{wanted[1]}"
-        return Doubt(f"images are {size[0]}x{size[1]}, but {told.why} say {wanted[0]}x{wanted[1]}. {cure}.", False)
+        named = f"{wanted[0]}x{wanted[1]}"
+        cure = giving({"image_size": named}) if recipe else Cure(f"Store images of {named}")
+        said = f"images are {size[0]}x{size[1]}, but {told.why} say {named}. {cure}."
+        return Doubt(said, False, cure.options)
     if recipe is not None and told.colour and {told.colour, recipe.colour} == {"rgb", "bgr"}:
-        said = f"colours are {recipe.colour}, but {told.why} say {told.colour}. Give ⟨colour⟩ {told.colour}."
-        return Doubt(said, False)
+        cure = giving({"colour": told.colour})
+        said = f"colours are {recipe.colour}, but {told.why} say {told.colour}. {cure}."
+        return Doubt(said, False, cure.options)
     return None
 
 
@@ -177,7 +182,8 @@ def _statistics(graph: Graph, one: Input, rows: Array, batches: Sequence[Batch],
         cured = _cured(fit, away, [(pixels, standard(pixels, way)) for pixels, way in ways[:1]], SURE)
         sure = away > FAR
     if cured is not None:
-        return Doubt(f"{said}, and {cured[0]:.2g} with {cured[1].name}. {cured[1].advice(recipe)}.", sure)
+        advice = cured[1].advice(recipe)
+        return Doubt(f"{said}, and {cured[0]:.2g} with {cured[1].name}. {advice}.", sure, advice.options)
     strange = f"these inputs are not of the model's kind: {said}. Give inputs prepared as for training."
     return Doubt(strange, False) if away > STRANGE and _spread(norms) > DIFFERENT else None
 
@@ -329,7 +335,8 @@ def _classes(
         return None
     best = next(way for share, way in shares if share >= most - NEARLY - 1 / len(rows))
     said = f"the model gets {given:.0%} of {len(rows)} classes right, and {most:.0%} with {best.name}"
-    return Doubt(f"{said}. {best.advice(recipe)}.", bool(most > 2 * given and most - given > 5 * spread))
+    advice, sure = best.advice(recipe), bool(most > 2 * given and most - given > 5 * spread)
+    return Doubt(f"{said}. {advice}.", sure, advice.options)
 
 
 def _right(

@@ -86,7 +86,9 @@ def open_source(spec: Spec, graph: Graph, options: DataSettings | None = None) -
         raise InputError(f"{refused.removesuffix('.')}, or ⟨as_given⟩ if it is meant so.")
     told = tuple(with_flags(doubt.said) for doubt in doubts)
     said = opened.name if count is None else f"{opened.name} ({count} sample{'' if count == 1 else 's'})"
-    return Source(said, False, count, first[0].labels is not None, stream, takes, opened.pick, told, opened.blocks)
+    cure = {name: value for doubt in doubts for name, value in doubt.cure.items()}
+    about: dict[str, Any] = {"pick": opened.pick, "doubts": told, "blocks": opened.blocks, "cure": cure}
+    return Source(said, False, count, first[0].labels is not None, stream, takes, **about)
 
 
 def check(spec: Spec | None, options: DataSettings) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from onnxslim_learn.array_types import Array
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from onnxslim_learn.data.input_range import Range
 
@@ -65,28 +65,54 @@ class Recipe:
         """Whether a mean is taken out, or a deviation divides."""
         return any(self.mean) or set(self.std) != {1.0}
 
-    def options(self, given: Recipe | None = None) -> str:
+    def options(self, given: Recipe | None = None) -> dict[str, str]:
         """The options that lead to it, those included that take the place of what was given."""
         other = given or UNIT
-        told = [f"⟨scale⟩ {self.scale:g}"] if {self.scale, other.scale} != {PIXEL} else []
-        told += [f"⟨mean⟩ {_list(self.mean)}", f"⟨std⟩ {_list(self.std)}"] if self.shifted or other.shifted else []
-        return " ".join(told + ([f"⟨colour⟩ {self.colour}"] if "bgr" in (self.colour, other.colour) else []))
+        told = {"scale": f"{self.scale:g}"} if {self.scale, other.scale} != {PIXEL} else {}
+        told |= {"mean": _list(self.mean), "std": _list(self.std)} if self.shifted or other.shifted else {}
+        return told | ({"colour": self.colour} if "bgr" in (self.colour, other.colour) else {})
 
-    def advice(self, given: Recipe | None) -> str:
+    def advice(self, given: Recipe | None) -> Cure:
         """What to do to get it, with options where images come from a folder that was read as given."""
         if given is None:
             scaled = "pixels" if self.scale == 1 else f"pixels / {self.scale:g}"
             formula = f"({scaled} - {_list(self.mean)}) / {_list(self.std)}" if self.shifted else scaled
-            return f"Store {formula}{', blue first' if self.colour == 'bgr' else ''}"
+            return Cure(f"Store {formula}{', blue first' if self.colour == 'bgr' else ''}")
         if self.options():
-            return f"Give {self.options(given)}"
-        return f"Leave {given.options() or 'other options'} out" + ("" if given.scale == PIXEL else ", or ⟨scale⟩ 255")
+            return giving(self.options(given))
+        over = _spelled(given.options()) or "other options"
+        return Cure(f"Leave {over} out" + ("" if given.scale == PIXEL else ", or ⟨scale⟩ 255"))
 
-    def cure(self, expected: Range) -> str:
+    def cure(self, expected: Range) -> Cure:
         """What to do where the model expects a range of numbers."""
         ends = float(np.min(expected.low)), float(np.max(expected.high))
         known = {(0.0, 1.0): UNIT, (0.0, PIXEL): RAW, (-1.0, 1.0): SIGNED}
-        return known[ends].advice(self) if ends in known else "Give ⟨scale⟩, ⟨mean⟩ and ⟨std⟩ that lead there"
+        return known[ends].advice(self) if ends in known else Cure("Give ⟨scale⟩, ⟨mean⟩ and ⟨std⟩ that lead there")
+
+
+@dataclass(frozen=True)
+class Cure:
+    """What makes samples fit.
+
+    Attributes:
+        said: What to do, in words.
+        options: What to give for it, by name; none where something else has to change.
+    """
+
+    said: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.said
+
+
+def giving(options: Mapping[str, str]) -> Cure:
+    """A cure by options alone."""
+    return Cure(f"Give {_spelled(options)}", options)
+
+
+def _spelled(options: Mapping[str, str]) -> str:
+    return " ".join(f"⟨{name}⟩ {value}" for name, value in options.items())
 
 
 def _list(numbers: tuple[float, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from onnxslim_learn.array_types import Array
 from onnxslim_learn.data.batch import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from onnxslim_learn.data.signature import Declared
 
@@ -31,6 +31,7 @@ class Source:
         doubts: Why the samples are hardly what the model was made for, in sentences.
         blocks: How many samples of that order, one block after the other, are best read together; empty where it does
             not matter.
+        cure: The options that cure these doubts, by name.
     """
 
     name: str
@@ -42,12 +43,13 @@ class Source:
     pick: Callable[[Array], Batch] | None = None
     doubts: tuple[str, ...] = ()
     blocks: tuple[int, ...] = ()
+    cure: Mapping[str, str] = field(default_factory=dict)
 
     def used(self, judged: int, fitted: int, *, held_back: bool = True) -> dict[str, Any]:
         """How many samples judge a result and how many it was fitted to, as reports tell of them."""
         inputs = "made-up" if self.synthetic else "given"
-        told = {"data": self.name, "samples": judged, "doubts": list(self.doubts), "fitted": fitted}
-        return {**told, "held_back": held_back, "inputs": inputs}
+        told = {"data": self.name, "samples": judged, "doubts": list(self.doubts), "cure": dict(self.cure)}
+        return {**told, "fitted": fitted, "held_back": held_back, "inputs": inputs}
 
     def batches(self, limit: int | None = None) -> Iterator[Batch]:
         """The batches from the start, the same every time.

@@ -93,7 +93,6 @@ def trained(task: Task[Any], plan: Plan, told: dict[str, Any]) -> tuple[Slimmed,
     stages: dict[str, Any] = {
         "learner": task.learner,
         "data": task.source.name,
-        "inputs": "made-up" if task.source.synthetic else "given",
         "loss": losses.told(trainer.training.loss),
     }
     stages |= json.loads((task.folder / "start.json").read_text(encoding="utf-8"))
@@ -198,7 +197,8 @@ def _finish(task: Task[Any], plan: Plan, net: fx.GraphModule, stages: dict[str, 
     if not check.passed:
         raise VerifyError(f"{task.output}: {check.complaint}. Nothing was written.")
     export.export(net, graph, task.output)
-    return slimmed.Slimmed(task.analysis, plan, removal, slim(removal), doubts=task.source.doubts, trained=True), check
+    used = task.source.used(stages["result"]["samples"], stages["result"]["fitted"])
+    return slimmed.Slimmed(task.analysis, plan, removal, slim(removal), doubts=task.source.doubts, trained=used), check
 
 
 def redraw(module: fx.GraphModule, seed: int) -> None:

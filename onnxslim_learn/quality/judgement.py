@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class Samples:
         labels: What outputs should be, for every batch, or ``None``.
         made_up: Whether they are made up, so that what is measured on them says little about real ones.
         doubts: Why they are hardly what the model was made for.
+        cure: The options that cure that, by name.
         fitted: How many samples models are fitted to.
         held_back: Whether these are none of them.
     """
@@ -41,6 +42,7 @@ class Samples:
     labels: Sequence[Array | None] = ()
     made_up: bool = False
     doubts: Sequence[str] = ()
+    cure: Mapping[str, str] = field(default_factory=dict)
     fitted: int = 0
     held_back: bool = True
 
@@ -53,7 +55,7 @@ def of_outputs(
     Args:
         outputs: Deviations by name, as plain data.
         matched: Detections, likewise.
-        samples: On which: ``data``, ``samples``, ``fitted``, ``held_back``, ``inputs``, ``doubts``.
+        samples: On which: as :meth:`onnxslim_learn.data.source.Source.used` tells.
     """
     if not outputs:
         return None
@@ -108,6 +110,7 @@ class Judgement:
         accuracy: Share of samples of which the model finds the label, if there are labels that are classes.
         fitted: How many samples the model was fitted to.
         held_back: Whether those that judge it are none of them.
+        cure: The options that cure what doubts are about, by name.
     """
 
     data: str
@@ -120,6 +123,7 @@ class Judgement:
     accuracy: float | None = None
     fitted: int = 0
     held_back: bool = True
+    cure: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def worst(self) -> tuple[str, Block] | None:
@@ -147,7 +151,7 @@ class Judgement:
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         data: dict[str, Any] = {"data": self.data, "samples": self.samples, "doubts": list(self.doubts)}
-        data |= {"fitted": self.fitted, "held_back": self.held_back}
+        data |= {"cure": dict(self.cure), "fitted": self.fitted, "held_back": self.held_back}
         data["inputs"] = "made-up" if self.made_up else "given"
         told = {name: None if one is None else asdict(one) for name, one in self._parts().items()}
         name, block = self.worst or ("", None)
@@ -189,7 +193,7 @@ def judge(
     count = sample_count(samples.feeds)
     known = detections(wanted, actual)
     told: dict[str, Any] = {"doubts": tuple(samples.doubts), "accuracy": accuracy(actual, samples.labels)}
-    told |= {"fitted": samples.fitted, "held_back": samples.held_back}
+    told |= {"fitted": samples.fitted, "held_back": samples.held_back, "cure": samples.cure}
     return Judgement(samples.name, count, samples.made_up, apart, known, measured, **told)
 
 

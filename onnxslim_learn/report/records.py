@@ -307,13 +307,10 @@ def _quality(slimmed: Slimmed) -> dict[str, Any] | None:
     """How good a result is, as it was judged, or else by what training says of samples that were held back."""
     if slimmed.judgement is not None:
         return slimmed.judgement.to_dict()
-    if not slimmed.trained:
+    if slimmed.trained is None:
         return None
-    training = slimmed.plan.provenance["training"]
-    result = training["result"]
-    samples = {key: result[key] for key in ("samples", "fitted")} | {"held_back": True, "doubts": list(slimmed.doubts)}
-    samples |= {key: training[key] for key in ("data", "inputs")}
-    return of_outputs(result["outputs"], result["detections"], samples)
+    result = slimmed.plan.provenance["training"]["result"]
+    return of_outputs(result["outputs"], result["detections"], slimmed.trained)
 
 
 def outcome(

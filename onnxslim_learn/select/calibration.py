@@ -166,7 +166,8 @@ class Calibration:
         fitted, chosen = divide(len(self.feeds))
         feeds, labels = [self.feeds[k] for k in chosen], [self.labels[k] for k in chosen]
         count, apart = sum(self._batches[k].count for k in fitted), not set(fitted) & set(chosen)
-        return Samples(self.source.name, feeds, labels, self.source.synthetic, self.source.doubts, count, apart)
+        source = self.source
+        return Samples(source.name, feeds, labels, source.synthetic, source.doubts, source.cure, count, apart)
 
     def divided(self) -> tuple[Source, Source]:
         """The samples that repair fits on, and those that it does not, as sources."""

@@ -67,7 +67,8 @@ class Slimmed:
         folded: What a lossless cut did with constants, if it is one; it is checked against the original itself.
         judgement: How good what was written is, if there were samples to tell.
         doubts: Why the samples it was trained on are hardly what the model was made for.
-        trained: Whether its weights are those of the training that the plan tells of.
+        trained: Where its weights are those of the training that the plan tells of, the samples that judged it, as
+            ``quality`` tells in reports.
     """
 
     analysis: Analysis
@@ -79,7 +80,7 @@ class Slimmed:
     folded: find.Folded | None = None
     judgement: Judgement | None = None
     doubts: tuple[str, ...] = ()
-    trained: bool = False
+    trained: dict[str, Any] | None = None
     _better: ir.Model | None = field(repr=False, default=None)
 
     def __repr__(self) -> str:

@@ -70,14 +70,15 @@ def test_what_is_refused_can_be_meant(net, folder):
 @pytest.mark.parametrize("given", [UNIT, RAW, SIGNED, *COLOURED, replace(RAW, mean=(9.0,), colour="bgr")])
 def test_options_that_are_advised_lead_from_those_that_were_given_to_what_is_meant(given):
     for way in usual(PIXELS[:2].transpose(0, 3, 1, 2), given):
-        advice, *told = re.sub("[⟨⟩]", "", way.advice(given)).split(" ")
-        if advice == "Give":
-            options = dict(zip(told[::2], told[1::2], strict=True))
+        advice = way.advice(given)
+        if options := advice.options:
+            told = re.sub("[⟨⟩]", "", advice.said).split(" ")
+            assert told == ["Give", *(word for pair in options.items() for word in pair)]
             numbers = {key: tuple(map(float, options[key].split(","))) for key in ("mean", "std") if key in options}
             scale, colour = float(options.get("scale", given.scale)), options.get("colour", given.colour)
             reached = replace(given, scale=scale, colour=colour, **numbers)
         else:
-            assert advice == "Leave"
+            assert advice.said.startswith("Leave ")
             reached = UNIT
         assert reached == replace(way, name=reached.name)
 
