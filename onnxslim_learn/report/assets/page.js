@@ -138,7 +138,10 @@
     const letters = Math.floor(Math.max(labels, 60) / 6.4);
     const named = spec.encoding?.y?.axis?.labelExpr;
     spec.whole ??= named;
-    if (named) spec.encoding.y.axis.labelExpr = `length(${spec.whole}) > ${letters} ? '…' + slice(${spec.whole}, -${letters - 1}) : ${spec.whole}`;
+    if (named) { // words begin with what tells them apart, paths end with it
+      const [short, end] = [`slice(${spec.whole}, 0, ${letters - 1}) + '…'`, `'…' + slice(${spec.whole}, -${letters - 1})`];
+      spec.encoding.y.axis.labelExpr = `length(${spec.whole}) <= ${letters} ? ${spec.whole} : indexof(${spec.whole}, ' ') > 0 ? ${short} : ${end}`;
+    }
     const legend = { ...config.legend, ...(room < 480 ? { columns: 1, labelLimit: room - labels - 24 } : { columns: 3 }) };
     const axis = { ...config.axis, labelLimit: Math.max(labels, 60) + 8 };
     const { whole, ...shown } = spec;
