@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxslim_learn.array_types import Progress, Stage
 from onnxslim_learn.costs.polynomial import work
+from onnxslim_learn.coupling import roles
 from onnxslim_learn.data.class_balance import confident
 from onnxslim_learn.data.open import check as openable
 from onnxslim_learn.data.open import open_source
@@ -22,10 +23,13 @@ from onnxslim_learn.runtime.session import open_session
 from onnxslim_learn.select.calibration import Calibration
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from onnxslim_learn.analysis import Analysis
     from onnxslim_learn.coupling.solver import Coupling
     from onnxslim_learn.data.options import DataSettings, SampleSettings
     from onnxslim_learn.data.source import Source
+    from onnxslim_learn.graph.load import Graph
     from onnxslim_learn.quality.metric import Metric
     from onnxslim_learn.workflow.options import QualitySettings, RepairSettings
 
@@ -35,6 +39,7 @@ WORK = 200_000_000_000  # multiply-accumulates of made-up samples: some ten seco
 
 
 FEWEST, MOST = 32, 512
+UNMATCHED = "Made-up inputs are not fitted to the batch statistics that the model keeps: ⟨match_statistics⟩ does that."
 VERIFIED = 8  # samples: verification runs both models without optimisations
 
 
@@ -74,8 +79,20 @@ def gathered(
         reading = replace(asked.reading, samples=asked.reading.samples or affordable(analysis.coupling))
         if matching:
             return matched(analysis.coupling, reading, stage("matching statistics"))
-        return confident(analysis.coupling, reading, stage("making samples up"))
+        source = confident(analysis.coupling, reading, stage("making samples up"))
+        return replace(source, doubts=(with_flags(UNMATCHED),)) if keeps_statistics(analysis.graph) else source
     return synthetic(analysis.coupling, asked.reading) if asked.reading.input_range else None
+
+
+def keeps_statistics(graph: Graph) -> bool:
+    """Whether some batch normalisation inside a model has stored what its layers saw."""
+    reads = {str(node.inputs[0].name) for node in graph.nodes if _stored(node) and node.inputs[0] is not None}
+    return any(str(value.name) in reads for node in graph.nodes for value in node.outputs)
+
+
+def _stored(node: ir.Node) -> bool:
+    norm = roles.normalisation(node)
+    return norm is not None and norm.mean is not None
 
 
 def run_away(analysis: Analysis, source: Source | None) -> str:

@@ -97,7 +97,14 @@ def test_repair_is_told_and_can_be_left_out(samples, run):
 def test_made_up_inputs_are_matched_to_stored_statistics(samples, run):
     code, out, err = run(f"{SLIM} --match-statistics --samples 32 --json -")
     assert code == 0, err
+    assert "--match-statistics" not in err
     assert "statistics" in strict(out)["repair"]["data"]
+
+
+def test_statistics_that_were_stored_are_told_of(samples, run):
+    assert "--match-statistics" in run(SLIM)[2]
+    assert "--match-statistics" not in run(f"{SLIM} --no-repair")[2]
+    assert "--match-statistics" not in run(f"{SLIM} --data samples.npz")[2]
 
 
 def test_matching_is_for_made_up_inputs(samples, run):
