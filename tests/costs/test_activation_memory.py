@@ -1,5 +1,7 @@
 """Peak memory equals a simulation of the file that a plan writes, and its gradient is the finite difference."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -73,7 +75,24 @@ def test_the_input_stays_without_the_block_that_reads_it_first():
     (block,) = analysis.coupling.blocks
     gone = analysis.whole.gone.copy()
     gone[analysis.coupling.strong[block.atom]] = True
-    assert analysis.memory.by_value((~gone).astype(float)) == {"x": 4 * 4 * 8, "b": 0, "s": 4 * 4 * 8}
+    assert analysis.memory.by_value((~gone).astype(float)) == {"x": 4 * 4 * 8, "y": 4 * 4 * 3}
+
+
+WITHOUT = ["residual", "convnext", "class_token", "swiglu", "swiglu_fused", "c2f", "windows"]
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_peak_without_blocks_is_that_of_the_file_written(name):
+    """Every set of a few blocks, with all units: a sum of which one side is left takes none."""
+    analysis = analysed(name)
+    able = [block for block in analysis.coupling.blocks if block.atom][:4]
+    assert able
+    inputs = random_inputs(analysis.coupling, analysis.graph.shapes.nominal)
+    for count in range(len(able) + 1):
+        for blocks in itertools.combinations(able, count):
+            removal = laws.close(analysis, np.array([analysis.coupling.column_of(block) for block in blocks], int))
+            alive = (~removal.gone).astype(float)
+            assert round(analysis.memory.value(alive)) == simulated(laws.written(analysis, removal), inputs)
 
 
 def test_a_target_on_memory_is_met():
