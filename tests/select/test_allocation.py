@@ -5,13 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
+from onnxslim_learn.costs.devices import load
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.runtime import cache, parallel
 from onnxslim_learn.select import allocation, schedule, sensitivity
 from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.select.trial_cost import TrialCost
 from onnxslim_learn.workflow import slim
-from tests.laws import analysed
+from tests.laws import ALL, analysed
 
 NETS = ["residual", "depthwise", "squeeze_excite"]
 
@@ -35,6 +36,18 @@ def test_measured_widths_meet_the_target_and_do_no_worse_than_uniform_ones(name)
     assert trials[plan.provenance["allocation"]] == min(trials.values())
     assert plan.provenance["criterion"] == "obs"
     assert all(len(points) >= 1 for points in known.curves.points.values())
+
+
+@pytest.mark.parametrize("cost", ["params", "bytes", "memory", "latency"])
+def test_the_same_losses_serve_whatever_is_bounded(cost):
+    model = slim.analyze(ALL["residual"].build(), device=load("V100"))
+    one, other = calibration("residual"), calibration("residual")
+    first, second = (
+        slim.plan(model, {name: 0.8}, calibration=known).provenance for name, known in (("macs", one), (cost, other))
+    )
+    assert other.curves.points == one.curves.points != {}
+    assert second["curves"] == first["curves"]
+    assert second["trials"][second["allocation"]] == min(second["trials"].values())
 
 
 @pytest.mark.parametrize("nothing", [{"work": 0}, {"seconds": 0}])
