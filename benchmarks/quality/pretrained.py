@@ -145,14 +145,14 @@ def photographs(count: int) -> tuple[Outputs, None]:
     return {"images": np.concatenate([real.MODELS["yolov8n"].samples(count // 2, part=1), np.stack(shown)])}, None
 
 
-def turned(count: int) -> tuple[Outputs, np.ndarray]:
+def turned(count: int, kind: real.Kind = real.MODELS["ppocr_cls"]) -> tuple[Outputs, np.ndarray]:
     """Lines of text of the other part, half of them upside down, and which."""
     rng, pixels = np.random.default_rng(7), []
     down = rng.random(count) < 0.5
     for k in range(count):
-        image = kinds.line(np.random.default_rng((7, k)), 1, (48, 192)).rotate(180 if down[k] else 0)
-        pixels.append((np.asarray(image, np.float32).transpose(2, 0, 1) / 255 - 0.5) / 0.5)
-    return {"x": np.stack(pixels).astype(np.float32)}, down
+        image = kinds.line(np.random.default_rng((7, k)), 1, kind.shape[1:]).rotate(180 if down[k] else 0)
+        pixels.append(kind.prepared(image))
+    return {kind.input: np.stack(pixels)}, down
 
 
 def direction(outputs: Outputs, down: np.ndarray) -> float:

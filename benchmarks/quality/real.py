@@ -50,7 +50,11 @@ class Kind:
         """One sample as the model takes it."""
         if len(self.shape) == 1:
             return self.draw(rng, part)
-        pixels = np.asarray(self.draw(rng, part, self.shape[1:]), np.float32) / 255
+        return self.prepared(self.draw(rng, part, self.shape[1:]))
+
+    def prepared(self, image: Any) -> np.ndarray:
+        """An image as the model takes it."""
+        pixels = np.asarray(image, np.float32) / 255
         return ((pixels - self.mean) / self.std).transpose(2, 0, 1).astype(np.float32)
 
     def samples(self, count: int, part: int, seed: int = 0) -> np.ndarray:

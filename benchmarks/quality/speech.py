@@ -32,12 +32,11 @@ def _sentences(part: int) -> tuple[str, ...]:
     return passages.pairs(part, 400, packages=())[0]
 
 
-def _spoken(rng: np.random.Generator, part: int) -> Floats:
-    """A sentence in some voice, at some speed and pitch."""
-    voice, text = rng.choice(VOICES[part]), rng.choice(_sentences(part))
+def said(rng: np.random.Generator, voice: str, text: str) -> Floats:
+    """A text in a voice, at some speed and pitch."""
     words = ["-v", voice, "-s", str(rng.integers(120, 220)), "-p", str(rng.integers(10, 90))]
-    said = subprocess.run(["espeak-ng", *words, "--stdout", "--", text[:200]], capture_output=True, check=True).stdout
-    with wave.open(io.BytesIO(said)) as file:
+    sound = subprocess.run(["espeak-ng", *words, "--stdout", "--", text[:200]], capture_output=True, check=True).stdout
+    with wave.open(io.BytesIO(sound)) as file:
         whole, rate = file.readframes(1 << 30), file.getframerate()
     heard = np.frombuffer(whole[: len(whole) // 2 * 2], np.int16) / 2**15
     return signal.resample_poly(heard, RATE // 50, rate // 50).astype(np.float32)
@@ -48,9 +47,11 @@ def recording(rng: np.random.Generator, part: int) -> tuple[Floats, NDArray[np.b
     heard = np.zeros(STEPS * CHUNK, np.float32)
     start = int(rng.integers(0, 2 * RATE))
     while start < len(heard) - RATE // 2:
-        said = _spoken(rng, part)[: len(heard) - start]
-        heard[start : start + len(said)] = said * rng.uniform(0.2, 1.0) / max(float(np.abs(said).max()), 1e-6)
-        start += len(said) + int(rng.integers(RATE // 2, 3 * RATE))
+        voice, text = rng.choice(VOICES[part]), rng.choice(_sentences(part))
+        sentence = said(rng, voice, text)[: len(heard) - start]
+        loudest = max(float(np.abs(sentence).max()), 1e-6)
+        heard[start : start + len(sentence)] = sentence * rng.uniform(0.2, 1.0) / loudest
+        start += len(sentence) + int(rng.integers(RATE // 2, 3 * RATE))
     loud = np.sqrt(np.convolve(heard**2, np.full(WINDOW, 1 / WINDOW), "same"))
     speaks = (loud > QUIET).reshape(STEPS, CHUNK).mean(1) > 0.5
     noise = rng.standard_normal(len(heard))

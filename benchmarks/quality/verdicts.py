@@ -134,10 +134,15 @@ def lines(count: int) -> tuple[dict[str, np.ndarray], list[str]]:
     return {"x": np.stack(pixels).astype(np.float32)}, texts
 
 
-def exact(outputs: dict[str, np.ndarray], texts: list[str]) -> float:
+@cache
+def alphabet(model: Path) -> list[str]:
+    """The characters that a reader of PP-OCR tells apart, as its file names them."""
+    return ["", *open_session(model).get_modelmeta().custom_metadata_map["character"].splitlines(), " "]
+
+
+def exact(outputs: dict[str, np.ndarray], texts: list[str], characters: list[str] | None = None) -> float:
     """Share of lines that are read exactly, spaces aside."""
-    session = open_session(fetch("ppocr_rec"))
-    characters = ["", *session.get_modelmeta().custom_metadata_map["character"].splitlines(), " "]
+    characters = characters or alphabet(fetch("ppocr_rec"))
     (chosen,) = (output.argmax(axis=-1) for output in outputs.values())
     read = ["".join(characters[c] for c, before in zip(row, [0, *row], strict=False) if c != before) for row in chosen]
     return float(np.mean([a.replace(" ", "") == b.replace(" ", "") for a, b in zip(read, texts, strict=True)]))
