@@ -37,9 +37,10 @@ class Slim(Pass):
 
 
 # %%
-settings = {"data": str(demo.model_path().with_name("calibration.npz")), "options": {"latency": False}}
-slim = create_pass_from_dict(Slim, settings, disable_search=True)
-model = ONNXModelHandler(str(demo.model_path()))
-for name, file in (("before", model), ("after", slim.run(model, "slimmed"))):
-    costs = osl.analyze(file.model_path).report["costs"]
-    print(f"{name:7} {costs['macs']:9,} MACs, {costs['params']:7,} parameters")
+if __name__ == "__main__":  # a workflow imports the pass alone
+    settings = {"data": str(demo.model_path().with_name("calibration.npz")), "options": {"latency": False}}
+    slim = create_pass_from_dict(Slim, settings, disable_search=True)
+    model = ONNXModelHandler(str(demo.model_path()))
+    for name, file in (("before", model), ("after", slim.run(model, "slimmed"))):
+        costs = osl.analyze(file.model_path).report["costs"]
+        print(f"{name:7} {costs['macs']:9,} MACs, {costs['params']:7,} parameters")
