@@ -370,8 +370,9 @@ class _Carried:
             path = self._between(writers, readers)
         carriers = writers or readers or self.nodes.get(number, [])
         said = place(path) or self._stretch(carriers)
+        said = said or place(common_path(map(self._path, carriers)))
         if not said and role != "residual" and carriers:
-            said = place(common_path(map(self._path, carriers))) or str(self.coupling.nodes[carriers[0]].name)
+            said = str(self.coupling.nodes[carriers[0]].name)
         what = self._what(number, group, role)
         text = f"{said}: {what}" if said else what
         names = tuple(filter(None, (group.name, role, text, ".".join(path))))
