@@ -133,6 +133,10 @@ def _doubtful(case: Case) -> Iterator[str]:
 def _pinned(case: Case) -> Iterator[str]:
     """Groups that cannot go and hold much of the model."""
     rows = [row for row in case.report.get("pinned", ()) if row["macs_share"] > MUCH and row["reason"] != pinned.ONE]
+    axes: dict[str, Mapping[str, Any]] = {}
+    for row in rows:  # of an axis and the rows that it is made of, one tells
+        axes.setdefault(row["name"].partition("/")[0], row)
+    rows = list(axes.values())
     alike = sorted(groups.repeats(rows), key=lambda rows: -sum(row["macs_share"] for row in rows))
     for rows in alike[:MOST]:
         carried = share(min(sum(row["macs_share"] for row in rows), 1.0))

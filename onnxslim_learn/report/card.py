@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from onnxslim_learn.report.format import amount, count, ms, percent, plural, share, size
+from onnxslim_learn.report.format import amount, at_least, count, ms, percent, plural, share, size
 from onnxslim_learn.report.sections import quality
 
 GOOD, FAIR, BAD, PLAIN = "good", "fair", "bad", ""
@@ -86,7 +86,7 @@ def _quality(report: Report) -> Iterator[Tile]:
     where = "" if kept["real"] else " on made-up inputs, which say little about yours"
     where += ", on few samples" if kept["few"] and kept["held_back"] else ""
     where += "" if kept["held_back"] else ", on the samples that it was made with"
-    yield Tile("Quality, where it is worst", share(kept["share"]), kept["said"].partition("% ")[2] + where, state)
+    yield Tile("Quality, where it is worst", at_least(kept["share"]), kept["said"].partition("% ")[2] + where, state)
 
 
 def _accuracy(report: Report) -> Iterator[Tile]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from onnxslim_learn.registry import BYTES, FILE, MICROSECONDS
@@ -56,6 +57,11 @@ def percent(part: float) -> str:
 def share(part: float) -> str:
     """A fraction as a percentage."""
     return f"{100 * part:.1f} %"
+
+
+def at_least(part: float) -> str:
+    """A fraction as a percentage that it is not less than: all but everything is no 100 %."""
+    return share(math.floor(1000 * max(part, 0.0) + NOTHING) / 1000)
 
 
 def ms(milliseconds: float) -> str:

@@ -161,6 +161,18 @@ def test_what_is_normalised_over_is_said_to_limit(folder):
     assert not any("--allow-sensitive" in limit for limit in limits)
 
 
+def test_an_axis_that_is_put_out_in_parts_is_said_once_to_limit(folder):
+    """Of channels that pixels are made of, the whole axis and both of its factors are pinned."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    n (float[b,3,4,4] x) => (float[b,3,8,8] y) { h = Conv(x, w1) u = Conv(h, w2) y = DepthToSpace<blocksize=2>(u) }"""
+    model, rng = onnx.parser.parse_model(text), np.random.default_rng(0)
+    for name, shape in (("w1", (6, 3, 1, 1)), ("w2", (12, 6, 1, 1))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
+    report = osl.analyze(model).report
+    assert sum(row["name"].startswith("w2:0") for row in report["pinned"]) > 1
+    assert sum("w2:0" in limit for limit in report["verdict"]["limited_by"]) == 1
+
+
 def test_what_options_keep_is_said_to_limit(folder):
     kept = osl.slim("residual.onnx", macs=0.8, protect=["w1"], output="s.onnx", **FAST)
     assert any("stay whole by --protect" in limit for limit in kept.report["verdict"]["limited_by"])

@@ -11,6 +11,7 @@ from onnxslim_learn.plans.plan import Plan
 from onnxslim_learn.quality.detections import Detections
 from onnxslim_learn.quality.judgement import Judgement, Samples, judge, of_outputs
 from onnxslim_learn.quality.metric import Metric, metric
+from onnxslim_learn.report.format import at_least
 from onnxslim_learn.report.sections import quality
 from onnxslim_learn.select.calibration import Calibration
 from onnxslim_learn.workflow import slim as work
@@ -173,7 +174,7 @@ def test_good_is_what_samples_bear_out(count, same, sure):
     assert quality.told(told).startswith("good, " if sure else "looks good, ")
     if not sure:
         text = quality.verdict(told)
-        assert f"at least {100 * least:.1f} % of the decisions" in text
+        assert f"at least {at_least(least)} of the decisions" in text
         more = quality.needed(told)
         assert f"Give {more} or more with --data" in text
         assert lower_bounds.of_decisions(max(same / count, quality.GOOD), more // 4) >= quality.SURE
@@ -248,3 +249,11 @@ def test_allocations_are_tried_by_the_metric(monkeypatch):
     plan = work.plan(analysis, {"macs": 0.5}, calibration=calibration)
     assert asked
     assert set(plan.provenance["trials"].values()) == {-0.25}
+
+
+@pytest.mark.parametrize("left", [0.0, 0.0499, 0.28, 0.89999, 0.9, 0.986, 0.99951, 0.999999, 1.0, *RNG.random(50)])
+def test_what_is_at_least_left_is_no_more_than_is_left(left):
+    """Less than all is no 100 %, and less than is good is not told as if it were good."""
+    told = float(at_least(left).removesuffix(" %")) / 100
+    assert left - 0.001 < told <= left + 1e-9
+    assert (told >= quality.GOOD) == (left >= quality.GOOD)

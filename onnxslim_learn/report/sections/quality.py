@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from onnxslim_learn import lower_bounds
 from onnxslim_learn.metrics import DESTROYED
 from onnxslim_learn.report.blocks import Block, Text
-from onnxslim_learn.report.format import percent, plural, share
+from onnxslim_learn.report.format import at_least, percent, plural, share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -118,13 +118,13 @@ def weakest(quality: Mapping[str, Any]) -> tuple[float, str]:
     shares += _decided(quality)
     shares += _detected(quality.get("detections"))
     left, what = min(shares)
-    return left, f"{share(max(left, 0.0))} {what}"
+    return left, f"{at_least(left)} {what}"
 
 
 def surest(quality: Mapping[str, Any]) -> tuple[float, str]:
     """The least share that the samples leave possible of others like them, and of what."""
     least, _, what = min(_bounds(quality))
-    return max(least, 0.0), f"{share(max(least, 0.0))} {what}"
+    return max(least, 0.0), f"{at_least(least)} {what}"
 
 
 def _bounds(quality: Mapping[str, Any]) -> Iterator[tuple[float, float, str]]:
