@@ -10,7 +10,7 @@ ZOO = """
     group_norm_native windows swiglu tied_embedding layer_norm attention attention_dynamic packed_split
     grouped_query rotary lstm class_token bare_constants listed_initializers half siamese multi_io pinned_by_output
     function branch weight_norm quantized lstm_computed anchors positions_from_mask bias_without_key bidirectional
-    multi_query cached_attention routed_experts routed_by_groups
+    multi_query cached_attention routed_experts routed_by_groups read_at_places
 """.split()  # noqa: SIM905
 """Zoo nets and variants."""
 

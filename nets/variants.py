@@ -37,6 +37,13 @@ VARIANTS = {
         }""".replace("depth", "{8}").replace("ends", "[0.0, 1.0]"),
         "w1 6x8, router 8x8, favour 8, up 8x6x8, down 8x8x6, w2 8x5",
     ),
+    "read_at_places": Net(
+        """(float[4,6] x) => (float[4,3] y) {
+            a = MatMul(x, w1) c = Softmax<axis=1>(a) t, i = TopK<axis=1>(c, [2])
+            b = MatMul(x, w2) v = Relu(b) g = GatherElements<axis=1>(v, i) s = Mul(g, t) y = MatMul(s, w3)
+        }""",
+        "w1 w2 6x8, w3 2x3",
+    ),
     "bidirectional": Net(
         """(float[5,2,6] x) => (float[5,2,4] y) {
             a, ah, ac = LSTM<hidden_size=8, direction="bidirectional">(x, w1, r1, b1)

@@ -57,15 +57,11 @@ def run(
         What the learner made; ``None`` in a process that does not lead.
     """
     act, (shared, wanted) = row.load(), asked
-    world = distributed.join(shared.training.train_on)
-    try:
-        with _folder(shared, wanted, world) as folder:
-            model = analysis(world)
-            source, taught = _school(model, asked, folder, world, stage)
-            outcome = act(Task(model, source, wanted, taught, output, stage, row.name, _runtime(asked, world), tell))
-            return outcome if world.leads else None
-    finally:
-        distributed.leave()
+    with distributed.joined(shared.training.train_on) as world, _folder(shared, wanted, world) as folder:
+        model = analysis(world)
+        source, taught = _school(model, asked, folder, world, stage)
+        outcome = act(Task(model, source, wanted, taught, output, stage, row.name, _runtime(asked, world), tell))
+        return outcome if world.leads else None
 
 
 def _runtime(asked: tuple[LearnSettings, Any], world: World) -> RuntimeSettings | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,12 +12,13 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from onnxslim_learn.errors import InputError
+from onnxslim_learn.errors import InputError, TrainError, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
+_LOST = re.compile("gloo|connection (closed|reset)|broken pipe", re.IGNORECASE)  # as gloo says that nobody answers
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,27 @@ def join(device: str = "auto") -> World:
     if size > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if cuda else "gloo")
     return World(rank, size, here)
+
+
+@contextmanager
+def joined(device: str = "auto") -> Iterator[World]:
+    """The processes of :func:`join` while a block runs.
+
+    Raises:
+        TrainError: If another one ended before all were done.
+    """
+    world = join(device)
+    try:
+        yield world
+    except RuntimeError as error:
+        if world.size == 1 or not (isinstance(error, distributed.DistError) or _LOST.search(str(error))):
+            raise
+        raise TrainError(
+            f"learn: all {world.size} processes must take part to the end, but another one ended ({reason(error)})."
+            " See what it said, and start all again, with ⟨resume⟩ if they have a ⟨checkpoint_dir⟩."
+        ) from error
+    finally:
+        leave()
 
 
 def leave() -> None:

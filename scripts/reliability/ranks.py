@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from scripts.reliability import lines
-from scripts.reliability.trial import Ended, Trial, command, ended, environment, started
+from scripts.reliability.trial import CODES, Ended, Trial, command, ended, environment, started
 
 NAMES = ("learn", "learn, finetune", "learn, weight-sparse")
 
@@ -30,7 +30,7 @@ def trial(number: int, folder: Path) -> Trial:
     if pair[victim].poll() is None:
         os.killpg(pair[victim].pid, signal.SIGKILL)
     other = [ended(process) for process in pair][1 - victim]
-    wrong = ["the other rank hangs"] if other.code == -signal.SIGKILL else []
+    wrong = [] if other.code in CODES else [f"the other rank ends with {other.code}: {other.err[-300:]}"]
     wrong += ["what was there has changed"] if lines.given(place) != before else []
     wrong += [f"half-written: {n}" for n, one in lines.results(place).items() if wanted.get(n) != one]
     again = [ended(process) for process in _pair(f"{lines.LINES[name]} --resume", place)]

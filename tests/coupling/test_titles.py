@@ -1,6 +1,7 @@
 """Groups have titles that people understand, and are found by role, module and anything they contain."""
 
 import re
+from collections import OrderedDict
 
 import numpy as np
 import onnx
@@ -102,6 +103,14 @@ def test_every_group_has_a_role_and_a_place(net):
     }
     blocks = [f"layer {k}: {what} block" for k in (0, 1) for what in ("attention", "MLP")]
     assert [title.text for title in net.block_titles.values()] == blocks
+
+
+def test_layers_are_called_so_within_a_module_whose_name_says_little(tmp_path):
+    torch.manual_seed(0)
+    whole = nn.Sequential(OrderedDict(model=Net())).eval()
+    torch.onnx.export(whole, torch.randn(1, 5, 6), tmp_path / "net.onnx", dynamo=False)
+    texts = {title.text for title in analyze(tmp_path / "net.onnx").titles.values()}
+    assert "layer 0 to 1: 12 channels of the residual stream" in texts
 
 
 def test_what_lies_in_no_numbered_module_is_called_by_the_module_around_it():

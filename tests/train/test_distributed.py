@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import distributed
 
 from onnxslim_learn.bridge.ops.norm import joint_batch_norm
+from onnxslim_learn.errors import TrainError
 from onnxslim_learn.train import checkpoints
+from onnxslim_learn.train import distributed as train
 from tests.learners.test_morphnet_pipeline import NET
 
 LINE = "learn net.onnx --target macs=0.6 --data samples.npz --batch-size 16 --steps 10 --finetune-steps 5 --no-latency"
@@ -74,6 +76,20 @@ def test_two_processes_equal_one_on_the_same_batch(folder, more, stages):
             torch.testing.assert_close(tensors[1][key], value, rtol=1e-4, atol=1e-4)
     groups = [json.loads((folder / f"{name}.json").read_text())["groups"] for name in ("one", "two")]
     assert groups[0] == groups[1]
+
+
+PEER = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:12"
+
+
+@pytest.mark.parametrize(
+    ("size", "said", "kind"), [(2, PEER, TrainError), (2, "a shape is wrong", RuntimeError), (1, PEER, RuntimeError)]
+)
+def test_a_process_that_others_leave_alone_says_so(monkeypatch, size, said, kind):
+    monkeypatch.setattr(train, "join", lambda device: train.World(0, size))
+    with pytest.raises(kind) as error, train.joined():
+        raise RuntimeError(said)
+    assert type(error.value) is kind
+    assert "Connection closed by peer" in str(error.value) or kind is RuntimeError
 
 
 @pytest.fixture
