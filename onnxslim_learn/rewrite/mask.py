@@ -153,7 +153,6 @@ def _kept(value: Value, digit: Digit, summed: set[int], removal: Removal) -> Arr
     known, kept = value.digits, removal.kept(digit)
     sizes = {key: d.size for key, d in known.items()}
     for row in (known[key] for key in digit.deps if key not in summed and known[key].labels is not None):
-        if set(row.deps) <= set(digit.deps):
-            gone = ~removal.kept(row)
-            kept = kept | over(gone, [*row.deps, row.key], [*digit.deps, digit.key], {**sizes, digit.key: 1})
+        gone = ~removal.kept(row)
+        kept = kept | over(gone, [*row.deps, row.key], [*digit.deps, digit.key], {**sizes, digit.key: 1})
     return kept

@@ -1,5 +1,6 @@
 """Laws of layouts: moving labels on digits is moving a label array with numpy."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from onnxslim_learn.coupling import layout
+from onnxslim_learn.coupling.context import _parts
 from onnxslim_learn.coupling.relations import Digit, Relations, Value
 from tests.laws import examples
 
@@ -144,6 +146,17 @@ def test_what_has_no_entries_is_seen_as_other_shapes_and_its_labels_stay():
     np.testing.assert_array_equal(pin.atoms, value.axes[2][0].labels)
 
 
+VIEWS = [((6, 5), (2, 3, 5)), ((6, 5), (6, 5, 1)), ((6,), (1, 6)), ((1, 4), (1, 2, 2, 1))]
+
+
+@pytest.mark.parametrize(("shape", "view"), VIEWS)
+def test_axes_of_a_view_make_up_those_of_the_tensor(shape, view):
+    counts = _parts(shape, view)
+    ends = itertools.accumulate(counts, initial=0)
+    assert tuple(math.prod(view[a:b]) for a, b in itertools.pairwise(ends)) == shape
+    assert sum(counts) == len(view)
+
+
 @pytest.mark.parametrize("outer", [2, 3, 4, 6])
 def test_split_gives_rows_and_their_cells(outer):
     relations = Relations()
@@ -160,6 +173,14 @@ def test_split_gives_rows_and_their_cells(outer):
     (grid,) = relations.grids
     assert np.array_equal(grid.cells, cells.labels)
     assert np.array_equal(grid.rows[0], rows.labels)
+
+
+def test_regroup_leaves_what_lies_behind_a_boundary_that_both_shapes_share():
+    relations = Relations()
+    first, second, third = (relations.digit(n, relations.fresh(n) if n != 6 else None) for n in (4, 6, 5))
+    value = layout.regroup(relations, Value(((first, second, third),)), (6, 4, 5))
+    assert value.shape == (6, 4, 5)
+    assert value.axes[2] == (third,)
 
 
 def test_split_of_repeated_labels_makes_no_rows():
