@@ -17,8 +17,9 @@ import onnx_ir as ir
 
 from onnxslim_learn import metrics
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.errors import InputError
 from onnxslim_learn.runtime.node import reads
-from onnxslim_learn.runtime.part import bytes_read, part, weights
+from onnxslim_learn.runtime.part import bytes_read, part, say_lengths, weights
 from onnxslim_learn.runtime.session import FAITHFUL, open_session
 
 if TYPE_CHECKING:
@@ -154,8 +155,13 @@ class Runner:
             return None, (), (), ()
         read = {name for number in range(self.position, stop) for name in self._reads[number]} - set(produced)
         fed = [name for name in read if name in self._held]
-        alone, large = part(self.model, nodes, {name: self._held[name][0] for name in fed}, wanted)
-        session = open_session(alone.SerializeToString(), threads=self.threads, optimize=self.optimize)
+        given = {name: self._held[name][0] for name in fed}
+        alone, large = part(self.model, nodes, given, wanted)
+        try:
+            session = open_session(alone.SerializeToString(), threads=self.threads, optimize=self.optimize)
+        except InputError:
+            say_lengths(alone, given)
+            session = open_session(alone.SerializeToString(), threads=self.threads, optimize=self.optimize)
         opened = session, wanted, fed, large
         if self.sessions is not None:
             self.sessions[key] = opened

@@ -47,6 +47,18 @@ def part(
     return alone, large
 
 
+def say_lengths(alone: onnx.ModelProto, given: Feeds) -> None:
+    """State how long vectors of whole numbers from outside are.
+
+    onnxruntime refuses sizes that are put together from a shape and from vectors of unknown length, as if there were
+    none; where it does not, lengths may as well differ from batch to batch.
+    """
+    for one in alone.graph.input:
+        dims, array = one.type.tensor_type.shape.dim, given.get(one.name)
+        if array is not None and array.ndim == 1 and array.dtype.kind in "iu":
+            dims[0].dim_value = len(array)
+
+
 def _is_fed(value: ir.Value) -> bool:
     """Whether a weight is so large that it had better not be copied, and of a kind that onnxruntime takes."""
     tensor = value.const_value

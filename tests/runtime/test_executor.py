@@ -48,6 +48,22 @@ def test_sizes_that_a_stretch_computes_from_its_inputs_are_sizes():
     assert runner.get("y")[0].shape == (1, 3, 4, 3)
 
 
+def test_sizes_put_together_from_a_shape_and_from_lengths_outside_are_sizes():
+    """onnxruntime takes them for none where it does not know how many the latter are."""
+    text = """(float[b, 3, h, w] x) => (float[b, 4, h, w] y) {
+        n = Shape<start=2, end=3>(x) m = Shape<start=3, end=4>(x)
+        c = Conv<strides=[2,2]>(x, w1) r = LeakyRelu(c)
+        s = Shape<start=0, end=2>(r) t = Concat<axis=0>(n, m) u = Concat<axis=0>(s, t) y = Resize(r, , , u)
+    }"""
+    graph = load(Net(text, "w1 4x3x1x1", opset=18).build())
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 6)).astype(np.float32)
+    for stop in range(len(graph.nodes)):
+        runner = Runner(graph.model.clone(), [{"x": x}, {"x": x[:1]}], ())
+        runner.run_to(stop)
+        runner.finish()
+        assert [array.shape for array in runner.get("y")] == [(2, 4, 8, 6), (1, 4, 8, 6)]
+
+
 def test_only_what_later_nodes_need_is_held():
     graph = analysed("residual").graph
     found = Runner(graph.model.clone(), [random_inputs(analysed("residual").coupling, graph.shapes.analysis)], ())
