@@ -28,7 +28,8 @@ SPARE = 0.02  # of what a target allows, left unused, is worth a sentence
 def of(case: Case) -> dict[str, Any]:
     """The verdict on a command, as plain data."""
     timed = _slowest(case)
-    following = next((row for row in NEXT if case.asked.command in row.after and row.when(case)), None)
+    rows = (row for row in NEXT if case.asked.command in row.after and row.when(case))
+    following = next((row for row in rows if row.line(case) != case.again()), None)
     return {
         "met": _met(case),
         "quality": _quality(case),

@@ -10,6 +10,7 @@ import pytest
 import onnxslim_learn as osl
 from nets.zoo import NETS
 from onnxslim_learn.cli import commands, parser
+from onnxslim_learn.commands import verdict
 from onnxslim_learn.commands.asked import Asked
 from onnxslim_learn.commands.case import Case
 from onnxslim_learn.commands.next_command import NEXT
@@ -97,6 +98,16 @@ def test_what_is_proposed_can_be_typed(folder, call, command, some):
     assert all(Path(file).exists() for file in result.report["verdict"]["written"])
     assert result.report["stages"]
     assert all(one["seconds"] >= 0 for one in result.report["stages"])
+
+
+def test_a_command_is_never_proposed_again_as_it_was(folder):
+    """Widths that kernels like are no help where none were asked for."""
+    report = osl.lossless("residual.onnx", output="s.onnx", latency=False).report
+    slower = {"ratio": 1.1, "low": 1.0, "high": 1.2, "faster": False}
+    asked = Asked("slim", ("residual.onnx",), {"output": ["-o", "s.onnx"], "lossless": ["--lossless"]})
+    case = Case(asked, {**report, "latency": slower}, None)
+    assert any(row.line(case) == case.again() for row in NEXT if "slim" in row.after and row.when(case))
+    assert verdict.of(case)["next"]["command"] != case.again()
 
 
 def test_zeros_are_judged_on_real_inputs_only(folder):

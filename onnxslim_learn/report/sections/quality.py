@@ -71,11 +71,11 @@ def tells_little(quality: Mapping[str, Any]) -> bool:
 
 
 def needed(quality: Mapping[str, Any]) -> int:
-    """How many samples to give for a verdict that is sure: of those that were, the same share is held back."""
+    """How many samples to give for a verdict that is sure, or a better result: the same share will be held back."""
     given = quality["samples"] + quality["fitted"] * quality["held_back"]
     for_one = given / quality["samples"] if quality["held_back"] else 4.0
     _, seems, _ = min(_bounds(quality))
-    least = for_one * lower_bounds.enough(max(seems, GOOD), SURE)
+    least = for_one * lower_bounds.enough(seems, SURE) if seems >= GOOD else ENOUGH
     return int(2 ** math.ceil(math.log2(max(least, 2 * given, ENOUGH))))
 
 
