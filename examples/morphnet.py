@@ -26,7 +26,7 @@ watched = EventAccumulator(str(next(Path("run").rglob("events"))))
 watched.Reload()
 for tag in sorted(watched.Tags()["scalars"]):
     values = [event.value for event in watched.Scalars(tag)]
-    print(f"{tag:34} {values[0]:10.4g} at first, {values[-1]:10.4g} at last, of {len(values)} steps")
+    print(f"{tag:35} {values[0]:10.4g} at first, {values[-1]:10.4g} at last, of {len(values)} steps")
 
 # %%
 print("file        MACs  accuracy")
