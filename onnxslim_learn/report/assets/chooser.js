@@ -126,7 +126,7 @@
     figures.replaceChildren(
       ...Object.entries(COSTS).map(([cost, title]) => tile(cost === "latency" ? "Latency, predicted" : title, written(cost, costs[cost]), `${(100 * share(cost)).toFixed(1)} % of ${written(cost, whole[cost])}`)),
       ...(formula.latency ? [] : [tile("Time, by MACs alone", `about ${Math.round(100 * share("macs"))} %`, "if time went with MACs, which it seldom does: view --measure knows")]),
-      known ? tile("Loss, predicted", `${+lost.toPrecision(3)}`, losses) : tile("Loss", "unknown", "slim and view find out what widths lose, on --data SAMPLES"));
+      known ? tile("Loss, predicted", `${+lost.toPrecision(3)}`, losses) : tile("Loss", "unknown", "slim and view find out what widths lose, on --data SAMPLES and with enough --work"));
     if (!moved) budget.value = Math.round(100 * share(bounded.value));
     said.textContent = `${budget.value} %`;
     rows.forEach(({ slider, keep, told }, k) => {
