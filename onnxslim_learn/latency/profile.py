@@ -64,7 +64,7 @@ def settings(
 
 
 def understood(models: Sequence[Path], shapes: Shapes, values: Mapping[str, Any] | None = None) -> list[Analysis]:
-    """Models that are to be timed.
+    """Models that are to be timed; of an input that one leaves open and another does not, both get the latter's sizes.
 
     Args:
         models: Their files.
@@ -74,8 +74,26 @@ def understood(models: Sequence[Path], shapes: Shapes, values: Mapping[str, Any]
     Raises:
         InputError: If a model, a shape or a value cannot be used.
     """
-    known = zip(models, _shared(models, shapes, "⟨input⟩"), _shared(models, values or {}, "⟨value⟩"), strict=True)
-    return [analyze(model, inputs=shapes_of_model, values=told) for model, shapes_of_model, told in known]
+    given, told = _shared(models, shapes, "⟨input⟩"), _shared(models, values or {}, "⟨value⟩")
+    stated = [_stated(model) for model in models]
+    fixed = {name: [*filter(None, dims)] for one in reversed(stated) for name, dims in one.items() if None not in dims}
+    alike = [{name: fixed[name] for name, dims in one.items() if _fits(dims, fixed.get(name, ()))} for one in stated]
+    known = zip(models, alike, given, told, strict=True)
+    return [analyze(model, inputs={**sizes, **asked}, values=value) for model, sizes, asked, value in known]
+
+
+def _stated(model: Path) -> dict[str, tuple[int | None, ...]]:
+    """The sizes that a file states of its inputs; ``None`` for those that it leaves open."""
+    graph = read(model)[0].graph
+    weights = {tensor.name for tensor in graph.initializer}
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in graph.input if value.name not in weights}
+    return {name: tuple(dim.dim_value if dim.dim_value > 0 else None for dim in dims) for name, dims in shapes.items()}
+
+
+def _fits(dims: Sequence[int | None], sizes: Sequence[int]) -> bool:
+    """Whether sizes are what open ones may be."""
+    alike = len(dims) == len(sizes) and all(one in (None, size) for one, size in zip(dims, sizes, strict=True))
+    return alike and None in dims
 
 
 def profile(

@@ -65,6 +65,20 @@ def test_sizes_that_neither_file_nor_command_gives_are_assumed(models):
         assert one["inputs_assumed"] == ["x"]  # height and width
 
 
+def test_what_one_model_fixes_and_another_leaves_open_is_alike_for_both(models, tmp_path):
+    (opened,) = models("global_pool")
+    model = onnx.load(opened)
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    for dim, size in zip(dims, (1, 3, 12, 10), strict=True):
+        dim.dim_value = size
+    fixed = tmp_path / "fixed.onnx"
+    onnx.save(model, fixed)
+    for paths in ([fixed, opened], [opened, fixed]):
+        told = profile(understood(paths, {}), [RuntimeSetting()], seconds=BRIEF)["settings"][0]["timings"]
+        assert [one["inputs"] for one in told] == [{"x": [1, 3, 12, 10]}] * 2
+        assert [one["inputs_assumed"] for one in told] == [[], []]
+
+
 def test_shapes_go_to_the_models_that_have_the_input(models):
     paths = models("global_pool", "multi_io")
     told = profile(understood(paths, {"x": (1, 3, 9, 9)}), [RuntimeSetting()], seconds=BRIEF)
