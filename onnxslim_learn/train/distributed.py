@@ -83,14 +83,14 @@ def joined(device: str = "auto") -> Iterator[World]:
     Raises:
         TrainError: If another one ended before all were done.
     """
-    world = join(device)
+    size = int(os.environ.get("WORLD_SIZE", "1"))
     try:
-        yield world
+        yield join(device)
     except RuntimeError as error:
-        if world.size == 1 or not (isinstance(error, distributed.DistError) or _LOST.search(str(error))):
+        if size == 1 or not (isinstance(error, distributed.DistError) or _LOST.search(str(error))):
             raise
         raise TrainError(
-            f"learn: all {world.size} processes must take part to the end, but another one ended ({reason(error)})."
+            f"learn: all {size} processes must take part to the end, but another one did not ({reason(error)})."
             " See what it said, and start all again, with ⟨resume⟩ if they have a ⟨checkpoint_dir⟩."
         ) from error
     finally:

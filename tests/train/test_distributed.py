@@ -85,6 +85,7 @@ PEER = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection cl
     ("size", "said", "kind"), [(2, PEER, TrainError), (2, "a shape is wrong", RuntimeError), (1, PEER, RuntimeError)]
 )
 def test_a_process_that_others_leave_alone_says_so(monkeypatch, size, said, kind):
+    monkeypatch.setenv("WORLD_SIZE", str(size))
     monkeypatch.setattr(train, "join", lambda device: train.World(0, size))
     with pytest.raises(kind) as error, train.joined():
         raise RuntimeError(said)
