@@ -35,7 +35,7 @@ TESTS = (
     *(f"tests/cli/test_{name}.py" for name in COMMANDS),
 )
 PART = 200  # tests whose lines are recorded at once
-SECONDS = 60  # of a processor for the tests that run a mutant
+SECONDS = 15  # of a processor for the tests that run a mutant
 REACH = ROOT / "build" / "reliability" / "reach.db"
 
 
