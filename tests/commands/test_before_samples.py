@@ -47,7 +47,7 @@ def test_a_target_out_of_reach_is_refused_before_latency_is_measured(idle, tmp_p
 def test_sizes_of_which_few_fit_are_those_of_the_samples(length, tmp_path):
     """The height must divide the length of a table: of the usual ones 224 does, or none; that of the samples does."""
     net = """<ir_version: 9, opset_import: ["" : 17]>
-        net (float["n",3,"height",4] x) => (float[q,r,s,t] y) <
+        net (float[n,3,height,4] x) => (float[q,r,s,t] y) <
             int64[1] two = {2}, int64[1] rest = {-1}> {
             shape = Shape(x)
             height = Gather(shape, two)
