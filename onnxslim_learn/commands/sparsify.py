@@ -75,5 +75,6 @@ def finished(
     report = sparsity.outcome(sparsified, path, stored, timings, feeds, nodes=nodes)
     report |= {"output": str(path) if folder is None else None, **told}
     title = " ".join([command, models.named(analysis), *([str(path)] if folder is None else [])])
-    about: dict[str, Any] = {"file": path, "analysis": analysis, "place": folder, "notes": sparsified.doubts}
+    notes = sparsified.doubts if sparsified.data["inputs"] == "given" else ()
+    about: dict[str, Any] = {"file": path, "analysis": analysis, "place": folder, "notes": notes}
     return ModelResult(title, report, sparsity.blocks, lambda told: told["layers"], **about)

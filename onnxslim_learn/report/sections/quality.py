@@ -249,7 +249,8 @@ def notes(quality: Mapping[str, Any] | None) -> tuple[str, ...]:
     if quality is None:
         return ()
     gone = [f"the result is destroyed. {destroyed(quality)}"] if quality["destroyed"] else []
-    return (*quality["doubts"], *gone)
+    doubts = quality["doubts"] if quality["inputs"] == "given" else ()  # of made-up inputs the verdict says enough
+    return (*doubts, *gone)
 
 
 def fault(quality: Mapping[str, Any] | None, least: float | None) -> str | None:
