@@ -257,6 +257,18 @@ SEQUENCE = {
         + _ATTEND,
         "wq wk wv 6x16, cosine sine 5x4, gain 4," + _OUT,
     ),
+    "bias_of_two_layers": Net(
+        """(float[batch,6] x) => (float[batch,4] y) {
+            a = Gemm(x, w1, b1)
+            n = LayerNormalization(a, gain, shift)
+            p = Gemm(n, w2, b)
+            q = Gemm(x, w3, b3)
+            c = MatMul(q, w4)
+            r = Gemm(c, w5, b)
+            y = Add(p, r)
+        }""",
+        "w1 6x8, b1 gain shift 8, w2 8x4, w3 6x7, b3 7, w4 7x9, w5 9x4, b 4",
+    ),
     "class_token": Net(
         """(float[batch,3,8,8] x) => (float[batch,5] y) {
             p = Conv<strides=[4,4]>(x, w0, b0)

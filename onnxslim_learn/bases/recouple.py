@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -28,11 +30,32 @@ def recoupled(analysis: Analysis, model: ir.Model, likes: Likes) -> Analysis:
     """
     for name in [name for name, value in model.graph.initializers.items() if not value.uses()]:
         del model.graph.initializers[name]
-    graph = replace(analysis.graph, model=model, shapes=_shapes(analysis.graph, model, likes))
+    clones = still_equal(analysis.graph.clones, model)
+    graph = replace(analysis.graph, model=model, shapes=_shapes(analysis.graph, model, likes), clones=clones)
     coupling = couple(graph, sensitive=analysis.sensitive)
     groups = tuple(grouping.decidable(coupling, grouping.find(coupling)))
     other = replace(analysis, graph=graph, coupling=coupling, groups=groups, latency=None, asked={})
     return other.asked_like(analysis)
+
+
+def still_equal(clones: Mapping[str, str], model: ir.Model) -> dict[str, str]:
+    """Copies of initializers that are what they were copied from still, or what another copy of it is.
+
+    Args:
+        clones: Copy -> what it was copied from.
+        model: The model, in which some may have been changed.
+
+    Returns:
+        Copy -> the first that is equal.
+    """
+    first: dict[tuple[str, bytes], str] = {}
+    left: dict[str, str] = {}
+    for name, origin in [*((one, one) for one in dict.fromkeys(clones.values())), *clones.items()]:
+        value = model.graph.initializers.get(name)
+        if value is not None and value.const_value is not None:
+            equal = first.setdefault((origin, hashlib.sha256(value.const_value.tobytes()).digest()), name)
+            left |= {name: equal} if equal != name else {}
+    return left
 
 
 def _shapes(graph: Graph, model: ir.Model, likes: dict[str, tuple[str, bool]]) -> Shapes:

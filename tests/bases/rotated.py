@@ -35,6 +35,7 @@ SPACES = {
     "relative_bias": 8,
     "grouped_query": 4,
     "rotary": 4,
+    "bias_of_two_layers": 3,
     "class_token": 1,
     "lstm": 1,
     "branch": 1,
