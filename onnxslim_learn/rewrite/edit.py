@@ -201,7 +201,7 @@ def restated(coupling: Coupling, cut: Cut, graph: ir.Graph, nodes: Sequence[ir.N
 def _division(shapes: Shapes, node: ir.Node, trial: Sample) -> tuple[Array, Array] | None:
     """What to multiply a cut size by, and to divide it by, for the quotient that a file makes of the whole one.
 
-    ``None`` where a node does not divide a size by a number, or does so without rest as it is, whatever is open.
+    ``None`` where a node does not divide a size by a number, the size stays, or no rest is left before and after a cut.
     """
     if roles.of(node).arithmetic != "divide":
         return None
@@ -210,8 +210,8 @@ def _division(shapes: Shapes, node: ir.Node, trial: Sample) -> tuple[Array, Arra
     if number is None or number.dtype.kind != "i" or whole is None or cut is None or {number.size, cut.size} != {1}:
         return None
     by, share = number.item(), Fraction(cut.item(), shapes.analysis.value[dividend].item() or 1)
-    rests = [(size.item() % by, share * size.item() % by) for size in whole] if by else []
-    if not share or any(rest for rest, _ in rests) or not any(rest for _, rest in rests):
+    sizes = [part * size.item() for size in whole for part in (1, share)]
+    if share in (0, 1) or not by or not any(size % by for size in sizes):
         return None
     return np.full_like(number, (by * share).denominator), np.full_like(number, (by * share).numerator)
 

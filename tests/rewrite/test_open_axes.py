@@ -47,6 +47,7 @@ IMAGES = [(n, 3, h, w) for n, h, w in ((1, 16, 16), (4, 24, 8))]
 TOKENS = [(1, 9, 6), (4, 3, 6)]
 
 DIVIDED = "heads in a batch that is divided by their number, at once and in two steps"
+COUNTED = "as many places as eights of the features of all, with a rest that a cut may leave none of"
 CUT = {
     "positions of poolings, put back to": (
         SEGNET.replace("OUTER", "f = MaxUnpool<kernel_shape=[2,2], strides=[2,2]>(e, k)"),
@@ -210,6 +211,15 @@ CUT = {
         TOKENS,
         [8],
     ),
+    COUNTED: (
+        """(float[n, s, 6] x) => (float[n, k, 2] y) {
+            a = MatMul(x, w1) f = Reshape(a, [0, -1]) t = Shape(f) p = Gather(t, {1}) q = Div(p, {8})
+            ends = Unsqueeze(q, [0]) d = Concat<axis=1>(a, a) b = Slice(d, [0], ends, [1]) c = Relu(b) y = MatMul(c, w2)
+        }""",
+        "w1 6x12, w2 12x2",
+        TOKENS,
+        [12],
+    ),
     "weights of experts in chunks of a computed size": (
         """(float[n, s, 6] x) => (float[n, s, 2] y) {
             z = Shape(w) e = Gather(z, {0}) one = Div(e, {2}) ends = Unsqueeze(one, [0]) far = Mul(ends, [2])
@@ -223,7 +233,9 @@ CUT = {
 }
 
 
-@pytest.mark.parametrize(("name", "share"), [*((name, 0.5) for name in CUT), (DIVIDED, 0.25), (DIVIDED, 0.75)])
+@pytest.mark.parametrize(
+    ("name", "share"), [*((name, 0.5) for name in CUT), (DIVIDED, 0.25), (DIVIDED, 0.75), (COUNTED, 0.34)]
+)
 def test_what_shares_axes_with_open_ones_is_cut(name, share):
     text, weights, sizes, widths = CUT[name]
     rng = np.random.default_rng(0)
