@@ -125,17 +125,14 @@ class Recurrent:
     Attributes:
         weight: Input with the weight of the data.
         bias: Input that holds a bias, or may.
-        quantized: Whether the factors are integers: the weights are then ``(directions, inputs, gates)``.
     """
 
     weight: int = 1
     bias: int | None = 3
-    quantized: bool = False
 
     def sides(self, node: ir.Node, slot: int, rank: int) -> Sides | None:
         """See :class:`Convolution`."""
-        inputs = 1 if self.quantized else 2
-        return ([inputs], [0, 3 - inputs]) if slot in (self.weight, self.weight + 1) else None
+        return ([2], [0, 1]) if slot in (self.weight, self.weight + 1) else None
 
     def blocks(self, node: ir.Node) -> int:
         """See :class:`Convolution`."""

@@ -71,7 +71,7 @@ def recurrent(gates: int, states: int, *, quantized: bool = False) -> Operator:
             context.work({c: joined.space[c] for c in letters}, sizes, gates)
 
     if quantized:
-        return Operator(rule, factors=Recurrent(quantized=True))
+        return Operator(rule, factors=Recurrent())
     return Operator(rule, factors=Recurrent(), weights=(1, 2, 3, 7), apart=mixing.cells)
 
 
