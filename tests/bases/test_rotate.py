@@ -39,6 +39,11 @@ BETWEEN = {
         True,
         lambda node: node("Concat", "x", node("Conv", "image", np.ones((WIDTH, 3, 1, 1))), axis=1),
     ),
+    "sums of squares of places": (False, lambda node: node("ReduceL2", "x", axes=[2, 3])),
+    "a sum of squares for all": (
+        True,
+        lambda node: node("Mul", "x", node("ReduceL2", node("Conv", "image", np.ones((WIDTH, 3, 1, 1))), axes=[1])),
+    ),
     "softmax": (False, lambda node: node("Softmax", "x", axis=1)),
     "clipped": (False, lambda node: node("Clip", "x", np.float32(0))),
     "rounded": (False, lambda node: node("Cast", node("Cast", "x", to=TensorProto.INT32), to=TensorProto.FLOAT)),

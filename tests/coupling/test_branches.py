@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import onnxslim_learn as osl
-from nets.notation import Net
+from nets.frames import DOMAIN, ort
+from nets.notation import Net, random_bytes
 from nets.zoo import NETS
 from onnxslim_learn.coupling.branches import foresee
 from onnxslim_learn.coupling.removal import Removal
@@ -19,6 +20,17 @@ PARTS = Net(
     "w1 6x10, w2 4x7, b2 7, w3 6x7, b3 7, w4 7x5",
 )
 
+IN_4_BITS = Net(
+    f"""(float[2,4,6] x) => (float[2,4,5] y) <{random_bytes("v2", 48, 1, 8)}, {random_bytes("v3", 8, 3, 8)}> {{
+        f = MatMul(x, w1) a = {ort("MatMulNBits")}<K=16, N=48, bits=4, block_size=16>(f, v2, s2)
+        b = {ort("MatMulNBits")}<K=48, N=8, bits=4, block_size=16>(a, v3, s3, , , b3)
+        c = MatMul(x, w4) d = Add(b, c) y = MatMul(d, w5)
+    }}""",
+    "w1 6x16, s2 48x1, s3 8x3, b3 8, w4 6x8, w5 8x5",
+    opset=21,
+    domains=DOMAIN,
+)
+
 # Net -> the groups that can go as a whole.
 VANISHING = {
     "residual": {"w1:0", "w3:0"},
@@ -30,6 +42,7 @@ VANISHING = {
     "attention_dynamic": {"wq:1/4", "wv:1"},
     "class_token": {"w1:1"},
     "parts": {"w1:1@0", "w1:1@4"},
+    "in 4 bits": {"v3:1"},
 }
 
 
@@ -46,7 +59,7 @@ def can_vanish(found, group):
 
 @pytest.mark.parametrize("name", VANISHING)
 def test_dropped_branches_compute_what_the_masked_net_computes(name, tmp_path):
-    found = osl.analyze({**NETS, "parts": PARTS}[name].build())
+    found = osl.analyze({**NETS, "parts": PARTS, "in 4 bits": IN_4_BITS}[name].build())
     free = [group for group in found.groups if group.pin is None and can_vanish(found, group)]
     assert {group.name for group in free} == VANISHING[name]
     for group in free:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from nets.notation import Net
 from onnxslim_learn.coupling import groups as grouping
+from onnxslim_learn.coupling.alignment import CROSSWISE
 from onnxslim_learn.coupling.removal import removal
 from onnxslim_learn.errors import PlanError
 from onnxslim_learn.rewrite.verify import verify
@@ -321,3 +322,43 @@ def test_cells_of_which_a_slice_takes_none():
     }"""
     analysis = slim.analyze(Net(text, "w1 6x32, w2 32x3").build())
     assert {group.width for group in analysis.groups if group.pin is None} >= {4}
+
+
+def test_rows_that_lie_the_other_way_round_stay():
+    """Two layers give the same table, one row by row, the other column by column: neither is rows of the other's."""
+    text = """(float[2,6] x) => (float[2,5] y) {
+        h = MatMul(x, w1) r = Relu(h) a = MatMul(r, w2) b = Reshape(a, [2,3,4]) c = Transpose<perm=[0,2,1]>(b)
+        d = MatMul(r, w3) e = Reshape(d, [2,4,3]) f = Add(c, e) g = Relu(f) i = Reshape(g, [2,12]) y = MatMul(i, w4)
+    }"""
+    feed = np.random.default_rng(0).standard_normal((2, 6)).astype(np.float32)
+    analysis = laws.assert_cut_is_masked(Net(text, "w1 6x8, w2 w3 8x12, w4 12x5").build(), [{"x": feed}])
+    assert [group.name for group in laws.free(analysis)] == ["w1:1"]
+    stays = {group.pin.reason for group in analysis.groups if group.pin and set(group.members) & {"w2:1", "w3:1"}}
+    assert stays == {CROSSWISE}
+
+
+# --- attention --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+def test_queries_stay_where_each_sees_as_far_as_its_place_lets_it(causal):
+    text = f"""(float[2,4,6] x) => (float[2,5,4] y) {{
+        t = Transpose<perm=[0,2,1]>(x) m = MatMul(t, places) n = Transpose<perm=[0,2,1]>(m) q = MatMul(n, wq)
+        k = MatMul(x, wk) v = MatMul(x, wv) a = Attention<q_num_heads=2, kv_num_heads=2, is_causal={causal}>(q, k, v)
+        o = MatMul(a, wo) u = Transpose<perm=[0,2,1]>(o) y = MatMul(u, back)
+    }}"""
+    net = Net(text, "places 4x6, wq wk wv 6x8, wo 8x5, back 6x4", opset=23)
+    feed = np.random.default_rng(0).standard_normal((2, 4, 6)).astype(np.float32)
+    analysis = laws.assert_cut_is_masked(net.build(), [{"x": feed}])
+    assert (group_of(analysis, "places:1").pin is None) == (not causal)
+
+
+def test_heads_are_cut_whose_keys_and_values_are_learnt():
+    text = """(float[2,4,6] x) => (float[2,4,5] y) {
+        a = MatMul(x, wq) b = Reshape(a, [2,4,4,4]) q = Transpose<perm=[0,2,1,3]>(b) o = Attention(q, k, v)
+        t = Transpose<perm=[0,2,1,3]>(o) z = Reshape(t, [2,4,12]) y = MatMul(z, wo)
+    }"""
+    feed = np.random.default_rng(0).standard_normal((2, 4, 6)).astype(np.float32)
+    net = Net(text, "wq 6x16, k 2x2x7x4, v 2x2x7x3, wo 12x5", opset=23)
+    analysis = laws.assert_cut_is_masked(net.build(), [{"x": feed}])
+    assert {group.members for group in laws.free(analysis)} >= {("wq:1", "k:3"), ("k:1", "v:1"), ("v:3", "wo:0")}

@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nets.notation import Net
+from onnxslim_learn.data.batch import Batch
 from onnxslim_learn.data.open import open_source
 from onnxslim_learn.data.options import DataSettings
 from onnxslim_learn.data.random_inputs import random_inputs
+from onnxslim_learn.data.signature import declared
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.metrics import deviation, total
 from onnxslim_learn.plans.plan import Plan
@@ -237,6 +239,16 @@ def test_outputs_too_many_to_compare_are_judged_by_fewer_samples(monkeypatch):
     sides = [laws.run(ir.to_proto(m), feeds[3]) for m in (analysis.graph.model, slim(cut))]
     told = deviation(*sides)
     assert all(np.isclose(told[k].relative, found.before[k].relative, rtol=1e-3, atol=1e-5) for k in found.before)
+
+
+@pytest.mark.parametrize("count", [8, 10, 15, 30, 100, 1000])
+def test_samples_are_divided_so_that_more_than_one_batch_judges_and_most_are_fitted_on(count):
+    given = [Batch({"x": np.arange(count)[:, None]}, None, count)]
+    small = sequential.in_small_batches(given, declared(api.analyze(redundant()).graph))
+    fitted, held = (np.concatenate([small[k].inputs["x"] for k in part]) for part in targets.divide(len(small)))
+    assert len(targets.divide(len(small))[1]) > 1
+    assert count / 8 < len(held) < count / 3
+    assert sorted(np.concatenate([fitted, held])[:, 0]) == list(range(count))
 
 
 def test_nothing_cut_changes_nothing():

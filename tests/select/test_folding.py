@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from nets.notation import Net
 from nets.zoo import NETS
 from onnxslim_learn.coupling.removal import Removal
 from onnxslim_learn.data.open import open_source
@@ -271,6 +272,16 @@ def test_units_that_cannot_stand_for_each_other_are_dropped_and_said_why(name):
     plan = Plan({group: [0]}, {group: analysis.group(group).width}, merged={group: [[0, 1]]})
     with pytest.raises(PlanError, match=r"merged|rows|equal"):
         api.realize(analysis, plan)
+
+
+def test_units_fold_beside_sums_without_weights_over_others_and_over_what_stays():
+    text = """(float[2,4,6] x) => (float[2,4,3] y) {
+        h = MatMul(x, w1) r = Relu(h) v = MatMul(r, w2)
+        a = MatMul(x, w3) c = Concat<axis=2>(a, x) t = Transpose<perm=[0,2,1]>(c) s = MatMul(c, t) y = MatMul(s, v)
+    }"""
+    analysis = api.analyze(Net(text, "w1 6x8, w2 8x3, w3 6x5").build())
+    assert [group.name for group in mergeable(analysis)] == ["w1:1"]
+    assert_folds(analysis, mergeable(analysis))
 
 
 def test_repair_starts_from_merged_weights_and_fits_their_means():
