@@ -23,7 +23,8 @@ Feeds: TypeAlias = Mapping[str, Array]
 
 def sample_count(feeds: Iterable[Feeds]) -> int:
     """How many samples some batches hold; a run of a model without inputs is one."""
-    return sum(len(next(iter(feed.values()), [None])) for feed in feeds)
+    first = [next(iter(feed.values()), [None]) for feed in feeds]
+    return sum(1 if isinstance(one, np.ndarray) and not one.ndim else len(one) for one in first)
 
 
 Progress: TypeAlias = Callable[[float], None]

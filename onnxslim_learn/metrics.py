@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnxslim_learn import lower_bounds
+from onnxslim_learn import detection_lists, lower_bounds
 from onnxslim_learn.array_types import Array
 from onnxslim_learn.output_kinds import CONSTANT, GAP, WIDE, kind, log_probabilities, shares
 
@@ -69,8 +69,9 @@ class Deviation:
         relative: L2 norm of the difference over that of the original, over all samples; by itself if that is all zero.
         kl: Mean Kullback-Leibler divergence from the original in nats, where the output is a distribution.
         agreement: Share of samples, or tokens, with the same largest class, for the same outputs.
-        kind: What the output is: see :func:`kind`.
+        kind: What the output is: see :func:`kind`; ``detections`` if they are listed in it.
         figures: What else tells of such an output: ``top5``, ``perplexity`` and ``original_perplexity``,
+            ``matched`` (share of detections in a list that both sides give, see :mod:`onnxslim_learn.detection_lists`),
             ``retrieval`` (share of samples whose nearest other sample is the same), ``nearness`` (how near the one that
             is found is, see :func:`_retrieval`), ``error`` in deviations, ``read`` (share of samples that are read the
             same, see :func:`_read`).
@@ -95,28 +96,34 @@ def deviation(
 ) -> dict[str, Deviation]:
     """Compare outputs ``(samples, ...)`` by name with the original's; outputs of another shape are left out.
 
+    Detections that are listed, in whatever order, are one output by the name of that of their scores.
+
     Args:
         wanted: The original's.
         actual: The others.
         channels: Where the channels of an output lie, as the graph tells.
     """
-    known = channels or {}
-    return {
-        name: _one(name, array, actual[name], known.get(name))
-        for name, array in wanted.items()
-        if name in actual and actual[name].shape == array.shape and array.size
-    }
+    known, listed = channels or {}, detection_lists.listing(wanted)
+    told = {} if listed is None else {listed.scores: _listed(listed, wanted, actual)}
+    alike = [name for name, array in wanted.items() if name in actual and actual[name].shape == array.shape]
+    rest = [name for name in alike if listed is None or name not in {*listed.names, *listed.followers}]
+    if not told and any(wanted[name].dtype.kind == "f" for name in rest):  # what seemed classes
+        rest = [name for name in rest if wanted[name].dtype.kind == "f"]
+    return told | {name: _one(name, wanted[name], actual[name], known.get(name)) for name in rest if wanted[name].size}
 
 
-def comparable(arrays: Mapping[str, Sequence[Array]]) -> dict[str, Array]:
+def comparable(arrays: Mapping[str, Sequence[Array]], counts: Sequence[int] = ()) -> dict[str, Array]:
     """What can be compared of outputs ``(samples, ...)`` in batches, as one by name: numbers, or else choices.
+
+    Beside lists of detections, which are filled up to one length, stand their classes.
 
     Args:
         arrays: Name -> an array for each batch; those whose shapes differ are left out.
+        counts: Samples of every batch, where they are known.
     """
-    alike = {name: [np.atleast_1d(a) for a in parts] for name, parts in arrays.items()}
-    alike = {name: parts for name, parts in alike.items() if len({part.shape[1:] for part in parts}) == 1}
-    numbers = {name: parts for name, parts in alike.items() if parts[0].dtype.kind == "f"}
+    every, rows = detection_lists.filled({n: [np.atleast_1d(a) for a in parts] for n, parts in arrays.items()}, counts)
+    alike = {name: parts for name, parts in every.items() if len({part.shape[1:] for part in parts}) == 1}
+    numbers = {name: parts for name, parts in alike.items() if parts[0].dtype.kind == "f" or name in rows}
     chosen = {name: parts for name, parts in alike.items() if parts[0].dtype.kind in "iub"}
     return {name: np.concatenate(parts) for name, parts in (numbers or chosen).items()}
 
@@ -186,6 +193,16 @@ def _one(name: str, wanted: Array, actual: Array, channels: Channels | None) -> 
         cosine, figures = _single(flat[0][:, 0], flat[1][:, 0])
     least = min(block.explained for block in parts)
     return Deviation(cosine, relative, kl, agreement, what, figures, parts, least, least < DESTROYED)
+
+
+def _listed(known: detection_lists.Listing, wanted: Mapping[str, Array], actual: Mapping[str, Array]) -> Deviation:
+    """Detections in whatever order: the share that is matched stands for variance."""
+    share, enough = detection_lists.share(known, wanted, actual)
+    scores = wanted[known.scores].astype(np.float64)
+    varies = any(bool((wanted[name] != wanted[name][:1]).any()) for name in known.names) or share < 1 - CONSTANT
+    block = Block("all", share, float(scores.std()), enough and varies, lower_bounds.of_decisions(share, len(scores)))
+    told = {"matched": share} if enough else {}
+    return Deviation(share, 1 - share, None, None, "detections", told, (block,), share, enough and share < DESTROYED)
 
 
 def _free(logits: Array) -> Array:

@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "onnxslim_learn"
 
 FLOORS = """
-    errors readers settings keywords array_types labels output_kinds lower_bounds metrics runtime rows registry graph
-    coupling quality costs data rewrite repair analysis plans select latency lossless_cuts bases sparse workflow bridge
-    train learners report commands demo cli __init__ __main__
+    errors readers settings keywords array_types labels output_kinds lower_bounds detection_lists metrics runtime rows
+    registry graph coupling quality costs data rewrite repair analysis plans select latency lossless_cuts bases sparse
+    workflow bridge train learners report commands demo cli __init__ __main__
 """.split()  # noqa: SIM905
 """Rooms of the package from the ground up: what lies in one imports from itself and from those before it."""
 

@@ -5,7 +5,8 @@ zero however near its pixels are. Layouts are told by shapes and numbers:
 
 * YOLOv8 to v12: ``(samples, 4 + classes, places)``, boxes as centre and size, more channels may follow;
 * YOLOv5 to v7: ``(samples, places, 5 + classes)``, the fifth tells whether there is anything;
-* YOLOv10 and others without duplicates: ``(samples, places, 6)``, corners, score, class;
+* YOLOv10 and others without duplicates: ``(samples, places, 6)``, corners, score, class; lists of several outputs,
+  such as a TopK or a NonMaxSuppression leaves: see :mod:`onnxslim_learn.detection_lists`;
 * SSD: boxes ``(samples, places, 4)`` and scores ``(samples, places, classes)``; DETR: likewise, with logits.
 """
 
@@ -17,17 +18,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxslim_learn.array_types import Array
+from onnxslim_learn.detection_lists import FEW, OVERLAP, Listing, corners_of, listing, overlaps, placed
 from onnxslim_learn.metrics import DESTROYED
 from onnxslim_learn.output_kinds import ONE, distributed, log_probabilities
 
 SURE = 0.25  # score from which a detection of the original counts as truth
 FLOOR = 0.05  # below, detections only lengthen lists
-OVERLAP = 0.5  # intersection over union of what is one object
 MOST = 300  # detections of one sample
-FEW = 4  # detections of the original, of a class or of all, of which fewer tell nothing
 NOTHING = 0.5  # mean probability from which the first or last class says that there is nothing
 CORNERED = 0.9  # share of boxes whose third and fourth numbers are the larger ones, from which these are corners
-INSIDE = 0.9  # share of boxes in units of the picture that lie in it; of four numbers from 0 to 1 each, a quarter would
 
 Boxes = tuple[Array, Array]  # corners ``(places, 4)``, scores ``(places, classes)``
 
@@ -88,10 +87,17 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Layout:
-    """A known layout, and how one sample's boxes and scores are read."""
+    """A known layout, how one sample's boxes and scores are read, and of which outputs, if lengths may differ."""
 
     name: str
     read: Callable[[Mapping[str, Array], int], Boxes]
+    lists: tuple[str, ...] | None = None
+
+    def readable(self, wanted: Mapping[str, Array], actual: Mapping[str, Array]) -> bool:
+        """Whether another model's outputs have it, too."""
+        if self.lists is not None:
+            return all(name in actual and actual[name].ndim == wanted[name].ndim for name in self.lists)
+        return all(name in actual and actual[name].shape == a.shape for name, a in wanted.items())
 
 
 def detections(wanted: Mapping[str, Array], actual: Mapping[str, Array]) -> Detections | None:
@@ -102,9 +108,9 @@ def detections(wanted: Mapping[str, Array], actual: Mapping[str, Array]) -> Dete
         actual: The model's.
     """
     layout = _layout(wanted)
-    if layout is None or any(name not in actual or actual[name].shape != a.shape for name, a in wanted.items()):
+    if layout is None or not layout.readable(wanted, actual):
         return None
-    count = len(next(iter(wanted.values())))
+    count = len(next(iter(wanted.values())) if layout.lists is None else wanted[layout.lists[0]])
     truth, guessed = ([_kept(*layout.read(side, k)) for k in range(count)] for side in (wanted, actual))
     matches, back = _by_class(truth, guessed), _by_class(guessed, truth)
     every, true = (_together(list(side.values())) for side in (matches, back))
@@ -118,6 +124,9 @@ def detections(wanted: Mapping[str, Array], actual: Mapping[str, Array]) -> Dete
 
 
 def _layout(outputs: Mapping[str, Array]) -> _Layout | None:
+    listed = listing(outputs)
+    if listed is not None:
+        return _list(listed)
     arrays = {name: a for name, a in outputs.items() if a.ndim == 3 and a.size and a.dtype.kind == "f"}
     for name, a in arrays.items():
         layout = _single(name, a)
@@ -130,19 +139,23 @@ def _layout(outputs: Mapping[str, Array]) -> _Layout | None:
     return None
 
 
+def _list(listed: Listing) -> _Layout:
+    """Detections that the model lists itself."""
+    name = "YOLOv10" if len(listed.names) == 1 else "list"
+    return _Layout(name, lambda side, k: _listed(listed.rows(side, k)), tuple(listed.names))
+
+
 def _single(name: str, a: Array) -> _Layout | None:
     """A layout that is one output."""
     rows, columns = a.shape[1:]
     if distributed(a, 1) or distributed(a, 2):
         return None
-    if 5 <= rows < columns and _shares(a[:, 4]) and _placed(a[:, :4].transpose(0, 2, 1)):
+    if 5 <= rows < columns and _shares(a[:, 4]) and placed(a[:, :4].transpose(0, 2, 1).reshape(-1, 4)):
         end = next((k for k in range(4, rows) if not _shares(a[:, k])), rows)
-        return _Layout("YOLOv8", lambda side, k: (_corners(side[name][k, :4].T), side[name][k, 4:end].T))
+        return _Layout("YOLOv8", lambda side, k: (corners_of(side[name][k, :4].T), side[name][k, 4:end].T))
     if rows <= columns or columns < 6 or not _shares(a[..., 4]):
         return None
-    if columns == 6 and (a[..., 5] == np.rint(a[..., 5])).all():
-        return _Layout("YOLOv10", lambda side, k: _listed(side[name][k]))
-    if not _shares(a[..., 5:]) or not _placed(a[..., :4]):
+    if not _shares(a[..., 5:]) or not placed(a[..., :4].reshape(-1, 4)):
         return None
     return _Layout("YOLOv5", lambda side, k: _gated(side[name][k]))
 
@@ -166,7 +179,7 @@ def _pair(boxes: str, b: Array, scores: str, s: Array) -> _Layout:
             raw = raw.copy()
             raw[:, empty] = 0
         coordinates = side[boxes][k]
-        return (coordinates if cornered else _corners(coordinates)), raw
+        return (coordinates if cornered else corners_of(coordinates)), raw
 
     return _Layout("SSD" if _shares(s) else "DETR", read)
 
@@ -177,35 +190,20 @@ def _sized(boxes: Array) -> bool:
     return not distributed(boxes, -1) and max(float(one.mean()) for one in wide) > CORNERED
 
 
-def _placed(boxes: Array) -> bool:
-    """Whether numbers ``(samples, places, 4)`` may be centre and size: pixels, or boxes that lie in the picture."""
-    if not _shares(boxes):
-        return True
-    corners = _corners(boxes.reshape(-1, 4))
-    return float(((corners >= -ONE) & (corners <= 1 + ONE)).all(axis=1).mean()) > INSIDE
-
-
 def _shares(a: Array) -> bool:
     """Whether all numbers lie between 0 and 1."""
     return bool(a.min() >= -ONE and a.max() <= 1 + ONE)
 
 
-def _corners(boxes: Array) -> Array:
-    """Centre and size as corners."""
-    centre, half = boxes[:, :2], boxes[:, 2:4] / 2
-    corners: Array = np.concatenate((centre - half, centre + half), axis=1)
-    return corners
-
-
 def _gated(rows: Array) -> Boxes:
     """Rows of centre, size, whether there is anything, and classes."""
-    return _corners(rows[:, :4]), rows[:, 4:5] * rows[:, 5:]
+    return corners_of(rows[:, :4]), rows[:, 4:5] * rows[:, 5:]
 
 
 def _listed(rows: Array) -> Boxes:
-    """Rows of corners, score, class."""
-    classes = np.maximum(np.rint(rows[:, 5]), 0).astype(int)
-    scores = np.zeros((len(rows), int(classes.max()) + 1))
+    """Rows of corners, score, class, maybe none."""
+    classes = rows[:, 5].astype(int)
+    scores = np.zeros((len(rows), int(classes.max(initial=0)) + 1))
     scores[np.arange(len(rows)), classes] = rows[:, 4]
     return rows[:, :4], scores
 
@@ -221,23 +219,13 @@ def _kept(boxes: Array, scores: Array) -> Kept:
     best = np.argsort(-scores[places, classes], kind="stable")[: 4 * MOST]
     places, classes = places[best], classes[best]
     chosen: list[int] = []
-    overlap = _overlaps(boxes[places], boxes[places])
+    overlap = overlaps(boxes[places], boxes[places])
     for k in range(len(places)):
         alike = [j for j in chosen if classes[j] == classes[k]]
         if not alike or overlap[k, alike].max() <= OVERLAP:
             chosen.append(k)
     chosen = chosen[:MOST]
     return boxes[places[chosen]], scores[places[chosen], classes[chosen]], classes[chosen]
-
-
-def _overlaps(a: Array, b: Array) -> Array:
-    """Intersection over union of all pairs of boxes."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.maximum(high - low, 0).prod(axis=2)
-    sizes = [np.maximum(x[:, 2:] - x[:, :2], 0).prod(axis=1) for x in (a, b)]
-    overlaps: Array = shared / np.maximum(sizes[0][:, None] + sizes[1][None] - shared, 1e-12)
-    return overlaps
 
 
 def _by_class(truth: list[Kept], guessed: list[Kept]) -> dict[int, _Found]:
@@ -261,7 +249,7 @@ def _found(truth: list[Kept], guessed: list[Kept], which: int) -> _Found:
         real = (true_classes == which) & (true_scores > SURE)
         its = np.zeros(int(real.sum()))
         for box, score in zip(boxes[classes == which], its_scores[classes == which], strict=True):
-            overlap = np.where(its == 0, _overlaps(box[None], true_boxes[real])[0], 0.0)
+            overlap = np.where(its == 0, overlaps(box[None], true_boxes[real])[0], 0.0)
             hit = bool(overlap.size and overlap.max() > OVERLAP)
             if hit:
                 its[int(overlap.argmax())] = score

@@ -212,4 +212,5 @@ def _outputs(model: Path | bytes, feeds: Sequence[Feeds]) -> dict[str, Array]:
     session = open_session(model, threads=os.cpu_count() or 1, optimize=FAITHFUL)
     names = [one.name for one in session.get_outputs()]
     runs = [session.run(None, dict(feed)) for feed in feeds]
-    return comparable({name: [np.asarray(a) for a in arrays] for name, *arrays in zip(names, *runs, strict=True)})
+    every = {name: [np.asarray(a) for a in arrays] for name, *arrays in zip(names, *runs, strict=True)}
+    return comparable(every, [sample_count([feed]) for feed in feeds])

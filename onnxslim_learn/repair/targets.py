@@ -183,7 +183,8 @@ class Record:
                     self._rows.setdefault(name, []).append(places)
                 if name in judged and batch in self.judged:
                     judged[name].append(array)
-        self._outputs = self.left_out.without(joined(judged), self.judged)
+        counts = [sample_count([feeds[k]]) for k in self.judged]
+        self._outputs = self.left_out.without(joined(judged, counts), self.judged)
 
     def expect(self, wanted: Sequence[Wanted]) -> None:
         """See :class:`Targets`; all are recorded."""

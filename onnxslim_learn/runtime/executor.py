@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxslim_learn import metrics
-from onnxslim_learn.array_types import Array
+from onnxslim_learn.array_types import Array, sample_count
 from onnxslim_learn.errors import InputError
 from onnxslim_learn.runtime.node import reads
 from onnxslim_learn.runtime.part import bytes_read, part, say_lengths, weights
@@ -62,7 +62,7 @@ class Runner:
         self.threads = threads or os.cpu_count() or 1
         self.optimize: bool | str = FAITHFUL
         self.position = 0
-        self.batches = len(feeds)
+        self.batches, self.samples = len(feeds), [sample_count([feed]) for feed in feeds]
         self.sessions: dict[tuple[int, int], _Opened] | None = None  # those that stay open
         self._take(model, keep)
         given = (str(v.name) for v in model.graph.inputs)
@@ -182,7 +182,7 @@ class Runner:
     def fork(self, batches: Sequence[int]) -> Runner:
         """A runner that goes on from here by itself, over some of the batches."""
         twin = copy.copy(self)
-        twin.kept, twin.batches = set(self.kept), len(batches)
+        twin.kept, twin.batches, twin.samples = set(self.kept), len(batches), [self.samples[k] for k in batches]
         twin._held = {name: [arrays[k] for k in batches] for name, arrays in self._held.items()}
         return twin
 
@@ -261,12 +261,13 @@ def common(one: ir.Model, other: ir.Model) -> int:
 def outputs(runner: Runner, batches: Sequence[int]) -> dict[str, Array]:
     """The outputs of a finished run on some batches, by name: those that can be compared, numbers in float32."""
     names = [str(value.name) for value in runner.model.graph.outputs]
-    return joined({name: [runner.get(name)[k] for k in batches] for name in names})
+    counts = [runner.samples[k] for k in batches]
+    return joined({name: [runner.get(name)[k] for k in batches] for name in names}, counts)
 
 
-def joined(arrays: Mapping[str, Sequence[Array]]) -> dict[str, Array]:
-    """Arrays of several batches as one, by name, where they can be compared; numbers in float32."""
-    every = metrics.comparable(arrays)
+def joined(arrays: Mapping[str, Sequence[Array]], counts: Sequence[int]) -> dict[str, Array]:
+    """Arrays of several batches of so many samples as one, by name, where they can be compared; numbers in float32."""
+    every = metrics.comparable(arrays, counts)
     return {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in every.items()}
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 import numpy as np
 import torch
 
+from onnxslim_learn import detection_lists
 from onnxslim_learn.array_types import Array, Done, Stage
 from onnxslim_learn.bridge.module import bridge
 from onnxslim_learn.errors import InputError
@@ -254,7 +255,7 @@ class Trainer:
         module.train()
         if not counts:
             return {}
-        all_outputs = _joined(outputs_of)
+        all_outputs = _joined(outputs_of, counts)
         told = float(np.average(losses_of, weights=counts)), accuracy(all_outputs, labels_of)
         both = (*told, self.measured(all_outputs, labels_of))
         return {name: value for name, value in zip(LOOK, both, strict=True) if value is not None}
@@ -269,20 +270,20 @@ class Trainer:
             nothing = dict.fromkeys(("detections", "accuracy", "original_accuracy", "metric"))
             return {"samples": 0, "fitted": self.samples.count, "outputs": {}, **nothing}
         teacher, student = self.teacher.comparing({}), Teacher(module, self.world.device)
-        wanted, outputs_of_net, labels, count = [], [], [], 0
+        wanted, outputs_of_net, labels, counts = [], [], [], list[int]()
         for batch in pool.portions(self.held, self.training.batch_size):
             inputs, _ = pool.tensors(batch, self.world.device)
             wanted.append({name: value.float().cpu().numpy() for name, value in teacher(inputs).items()})
             outputs_of_net.append({name: value.float().cpu().numpy() for name, value in student(inputs).items()})
             labels.append(batch.labels)
-            count += batch.count
+            counts.append(batch.count)
         student.module.requires_grad_(True)
-        both = [_joined(wanted), _joined(outputs_of_net)]
+        both = [_joined(side, counts) for side in (wanted, outputs_of_net)]
         right = [accuracy(side, labels) for side in both]
         outputs = {name: asdict(d) for name, d in deviation(both[0], both[1]).items()}
         matched = detections(both[0], both[1])
         return {
-            "samples": count,
+            "samples": sum(counts),
             "fitted": self.samples.count,
             "outputs": outputs,
             "detections": None if matched is None else asdict(matched),
@@ -298,9 +299,10 @@ class Trainer:
         return {"name": asked.name, "before": before, "after": after, "higher_is_better": asked.higher}
 
 
-def _joined(batches: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+def _joined(batches: Sequence[Mapping[str, Array]], counts: Sequence[int]) -> dict[str, Array]:
     """Outputs by name over all samples; those whose rows differ between batches, as states do, are left out."""
-    kept = {name: [np.atleast_1d(one[name]) for one in batches] for name in batches[0]}
+    every = {name: [np.atleast_1d(one[name]) for one in batches] for name in batches[0]}
+    kept, _ = detection_lists.filled(every, counts)
     return {name: np.concatenate(parts) for name, parts in kept.items() if len({x.shape[1:] for x in parts}) == 1}
 
 

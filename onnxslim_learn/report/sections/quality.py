@@ -22,9 +22,15 @@ DECIDED = {  # figures that are shares of decisions -> what is the same
     "agreement": "of the decisions of {} are the original's",
     "nearness": "of the nearness of neighbours is left in {}",
     "read": "of the samples are read the same by {}, all steps together",
+    "matched": "of the detections in {} are matched, by squares of their scores",
+}
+SHARES = {  # figures that are told by the share alone
+    "top5": "in the first five",
+    "read": "all steps together the same",
+    "matched": "detections matched",
 }
 UNITS = {"labels": "labels", "choices": "choice"}  # of which there is one for a sample, or an entry
-CHOICES = "choices"  # outputs of which the share is told that is the same
+CHOICES = ("choices", "detections")  # outputs of which the share is told that is the same
 LITTLE = "On made-up inputs (says little about yours):"
 
 
@@ -105,7 +111,10 @@ def _surely(quality: Mapping[str, Any]) -> str:
 
 def _untold(quality: Mapping[str, Any]) -> str:
     """Why nothing tells how good a result is."""
-    if quality.get("outputs"):
+    outputs = quality.get("outputs") or {}
+    if any(output["kind"] == "detections" and not output["figures"] for output in outputs.values()):
+        return "unknown, since the original lists too few detections"
+    if outputs:
         return "unknown, since no output of the original differs from sample to sample"
     return "no output could be compared"
 
@@ -113,7 +122,7 @@ def _untold(quality: Mapping[str, Any]) -> str:
 def weakest(quality: Mapping[str, Any]) -> tuple[float, str]:
     """The least share that is left of variance, decisions and detections, and of what; 1 where nothing tells."""
     worst, shares = quality["worst"], [(1.0, "of what could be compared is left")]
-    if worst is not None and worst.get("kind") != CHOICES:
+    if worst is not None and worst.get("kind") not in CHOICES:
         shares.append((worst["explained"], f"of the variance of {_named(worst)} is left"))
     shares += _decided(quality)
     shares += _detected(quality.get("detections"))
@@ -131,7 +140,7 @@ def _bounds(quality: Mapping[str, Any]) -> Iterator[tuple[float, float, str]]:
     """What is surely left and what seems left, of everything that was compared, in parts or as a whole."""
     yield 1.0, 1.0, "of what could be compared is left"
     for name, output in (quality.get("outputs") or {}).items():
-        for block in output["blocks"] if output["kind"] != CHOICES else ():
+        for block in output["blocks"] if output["kind"] not in CHOICES else ():
             if block["tells"]:
                 said = f"of the variance of {_named({**block, 'output': name})} is left"
                 yield block["sure"], block["explained"], said
@@ -281,10 +290,7 @@ def figures(output: Mapping[str, Any]) -> list[str]:
         said.append(f"same {unit} {share(output['agreement'])}")
     if output["kl"] is not None:
         said.append(f"divergence {output['kl']:.2g}")
-    if "top5" in more:
-        said.append(f"in the first five {share(more['top5'])}")
-    if "read" in more:
-        said.append(f"all steps together the same {share(more['read'])}")
+    said += [f"{words} {share(more[key])}" for key, words in SHARES.items() if key in more]
     if "perplexity" in more:
         said.append(f"perplexity {more['perplexity']:.3g} (the original's own: {more['original_perplexity']:.3g})")
     if output["kind"] == "embeddings":
@@ -302,7 +308,7 @@ def _variance(output: Mapping[str, Any]) -> list[str]:
     """How much of every block's variance is left."""
     parts = [f"[{b['channels']}] {percent(max(b['explained'], 0.0))}" for b in output["blocks"]]
     kept = parts if len(parts) > 1 else [percent(max(output["worst"], 0.0))]
-    return [] if output["kind"] == CHOICES else [f"variance kept {', '.join(kept)}"]
+    return [] if output["kind"] in CHOICES else [f"variance kept {', '.join(kept)}"]
 
 
 def _detections(quality: Mapping[str, Any]) -> list[str]:
