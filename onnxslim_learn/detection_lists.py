@@ -155,7 +155,8 @@ def _apart(boxes: str, outputs: Mapping[str, Array]) -> Listing | None:
     scores = [name for name, a in beside.items() if a.dtype.kind == "f" and _likely(a) and name not in whole]
     whole.sort(key=lambda name: (not any(word in name.lower() for word in CALLED), float(beside[name].max())))
     for name in scores:
-        if whole or (np.diff(beside[name], axis=1) <= 0).all():
+        falling = beside[name].shape[1] > 1 and bool((np.diff(beside[name], axis=1) <= 0).all())
+        if whole or falling:
             return Listing(boxes, name, whole[0] if whole else None)
     return None
 
@@ -218,8 +219,8 @@ def filled(arrays: Parts, counts: Sequence[int] = ()) -> tuple[Parts, frozenset[
         width = {(part.ndim, part.shape[-1] if part.ndim else 0, part.dtype.kind) for part in parts}
         if width & {(3, 4, "f"), (3, JOINED, "f"), (2, 4, "f"), (2, JOINED, "f")} and len(width) == 1:
             bare = parts[0].ndim == 2
-            if bare and [len(part) for part in parts] == list(counts or map(len, parts)):
-                continue
+            if bare and [len(part) for part in parts] == list(counts or map(len, parts)) and set(counts) != {1}:
+                continue  # a row for each sample
             mine = _by_rows(arrays, name, bare=bare)
             joined = {one: np.concatenate(its) for one, its in mine.items()}
             if listing(joined, ordered=False) is not None:

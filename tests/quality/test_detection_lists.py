@@ -157,6 +157,16 @@ def test_lists_of_several_lengths_without_an_axis_of_samples_are_filled_up():
     assert share < 0.5
 
 
+def test_one_detection_in_every_image_is_a_list_where_images_come_one_by_one():
+    sure = FORMS["torchvision"](rows(count=1))
+    parts = {name: list(array) for name, array in sure.items()}
+    assert metrics.comparable(parts, [1] * SAMPLES)["boxes"].shape == (SAMPLES, 1, 4)
+    share, _ = compared(metrics.comparable(parts, [1] * SAMPLES), FORMS["torchvision"](rows(count=1)))
+    assert share == pytest.approx(1)
+    del parts["labels"]  # then it may be a box and a number of every image
+    assert metrics.comparable(parts, [1] * SAMPLES)["boxes"].shape == (SAMPLES, 4)
+
+
 def test_one_box_for_each_sample_is_no_list():
     rng = np.random.default_rng(0)
     parts = {"box": [rng.random((4, 4))] * 2, "score": [rng.random(4)] * 2, "label": [np.arange(4)] * 2}
