@@ -94,19 +94,30 @@ def share(known: Listing, wanted: Mapping[str, Array], actual: Mapping[str, Arra
     """How much of what is listed is matched, by squares of scores, and whether the original lists enough to tell.
 
     Of the original's detections and of the model's own, the lesser share; no detection counts for more than the other
-    side gives it. Squares of scores, since hundreds of rows that say nothing may fill a list up.
+    side gives it, and none twice. Squares of scores, since hundreds of rows that say nothing may fill a list up.
     """
     if any(name not in actual or actual[name].ndim != wanted[name].ndim for name in known.names):
         return 0.0, True
     both, sums, count = np.zeros(2), np.zeros(2), np.zeros(2)
     for sample in range(len(wanted[known.boxes])):
-        sides = [known.rows(outputs, sample) for outputs in (wanted, actual)]
+        sides = [_once(known.rows(outputs, sample)) for outputs in (wanted, actual)]
         scores = np.stack([rows[places, 4] for rows, places in zip(sides, _pairs(*sides), strict=True)])
         both += (scores * scores.min(axis=0)).sum(axis=1)
         sums += [float(np.square(rows[:, 4]).sum()) for rows in sides]
         count += [len(rows) for rows in sides]
     told = [float(a / b) for a, b, n in zip(both, sums, count, strict=True) if n >= FEW]
     return min(told, default=1.0), bool(count[0] >= FEW)
+
+
+def _once(rows: Array) -> Array:
+    """Rows, best first, that do not overlap better ones of their class: a TopK alone lists an object several times."""
+    covered = (rows[:, None, 5] == rows[None, :, 5]) & (overlaps(rows[:, :4], rows[:, :4]) > OVERLAP)
+    stays = np.ones(len(rows), bool)
+    for k in range(len(rows)):
+        if stays[k]:
+            stays[k + 1 :] &= ~covered[k, k + 1 :]
+    left: Array = rows[stays]
+    return left
 
 
 def _pairs(wanted: Array, actual: Array) -> tuple[Array, Array]:

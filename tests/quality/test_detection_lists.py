@@ -107,6 +107,18 @@ def test_boxes_aside_and_other_classes_are_no_matches_and_near_ones_are(form):
     assert compared(FORMS[form](found), FORMS[form](damped))[0] == pytest.approx(0.8)
 
 
+def test_objects_that_are_listed_several_times_count_once():
+    """As a TopK without a suppression does: how often says nothing, nor which of two equals comes first."""
+    found = rows(count=10)
+    again = np.repeat(found, 3, axis=1)
+    again[:, ::3, :2] += 2.0
+    again[:, ::3, 4] -= 0.05
+    for wanted, actual in ((found, again), (again, found), (again, again[:, ::-1])):
+        share, told = compared(*(FORMS["torchvision"](side) for side in (wanted, actual)))
+        assert share == pytest.approx(1)
+        assert (told.original, told.kept) == (10 * SAMPLES, pytest.approx(1))
+
+
 def test_scores_that_fall_are_told_as_a_list_without_classes():
     found = rows()
     wanted, other = ({"boxes": r[..., :4], "conf": r[..., 4]} for r in (found, found[:, ::-1]))
