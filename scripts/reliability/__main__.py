@@ -24,7 +24,7 @@ PROOFS = {
     "faults": "files that cannot grow, little memory, few open files",
     "disk": "a disk that is full, one that is read-only; mounts them, which needs root",
     "ranks": "one of two training processes is killed at a random moment, then both again",
-    "same_bytes": "the same command over hash seeds, threads, load and versions of Python",
+    "same_bytes": "the same command over hash seeds, load and versions of Python, with one thread and two",
     "fuzz": "coverage-guided inputs to what reads files; needs atheris",
     "mutate": "mutants of what couples, prices, cuts and repairs, given their tests; needs cosmic-ray, coverage",
 }
