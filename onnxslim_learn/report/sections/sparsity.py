@@ -59,14 +59,11 @@ def outcome(
     analysis = sparsified.analysis
     both: list[Any] = [None, None] if timings is None else [one.median_ms for one in timings.latencies()]
     rows = [_row(sparsified, layer) for layer in sparsified.layers]
-    apart = {name: asdict(one) for name, one in sparsified.deviation.items()}
-    matched = None if sparsified.detections is None else asdict(sparsified.detections)
     shapes, values = analysis.graph.shapes.nominal.inputs, analysis.graph.values
     written = analyze(output, inputs=shapes, values=values) if stored.cut else analysis
     model = written.graph.model if stored.cut else sparsified.model
     before = side(analysis, analysis.whole, analysis.graph.source, both[0]) | _nonzero(analysis, analysis.graph.model)
     after = side(written, written.whole, output, both[1]) | _nonzero(written, model)
-    zeros = sum(row["zeros"] for row in rows)
     return {
         **files(analysis, output),
         "asked": _asked(sparsified),
@@ -75,20 +72,25 @@ def outcome(
         "before": before,
         "after": after,
         "cut": [{"name": name, "width": width, "kept": kept} for name, (width, kept) in stored.cut.items()],
-        "sparsity": zeros / max(sum(row["weights"] for row in rows), 1),
+        "sparsity": sum(row["zeros"] for row in rows) / max(sum(row["weights"] for row in rows), 1),
         "files": _stored(sparsified, stored, model),
         "empty": {key: sum(row["empty"][key] for row in rows) for key in ("output_channels", "input_channels")},
         "latency": None if timings is None else latency(timings, timed),
         "samples": _samples(sparsified.data),
         "training": sparsified.training,
-        "deviation": apart,
-        "detections": matched,
-        "quality": of_outputs(apart, matched, sparsified.data),
+        **_judged(sparsified),
         "layers": rows,
         "dense": _dense(sparsified),
         "node_times": list(nodes),
         "network": _network(analysis, written, times_of(nodes)),
     }
+
+
+def _judged(sparsified: Sparsified) -> dict[str, Any]:
+    """How far outputs and detections are from the original's, and what that says."""
+    apart = {name: asdict(one) for name, one in sparsified.deviation.items()}
+    matched = None if sparsified.detections is None else asdict(sparsified.detections)
+    return {"deviation": apart, "detections": matched, "quality": of_outputs(apart, matched, sparsified.data)}
 
 
 def _samples(used: Mapping[str, Any]) -> dict[str, Any]:
